@@ -1,0 +1,32 @@
+"""The table of objectives.  An objective is one folder here, its recipes, its tests and one line below."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from importlib import import_module
+from typing import Any, Literal
+
+
+@dataclass(frozen=True)
+class Entry:
+    """Where an objective lives: `package.config:Config`, `package.plan:Plan`, `package.objective:Objective`."""
+
+    package: str
+    framework: Literal["torch", "flax"] = "torch"
+
+    def config(self) -> Any:
+        return import_module(f"{self.package}.config").Config
+
+    def plan(self) -> Any:
+        return import_module(f"{self.package}.plan").Plan
+
+    def objective(self) -> Any:
+        return import_module(f"{self.package}.objective").Objective
+
+
+OBJECTIVES: dict[str, Entry] = {
+    "mae": Entry("video_ssl.objectives.mae"),
+    "videomae": Entry("video_ssl.objectives.videomae"),
+    "mvd": Entry("video_ssl.objectives.mvd"),
+    "supervised": Entry("video_ssl.objectives.supervised"),
+}
