@@ -1,9 +1,9 @@
 """Recipe files: YAML plus dotted overrides become one validated, frozen configuration.
 
-A recipe may name a `base:` (a path relative to itself); keys of the file win over the base, overrides win over both.
-`read_recipe` resolves that to a plain dictionary; `build_config` turns a dictionary into the frozen dataclass that
-owns it.  A key that the dataclass does not have is an error that names the nearest one it has: nothing a user
-writes is ever silently ignored.
+A recipe may name a `base:` (a path relative to itself); keys of the file win over the base,
+overrides win over both.  `read_recipe` resolves that to a plain dictionary; `build_config` turns a
+dictionary into the frozen dataclass that owns it.  A key that the dataclass does not have is an
+error that names the nearest one it has: nothing a user writes is ever silently ignored.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from importlib import resources
 from pathlib import Path
 from typing import Any, TypeVar
 
-from omegaconf import OmegaConf
+from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 from pydantic import TypeAdapter, ValidationError
 
@@ -41,7 +41,7 @@ def nearest(word: str, allowed: Iterable[str]) -> str:
 
 
 def recipe_folder(room: str) -> Path:
-    """Returns the folder that holds the recipes of `room` (`pretrain`, `evaluate`, `datasets` or `launch`).
+    """Returns the folder that holds the recipes of `room`, one of `ROOMS`.
 
     In a checkout it is the folder of that name beside the package, in a wheel the packaged copy.
     """
@@ -52,14 +52,14 @@ def recipe_folder(room: str) -> Path:
 
 
 def list_recipes(room: str) -> dict[str, Path]:
-    """Returns name -> file for every recipe of a room; the name is the path below the room without `.yaml`."""
+    """Returns name -> file for every recipe of a room; a name is the path below it, no `.yaml`."""
     folder = recipe_folder(room)
     files = sorted(folder.rglob("*.yaml")) if folder.is_dir() else []
     return {file.relative_to(folder).with_suffix("").as_posix(): file for file in files}
 
 
 def find_recipe(name: str, room: str) -> Path:
-    """Returns the file of a recipe given as a path (`pretrain/mvd/demo.yaml`) or as its name (`mvd/demo`).
+    """Returns the file of a recipe given as a path (`pretrain/mvd/demo.yaml`) or name (`mvd/demo`).
 
     Raises:
         ConfigError: no such file and no recipe of that name; the nearest one is named.
@@ -71,7 +71,8 @@ def find_recipe(name: str, room: str) -> Path:
     if key in known:
         return known[key]
     raise ConfigError(
-        f"no recipe {name!r}: neither a file nor one of the {room} recipes {sorted(known)}.{nearest(key, known)}"
+        f"no recipe {name!r}: neither a file nor one of the {room} recipes {sorted(known)}."
+        f"{nearest(key, known)}"
     )
 
 
@@ -82,7 +83,8 @@ def read_recipe(
 
     Args:
         name: a file, or the name of a recipe of `room`.
-        overrides: `dotted.key=value` strings; the value is read as YAML (`1e-4` is a number, `[1,2]` a list).
+        overrides: `dotted.key=value`; the value is read as YAML (`1e-4` is a number, `[1,2]` a
+            list).
         room: where names are looked up.
 
     Raises:
@@ -93,7 +95,8 @@ def read_recipe(
         key, equals, value = override.partition("=")
         if not equals or not key.strip():
             raise ConfigError(
-                f"override {override!r} has no key and value: write dotted.key=value, for example optimizer.lr=1e-4."
+                f"override {override!r} has no key and value: write dotted.key=value, "
+                "for example optimizer.lr=1e-4."
             )
         try:
             merged = OmegaConf.merge(merged, OmegaConf.from_dotlist([f"{key.strip()}={value}"]))
@@ -122,10 +125,9 @@ def _with_bases(path: Path, seen: tuple[Path, ...]) -> Any:
         Exception
     ) as err:  # the YAML library's own error classes are not part of OmegaConf's contract
         raise ConfigError(f"{path} is not readable as YAML: {err}") from err
-    if not OmegaConf.is_dict(content):
-        raise ConfigError(
-            f"{path} must hold keys and values, but holds a {type(content).__name__}."
-        )
+    if not isinstance(content, DictConfig):
+        kind = type(content).__name__
+        raise ConfigError(f"{path} must hold keys and values, but holds a {kind}.")
     base = content.pop("base", None)
     if base is None:
         return content
@@ -141,7 +143,7 @@ def build_config(cls: type[T], mapping: Mapping[str, Any] | None, where: str = "
         where: dotted position in the recipe, for the text of errors.
 
     Raises:
-        ConfigError: unknown key (the nearest is named), missing key, wrong type, value refused by the dataclass.
+        ConfigError: unknown key (the nearest is named), missing key, wrong type, refused value.
     """
     content = dict(mapping or {})
     _refuse_unknown_keys(cls, content, where)
@@ -164,7 +166,7 @@ def _explain(error: Any, where: str) -> str:
 
 
 def _refuse_unknown_keys(cls: Any, content: Any, where: str) -> None:
-    """Walks the mapping beside the dataclass, so that the first unknown key is named with its full position."""
+    """Walks mapping and dataclass together, so that an unknown key is named with its position."""
     if not dataclasses.is_dataclass(cls) or not isinstance(content, Mapping):
         return
     hints = typing.get_type_hints(cls)
@@ -172,7 +174,8 @@ def _refuse_unknown_keys(cls: Any, content: Any, where: str) -> None:
     for key, value in content.items():
         if key not in names:
             raise ConfigError(
-                f"unknown key {'.'.join(filter(None, (where, str(key))))!r}: allowed here are {names}.{nearest(str(key), names)}"
+                f"unknown key {'.'.join(filter(None, (where, str(key))))!r}: "
+                f"allowed here are {names}.{nearest(str(key), names)}"
             )
         for inner in _dataclasses_in(hints[key]):
             values = value if isinstance(value, (list, tuple)) else [value]
@@ -181,7 +184,7 @@ def _refuse_unknown_keys(cls: Any, content: Any, where: str) -> None:
 
 
 def _dataclasses_in(hint: Any) -> list[Any]:
-    """The dataclass named by a hint such as `X`, `X | None` or `tuple[X, ...]`; empty if none or several."""
+    """The dataclass in a hint such as `X | None` or `tuple[X, ...]`; empty if none or several."""
     if dataclasses.is_dataclass(hint):
         return [hint]
     origin = typing.get_origin(hint)

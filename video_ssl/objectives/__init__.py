@@ -1,4 +1,4 @@
-"""The table of objectives.  An objective is one folder here, its recipes, its tests and one line below."""
+"""The table of objectives: one folder here, its recipes, its tests and one line below."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Any, Literal
 
 @dataclass(frozen=True)
 class Entry:
-    """Where an objective lives: `package.config:Config`, `package.plan:Plan`, `package.objective:Objective`."""
+    """Where an objective lives: `Config`, `Plan` and `Objective` in the modules of these names."""
 
     package: str
     framework: Literal["torch", "flax"] = "torch"
