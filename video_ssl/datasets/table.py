@@ -1,0 +1,407 @@
+"""Tables of records: which videos there are and what is known about them, as one memory-mapped Arrow file.
+
+A table costs no Python object per row: a million rows open in milliseconds, worker processes map the same pages, and a
+row becomes a `Record` only when it is asked for.  Only `id` and `source` are required; every other column of `SCHEMA`
+may be absent, and any value may be null.
+
+Conventions: times in seconds of the source; `label`, `labels` and `frame_labels` are indices into `class_names` (frame
+labels into `phase_names` where the table has them), -1 in `frame_labels` means "none"; boxes are
+[x_min, y_min, x_max, y_max] in 0..1 of width and height.
+"""
+
+from __future__ import annotations
+
+import functools
+import json
+import os
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+
+from video_ssl.recipes import nearest
+
+METADATA_KEY = b"video_ssl"
+
+SCHEMA = pa.schema(
+    [
+        pa.field("id", pa.string(), nullable=False),
+        pa.field("source", pa.string(), nullable=False),
+        pa.field("start_sec", pa.float64()),
+        pa.field("end_sec", pa.float64()),
+        pa.field("label", pa.int32()),
+        pa.field("labels", pa.list_(pa.int32())),
+        pa.field(
+            "captions",
+            pa.list_(
+                pa.struct(
+                    [("text", pa.string()), ("start_sec", pa.float64()), ("end_sec", pa.float64())]
+                )
+            ),
+        ),
+        pa.field("frame_labels", pa.list_(pa.int16())),
+        pa.field("boxes", pa.list_(pa.list_(pa.list_(pa.float32(), 4)))),
+        pa.field(
+            "events", pa.list_(pa.struct([("name", pa.string()), ("time_sec", pa.float64())]))
+        ),
+        pa.field("group", pa.string()),
+        pa.field("num_frames", pa.int32()),
+        pa.field("fps", pa.float64()),
+    ]
+)
+
+
+class TableError(ValueError):
+    """A table, list or folder that cannot be used as a set of records; the text says what to do."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Caption:
+    """A sentence about a stretch of the video; times are None where it is about all of it."""
+
+    text: str
+    start_sec: float | None = None
+    end_sec: float | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Event:
+    """Something that happens at one moment."""
+
+    name: str
+    time_sec: float
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Record:
+    """One row: a video, or a segment of one where `start_sec` and `end_sec` are set.
+
+    `index` is the row in the table that returned the record; `source` is an absolute path or a URI; `frame_labels` is
+    int16 (frames,); `boxes` is float32 (frames, objects, 4), NaN where a frame has fewer objects than the fullest one.
+    """
+
+    index: int
+    id: str
+    source: str
+    start_sec: float | None = None
+    end_sec: float | None = None
+    label: int | None = None
+    labels: tuple[int, ...] | None = None
+    captions: tuple[Caption, ...] | None = None
+    frame_labels: np.ndarray | None = None
+    boxes: np.ndarray | None = None
+    events: tuple[Event, ...] | None = None
+    group: str | None = None
+    num_frames: int | None = None
+    fps: float | None = None
+
+
+class Table:
+    """An ordered set of records over an Arrow table, optionally through a selection of rows.
+
+    Pickles as a path plus selection when it comes from a file (the receiving process maps the file again), as Arrow
+    bytes otherwise.  Made by `Table.open`, `Table.from_rows`, `Table.from_columns`, or `video_ssl.datasets.open_table`.
+    """
+
+    def __init__(
+        self,
+        *,
+        path: Path | None = None,
+        data: pa.Table | None = None,
+        root: Path | None = None,
+        rows: np.ndarray | None = None,
+    ) -> None:
+        assert (path is None) != (data is None), "a table is either a file or in memory"
+        self.path = path
+        self.root = Path(os.path.abspath(root if root is not None else _folder_of(path)))
+        self._memory = data
+        self._rows = rows
+
+    # Making and saving
+
+    @classmethod
+    def open(cls, path: str | Path) -> Table:
+        """Returns the table of an Arrow IPC file, memory-mapped.
+
+        Raises:
+            TableError: missing file, not an Arrow file, no rows, or without the columns `id` and `source`.
+        """
+        table = cls(path=Path(os.path.abspath(path)))
+        columns = table._all.column_names
+        missing = [name for name in ("id", "source") if name not in columns]
+        if missing:
+            raise TableError(
+                f"{path} has no column {missing}: a table needs id and source, this one has {columns}."
+            )
+        if len(table) == 0:
+            raise TableError(f"{path} has no rows: give a table with at least one record.")
+        return table
+
+    @classmethod
+    def from_columns(
+        cls,
+        columns: Mapping[str, Any],
+        *,
+        root: str | Path | None = None,
+        class_names: Sequence[str] = (),
+        **metadata: Any,
+    ) -> Table:
+        """Returns a table in memory from column name -> values (sequences, numpy or Arrow arrays of equal length).
+
+        Args:
+            columns: names of `SCHEMA`; `id` defaults to `source`.
+            root: the folder that relative sources are relative to; the current one by default.
+            class_names: names of the labels.
+            metadata: anything else that JSON can hold, for example `phase_names=[...]`.
+
+        Raises:
+            TableError: unknown column, no source, no rows, unequal lengths, or a value of the wrong type.
+        """
+        for name in columns:
+            if name not in SCHEMA.names:
+                raise TableError(
+                    f"unknown column {name!r}: allowed are {SCHEMA.names}.{nearest(name, SCHEMA.names)}"
+                )
+        if "source" not in columns or len(columns["source"]) == 0:
+            raise TableError("a table needs a column `source` with at least one path.")
+        content = {"id": columns["source"], **columns}
+        arrays, fields = [], []
+        for field in SCHEMA:
+            if field.name not in content:
+                continue
+            arrays.append(_to_arrow(content[field.name], field))
+            fields.append(field)
+        about = json.dumps({"class_names": list(class_names), **metadata})
+        try:
+            data = pa.Table.from_arrays(
+                arrays, schema=pa.schema(fields, metadata={METADATA_KEY: about})
+            )
+        except pa.ArrowInvalid as err:
+            lengths = {f.name: len(a) for f, a in zip(fields, arrays, strict=True)}
+            raise TableError(f"columns of unequal length: {lengths}.") from err
+        return cls(data=data, root=Path(root) if root is not None else Path.cwd())
+
+    @classmethod
+    def from_rows(
+        cls,
+        rows: Iterable[Mapping[str, Any]],
+        *,
+        root: str | Path | None = None,
+        class_names: Sequence[str] = (),
+        **metadata: Any,
+    ) -> Table:
+        """Returns a table in memory from one mapping per record; see `from_columns`.  A key left out is null."""
+        listed = list(rows)
+        names = list(dict.fromkeys(name for row in listed for name in row))
+        columns = {name: [row.get(name) for row in listed] for name in names}
+        if "id" in columns:
+            columns["id"] = [row.get("id") or row.get("source") for row in listed]
+        return cls.from_columns(columns, root=root, class_names=class_names, **metadata)
+
+    def save(self, path: str | Path) -> Table:
+        """Writes the (selected) rows as an Arrow file, under a temporary name first, and returns the table opened on it.
+
+        Sources below the file's folder are stored relative to it, so the folder can be moved; others are absolute.
+        """
+        path = Path(os.path.abspath(path))
+        path.parent.mkdir(parents=True, exist_ok=True)
+        data = self.arrow
+        sources = [_relative(self._absolute(s), path.parent) for s in data["source"].to_pylist()]
+        position = data.column_names.index("source")
+        data = data.set_column(position, SCHEMA.field("source"), pa.array(sources, pa.string()))
+        partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
+        with pa.OSFile(str(partial), "wb") as sink, pa.ipc.new_file(sink, data.schema) as writer:
+            writer.write_table(data.combine_chunks())
+        with open(partial, "rb") as file:
+            os.fsync(file.fileno())
+        os.replace(partial, path)
+        return Table.open(path)
+
+    # Looking at it
+
+    def __len__(self) -> int:
+        return int(self._all.num_rows if self._rows is None else len(self._rows))
+
+    def __repr__(self) -> str:
+        return (
+            f"Table({self.path or 'in memory'}, {len(self)} records, columns {self.column_names})"
+        )
+
+    @property
+    def column_names(self) -> list[str]:
+        return list(self._all.column_names)
+
+    @property
+    def arrow(self) -> pa.Table:
+        """The selected rows as an Arrow table (copied only where there is a selection)."""
+        return self._all if self._rows is None else self._all.take(pa.array(self._rows))
+
+    @functools.cached_property
+    def metadata(self) -> dict[str, Any]:
+        """What the table says about itself: `class_names`, `phase_names` and whatever its maker added."""
+        found = (self._all.schema.metadata or {}).get(METADATA_KEY)
+        return dict(json.loads(found)) if found else {}
+
+    @property
+    def class_names(self) -> tuple[str, ...]:
+        return tuple(self.metadata.get("class_names", ()))
+
+    @property
+    def phase_names(self) -> tuple[str, ...]:
+        return tuple(self.metadata.get("phase_names", ()))
+
+    def record(self, index: int) -> Record:
+        """Returns row `index` (0 <= index < len) as a Record with an absolute source."""
+        if not 0 <= index < len(self):
+            raise IndexError(f"record {index} of a table with {len(self)} records")
+        row = int(index if self._rows is None else self._rows[index])
+        values: dict[str, Any] = {}
+        for name, column in self._record_columns:
+            scalar = column[row]
+            if scalar.is_valid:
+                values[name] = _FROM_ARROW.get(name, _as_py)(scalar)
+        values["source"] = self._absolute(values["source"])
+        return Record(index=int(index), **values)
+
+    def column(self, name: str) -> np.ndarray:
+        """Returns one column: numbers as a numeric array (null is -1 or NaN), anything else as an array of objects.
+
+        Raises:
+            KeyError: the table has no such column.
+        """
+        if name not in self._all.column_names:
+            known = self._all.column_names
+            raise KeyError(f"no column {name!r}: this table has {known}.{nearest(name, known)}")
+        column = (
+            self._all[name] if self._rows is None else self._all[name].take(pa.array(self._rows))
+        )
+        if pa.types.is_integer(column.type):
+            return np.asarray((column.fill_null(-1) if column.null_count else column).to_numpy())
+        if pa.types.is_floating(column.type):
+            return np.asarray(column.to_numpy(), dtype=np.float64)
+        values = np.empty(len(column), dtype=object)
+        values[:] = column.to_pylist()
+        return values
+
+    def select(self, indices: Sequence[int] | np.ndarray) -> Table:
+        """Returns the table of the given rows in the given order (a boolean mask selects as in numpy); copies no data."""
+        chosen = np.asarray(indices)
+        if chosen.dtype == bool:
+            if len(chosen) != len(self):
+                raise TableError(
+                    f"a mask of {len(chosen)} values for a table of {len(self)} records."
+                )
+            chosen = np.flatnonzero(chosen)
+        chosen = chosen.astype(np.int64)
+        if len(chosen) == 0:
+            raise TableError(f"the selection leaves no record of {len(self)}.")
+        if chosen.min() < 0 or chosen.max() >= len(self):
+            raise IndexError(
+                f"rows {chosen.min()}..{chosen.max()} of a table with {len(self)} records"
+            )
+        rows = chosen if self._rows is None else self._rows[chosen]
+        return Table(path=self.path, data=self._memory, root=self.root, rows=rows)
+
+    # Inside
+
+    @functools.cached_property
+    def _all(self) -> pa.Table:
+        if self._memory is not None:
+            return self._memory
+        try:
+            return pa.ipc.open_file(pa.memory_map(str(self.path), "r")).read_all()
+        except FileNotFoundError as err:
+            raise TableError(f"no table {self.path}: the file does not exist.") from err
+        except (pa.ArrowInvalid, OSError) as err:
+            raise TableError(f"{self.path} is not an Arrow IPC file: {err}") from err
+
+    @functools.cached_property
+    def _record_columns(self) -> list[tuple[str, Any]]:
+        return [(name, self._all[name]) for name in SCHEMA.names if name in self._all.column_names]
+
+    def _absolute(self, source: str) -> str:
+        if "://" in source or os.path.isabs(source):
+            return source
+        return os.path.normpath(os.path.join(self.root, source))
+
+    def __getstate__(self) -> dict[str, Any]:
+        data = None
+        if self._memory is not None:
+            sink = pa.BufferOutputStream()
+            with pa.ipc.new_stream(sink, self._memory.schema) as writer:
+                writer.write_table(self._memory)
+            data = sink.getvalue().to_pybytes()
+        return {"path": self.path, "root": self.root, "rows": self._rows, "data": data}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.path, self.root, self._rows = state["path"], state["root"], state["rows"]
+        data = state["data"]
+        self._memory = None if data is None else pa.ipc.open_stream(data).read_all()
+
+
+def _folder_of(path: Path | None) -> Path:
+    return path.parent if path is not None else Path.cwd()
+
+
+def _relative(source: str, folder: Path) -> str:
+    inside = source.startswith(str(folder) + os.sep)
+    return os.path.relpath(source, folder) if inside else source
+
+
+def _to_arrow(values: Any, field: pa.Field) -> pa.Array:
+    if isinstance(values, pa.ChunkedArray):
+        values = values.combine_chunks()
+    if not isinstance(values, (pa.Array, np.ndarray)) or getattr(values, "dtype", None) == object:
+        values = [_plain(value) for value in values]
+    try:
+        array = (
+            values.cast(field.type)
+            if isinstance(values, pa.Array)
+            else pa.array(values, field.type)
+        )
+    except (pa.ArrowInvalid, pa.ArrowTypeError, pa.ArrowNotImplementedError, OverflowError) as err:
+        raise TableError(f"column {field.name!r} must be {field.type}: {err}") from err
+    if not field.nullable and array.null_count:
+        raise TableError(
+            f"column {field.name!r} has {array.null_count} null values, but must have none."
+        )
+    return array
+
+
+def _plain(value: Any) -> Any:
+    """The value as Arrow takes it: arrays as lists, records as mappings, boxes padded with NaN without the padding."""
+    if isinstance(value, np.ndarray) and value.ndim == 3:
+        return [frame[~np.isnan(frame).any(-1)].tolist() for frame in value]
+    if isinstance(value, (np.ndarray, np.generic)):
+        return value.tolist()
+    if isinstance(value, (Caption, Event)):
+        return vars(value)
+    if isinstance(value, (list, tuple)):
+        return [_plain(item) for item in value]
+    return str(value) if isinstance(value, Path) else value
+
+
+def _as_py(scalar: Any) -> Any:
+    return scalar.as_py()
+
+
+def _boxes(scalar: Any) -> np.ndarray:
+    frames = scalar.values
+    lengths = np.diff(frames.offsets.to_numpy()) if len(frames) else np.zeros(0, np.int64)
+    most = int(lengths.max(initial=0))
+    boxes = np.full((len(frames), most, 4), np.nan, np.float32)
+    present = np.arange(most) < lengths[:, None]
+    boxes[present] = frames.flatten().flatten().to_numpy(zero_copy_only=False).reshape(-1, 4)
+    return boxes
+
+
+_FROM_ARROW: dict[str, Any] = {
+    "labels": lambda scalar: tuple(scalar.as_py()),
+    "captions": lambda scalar: tuple(Caption(**item) for item in scalar.as_py()),
+    "events": lambda scalar: tuple(Event(**item) for item in scalar.as_py()),
+    "frame_labels": lambda scalar: np.array(scalar.values.to_numpy(zero_copy_only=False)),
+    "boxes": _boxes,
+}
