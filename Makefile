@@ -1,0 +1,54 @@
+# The whole workflow.  Every target makes its own environment (.venv, pinned by constraints.txt) when it is missing.
+#   make pretrain-mvd                       generate the default videos, train, export, probe
+#   make pretrain-mvd DATA=/my/videos       the same on your own videos
+#   make pretrain-videomae RECIPE=pretrain/videomae/vit_s_k400.yaml SET="training.duration='10 epochs'"
+
+PYTHON ?= python3
+BIN := .venv/bin
+RECIPE ?=
+DATA ?=
+SET ?=
+RUN ?=
+
+.PHONY: help test test-fast static check format clean
+.DEFAULT_GOAL := help
+
+help:  ## what there is
+	@grep -hE '^[a-z%-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 22
+	@echo
+	@echo 'RECIPE=file  DATA=folder|list|table  RUN=folder  SET="key=value ..."   go with pretrain-X'
+
+.venv/.ready: pyproject.toml constraints.txt setup.py
+	@echo "making the environment .venv (a few minutes, once)"
+	$(PYTHON) -c 'import sys; sys.exit(0 if sys.version_info >= (3, 11) else "video_ssl needs Python 3.11 or newer; set PYTHON=...")'
+	$(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt torch
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[dev]'
+	@touch $@
+
+pretrain-%: .venv/.ready  ## train objective X (mae, videomae, mvd, supervised) and probe what it learned
+	$(BIN)/video-ssl pretrain $(or $(RECIPE),pretrain/$*/demo.yaml) run=$(or $(RUN),runs/$*-demo) \
+	  $(if $(DATA),data.table=$(DATA)) $(SET)
+	$(if $(DATA),@echo "To probe it: $(BIN)/video-ssl evaluate evaluate/probe.yaml encoder=$(or $(RUN),runs/$*-demo) train=... test=...", \
+	  $(BIN)/video-ssl evaluate evaluate/demo.yaml encoder=$(or $(RUN),runs/$*-demo))
+
+test: .venv/.ready  ## every test
+	$(BIN)/python -m pytest -q
+
+test-fast: .venv/.ready  ## the tests that take seconds
+	$(BIN)/python -m pytest -q -m "not slow"
+
+static: .venv/.ready  ## format, lint, types and import contracts
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+check: static test-fast  ## static checks and the fast tests
+
+format: .venv/.ready  ## rewrite the code in the house format
+	$(BIN)/ruff format .
+	$(BIN)/ruff check --fix .
+
+clean:  ## remove caches (keeps .venv, data/ and runs/)
+	rm -rf .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis build

@@ -1,0 +1,126 @@
+"""The `video-ssl` command: one short function a verb, no logic."""
+
+from __future__ import annotations
+
+import logging
+import os
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from video_ssl.recipes import ROOMS, list_recipes
+
+app = typer.Typer(
+    help="Self-supervised video representation learning.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+data_app = typer.Typer(help="Make data sets.", no_args_is_help=True)
+bench_app = typer.Typer(help="Measure the loader or the training step.", no_args_is_help=True)
+app.add_typer(data_app, name="data")
+app.add_typer(bench_app, name="bench")
+
+RecipeArgument = Annotated[str, typer.Argument(help="A recipe file, or its name: mvd/demo.")]
+Overrides = Annotated[
+    list[str] | None,
+    typer.Argument(help="Settings that win over the recipe: optimizer.base_lr=1e-4."),
+]
+
+
+@app.command()
+def pretrain(
+    recipe: RecipeArgument,
+    overrides: Overrides = None,
+    allow_changes: Annotated[
+        bool, typer.Option(help="Resume although the recipe of the run has changed.")
+    ] = False,
+) -> None:
+    """Train an objective, resuming by itself, and export its encoder to RUN/encoder."""
+    from video_ssl.pretrain.recipe import load_pretrain_recipe
+    from video_ssl.pretrain.run import pretrain as run
+
+    run(load_pretrain_recipe(recipe, overrides or []), allow_changes=allow_changes)
+
+
+@app.command()
+def evaluate(recipe: RecipeArgument, overrides: Overrides = None) -> None:
+    """Embed videos once with frozen encoders and run the evaluators of a recipe on the features."""
+    from video_ssl.evaluate.recipe import load_evaluate_recipe
+    from video_ssl.evaluate.run import evaluate as run
+
+    run(load_evaluate_recipe(recipe, overrides or []))
+
+
+@app.command()
+def embed(
+    encoder: Annotated[
+        str, typer.Argument(help="A run, an encoder folder, untrained:PATH, pixels:PATH.")
+    ],
+    table: Annotated[str, typer.Argument(help="A folder, list, table or data set: demo:val.")],
+    out: Annotated[Path, typer.Argument(help="The feature file to write (.arrow).")],
+    num_clips: Annotated[int, typer.Option(help="Clips spread evenly over each video.")] = 2,
+    batch_size: Annotated[int, typer.Option(help="Clips per forward pass.")] = 16,
+    num_workers: Annotated[int, typer.Option(help="Decoding processes.")] = 2,
+) -> None:
+    """Write the features of every video of a table, per clip and per frame, with time stamps."""
+    from video_ssl.evaluate.embedding import embed_table
+
+    embed_table(
+        encoder, table, out, num_clips=num_clips, batch_size=batch_size, num_workers=num_workers
+    )
+
+
+@data_app.command()
+def demo(
+    out: Annotated[Path, typer.Argument(help="Folder to fill.")] = Path("data/demo-small"),
+    size: Annotated[str, typer.Option(help="tiny, small or large.")] = "small",
+    seed: Annotated[int, typer.Option(help="Same seed, same videos.")] = 0,
+    num_workers: Annotated[
+        int | None, typer.Option(help="Processes; all cores if not given.")
+    ] = None,
+) -> None:
+    """Generate the default videos: figures that exercise, with every kind of label."""
+    from video_ssl.datasets.demo import build_demo
+
+    build_demo(out, size=size, seed=seed, num_workers=num_workers)
+
+
+@bench_app.command()
+def step(recipe: RecipeArgument, overrides: Overrides = None) -> None:
+    """Time of a training step, share of the frozen networks, memory, share of the chip's rate."""
+    from video_ssl.pretrain.bench import bench_step
+    from video_ssl.pretrain.recipe import load_pretrain_recipe
+
+    bench_step(load_pretrain_recipe(recipe, overrides or []))
+
+
+@bench_app.command()
+def loader(recipe: RecipeArgument, overrides: Overrides = None) -> None:
+    """Clips per second of the data pipeline of a recipe, and what each stage costs."""
+    from video_ssl.pretrain.bench import bench_loader
+    from video_ssl.pretrain.recipe import load_pretrain_recipe
+
+    bench_loader(load_pretrain_recipe(recipe, overrides or []))
+
+
+@app.command()
+def recipes() -> None:
+    """List every recipe by room."""
+    for room in ROOMS:
+        for name, file in list_recipes(room).items():
+            typer.echo(f"{room:10} {name:28} {file}")
+
+
+def main() -> None:
+    """Runs the command; a mistake of the user's ends in one clear sentence and exit code 2."""
+    logging.basicConfig(format="%(message)s", level=os.environ.get("VIDEO_SSL_LOG", "INFO"))
+    try:
+        app()
+    except (ValueError, OSError) as err:
+        if os.environ.get("VIDEO_SSL_TRACEBACK"):
+            raise
+        print(f"error: {err}\n(VIDEO_SSL_TRACEBACK=1 shows where)", file=sys.stderr)
+        sys.exit(2)
