@@ -1,0 +1,1 @@
+"""MAE: hide patches of single frames, regress the hidden pixels."""

@@ -1,0 +1,52 @@
+"""Settings of MAE (arXiv:2111.06377) on single frames of videos."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Literal
+
+from video_ssl.clips.config import ClipConfig, CropConfig, MaskConfig
+from video_ssl.models.config import DecoderConfig, ImageViTConfig, Normalization
+from video_ssl.objectives.sources import EncoderSource
+from video_ssl.objectives.wiring import fit_encoder
+
+
+@dataclass(frozen=True, kw_only=True)
+class Config:
+    """Settings of MAE.
+
+    A batch holds `video` uint8 (B, V, 1, S, S, 3): V = frames_per_video frames of a record, each drawn and cropped on
+    its own, S = crop.size; and `mask` bool (B, V, L), True = hidden, L = patches of a frame in the order row, column;
+    each drawn on its own.
+
+    Attributes:
+        frames_per_video: frames taken from a record per visit, each a sample of its own.
+        target: "normalized" standardises every patch (all colours together), "raw" regresses pixels in [0, 1].
+        evaluation: the clip that the exported encoder sees when it embeds videos.
+    """
+
+    frames_per_video: int = 1
+    crop: CropConfig = field(
+        default_factory=lambda: CropConfig(kind="random_resized", flip_probability=0.5)
+    )
+    mask: MaskConfig = field(default_factory=lambda: MaskConfig(kind="random", ratio=0.75))
+    encoder: ImageViTConfig = field(default_factory=ImageViTConfig)
+    decoder: DecoderConfig = field(
+        default_factory=lambda: DecoderConfig(embed_dim=512, depth=8, num_heads=16, drop_path=0.0)
+    )
+    normalization: Normalization = field(default_factory=Normalization)
+    target: Literal["normalized", "raw"] = "normalized"
+    evaluation: ClipConfig = field(default_factory=ClipConfig)
+
+    def __post_init__(self) -> None:
+        if self.frames_per_video < 1:
+            raise ValueError(f"frames_per_video={self.frames_per_video} must be at least 1.")
+        if self.mask.kind == "running_cell":
+            raise ValueError("mask.kind='running_cell' is for clips: use 'random' for MAE.")
+        encoder = fit_encoder(self.encoder, size=self.crop.size)
+        object.__setattr__(self, "encoder", encoder)
+        object.__setattr__(self, "decoder", self.decoder.resolve(encoder, "sincos_2d"))
+        self.mask.num_masked(encoder.grid)
+
+    def stages(self) -> dict[str, EncoderSource]:
+        return {}

@@ -1,0 +1,28 @@
+"""Where an encoder that an objective needs comes from.  Free of torch: recipes read it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, kw_only=True)
+class EncoderSource:
+    """An encoder that must exist before an objective starts.  Exactly one of the three is given.
+
+    Attributes:
+        run: a run folder, or its `encoder/` folder.
+        file: a published checkpoint (`.pth`, `.pt`, `.safetensors`) of MAE, VideoMAE or MVD.
+        recipe: a pre-training recipe that is run first, as a stage of this run.
+    """
+
+    run: str | None = None
+    file: str | None = None
+    recipe: str | None = None
+
+    def __post_init__(self) -> None:
+        given = [name for name in ("run", "file", "recipe") if getattr(self, name) is not None]
+        if len(given) != 1:
+            raise ValueError(
+                f"an encoder source needs exactly one of run, file and recipe, but has {given or 'none'}: set the one "
+                "that holds the encoder and the others to null."
+            )

@@ -1,0 +1,1 @@
+"""Supervised classification with the same encoder: the upper bound of a comparison."""

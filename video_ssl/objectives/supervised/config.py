@@ -1,0 +1,43 @@
+"""Settings of supervised classification."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from video_ssl.clips.config import ClipConfig, CropConfig
+from video_ssl.models.config import Normalization, ViTConfig
+from video_ssl.objectives.sources import EncoderSource
+from video_ssl.objectives.wiring import fit_encoder
+
+
+@dataclass(frozen=True, kw_only=True)
+class Config:
+    """Settings of supervised classification.
+
+    A batch holds `video` uint8 (B, V, T, S, S, 3) with V = clip.num_clips, T = clip.num_frames, S = crop.size, and
+    `label` int64 (B,) in [0, num_classes).
+
+    Attributes:
+        label_smoothing: share of the target spread over all classes.
+        dropout: of the pooled feature before the linear head.
+    """
+
+    num_classes: int
+    clip: ClipConfig = field(default_factory=ClipConfig)
+    crop: CropConfig = field(default_factory=CropConfig)
+    encoder: ViTConfig = field(default_factory=ViTConfig)
+    normalization: Normalization = field(default_factory=Normalization)
+    label_smoothing: float = 0.0
+    dropout: float = 0.0
+
+    def __post_init__(self) -> None:
+        if self.num_classes < 2:
+            raise ValueError(f"num_classes={self.num_classes} must be at least 2.")
+        for name in ("label_smoothing", "dropout"):
+            if not 0 <= getattr(self, name) < 1:
+                raise ValueError(f"{name}={getattr(self, name)} must lie in [0, 1).")
+        encoder = fit_encoder(self.encoder, size=self.crop.size, num_frames=self.clip.num_frames)
+        object.__setattr__(self, "encoder", encoder)
+
+    def stages(self) -> dict[str, EncoderSource]:
+        return {}

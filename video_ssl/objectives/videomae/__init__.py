@@ -1,0 +1,1 @@
+"""VideoMAE: hide tubes of a clip, regress the hidden pixels."""
