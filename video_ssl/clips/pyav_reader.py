@@ -1,0 +1,380 @@
+"""The default reader, and the reference for every other one: PyAV, one thread, exact on every index.
+
+In mp4, mov, mkv and webm with a codec of `SEEKABLE_CODECS` the presentation times of all frames are listed by
+demultiplexing (nothing is decoded), and a frame is found by seeking to the key frame before it and decoding until its
+time comes out.  Everywhere else (AVI with packed B frames, MPEG-TS, ...) packet times do not identify frames, so the
+file is decoded from its start and output frames are counted.  The same happens when a listed frame does not come out.
+"""
+
+from __future__ import annotations
+
+import functools
+import os
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from types import TracebackType
+from typing import Any
+
+import av
+import numpy as np
+from av.error import FFmpegError
+from av.video.reformatter import VideoReformatter
+
+from video_ssl.clips.file_checks import refuse_unreadable_file
+from video_ssl.clips.pyav_audio import ignore_other_streams, read_audio
+from video_ssl.clips.reading import BadVideo, VideoInfo, check_indices
+
+SEEKABLE_FORMATS = {"mov", "mp4", "matroska", "webm"}
+SEEKABLE_CODECS = {"h264", "hevc", "av1", "libdav1d", "vp9", "libvpx-vp9", "mjpeg", "prores"}
+# Decoding on is cheaper than a seek when the next key frame is at most this many frames away.
+_FRAMES_WORTH_A_SEEK = 6
+
+
+class _IndexMismatch(Exception):
+    """A listed frame did not come out of the decoder: the list is wrong, decode from the start."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class _FrameList:
+    """Presentation times of the shown frames (sorted) and of the key frames, in units of the stream."""
+
+    pts: np.ndarray
+    key_pts: np.ndarray
+    key_dts: np.ndarray
+
+
+class PyAVReader:
+    """Reads one video with PyAV; see `video_ssl.clips.reading.Reader` for the promises.
+
+    With `size`, frames are resized by libswscale's bilinear filter, whose support grows with the scale when shrinking
+    (each output pixel averages what it covers, so there is no aliasing), in the same pass as the conversion to RGB.
+    """
+
+    def __init__(self, path: str, *, timeout_sec: float | None = None) -> None:
+        self.path = path
+        self._timeout_sec = timeout_sec
+        self._deadline = None if timeout_sec is None else time.monotonic() + timeout_sec
+        self._reformatter = VideoReformatter()
+        self._container: Any = None
+        self._first_frame: Any = None
+        self._counted: np.ndarray | None = None
+        refuse_unreadable_file(path)
+        try:
+            self._open()
+            self._list = self._list_frames()
+        except FFmpegError as err:
+            self.close()
+            raise BadVideo(path, f"cannot be opened as a video ({_text(err)}).") from err
+        except BaseException:
+            self.close()
+            raise
+
+    # The interface
+
+    @functools.cached_property
+    def info(self) -> VideoInfo:
+        first = self._picture()
+        rotation = _rotation(first)
+        width, height = first.width, first.height
+        if rotation in (90, 270):
+            width, height = height, width
+        times = self._times
+        fps = self._fps(times)
+        return VideoInfo(
+            num_frames=len(times),
+            fps=fps,
+            width=width,
+            height=height,
+            duration_sec=float(times[-1] - times[0]) + 1 / fps,
+            codec=self._stream.codec_context.codec.name,
+            rotation=rotation,
+            has_audio=bool(self._container.streams.audio),
+        )
+
+    def frames(
+        self, indices: Sequence[int] | np.ndarray, size: tuple[int, int] | None = None
+    ) -> np.ndarray:
+        """Returns uint8 (T, H, W, 3); see `Reader.frames`."""
+        info = self.info
+        wanted = check_indices(indices, info)
+        height, width = size if size is not None else (info.height, info.width)
+        out = np.empty((len(wanted), height, width, 3), np.uint8)
+        places: dict[int, list[int]] = {}
+        for place, index in enumerate(wanted.tolist()):
+            places.setdefault(index, []).append(place)
+        for index, frame in self._decode(sorted(places)):
+            picture = self._to_rgb(frame, height, width, info.rotation)
+            for place in places[index]:
+                out[place] = picture
+        return out
+
+    def times(self, indices: Sequence[int] | np.ndarray) -> np.ndarray:
+        """Returns float64 (T,) seconds since the first frame."""
+        times = self._times
+        return np.asarray(times[check_indices(indices, self.info)])
+
+    def audio(self, start_sec: float, end_sec: float, rate: int) -> np.ndarray:
+        """Returns float32 (S,); see `Reader.audio`."""
+        origin_sec = self._origin_sec
+        try:
+            return read_audio(
+                self.path,
+                start_sec + origin_sec,
+                end_sec + origin_sec,
+                rate,
+                check=self._check_time,
+            )
+        except FFmpegError as err:
+            raise BadVideo(self.path, f"its sound cannot be decoded ({_text(err)}).") from err
+
+    def close(self) -> None:
+        if self._container is not None:
+            self._container.close()
+            self._container = None
+
+    def __enter__(self) -> PyAVReader:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    # Opening and listing
+
+    def _open(self) -> None:
+        self.close()
+        self._check_time()
+        container = av.open(self.path, timeout=self._timeout_sec)
+        self._container = container
+        stream = container.streams.best("video")
+        if stream is None:
+            kinds = sorted({s.type for s in container.streams})
+            raise BadVideo(self.path, f"has no video stream, only {', '.join(kinds) or 'nothing'}.")
+        if stream.codec_context is None:
+            raise BadVideo(self.path, "its video codec is unknown to this build of FFmpeg.")
+        # More than one thread hangs when a reader is freed in a forked child, and gains nothing beside other workers.
+        stream.thread_type = "NONE"
+        stream.codec_context.thread_count = 1
+        ignore_other_streams(container, stream)
+        self._stream = stream
+
+    def _list_frames(self) -> _FrameList | None:
+        """The list of frames by demultiplexing, or None where packets do not identify frames."""
+        formats = set(self._container.format.name.split(","))
+        if not formats & SEEKABLE_FORMATS or self._stream.codec.name not in SEEKABLE_CODECS:
+            return None
+        packets = []
+        for packet in self._container.demux(self._stream):
+            self._check_time()
+            if packet.size == 0:
+                continue
+            if packet.is_corrupt:
+                raise BadVideo(self.path, f"is cut off: packet {len(packets)} is incomplete.")
+            if packet.pts is None or packet.dts is None:
+                return None
+            if not packets and packet.is_keyframe:
+                self._first_frame = self._decode_alone(packet)
+            packets.append((packet.pts, packet.dts, packet.is_keyframe, packet.is_discard))
+        if not packets:
+            raise BadVideo(self.path, "has a video stream without a frame.")
+        table = np.array(packets, np.int64)
+        shown, keys = table[table[:, 3] == 0], table[table[:, 2] == 1]
+        pts = np.sort(shown[:, 0])
+        orderly = len(pts) > 0 and bool((np.diff(pts) > 0).all())
+        # Frames before the first key frame may or may not come out: only decoding tells.
+        if not orderly or not table[0, 2] or pts[0] < table[0, 0]:
+            return None
+        keys = keys[np.argsort(keys[:, 0])]
+        return _FrameList(pts=pts, key_pts=keys[:, 0], key_dts=keys[:, 1])
+
+    def _decode_alone(self, packet: Any) -> Any:
+        """The picture of a first key frame, decoded without waiting for the packets that follow it."""
+        context = self._stream.codec_context
+        try:
+            frames = [*context.decode(packet), *context.decode(None)]
+        except FFmpegError as err:
+            raise BadVideo(self.path, f"frame 0 cannot be decoded ({_text(err)}).") from err
+        context.flush_buffers()
+        return frames[0] if frames else None
+
+    def _picture(self) -> Any:
+        """Any decoded frame, for the size and the rotation that containers do not tell."""
+        if self._first_frame is None:
+            self._first_frame = next(self._decode([0]))[1]
+        return self._first_frame
+
+    @functools.cached_property
+    def _raw_times(self) -> np.ndarray:
+        """Seconds on the clock of the container, one for every frame."""
+        if self._list is None:
+            return self._count_frames()
+        return np.asarray(self._list.pts * float(self._stream.time_base))
+
+    @property
+    def _times(self) -> np.ndarray:
+        return np.asarray(self._raw_times - self._raw_times[0])
+
+    @property
+    def _origin_sec(self) -> float:
+        return float(self._raw_times[0])
+
+    def _fps(self, times: np.ndarray) -> float:
+        if len(times) > 1 and times[-1] > 0:
+            return float((len(times) - 1) / times[-1])
+        return float(self._stream.average_rate or self._stream.guessed_rate or 25)
+
+    def _count_frames(self) -> np.ndarray:
+        """Decodes everything once and returns the times of what came out."""
+        times: list[float | None] = []
+        for _, frame in self._decode_from_start(None):
+            times.append(frame.time)
+            if self._first_frame is None:
+                self._first_frame = frame
+        if not times:
+            raise BadVideo(self.path, "has a video stream without a frame that can be decoded.")
+        known = np.array([np.nan if t is None else t for t in times])
+        if not np.isnan(known).any() and (np.diff(known) > 0).all():
+            return known
+        rate = float(self._stream.average_rate or self._stream.guessed_rate or 25)
+        start = 0.0 if np.isnan(known[0]) else known[0]
+        return np.asarray(start + np.arange(len(known)) / rate)
+
+    # Decoding
+
+    def _decode(self, wanted: list[int]) -> Iterator[tuple[int, Any]]:
+        """Yields (index, frame) for the sorted, unique indices."""
+        if not wanted:
+            return
+        remaining = list(wanted)
+        if self._list is not None:
+            try:
+                for index, frame in self._decode_by_seeking(self._list, wanted):
+                    remaining.remove(index)
+                    yield index, frame
+                return
+            except _IndexMismatch:
+                listed = len(self._list.pts)
+                self._refuse_if_listed_frames_are_missing(listed)
+        yield from self._decode_from_start(remaining)
+
+    def _refuse_if_listed_frames_are_missing(self, listed: int) -> None:
+        """After a mismatch: reads on by counting if as many frames come out as are listed, else the file is damaged."""
+        times = self._count_frames()
+        if len(times) != listed:
+            raise BadVideo(
+                self.path,
+                f"lists {listed} frames, but only {len(times)} come out of the decoder.",
+            )
+        self._list = None
+
+    def _decode_by_seeking(
+        self, listing: _FrameList, wanted: list[int]
+    ) -> Iterator[tuple[int, Any]]:
+        for key, run in _runs(listing, wanted):
+            ahead = {int(listing.pts[index]): index for index in run}
+            pts = None
+            try:
+                for frame in self._frames_after_seek(listing, key):
+                    pts = frame.pts
+                    if pts is None or pts < listing.key_pts[key]:
+                        continue
+                    index = ahead.pop(pts, None)
+                    if index is not None:
+                        self._refuse_damaged(frame, index)
+                        yield index, frame
+                    if not ahead or pts > next(iter(ahead)):
+                        break
+            except FFmpegError as err:
+                last = listing.key_pts[key] if pts is None else pts
+                near = int(np.searchsorted(listing.pts, last))
+                raise BadVideo(
+                    self.path, f"cannot be decoded beyond frame {near} ({_text(err)})."
+                ) from err
+            if ahead:
+                raise _IndexMismatch
+
+    def _frames_after_seek(self, listing: _FrameList, key: int) -> Iterator[Any]:
+        """Yields decoded frames from key frame `key` on, or from an earlier one."""
+        targets = (listing.key_pts[key], listing.key_dts[key], listing.key_dts.min())
+        for target in targets:
+            self._container.seek(int(target), stream=self._stream, backward=True)
+            packets = self._container.demux(self._stream)
+            first = next(packets)
+            if first.size and first.is_keyframe and first.dts <= listing.key_dts[key]:
+                break
+        else:
+            raise _IndexMismatch
+        yield from self._stream.decode(first)
+        for packet in packets:
+            self._check_time()
+            yield from self._stream.decode(packet)
+
+    def _decode_from_start(self, wanted: list[int] | None) -> Iterator[tuple[int, Any]]:
+        """Yields (index, frame) counted from the start; every frame if `wanted` is None."""
+        index = 0
+        try:
+            self._open()
+            ahead = None if wanted is None else set(wanted)
+            for packet in self._container.demux(self._stream):
+                self._check_time()
+                if packet.is_corrupt and packet.size:
+                    raise BadVideo(self.path, f"is damaged or cut off after frame {index - 1}.")
+                for frame in self._stream.decode(packet):
+                    if ahead is None or index in ahead:
+                        self._refuse_damaged(frame, index)
+                        yield index, frame
+                        if ahead is not None:
+                            ahead.remove(index)
+                    index += 1
+                if ahead is not None and not ahead:
+                    return
+        except FFmpegError as err:
+            raise BadVideo(self.path, f"frame {index} cannot be decoded ({_text(err)}).") from err
+        if ahead:
+            raise BadVideo(self.path, f"ends after {index} frames, frame {min(ahead)} is missing.")
+
+    def _refuse_damaged(self, frame: Any, index: int) -> None:
+        if frame.is_corrupt:
+            raise BadVideo(self.path, f"frame {index} is damaged.")
+
+    def _to_rgb(self, frame: Any, height: int, width: int, rotation: int) -> np.ndarray:
+        if rotation in (90, 270):
+            height, width = width, height
+        rgb = self._reformatter.reformat(
+            frame, width=width, height=height, format="rgb24", threads=1
+        )
+        picture = rgb.to_ndarray()
+        return np.rot90(picture, k=rotation // 90) if rotation else picture
+
+    def _check_time(self) -> None:
+        if self._deadline is not None and time.monotonic() > self._deadline:
+            raise BadVideo(self.path, f"takes longer than {self._timeout_sec:g} s to read.")
+
+
+def _runs(listing: _FrameList, wanted: list[int]) -> list[tuple[int, list[int]]]:
+    """Groups sorted indices into (key frame, indices to decode from it in one go)."""
+    pts = listing.pts[wanted]
+    keys = np.maximum(np.searchsorted(listing.key_pts, pts, side="right") - 1, 0)
+    key_index = np.searchsorted(listing.pts, listing.key_pts)
+    runs: list[tuple[int, list[int]]] = []
+    for index, key in zip(wanted, keys.tolist(), strict=True):
+        if runs and key_index[key] - runs[-1][1][-1] <= _FRAMES_WORTH_A_SEEK:
+            runs[-1][1].append(index)
+        else:
+            runs.append((key, [index]))
+    return runs
+
+
+def _rotation(frame: Any) -> int:
+    """Counter-clockwise degrees that bring the frame upright, a multiple of 90."""
+    return int(round(frame.rotation / 90) * 90) % 360
+
+
+def _text(err: FFmpegError) -> str:
+    text = err.strerror or str(err)
+    return os.strerror(err.errno) if not text and err.errno else text

@@ -1,0 +1,201 @@
+"""One way to read a video, whatever decodes it: frames by index, their times, and the sound between two times.
+
+Every reader keeps the same promises.  Index i is the i-th frame of a complete decode in presentation order, upright
+(rotation applied), of the best video stream.  Times are seconds since the first frame, for pictures and sound alike.
+Whatever cannot be read raises `BadVideo`, which names the file and the reason.  A reader belongs to one process: open
+it inside a data worker, close it there.
+"""
+
+from __future__ import annotations
+
+import importlib
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from types import TracebackType
+from typing import Any, Protocol
+
+import numpy as np
+
+from video_ssl.datasets.table import Record
+from video_ssl.recipes import nearest
+
+READERS: dict[str, str] = {"pyav": "video_ssl.clips.pyav_reader:PyAVReader"}
+
+
+class BadVideo(ValueError):
+    """A video that cannot be read.  `path` is the file, `reason` the rest of the sentence."""
+
+    def __init__(self, path: str, reason: str) -> None:
+        super().__init__(path, reason)
+        self.path = path
+        self.reason = reason
+
+    def __str__(self) -> str:
+        return f"{self.path}: {self.reason}"
+
+
+@dataclass(frozen=True, kw_only=True)
+class VideoInfo:
+    """What a video is: sizes are those of the upright picture, `rotation` (0, 90, 180 or 270, counter-clockwise) is
+    what was applied to get there; `fps` is the mean rate."""
+
+    num_frames: int
+    fps: float
+    width: int
+    height: int
+    duration_sec: float
+    codec: str
+    rotation: int
+    has_audio: bool
+
+
+class Reader(Protocol):
+    """An open video.  Readers are context managers."""
+
+    @property
+    def info(self) -> VideoInfo:
+        """What the video is."""
+
+    def frames(
+        self, indices: Sequence[int] | np.ndarray, size: tuple[int, int] | None = None
+    ) -> np.ndarray:
+        """Returns the frames of `indices` (any order, duplicates allowed) as uint8 (T, H, W, 3) RGB.
+
+        Args:
+            indices: 0 <= index < info.num_frames.
+            size: (height, width) to resize to while converting; None keeps the size of the video.
+
+        Raises:
+            IndexError: an index out of range.
+            BadVideo: a frame that cannot be decoded.
+        """
+
+    def times(self, indices: Sequence[int] | np.ndarray) -> np.ndarray:
+        """Returns the presentation times of `indices` in seconds since the first frame, float64 (T,)."""
+
+    def audio(self, start_sec: float, end_sec: float, rate: int) -> np.ndarray:
+        """Returns the sound between two times, mono, float32 in -1..1, round((end_sec - start_sec) * rate) samples.
+
+        Where there is no sound (before the start, after the end, a gap, no audio stream) samples are 0.
+        """
+
+    def close(self) -> None:
+        """Frees the decoder; calling it twice is allowed."""
+
+    def __enter__(self) -> Reader: ...
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None: ...
+
+
+def open_video(
+    path: str | os.PathLike[str], backend: str = "pyav", *, timeout_sec: float | None = None
+) -> Reader:
+    """Returns a reader of the video at `path`.
+
+    Args:
+        path: a file or a URI that the backend understands.
+        backend: a key of `READERS`.
+        timeout_sec: life time of the reader; work on a file beyond it raises BadVideo instead of going on.
+
+    Raises:
+        BadVideo: the file cannot be read as a video.
+        ValueError: unknown backend.
+    """
+    if backend not in READERS:
+        raise ValueError(
+            f"no decoder backend {backend!r}: choose one of {sorted(READERS)}.{nearest(backend, READERS)}"
+        )
+    module, _, name = READERS[backend].partition(":")
+    reader: Reader = getattr(importlib.import_module(module), name)(
+        os.fspath(path), timeout_sec=timeout_sec
+    )
+    return reader
+
+
+def open_record(
+    record: Record, backend: str = "pyav", *, timeout_sec: float | None = None
+) -> Reader:
+    """Returns a reader of the record's video, restricted to its segment where `start_sec` or `end_sec` is set.
+
+    In a segment index 0 is the first frame with time >= start_sec, times count from it, and the last frame is the last
+    one with time < end_sec.
+
+    Raises:
+        BadVideo: unreadable video, or a segment without a frame.
+    """
+    reader = open_video(record.source, backend, timeout_sec=timeout_sec)
+    if record.start_sec is None and record.end_sec is None:
+        return reader
+    try:
+        return SegmentReader(reader, record)
+    except BaseException:
+        reader.close()
+        raise
+
+
+class SegmentReader:
+    """A reader of the frames of another reader between two times; closing it closes the other."""
+
+    def __init__(self, reader: Reader, record: Record) -> None:
+        whole = reader.info
+        times = reader.times(np.arange(whole.num_frames))
+        start = 0.0 if record.start_sec is None else record.start_sec
+        end = np.inf if record.end_sec is None else record.end_sec
+        # Annotations are rounded to milliseconds, a frame on the border belongs to the segment that starts there.
+        first, last = np.searchsorted(times, np.array([start, end]) - 5e-4)
+        if last <= first:
+            raise BadVideo(
+                record.source,
+                f"record {record.id!r} has no frame from {start:g} to {end:g} s: "
+                f"the video has {whole.num_frames} frames in {whole.duration_sec:.3f} s.",
+            )
+        self._reader = reader
+        self._first = int(first)
+        self._times = times[first:last]
+        self._origin_sec = float(times[first])
+        duration_sec = min(end, whole.duration_sec) - self._origin_sec
+        self.info = replace(whole, num_frames=int(last - first), duration_sec=float(duration_sec))
+
+    def frames(
+        self, indices: Sequence[int] | np.ndarray, size: tuple[int, int] | None = None
+    ) -> np.ndarray:
+        return self._reader.frames(check_indices(indices, self.info) + self._first, size)
+
+    def times(self, indices: Sequence[int] | np.ndarray) -> np.ndarray:
+        return np.asarray(self._times[check_indices(indices, self.info)] - self._origin_sec)
+
+    def audio(self, start_sec: float, end_sec: float, rate: int) -> np.ndarray:
+        sound = self._reader.audio(start_sec + self._origin_sec, end_sec + self._origin_sec, rate)
+        at = start_sec + np.arange(len(sound)) / rate
+        sound[(at < 0) | (at >= self.info.duration_sec)] = 0
+        return sound
+
+    def close(self) -> None:
+        self._reader.close()
+
+    def __enter__(self) -> SegmentReader:
+        return self
+
+    def __exit__(self, *_: Any) -> None:
+        self.close()
+
+
+def check_indices(indices: Sequence[int] | np.ndarray, info: VideoInfo) -> np.ndarray:
+    """Returns the indices as int64 (T,), or raises IndexError for one outside 0..num_frames - 1."""
+    wanted = np.asarray(indices)
+    if wanted.ndim != 1 or (wanted.size and wanted.dtype.kind not in "iu"):
+        raise TypeError(
+            f"frame indices must be a one-dimensional list of integers, got {indices!r}."
+        )
+    wanted = wanted.astype(np.int64)
+    if wanted.size and (wanted.min() < 0 or wanted.max() >= info.num_frames):
+        raise IndexError(
+            f"frame indices {wanted.min()}..{wanted.max()} of a video with {info.num_frames} frames."
+        )
+    return wanted
