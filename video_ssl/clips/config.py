@@ -20,6 +20,8 @@ class ClipConfig:
             videos of different rates show the same duration. None counts frames, as the references do.
         sampling: "constant" keeps the stride exact; "reference" is VideoMAE's pre-training rule with its treatment
             of short videos.
+        short_video: "constant": what fills a clip that a video is too short for. "repeat_last" repeats the last frame
+            reached, "wrap" starts the clip again, "error" refuses the video.
         num_clips: clips per record and visit (`num_sample` of VideoMAE and MVD); they become the V axis of a batch.
     """
 
@@ -27,6 +29,7 @@ class ClipConfig:
     frame_stride: int = 4
     fps: float | None = None
     sampling: Literal["constant", "reference"] = "constant"
+    short_video: Literal["repeat_last", "wrap", "error"] = "repeat_last"
     num_clips: int = 1
 
     def __post_init__(self) -> None:
@@ -35,6 +38,11 @@ class ClipConfig:
                 raise ValueError(f"{name}={getattr(self, name)} must be at least 1.")
         if self.fps is not None and self.fps <= 0:
             raise ValueError(f"fps={self.fps} must be positive, or null to count frames.")
+        if self.sampling == "reference" and self.short_video != "repeat_last":
+            raise ValueError(
+                f"short_video={self.short_video!r} goes with sampling='constant': the rule of sampling='reference' "
+                "always repeats the last frame reached."
+            )
 
 
 @dataclass(frozen=True, kw_only=True)
