@@ -168,7 +168,7 @@ class PyAVReader:
         formats = set(self._container.format.name.split(","))
         if not formats & SEEKABLE_FORMATS or self._stream.codec.name not in SEEKABLE_CODECS:
             return None
-        packets = []
+        packets: list[tuple[int, int, bool, bool]] = []
         for packet in self._container.demux(self._stream):
             self._check_time()
             if packet.size == 0:

@@ -1,0 +1,103 @@
+import re
+
+import pytest
+
+from video_ssl.datasets.folder import read_folder
+from video_ssl.datasets.lists import read_list
+from video_ssl.datasets.table import TableError
+
+
+def write(path, text):
+    path.write_text(text)
+    return path
+
+
+@pytest.mark.parametrize(
+    ("text", "sources", "labels"),
+    [
+        ("a.mp4 0\nsub/b.mp4 12\n", ["a.mp4", "sub/b.mp4"], [0, 12]),
+        ("\n\na.mp4 0\n\nb.mp4 1\n\n", ["a.mp4", "b.mp4"], [0, 1]),
+        ("a.mp4,0\nb c.mp4,1\n", ["a.mp4", "b c.mp4"], [0, 1]),
+        ("a.mp4\t3\r\nb.mp4\t4\r\n", ["a.mp4", "b.mp4"], [3, 4]),
+        ("my video.mp4 3\nb.mp4 4", ["my video.mp4", "b.mp4"], [3, 4]),
+        ("x,y.mp4 3\nb.mp4 4", ["x,y.mp4", "b.mp4"], [3, 4]),
+        ("a.mp4\nmy video.mp4\n", ["a.mp4", "my video.mp4"], None),
+        ("path,label\na.mp4,5\n", ["a.mp4"], [5]),
+        ("\ufeffa.mp4 -1\n", ["a.mp4"], [-1]),
+    ],
+)
+def test_list_styles(tmp_path, text, sources, labels):
+    table = read_list(write(tmp_path / "list.txt", text))
+    records = [table.record(i) for i in range(len(table))]
+    assert [r.source for r in records] == [str(tmp_path / s) for s in sources]
+    assert [r.id for r in records] == sources
+    assert [r.label for r in records] == (labels or [None] * len(sources))
+
+
+def test_root_and_absolute_paths(tmp_path):
+    path = write(tmp_path / "list.csv", "a.mp4 0\n/abs/b.mp4 1\n")
+    table = read_list(path, root="/data")
+    assert [table.record(i).source for i in range(2)] == ["/data/a.mp4", "/abs/b.mp4"]
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("a.mp4 0\nb.mp4 cat\n", "list.txt line 2: the label 'cat' is not an integer"),
+        ("a.mp4 0\n\nb.mp4 1.5\n", "list.txt line 3: the label '1.5' is not an integer"),
+        ("a.mp4 0\nb.mp4\n", "list.txt line 2: 'b.mp4' has no label"),
+        ("a.mp4\nb.mp4 1\n", "line 1 has no label, but line 2 has one"),
+        ("", "names no video"),
+        ("\n \n", "names no video"),
+    ],
+)
+def test_wrong_lists_name_the_line(tmp_path, text, message):
+    with pytest.raises(TableError, match=re.escape(message)):
+        read_list(write(tmp_path / "list.txt", text))
+
+
+def test_a_missing_or_binary_list_is_named(tmp_path):
+    with pytest.raises(TableError, match="no list"):
+        read_list(tmp_path / "none.txt")
+    (tmp_path / "binary.txt").write_bytes(b"\xff\xfe\x00\x01\x80")
+    with pytest.raises(TableError, match="not a text file"):
+        read_list(tmp_path / "binary.txt")
+
+
+def touch(folder, *names):
+    for name in names:
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).write_bytes(b"")
+
+
+def test_sub_folders_are_classes(tmp_path):
+    touch(tmp_path, "run/b.mp4", "jump/deep/a.MKV", "jump/note.txt", ".hidden/c.mp4", "run/.d.mp4")
+    table = read_folder(tmp_path)
+    assert table.class_names == ("jump", "run")
+    assert table.column("id").tolist() == ["jump/deep/a.MKV", "run/b.mp4"]
+    assert table.column("label").tolist() == [0, 1]
+    assert table.record(1).source == str(tmp_path / "run/b.mp4")
+
+
+@pytest.mark.parametrize(
+    "names", [("a.mp4", "run/b.mp4", "jump/c.mp4"), ("only/a.mp4", "only/b.avi")]
+)
+def test_no_labels_where_folders_are_not_classes(tmp_path, names):
+    touch(tmp_path, *names)
+    table = read_folder(tmp_path)
+    assert len(table) == len(names)
+    assert table.record(0).label is None
+
+
+def test_empty_and_missing_folders_are_named(tmp_path):
+    touch(tmp_path, "readme.txt")
+    with pytest.raises(TableError, match=r"holds no video: .*\.mp4"):
+        read_folder(tmp_path)
+    with pytest.raises(TableError, match="no folder"):
+        read_folder(tmp_path / "none")
+
+
+def test_a_link_to_itself_ends(tmp_path):
+    touch(tmp_path, "a/x.mp4")
+    (tmp_path / "a/loop").symlink_to(tmp_path)
+    assert len(read_folder(tmp_path)) == 1

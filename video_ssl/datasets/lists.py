@@ -1,0 +1,99 @@
+"""Lists of videos: text files with one `path` or `path label` a line, as other projects write them.
+
+Read are the VideoMAE and MVD style (fields separated by one space, the last one is the label), the PySlowFast and
+jepa styles (`path label` or `path,label`), and lists of paths alone.  The separator is decided once for the file, from
+its first line that has one, and so is whether there are labels.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Callable
+from pathlib import Path
+
+from video_ssl.datasets.table import Table, TableError
+
+LIST_SUFFIXES = (".txt", ".csv", ".list")
+_SEPARATORS = {"comma": ",", "tab": "\t", "space": " "}
+_NUMBER = re.compile(r"[+-]?\d+(\.\d*)?")
+
+
+def read_list(path: str | os.PathLike[str], *, root: str | os.PathLike[str] | None = None) -> Table:
+    """Returns the table of a list file, rows in the order of the file; `id` is the path as written.
+
+    Args:
+        path: the list.
+        root: folder that relative paths are relative to; the list's own folder by default.
+
+    A line may be blank (ignored); a path may hold the separator where the line ends in a label.  A leading header line
+    `path,label` (or `path label`, `video ...`) is skipped.
+
+    Raises:
+        TableError: missing or empty file, a label that is not an integer, a line without one where others have one.
+    """
+    path = Path(path)
+    text = _read_text(path)
+    lines = [(n, line.strip()) for n, line in enumerate(text.splitlines(), 1) if line.strip()]
+    if lines and re.fullmatch(r"(path|video|file)\w*[\s,]+label\w*", lines[0][1], re.IGNORECASE):
+        lines = lines[1:]
+    if not lines:
+        raise TableError(f"{path} names no video: give one `path label` (or `path`) a line.")
+    sources, labels = _split_lines(path, lines)
+    columns: dict[str, list[str] | list[int]] = {"source": sources}
+    if labels:
+        columns["label"] = labels
+    return Table.from_columns(columns, root=path.parent if root is None else Path(root))
+
+
+def _read_text(path: Path) -> str:
+    if not path.is_file():
+        raise TableError(f"no list {path}: give a text file with one `path label` a line.")
+    try:
+        return path.read_text(encoding="utf-8-sig")
+    except UnicodeDecodeError as err:
+        raise TableError(f"{path} is not a text file: {err}.") from err
+
+
+def _split_lines(path: Path, lines: list[tuple[int, str]]) -> tuple[list[str], list[int]]:
+    split = _splitter(lines[0][1])
+    if split is None:
+        with_label = next((n for n, line in lines if _splitter(line) is not None), None)
+        if with_label is None:
+            return [line for _, line in lines], []
+        raise TableError(
+            f"{path} line {lines[0][0]} has no label, but line {with_label} has one: label all videos or none."
+        )
+    sources, labels = [], []
+    for number, line in lines:
+        source, label = split(line)
+        if not source or not label:
+            raise TableError(f"{path} line {number}: {line!r} has no label, but lines before have.")
+        try:
+            labels.append(int(label))
+        except ValueError as err:
+            raise TableError(
+                f"{path} line {number}: the label {label!r} is not an integer. Write `path label` with labels 0, 1, ...; "
+                "names of classes belong into a folder per class or a table."
+            ) from err
+        sources.append(source)
+    return sources, labels
+
+
+def _splitter(line: str) -> Callable[[str], tuple[str, str]] | None:
+    """How this line is split into (path, label), or None if it is a path alone."""
+    for separator in _SEPARATORS.values():
+        source, found, label = line.rpartition(separator)
+        if not found:
+            continue
+        # `my video.mp4` is a path with a space: its last field is no label, it ends in a video's suffix.
+        if not _NUMBER.fullmatch(label.strip()) and os.path.splitext(label)[1]:
+            continue
+        if source:
+            return lambda text: _divide(text, separator)
+    return None
+
+
+def _divide(text: str, separator: str) -> tuple[str, str]:
+    source, _, label = text.rpartition(separator)
+    return source.strip().strip('"'), label.strip()
