@@ -1,12 +1,13 @@
 """Which frames of a video make a clip: every index rule of the suite, as pure functions of integers and uniforms.
 
-A rule takes the number of source frames, its settings and, where it draws, uniforms in [0, 1); it returns
-`ClipIndices`.  Nothing here reads a video, draws a random number or knows an objective, so each rule can be compared
-with the numbers of its reference.  Rules named `reference_*` reproduce published code with its peculiarities, stated
-in the docstring; the others keep the stride exact.
+A rule takes the number of source frames, its settings and, where it draws, uniforms in [0, 1); it
+returns `ClipIndices`.  Nothing here reads a video, draws a random number or knows an objective, so
+each rule can be compared with the numbers of its reference.  Rules named `reference_*` reproduce
+published code with its peculiarities, stated in the docstring; the others keep the stride exact.
 
-    frame      0 . . . 4 . . . 8 . . . 12            num_frames=4, frame_stride=4: the span is 13 frames,
-    sampled    x       x       x       x             from the first sampled frame to the last
+    frame      0 . . . 4 . . . 8 . . . 12            num_frames=4, frame_stride=4: the span is 13
+    frames, sampled    x       x       x       x             from the first sampled frame to the
+    last
 """
 
 from __future__ import annotations
@@ -72,7 +73,7 @@ def uniform_int(uniform: float, low: int, high: int) -> int:
     return min(low + int(uniform * (high - low)), high - 1)
 
 
-# Constant stride --------------------------------------------------------------------------------------------------
+# Constant stride ----------------------------------------------------------------------------------
 
 
 def constant_clip(
@@ -86,8 +87,8 @@ def constant_clip(
 ) -> ClipIndices:
     """Returns the clip `start, start + frame_stride, ...`: the spacing never drifts.
 
-    Frames beyond the end are filled by the policy and marked invalid: "repeat_last" repeats the last frame that was
-    reached, "wrap" starts again at the first of the clip, "error" raises.
+    Frames beyond the end are filled by the policy and marked invalid: "repeat_last" repeats the
+    last frame that was reached, "wrap" starts again at the first of the clip, "error" raises.
 
     Args:
         num_source: frames of the video.
@@ -131,9 +132,10 @@ def sample_constant_clips(
 ) -> list[ClipIndices]:
     """Returns one clip of exact stride per uniform, in temporal order.
 
-    The possible starts (every one whose clip fits, the last frame of the video included) are divided into as many
-    equal parts as there are uniforms, and each uniform chooses in its part: one clip is uniform over the video,
-    several spread over it.  In a video too short for a clip all start at 0 and `short_video` decides.
+    The possible starts (every one whose clip fits, the last frame of the video included) are
+    divided into as many equal parts as there are uniforms, and each uniform chooses in its part:
+    one clip is uniform over the video, several spread over it.  In a video too short for a clip all
+    start at 0 and `short_video` decides.
     """
     _check_settings(num_source, num_frames, frame_stride, name)
     starts = max(num_source - clip_span(num_frames, frame_stride) + 1, 1)
@@ -157,8 +159,8 @@ def even_clips(
 ) -> list[ClipIndices]:
     """Returns `num_clips` clips spread evenly from the start of the video to its end; one clip lies in the middle.
 
-    Nothing is drawn: evaluation sees the same frames every time.  The first clip begins at frame 0 and the last ends
-    at the last frame; when fewer clips fit than are asked for, some are equal.
+    Nothing is drawn: evaluation sees the same frames every time.  The first clip begins at frame 0
+    and the last ends at the last frame; when fewer clips fit than are asked for, some are equal.
 
     >>> [c.indices.tolist() for c in even_clips(11, num_clips=3, num_frames=2, frame_stride=2)]
     [[0, 2], [4, 6], [8, 10]]
@@ -185,8 +187,8 @@ def dense_clips(
 ) -> list[ClipIndices]:
     """Returns clips that start every `hop` source frames and cover the whole video.
 
-    The last clip is moved back so that it ends at the last frame of the video; a video too short for a clip gives
-    one clip, filled up by `short_video`.
+    The last clip is moved back so that it ends at the last frame of the video; a video too short
+    for a clip gives one clip, filled up by `short_video`.
 
     >>> [c.indices[[0, -1]].tolist() for c in dense_clips(20, hop=4, num_frames=4, frame_stride=2)]
     [[0, 6], [4, 10], [8, 14], [12, 18], [13, 19]]
@@ -223,8 +225,8 @@ def _clips_at(
 def resample_grid(frame_times: ArrayLike, fps: float) -> Ints:
     """Returns, for the instants `first, first + 1/fps, ...`, the source frame nearest in time: int64 (M,).
 
-    An index rule applied to a video of M frames and mapped through this grid chooses frames by time, so that clips of
-    videos with different, or varying, frame rates last equally long.
+    An index rule applied to a video of M frames and mapped through this grid chooses frames by
+    time, so that clips of videos with different, or varying, frame rates last equally long.
 
     Args:
         frame_times: presentation times of all frames in seconds, increasing, (N,).
@@ -240,13 +242,14 @@ def resample_grid(frame_times: ArrayLike, fps: float) -> Ints:
         raise ValueError(f"fps={fps} must be a positive number.")
     if not np.all(np.diff(times) >= 0):
         raise ValueError("frame_times must not decrease: give frames in presentation order.")
-    # Times carry rounding errors of the container's clock; a millionth of a step must not lose the last instant.
-    count = int(math.floor((times[-1] - times[0]) * fps + 1e-6)) + 1
+    # Times are rounded to the clock of the container, milliseconds at the coarsest: a tenth of a
+    # step more must not lose the last instant.
+    count = math.floor((times[-1] - times[0]) * fps + 0.1) + 1
     instants = times[0] + np.arange(count) / fps
     return np.searchsorted((times[1:] + times[:-1]) / 2, instants).astype(np.int64)
 
 
-# Pre-training rule of VideoMAE and MVD ----------------------------------------------------------------------------
+# Pre-training rule of VideoMAE and MVD ------------------------------------------------------------
 
 
 def reference_start_bounds(
@@ -254,9 +257,10 @@ def reference_start_bounds(
 ) -> list[tuple[int, int] | None]:
     """Returns per clip the bounds [low, high) of its uniform start, or None where the reference draws nothing.
 
-    The reference counts `num_frames * frame_stride` source frames per clip, more than the clip touches: the last
-    `frame_stride - 1` possible starts are never drawn.  With several clips (MVD, `num_sample`) each has its own part
-    of the video; where that leaves no room, all are drawn from the whole and must be sorted.
+    The reference counts `num_frames * frame_stride` source frames per clip, more than the clip
+    touches: the last `frame_stride - 1` possible starts are never drawn.  With several clips (MVD,
+    `num_sample`) each has its own part of the video; where that leaves no room, all are drawn from
+    the whole and must be sorted.
 
     Source: papers/mvd.md section 2 (arXiv:2212.04500, arXiv:2203.12602).
     """
@@ -274,9 +278,10 @@ def reference_clip(
 ) -> ClipIndices:
     """Returns the clip from `start` as the pre-training data set of VideoMAE and MVD reads it.
 
-    A video that ends early repeats the last frame that was reached.  The reference compares a one-based position
-    strictly with the length, so it never reaches the last frame that would fit: 5 frames with stride 4 give frame 0
-    only, 61 frames give 56 twice.  `valid` is False for repeats.
+    A video that ends early repeats the last frame that was reached.  The reference compares a
+    one-based position strictly with the length, so it never reaches the last frame that would fit:
+    5 frames with stride 4 give frame 0 only, 61 frames give 56 twice.  `valid` is False for
+    repeats.
     """
     _check_settings(num_source, num_frames, frame_stride, "the video")
     indices = np.empty(num_frames, np.int64)
@@ -307,7 +312,7 @@ def sample_reference_clips(
     ]
 
 
-# Fine-tuning rules of VideoMAE and MVD ----------------------------------------------------------------------------
+# Fine-tuning rules of VideoMAE and MVD ------------------------------------------------------------
 
 
 def dense_end_bounds(
@@ -323,9 +328,10 @@ def reference_dense_clip(
 ) -> ClipIndices:
     """Returns a dense fine-tuning clip (Kinetics, UCF, HMDB) as VideoMAE and MVD train and validate on it.
 
-    Its true spacing is `frame_stride * num_frames / (num_frames - 1)`, cut to integers, so neither constant nor the
-    stride of the test clips; the last frame of the video is never drawn.  Use `sample_constant_clips` where the
-    published numbers are not the aim.  Frames that fill up a short video are not valid.
+    Its true spacing is `frame_stride * num_frames / (num_frames - 1)`, cut to integers, so neither
+    constant nor the stride of the test clips; the last frame of the video is never drawn.  Use
+    `sample_constant_clips` where the published numbers are not the aim.  Frames that fill up a
+    short video are not valid.
     """
     _check_settings(num_source, num_frames, frame_stride, "the video")
     bounds = dense_end_bounds(num_source, num_frames=num_frames, frame_stride=frame_stride)
@@ -350,8 +356,9 @@ def segment_bounds(num_source: int, *, num_frames: int, rule: SegmentRule) -> In
     """Returns int64 (num_frames, 2): each frame of a segment clip is drawn from its own [low, high).
 
     "videomae" cuts the video into `num_frames` parts of equal whole length, never sees the remainder at the end, and
-    gives only frame 0 for a video shorter than that.  "mvd" cuts at rounded (half to even) fractions, both ends of a
-    part included, and reaches the last frame.  Both are used for Something-Something.
+    gives only frame 0 for a video shorter than that.  "mvd" cuts at rounded (half to even)
+    fractions, both ends of a part included, and reaches the last frame.  Both are used for
+    Something-Something.
     """
     _check_settings(num_source, num_frames, 1, "the video")
     _check_choice("rule", rule, SEGMENT_RULES)
@@ -372,11 +379,13 @@ def sample_segment_clip(
 ) -> ClipIndices:
     """Returns a clip with one frame per part of the video (temporal segments), one uniform per frame."""
     bounds = segment_bounds(num_source, num_frames=len(uniforms), rule=rule)
-    indices = [uniform_int(float(u), int(a), int(b)) for u, (a, b) in zip(uniforms, bounds, strict=True)]
+    indices = [
+        uniform_int(float(u), int(a), int(b)) for u, (a, b) in zip(uniforms, bounds, strict=True)
+    ]
     return ClipIndices(indices=np.array(indices, np.int64), valid=np.ones(len(indices), bool))
 
 
-# Test views of VideoMAE and MVD -----------------------------------------------------------------------------------
+# Test views of VideoMAE and MVD -------------------------------------------------------------------
 
 
 def reference_dense_views(
@@ -384,8 +393,8 @@ def reference_dense_views(
 ) -> list[ClipIndices]:
     """Returns the temporal test views of VideoMAE and MVD on Kinetics, UCF and HMDB (5 clips of 16x4).
 
-    Every `frame_stride`-th frame of the video, filled up with the last of them, is a list; the clips are windows of it.
-    One clip lies in the middle (the reference cannot make one).
+    Every `frame_stride`-th frame of the video, filled up with the last of them, is a list; the
+    clips are windows of it. One clip lies in the middle (the reference cannot make one).
     """
     _check_settings(num_source, num_frames, frame_stride, "the video")
     frames = np.arange(0, num_source, frame_stride, dtype=np.int64)
@@ -405,8 +414,9 @@ def segment_views(
 ) -> list[ClipIndices]:
     """Returns the temporal test views on Something-Something: `num_clips` interleaved clips of one frame per segment.
 
-    The reference supports two views only; "videomae" takes the starts and the middles of the segments, "mvd" the
-    middles of their halves.  Both are sorted before they are dealt out to the views.
+    The reference supports two views only; "videomae" takes the starts and the middles of the
+    segments, "mvd" the middles of their halves.  Both are sorted before they are dealt out to the
+    views.
 
     Source: papers/videomae.md section 6.
     """
@@ -426,7 +436,7 @@ def segment_views(
     return [ClipIndices(indices=merged[view::num_clips], valid=valid) for view in range(num_clips)]
 
 
-# Checks -----------------------------------------------------------------------------------------------------------
+# Checks -------------------------------------------------------------------------------------------
 
 
 def _check_settings(num_source: int, num_frames: int, frame_stride: int, name: str) -> None:
@@ -443,9 +453,7 @@ def _check_choice(setting: str, value: object, allowed: Sequence[object]) -> Non
         raise ValueError(f"{setting}={value!r} must be one of {list(allowed)}.")
 
 
-def _too_short(
-    num_source: int, start: int, num_frames: int, frame_stride: int, name: str
-) -> str:
+def _too_short(num_source: int, start: int, num_frames: int, frame_stride: int, name: str) -> str:
     begin = f" from frame {start}" if start else ""
     return (
         f"num_frames={num_frames} with frame_stride={frame_stride} needs "
