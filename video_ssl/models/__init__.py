@@ -1,7 +1,6 @@
-"""Encoders and heads."""
+"""Encoders and heads.  The table names every encoder; nothing is imported until one is asked for."""
 
-from __future__ import annotations
-
+#: architecture -> "module:class"; the class takes its frozen config and follows `encoders.Encoder`.
 ENCODERS: dict[str, str] = {
     "vit": "video_ssl.models.vit:VideoViT",
     "image_vit": "video_ssl.models.image_vit:ImageViT",

@@ -55,7 +55,8 @@ class _TransformerConfig:
             if getattr(self, name) is None:
                 if value is None:
                     raise ValueError(
-                        f"{name} is not set: give a preset ({', '.join(VIT_PRESETS)}) or embed_dim, depth and num_heads."
+                        f"{name} is not set: give a preset ({', '.join(VIT_PRESETS)}), or embed_dim, "
+                        "depth and num_heads."
                     )
                 object.__setattr__(self, name, value)
         _check_heads(self.width, self.heads)

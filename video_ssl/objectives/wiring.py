@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from video_ssl.models.config import ImageViTConfig, ViTConfig
 
@@ -16,7 +16,7 @@ def fit_encoder(encoder: C, *, size: int, num_frames: int | None = None) -> C:
     Raises:
         ValueError: a value that is set differs from the crop or the clip, or does not divide into tokens.
     """
-    fields: dict[str, int] = {"image_size": size}
+    fields: dict[str, Any] = {"image_size": size}
     if isinstance(encoder, ViTConfig) and num_frames is not None:
         fields["num_frames"] = num_frames
     for name, value in fields.items():

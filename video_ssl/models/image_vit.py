@@ -1,0 +1,125 @@
+"""MAE's image ViT, applied to the frames of a clip one by one."""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from video_ssl.models.config import ImageViTConfig
+from video_ssl.models.layers import (
+    LAYER_NORM_EPS,
+    PatchEmbed,
+    init_transformer,
+    make_blocks,
+    run_blocks,
+    take,
+)
+from video_ssl.models.positions import Grid
+from video_ssl.models.vit import PositionTable
+
+
+class ImageViT(nn.Module):
+    """A ViT over the patches of single frames; see `ImageViTConfig` for its settings.
+
+    Videos are float (B, C, T, H, W), normalised; every frame is encoded on its own.
+    """
+
+    architecture = "image_vit"
+
+    def __init__(self, config: ImageViTConfig) -> None:
+        super().__init__()
+        self.config = config
+        self.embed_dim = config.width
+        self.num_prefix = int(config.cls_token)
+        #: Any number of frames is fine; one is the least.
+        self.num_frames = 1
+        self.patch_embed = PatchEmbed(config.width, config.patch_size, None)
+        self.positions = PositionTable("sincos_2d", config.width, config.grid)
+        self.cls_token = nn.Parameter(torch.zeros(1, 1, config.width)) if config.cls_token else None
+        self.blocks = make_blocks(
+            config.width,
+            config.layers,
+            config.heads,
+            mlp_ratio=config.mlp_ratio,
+            qkv_bias=config.qkv_bias,
+            drop_path=config.drop_path,
+            layer_scale=config.layer_scale,
+        )
+        self.norm = nn.LayerNorm(config.width, eps=LAYER_NORM_EPS) if config.final_norm else None
+        init_transformer(self)
+        # MAE treats the patch embedding as the linear layer that it is.
+        nn.init.xavier_uniform_(self.patch_embed.proj.weight.data.flatten(1))
+        if self.cls_token is not None:
+            nn.init.normal_(self.cls_token, std=0.02)
+
+    def grid(self, video: Tensor) -> Grid:
+        """Returns (T, h, w) of a video (B, C, T, H, W).
+
+        Raises:
+            ValueError: the frames do not divide into patches.
+        """
+        t, h, w = video.shape[2:]
+        p = self.config.patch_size
+        if h % p or w % p:
+            raise ValueError(
+                f"frames of {h}x{w} pixels do not divide into patches of {p}x{p}: give multiples."
+            )
+        return t, h // p, w // p
+
+    def embed(self, frames: Tensor, keep: Tensor | None = None) -> Tensor:
+        """Returns the input of the first block, (N, P+K, D), for frames (N, C, 1, H, W)."""
+        table = self.positions((1, *self.grid(frames)[1:]))
+        x = self.patch_embed(frames, keep)
+        x = x + (table if keep is None else take(table, keep)).to(x.dtype)
+        if self.cls_token is not None:
+            x = torch.cat([self.cls_token.to(x.dtype).expand(x.shape[0], -1, -1), x], dim=1)
+        return x
+
+    def encode(self, frames: Tensor, keep: Tensor | None = None) -> Tensor:
+        """Returns all outputs, (N, P+K, D), for frames (N, C, 1, H, W): the final norm is applied,
+        the class token comes first."""
+        x = self.embed(frames, keep)
+        x = run_blocks(self.blocks, x, recompute=self.config.checkpoint_blocks and self.training)
+        return x if self.norm is None else self.norm(x)
+
+    def tokens(self, video: Tensor, *, keep: Tensor | None = None) -> Tensor:
+        """Returns (B, T*h*w, D), or (B, K, D) for the tokens in `keep` (int64 (B, K)).
+
+        Raises:
+            ValueError: `keep` together with more than one frame.
+        """
+        if keep is not None:
+            if video.shape[2] != 1:
+                raise ValueError(
+                    f"keep chooses patches of one frame, but the clip has {video.shape[2]}: fold "
+                    "the frames into the batch."
+                )
+            return self.encode(video, keep)[:, self.num_prefix :]
+        tokens = self.encode(_fold(video))[:, self.num_prefix :]
+        return tokens.reshape(video.shape[0], -1, self.embed_dim)
+
+    def taps(self, video: Tensor, layer: int = -1) -> Tensor:
+        """Returns (B, T, h*w, D) behind block `layer` (-1 = the last), BEFORE the final norm and
+        without the class token: what a teacher gives."""
+        x = self.embed(_fold(video))
+        for block in self.blocks[: range(len(self.blocks))[layer] + 1]:
+            x = block(x)
+        return x[:, self.num_prefix :].unflatten(0, (video.shape[0], -1))
+
+    def frame_features(self, video: Tensor) -> Tensor:
+        """Returns (B, T, D): the mean over each frame's patches, after the final norm."""
+        return self.tokens(video).unflatten(1, (video.shape[2], -1)).mean(2)
+
+    def clip_features(self, video: Tensor) -> Tensor:
+        """Returns (B, D): the mean over all patches of all frames, after the final norm."""
+        return self.tokens(video).mean(1)
+
+    def frame_positions(self, num_frames: int) -> np.ndarray:
+        """Returns float64 (T,): a feature for every frame."""
+        return np.arange(num_frames, dtype=np.float64)
+
+
+def _fold(video: Tensor) -> Tensor:
+    """(B, C, T, H, W) -> (B*T, C, 1, H, W)"""
+    return video.transpose(1, 2).flatten(0, 1).unsqueeze(2)

@@ -1,0 +1,214 @@
+"""The transformer block that every encoder and decoder here is built of, and the patch embedding."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
+
+LAYER_NORM_EPS = 1e-6
+
+
+class Attention(nn.Module):
+    """Multi-head self-attention, x (B, L, D) -> (B, L, D).
+
+    `qkv_bias`: "q_v" learns a bias for queries and values and fixes that of the keys at zero
+    (`q_bias`, `v_bias`), "full" learns all three (`qkv.bias`), "none" has no bias.
+    """
+
+    def __init__(self, dim: int, num_heads: int, qkv_bias: Literal["q_v", "full", "none"]) -> None:
+        super().__init__()
+        self.num_heads = num_heads
+        self.qkv = nn.Linear(dim, 3 * dim, bias=qkv_bias == "full")
+        self.q_bias = nn.Parameter(torch.zeros(dim)) if qkv_bias == "q_v" else None
+        self.v_bias = nn.Parameter(torch.zeros(dim)) if qkv_bias == "q_v" else None
+        self.proj = nn.Linear(dim, dim)
+
+    def forward(self, x: Tensor) -> Tensor:
+        b, length, dim = x.shape
+        bias: Tensor | None = self.qkv.bias
+        if self.q_bias is not None and self.v_bias is not None:
+            bias = torch.cat([self.q_bias, torch.zeros_like(self.v_bias), self.v_bias])
+        qkv = F.linear(x, self.qkv.weight, bias)
+        qkv = qkv.view(b, length, 3, self.num_heads, dim // self.num_heads)
+        q, k, v = qkv.permute(2, 0, 3, 1, 4).unbind(0)
+        # The default scale is head_dim^-0.5.
+        y = F.scaled_dot_product_attention(q, k, v)
+        return self.proj(y.transpose(1, 2).reshape(b, length, dim))
+
+
+class Mlp(nn.Module):
+    """Linear, exact GELU, Linear."""
+
+    def __init__(self, dim: int, hidden: int) -> None:
+        super().__init__()
+        self.fc1 = nn.Linear(dim, hidden)
+        self.fc2 = nn.Linear(hidden, dim)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.fc2(F.gelu(self.fc1(x)))
+
+
+class Block(nn.Module):
+    """Pre-norm block: x += drop(gamma_1 attn(norm1 x)); x += drop(gamma_2 mlp(norm2 x)).
+
+    `layer_scale` is the initial value of both gammas, 0 leaves them out; `drop_path` is the chance
+    that a sample skips a branch in training.
+    """
+
+    def __init__(
+        self,
+        dim: int,
+        num_heads: int,
+        *,
+        mlp_ratio: float = 4.0,
+        qkv_bias: Literal["q_v", "full", "none"] = "q_v",
+        drop_path: float = 0.0,
+        layer_scale: float = 0.0,
+    ) -> None:
+        super().__init__()
+        self.norm1 = nn.LayerNorm(dim, eps=LAYER_NORM_EPS)
+        self.attn = Attention(dim, num_heads, qkv_bias)
+        self.norm2 = nn.LayerNorm(dim, eps=LAYER_NORM_EPS)
+        self.mlp = Mlp(dim, int(dim * mlp_ratio))
+        self.drop_path = drop_path
+        self.layer_scale = layer_scale
+        self.gamma_1 = nn.Parameter(torch.full((dim,), layer_scale)) if layer_scale else None
+        self.gamma_2 = nn.Parameter(torch.full((dim,), layer_scale)) if layer_scale else None
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = self.attn(self.norm1(x))
+        x = x + self._drop(y if self.gamma_1 is None else self.gamma_1 * y)
+        y = self.mlp(self.norm2(x))
+        return x + self._drop(y if self.gamma_2 is None else self.gamma_2 * y)
+
+    def _drop(self, y: Tensor) -> Tensor:
+        if not self.training or self.drop_path == 0.0:
+            return y
+        keep = 1.0 - self.drop_path
+        kept = torch.rand(y.shape[0], 1, 1, device=y.device) < keep
+        return y * (kept.to(y.dtype) / keep)
+
+
+class PatchEmbed(nn.Module):
+    """Linear embedding of cubes (3-D, `proj` is a Conv3d) or patches (2-D, `proj` is a Conv2d).
+
+    The convolution holds the parameters under their usual names; as kernel and stride are equal it
+    is computed as one matrix product, over the kept tokens alone.
+    """
+
+    def __init__(self, dim: int, patch_size: int, tubelet_size: int | None) -> None:
+        super().__init__()
+        self.patch_size = patch_size
+        self.tubelet_size = tubelet_size
+        space = (patch_size, patch_size)
+        self.proj: nn.Conv2d | nn.Conv3d
+        if tubelet_size is None:
+            self.proj = nn.Conv2d(3, dim, space, stride=space)
+        else:
+            self.proj = nn.Conv3d(3, dim, (tubelet_size, *space), stride=(tubelet_size, *space))
+
+    def forward(self, video: Tensor, keep: Tensor | None = None) -> Tensor:
+        """Returns tokens (B, L, D) of a video (B, C, T, H, W), or (B, K, D) of those in `keep`."""
+        cubes = cut(video, self.tubelet_size or 1, self.patch_size, "channels_first")
+        if keep is not None:
+            cubes = take(cubes, keep)
+        return F.linear(cubes, self.proj.weight.flatten(1), self.proj.bias)
+
+
+def cut(
+    video: Tensor,
+    tubelet_size: int,
+    patch_size: int,
+    order: Literal["channels_first", "channels_last"],
+) -> Tensor:
+    """Returns the cubes of a video (B, C, T, H, W) as rows, (B, L, elements), tokens by time, row,
+    column.
+
+    "channels_first" orders the elements as a convolution weight: colour, time, row, column;
+    "channels_last" as the pixel targets of MAE and VideoMAE: time, row, column, colour.
+    """
+    b, c, t, h, w = video.shape
+    p, d = patch_size, tubelet_size
+    x = video.reshape(b, c, t // d, d, h // p, p, w // p, p)
+    if order == "channels_first":
+        x = x.permute(0, 2, 4, 6, 1, 3, 5, 7)
+    else:
+        x = x.permute(0, 2, 4, 6, 3, 5, 7, 1)
+    return x.reshape(b, (t // d) * (h // p) * (w // p), c * d * p * p)
+
+
+def take(tokens: Tensor, index: Tensor) -> Tensor:
+    """Returns tokens (B, K, D) of (B, L, D), or of (1, L, D) or (L, D) shared by all; index (B, K)."""
+    if tokens.dim() == 2 or tokens.shape[0] == 1:
+        return tokens.reshape(-1, tokens.shape[-1])[index]
+    return tokens.gather(1, index.unsqueeze(-1).expand(-1, -1, tokens.shape[-1]))
+
+
+def run_blocks(blocks: nn.ModuleList, x: Tensor, *, recompute: bool = False) -> Tensor:
+    """Returns x after all blocks; `recompute` keeps no activations inside them for the backward."""
+    for block in blocks:
+        if recompute and torch.is_grad_enabled():
+            x = checkpoint(block, x, use_reentrant=False)
+        else:
+            x = block(x)
+    return x
+
+
+def make_blocks(
+    dim: int,
+    depth: int,
+    num_heads: int,
+    *,
+    mlp_ratio: float,
+    qkv_bias: Literal["q_v", "full", "none"],
+    drop_path: float,
+    layer_scale: float = 0.0,
+) -> nn.ModuleList:
+    """Returns `depth` blocks whose `drop_path` rises linearly from 0 to the given rate."""
+    rates = [drop_path * i / max(1, depth - 1) for i in range(depth)]
+    return nn.ModuleList(
+        Block(
+            dim,
+            num_heads,
+            mlp_ratio=mlp_ratio,
+            qkv_bias=qkv_bias,
+            drop_path=rate,
+            layer_scale=layer_scale,
+        )
+        for rate in rates
+    )
+
+
+def init_transformer(module: nn.Module) -> None:
+    """Draws the weights of all Linear and LayerNorm layers below `module` as MAE, VideoMAE and MVD
+    do: xavier uniform, biases 0, LayerNorm 1 and 0.  Convolutions keep PyTorch's own init."""
+    for layer in module.modules():
+        if isinstance(layer, nn.Linear):
+            nn.init.xavier_uniform_(layer.weight)
+            if layer.bias is not None:
+                nn.init.zeros_(layer.bias)
+        elif isinstance(layer, nn.LayerNorm) and layer.elementwise_affine:
+            nn.init.ones_(layer.weight)
+            nn.init.zeros_(layer.bias)
+
+
+def split_mask(mask: Tensor, num_visible: int) -> tuple[Tensor, Tensor]:
+    """Returns the indices of visible and of hidden tokens, int64 (B, num_visible) and the rest,
+    each in token order, without waiting for the device.
+
+    Args:
+        mask: bool (B, L), True = hidden; every row has exactly `num_visible` visible tokens.
+
+    Raises:
+        RuntimeError: a row has another count (on an accelerator: reported by the device, later).
+    """
+    right = (mask.sum(dim=1) == mask.shape[1] - num_visible).all()
+    torch._assert_async(
+        right, f"a mask does not leave exactly {num_visible} of {mask.shape[1]} tokens visible"
+    )
+    order = torch.argsort(mask.to(torch.uint8), dim=1, stable=True)
+    return order[:, :num_visible], order[:, num_visible:]

@@ -1,0 +1,43 @@
+"""From decoded pixels to what a model reads, on the device of the pixels."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from video_ssl.models.config import Normalization
+
+
+def to_pixels(video: Tensor) -> Tensor:
+    """Returns float32 (N, C, T, H, W) in [0, 1] of uint8 (B, T, H, W, 3) or (B, V, T, H, W, 3).
+
+    Views are folded into the batch, N = B or B * V, the views of a record side by side.
+
+    Raises:
+        ValueError: other dtypes or shapes.
+    """
+    if video.dtype != torch.uint8 or video.dim() not in (5, 6) or video.shape[-1] != 3:
+        raise ValueError(
+            f"video is {video.dtype} {tuple(video.shape)}, but must be uint8 (B, T, H, W, 3) or "
+            "(B, V, T, H, W, 3)."
+        )
+    if video.dim() == 6:
+        video = video.flatten(0, 1)
+    return video.permute(0, 4, 1, 2, 3).to(torch.float32).div_(255)
+
+
+def normalize(pixels: Tensor, normalization: Normalization) -> Tensor:
+    """Returns (pixels - mean) / std per colour, for pixels (N, C, T, H, W) in [0, 1]."""
+    # With python numbers, so that no constants travel to the device.
+    parts = [
+        (channel - mean) / std
+        for channel, mean, std in zip(
+            pixels.unbind(1), normalization.mean, normalization.std, strict=True
+        )
+    ]
+    return torch.stack(parts, dim=1)
+
+
+def to_model_input(video: Tensor, normalization: Normalization) -> Tensor:
+    """Returns float32 (N, C, T, H, W), normalised, of uint8 (B, T, H, W, 3) or (B, V, T, H, W, 3)."""
+    return normalize(to_pixels(video), normalization)

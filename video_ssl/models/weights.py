@@ -1,0 +1,187 @@
+"""Weights from elsewhere: read without unpickling code, map by prefix, report every key.
+
+`load_weights` never loads silently less than all: it logs what matched, what was renamed, what is
+missing and what is unused, and fails below a share that the caller sets.
+"""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import pickle
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file
+from torch import Tensor, nn
+
+log = logging.getLogger(__name__)
+
+#: (prefix in the file, prefix here); None drops the key.  The first prefix that fits is used.
+Renames = Sequence[tuple[str, str | None]]
+
+CONTAINERS = ("model", "module", "state_dict")
+WRAPPERS = ("_orig_mod.", "module.")
+
+
+class WeightsError(ValueError):
+    """Weights that cannot be read or do not fit; the text says what was found and expected."""
+
+
+@dataclass(frozen=True)
+class LoadReport:
+    """What happened to every key.
+
+    Attributes:
+        matched: keys of the module that were filled.
+        renamed: key in the file -> key of the module, where the two differ.
+        missing: keys of the module that the file does not have; they keep their values.
+        unused: keys of the file without a place in the module, dropped ones included.
+        mismatched: keys whose shapes differ, with both shapes; they keep their values.
+    """
+
+    matched: tuple[str, ...]
+    renamed: Mapping[str, str] = field(default_factory=dict)
+    missing: tuple[str, ...] = ()
+    unused: tuple[str, ...] = ()
+    mismatched: tuple[str, ...] = ()
+
+    @property
+    def share(self) -> float:
+        """Filled keys over all keys of the module."""
+        total = len(self.matched) + len(self.missing) + len(self.mismatched)
+        return len(self.matched) / total if total else 1.0
+
+    def __str__(self) -> str:
+        return (
+            f"{len(self.matched)} matched ({self.share:.0%}), {len(self.renamed)} of them renamed; "
+            f"missing: {_some(self.missing)}; mismatched: {_some(self.mismatched)}; "
+            f"unused: {_some(self.unused)}"
+        )
+
+
+def read_state(path: str | Path) -> dict[str, Tensor]:
+    """Returns the tensors of a `.safetensors` file or of a PyTorch checkpoint, on the CPU.
+
+    The container of a checkpoint is `model`, `module` or `state_dict` if there is one, else the
+    file itself; prefixes that wrappers leave (`_orig_mod.`, `module.`) are taken off.
+
+    Raises:
+        WeightsError: no such file, a broken one, one that would have to run code to be read, or one
+            without tensors.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise WeightsError(f"no weights file {path}.")
+    content = _read(path)
+    for name in CONTAINERS:
+        inner = content.get(name)
+        if isinstance(inner, Mapping):
+            content = inner
+            break
+    state = {str(key): value for key, value in content.items() if isinstance(value, Tensor)}
+    if not state:
+        raise WeightsError(
+            f"{path} holds no tensors; its keys are {_some(tuple(map(str, content)))}. Expected a "
+            f"state dict, bare or under one of {list(CONTAINERS)}."
+        )
+    return {_unwrap(key): value for key, value in state.items()}
+
+
+def load_weights(
+    module: nn.Module,
+    state: Mapping[str, Tensor],
+    *,
+    rename: Renames = (),
+    min_share: float = 1.0,
+) -> LoadReport:
+    """Returns the report of filling `module` with `state`; the report is logged too.
+
+    Args:
+        module: filled in place, in its own dtype and on its own device.
+        state: tensors by key, for example of `read_state`.
+        rename: prefix rules, see `Renames`.
+        min_share: least share of the module's keys that must be filled, in [0, 1].
+
+    Raises:
+        WeightsError: fewer keys were filled, or two keys of the file claim one place.
+    """
+    places = renamed_keys(state, rename)
+    wanted = module.state_dict()
+    fill: dict[str, Tensor] = {}
+    mismatched = []
+    for key, place in places.items():
+        if place is None or place not in wanted:
+            continue
+        if place in fill:
+            raise WeightsError(f"two keys of the file would fill {place!r}; one is {key!r}.")
+        if wanted[place].shape != state[key].shape:
+            shapes = f"{list(state[key].shape)} instead of {list(wanted[place].shape)}"
+            mismatched.append(f"{place} {shapes}")
+            continue
+        fill[place] = state[key]
+    wrong = {text.split(" ", 1)[0] for text in mismatched}
+    report = LoadReport(
+        matched=tuple(fill),
+        renamed={k: p for k, p in places.items() if p is not None and p in fill and p != k},
+        missing=tuple(key for key in wanted if key not in fill and key not in wrong),
+        unused=tuple(key for key, place in places.items() if place not in wanted),
+        mismatched=tuple(mismatched),
+    )
+    if report.share < min_share:
+        raise WeightsError(
+            f"only {report.share:.0%} of the weights would be filled, at least {min_share:.0%} is "
+            f"asked for: {report}. Check that the file and the model's sizes belong together."
+        )
+    log.info("weights: %s", report)
+    # Every key was looked at above: what is not filled here is named in the report.
+    module.load_state_dict({**wanted, **fill})
+    return report
+
+
+def renamed_keys(
+    keys: Mapping[str, object] | Sequence[str], rename: Renames
+) -> dict[str, str | None]:
+    """Returns key of the file -> key of the module (None = dropped)."""
+    places: dict[str, str | None] = {}
+    for key in keys:
+        places[key] = key
+        for prefix, target in rename:
+            if key.startswith(prefix):
+                places[key] = None if target is None else target + key[len(prefix) :]
+                break
+    return places
+
+
+def _read(path: Path) -> Mapping[str, object]:
+    try:
+        if path.suffix == ".safetensors":
+            return load_file(path)
+        # The checkpoints of VideoMAE and MVD carry their command line, a plain bag of attributes.
+        with torch.serialization.safe_globals([argparse.Namespace]):
+            content = torch.load(path, map_location="cpu", weights_only=True)
+    except pickle.UnpicklingError as err:
+        raise WeightsError(
+            f"{path} holds more than tensors and plain values, so reading it could run code: it is "
+            "refused. Convert it where it is trusted: torch.save(checkpoint['model'], 'new.pth')."
+        ) from err
+    except (SafetensorError, RuntimeError, EOFError, OSError, ValueError) as err:
+        raise WeightsError(f"{path} is not a readable weights file: {err}") from err
+    if not isinstance(content, Mapping):
+        raise WeightsError(f"{path} holds a {type(content).__name__}, expected a state dict.")
+    return content
+
+
+def _unwrap(key: str) -> str:
+    for prefix in WRAPPERS:
+        key = key.removeprefix(prefix)
+    return key.replace("._orig_mod.", ".")
+
+
+def _some(names: Sequence[str], limit: int = 8) -> str:
+    if not names:
+        return "none"
+    return ", ".join(names[:limit]) + (f" and {len(names) - limit} more" * (len(names) > limit))

@@ -1,0 +1,63 @@
+"""Supervised classification with the encoder of the other objectives: their upper bound."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from video_ssl.models.encoders import Preprocess
+from video_ssl.models.preprocess import to_model_input
+from video_ssl.models.vit import VideoViT
+from video_ssl.objectives.supervised.config import Config
+
+
+class Objective(nn.Module):
+    """Cross-entropy of a linear head on the mean of all tokens after the final norm."""
+
+    def __init__(self, config: Config, *, encoders: Mapping[str, Path] | None = None) -> None:
+        super().__init__()
+        self.config = config
+        self.encoder = VideoViT(config.encoder)
+        self.dropout = nn.Dropout(config.dropout)
+        self.head = nn.Linear(config.encoder.width, config.num_classes)
+        nn.init.trunc_normal_(self.head.weight, std=0.02)
+        nn.init.zeros_(self.head.bias)
+
+    def forward(self, batch: Mapping[str, Tensor]) -> tuple[Tensor, dict[str, Tensor]]:
+        """Returns the loss and figures for a batch as `Config` describes it; every clip of a record
+        counts as a sample."""
+        video = to_model_input(batch["video"], self.config.normalization)
+        label = batch["label"].repeat_interleave(batch["video"].shape[1])
+        features = self.encoder.clip_features(video)
+        logits = self.head(self.dropout(features))
+        with torch.autocast(video.device.type, enabled=False):
+            loss = F.cross_entropy(
+                logits.float(), label, label_smoothing=self.config.label_smoothing
+            )
+        accuracy = (logits.detach().argmax(1) == label).float().mean()
+        return loss, {
+            "loss": loss.detach(),
+            "accuracy": accuracy,
+            "features": features.detach().float(),
+        }
+
+    def after_step(self, progress: float) -> None:
+        """Nothing follows a step."""
+
+    def no_weight_decay(self) -> set[str]:
+        return {"encoder.cls_token"} if self.encoder.cls_token is not None else set()
+
+    def preprocess(self) -> Preprocess:
+        """Returns what the exported encoder expects of a clip."""
+        clip, colours = self.config.clip, self.config.normalization
+        return Preprocess(
+            num_frames=clip.num_frames,
+            frame_stride=clip.frame_stride,
+            size=self.config.crop.size,
+            mean=colours.mean,
+            std=colours.std,
+        )

@@ -1,0 +1,123 @@
+"""VideoMAE (arXiv:2203.12602), with the dual masking of VideoMAE V2 (arXiv:2303.16727)."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+from video_ssl.models.decoder import MaskedDecoder
+from video_ssl.models.encoders import Preprocess
+from video_ssl.models.layers import cut, split_mask, take
+from video_ssl.models.preprocess import normalize, to_pixels
+from video_ssl.models.vit import VideoViT
+from video_ssl.models.weights import Renames
+from video_ssl.objectives.pixel_targets import pixel_targets
+from video_ssl.objectives.videomae.config import Config
+
+#: Keys of the published pre-training checkpoints -> keys of `Objective`.
+PUBLISHED_KEYS: Renames = (
+    ("encoder_to_decoder.", "decoder.embed."),
+    ("mask_token", "decoder.mask_token"),
+)
+
+
+class Objective(nn.Module):
+    """Regresses the pixels of hidden tubelets from the visible ones.
+
+    Loss = mean over hidden tokens and their elements of the squared error.  With a decoder mask
+    (V2), the mean is over tokens that are both decoded and hidden from the encoder.
+
+    Source: the reference code as described in the project's sheet; the target comes from the pixels
+    themselves, where the reference undoes the input normalisation (equal up to rounding).
+    """
+
+    def __init__(self, config: Config, *, encoders: Mapping[str, Path] | None = None) -> None:
+        super().__init__()
+        self.config = config
+        encoder = config.encoder
+        self.encoder = VideoViT(encoder)
+        self.decoder = MaskedDecoder(
+            config.decoder,
+            in_dim=encoder.width,
+            out_dim=3 * encoder.tubelet_size * encoder.patch_size**2,
+            table=encoder.positions,
+            grid=encoder.grid,
+            embed_bias=False,
+            qkv_bias=encoder.qkv_bias,
+            recompute=encoder.checkpoint_blocks,
+        )
+        # The reference never runs its own init on this layer.
+        self.decoder.embed.reset_parameters()
+        t, h, w = encoder.grid
+        self.num_visible = t * h * w - config.mask.num_masked(encoder.grid)
+        self.num_decoded = (
+            t * h * w - config.decoder_mask.num_masked(encoder.grid)
+            if config.decoder_mask is not None
+            else None
+        )
+
+    def forward(self, batch: Mapping[str, Tensor]) -> tuple[Tensor, dict[str, Tensor]]:
+        """Returns the loss and figures for a batch as `Config` describes it."""
+        pixels = to_pixels(batch["video"])
+        mask = batch["mask"].flatten(0, 1)
+        decoder_mask = None if self.num_decoded is None else batch["decoder_mask"].flatten(0, 1)
+        video = normalize(pixels, self.config.normalization)
+        prediction, wanted, encoded = self.predict(video, mask, decoder_mask)
+        loss = self.pixel_loss(prediction, self.targets(pixels, wanted), mask, wanted)
+        features = encoded[:, self.encoder.num_prefix :].detach().float().mean(1)
+        return loss, {"loss": loss.detach(), "features": features}
+
+    def predict(
+        self, video: Tensor, mask: Tensor, decoder_mask: Tensor | None = None
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """Returns predictions (N, M, E), their token indices (N, M), and the encoder's output.
+
+        Args:
+            video: float (N, C, T, H, W), normalised.
+            mask: bool (N, L), True = hidden from the encoder.
+            decoder_mask: bool (N, L), True = not decoded.
+        """
+        visible, wanted = split_mask(mask, self.num_visible)
+        if decoder_mask is not None:
+            assert self.num_decoded is not None
+            wanted, _ = split_mask(decoder_mask, self.num_decoded)
+        encoded = self.encoder.encode(video, visible)
+        return self.decoder(encoded, visible, wanted), wanted, encoded
+
+    def targets(self, pixels: Tensor, wanted: Tensor) -> Tensor:
+        """Returns float32 (N, M, E) for pixels (N, C, T, H, W) in [0, 1] at tokens (N, M)."""
+        config = self.config.encoder
+        cubes = cut(pixels, config.tubelet_size, config.patch_size, "channels_last")
+        return pixel_targets(take(cubes, wanted), self.config.target, per_colour=True)
+
+    def pixel_loss(
+        self, prediction: Tensor, target: Tensor, mask: Tensor, wanted: Tensor
+    ) -> Tensor:
+        """Returns the 0-d loss in float32."""
+        with torch.autocast(prediction.device.type, enabled=False):
+            errors = (prediction.float() - target).square().mean(-1)
+            if self.num_decoded is None:
+                return errors.mean()
+            hidden = mask.gather(1, wanted).float()
+            return (errors * hidden).sum() / hidden.sum()
+
+    def after_step(self, progress: float) -> None:
+        """Nothing follows a step."""
+
+    def no_weight_decay(self) -> set[str]:
+        names = {"decoder.mask_token"}
+        return names | {"encoder.cls_token"} if self.encoder.cls_token is not None else names
+
+    def preprocess(self) -> Preprocess:
+        """Returns what the exported encoder expects of a clip."""
+        clip, colours = self.config.clip, self.config.normalization
+        return Preprocess(
+            num_frames=clip.num_frames,
+            frame_stride=clip.frame_stride,
+            size=self.config.crop.size,
+            mean=colours.mean,
+            std=colours.std,
+        )
