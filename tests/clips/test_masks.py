@@ -1,0 +1,144 @@
+"""Masks: the reference's bits from numpy's old generator, the right statistics from the new one."""
+
+import os
+import re
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from video_ssl.clips import masks
+from video_ssl.clips.config import MaskConfig
+
+GOLDEN = Path(os.environ.get("VIDEO_SSL_GOLDEN", Path(__file__).parents[1] / "golden" / "data"))
+
+
+def golden_files(kind):
+    files = sorted(GOLDEN.rglob(f"{kind}.npz"))
+    assert files, f"no {kind}.npz under {GOLDEN}"
+    return [pytest.param(file, id=f"{file.parent.name}/{kind}") for file in files]
+
+
+def golden_masks():
+    """(file, key, kind, grid, ratio) of every stored sequence of masks."""
+    pattern = re.compile(r"(tube|random)_(\d+)x(\d+)x(\d+)_r([\d.]+)")
+    found = []
+    for parameter in golden_files("masks"):
+        for key in np.load(parameter.values[0]).files:
+            if match := pattern.fullmatch(key):
+                kind, t, h, w, ratio = match.groups()
+                case = (parameter.values[0], key, kind, (int(t), int(h), int(w)), float(ratio))
+                found.append(pytest.param(*case, id=f"{parameter.id}/{key}"))
+    assert found
+    return found
+
+
+SAMPLERS = {"tube": masks.sample_tube_mask, "random": masks.sample_random_mask}
+
+
+@pytest.mark.parametrize(("file", "key", "kind", "grid", "ratio"), golden_masks())
+def test_the_old_generator_gives_the_bits_of_the_reference(file, key, kind, grid, ratio):
+    data = np.load(file)
+    rng = np.random.RandomState(int(data["numpy_seed"]))
+    length = int(data[f"{key}__n_tokens"]) if f"{key}__n_tokens" in data.files else np.prod(grid)
+    expected = np.unpackbits(data[key], axis=1)[:, :length].astype(bool)
+    ours = np.stack([SAMPLERS[kind](grid, ratio, rng) for _ in expected])
+    assert ours.dtype == bool
+    assert np.array_equal(ours, expected)
+
+
+@pytest.mark.parametrize(("file", "key", "kind", "grid", "ratio"), golden_masks())
+def test_the_new_generator_gives_the_statistics_of_the_reference(file, key, kind, grid, ratio):
+    data = np.load(file)
+    rng = np.random.default_rng(0)
+    config = MaskConfig(kind=kind, ratio=ratio)
+    drawn = np.stack([masks.sample_mask(config, grid, rng) for _ in range(2000)])
+    assert (drawn.sum(1) == int(data[f"{key}__total_masked"])).all()
+    assert config.num_masked(grid) == int(data[f"{key}__total_masked"])
+    frames = drawn.reshape(len(drawn), grid[0], -1)
+    if kind == "tube":
+        assert (frames == frames[:, :1]).all()
+        assert (frames.sum(2) == int(data[f"{key}__masked_per_frame"])).all()
+    share = drawn.sum(1)[0] / drawn.shape[1]
+    deviation = np.sqrt(share * (1 - share) / len(drawn))
+    assert np.abs(drawn.mean(0) - share).max() < 5 * deviation
+
+
+@pytest.mark.parametrize("file", golden_files("v2_dual_mask"))
+def test_running_cells_equal_the_reference(file):
+    data = np.load(file)
+    grid = tuple(data["running_cell_grid"].tolist())
+    ratio = float(data["decoder_mask_ratio"])
+    maps = masks.running_cell_masks(grid, ratio)
+    assert np.array_equal(maps, data["all_running_cell_maps"].reshape(4, -1).astype(bool))
+    for mask in data["decoder_mask"]:
+        assert any(np.array_equal(mask, candidate) for candidate in maps)
+
+
+grids = st.tuples(st.integers(1, 8), st.integers(1, 14), st.integers(1, 14))
+ratios = st.floats(0.05, 0.95)
+
+
+@given(grids, ratios, st.sampled_from(["tube", "random"]), st.integers(0, 2**32))
+def test_masks_have_the_exact_count_or_are_refused(grid, ratio, kind, seed):
+    t, h, w = grid
+    count = t * int(ratio * h * w) if kind == "tube" else int(ratio * t * h * w)
+    config = MaskConfig(kind=kind, ratio=ratio)
+    rng = np.random.default_rng(seed)
+    if 0 < count < t * h * w:
+        mask = masks.sample_mask(config, grid, rng)
+        assert mask.shape == (t * h * w,)
+        assert mask.dtype == bool
+        assert mask.sum() == count
+    else:
+        with pytest.raises(ValueError, match="some must be hidden and some visible"):
+            masks.sample_mask(config, grid, rng)
+
+
+@given(st.integers(1, 9), st.integers(1, 8), st.integers(1, 8), st.sampled_from([0.25, 0.5, 0.75]))
+def test_running_cells_hide_their_share_and_decode_every_position(t, half_h, half_w, ratio):
+    grid = (t, 2 * half_h, 2 * half_w)
+    maps = masks.running_cell_masks(grid, ratio).reshape(4, t, -1)
+    assert (maps.mean(2) == ratio).all()
+    if t >= 4:
+        assert (~maps).any(1).all()
+    assert len({candidate.tobytes() for candidate in maps}) == 4
+
+
+def test_all_running_cells_are_drawn():
+    config, rng = MaskConfig(kind="running_cell", ratio=0.5), np.random.default_rng(0)
+    drawn = [masks.sample_mask(config, (2, 4, 4), rng).tobytes() for _ in range(400)]
+    counts = [drawn.count(mask.tobytes()) for mask in masks.running_cell_masks((2, 4, 4), 0.5)]
+    assert sum(counts) == 400
+    assert min(counts) > 60
+
+
+def test_the_same_state_of_the_generator_gives_the_same_mask():
+    first, again, other = (
+        masks.sample_tube_mask((4, 6, 6), 0.75, np.random.default_rng(seed)) for seed in (7, 7, 8)
+    )
+    assert np.array_equal(first, again)
+    assert not np.array_equal(first, other)
+
+
+@pytest.mark.parametrize(
+    ("call", "text"),
+    [
+        (
+            lambda rng: masks.sample_tube_mask((8, 1, 1), 0.9, rng),
+            r"mask.ratio=0.9 \(tube\) hides 0 of 8 tokens of the grid 8x1x1",
+        ),
+        (
+            lambda rng: masks.sample_random_mask((1, 1, 3), 0.2, rng),
+            r"mask.ratio=0.2 \(random\) hides 0 of 3 tokens",
+        ),
+        (lambda rng: masks.running_cell_masks((2, 7, 8), 0.5), "the grid is 7x8"),
+        (lambda rng: masks.running_cell_masks((2, 8, 8), 0.2), "hides 0 of 128 tokens"),
+        (lambda rng: masks.sample_tube_mask((2, 4, 4), 1.0, rng), "ratio=1.0 must lie strictly"),
+    ],
+)
+def test_refusals_say_why(call, text):
+    with pytest.raises(ValueError, match=text):
+        call(np.random.default_rng(0))

@@ -1,0 +1,262 @@
+"""Which region of the frames a view shows, and at which size; boxes follow.
+
+A region is chosen once per clip and applied to all its frames, so motion stays motion.  Frames are
+uint8 (T, H, W, 3) before and after; scaling is Pillow's bilinear filter, which averages when it
+shrinks.  The crop comes before the resize, and the filter never looks outside the region.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+from PIL import Image
+
+from video_ssl.clips.config import CropConfig
+
+Frames = NDArray[np.uint8]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Region:
+    """A rectangle of source pixels, shown mirrored if `flip`.
+
+    Attributes:
+        left, top: the first column and row.
+        width, height: in pixels, at least 1.
+        flip: mirror left and right after the crop.
+    """
+
+    left: int
+    top: int
+    width: int
+    height: int
+    flip: bool = False
+
+    def __post_init__(self) -> None:
+        if self.left < 0 or self.top < 0 or self.width < 1 or self.height < 1:
+            raise ValueError(f"{self} must begin inside the frame and hold at least one pixel.")
+
+
+# Choosing a region ------------------------------------------------------------------------------
+
+
+def sample_region(height: int, width: int, config: CropConfig, rng: np.random.Generator) -> Region:
+    """Returns a region of frames of `height` x `width` as the settings say, mirrored by chance.
+
+    With `flip_probability=0` nothing is drawn for the mirror and no region is ever mirrored: left
+    and right mean something in some data sets (Something-Something, texts, pairs of hands).
+    """
+    if config.kind == "multi_scale":
+        regions = multi_scale_regions(
+            height, width, size=config.size, scales=config.scales, max_distort=config.max_distort
+        )
+        pair = regions[int(rng.integers(len(regions)))]
+        region = pair[int(rng.integers(len(pair)))]
+    elif config.kind == "random_resized":
+        region = sample_random_resized(height, width, rng, area=config.area, aspect=config.aspect)
+    else:
+        region = center_region(height, width)
+    flip = config.flip_probability > 0 and bool(rng.random() < config.flip_probability)
+    return replace(region, flip=flip)
+
+
+def multi_scale_regions(
+    height: int,
+    width: int,
+    *,
+    size: int,
+    scales: Sequence[float] = (1.0, 0.875, 0.75, 0.66),
+    max_distort: int = 1,
+) -> list[list[Region]]:
+    """Returns the regions of the multi-scale corner crop: per pair of sides, 13 positions.
+
+    Sides are shares of the short side of the frame; a side within 2 pixels of `size` becomes
+    `size`, so that nothing is resampled for so little (never more than the frame has, where the
+    reference would pad with black).  Width and height are at most `max_distort` scales apart.
+    Positions are multiples of a quarter of the room that is left: corners, centre, edge middles
+    and quarters.  The draw is uniform over pairs, then over positions; equal ones count again.
+
+    Source: papers/videomae.md section 2 (the corner crop of Temporal Segment Networks).
+    """
+    base = min(height, width)
+    sides = [int(base * scale) for scale in scales]
+    sides = [min(size, base) if abs(side - size) < 3 else side for side in sides]
+    if min(sides) < 1:
+        raise ValueError(
+            f"scales={tuple(scales)} leave no pixel of a frame of {width}x{height}: use larger scales."
+        )
+    pairs = [
+        (w, h)
+        for i, h in enumerate(sides)
+        for j, w in enumerate(sides)
+        if abs(i - j) <= max_distort
+    ]
+    return [_thirteen_positions(height, width, w, h) for w, h in pairs]
+
+
+#: (column, row) in quarters of the room left, in the order of the reference.
+_QUARTERS = (
+    *((0, 0), (4, 0), (0, 4), (4, 4), (2, 2)),
+    *((0, 2), (4, 2), (2, 4), (2, 0)),
+    *((1, 1), (3, 1), (1, 3), (3, 3)),
+)
+
+
+def _thirteen_positions(height: int, width: int, w: int, h: int) -> list[Region]:
+    step_x, step_y = (width - w) // 4, (height - h) // 4
+    return [Region(left=x * step_x, top=y * step_y, width=w, height=h) for x, y in _QUARTERS]
+
+
+def sample_random_resized(
+    height: int,
+    width: int,
+    rng: np.random.Generator,
+    *,
+    area: tuple[float, float],
+    aspect: tuple[float, float],
+) -> Region:
+    """Returns a region with a uniform share of the area and a log-uniform aspect width / height.
+
+    Ten tries; if none fits, the largest central region whose aspect is within bounds.
+    """
+    for _ in range(10):
+        wanted = height * width * rng.uniform(*area)
+        ratio = math.exp(rng.uniform(math.log(aspect[0]), math.log(aspect[1])))
+        w, h = round(math.sqrt(wanted * ratio)), round(math.sqrt(wanted / ratio))
+        if 0 < w <= width and 0 < h <= height:
+            left = int(rng.integers(width - w + 1))
+            return Region(left=left, top=int(rng.integers(height - h + 1)), width=w, height=h)
+    ratio = min(max(width / height, aspect[0]), aspect[1])
+    w = min(width, max(1, round(height * ratio)))
+    h = min(height, max(1, round(width / ratio)))
+    return Region(left=(width - w) // 2, top=(height - h) // 2, width=w, height=h)
+
+
+def whole_region(height: int, width: int) -> Region:
+    """Returns the whole frame as a region."""
+    return Region(left=0, top=0, width=width, height=height)
+
+
+def center_region(height: int, width: int) -> Region:
+    """Returns the central square of the short side.
+
+    >>> center_region(240, 320)
+    Region(left=40, top=0, width=240, height=240, flip=False)
+    """
+    side = min(height, width)
+    return Region(left=(width - side) // 2, top=(height - side) // 2, width=side, height=side)
+
+
+def short_side_size(height: int, width: int, short_side: int) -> tuple[int, int]:
+    """Returns (height, width) with the short side at `short_side` and the aspect kept, cut to integers.
+
+    >>> short_side_size(240, 426, 224)
+    (224, 397)
+    """
+    if height <= width:
+        return short_side, int(short_side * width / height)
+    return int(short_side * height / width), short_side
+
+
+def spread_crop_region(height: int, width: int, *, size: int, crop: int, num_crops: int) -> Region:
+    """Returns one of `num_crops` squares spread along the long side of frames resized to `size`.
+
+    The spatial test views of VideoMAE and MVD: crop k begins at int(k * room / (num_crops - 1));
+    one crop lies in the middle.
+
+    Args:
+        height, width: of the resized frames; the short side is `size`.
+        size: side of the squares.
+        crop: 0 <= crop < num_crops.
+        num_crops: squares along the long side.
+    """
+    if min(height, width) < size or not 0 <= crop < num_crops:
+        raise ValueError(
+            f"crop={crop} of num_crops={num_crops} with size={size} does not exist in frames of "
+            f"{width}x{height}: resize the short side to {size} first, and count crops from 0."
+        )
+    room = max(height, width) - size
+    start = int(crop * (room / (num_crops - 1))) if num_crops > 1 else room // 2
+    top, left = (start, 0) if height >= width else (0, start)
+    return Region(left=left, top=top, width=size, height=size)
+
+
+# Applying a region ------------------------------------------------------------------------------
+
+
+def crop_frames(frames: Frames, region: Region) -> Frames:
+    """Returns the pixels of a region, uint8 (T, height, width, 3), mirrored if the region is."""
+    _check_frames(frames)
+    height, width = frames.shape[1:3]
+    bottom, right = region.top + region.height, region.left + region.width
+    if bottom > height or right > width:
+        raise ValueError(f"{region} reaches out of frames of {width}x{height}.")
+    cut = frames[:, region.top : bottom, region.left : right]
+    return cut[:, :, ::-1] if region.flip else cut
+
+
+def resize_frames(frames: Frames, size: tuple[int, int]) -> Frames:
+    """Returns the frames at `size` (height, width), uint8, by Pillow's antialiased bilinear filter."""
+    _check_frames(frames)
+    height, width = size
+    if frames.shape[1:3] == (height, width):
+        return np.ascontiguousarray(frames)
+    out = np.empty((len(frames), height, width, 3), np.uint8)
+    for target, frame in zip(out, frames, strict=True):
+        image = Image.fromarray(np.ascontiguousarray(frame))
+        target[:] = np.asarray(image.resize((width, height), Image.Resampling.BILINEAR))
+    return out
+
+
+def view_frames(frames: Frames, region: Region, size: int | tuple[int, int]) -> Frames:
+    """Returns a region of the frames at `size`, an int for a square or (height, width)."""
+    return resize_frames(
+        crop_frames(frames, region), (size, size) if isinstance(size, int) else size
+    )
+
+
+def view_boxes(
+    boxes: ArrayLike, region: Region, height: int, width: int
+) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+    """Returns boxes as the view shows them, and which share of each it still shows.
+
+    Args:
+        boxes: (..., 4) as [x_min, y_min, x_max, y_max] in 0..1 of the frame's width and height.
+        region: what the view shows of the frame.
+        height, width: of the frame in pixels.
+
+    Returns:
+        boxes float32 (..., 4) in 0..1 of the view, cut at its border (a box outside has no area);
+        share float32 (...) in 0..1 of the area of each box inside the region.  A NaN box (an absent
+        object) stays NaN with share 0.
+    """
+    given = np.asarray(boxes, np.float64)
+    if given.shape[-1:] != (4,):
+        raise ValueError(
+            f"boxes must be (..., 4) as x_min, y_min, x_max, y_max, got {given.shape}."
+        )
+    offset = np.array([region.left, region.top] * 2)
+    scale = np.array([region.width, region.height] * 2)
+    full = (given * [width, height, width, height] - offset) / scale
+    if region.flip:
+        full = np.stack([1 - full[..., 2], full[..., 1], 1 - full[..., 0], full[..., 3]], -1)
+    cut = np.clip(full, 0.0, 1.0)
+    before, after = _area(full), _area(cut)
+    share = np.divide(after, before, out=np.zeros_like(before), where=before > 0)
+    return cut.astype(np.float32), share.astype(np.float32)
+
+
+def _area(boxes: NDArray[np.float64]) -> NDArray[np.float64]:
+    area: NDArray[np.float64] = (boxes[..., 2] - boxes[..., 0]) * (boxes[..., 3] - boxes[..., 1])
+    return area
+
+
+def _check_frames(frames: Frames) -> None:
+    if frames.dtype != np.uint8 or frames.ndim != 4 or frames.shape[-1] != 3:
+        raise ValueError(
+            f"frames must be uint8 (T, H, W, 3), got {frames.dtype} {frames.shape}: convert before cropping."
+        )
