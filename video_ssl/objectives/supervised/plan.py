@@ -1,0 +1,39 @@
+"""What supervised classification sees of a record: cropped clips and the label."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from video_ssl.clips.reading import Reader
+from video_ssl.clips.views import sample_clip_views
+from video_ssl.datasets.table import Record
+from video_ssl.objectives.supervised.config import Config
+
+
+class Plan:
+    """Makes a labelled sample; the arrays are those in the docstring of `Config`, without the batch axis."""
+
+    def __init__(self, config: Config) -> None:
+        self.config = config
+
+    def __call__(
+        self, record: Record, reader: Reader, rng: np.random.Generator, progress: float
+    ) -> dict[str, np.ndarray]:
+        label = self._label(record)
+        (video,) = sample_clip_views(
+            record, reader, rng, clip=self.config.clip, crop=self.config.crop
+        )
+        return {"video": video, "label": label}
+
+    def _label(self, record: Record) -> np.ndarray:
+        allowed = f"0..{self.config.num_classes - 1} (num_classes={self.config.num_classes})"
+        if record.label is None:
+            raise ValueError(
+                f"record {record.id!r} ({record.source}) has no label, but supervised training needs one in {allowed}. "
+                "Use a table with a `label` column, or an objective without labels."
+            )
+        if not 0 <= record.label < self.config.num_classes:
+            raise ValueError(
+                f"record {record.id!r} ({record.source}) has label {record.label}, but labels must lie in {allowed}."
+            )
+        return np.array(record.label, np.int64)
