@@ -1,0 +1,134 @@
+"""Golden files by kind: every file of a kind is a case, recognised by its arrays, not by its name.
+
+`VIDEO_SSL_GOLDEN` names another folder to take them from; it may hold other files of the same kinds
+with other sizes, so tests read every size from the file.
+"""
+
+import os
+import re
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from video_ssl.models.config import ViTConfig
+from video_ssl.models.published import infer_config
+
+ROOT = Path(os.environ.get("VIDEO_SSL_GOLDEN", Path(__file__).parent / "data"))
+
+#: kind -> (folder, arrays that only this kind has)
+KINDS = {
+    "mvd_student": ("mvd", {"encoder_out", "pred_img", "pred_vid"}),
+    "mvd_image_teacher": ("mvd", {"video_for_teacher", "tokens"}),
+    "mvd_video_teacher": ("mvd", {"video", "tokens"}),
+    "mvd_distill": ("mvd", {"combo_losses_img_vid_total_gradnorm"}),
+    "videomae_pretrain": ("videomae", {"label_normalised", "latent"}),
+    "videomae_steps": ("videomae", {"grad_norm_before_clip", "clip_grad"}),
+    "videomae_v2": ("videomae", {"decoder_mask", "pred"}),
+    "classifier": ("*", {"logits", "features", "block_0"}),
+    "table": ("*", {"big_d768_g14_t8_rows"}),
+    "keys": ("*", {"finetune_base/keys"}),
+}
+
+
+class Golden:
+    """The arrays of a file, as tensors where they are numbers."""
+
+    def __init__(self, path):
+        self.path = path
+        self.arrays = np.load(path, allow_pickle=False)
+
+    def __contains__(self, name):
+        return name in self.arrays.files
+
+    def __getitem__(self, name):
+        array = self.arrays[name]
+        return array if array.dtype.kind == "U" else torch.from_numpy(np.array(array))
+
+    @property
+    def names(self):
+        return self.arrays.files
+
+    def params(self):
+        return {k[len("param/") :]: self[k] for k in self.names if k.startswith("param/")}
+
+    def beside(self, kind):
+        """The file of another kind in the same folder: same suffix of the name if there is one."""
+        files = files_of(kind, folder=self.path.parent)
+        suffix = re.sub(r"^[a-z_]*", "", self.path.stem)
+        same = [f for f in files if suffix and f.stem.endswith(suffix)]
+        return Golden((same or sorted(files, key=lambda f: len(f.stem)))[0])
+
+
+def files_of(kind, folder=None):
+    place, arrays = KINDS[kind]
+    folders = [folder] if folder else sorted(p for p in ROOT.glob(place) if p.is_dir())
+    found = []
+    for file in (f for d in folders for f in sorted(d.glob("*.npz"))):
+        with np.load(file, allow_pickle=False) as data:
+            if arrays <= set(data.files):
+                found.append(file)
+    return found
+
+
+def pytest_generate_tests(metafunc):
+    for kind in KINDS:
+        if kind in metafunc.fixturenames:
+            files = files_of(kind)
+            ids = [f"{f.parent.name}/{f.stem}" for f in files]
+            metafunc.parametrize(kind, [Golden(f) for f in files], ids=ids)
+
+
+def heads_of(width):
+    """The files do not store heads: those that the README states, else heads of 16 channels."""
+    return {48: 3, 36: 3, 32: 2, 24: 2, 16: 2}.get(width) or max(1, width // 16)
+
+
+def vit_config(part, video, **changes):
+    """The config of the encoder whose weights are `part`, for videos of the given shape."""
+    width = part["patch_embed.proj.weight"].shape[0]
+    config = infer_config(
+        part, image_size=video.shape[-1], num_frames=video.shape[-3], num_heads=heads_of(width)
+    )
+    return replace(config, **changes) if isinstance(config, ViTConfig) else config
+
+
+def depth_of(keys, prefix):
+    return 1 + max(int(k[len(prefix) :].split(".")[0]) for k in keys if k.startswith(prefix))
+
+
+def adamw_of(objective):
+    """AdamW of the references, and the names of what it decays: the rule is written out here."""
+    decayed, plain = {}, {}
+    for name, parameter in objective.named_parameters():
+        spared = (
+            parameter.ndim <= 1 or name.endswith(".bias") or name in objective.no_weight_decay()
+        )
+        (plain if spared else decayed)[name] = parameter
+    groups = [
+        {"params": list(decayed.values()), "weight_decay": 0.05},
+        {"params": list(plain.values()), "weight_decay": 0.0},
+    ]
+    return torch.optim.AdamW(groups, lr=0.0, betas=(0.9, 0.95), eps=1e-8), set(decayed)
+
+
+@pytest.fixture(scope="session")
+def golden():
+    """The helpers of this file, for tests that cannot import it."""
+
+    class Helpers:
+        heads_of = staticmethod(heads_of)
+        vit_config = staticmethod(vit_config)
+        depth_of = staticmethod(depth_of)
+        adamw_of = staticmethod(adamw_of)
+
+        @staticmethod
+        def close(actual, expected, atol, rtol=0.0):
+            expected = torch.as_tensor(expected)
+            torch.testing.assert_close(
+                actual.detach().to(expected.dtype), expected, atol=atol, rtol=rtol
+            )
+
+    return Helpers
