@@ -1,0 +1,234 @@
+"""Feature files: the round trip, what others have made, pooling, and the text of every error."""
+
+from __future__ import annotations
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from video_ssl.evaluate.features import (
+    FeatureError,
+    FeatureWriter,
+    features_from_arrays,
+    open_features,
+)
+from video_ssl.evaluate.pooling import check_poolings, pool, pooled_features
+
+RNG = np.random.default_rng(0)
+LENGTHS = [3, 1, 4, 4, 2, 3, 7]
+
+
+def rows() -> list[dict[str, object]]:
+    made = []
+    for number, length in enumerate(LENGTHS):
+        made.append(
+            {
+                "id": f"v{number // 2}",
+                "clip": number % 2,
+                "label": None if number == 6 else number % 3,
+                "group": None if number < 2 else "g",
+                "start_sec": 0.5 * number,
+                "end_sec": 0.5 * number + 1,
+                "feature": RNG.normal(size=5).astype(np.float32),
+                "frame_features": RNG.normal(size=(length, 5)).astype(np.float32),
+                "frame_times_sec": np.arange(length) * 0.25,
+                "frame_labels": None if number else [0, 1, -1],
+            }
+        )
+    return made
+
+
+@pytest.fixture
+def written(tmp_path):
+    made = rows()
+    with FeatureWriter(tmp_path / "a.arrow", embed_dim=5, metadata={"encoder": "toy"}) as writer:
+        writer.write(made[:3])
+        writer.write(made[3:])
+        writer.skipped.append({"id": "bad", "reason": "not a video"})
+    return made, tmp_path / "a.arrow"
+
+
+def test_round_trip(written):
+    made, path = written
+    opened = open_features(path)
+    assert len(opened) == len(made)
+    assert opened.metadata == {"encoder": "toy"}
+    assert opened.skipped == [{"id": "bad", "reason": "not a video"}]
+    np.testing.assert_array_equal(opened.features, np.stack([r["feature"] for r in made]))
+    assert opened.ids.tolist() == [r["id"] for r in made]
+    assert opened.labels.tolist() == [0, 1, 2, 0, 1, 2, -1]
+    assert opened.groups.tolist() == ["v0", "v0", "g", "g", "g", "g", "g"]
+    for number, row in enumerate(made):
+        values, times = opened.frames(number)
+        np.testing.assert_array_equal(values, row["frame_features"])
+        np.testing.assert_array_equal(times, row["frame_times_sec"])
+    assert opened.table["frame_labels"][0].as_py() == [0, 1, -1]
+    assert [p.name for p in path.parent.iterdir()] == ["a.arrow"]
+
+
+def test_the_file_is_mapped_not_read(tmp_path):
+    with FeatureWriter(tmp_path / "big.arrow", embed_dim=1000) as writer:
+        for start in range(0, 4000, 500):
+            block = np.full((500, 1000), start, np.float32)
+            writer.write(
+                [{"id": str(start + i), "clip": 0, "feature": f} for i, f in enumerate(block)]
+            )
+    before = pa.total_allocated_bytes()
+    opened = open_features(tmp_path / "big.arrow")
+    assert opened.ids[3999] == "3999"
+    assert pa.total_allocated_bytes() - before < 1_000_000  # the features are 16 MB
+    assert opened.features[3999, 999] == 3500
+
+
+def test_a_failed_writing_leaves_nothing(tmp_path):
+    writer = FeatureWriter(tmp_path / "a.arrow", embed_dim=5).__enter__()
+    writer.write(rows())
+    assert len(list(tmp_path.iterdir())) == 1
+    writer.__exit__(RuntimeError, RuntimeError(), None)
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("key", ["feature", "frame_features"])
+def test_writer_refuses_what_is_not_finite(tmp_path, key):
+    row = rows()[2]
+    row[key] = np.where(np.arange(5) == 1, np.nan, row[key]).astype(np.float32)
+    with (
+        pytest.raises(FeatureError, match=f"{key} of 'v1' is not finite"),
+        FeatureWriter(tmp_path / "a.arrow", embed_dim=5) as writer,
+    ):
+        writer.write([row])
+
+
+def slow_pool(frames: np.ndarray, name: str) -> list[float]:
+    length, width = frames.shape
+    if name == "mean":
+        return [sum(frames[t, d] for t in range(length)) / length for d in range(width)]
+    if name == "max":
+        return [max(frames[t, d] for t in range(length)) for d in range(width)]
+    if name == "mean_std":
+        mean = slow_pool(frames, "mean")
+        var = [sum((frames[t, d] - mean[d]) ** 2 for t in range(length)) for d in range(width)]
+        return mean + [(v / length) ** 0.5 for v in var]
+    parts, out = int(name.split("_")[1]), []
+    for s in range(parts):
+        inside = [t for t in range(length) if t + 1 > s * length / parts]
+        inside = [t for t in inside if t < (s + 1) * length / parts]
+        out += slow_pool(frames[inside], "mean")
+    return out
+
+
+@pytest.mark.parametrize("name", ["mean", "max", "mean_std", "concat_2", "concat_3", "concat_8"])
+def test_pooling_against_a_slow_version_on_clips_of_unequal_length(written, name):
+    made, path = written
+    expected = np.array([slow_pool(r["frame_features"].astype(np.float64), name) for r in made])
+    np.testing.assert_allclose(pooled_features(open_features(path), name), expected, atol=1e-6)
+
+
+def test_only_concat_knows_the_order_of_time():
+    frames = RNG.normal(size=(2, 8, 3))
+    for name in ("mean", "max", "mean_std"):
+        np.testing.assert_allclose(pool(frames, name), pool(frames[:, ::-1], name))
+    assert not np.allclose(pool(frames, "concat_4"), pool(frames[:, ::-1], "concat_4"))
+
+
+def test_unknown_pooling_names_the_nearest():
+    with pytest.raises(ValueError, match=r"unknown pooling 'meen'.*Did you mean 'mean'"):
+        check_poolings(["clip", "meen"])
+
+
+def arrays(**changes: object) -> dict[str, object]:
+    base: dict[str, object] = {
+        "features": RNG.normal(size=(4, 3)),
+        "labels": np.array([0, 1, -1, 1]),
+        "ids": np.array(["a", "b", "b", "c"]),
+        "frame_features": RNG.normal(size=(4, 2, 3)),
+        "frame_times_sec": np.array([[0.0, 0.5]] * 4),
+    }
+    return {key: value for key, value in {**base, **changes}.items() if value is not None}
+
+
+@pytest.mark.parametrize("kind", ["npz", "parquet"])
+def test_features_of_others(tmp_path, kind):
+    given = arrays()
+    path = tmp_path / f"theirs.{kind}"
+    if kind == "npz":
+        np.savez(path, **given)
+    else:
+        pq.write_table(pa.table({k: np.asarray(v).tolist() for k, v in given.items()}), path)
+    opened = open_features(path)
+    np.testing.assert_allclose(opened.features, given["features"], rtol=1e-6)
+    assert opened.ids.tolist() == ["a", "b", "b", "c"]
+    assert opened.labels.tolist() == [0, 1, -1, 1]
+    assert opened.table["clip"].to_pylist() == [0, 0, 1, 0]
+    np.testing.assert_allclose(opened.frames(2)[0], given["frame_features"][2], rtol=1e-6)
+    assert opened.frames(2)[1].tolist() == [0.0, 0.5]
+    with pytest.raises(FeatureError, match=r"1 of 4 clips without a label"):
+        opened.require_labels()
+
+
+def test_features_without_anything_else_get_ids_and_no_labels(tmp_path):
+    np.savez(tmp_path / "f.npz", features=np.eye(3))
+    opened = open_features(tmp_path / "f.npz")
+    assert opened.ids.tolist() == ["0", "1", "2"]
+    assert not opened.has_frames
+    with pytest.raises(FeatureError, match="3 of 3 clips without a label"):
+        opened.require_labels()
+    with pytest.raises(FeatureError, match=r"without frame features.*pooling 'clip'"):
+        pooled_features(opened, "mean")
+
+
+@pytest.mark.parametrize(
+    ("changes", "text"),
+    [
+        ({"features": np.full((4, 3), np.nan)}, "not finite in 4 of 4 rows, first in row 0"),
+        ({"features": np.array([[1, 2], [3, np.inf], [5, 6], [7, 8]])}, "in 1 of 4 rows.* row 1"),
+        ({"labels": np.arange(3)}, "unequal length"),
+        ({"features": np.zeros(4)}, r"must be \(clips, width\)"),
+        (
+            {"lables": np.zeros(4), "labels": None},
+            r"unknown array 'lables'\. Did you mean 'labels'",
+        ),
+        ({"frame_features": np.zeros((4, 2, 5))}, r"must be \(clips, moments, 3\)"),
+        ({"features": np.array([["a"]] * 4)}, "must be numbers"),
+    ],
+)
+def test_arrays_that_cannot_be_used(changes, text):
+    with pytest.raises(FeatureError, match=text):
+        features_from_arrays(arrays(**changes))
+
+
+def test_arrays_that_nobody_asked_for_are_left_aside():
+    opened = features_from_arrays(arrays(logits=np.zeros((4, 9)), predictions=np.zeros(4)))
+    assert len(opened) == 4
+
+
+def test_a_misspelt_name_names_the_right_one():
+    with pytest.raises(FeatureError, match=r"no array `features`.*Did you mean 'featurs'"):
+        features_from_arrays({"featurs": np.eye(3)})
+
+
+def test_pickled_objects_are_refused(tmp_path):
+    np.savez(tmp_path / "f.npz", features=np.array([[1.0], None], dtype=object))
+    with pytest.raises(FeatureError, match="Arrays of objects are refused"):
+        open_features(tmp_path / "f.npz")
+
+
+def test_files_that_cannot_be_used(written, tmp_path):
+    _, path = written
+    with pytest.raises(FeatureError, match="no feature file"):
+        open_features(tmp_path / "none.arrow")
+    (tmp_path / "f.pkl").write_bytes(b"x")
+    with pytest.raises(FeatureError, match=r"unknown kind '\.pkl'"):
+        open_features(tmp_path / "f.pkl")
+    path.write_bytes(path.read_bytes()[:-100])
+    with pytest.raises(FeatureError, match="not a complete Arrow file"):
+        open_features(path)
+    for kind in ("npz", "parquet"):
+        (tmp_path / f"f.{kind}").write_bytes(b"not that")
+        with pytest.raises(FeatureError, match="not readable"):
+            open_features(tmp_path / f"f.{kind}")
+    ragged = pa.table({"features": [[1.0, 2.0], [3.0]]})
+    pq.write_table(ragged, tmp_path / "ragged.parquet")
+    with pytest.raises(FeatureError, match="'features' have unequal lengths"):
+        open_features(tmp_path / "ragged.parquet")

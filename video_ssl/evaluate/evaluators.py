@@ -1,0 +1,67 @@
+"""The table of evaluators.  An evaluator is one file that works on feature files, and one line here.
+
+It is a class with a frozen dataclass `Config` as class attribute, made by `Class(config)`, and
+`evaluate(train, test, seed=...)`.  It never sees videos or encoders.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from importlib import import_module
+from typing import Any, ClassVar, Protocol
+
+from video_ssl.evaluate.features import FeatureFile
+from video_ssl.recipes import ConfigError, nearest
+
+EVALUATORS: dict[str, str] = {
+    "probe": "video_ssl.evaluate.probe:LinearProbe",
+    "knn": "video_ssl.evaluate.knn:NearestNeighbours",
+}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Result:
+    """What an evaluator found.
+
+    Attributes:
+        metrics: name -> share in 0..1 (or another number); the columns of the report.
+        correct, total: right and all test videos, for the sentence in plain words.
+        chance: what guessing gives.
+        chosen: the settings that were chosen, and on what grounds.
+        details: whatever else belongs in results.json (grids, intervals, confusions).
+        notes: warnings a reader of the numbers must see.
+    """
+
+    metrics: dict[str, float]
+    correct: int
+    total: int
+    chance: float
+    chosen: dict[str, Any] = field(default_factory=dict)
+    details: dict[str, Any] = field(default_factory=dict)
+    notes: list[str] = field(default_factory=list)
+
+
+class Evaluator(Protocol):
+    """The interface of an evaluator."""
+
+    Config: ClassVar[type]
+
+    def __init__(self, config: Any) -> None: ...
+
+    def evaluate(self, train: FeatureFile, test: FeatureFile, *, seed: int) -> Result:
+        """Returns what features of `test` are worth to something fitted on `train` only."""
+
+
+def evaluator_class(name: str) -> type[Evaluator]:
+    """Returns the class of an evaluator by its name.
+
+    Raises:
+        ConfigError: no such evaluator; the nearest is named.
+    """
+    if name not in EVALUATORS:
+        raise ConfigError(
+            f"unknown evaluator {name!r}: there are {sorted(EVALUATORS)}.{nearest(name, EVALUATORS)}"
+        )
+    module, attribute = EVALUATORS[name].split(":")
+    found: type[Evaluator] = getattr(import_module(module), attribute)
+    return found

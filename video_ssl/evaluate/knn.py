@@ -1,0 +1,169 @@
+"""Nearest neighbours: how much of the class the geometry of frozen features tells, without training.
+
+A test video is given the classes of its k most similar training videos (cosine).  `weighted` votes
+count exp(similarity / temperature), `plain` votes count one (Source: Wu et al. 2018, and the usual
+temperature 0.07).  Pooling, k and the kind of vote are chosen on train by leaving out: every
+training video asks all training videos of other groups.  A video never finds itself, in test
+neither.  Several clips of a video are one vector: the mean of its normalised clips.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import numpy as np
+
+from video_ssl.evaluate import metrics
+from video_ssl.evaluate.evaluators import Result
+from video_ssl.evaluate.features import FeatureFile
+from video_ssl.evaluate.pooling import check_poolings, pooled_features
+from video_ssl.evaluate.probe import recognition_result
+from video_ssl.evaluate.videos import Videos, classes_of, shared_notes, videos_of
+
+
+@dataclass(frozen=True, kw_only=True)
+class KNNConfig:
+    """Settings of the nearest neighbours; lists are grids to choose from.
+
+    Attributes:
+        poolings: see `pooling.py`.
+        ks: numbers of neighbours.
+        votes: "weighted" by similarity, "plain".
+        temperature: of the weighted vote.
+        center: subtract the mean training feature before normalising; false for the usual protocol.
+        chunk: rows of similarities held at a time, and columns; memory is about 8 chunk^2 bytes.
+    """
+
+    poolings: tuple[str, ...] = ("clip", "concat_4")
+    ks: tuple[int, ...] = (1, 5, 10, 20)
+    votes: tuple[Literal["weighted", "plain"], ...] = ("weighted", "plain")
+    temperature: float = 0.07
+    center: bool = True
+    chunk: int = 2048
+
+    def __post_init__(self) -> None:
+        check_poolings(self.poolings)
+        if not self.ks or min(self.ks) < 1:
+            raise ValueError(f"ks={self.ks} must be numbers of at least 1.")
+        if not self.votes:
+            raise ValueError("votes is empty: name weighted, plain or both.")
+        if self.temperature <= 0 or self.chunk < 1:
+            raise ValueError(
+                f"temperature={self.temperature} must be positive and chunk={self.chunk} at least 1."
+            )
+
+
+class NearestNeighbours:
+    """The evaluator `knn`."""
+
+    Config = KNNConfig
+
+    def __init__(self, config: KNNConfig) -> None:
+        self.config = config
+
+    def evaluate(self, train: FeatureFile, test: FeatureFile, *, seed: int) -> Result:
+        """Returns accuracy on `test` of the votes of `train`; nothing here is random.
+
+        Raises:
+            FeatureError: labels or frame features are missing, or train has one class only.
+        """
+        config = self.config
+        train_videos, test_videos = videos_of(train), videos_of(test)
+        classes, train_labels, test_labels = classes_of(train_videos, test_videos)
+        notes = shared_notes(train_videos, test_videos)
+        apart = train_videos.groups.astype(str)
+        if len(set(apart)) == 1:
+            apart = train_videos.ids.astype(str)
+            notes.append("train is one group; its choice leaves out single videos")
+        grid: list[dict[str, Any]] = []
+        for pooling in config.poolings:
+            bank, _ = self._vectors(pooling, train, train_videos)
+            found = self._neighbours(bank, bank, apart, apart)
+            for k, vote, scores in self._all_votes(*found, train_labels, len(classes)):
+                top1 = metrics.top_k_accuracy(scores, train_labels)
+                grid.append({"pooling": pooling, "k": k, "vote": vote, "left_out_top1": top1})
+        chosen = max(grid, key=lambda entry: entry["left_out_top1"])
+        bank, mean = self._vectors(chosen["pooling"], train, train_videos)
+        queries, _ = self._vectors(chosen["pooling"], test, test_videos, mean)
+        found = self._neighbours(
+            queries, bank, test_videos.ids.astype(str), train_videos.ids.astype(str), chosen["k"]
+        )
+        scores = self.vote(*found, train_labels, len(classes), chosen["vote"])
+        result = recognition_result(scores, train_labels, test_labels, classes, notes)
+        result.chosen.update(chosen)
+        result.details.update(grid=grid, train_videos=len(train_videos))
+        return result
+
+    def _vectors(
+        self, pooling: str, features: FeatureFile, videos: Videos, mean: np.ndarray | None = None
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """One unit vector for every video, float32 (V, D); and what was subtracted."""
+        x = np.asarray(pooled_features(features, pooling), np.float32)
+        if mean is None:
+            mean = x.mean(axis=0, dtype=np.float64).astype(np.float32)
+            mean = mean if self.config.center else np.zeros_like(mean)
+        return _normalised(videos.mean(_normalised(x - mean))), mean
+
+    def _neighbours(
+        self,
+        queries: np.ndarray,
+        bank: np.ndarray,
+        query_keys: np.ndarray,
+        bank_keys: np.ndarray,
+        k: int | None = None,
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """Similarities and rows (Q, k) of the nearest of the bank, those with an equal key left out.
+
+        Where fewer than k are left, similarity is -inf.  At most chunk x chunk similarities exist.
+        """
+        size = self.config.chunk
+        k = min(k or max(self.config.ks), len(bank))
+        similar, rows = [], []
+        for q in range(0, len(queries), size):
+            best = np.full((len(queries[q : q + size]), 0), -np.inf, np.float32)
+            where = np.zeros(best.shape, np.int64)
+            for b in range(0, len(bank), size):
+                block = queries[q : q + size] @ bank[b : b + size].T
+                block[query_keys[q : q + size, None] == bank_keys[None, b : b + size]] = -np.inf
+                top = metrics.top_k_similar(block, k)
+                # Earlier rows stand left, so equal similarities stay in the order of the bank.
+                best = np.concatenate([best, np.take_along_axis(block, top, axis=1)], axis=1)
+                where = np.concatenate([where, top + b], axis=1)
+                keep = metrics.top_k_similar(best, k)
+                best = np.take_along_axis(best, keep, axis=1)
+                where = np.take_along_axis(where, keep, axis=1)
+            similar.append(best)
+            rows.append(where)
+        return np.concatenate(similar), np.concatenate(rows)
+
+    def _all_votes(
+        self, similar: np.ndarray, rows: np.ndarray, labels: np.ndarray, num_classes: int
+    ) -> Iterator[tuple[int, str, np.ndarray]]:
+        for k in self.config.ks:
+            for vote in self.config.votes:
+                yield k, vote, self.vote(similar[:, :k], rows[:, :k], labels, num_classes, vote)
+
+    def vote(
+        self,
+        similar: np.ndarray,
+        rows: np.ndarray,
+        labels: np.ndarray,
+        num_classes: int,
+        vote: str,
+    ) -> np.ndarray:
+        """Returns float64 (Q, K): the votes for each class of the neighbours in `rows` (Q, k)."""
+        counts = np.isfinite(similar).astype(np.float64)
+        if vote == "weighted":
+            # Similarities are at most 1; the shift changes no ratio and cannot overflow.
+            counts = np.exp((similar.astype(np.float64) - 1) / self.config.temperature)
+        scores = np.zeros((len(rows), num_classes))
+        np.add.at(scores, (np.arange(len(rows))[:, None], labels[rows]), counts)
+        return scores
+
+
+def _normalised(x: np.ndarray) -> np.ndarray:
+    """Rows of length 1; a row of zeros stays zero."""
+    length = np.linalg.norm(x, axis=1, keepdims=True)
+    return np.asarray(x / np.maximum(length, 1e-12), np.float32)

@@ -1,0 +1,114 @@
+"""Metrics of recognition and retrieval: pure functions on numpy arrays.
+
+Conventions.  N videos, K classes; labels are integers 0..K-1, a label of -1 in `labels` means a
+class that cannot be predicted and always counts as wrong.  Scores are (N, K), larger is better, on
+any scale, and may be negative.  All results are shares in 0..1, not percent.  Equal scores are
+ordered by class number, so a constant score predicts class 0 and results never depend on chance.
+
+Metrics: `top_k_accuracy`, `mean_class_accuracy`, `confusion_matrix`, `wilson_interval`,
+`majority_share`; for retrieval `top_k_similar` (nearest neighbours, lower index first when equal).
+"""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+
+
+def validate(scores: np.ndarray, labels: np.ndarray) -> None:
+    """Raises ValueError unless scores are finite (N, K) and labels integers (N,) below K, N > 0."""
+    if scores.ndim != 2 or labels.shape != scores.shape[:1]:
+        raise ValueError(
+            f"scores must be (videos, classes) and labels (videos,), but are {scores.shape} and "
+            f"{labels.shape}."
+        )
+    if len(labels) == 0:
+        raise ValueError("no videos: a share of nothing is not defined.")
+    if not np.isfinite(scores).all():
+        raise ValueError("scores are not finite.")
+    if labels.max() >= scores.shape[1] or labels.min() < -1:
+        raise ValueError(
+            f"labels lie in {labels.min()}..{labels.max()}, but there are scores for "
+            f"{scores.shape[1]} classes (0..{scores.shape[1] - 1}, or -1)."
+        )
+
+
+def top_k_accuracy(scores: np.ndarray, labels: np.ndarray, k: int = 1) -> float:
+    """Returns the share of videos whose class is among the `k` highest scores (all of them, if K < k).
+
+    >>> top_k_accuracy(np.array([[0.1, 0.9], [0.8, 0.2]]), np.array([1, 1]))
+    0.5
+    """
+    validate(scores, labels)
+    ranked = np.argsort(-scores, axis=1, kind="stable")[:, :k]
+    return float((ranked == labels[:, None]).any(axis=1).mean())
+
+
+def confusion_matrix(predicted: np.ndarray, labels: np.ndarray, num_classes: int) -> np.ndarray:
+    """Returns int64 (K, K): row = true class, column = predicted; videos labelled -1 are left out.
+
+    >>> confusion_matrix(np.array([0, 1, 1]), np.array([0, 0, 1]), 2).tolist()
+    [[1, 1], [0, 1]]
+    """
+    known = labels >= 0
+    cells = labels[known] * num_classes + predicted[known]
+    counts = np.bincount(cells, minlength=num_classes**2)
+    return counts.reshape(num_classes, num_classes).astype(np.int64)
+
+
+def mean_class_accuracy(confusion: np.ndarray) -> float:
+    """Returns the mean over the classes that occur of the share of their videos that are right.
+
+    NaN when no class occurs.
+    """
+    totals = confusion.sum(axis=1)
+    occurs = totals > 0
+    if not occurs.any():
+        return float("nan")
+    return float((np.diag(confusion)[occurs] / totals[occurs]).mean())
+
+
+def wilson_interval(correct: int, total: int, z: float = 1.959964) -> tuple[float, float]:
+    """Returns the Wilson score interval of a share; z = 1.96 gives 95 %.
+
+    Source: Wilson 1927; p + z^2/2n -+ z sqrt(p(1-p)/n + z^2/4n^2), all over 1 + z^2/n.
+
+    >>> low, high = wilson_interval(8, 10)
+    >>> round(low, 4), round(high, 4)
+    (0.4902, 0.9433)
+    """
+    if total <= 0 or not 0 <= correct <= total:
+        raise ValueError(f"{correct} right of {total} is not a share.")
+    p = correct / total
+    centre = p + z * z / (2 * total)
+    half = z * math.sqrt(p * (1 - p) / total + z * z / (4 * total * total))
+    scale = 1 + z * z / total
+    return max(0.0, (centre - half) / scale), min(1.0, (centre + half) / scale)
+
+
+def majority_share(train_labels: np.ndarray, test_labels: np.ndarray) -> float:
+    """Returns the accuracy on test of always naming the most frequent training class."""
+    return float((test_labels == np.bincount(train_labels).argmax()).mean())
+
+
+def top_k_similar(similarity: np.ndarray, k: int) -> np.ndarray:
+    """Returns int64 (Q, min(k, M)): columns of the highest similarities of each row, highest first.
+
+    Equal similarities are ordered by column.  Entries of -inf come last.
+
+    >>> top_k_similar(np.array([[0.0, 2.0, 2.0, 1.0]]), 2).tolist()
+    [[1, 2]]
+    """
+    count = similarity.shape[1]
+    if k >= count:
+        return np.argsort(-similarity, axis=1, kind="stable")
+    chosen = np.sort(np.argpartition(-similarity, k - 1, axis=1)[:, :k], axis=1)
+    values = np.take_along_axis(similarity, chosen, axis=1)
+    # Where the k-th value occurs again outside, the partition has chosen among equals by chance.
+    tied = (similarity >= values.min(axis=1, keepdims=True)).sum(axis=1) > k
+    order = np.argsort(-values, axis=1, kind="stable")
+    ranked = np.take_along_axis(chosen, order, axis=1)
+    for row in np.flatnonzero(tied):
+        ranked[row] = np.argsort(-similarity[row], kind="stable")[:k]
+    return ranked.astype(np.int64)

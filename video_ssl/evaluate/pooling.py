@@ -1,0 +1,76 @@
+"""From the moments of a clip to one vector.
+
+    clip        the encoder's own clip feature                               D
+    mean        mean of the frame features over time                         D
+    max         their maximum                                                D
+    mean_std    mean and standard deviation (of the population) over time    2 D
+    concat_S    the clip in S equal parts in order, the mean of each         S D
+
+Only `concat_S` knows the order of time.  A clip with fewer moments than S repeats some of them:
+part s of S covers moments floor(s T' / S) up to ceil((s + 1) T' / S), at least one.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+
+import numpy as np
+
+from video_ssl.evaluate.features import FeatureFile
+from video_ssl.recipes import nearest
+
+POOLINGS = ("clip", "mean", "max", "mean_std", "concat_2", "concat_4", "concat_8")
+
+
+def check_poolings(names: Sequence[str]) -> None:
+    """Raises ValueError for an empty list or an unknown pooling, naming the nearest."""
+    if not names:
+        raise ValueError(f"poolings is empty: name at least one of {list(POOLINGS)}.")
+    for name in names:
+        if name not in POOLINGS and not re.fullmatch(r"concat_[1-9]\d*", name):
+            raise ValueError(
+                f"unknown pooling {name!r}: there are clip, mean, max, mean_std and concat_S for "
+                f"any number S of parts.{nearest(name, POOLINGS)}"
+            )
+
+
+def pooled_features(features: FeatureFile, name: str) -> np.ndarray:
+    """Returns float32 (N, D'): one vector for every clip, pooled as `name` says.
+
+    Raises:
+        ValueError: unknown pooling.
+        FeatureError: clips without frame features, for any pooling but `clip`.
+    """
+    check_poolings([name])
+    if name == "clip":
+        return features.features
+    parts: list[np.ndarray] = []
+    for moments, lengths in features.frame_batches():
+        starts = np.cumsum(lengths) - lengths
+        pooled: dict[int, np.ndarray] = {}
+        for length in np.unique(lengths):
+            rows = np.flatnonzero(lengths == length)
+            frames = moments[starts[rows][:, None] + np.arange(length)]
+            for row, vector in zip(rows, pool(frames, name), strict=True):
+                pooled[int(row)] = vector
+        parts.append(np.stack([pooled[row] for row in range(len(lengths))]))
+    return np.concatenate(parts)
+
+
+def pool(frames: np.ndarray, name: str) -> np.ndarray:
+    """Returns (n, D') for frame features `frames` (n, T', D); every pooling but `clip`.
+
+    >>> pool(np.array([[[1.0], [3.0], [5.0], [7.0]]]), "concat_2")
+    array([[2., 6.]])
+    """
+    if name == "mean":
+        return frames.mean(axis=1)
+    if name == "max":
+        return frames.max(axis=1)
+    if name == "mean_std":
+        return np.concatenate([frames.mean(axis=1), frames.std(axis=1)], axis=1)
+    parts = int(name.removeprefix("concat_"))
+    length = frames.shape[1]
+    bounds = [(s * length // parts, -(-(s + 1) * length // parts)) for s in range(parts)]
+    return np.concatenate([frames[:, a:b].mean(axis=1) for a, b in bounds], axis=1)

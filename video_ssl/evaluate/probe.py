@@ -1,0 +1,211 @@
+"""The linear probe: how much of the class a linear layer reads from frozen features.
+
+A grid of heads (poolings x learning rates x weight decays) is trained together on a part of train;
+the best on the rest of train (whole groups, stratified by class) is chosen and trained again on all
+of train; only then are the test features opened.  The probabilities of several clips of a video
+are averaged.  The pooled features of train are held in memory: N clips times the summed width of
+the poolings, in float32.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from itertools import product
+from typing import Any, Literal
+
+import numpy as np
+
+from video_ssl.evaluate import metrics
+from video_ssl.evaluate.evaluators import Result
+from video_ssl.evaluate.features import FeatureFile
+from video_ssl.evaluate.linear import Fit, Head, LinearHeads
+from video_ssl.evaluate.pooling import check_poolings, pooled_features
+from video_ssl.evaluate.videos import (
+    Videos,
+    classes_of,
+    mean_by,
+    shared_notes,
+    split_train,
+    videos_of,
+)
+
+
+@dataclass(frozen=True, kw_only=True)
+class ProbeConfig:
+    """Settings of the linear probe; lists are grids to choose from.
+
+    Attributes:
+        poolings: see `pooling.py`.
+        learning_rates: at the start of a cosine that ends at 0.
+        weight_decays: decoupled for adamw.
+        epochs: passes over the training clips.
+        held_out_share: part of the training videos that decides the choice.
+        refit: train the chosen head again on all training videos before the test.
+        device: where the heads are trained.
+    """
+
+    poolings: tuple[str, ...] = ("clip", "mean", "max", "mean_std", "concat_4")
+    learning_rates: tuple[float, ...] = (1e-4, 3e-4, 1e-3, 3e-3, 1e-2)
+    weight_decays: tuple[float, ...] = (0.01, 1.0)
+    optimizer: Literal["adamw", "sgd"] = "adamw"
+    epochs: int = 100
+    batch_size: int = 256
+    held_out_share: float = 0.2
+    refit: bool = True
+    device: str = "cpu"
+
+    def __post_init__(self) -> None:
+        check_poolings(self.poolings)
+        if not self.learning_rates or min(self.learning_rates) <= 0:
+            raise ValueError(f"learning_rates={self.learning_rates} must be positive numbers.")
+        if not self.weight_decays or min(self.weight_decays) < 0:
+            raise ValueError(f"weight_decays={self.weight_decays} must be numbers of at least 0.")
+        if self.epochs < 1 or self.batch_size < 1:
+            raise ValueError(
+                f"epochs={self.epochs} and batch_size={self.batch_size} must be at least 1."
+            )
+        if not 0 < self.held_out_share < 1:
+            raise ValueError(f"held_out_share={self.held_out_share} must lie between 0 and 1.")
+
+
+class LinearProbe:
+    """The evaluator `probe`."""
+
+    Config = ProbeConfig
+
+    def __init__(self, config: ProbeConfig) -> None:
+        self.config = config
+
+    def evaluate(self, train: FeatureFile, test: FeatureFile, *, seed: int) -> Result:
+        """Returns accuracy on `test` of the head that was chosen and fitted on `train`.
+
+        Raises:
+            FeatureError: labels or frame features are missing, or train has one class only.
+        """
+        config = self.config
+        train_videos, test_videos = videos_of(train), videos_of(test)
+        classes, train_labels, test_labels = classes_of(train_videos, test_videos)
+        held, notes = split_train(train_videos, config.held_out_share, seed)
+        grid, models = self._train_grid(train, train_videos, train_labels, held, len(classes), seed)
+        best = max(range(len(grid)), key=lambda i: _merit(grid[i]))
+        chosen = grid[best]
+        heads = len(config.learning_rates) * len(config.weight_decays)
+        model, column = models[chosen["pooling"]], best % heads
+        if config.refit:
+            head = Head(lr=chosen["learning_rate"], weight_decay=chosen["weight_decay"])
+            model, column = LinearHeads([head], len(classes), config.device), 0
+            clips = train_labels[train_videos.index]
+            model.fit(pooled_features(train, chosen["pooling"]), clips, self._fit(seed))
+        scores = model.predict(pooled_features(test, chosen["pooling"]))[:, column]
+        notes += shared_notes(train_videos, test_videos) + self._edge_notes(chosen)
+        result = recognition_result(
+            test_videos.mean(scores), train_labels, test_labels, classes, notes
+        )
+        result.chosen.update(chosen)
+        result.details.update(
+            grid=grid,
+            held_out_videos=int(held.sum()),
+            train_videos=len(train_videos),
+            train_clips=len(train),
+        )
+        return result
+
+    def _train_grid(
+        self,
+        train: FeatureFile,
+        videos: Videos,
+        labels: np.ndarray,
+        held: np.ndarray,
+        num_classes: int,
+        seed: int,
+    ) -> tuple[list[dict[str, Any]], dict[str, LinearHeads]]:
+        config = self.config
+        heads = [
+            Head(lr=lr, weight_decay=decay)
+            for lr, decay in product(config.learning_rates, config.weight_decays)
+        ]
+        held_clips = held[videos.index]
+        grid, models = [], {}
+        for pooling in config.poolings:
+            x = pooled_features(train, pooling)
+            model = LinearHeads(heads, num_classes, config.device)
+            model.fit(x[~held_clips], labels[videos.index[~held_clips]], self._fit(seed))
+            models[pooling] = model
+            _, index = np.unique(videos.index[held_clips], return_inverse=True)
+            probabilities = mean_by(model.predict(x[held_clips]), index)
+            for number, head in enumerate(heads):
+                own = probabilities[:, number]
+                truth = own[np.arange(len(own)), labels[held]]
+                grid.append(
+                    {
+                        "pooling": pooling,
+                        "learning_rate": head.lr,
+                        "weight_decay": head.weight_decay,
+                        "held_out_top1": metrics.top_k_accuracy(own, labels[held]),
+                        "held_out_loss": float(-np.log(np.maximum(truth, 1e-12)).mean()),
+                    }
+                )
+        return grid, models
+
+    def _fit(self, seed: int) -> Fit:
+        config = self.config
+        return Fit(
+            epochs=config.epochs,
+            batch_size=config.batch_size,
+            optimizer=config.optimizer,
+            seed=seed,
+        )
+
+    def _edge_notes(self, chosen: dict[str, Any]) -> list[str]:
+        rates = sorted(self.config.learning_rates)
+        if len(rates) > 2 and chosen["learning_rate"] in (rates[0], rates[-1]):
+            return [
+                f"the chosen learning rate {chosen['learning_rate']} is at the edge of the grid: a "
+                "wider grid may do better"
+            ]
+        return []
+
+
+def _merit(entry: dict[str, Any]) -> tuple[float, float]:
+    """More videos right is better; among equals the lower loss; among equals the first."""
+    return entry["held_out_top1"], -entry["held_out_loss"]
+
+
+def recognition_result(
+    scores: np.ndarray,
+    train_labels: np.ndarray,
+    test_labels: np.ndarray,
+    classes: np.ndarray,
+    notes: list[str],
+) -> Result:
+    """Returns the result of recognising test videos by `scores` (V, K).
+
+    Args:
+        scores: larger is better.
+        train_labels, test_labels: 0..K-1; in test, -1 for a class that train does not have.
+        classes: (K,) the labels in the tables.
+        notes: warnings so far; a warning about unknown classes is added.
+    """
+    correct = int((np.argsort(-scores, axis=1, kind="stable")[:, 0] == test_labels).sum())
+    total = len(test_labels)
+    confusion = metrics.confusion_matrix(scores.argmax(axis=1), test_labels, len(classes))
+    found = {"top1": metrics.top_k_accuracy(scores, test_labels)}
+    if len(classes) > 5:  # with five classes, top-5 is always 1
+        found["top5"] = metrics.top_k_accuracy(scores, test_labels, 5)
+    found["mean_class"] = metrics.mean_class_accuracy(confusion)
+    unknown = int((test_labels < 0).sum())
+    if unknown:
+        notes = [*notes, f"{unknown} test videos are of classes that train does not have: wrong"]
+    return Result(
+        metrics=found,
+        correct=correct,
+        total=total,
+        chance=1 / len(classes),
+        details={
+            "top1_interval_95": list(metrics.wilson_interval(correct, total)),
+            "majority": metrics.majority_share(train_labels, test_labels),
+            "classes": classes.tolist(),
+            "confusion": confusion.tolist(),
+        },
+        notes=list(notes),
+    )
