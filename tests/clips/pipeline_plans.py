@@ -1,0 +1,84 @@
+"""Small plans for the tests of the pipeline.  In a module of their own, so that worker processes can import them."""
+
+import os
+import sys
+import time
+
+import numpy as np
+
+from video_ssl.clips.reading import BadVideo
+
+
+class ClipPlan:
+    """Four frames at a random start, and what else the tests look at."""
+
+    def __init__(self, num_frames=4, size=(24, 32)):
+        self.num_frames, self.size = num_frames, size
+
+    def __call__(self, record, reader, rng, progress):
+        start = int(rng.integers(reader.info.num_frames - self.num_frames + 1))
+        frames = reader.frames(np.arange(start, start + self.num_frames), self.size)
+        return {
+            "video": frames[None],
+            "start": np.int64(start),
+            "draw": rng.random(3),
+            "progress": np.float64(progress),
+        }
+
+
+class ModulesPlan:
+    """Which heavy modules the worker has imported, and its settings."""
+
+    def __call__(self, record, reader, rng, progress):
+        heavy = [
+            sys.modules.get(name) is not None for name in ("torch", "jax", "flax", "tensorflow")
+        ]
+        main = getattr(sys.modules["__main__"], "MARK_OF_THE_MAIN_PROGRAM", False)
+        return {
+            "heavy": np.array(heavy),
+            "main": np.bool_(main),
+            "threads": np.int64(os.environ.get("OMP_NUM_THREADS", 0)),
+            "pid": np.int64(os.getpid()),
+        }
+
+
+class SlowPlan:
+    """Takes its time."""
+
+    def __init__(self, seconds):
+        self.seconds = seconds
+
+    def __call__(self, record, reader, rng, progress):
+        time.sleep(self.seconds)
+        return {"x": np.zeros(1000)}
+
+
+class PickyPlan:
+    """Refuses records by index."""
+
+    def __init__(self, refused):
+        self.refused = frozenset(refused)
+
+    def __call__(self, record, reader, rng, progress):
+        if record.index in self.refused:
+            raise BadVideo(record.source, "is not to our taste.")
+        return {"draw": rng.random(2)}
+
+
+class BrokenPlan:
+    """Has a bug."""
+
+    def __call__(self, record, reader, rng, progress):
+        raise ZeroDivisionError("a bug of the plan")
+
+
+class DyingPlan:
+    """Ends its process at one record."""
+
+    def __init__(self, signal_number, at):
+        self.signal_number, self.at = signal_number, at
+
+    def __call__(self, record, reader, rng, progress):
+        if record.index == self.at:
+            os.kill(os.getpid(), self.signal_number)
+        return {"x": np.zeros(2)}

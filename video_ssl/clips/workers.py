@@ -1,0 +1,206 @@
+"""Data worker processes: how they start, how they end, and what is said when one dies.
+
+grain spawns the processes; this module sees to it that they
+- do not run the main program again (a worker of `train.py` would otherwise import torch, or start a second training),
+- compute with one thread each and never import jax (grain would, where it is installed),
+- leave Ctrl-C to the parent, end when asked between two samples, and end by themselves when the parent is gone,
+- end with a message when a video hangs a decoder.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import multiprocessing
+import os
+import signal
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from multiprocessing import connection, spawn
+from typing import Any
+
+log = logging.getLogger(__name__)
+
+_PROCESS_NAME = "grain-process-prefetch"
+_EXIT_STUCK = 75
+_ONE_THREAD = dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"), "1")
+_START_LIMIT_SEC = 60
+_owned: set[int] = set()
+_start_lock = threading.Lock()
+
+
+class WorkerDied(RuntimeError):
+    """A data worker process ended although there was more to do."""
+
+
+# In the worker
+
+_stop = threading.Event()
+
+
+def prepare_worker() -> None:
+    """Sets up a freshly started worker process; called before anything else is imported there."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
+    signal.signal(signal.SIGUSR1, lambda *_: _stop.set())
+    sys.modules.setdefault("jax", None)  # type: ignore[arg-type]
+    logging.getLogger("absl").setLevel(logging.ERROR)
+    threading.Thread(target=_end_with_the_parent, daemon=True, name="parent-watch").start()
+
+
+def _end_with_the_parent() -> None:
+    parent = multiprocessing.parent_process()
+    if parent is not None:
+        connection.wait([parent.sentinel])
+        os._exit(1)
+
+
+def in_worker() -> bool:
+    """Returns whether this is a data worker (or another child of multiprocessing)."""
+    return multiprocessing.parent_process() is not None
+
+
+def stop_requested() -> bool:
+    """Returns whether the parent has asked this worker to end."""
+    return _stop.is_set()
+
+
+@contextlib.contextmanager
+def hang_limit(source: str, limit_sec: float) -> Iterator[None]:
+    """Ends the worker process with a message if the block takes longer than `limit_sec`.
+
+    The reader stops by itself between packets; this is for a call into the decoder that never returns.  Does nothing
+    outside of worker processes.
+    """
+    if not in_worker():
+        yield
+        return
+    timer = threading.Timer(limit_sec, _end_stuck, (source, limit_sec))
+    timer.daemon = True
+    timer.start()
+    try:
+        yield
+    finally:
+        timer.cancel()
+
+
+def _end_stuck(source: str, limit_sec: float) -> None:
+    log.error("data worker: %s hangs the decoder for more than %g s.", source, limit_sec)
+    os._exit(_EXIT_STUCK)
+
+
+# In the parent
+
+
+class WorkerGroup:
+    """The worker processes of one pipeline."""
+
+    def __init__(self, count: int) -> None:
+        self._count = count
+        self._pids: dict[int, Any] = {}
+
+    @contextlib.contextmanager
+    def starting(self) -> Iterator[None]:
+        """Within it, processes that grain starts become members of this group."""
+        with _start_lock, _one_thread_environment(), _own_main_module():
+            try:
+                yield
+                limit = time.monotonic() + _START_LIMIT_SEC
+                while self._collect() < self._count and time.monotonic() < limit:
+                    time.sleep(0.01)
+            finally:
+                self._collect()
+
+    def _collect(self) -> int:
+        for child in multiprocessing.active_children():
+            if child.name.startswith(_PROCESS_NAME) and child.pid not in _owned:
+                assert child.pid is not None
+                self._pids[child.pid] = child
+                _owned.add(child.pid)
+        return len(self._pids)
+
+    @property
+    def pids(self) -> list[int]:
+        return list(self._pids)
+
+    def explain(self, err: Exception) -> WorkerDied | None:
+        """Returns what to raise in place of grain's error when a worker has died, or None if none has."""
+        codes = [p.exitcode for p in self._pids.values() if p.exitcode not in (None, 0)]
+        if not codes and "terminated unexpectedly" not in str(err):
+            return None
+        return WorkerDied(_death_message(codes[0] if codes else None))
+
+    def ask_to_stop(self) -> None:
+        """Tells the workers to end after the sample that they are at."""
+        for process in self._pids.values():
+            if process.is_alive():
+                with contextlib.suppress(ProcessLookupError):
+                    os.kill(process.pid, signal.SIGUSR1)
+
+    def end(self, grace_sec: float = 2.0) -> None:
+        """Ends whatever is still running, by force if need be."""
+        limit = time.monotonic() + grace_sec
+        for process in self._pids.values():
+            process.join(max(0.0, limit - time.monotonic()))
+            if process.is_alive():
+                process.kill()
+                process.join(5)
+        _owned.difference_update(self._pids)
+        self._pids.clear()
+
+
+def _death_message(code: int | None) -> str:
+    if code == _EXIT_STUCK:
+        return (
+            "a data worker hung inside a decoder and was ended; the log names the file. "
+            "Remove or repair it, or raise loader.video_timeout_sec."
+        )
+    what = f"exit code {code}"
+    if code is not None and code < 0:
+        with contextlib.suppress(ValueError):
+            what = signal.Signals(-code).name
+    hints = {
+        -signal.SIGKILL: "mostly the machine ran out of memory: use fewer loader.num_workers or loader.prefetch_batches",
+        -signal.SIGBUS: "mostly /dev/shm is full: enlarge it (docker: --shm-size) or lower loader.prefetch_batches",
+        -signal.SIGSEGV: "a decoder crashed: run with loader.num_workers=0 to see at which file",
+    }
+    hint = hints.get(code or 0, "run with loader.num_workers=0 to see the error where it happens")
+    return f"a data worker died ({what}): {hint}. Training can resume from its last checkpoint."
+
+
+@contextlib.contextmanager
+def _one_thread_environment() -> Iterator[None]:
+    before = {name: os.environ.get(name) for name in _ONE_THREAD}
+    os.environ.update(_ONE_THREAD)
+    try:
+        yield
+    finally:
+        for name, value in before.items():
+            if value is None:
+                os.environ.pop(name, None)
+            else:
+                os.environ[name] = value
+
+
+@contextlib.contextmanager
+def _own_main_module() -> Iterator[None]:
+    """Lets spawned grain workers run `worker_main` where they would run the parent's main program again."""
+    original = spawn.get_preparation_data
+
+    def prepare(name: str) -> dict[str, Any]:
+        data = original(name)
+        if name.startswith(_PROCESS_NAME):
+            data.pop("init_main_from_path", None)
+            data["init_main_from_name"] = "video_ssl.clips.worker_main"
+            # The child inherits the mask of the thread that starts it, which is not the one that handles Ctrl-C.
+            if threading.current_thread() is not threading.main_thread():
+                signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+        return data
+
+    spawn.get_preparation_data = prepare
+    try:
+        yield
+    finally:
+        spawn.get_preparation_data = original
