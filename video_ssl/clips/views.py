@@ -112,7 +112,7 @@ def read_clip(
 ) -> list[Frames]:
     """Returns one random region of a clip at every size: uint8 (T, size, size, 3) each."""
     frames, inverse = read_unique(reader, clip.indices)
-    region = sample_region(*frames.shape[1:3], crop, rng)
+    region = sample_region(frames.shape[1], frames.shape[2], crop, rng)
     return [view_frames(frames, region, size)[inverse] for size in sizes]
 
 

@@ -161,8 +161,8 @@ class WindowPlan:
     def __init__(self, config: WindowConfig) -> None:
         if config.hop is not None:
             raise ValueError(
-                f"hop={config.hop} gives every video its own number of windows, which cannot be batched: use num_clips, "
-                "or iterate_windows."
+                f"hop={config.hop} gives every video its own number of windows, which cannot be batched: "
+                "use num_clips, or iterate_windows."
             )
         self.config = config
 

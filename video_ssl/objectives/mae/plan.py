@@ -33,7 +33,7 @@ class Plan:
         frames, inverse = read_unique(reader, np.concatenate([clip.indices for clip in clips]))
         views = []
         for position in inverse:
-            region = sample_region(*frames.shape[1:3], config.crop, rng)
+            region = sample_region(frames.shape[1], frames.shape[2], config.crop, rng)
             views.append(view_frames(frames[position : position + 1], region, config.crop.size))
         return {
             "video": np.stack(views),

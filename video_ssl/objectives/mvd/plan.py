@@ -26,6 +26,6 @@ class Plan:
         views = sample_clip_views(
             record, reader, rng, clip=config.clip, crop=config.crop, sizes=tuple(names.values())
         )
-        sample = dict(zip(names, views, strict=True))
+        sample: dict[str, np.ndarray] = dict(zip(names, views, strict=True))
         sample["mask"] = sample_masks(config.mask, config.encoder.grid, config.clip.num_clips, rng)
         return sample

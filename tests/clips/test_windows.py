@@ -1,0 +1,176 @@
+"""Windows of an evaluation: every moment covered, decoded once, with the times of the frames that are shown."""
+
+import itertools
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from video_ssl.clips import windows
+from video_ssl.clips.reading import BadVideo, VideoInfo
+from video_ssl.clips.windows import WindowConfig, WindowPlan
+from video_ssl.datasets.table import Record
+
+RECORD = Record(index=0, id="a", source="a.mp4")
+
+
+class CountingReader:
+    """A video whose frame i is flat and carries i in its pixels; counts what is decoded."""
+
+    def __init__(self, num_frames, height=24, width=32, fps=10.0, times=None):
+        self.info = VideoInfo(
+            num_frames=num_frames,
+            fps=fps,
+            width=width,
+            height=height,
+            duration_sec=num_frames / fps,
+            codec="none",
+            rotation=0,
+            has_audio=False,
+        )
+        self.all_times = np.arange(num_frames) / fps if times is None else np.asarray(times)
+        self.decoded = []
+        self.most_at_once = 0
+
+    def frames(self, indices, size=None):
+        assert size is None
+        indices = np.asarray(indices)
+        assert indices.min() >= 0
+        assert indices.max() < self.info.num_frames
+        self.decoded += indices.tolist()
+        self.most_at_once = max(self.most_at_once, len(indices))
+        frames = np.empty((len(indices), self.info.height, self.info.width, 3), np.uint8)
+        frames[..., 0] = (indices % 256)[:, None, None]
+        frames[..., 1] = (indices // 256)[:, None, None]
+        frames[..., 2] = np.linspace(0, 255, self.info.width).astype(np.uint8)
+        return frames
+
+    def times(self, indices):
+        return self.all_times[np.asarray(indices)]
+
+
+def shown(video):
+    """The frame numbers that a view (..., T, H, W, 3) shows."""
+    middle = video[..., video.shape[-3] // 2, video.shape[-2] // 2, :].astype(int)
+    return middle[..., 0] + 256 * middle[..., 1]
+
+
+def test_even_windows_span_the_video_with_their_times():
+    reader = CountingReader(50)
+    config = WindowConfig(num_frames=4, frame_stride=5, num_clips=3, size=16)
+    sample = WindowPlan(config)(RECORD, reader, np.random.default_rng(0), 0.0)
+    expected = np.array([[0, 5, 10, 15], [17, 22, 27, 32], [34, 39, 44, 49]])
+    assert sample["video"].shape == (3, 4, 16, 16, 3)
+    assert np.array_equal(shown(sample["video"]), expected)
+    assert sample["times_sec"] == pytest.approx(expected / 10)
+    assert sample["valid"].all()
+    assert sample["clip"].tolist() == [0, 1, 2]
+    assert sorted(reader.decoded) == sorted(expected.ravel().tolist())
+
+
+def test_times_are_those_of_the_source():
+    record = Record(index=0, id="a", source="a.mp4", start_sec=12.5, end_sec=20.0)
+    config = WindowConfig(num_frames=2, frame_stride=4, size=16)
+    sample = WindowPlan(config)(record, CountingReader(5), np.random.default_rng(0), 0.0)
+    assert sample["times_sec"].tolist() == [[12.5, 12.9]]
+
+
+@settings(max_examples=40)
+@given(st.integers(1, 400), st.integers(1, 40), st.integers(1, 8), st.integers(1, 6))
+def test_dense_windows_show_the_right_frames_and_decode_each_once(n, hop, num_frames, stride):
+    reader = CountingReader(n, height=8, width=8)
+    config = WindowConfig(num_frames=num_frames, frame_stride=stride, hop=hop, size=8)
+    clips = windows.choose_windows(RECORD, reader, config)
+    made = list(windows.iterate_windows(RECORD, reader, config))
+    assert len(made) == len(clips)
+    for window, clip in zip(made, clips, strict=True):
+        assert np.array_equal(shown(window.video[0]), clip.indices)
+        assert window.times == pytest.approx(clip.indices / 10)
+        assert np.array_equal(window.valid, clip.valid)
+    assert len(reader.decoded) == len(set(reader.decoded))
+    assert reader.most_at_once <= 64
+
+
+def test_dense_windows_of_stride_one_show_every_frame():
+    reader = CountingReader(100)
+    config = WindowConfig(num_frames=16, frame_stride=1, hop=16, size=16)
+    seen = np.concatenate(
+        [shown(w.video[0]) for w in windows.iterate_windows(RECORD, reader, config)]
+    )
+    assert set(seen) == set(range(100))
+
+
+def test_long_videos_are_not_held_in_memory():
+    reader = CountingReader(3000, height=8, width=8)
+    config = WindowConfig(num_frames=8, frame_stride=2, hop=4, size=8)
+    first = list(itertools.islice(windows.iterate_windows(RECORD, reader, config), 5))
+    assert len(first) == 5
+    assert len(reader.decoded) == 64
+
+
+def test_windows_by_time_last_equally_long_in_a_video_of_changing_rate():
+    times = np.concatenate([np.arange(100) / 50, 2 + np.arange(20) / 10])
+    reader = CountingReader(120, times=times)
+    config = WindowConfig(num_frames=5, frame_stride=2, fps=10.0, hop=8, size=8)
+    for window in windows.iterate_windows(RECORD, reader, config):
+        assert np.diff(window.times) == pytest.approx([0.2] * 4, abs=0.05)
+
+
+@pytest.mark.parametrize(("height", "width"), [(24, 40), (40, 24), (30, 30)])
+def test_crops_lie_where_they_should(height, width):
+    reader = CountingReader(4, height=height, width=width)
+    base = {"num_frames": 2, "frame_stride": 2, "size": 24}
+    rng = np.random.default_rng(0)
+    whole = WindowPlan(WindowConfig(**base, crop="short_side"))(RECORD, reader, rng, 0.0)["video"]
+    spread = WindowPlan(WindowConfig(**base, crop="spread", num_crops=3))(RECORD, reader, rng, 0.0)
+    center = WindowPlan(WindowConfig(**base))(RECORD, reader, rng, 0.0)["video"]
+    long_side = 24 * max(height, width) // min(height, width)
+    assert whole.shape[2:4] == ((24, long_side) if width >= height else (long_side, 24))
+    assert spread["video"].shape == (3, 2, 24, 24, 3)
+    assert spread["clip"].tolist() == [0, 0, 0]
+    for k, start in enumerate([0, (long_side - 24) // 2, long_side - 24]):
+        cut = (
+            whole[0, :, :, start : start + 24]
+            if width >= height
+            else whole[0, :, start : start + 24]
+        )
+        assert np.array_equal(spread["video"][k], cut)
+    assert np.abs(center[0].astype(int) - spread["video"][1]).max() <= 4
+
+
+def test_short_videos_are_filled_and_marked_or_refused():
+    config = WindowConfig(num_frames=4, frame_stride=4, num_clips=2, size=16)
+    sample = WindowPlan(config)(RECORD, CountingReader(6), np.random.default_rng(0), 0.0)
+    assert shown(sample["video"]).tolist() == [[0, 4, 4, 4]] * 2
+    assert sample["valid"].tolist() == [[True, True, False, False]] * 2
+    refusing = WindowConfig(num_frames=4, frame_stride=4, short_video="error")
+    with pytest.raises(BadVideo, match=r"a.mp4: too short .* needs 13 frames, but a.mp4 has 6"):
+        WindowPlan(refusing)(RECORD, CountingReader(6), np.random.default_rng(0), 0.0)
+
+
+def test_feature_times_lie_between_the_frames_of_a_tubelet():
+    times = np.array([[0.0, 0.1, 0.3, 0.4], [1.0, 1.1, 1.1, 1.1]])
+    assert windows.feature_times(times, [0.5, 2.5]) == pytest.approx(
+        np.array([[0.05, 0.35], [1.05, 1.1]])
+    )
+    assert windows.feature_times(times[0], np.arange(4)) == pytest.approx(times[0])
+    assert windows.feature_times([2.0], [0.0, 0.5]).tolist() == [2.0, 2.0]
+    valid = np.array([[True] * 4, [True, True, False, False]])
+    assert windows.feature_valid(valid, [0.5, 2.5]).tolist() == [[True, True], [True, False]]
+
+
+@pytest.mark.parametrize(
+    ("call", "text"),
+    [
+        (lambda: WindowConfig(hop=4, num_clips=2), "hop=4 with num_clips=2"),
+        (lambda: WindowConfig(hop=0), "hop must be at least 1"),
+        (lambda: WindowConfig(num_crops=3), "goes with crop='spread', not crop='center'"),
+        (lambda: WindowConfig(num_frames=0), "num_frames=0 must be at least 1"),
+        (lambda: WindowConfig(fps=-1.0), "fps=-1.0 must be positive"),
+        (lambda: WindowPlan(WindowConfig(hop=4)), "cannot be batched: use num_clips"),
+    ],
+)
+def test_refused_settings_say_why(call, text):
+    with pytest.raises(ValueError, match=text):
+        call()
