@@ -1,0 +1,359 @@
+"""The training loop for torch objectives.  It never asks which objective runs.
+
+A step: take a batch (already on the device) -> seed torch from (seed, step, rank) -> forward and backward over the
+micro-batches -> clip -> optimizer -> average -> `after_step`.  The host waits for the device only where a line of
+metrics or a checkpoint is due.  On the CPU, the sequence of weights is a function of the recipe alone: killed and
+resumed runs end in the same bits.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import time
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.nn.parallel import DistributedDataParallel
+
+from video_ssl import __version__
+from video_ssl.models.health import effective_rank, feature_std
+from video_ssl.pretrain.averages import WeightAverage
+from video_ssl.pretrain.checkpoints import save_checkpoint, sweep
+from video_ssl.pretrain.device_feed import Batch, DeviceFeed, split_batch, to_tensors
+from video_ssl.pretrain.errors import Interrupted
+from video_ssl.pretrain.nonfinite import FiniteGuard, save_evidence
+from video_ssl.pretrain.optimizers import optimizer_state, set_lr
+from video_ssl.pretrain.processes import Processes, StopRequest
+from video_ssl.pretrain.recipe import TrainingConfig
+from video_ssl.pretrain.reporting import MetricsFile, Progress, Stopwatch, memory_figures
+
+logger = logging.getLogger(__name__)
+
+OpenBatches = Callable[[int], AbstractContextManager[Iterator[dict[str, np.ndarray]]]]
+
+
+@dataclass
+class Job:
+    """Everything a training needs, built and loaded.
+
+    Attributes:
+        objective: on its device; not wrapped.
+        lrs: float (num_steps,), the learning rate of every step.
+        open_batches: gives this process's part of the batches from a step on.
+        checkpoint_steps, keep_steps: settings of the recipe in steps.
+        start_step: steps already done.
+    """
+
+    name: str
+    folder: Path
+    seed: int
+    training: TrainingConfig
+    processes: Processes
+    objective: nn.Module
+    optimizer: torch.optim.Optimizer
+    average: WeightAverage | None
+    lrs: np.ndarray
+    open_batches: OpenBatches
+    checkpoint_steps: int
+    keep_steps: int | None
+    start_step: int
+
+    @property
+    def num_steps(self) -> int:
+        return len(self.lrs)
+
+    def state(self) -> dict[str, Any]:
+        """The tensors of a checkpoint."""
+        state: dict[str, Any] = {
+            "objective": self.objective.state_dict(),
+            "optimizer": optimizer_state(self.optimizer),
+        }
+        if self.average is not None:
+            state["average"] = self.average.state()
+        return state
+
+
+@dataclass
+class Outcome:
+    """What a step has computed; all on the device. `scalars` are 0-d, `features` float (B, D) or None."""
+
+    loss: Tensor
+    grad_norm: Tensor
+    scalars: dict[str, Tensor]
+    features: Tensor | None
+
+
+def train(job: Job) -> dict[str, Any]:
+    """Runs steps job.start_step .. job.num_steps and returns the last row of metrics ({} if no step was left).
+
+    Raises:
+        Interrupted: SIGINT or SIGTERM; a checkpoint of the last whole step exists.
+        NonFiniteLoss: see `nonfinite.py`.
+        CheckpointError: a checkpoint could not be written.
+    """
+    with contextlib.ExitStack() as stack:
+        enter = stack.enter_context
+        enter(deterministic(job.processes.device))
+        stop = enter(StopRequest(job.processes))
+        batches = enter(job.open_batches(job.start_step))
+        feed = enter(DeviceFeed(iter(batches), job.processes.device))
+        session = enter(_Session(job))
+        for step in range(job.start_step, job.num_steps):
+            batch = session.next_batch(feed, stop)
+            if batch is None:  # the workers went with the signal that stops us
+                session.interrupt(step, stop.agreed())
+            assert batch is not None
+            session.step(step, batch)
+            done = step + 1
+            signal_number = stop.agreed()
+            saves = done % job.checkpoint_steps == 0 or done == job.num_steps
+            if done % job.training.log_every == 0 or done == job.num_steps:
+                session.report(done)
+            if saves and not signal_number:
+                session.save(done)
+            if signal_number:
+                session.interrupt(done, signal_number)
+        return session.last_row
+
+
+class _Session:
+    """The running parts of one `train` call: wrapped module, guard, figures and files."""
+
+    def __init__(self, job: Job) -> None:
+        self._job = job
+        self._main = job.processes.is_main
+        self._module = wrap(job.objective, job.processes, compile=job.training.compile)
+        self._guard = FiniteGuard(job.optimizer, job.processes)
+        self._means = _Means()
+        self._clock = Stopwatch()
+        self._saved = job.start_step
+        self._outcome: Outcome | None = None
+        self._files: MetricsFile | None = None
+        self.last_row: dict[str, Any] = {}
+
+    def __enter__(self) -> _Session:
+        job = self._job
+        self._progress = Progress(
+            name=job.name, start_step=job.start_step, num_steps=job.num_steps, show=self._main
+        )
+        self._progress.__enter__()
+        if self._main:
+            self._files = MetricsFile(job.folder, start_step=job.start_step)
+        job.objective.train()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._progress.__exit__()
+        if self._files is not None:
+            self._files.close()
+
+    def next_batch(self, feed: DeviceFeed, stop: StopRequest) -> Batch | None:
+        """The next batch; None if there is none because this process has been asked to stop."""
+        begin = time.perf_counter()
+        try:
+            batch = next(feed)
+        except Exception:
+            if stop.asked and self._job.processes.world_size == 1:
+                return None
+            raise
+        self._clock.waited(time.perf_counter() - begin)
+        return batch
+
+    def step(self, step: int, batch: Batch) -> None:
+        job = self._job
+        lr = float(job.lrs[step])
+        set_lr(job.optimizer, lr)
+        seed_step(job.seed, step, job.processes.rank)
+        job.optimizer.zero_grad(set_to_none=True)
+        outcome = gradients_of(self._module, batch, job.training)
+        self._guard.look(step, outcome.loss, outcome.grad_norm)
+        job.optimizer.step()
+        if job.processes.device.type == "cpu":  # nothing to wait for: stop at the very step
+            self.check()
+        if job.average is not None:
+            job.average.update(step)
+        after_step = getattr(job.objective, "after_step", None)
+        if after_step is not None:
+            after_step((step + 1) / job.num_steps)
+        self._outcome = outcome
+        self._means.add({"loss": outcome.loss, "grad_norm": outcome.grad_norm, **outcome.scalars})
+        self._clock.trained(job.training.global_batch_size)
+        self._progress.step(step + 1)
+
+    def check(self) -> None:
+        """Raises NonFiniteLoss if a step so far was not finite."""
+        failed = self._guard.failed_step()
+        if failed is None:
+            return
+        job = self._job
+        with job.open_batches(failed) as batches:  # data are a function of the step
+            batch = to_tensors(next(iter(batches)))
+        raise save_evidence(
+            job.folder,
+            step=failed,
+            seed=job.seed,
+            processes=job.processes,
+            batch=batch,
+            state=job.state,
+            figures={"lr": float(job.lrs[failed])},
+        )
+
+    def report(self, done: int) -> None:
+        """Writes a row of metrics: means since the last row, and health of the features of the last step."""
+        self.check()
+        job = self._job
+        assert self._outcome is not None
+        row: dict[str, Any] = {
+            "step": done,
+            "progress": done / job.num_steps,
+            "lr": float(job.lrs[done - 1]),
+            **self._means.read(job.processes),
+            **health_figures(self._outcome.features, job.processes),
+            **self._clock.read(),
+            **memory_figures(job.processes.device),
+            "time": time.time(),
+        }
+        self.last_row = row
+        if self._files is not None:
+            self._files.write(row)
+        self._progress.row(row)
+
+    def save(self, done: int) -> None:
+        """Saves a checkpoint of `done` steps; never one with a non-finite step in it."""
+        self.check()
+        job = self._job
+        if done == self._saved:
+            return
+        folder = job.folder / "checkpoints"
+        meta = {
+            "num_steps": job.num_steps,
+            "seed": job.seed,
+            "world_size": job.processes.world_size,
+            "versions": {"video_ssl": __version__, "torch": torch.__version__},
+        }
+
+        def write() -> None:
+            save_checkpoint(folder, done, job.state(), meta)
+            sweep(folder, keep=job.training.keep, keep_every=job.keep_steps)
+
+        job.processes.on_main(write)
+        self._saved = done
+
+    def interrupt(self, done: int, signal_number: int) -> None:
+        """Saves, then ends the run with 128 + signal number."""
+        self.save(done)
+        error = Interrupted(
+            signal_number,
+            f"stopped after step {done} of {self._job.num_steps}; everything up to there is in {self._job.folder}. "
+            "Start the same command again to go on.",
+        )
+        if self._main:
+            logger.warning("%s", error)
+        raise error
+
+
+class _Means:
+    """Means of scalars over steps, added up on the device and read at once."""
+
+    def __init__(self) -> None:
+        self._sums: dict[str, Tensor] = {}
+        self._count = 0
+
+    def add(self, scalars: dict[str, Tensor]) -> None:
+        for name, value in scalars.items():
+            value = value.detach().float()
+            self._sums[name] = self._sums[name] + value if name in self._sums else value
+        self._count += 1
+
+    def read(self, processes: Processes) -> dict[str, float]:
+        """Returns the means over steps and processes, and starts again."""
+        values = processes.mean(torch.stack(list(self._sums.values())) / self._count).tolist()
+        means = dict(zip(self._sums, values, strict=True))
+        self._sums, self._count = {}, 0
+        return means
+
+
+def gradients_of(module: nn.Module, batch: Batch, training: TrainingConfig) -> Outcome:
+    """Runs forward and backward over the micro-batches of a batch and clips; the gradients are left in the parameters.
+
+    The loss is the mean over micro-batches.  Under DDP, gradients are averaged over processes once, with the last one.
+    """
+    parts = split_batch(batch, training.accumulation)
+    losses, reports = [], []
+    for i, part in enumerate(parts):
+        lone = isinstance(module, DistributedDataParallel) and i < len(parts) - 1
+        with module.no_sync() if lone else contextlib.nullcontext():  # type: ignore[operator]
+            with autocast(next(iter(part.values())).device, training.precision):
+                loss, report = module(part)
+            loss = loss.float()
+            (loss / len(parts)).backward()
+        losses.append(loss.detach())
+        reports.append(report)
+    parameters = [p for p in module.parameters() if p.grad is not None]
+    grad_norm = torch.nn.utils.get_total_norm([p.grad for p in parameters])  # type: ignore[misc]
+    if training.grad_clip is not None:
+        torch.nn.utils.clip_grads_with_norm_(parameters, training.grad_clip, grad_norm)
+    features = [r["features"].detach() for r in reports if "features" in r]
+    scalars = {
+        name: torch.stack([r[name].detach().float() for r in reports]).mean()
+        for name in reports[0]
+        if name not in ("features", "loss")
+    }
+    return Outcome(
+        torch.stack(losses).mean(), grad_norm, scalars, torch.cat(features) if features else None
+    )
+
+
+def wrap(objective: nn.Module, processes: Processes, *, compile: bool) -> nn.Module:
+    """Returns the objective, compiled if wished, under DDP if there are several processes."""
+    if compile:
+        objective.compile()
+    if processes.world_size == 1:
+        return objective
+    return DistributedDataParallel(objective, gradient_as_bucket_view=True)
+
+
+def autocast(device: torch.device, precision: str) -> AbstractContextManager[Any]:
+    """Returns the context of a forward pass: bfloat16 products for "bf16", nothing for "fp32"."""
+    return torch.autocast(device.type, torch.bfloat16, enabled=precision == "bf16")
+
+
+def seed_step(seed: int, step: int, rank: int) -> None:
+    """Seeds torch for a step, so that the state of its generators never needs to be saved."""
+    torch.manual_seed(int(np.random.SeedSequence([seed, step, rank]).generate_state(1)[0]))
+
+
+def health_figures(features: Tensor | None, processes: Processes) -> dict[str, float]:
+    """Returns feature_std and effective_rank of the features (B, D) of all processes."""
+    if features is None:
+        return {}
+    rows = processes.gather(features.float())
+    return {"feature_std": feature_std(rows).item(), "effective_rank": effective_rank(rows).item()}
+
+
+@contextlib.contextmanager
+def deterministic(device: torch.device) -> Iterator[None]:
+    """On the CPU, operations that could differ from run to run are exchanged for those that cannot."""
+    if device.type != "cpu":
+        yield
+        return
+    memory: Any = torch.utils.deterministic
+    before = (
+        torch.are_deterministic_algorithms_enabled(),
+        torch.is_deterministic_algorithms_warn_only_enabled(),
+        memory.fill_uninitialized_memory,
+    )
+    torch.use_deterministic_algorithms(True, warn_only=True)
+    memory.fill_uninitialized_memory = False
+    try:
+        yield
+    finally:
+        torch.use_deterministic_algorithms(before[0], warn_only=before[1])
+        memory.fill_uninitialized_memory = before[2]

@@ -1,0 +1,182 @@
+"""The processes of one run: who this one is, and the few things they must agree on.
+
+`torchrun --nproc-per-node=N` starts them; without it there is one process and every function here is a no-op.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import os
+import signal
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from types import FrameType
+from typing import Any, TypeVar
+
+import torch
+import torch.distributed as dist
+
+from video_ssl.pretrain.errors import RunError
+
+logger = logging.getLogger(__name__)
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class Processes:
+    """Place of this process among those of the run; `device` is where it computes."""
+
+    rank: int
+    world_size: int
+    device: torch.device
+
+    @property
+    def is_main(self) -> bool:
+        return self.rank == 0
+
+    def on_main(self, act: Callable[[], T]) -> T:
+        """Returns what `act` returned in process 0, in every process; its error too is raised in every process."""
+        if self.world_size == 1:
+            return act()
+        box: list[Any] = [None, None]
+        if self.is_main:
+            try:
+                box[0] = act()
+            except Exception as err:
+                box[1] = err
+        dist.broadcast_object_list(box, src=0)
+        if box[1] is not None:
+            raise box[1]
+        return box[0]
+
+    def mean(self, values: torch.Tensor) -> torch.Tensor:
+        """Returns the mean over processes of a tensor on the device."""
+        if self.world_size > 1:
+            dist.all_reduce(values)
+            values /= self.world_size
+        return values
+
+    def largest(self, values: torch.Tensor) -> torch.Tensor:
+        """Returns the element-wise maximum over processes of a tensor on the device."""
+        if self.world_size > 1:
+            dist.all_reduce(values, op=dist.ReduceOp.MAX)
+        return values
+
+    def gather(self, rows: torch.Tensor) -> torch.Tensor:
+        """Returns the rows (B, D) of every process under each other, in the order of ranks."""
+        if self.world_size == 1:
+            return rows
+        parts = [torch.empty_like(rows) for _ in range(self.world_size)]
+        dist.all_gather(parts, rows.contiguous())
+        return torch.cat(parts)
+
+
+@contextlib.contextmanager
+def join_processes(device: str) -> Iterator[Processes]:
+    """Gives this process its place; starts the process group if torchrun's variables are set and nobody has yet.
+
+    Raises:
+        RunError: `cuda` asked for where there is none, or more local processes than devices.
+    """
+    world_size = int(os.environ.get("WORLD_SIZE", "1"))
+    rank = int(os.environ.get("RANK", "0")) if world_size > 1 else 0
+    chosen = choose_device(device, int(os.environ.get("LOCAL_RANK", "0")) if world_size > 1 else 0)
+    if chosen.type == "cuda":
+        torch.cuda.set_device(chosen)
+    starts = world_size > 1 and not dist.is_initialized()
+    if starts:
+        # CPU tensors (flags, objects) go through gloo also where the gradients go through nccl.
+        dist.init_process_group("cpu:gloo,cuda:nccl" if chosen.type == "cuda" else "gloo")
+    try:
+        yield Processes(rank=rank, world_size=world_size, device=chosen)
+    finally:
+        if starts:
+            dist.destroy_process_group()
+
+
+def choose_device(device: str, local_rank: int = 0) -> torch.device:
+    """Returns the device of a process: `auto` is CUDA where there is one."""
+    available = torch.cuda.device_count() if torch.cuda.is_available() else 0
+    if device == "cpu" or (device == "auto" and not available):
+        return torch.device("cpu")
+    if not available:
+        raise RunError(
+            "training.device=cuda, but torch sees no CUDA device. Use device=auto or cpu."
+        )
+    if local_rank >= available:
+        raise RunError(
+            f"local process {local_rank} has no CUDA device: there are {available}. Start at most {available} "
+            "processes per machine."
+        )
+    return torch.device("cuda", local_rank)
+
+
+class StopRequest:
+    """Turns SIGINT and SIGTERM into a wish that all processes agree on at a step boundary.
+
+    The first signal sets a flag; one that comes later acts as it would without us.  A second one within
+    SAME_SIGNAL_SEC counts as the first, since launchers pass on what the terminal has already sent to all.  Under
+    several processes the largest flag is found by a collective on the CPU that is started at one step boundary and
+    read at the next, so that no process waits for it and all stop after the same step.
+    """
+
+    SIGNALS = (signal.SIGINT, signal.SIGTERM)
+    SAME_SIGNAL_SEC = 0.5
+
+    def __init__(self, processes: Processes) -> None:
+        self._processes = processes
+        self._asked = 0
+        self._asked_at = 0.0
+        self._before: dict[int, Any] = {}
+        self._flag = torch.zeros(1, dtype=torch.int64)
+        self._work: Any = None
+
+    def __enter__(self) -> StopRequest:
+        with contextlib.suppress(ValueError):  # not in the main thread: no handlers, no stopping
+            for number in self.SIGNALS:
+                self._before[number] = signal.signal(number, self._note)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._finish()
+        self._restore()
+
+    @property
+    def asked(self) -> bool:
+        """Whether a signal has reached this process."""
+        return self._asked != 0
+
+    def agreed(self) -> int:
+        """Returns the signal after which every process stops now, or 0.  Called once per step by every process."""
+        if self._processes.world_size == 1:
+            return self._asked
+        found = self._finish()
+        self._flag = torch.tensor([self._asked], dtype=torch.int64)
+        self._work = dist.all_reduce(self._flag, op=dist.ReduceOp.MAX, async_op=True)
+        return found
+
+    def _finish(self) -> int:
+        if self._work is None:
+            return 0
+        self._work.wait()
+        self._work = None
+        return int(self._flag.item())
+
+    def _note(self, number: int, frame: FrameType | None) -> None:
+        now = time.monotonic()
+        if not self._asked:
+            self._asked, self._asked_at = number, now
+            logger.warning(
+                "%s: stopping after this step; once more stops at once", signal.Signals(number).name
+            )
+        elif now - self._asked_at > self.SAME_SIGNAL_SEC:
+            self._restore()
+            os.kill(os.getpid(), number)
+
+    def _restore(self) -> None:
+        for number, handler in self._before.items():
+            signal.signal(number, handler)
+        self._before = {}

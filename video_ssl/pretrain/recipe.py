@@ -1,0 +1,267 @@
+"""What a pre-training run is: objective, data, loader, training and optimizer in one frozen recipe.  Free of torch."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+from video_ssl.clips.pipeline import LoaderConfig
+from video_ssl.objectives import OBJECTIVES
+from video_ssl.objectives.sources import EncoderSource
+from video_ssl.pretrain.durations import parse_duration
+from video_ssl.recipes import (
+    ConfigError,
+    build_config,
+    list_recipes,
+    nearest,
+    read_recipe,
+    to_plain,
+)
+
+
+@dataclass(frozen=True, kw_only=True)
+class DataConfig:
+    """Which records are trained on.  One epoch is as many records as all the tables hold together.
+
+    Attributes:
+        table: a table, folder, list or data set, as `video_ssl.datasets.open_table` takes it: `demo:train`.
+        mix: further tables and their weights; the weight of `table` is 1.  Records are drawn in these proportions.
+    """
+
+    table: str
+    mix: dict[str, float] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        wrong = {name: weight for name, weight in self.mix.items() if not weight > 0}
+        if wrong:
+            raise ValueError(
+                f"mix={wrong}: weights must be positive. Remove a table by removing its line."
+            )
+
+
+@dataclass(frozen=True, kw_only=True)
+class EMAConfig:
+    """A moving average of the trained weights, exported in their place.
+
+        average = d * average + (1 - d) * weights,  after every optimizer step
+
+    Attributes:
+        decay: d at the start.
+        final_decay: d at the end, reached along half a cosine; empty = constant.
+    """
+
+    decay: float = 0.999
+    final_decay: float | None = None
+
+    def __post_init__(self) -> None:
+        for value in (self.decay, self.final_decay):
+            if value is not None and not 0 <= value <= 1:
+                raise ValueError(f"decay={value} must lie in [0, 1].")
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainingConfig:
+    """How long, how much at once, on what, and what is written on the way.
+
+    Durations (`duration`, `checkpoint_every`, `keep_every`) are `400 epochs`, `2000 steps`, `5M examples` or steps.
+
+    Attributes:
+        duration: length of the training; the learning rate is laid out over it.
+        global_batch_size: records of one optimizer step, over all processes and accumulated micro-batches.
+        accumulation: micro-batches into which each process divides its part of the batch to save memory.
+        precision: "bf16" runs the products of the forward pass in bfloat16; weights and losses stay float32.
+        compile: compile the objective with torch.compile.
+        grad_clip: largest norm of the gradient of all parameters; empty = no clipping.
+        ema: moving average of the weights; empty = none.
+        log_every: steps from one line of metrics to the next.
+        checkpoint_every: duration between checkpoints; there is always one at the end.
+        keep: newest checkpoints that stay on disk.
+        keep_every: further checkpoints that stay for good, one per this duration; empty = none.
+        device: "auto" takes a CUDA device where there is one.
+    """
+
+    duration: str | int
+    global_batch_size: int
+    accumulation: int = 1
+    precision: Literal["fp32", "bf16"] = "fp32"
+    compile: bool = False
+    grad_clip: float | None = None
+    ema: EMAConfig | None = None
+    log_every: int = 20
+    checkpoint_every: str | int = "1 epoch"
+    keep: int = 2
+    keep_every: str | int | None = None
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+
+    def __post_init__(self) -> None:
+        for name in ("global_batch_size", "accumulation", "log_every", "keep"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name}={getattr(self, name)} must be at least 1.")
+        for name in ("duration", "checkpoint_every", "keep_every"):
+            text = getattr(self, name)
+            if text is not None and parse_duration(text).amount <= 0:
+                raise ValueError(f"{name}={text!r} must be longer than nothing.")
+        if self.global_batch_size % self.accumulation:
+            raise ValueError(
+                f"global_batch_size={self.global_batch_size} is not divisible by accumulation={self.accumulation}."
+            )
+        if self.grad_clip is not None and self.grad_clip <= 0:
+            raise ValueError(
+                f"grad_clip={self.grad_clip} must be positive, or null for no clipping."
+            )
+
+
+@dataclass(frozen=True, kw_only=True)
+class OptimizerConfig:
+    """How the weights move.  1-D tensors, biases and what the objective names are never decayed.
+
+    Attributes:
+        base_lr: peak learning rate before scaling.
+        lr_scaling: "linear_256" multiplies base_lr and min_lr by global_batch_size / 256.
+        min_lr: rate that the cosine approaches, before scaling.
+        warmup: duration of the linear ramp from 0; the first step has rate 0.
+        schedule: what follows the ramp.
+        betas, eps: of AdamW.
+        momentum: of SGD.
+        layer_decay: factor of the learning rate from each block of the encoder to the one below it; empty = none.
+    """
+
+    name: Literal["adamw", "sgd"] = "adamw"
+    base_lr: float = 1.5e-4
+    lr_scaling: Literal["linear_256", "none"] = "linear_256"
+    min_lr: float = 0.0
+    warmup: str | int = 0
+    schedule: Literal["cosine", "constant"] = "cosine"
+    betas: tuple[float, float] = (0.9, 0.95)
+    eps: float = 1e-8
+    momentum: float = 0.9
+    weight_decay: float = 0.05
+    layer_decay: float | None = None
+
+    def __post_init__(self) -> None:
+        parse_duration(self.warmup)
+        for name in ("base_lr", "min_lr", "weight_decay", "eps"):
+            if getattr(self, name) < 0:
+                raise ValueError(f"{name}={getattr(self, name)} must not be negative.")
+        if self.min_lr > self.base_lr:
+            raise ValueError(f"min_lr={self.min_lr} is above base_lr={self.base_lr}.")
+        if self.layer_decay is not None and not 0 < self.layer_decay <= 1:
+            raise ValueError(f"layer_decay={self.layer_decay} must lie in (0, 1], or be null.")
+
+
+@dataclass(frozen=True, kw_only=True)
+class PretrainRecipe:
+    """One run.  Build it with `load_pretrain_recipe` or `recipe_from_dict`; write it with `recipe_to_dict`.
+
+    Attributes:
+        name: what the run is called.
+        run: its folder.
+        seed: of the weights, the order and views of the data, and everything random in a step.
+        objective_name: key of `OBJECTIVES`; `objective.name` in the file.
+        objective: the objective's own configuration.
+        evaluate: recipe of the evaluation that goes with the run, for whoever started it; training does not read it.
+    """
+
+    name: str
+    run: str
+    seed: int = 0
+    objective_name: str
+    objective: Any
+    data: DataConfig
+    loader: LoaderConfig = field(default_factory=LoaderConfig)
+    training: TrainingConfig
+    optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)
+    evaluate: str | None = None
+
+    def __post_init__(self) -> None:
+        if self.seed < 0:
+            raise ValueError(f"seed={self.seed} must not be negative.")
+
+    @property
+    def folder(self) -> Path:
+        return Path(self.run)
+
+    def replace(self, **changes: Any) -> PretrainRecipe:
+        """Returns the recipe with other values of the given fields."""
+        return dataclasses.replace(self, **changes)
+
+
+def load_pretrain_recipe(name: str | Path, overrides: Sequence[str] = ()) -> PretrainRecipe:
+    """Returns the recipe of a file or name (`mvd/demo`) with dotted overrides.
+
+    A file without `name:` takes the name of the recipe, one without `run:` writes to runs/NAME.
+
+    Raises:
+        ConfigError: see `read_recipe` and `recipe_from_dict`.
+    """
+    content = read_recipe(name, overrides, room="pretrain")
+    if content.get("name") is None:
+        content["name"] = _recipe_name(str(name))
+    return recipe_from_dict(content)
+
+
+def recipe_from_dict(content: Mapping[str, Any]) -> PretrainRecipe:
+    """Returns the recipe of a nested dictionary, the inverse of `recipe_to_dict`.
+
+    Raises:
+        ConfigError: unknown objective or key (the nearest is named), missing key, wrong type or value.
+    """
+    content = dict(content)
+    section = content.pop("objective", None)
+    if not isinstance(section, Mapping) or "name" not in section:
+        raise ConfigError(f"objective.name is not set: allowed are {sorted(OBJECTIVES)}.")
+    section = dict(section)
+    objective_name = section.pop("name")
+    if objective_name not in OBJECTIVES:
+        raise ConfigError(
+            f"objective.name={objective_name!r}: allowed are {sorted(OBJECTIVES)}."
+            f"{nearest(str(objective_name), OBJECTIVES)}"
+        )
+    if "objective_name" in content:
+        raise ConfigError("unknown key 'objective_name': write `name:` under `objective:`.")
+    objective = build_config(OBJECTIVES[objective_name].config(), section, "objective")
+    if content.get("run") is None:
+        content["run"] = f"runs/{str(content.get('name') or objective_name).replace('/', '-')}"
+    content.setdefault("name", objective_name)
+    return build_config(
+        PretrainRecipe, {**content, "objective_name": objective_name, "objective": objective}
+    )
+
+
+def recipe_to_dict(recipe: PretrainRecipe) -> dict[str, Any]:
+    """Returns the whole resolved recipe as nested dictionaries, ready for YAML."""
+    content = to_plain(recipe)
+    name = content.pop("objective_name")
+    content["objective"] = {"name": name, **content["objective"]}
+    return content
+
+
+def stage_recipe(outer: PretrainRecipe, stage: str, source: EncoderSource) -> PretrainRecipe:
+    """Returns the recipe of a run that must come before `outer`, in outer.run/stages/STAGE.
+
+    The stage keeps its objective, its length, its batch and its optimizer.  It takes `seed`, `data`, `loader` and
+    `training.device` from the outer recipe, so that one setting moves the whole chain to other videos or another
+    device.  A stage that needs data of its own is trained as a run of its own and named by `run:`.
+    """
+    assert source.recipe is not None
+    inner = load_pretrain_recipe(source.recipe)
+    return inner.replace(
+        name=f"{outer.name}/{stage}",
+        run=str(outer.folder / "stages" / stage),
+        seed=outer.seed,
+        data=outer.data,
+        loader=outer.loader,
+        training=dataclasses.replace(inner.training, device=outer.training.device),
+    )
+
+
+def _recipe_name(name: str) -> str:
+    """`mvd/demo` for the recipe pretrain/mvd/demo.yaml however it was named, else the stem of the file."""
+    path = Path(name).resolve()
+    for known, file in list_recipes("pretrain").items():
+        if known == name.removeprefix("pretrain/").removesuffix(".yaml") or file.resolve() == path:
+            return known
+    return path.stem

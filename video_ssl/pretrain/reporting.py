@@ -1,0 +1,168 @@
+"""What a run tells while it trains: metrics.jsonl, TensorBoard, a progress bar or log lines."""
+
+from __future__ import annotations
+
+import json
+import logging
+import resource
+import sys
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from video_ssl.pretrain.run_folder import METRICS, write_atomically
+
+logger = logging.getLogger(__name__)
+
+
+class MetricsFile:
+    """metrics.jsonl, one JSON object a line.  A resumed run first removes the lines of steps it will repeat."""
+
+    def __init__(self, folder: Path, *, start_step: int) -> None:
+        self._path = folder / METRICS
+        keep_metrics(self._path, start_step)
+        self._file = open(self._path, "a", encoding="utf-8")  # noqa: SIM115 - closed by close()
+        self._board = _tensorboard(folder, start_step)
+
+    def write(self, row: Mapping[str, Any]) -> None:
+        self._file.write(json.dumps(row) + "\n")
+        self._file.flush()
+        if self._board is not None:
+            for name, value in row.items():
+                if isinstance(value, (int, float)) and name != "step":
+                    self._board.add_scalar(name, value, row["step"])
+
+    def close(self) -> None:
+        self._file.close()
+        if self._board is not None:
+            self._board.close()
+
+
+def read_metrics(path: Path) -> list[dict[str, Any]]:
+    """Returns the rows of a metrics.jsonl; a line cut short by a crash ends the reading."""
+    rows = []
+    for line in path.read_text(encoding="utf-8").splitlines() if path.is_file() else ():
+        try:
+            rows.append(json.loads(line))
+        except ValueError:
+            break
+    return rows
+
+
+def keep_metrics(path: Path, step: int) -> None:
+    """Removes the rows after `step` and whatever a crash has cut short."""
+    if path.is_file():
+        rows = [row for row in read_metrics(path) if row.get("step", 0) <= step]
+        write_atomically(path, "".join(json.dumps(row) + "\n" for row in rows))
+
+
+def _tensorboard(folder: Path, start_step: int) -> Any:
+    try:
+        from torch.utils.tensorboard import SummaryWriter
+    except ImportError:
+        logger.info("TensorBoard is not installed: metrics go to %s only", METRICS)
+        return None
+    return SummaryWriter(str(folder / "tensorboard"), purge_step=start_step + 1)
+
+
+class Stopwatch:
+    """Measures clips per second and the share of time spent waiting for data, since the last reading."""
+
+    def __init__(self) -> None:
+        self._begin = time.perf_counter()
+        self._waited = 0.0
+        self._clips = 0
+
+    def waited(self, seconds: float) -> None:
+        self._waited += seconds
+
+    def trained(self, clips: int) -> None:
+        self._clips += clips
+
+    def read(self) -> dict[str, float]:
+        """Returns `clips_per_sec` and `data_wait_share` and starts again from zero."""
+        elapsed = max(time.perf_counter() - self._begin, 1e-9)
+        figures = {
+            "clips_per_sec": self._clips / elapsed,
+            "data_wait_share": min(self._waited / elapsed, 1.0),
+        }
+        self.__init__()  # type: ignore[misc]
+        return figures
+
+
+def memory_figures(device: torch.device) -> dict[str, float]:
+    """Returns the peak memory of this process in GiB (its workers not included) and of its device."""
+    per_unit = 2**30 if sys.platform == "darwin" else 2**20
+    figures = {"host_memory_gib": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / per_unit}
+    if device.type == "cuda":
+        figures["device_memory_gib"] = torch.cuda.max_memory_allocated(device) / 2**30
+    return figures
+
+
+class Progress:
+    """A bar with the time left on a terminal; elsewhere a line with every row of metrics."""
+
+    def __init__(self, *, name: str, start_step: int, num_steps: int, show: bool) -> None:
+        self._num_steps = num_steps
+        self._show = show
+        self._begin, self._start = time.perf_counter(), start_step
+        self._bar: Any = None
+        if show and sys.stderr.isatty():
+            from rich.console import Console
+            from rich.progress import BarColumn, MofNCompleteColumn, TimeRemainingColumn
+            from rich.progress import Progress as Bar
+
+            self._bar = Bar(
+                "{task.description}",
+                BarColumn(),
+                MofNCompleteColumn(),
+                TimeRemainingColumn(),
+                "{task.fields[loss]}",
+                console=Console(stderr=True),
+            )
+            self._task = self._bar.add_task(name, total=num_steps, completed=start_step, loss="")
+
+    def __enter__(self) -> Progress:
+        if self._bar is not None:
+            self._bar.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._bar is not None:
+            self._bar.stop()
+
+    def step(self, done: int) -> None:
+        if self._bar is not None:
+            self._bar.update(self._task, completed=done)
+
+    def row(self, row: Mapping[str, Any]) -> None:
+        """Shows a row of metrics."""
+        if self._bar is not None:
+            self._bar.update(self._task, loss=f"loss {row['loss']:.4f}")
+        elif self._show:
+            done = row["step"]
+            seconds = (time.perf_counter() - self._begin) / max(done - self._start, 1)
+            logger.info(
+                "step %d/%d  loss %.4f  lr %.2e  grad norm %.3g  %.1f clips/s  data wait %.0f%%  %s left",
+                done,
+                self._num_steps,
+                row["loss"],
+                row["lr"],
+                row["grad_norm"],
+                row["clips_per_sec"],
+                100 * row["data_wait_share"],
+                duration_text(seconds * (self._num_steps - done)),
+            )
+
+
+def duration_text(seconds: float) -> str:
+    """Returns hours, minutes and seconds.
+
+    >>> duration_text(3725)
+    '1:02:05'
+    """
+    whole = round(seconds)
+    return f"{whole // 3600}:{whole % 3600 // 60:02}:{whole % 60:02}"

@@ -1,0 +1,238 @@
+"""RUN/: the folder of one run, held by one process at a time, and the record of what was run where.
+
+recipe.yaml        resolved recipe                 checkpoints/step_N/   see `checkpoints.py`
+environment.json   every start of the run          encoder/              the result
+metrics.jsonl      one line every log_every        finished.json         written last
+tensorboard/       the same, if installed          skipped.jsonl         unreadable videos
+nonfinite/         only after a non-finite loss    logs/rank_N.log       every message of process N
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import importlib.metadata
+import json
+import logging
+import os
+import platform
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from omegaconf import OmegaConf
+
+from video_ssl.pretrain.errors import RunError
+
+logger = logging.getLogger(__name__)
+
+RECIPE, ENVIRONMENT, METRICS, FINISHED, LOCK = (
+    "recipe.yaml",
+    "environment.json",
+    "metrics.jsonl",
+    "finished.json",
+    ".lock",
+)
+
+# What may differ between a run and its continuation.  Nothing here changes which records, views or weights come next,
+# except the device, whose arithmetic rounds differently, and `compile`, which may.
+HARMLESS = (
+    "name",
+    "run",
+    "evaluate",
+    "loader.num_workers",
+    "loader.prefetch_batches",
+    "loader.video_timeout_sec",
+    "loader.max_bad_share",
+    "training.log_every",
+    "training.checkpoint_every",
+    "training.keep",
+    "training.keep_every",
+    "training.device",
+    "training.compile",
+)
+_PACKAGES = ("video_ssl", "torch", "numpy", "av", "grain", "pyarrow", "safetensors")
+
+
+@contextlib.contextmanager
+def hold(folder: Path) -> Iterator[None]:
+    """Makes the folder and keeps every other process out of it until the end, also after a crash of this one.
+
+    Raises:
+        RunError: another process holds it (its number and host are named), or the path is a file.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except (FileExistsError, NotADirectoryError) as err:
+        raise RunError(f"{folder} is not a folder. Give the run another folder: run=...") from err
+    with open(folder / LOCK, "a+", encoding="utf-8") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as err:
+            file.seek(0)
+            raise RunError(
+                f"{folder} is in use by {file.read().strip() or 'another process'}. Wait for it, stop it, or give this "
+                "run another folder: run=..."
+            ) from err
+        file.truncate(0)
+        file.write(f"process {os.getpid()} on {socket.gethostname()}\n")
+        file.flush()
+        try:
+            yield
+        finally:
+            file.truncate(0)
+
+
+def settle_recipe(folder: Path, recipe: Mapping[str, Any], *, allow_changes: bool) -> bool:
+    """Returns whether the recipe differs in earnest from the one the folder was started with, and writes it there.
+
+    Raises:
+        RunError: they differ in more than harmless settings and `allow_changes` is False; every difference is listed.
+    """
+    path = folder / RECIPE
+    serious: list[str] = []
+    if path.is_file():
+        try:
+            before = OmegaConf.to_container(OmegaConf.load(path))
+        except (
+            Exception
+        ) as err:  # the YAML library's own error classes are not part of OmegaConf's contract
+            raise RunError(f"{path} is not readable as YAML: {err}") from err
+        changes = recipe_changes(before, recipe)
+        serious = [line for key, line in changes.items() if not is_harmless(key)]
+        if serious and not allow_changes:
+            listed = "\n  ".join(serious)
+            raise RunError(
+                f"{folder} was started with another recipe (now <- before):\n  {listed}\n"
+                "Undo the change, give this run another folder (run=...), or resume all the same with --allow-changes."
+            )
+        for line in changes.values():
+            logger.info("changed since the start of the run: %s", line)
+    write_atomically(path, OmegaConf.to_yaml(OmegaConf.create(dict(recipe))))
+    return bool(serious)
+
+
+def recipe_changes(before: Any, now: Any) -> dict[str, str]:
+    """Returns dotted key -> readable line for every setting that differs between two recipes.
+
+    >>> recipe_changes({"a": {"b": 1}, "c": 2}, {"a": {"b": 3}, "c": 2})
+    {'a.b': 'a.b: 3 <- 1'}
+    """
+    old, new = _flat(before), _flat(now)
+    lines = {}
+    for key in [*new, *(k for k in old if k not in new)]:
+        left = repr(new[key]) if key in new else "(absent)"
+        right = repr(old[key]) if key in old else "(absent)"
+        if left != right:
+            lines[key] = f"{key}: {left} <- {right}"
+    return lines
+
+
+def is_harmless(key: str) -> bool:
+    """Returns whether a setting may differ between a run and its continuation without a word."""
+    return any(key == known or key.startswith(f"{known}.") for known in HARMLESS)
+
+
+def _flat(content: Any, prefix: str = "") -> dict[str, Any]:
+    if isinstance(content, Mapping) and content:
+        pairs: Any = content.items()
+    elif isinstance(content, (list, tuple)) and content:
+        pairs = enumerate(content)
+    else:
+        return {prefix: list(content) if isinstance(content, tuple) else content}
+    flat: dict[str, Any] = {}
+    for key, value in pairs:
+        flat.update(_flat(value, f"{prefix}.{key}" if prefix else str(key)))
+    return flat
+
+
+def note_start(folder: Path, *, step: int, world_size: int, device: str) -> None:
+    """Adds this start of the run to environment.json: versions, git state, command, machine, first step."""
+    path = folder / ENVIRONMENT
+    starts: list[Any] = []
+    if path.is_file():
+        try:
+            starts = json.loads(path.read_text(encoding="utf-8"))["starts"]
+        except (ValueError, KeyError):
+            logger.warning("%s was not readable and is written anew", path)
+    starts.append(
+        {
+            "time": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
+            "step": step,
+            "command": sys.argv,
+            "folder": os.getcwd(),
+            "host": socket.gethostname(),
+            "world_size": world_size,
+            "device": device,
+            "python": platform.python_version(),
+            "platform": platform.platform(),
+            "versions": {name: _version(name) for name in _PACKAGES},
+            "git": _git_state(),
+        }
+    )
+    write_atomically(path, json.dumps({"starts": starts}, indent=2) + "\n")
+
+
+def _version(package: str) -> str | None:
+    try:
+        return importlib.metadata.version(package)
+    except importlib.metadata.PackageNotFoundError:
+        return None
+
+
+def _git_state() -> dict[str, Any] | None:
+    """The commit of this checkout and the files that differ from it; None for an installed package."""
+    root = Path(__file__).resolve().parents[2]
+    if not (root / ".git").exists():
+        return None
+    try:
+        commit, status = (
+            subprocess.run(
+                ["git", "-C", str(root), *arguments],
+                capture_output=True,
+                text=True,
+                timeout=10,
+                check=True,
+            ).stdout
+            for arguments in (["rev-parse", "HEAD"], ["status", "--porcelain"])
+        )
+    except (OSError, subprocess.SubprocessError):
+        return None
+    return {"commit": commit.strip(), "changed_files": status.splitlines()[:100]}
+
+
+def write_atomically(path: Path, text: str) -> None:
+    """Writes a small text file so that a reader, and a crash, sees the old content or the new one."""
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    with open(temporary, "w", encoding="utf-8") as file:
+        file.write(text)
+        file.flush()
+        os.fsync(file.fileno())
+    os.replace(temporary, path)
+
+
+@contextlib.contextmanager
+def log_to_file(folder: Path, rank: int) -> Iterator[None]:
+    """Copies every message of the package to RUN/logs/rank_N.log; processes other than 0 speak only there."""
+    (folder / "logs").mkdir(parents=True, exist_ok=True)
+    package = logging.getLogger("video_ssl")
+    handler = logging.FileHandler(folder / "logs" / f"rank_{rank}.log", encoding="utf-8")
+    handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
+    level, propagate = package.level, package.propagate
+    package.addHandler(handler)
+    if package.getEffectiveLevel() > logging.INFO:
+        package.setLevel(logging.INFO)
+        package.propagate = False
+    if rank:
+        package.propagate = False
+    try:
+        yield
+    finally:
+        package.removeHandler(handler)
+        package.setLevel(level)
+        package.propagate = propagate
+        handler.close()

@@ -1,0 +1,65 @@
+"""Values that change over training, as numpy arrays with one value per optimizer step."""
+
+from __future__ import annotations
+
+import numpy as np
+
+
+def cosine_schedule(
+    base: float, final: float, num_steps: int, *, warmup_steps: int = 0, start: float = 0.0
+) -> np.ndarray:
+    """Returns a linear warm-up from `start` to `base` and then half a cosine from `base` towards `final`.
+
+        value[i] = start + (base - start) * i / (warmup_steps - 1)                      for i < warmup_steps
+        value[warmup_steps + j] = final + (base - final) / 2 * (1 + cos(pi * j / n)),   n = num_steps - warmup_steps
+
+    Args:
+        base: the peak; with a warm-up it occurs twice, at the end of the ramp and at the start of the cosine.
+        final: approached, not reached: the last step is one n-th of the half wave short of it.
+        num_steps: length of the result.
+        warmup_steps: steps of the ramp; 1 gives a single value `start`, 0 no ramp.
+        start: first value of the ramp.
+
+    Returns:
+        float64 (num_steps,).
+
+    Raises:
+        ValueError: a warm-up longer than the whole.
+
+    Source: utils.cosine_scheduler of the VideoMAE and MVD reference code, which evaluates it at every optimizer step.
+    """
+    _check(num_steps, warmup_steps)
+    rest = num_steps - warmup_steps
+    wave = final + 0.5 * (base - final) * (1 + np.cos(np.pi * np.arange(rest) / max(rest, 1)))
+    return np.concatenate([np.linspace(start, base, warmup_steps), wave])
+
+
+def constant_schedule(
+    base: float, num_steps: int, *, warmup_steps: int = 0, start: float = 0.0
+) -> np.ndarray:
+    """Returns a linear warm-up from `start` to `base` and then `base`; float64 (num_steps,)."""
+    _check(num_steps, warmup_steps)
+    return np.concatenate(
+        [np.linspace(start, base, warmup_steps), np.full(num_steps - warmup_steps, float(base))]
+    )
+
+
+def scaled_lr(base_lr: float, *, scaling: str, global_batch_size: int) -> float:
+    """Returns the learning rate in effect: `linear_256` is base_lr * global_batch_size / 256, `none` is base_lr.
+
+    >>> scaled_lr(1.5e-4, scaling="linear_256", global_batch_size=1024)
+    0.0006
+    """
+    if scaling == "none":
+        return base_lr
+    if scaling == "linear_256":
+        return base_lr * global_batch_size / 256
+    raise ValueError(f"lr_scaling={scaling!r}: allowed are 'linear_256' and 'none'.")
+
+
+def _check(num_steps: int, warmup_steps: int) -> None:
+    if not 0 <= warmup_steps <= num_steps:
+        raise ValueError(
+            f"warmup of {warmup_steps} steps does not fit into {num_steps} steps. Shorten optimizer.warmup "
+            "or lengthen training.duration."
+        )
