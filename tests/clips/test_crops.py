@@ -44,12 +44,14 @@ def test_multi_scale_candidates_equal_the_reference(file):
 def test_test_views_cut_where_the_reference_cuts(file):
     data = np.load(file)
     *_, num_crops, short = data["dense/config_clip_stride_nseg_ncrop_short"].tolist()
+    assert (data["dense/y0_x0_h_w"][:, 2:] == short).all()
     for kind in ("dense", "segment"):
         views = data[f"{kind}/n_h_w_clip_crop"].tolist()
+        count = num_crops if kind == "dense" else 1 + max(crop for *_, crop in views)
         for (_, h, w, _, crop), expected in zip(
             views, data[f"{kind}/y0_x0_h_w"].tolist(), strict=True
         ):
-            region = crops.spread_crop_region(h, w, size=short, crop=crop, num_crops=num_crops)
+            region = crops.spread_crop_region(h, w, size=expected[2], crop=crop, num_crops=count)
             assert [region.top, region.left, region.height, region.width] == expected
 
 
@@ -67,6 +69,13 @@ def test_regions_lie_inside_the_frame(height, width, kind, size, seed, flip):
     assert region.top >= 0
     assert region.left + region.width <= width
     assert region.top + region.height <= height
+
+
+@pytest.mark.parametrize("base", [221, 222, 223, 224, 225, 226, 227])
+def test_a_side_near_the_size_is_the_size_unless_the_frame_is_smaller(base):
+    whole = crops.multi_scale_regions(base, 300, size=224)[0][0]
+    near = min(base, 224) if abs(base - 224) < 3 else base
+    assert (whole.width, whole.height) == (near, near)
 
 
 def draws(config, height=96, width=128, count=4000):

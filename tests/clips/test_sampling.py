@@ -300,6 +300,17 @@ def test_short_videos_follow_the_policy():
     assert sampling.constant_clip(1, 0, **kwargs).indices.tolist() == [0] * 5
 
 
+def test_the_reference_rules_mark_what_fills_up_a_short_video():
+    kwargs = {"num_frames": 5, "frame_stride": 4}
+    three = sampling.reference_dense_clip(3, 0.0, **kwargs)
+    assert (three.indices.tolist(), three.valid.sum()) == ([2] * 5, 1)
+    ten = sampling.reference_dense_clip(10, 0.0, **kwargs)
+    assert (ten.indices.tolist(), ten.valid.sum()) == ([0, 9, 9, 9, 9], 2)
+    (view,) = sampling.reference_dense_views(10, num_clips=1, **kwargs)
+    assert view.indices.tolist() == [0, 4, 8, 8, 8]
+    assert view.valid.tolist() == [True, True, True, False, False]
+
+
 def test_the_error_policy_says_what_to_do():
     with pytest.raises(sampling.TooShort) as error:
         sampling.sample_constant_clips(

@@ -1,6 +1,7 @@
 """Windows of an evaluation: every moment covered, decoded once, with the times of the frames that are shown."""
 
 import itertools
+import tracemalloc
 
 import numpy as np
 import pytest
@@ -107,6 +108,14 @@ def test_long_videos_are_not_held_in_memory():
     first = list(itertools.islice(windows.iterate_windows(RECORD, reader, config), 5))
     assert len(first) == 5
     assert len(reader.decoded) == 64
+    large = CountingReader(3000, height=64, width=64)
+    config = WindowConfig(num_frames=8, frame_stride=2, hop=4, size=64)
+    tracemalloc.start()
+    count = sum(1 for _ in windows.iterate_windows(RECORD, large, config))
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert count > 700
+    assert peak < 500 * 64 * 64 * 3  # 500 frames, of 1500 that are shown
 
 
 def test_windows_by_time_last_equally_long_in_a_video_of_changing_rate():
