@@ -176,8 +176,8 @@ def _read(path: Path) -> Mapping[str, object]:
 
 
 def _unwrap(key: str) -> str:
-    for prefix in WRAPPERS:
-        key = key.removeprefix(prefix)
+    while key.startswith(WRAPPERS):
+        key = key.split(".", 1)[1]
     return key.replace("._orig_mod.", ".")
 
 

@@ -1,0 +1,438 @@
+"""What every objective promises, and what is special to each: on tiny sizes, on a CPU."""
+
+import logging
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+
+from video_ssl.models.config import ImageViTConfig, ViTConfig
+from video_ssl.models.encoders import Preprocess, save_encoder
+from video_ssl.models.image_vit import ImageViT
+from video_ssl.models.vit import VideoViT
+from video_ssl.objectives import OBJECTIVES
+from video_ssl.objectives.pixel_targets import pixel_targets
+from video_ssl.recipes import build_config
+
+SIZE = {"preset": None, "embed_dim": 32, "depth": 2, "num_heads": 2, "patch_size": 4}
+DECODER = {"embed_dim": 16, "depth": 1, "num_heads": 2}
+CLIP = {"num_frames": 4, "frame_stride": 2}
+MASKED = {
+    "clip": CLIP,
+    "crop": {"size": 16},
+    "mask": {"ratio": 0.75},
+    "encoder": SIZE,
+    "decoder": DECODER,
+}
+TEACHERS = {"image": {"source": {"run": "image"}}, "video": {"source": {"run": "video"}}}
+RECIPES = {
+    "mae": {**MASKED, "clip": None},
+    "videomae": MASKED,
+    "mvd": {**MASKED, **TEACHERS},
+    "supervised": {"num_classes": 5, "clip": CLIP, "crop": {"size": 16}, "encoder": SIZE},
+}
+del RECIPES["mae"]["clip"]
+
+
+@pytest.fixture(autouse=True)
+def _seed():
+    state = torch.get_rng_state()
+    torch.manual_seed(0)
+    yield
+    torch.set_rng_state(state)
+
+
+def image_teacher(**changes):
+    config = {**SIZE, "embed_dim": 24, "depth": 1, "image_size": 16, **changes}
+    return ImageViT(ImageViTConfig(**config))
+
+
+def video_teacher(**changes):
+    config = {**SIZE, "embed_dim": 16, "depth": 1, "image_size": 16, "num_frames": 4, **changes}
+    return VideoViT(ViTConfig(positions="sincos_1d", **config))
+
+
+def build(name, **changes):
+    config = build_config(OBJECTIVES[name].config(), {**RECIPES[name], **changes})
+    ready = {}
+    if name == "mvd":
+        ready = {"teachers": {"image": image_teacher(), "video": video_teacher()}}
+    return OBJECTIVES[name].objective()(config, **ready)
+
+
+def batch_for(objective, n=3, views=2, seed=0):
+    rng = np.random.default_rng(seed)
+    config = objective.config
+    t = config.clip.num_frames if hasattr(config, "clip") else 1
+    size = config.crop.size
+    video = rng.integers(0, 256, (n, views, t, size, size, 3), dtype=np.uint8)
+    tokens = int(np.prod(config.encoder.grid))
+    batch = {"video": video, "label": rng.integers(0, 5, n)}
+    if hasattr(config, "mask"):
+        hidden = config.mask.num_masked(config.encoder.grid)
+        batch["mask"] = rng.random((n, views, tokens)).argsort(-1) < hidden
+    return {key: torch.from_numpy(value) for key, value in batch.items()}
+
+
+@pytest.fixture(params=OBJECTIVES)
+def objective(request):
+    if request.param not in RECIPES:
+        pytest.fail(f"add a tiny recipe of {request.param} to RECIPES")
+    return build(request.param)
+
+
+# What all promise ---------------------------------------------------------------------------------
+
+
+def test_loss_figures_and_gradients(objective):
+    loss, figures = objective(batch_for(objective))
+    assert loss.dtype == torch.float32
+    assert loss.shape == ()
+    features = figures.pop("features")
+    assert features.shape == (6, objective.encoder.embed_dim)
+    assert not features.requires_grad
+    assert features.dtype == torch.float32
+    for value in figures.values():
+        assert value.shape == ()
+        assert not value.requires_grad
+    loss.backward()
+    idle = [n for n, p in objective.named_parameters() if p.grad is None or not p.grad.any()]
+    assert not idle
+    objective.after_step(0.5)
+    assert objective.no_weight_decay() <= {n for n, _ in objective.named_parameters()}
+
+
+def test_the_loss_is_the_mean_over_records_and_views(objective):
+    objective.eval()
+    batch = batch_for(objective)
+    with torch.no_grad():
+        whole = objective(batch)[0]
+        rows = [objective({k: v[i : i + 1] for k, v in batch.items()})[0] for i in range(3)]
+        views = []
+        for v in range(2):
+            part = {k: x if k == "label" else x[:, v : v + 1] for k, x in batch.items()}
+            views.append(objective(part)[0])
+    torch.testing.assert_close(whole, torch.stack(rows).mean())
+    torch.testing.assert_close(whole, torch.stack(views).mean())
+
+
+def test_half_precision_is_close_and_the_loss_stays_in_float32(objective):
+    objective.eval()
+    batch = batch_for(objective)
+    with torch.no_grad():
+        exact = objective(batch)[0]
+        with torch.autocast("cpu", dtype=torch.bfloat16):
+            rough = objective(batch)[0]
+    assert rough.dtype == torch.float32
+    assert 0 < abs(rough - exact) / exact < 0.01
+
+
+def test_one_graph_without_a_look_at_the_device(objective):
+    """A graph break is where a step would wait for the device."""
+    batch = batch_for(objective)
+    expected = objective(batch)[0]
+    torch._dynamo.reset()
+    compiled = torch.compile(objective, backend="eager", fullgraph=True)
+    torch.testing.assert_close(compiled(batch)[0], expected)
+
+
+def test_the_exported_encoder_knows_its_clip(objective):
+    preprocess = objective.preprocess()
+    assert preprocess.size == 16
+    assert preprocess.num_frames % 2 == 0
+    assert objective.encoder.architecture in ("vit", "image_vit")
+
+
+def test_a_training_step_lowers_the_loss(objective):
+    batch = batch_for(objective)
+    optimizer = torch.optim.AdamW(objective.parameters(), lr=3e-3)
+    losses = []
+    for _ in range(15):
+        loss = objective(batch)[0]
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        losses.append(loss.item())
+    assert losses[-1] < 0.9 * losses[0]
+
+
+# Masked objectives --------------------------------------------------------------------------------
+
+
+def paint(batch, objective, where, seed=1):
+    """The batch with other pixels at the tokens where `where` (B, V, L) is True."""
+    config = objective.config.encoder
+    d = getattr(config, "tubelet_size", 1)
+    b, v, t, h, w, _ = batch["video"].shape
+    cells = where.view(b, v, t // d, h // 4, w // 4)
+    cells = cells.repeat_interleave(d, 2).repeat_interleave(4, 3).repeat_interleave(4, 4)
+    noise = torch.from_numpy(
+        np.random.default_rng(seed).integers(0, 256, batch["video"].shape, dtype=np.uint8)
+    )
+    return {**batch, "video": torch.where(cells[..., None], noise, batch["video"])}
+
+
+@pytest.mark.parametrize("name", ["mae", "videomae", "mvd"])
+@torch.no_grad()
+def test_hidden_pixels_reach_only_the_target(name):
+    objective = build(name).eval()
+    batch = batch_for(objective)
+    loss, figures = objective(batch)
+    other_loss, other = objective(paint(batch, objective, batch["mask"]))
+    assert torch.equal(figures["features"], other["features"])
+    assert loss != other_loss
+    _, seen = objective(paint(batch, objective, ~batch["mask"]))
+    assert not torch.equal(figures["features"], seen["features"])
+
+
+@pytest.mark.parametrize("name", ["mae", "videomae"])
+@torch.no_grad()
+def test_pixel_loss_equals_a_slow_one(name):
+    """Every hidden token, pixel by pixel, from the definition."""
+    objective = build(name).eval()
+    batch = batch_for(objective, n=2, views=1)
+    d = getattr(objective.config.encoder, "tubelet_size", 1)
+    predictions = []
+    objective.decoder.register_forward_hook(lambda *args: predictions.append(args[-1]))
+    loss, _ = objective(batch)
+    errors = []
+    for i in range(2):
+        video = batch["video"][i, 0].numpy() / 255.0
+        for j, token in enumerate(np.flatnonzero(batch["mask"][i, 0])):
+            t, y, x = token // 16, token // 4 % 4, token % 4
+            cube = video[t * d : t * d + d, 4 * y : 4 * y + 4, 4 * x : 4 * x + 4]
+            if name == "videomae":
+                mean = cube.mean((0, 1, 2))
+                std = cube.reshape(-1, 3).std(axis=0, ddof=1) + 1e-6
+            else:
+                mean, std = cube.mean(), np.sqrt(cube.reshape(-1).var(ddof=1) + 1e-6)
+            target = ((cube - mean) / std).reshape(-1)
+            errors.append((predictions[0][i, j].numpy() - target) ** 2)
+    np.testing.assert_allclose(float(loss), np.mean(errors), rtol=1e-5)
+
+
+def test_targets_of_nearly_constant_cubes():
+    """Where eps is added shows only when the variance is as small as eps."""
+    rng = np.random.default_rng(0)
+    cubes = (0.5 + 1e-6 * rng.normal(size=(1, 4, 24))).astype(np.float64)
+    cubes[0, 0] = 0.5
+    cubes[0, 1] = rng.random(24)
+    x = cubes.astype(np.float32).astype(np.float64)
+    grouped = x.reshape(1, 4, 8, 3)
+    centred = grouped - grouped.mean(2, keepdims=True)
+    per_colour = centred / (grouped.std(2, ddof=1, keepdims=True) + 1e-6)
+    centred = x - x.mean(2, keepdims=True)
+    together = centred / np.sqrt(x.var(2, ddof=1, keepdims=True) + 1e-6)
+    given = torch.from_numpy(cubes.astype(np.float32))
+    found = pixel_targets(given, "normalized", per_colour=True)
+    assert found[0, 0].abs().max() == 0
+    # The mean of values near 0.5 is known to 3e-8, a few per cent of these deviations.
+    np.testing.assert_allclose(found, per_colour.reshape(1, 4, 24), atol=0.06)
+    found = pixel_targets(given, "normalized", per_colour=False)
+    np.testing.assert_allclose(found, together, atol=1e-4)
+    assert torch.equal(pixel_targets(given, "raw", per_colour=True), given)
+
+
+def test_dual_masking_decodes_only_some():
+    objective = build("videomae", decoder_mask={"kind": "running_cell", "ratio": 0.5})
+    batch = batch_for(objective, n=2, views=1)
+    skipped = torch.rand(2, 1, 32).argsort(-1) < 16
+    batch["decoder_mask"] = skipped
+    sizes = []
+    objective.decoder.register_forward_hook(lambda *args: sizes.append(args[-1].shape[1]))
+    loss, _ = objective.eval()(batch)
+    assert sizes == [16]
+    # Pixels at hidden tokens that are not decoded do not matter.
+    painted = paint(batch, objective, skipped & batch["mask"])
+    torch.testing.assert_close(objective(painted)[0], loss)
+    painted = paint(batch, objective, ~skipped & batch["mask"])
+    assert not torch.isclose(objective(painted)[0], loss)
+
+
+# MVD ----------------------------------------------------------------------------------------------
+
+
+def test_teachers_are_nowhere_but_in_the_loss():
+    objective = build("mvd")
+    names = [*objective.state_dict(), *dict(objective.named_modules())]
+    assert not [n for n in names if "teacher" in n]
+    owned = {id(p) for p in objective.parameters()}
+    teachers = [t.module for t in objective._teachers.values()]
+    assert len(teachers) == 2
+    before = [p.clone() for t in teachers for p in t.parameters()]
+    objective.train()
+    objective(batch_for(objective))[0].backward()
+    for teacher in teachers:
+        assert not teacher.training
+        for parameter in teacher.parameters():
+            assert id(parameter) not in owned
+            assert parameter.grad is None
+            assert not parameter.requires_grad
+    after = [p for t in teachers for p in t.parameters()]
+    assert all(torch.equal(a, b) for a, b in zip(before, after, strict=True))
+
+
+def test_teachers_follow_the_student_to_a_device():
+    objective = build("mvd").to("meta")
+    for teacher in objective._teachers.values():
+        assert {p.device.type for p in teacher.module.parameters()} == {"meta"}
+        assert teacher.module.positions.table.device.type == "meta"
+
+
+def test_the_student_does_not_depend_on_the_source_of_its_teachers(tmp_path):
+    config = build_config(OBJECTIVES["mvd"].config(), RECIPES["mvd"])
+    preprocess = Preprocess(num_frames=4, size=16, mean=(0.5, 0.4, 0.3), std=(0.2, 0.2, 0.3))
+    paths = {}
+    for name, module in (("image", image_teacher()), ("video", video_teacher())):
+        paths[name] = save_encoder(
+            tmp_path / name,
+            module,
+            architecture=module.architecture,
+            preprocess=preprocess,
+            source={"objective": "test"},
+        )
+    files = {}
+    for name, module in (("image", image_teacher()), ("video", video_teacher())):
+        prefix = "encoder." if name == "video" else ""
+        state = {prefix + k: v for k, v in module.state_dict().items()}
+        torch.save({"model": state}, tmp_path / f"{name}.pth")
+        files[name] = tmp_path / f"{name}.pth"
+    settings = replace(
+        config,
+        image=replace(config.image, num_heads=2),
+        video=replace(config.video, num_heads=2),
+    )
+    build_it = OBJECTIVES["mvd"].objective()
+    states = []
+    for chosen, sources in ((config, paths), (settings, files)):
+        torch.manual_seed(5)
+        objective = build_it(chosen, encoders=sources)
+        states.append(objective.state_dict())
+        objective(batch_for(objective))
+    assert all(torch.equal(a, states[1][k]) for k, a in states[0].items())
+    objective = build_it(config, encoders=paths)
+    assert objective._teachers["image"].normalization.mean == (0.5, 0.4, 0.3)
+    with pytest.raises(ValueError, match="the video teacher is set, but no encoder was given"):
+        build_it(config, encoders={"image": paths["image"]})
+
+
+def test_a_teacher_may_see_another_size():
+    config = build_config(
+        OBJECTIVES["mvd"].config(),
+        {**RECIPES["mvd"], "image": {**TEACHERS["image"], "size": 12}},
+    )
+    assert config.teacher_size == 12
+    small = image_teacher(patch_size=3, image_size=12)
+    objective = OBJECTIVES["mvd"].objective()(
+        config, teachers={"image": small, "video": video_teacher()}
+    )
+    batch = batch_for(objective)
+    batch["teacher_video"] = torch.randint(0, 256, (3, 2, 4, 12, 12, 3), dtype=torch.uint8)
+    _, figures = objective.eval()(batch)
+    batch["teacher_video"] = torch.randint(0, 256, (3, 2, 4, 12, 12, 3), dtype=torch.uint8)
+    _, other = objective(batch)
+    assert figures["loss_image"] != other["loss_image"]
+    assert figures["loss_video"] == other["loss_video"]
+
+
+@torch.no_grad()
+def test_micro_batches_and_precision_of_teachers():
+    video = torch.randn(5, 3, 4, 16, 16)
+    config = build("mvd").config
+    from video_ssl.objectives.mvd.teacher import Teacher
+
+    module = video_teacher()
+    exact = Teacher(module, config.video, config, "video").features(video)
+    parts = Teacher(module, replace(config.video, micro_batch=2), config, "video")
+    torch.testing.assert_close(parts.features(video), exact)
+    rough = Teacher(module, replace(config.video, dtype="bfloat16"), config, "video")
+    features = rough.features(video)
+    assert features.dtype == torch.float32
+    assert module.blocks[0].mlp.fc1.weight.dtype == torch.bfloat16
+    assert module.blocks[0].norm1.weight.dtype == torch.float32
+    assert 1e-5 < (features - exact).norm() / exact.norm() < 0.02
+
+
+def test_float32_teachers_stay_exact_inside_autocast():
+    config = build("mvd").config
+    from video_ssl.objectives.mvd.teacher import Teacher
+
+    teacher = Teacher(video_teacher(), replace(config.video, dtype="float32"), config, "video")
+    video = torch.randn(2, 3, 4, 16, 16)
+    exact = teacher.features(video)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        assert torch.equal(teacher.features(video), exact)
+
+
+@pytest.mark.parametrize(
+    ("teacher", "module", "error", "text"),
+    [
+        (
+            "image",
+            image_teacher(patch_size=8),
+            ValueError,
+            r"2 x 2, but the student's grid is 2x4x4",
+        ),
+        ("video", video_teacher(tubelet_size=4), ValueError, r"tokens of 1 x 4 x 4"),
+        ("image", video_teacher(), TypeError, "must be an encoder of single frames"),
+        ("video", image_teacher(), TypeError, "must be an encoder of clips"),
+    ],
+)
+def test_teachers_with_other_tokens_are_refused(teacher, module, error, text):
+    config = build_config(OBJECTIVES["mvd"].config(), RECIPES["mvd"])
+    teachers = {"image": image_teacher(), "video": video_teacher(), teacher: module}
+    with pytest.raises(error, match=text):
+        OBJECTIVES["mvd"].objective()(config, teachers=teachers)
+
+
+def test_a_teacher_of_another_length_is_used_with_a_warning(caplog):
+    config = build_config(OBJECTIVES["mvd"].config(), RECIPES["mvd"])
+    teachers = {"image": image_teacher(), "video": video_teacher(num_frames=8)}
+    with caplog.at_level(logging.WARNING):
+        objective = OBJECTIVES["mvd"].objective()(config, teachers=teachers)
+    assert "made for a grid of 4x4x4 tokens and is used on 2x4x4" in caplog.text
+    objective(batch_for(objective))
+
+
+# Settings -----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("name", "changes", "text"),
+    [
+        ("mvd", {"image": None, "video": None}, "MVD has no teacher"),
+        (
+            "mvd",
+            {
+                "image": {**TEACHERS["image"], "size": 12},
+                "video": {**TEACHERS["video"], "size": 20},
+            },
+            r"\[12, 20\] pixels beside crop.size=16",
+        ),
+        ("mvd", {"image": {"source": {}}}, "exactly one of run, file and recipe, but has none"),
+        ("videomae", {"clip": {"num_frames": 5}}, "num_frames=5 must be a positive multiple"),
+        ("videomae", {"crop": {"size": 18}}, "image_size=18 is not divisible by patch_size=4"),
+        ("videomae", {"mask": {"ratio": 0.01}}, "hides 0 of 32 tokens"),
+        (
+            "videomae",
+            {"decoder": {"embed_dim": 24, "num_heads": 5}},
+            "not divisible by num_heads=5",
+        ),
+        (
+            "videomae",
+            {"encoder": {**SIZE, "num_frames": 8}},
+            "encoder.num_frames=8, but clip.num_frames=4",
+        ),
+        (
+            "videomae",
+            {"crop": {"size": 12}, "decoder_mask": {"kind": "running_cell", "ratio": 0.5}},
+            "tiles 2x2 cells, but the grid is 3x3",
+        ),
+        ("mae", {"mask": {"kind": "running_cell"}}, "is for clips: use 'random' for MAE"),
+        ("supervised", {"num_classes": 1}, "num_classes=1 must be at least 2"),
+    ],
+)
+def test_settings_that_cannot_work_are_refused(name, changes, text):
+    with pytest.raises(ValueError, match=text):
+        build_config(OBJECTIVES[name].config(), {**RECIPES[name], **changes})
