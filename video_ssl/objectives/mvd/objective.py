@@ -156,6 +156,10 @@ class Objective(nn.Module):
             teacher.module._apply(fn)
         return self
 
+    def frozen_networks(self) -> dict[str, nn.Module]:
+        """Returns the teachers' networks by name: what `video-ssl bench step` times apart."""
+        return {name: teacher.module for name, teacher in self._teachers.items()}
+
     def after_step(self, progress: float) -> None:
         """Nothing follows a step."""
 
