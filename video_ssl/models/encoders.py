@@ -48,6 +48,8 @@ class Preprocess:
     Args:
         num_frames: frames of a clip.
         frame_stride: source frames from one sampled frame to the next.
+        fps: rate at which source frames are counted (frames are chosen by time); None counts the
+            frames of the file.
         size: side of the square frames in pixels.
         mean: RGB mean that is subtracted, in the range 0..1.
         std: RGB standard deviation to divide by, in the range 0..1.
@@ -55,6 +57,7 @@ class Preprocess:
 
     num_frames: int = 16
     frame_stride: int = 4
+    fps: float | None = None
     size: int = 224
     mean: tuple[float, float, float] = (0.485, 0.456, 0.406)
     std: tuple[float, float, float] = (0.229, 0.224, 0.225)
@@ -63,6 +66,8 @@ class Preprocess:
         for name in ("num_frames", "frame_stride", "size"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name}={getattr(self, name)} must be at least 1.")
+        if self.fps is not None and self.fps <= 0:
+            raise ValueError(f"fps={self.fps} must be positive, or null to count frames.")
         if min(self.std) <= 0:
             raise ValueError(f"std={self.std} must be positive: pixels are divided by it.")
 
@@ -91,6 +96,9 @@ class Encoder(Protocol):
 
     def state_dict(self) -> dict[str, Tensor]:
         """Returns the weights by name."""
+
+    def to(self, device: torch.device) -> Any:
+        """Moves the weights and returns the encoder."""
 
 
 def save_encoder(

@@ -40,7 +40,8 @@ def model_card(content: Mapping[str, Any]) -> str:
         "",
         "## What it expects",
         "",
-        f"{pre['num_frames']} frames, every {_ordinal(pre['frame_stride'])} frame of the video, "
+        f"{pre['num_frames']} frames, every {_ordinal(pre['frame_stride'])} frame of the video"
+        f"{' at ' + format(pre['fps'], 'g') + ' frames a second' if pre.get('fps') else ''}, "
         f"{pre['size']} x {pre['size']} pixels, RGB in 0..1"
         f" minus {list(pre['mean'])}, divided by {list(pre['std'])}.",
         "",

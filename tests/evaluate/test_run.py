@@ -1,0 +1,171 @@
+"""A whole evaluation on small real videos: baselines, cache, results, sentences, errors."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+
+from video_ssl.datasets.table import Table
+from video_ssl.evaluate import embedding
+from video_ssl.evaluate.recipe import EvaluateRecipe, load_evaluate_recipe
+from video_ssl.evaluate.report import summary
+from video_ssl.evaluate.run import evaluate
+from video_ssl.models.config import ViTConfig
+from video_ssl.models.encoders import EncoderError, Preprocess, save_encoder
+from video_ssl.recipes import ConfigError, list_recipes
+
+QUICK = {"probe": {"poolings": ["clip", "concat_2"], "epochs": 20, "learning_rates": [0.01]}}
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    from video_ssl.models.vit import VideoViT
+
+    torch.manual_seed(0)
+    config = ViTConfig(
+        preset=None, embed_dim=32, depth=1, num_heads=2, image_size=16, num_frames=4, patch_size=8
+    )
+    folder = tmp_path_factory.mktemp("runs") / "toy"
+    save_encoder(
+        folder / "encoder",
+        VideoViT(config),
+        architecture="vit",
+        preprocess=Preprocess(num_frames=4, frame_stride=2, size=16),
+        source={"objective": "toy"},
+    )
+    return folder
+
+
+def overrides(run: Path, videos: Path, *more: str) -> list[str]:
+    return [
+        f"encoder={run}",
+        f"train={videos / 'train.arrow'}",
+        f"test={videos / 'test.arrow'}",
+        "embed.num_workers=0",
+        "device=cpu",
+        "evaluators.probe.epochs=20",
+        *more,
+    ]
+
+
+def test_the_demo_evaluation_compares_with_both_baselines(run, videos, capsys):
+    """The classes are colours, which even raw pixels tell."""
+    results = evaluate(load_evaluate_recipe("demo", overrides(run, videos)))
+    assert list(results["encoders"]) == ["encoder", "untrained", "pixels"]
+    out = run / "evaluate" / "demo"
+    assert json.loads((out / "results.json").read_text())["summary"] == results["summary"]
+    for entry in results["encoders"].values():
+        assert set(entry["results"]) == {"probe", "knn"}
+        assert entry["clips"] == {"train": 24, "test": 12}
+        assert (out / entry["features"]["test"]).is_file()
+    assert results["encoders"]["pixels"]["results"]["probe"]["metrics"]["top1"] == 1.0
+    printed = capsys.readouterr().out
+    assert "raw pixels of 6" in printed
+    assert "guessing gives 2" in printed
+    assert "linear probe" in printed
+
+
+def test_features_are_made_once_until_something_changes(run, videos, tmp_path, monkeypatch):
+    made = []
+    original = embedding.Embedder.embed
+
+    def counted(self, table, out, **more):
+        made.append(Path(out).name.rsplit("-", 1)[0])
+        return original(self, table, out, **more)
+
+    monkeypatch.setattr(embedding.Embedder, "embed", counted)
+    base = overrides(run, videos, f"out={tmp_path}")
+    evaluate(load_evaluate_recipe("probe", base), quiet=True)
+    assert made == ["encoder-train", "encoder-test"]
+    evaluate(load_evaluate_recipe("probe", [*base, "evaluators.knn.ks=[3]"]), quiet=True)
+    assert len(made) == 2
+    evaluate(load_evaluate_recipe("probe", [*base, "embed.num_clips=1"]), quiet=True)
+    assert len(made) == 4
+    damaged = next((tmp_path / "features").glob("encoder-test-*.arrow"))
+    damaged.write_bytes(b"half")
+    for clips in (1, 2):
+        evaluate(load_evaluate_recipe("probe", [*base, f"embed.num_clips={clips}"]), quiet=True)
+    assert len(made) == 5
+
+
+def test_unreadable_test_videos_are_left_out_and_told(run, videos, tmp_path):
+    recipe = EvaluateRecipe(
+        encoders={"pixels": f"pixels:{run}@4"},
+        train=str(videos / "train.arrow"),
+        test=str(videos / "broken.arrow"),
+        evaluators=QUICK,
+        embed=embedding.EmbedConfig(num_workers=0),
+        out=str(tmp_path),
+        device="cpu",
+    )
+    results = evaluate(recipe, quiet=True)
+    entry = results["encoders"]["pixels"]
+    assert entry["results"]["probe"]["total"] == 4
+    assert [s["id"] for s in entry["skipped"]["test"]] == ["broken1", "broken4"]
+    assert "2 test videos could not be read and are left out" in results["summary"]
+
+
+def test_sentence():
+    def entry(spec, correct, source):
+        result = {"correct": correct, "total": 100, "chance": 0.1, "notes": []}
+        return {"spec": spec, "source": source, "skipped": {}, "results": {"probe": result}}
+
+    results = {
+        "encoders": {
+            "a": entry("runs/a", 61, {"objective": "mvd"}),
+            "b": entry("untrained:runs/a", 34, {}),
+            "c": entry("pixels:runs/a", 22, {}),
+        }
+    }
+    assert summary(results) == (
+        "The frozen mvd encoder names the class of 61 of 100 test videos (linear probe); the same "
+        "network untrained of 34, raw pixels of 22; guessing gives 10."
+    )
+
+
+def test_labels_that_are_missing_are_told_before_the_probe_runs(run, videos, tmp_path):
+    table = Table.open(videos / "train.arrow")
+    Table.from_columns(
+        {"id": table.column("id"), "source": [table.record(i).source for i in range(12)]}
+    ).save(tmp_path / "bare.arrow")
+    recipe = load_evaluate_recipe(
+        "probe", [*overrides(run, videos), f"train={tmp_path / 'bare.arrow'}", f"out={tmp_path}"]
+    )
+    with pytest.raises(ValueError, match="24 of 24 clips without a label"):
+        evaluate(recipe, quiet=True)
+
+
+def test_recipes_of_the_room_are_valid_and_say_what_is_missing():
+    assert {"probe", "demo"} <= set(list_recipes("evaluate"))
+    for name in list_recipes("evaluate"):
+        recipe = load_evaluate_recipe(name)
+        with pytest.raises(ValueError, match="add encoder=RUN"):
+            recipe.encoder_specs()
+
+
+@pytest.mark.parametrize(
+    ("override", "text"),
+    [
+        ("evaluators.prob={}", r"unknown evaluator 'prob'.*Did you mean 'probe'"),
+        (
+            "evaluators.probe.epoch=3",
+            r"unknown key 'evaluators.probe.epoch'.*Did you mean 'epochs'",
+        ),
+        ("evaluators.probe.poolings=[maen]", r"unknown pooling 'maen'.*Did you mean 'mean'"),
+        ("embed.num_clip=3", r"unknown key 'embed.num_clip'.*Did you mean 'num_clips'"),
+        ("test=demo:train", "train and test are both 'demo:train'"),
+        ("embed.num_clips=0", "num_clips=0 must be at least 1"),
+    ],
+)
+def test_recipes_that_cannot_be_used(override, text):
+    with pytest.raises(ConfigError, match=text):
+        load_evaluate_recipe("probe", [override])
+
+
+def test_a_wrong_encoder_is_told_before_videos_are_touched(videos, tmp_path):
+    recipe = load_evaluate_recipe("demo", overrides(tmp_path / "nothing", videos))
+    with pytest.raises(EncoderError, match="has no nothing"):
+        evaluate(recipe, quiet=True)

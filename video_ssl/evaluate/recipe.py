@@ -1,0 +1,97 @@
+"""The recipe of an evaluation: which encoders, which videos, which evaluators."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from video_ssl.evaluate.embedding import EmbedConfig
+from video_ssl.evaluate.evaluators import Evaluator, evaluator_class
+from video_ssl.recipes import build_config, read_recipe
+
+
+@dataclass(frozen=True, kw_only=True)
+class EvaluateRecipe:
+    """Settings of an evaluation.
+
+    Attributes:
+        name: of the evaluation; names its folder.
+        encoder: what `{encoder}` stands for in `encoders`: usually a run.
+        encoders: name in the report -> what `load_encoder` understands.
+        train: the table that evaluators learn from, as `open_table` understands it.
+        test: the table they are tested on.
+        embed: how videos become features.
+        evaluators: name in the table of evaluators -> its settings.
+        out: folder for features and results; null: RUN/evaluate/NAME of the encoder's run, or
+            runs/evaluate/NAME.
+        seed: of everything random (held-out videos, order of training).
+        device: auto, cpu, cuda.
+    """
+
+    name: str = "evaluation"
+    encoder: str | None = None
+    encoders: dict[str, str] = field(default_factory=lambda: {"encoder": "{encoder}"})
+    train: str = "demo:train"
+    test: str = "demo:val"
+    embed: EmbedConfig = field(default_factory=EmbedConfig)
+    evaluators: dict[str, dict[str, Any] | None] = field(default_factory=lambda: {"probe": None})
+    out: str | None = None
+    seed: int = 0
+    device: str = "auto"
+
+    def __post_init__(self) -> None:
+        if not self.encoders or not self.evaluators:
+            raise ValueError("encoders and evaluators must both name at least one.")
+        if self.train == self.test:
+            raise ValueError(
+                f"train and test are both {self.train!r}: the result would tell nothing. Name a "
+                "table of other videos as test."
+            )
+        self.make_evaluators()
+
+    def make_evaluators(self) -> dict[str, Evaluator]:
+        """Returns the evaluators, made from their settings.
+
+        Raises:
+            ConfigError: unknown evaluator or setting; the nearest is named.
+        """
+        made: dict[str, Evaluator] = {}
+        for name, settings in self.evaluators.items():
+            cls = evaluator_class(name)
+            made[name] = cls(build_config(cls.Config, settings, f"evaluators.{name}"))
+        return made
+
+    def encoder_specs(self) -> dict[str, str]:
+        """Returns name -> specification, `{encoder}` replaced.
+
+        Raises:
+            ValueError: `encoder` is needed but not set.
+        """
+        if self.encoder is None and any("{encoder}" in spec for spec in self.encoders.values()):
+            raise ValueError(
+                f"the evaluation {self.name!r} needs an encoder: add encoder=RUN, the folder of a "
+                "pretraining run or of an encoder (see `load_encoder`)."
+            )
+        return {
+            name: spec.replace("{encoder}", self.encoder or "")
+            for name, spec in self.encoders.items()
+        }
+
+    def folder(self) -> Path:
+        """Returns where features and results go."""
+        if self.out is not None:
+            return Path(self.out)
+        run = Path(self.encoder) if self.encoder and Path(self.encoder).is_dir() else None
+        if run is not None and (run / "encoder" / "config.json").is_file():
+            return run / "evaluate" / self.name
+        if run is not None and run.name == "encoder":
+            return run.parent / "evaluate" / self.name
+        return Path("runs") / "evaluate" / self.name
+
+
+def load_evaluate_recipe(name: str | Path, overrides: Sequence[str] = ()) -> EvaluateRecipe:
+    """Returns the recipe of a file, or of a name of the room `evaluate`, with overrides."""
+    content = read_recipe(name, overrides, room="evaluate")
+    return build_config(EvaluateRecipe, content)

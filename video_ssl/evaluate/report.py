@@ -1,0 +1,99 @@
+"""What an evaluation found, as a table and in plain words."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from rich.table import Table
+
+_TITLES = {"probe": "linear probe", "knn": "nearest neighbours"}
+
+
+def results_table(results: Mapping[str, Any]) -> Table:
+    """Returns the table encoders x metrics, in percent, with the 95 % interval of every top-1."""
+    encoders = results["encoders"]
+    columns = [
+        (evaluator, metric)
+        for evaluator, result in _first(encoders)["results"].items()
+        for metric in result["metrics"]
+    ]
+    table = Table(title=f"{results['name']}: {results['recipe']['test']}")
+    table.add_column("encoder")
+    for evaluator, metric in columns:
+        table.add_column(f"{_TITLES.get(evaluator, evaluator)}\n{metric}", justify="right")
+    for name, entry in encoders.items():
+        table.add_row(name, *(_cell(entry["results"][e], m) for e, m in columns))
+    result = next(iter(_first(encoders)["results"].values()))
+    guess = [_percent(result["chance"]) if metric == "top1" else "" for _, metric in columns]
+    table.add_row("guessing", *guess, style="dim")
+    return table
+
+
+def summary(results: Mapping[str, Any]) -> str:
+    """Returns the results in plain words: one sentence for every evaluator, then what to beware of.
+
+    For example "The frozen mvd encoder names the class of 61 of 100 test videos (linear probe);
+    the same network untrained of 34, raw pixels of 22; guessing gives 10."
+    """
+    encoders = results["encoders"]
+    lines = []
+    for evaluator in _first(encoders)["results"]:
+        found = {name: entry["results"][evaluator] for name, entry in encoders.items()}
+        (name, first), *others = found.items()
+        text = (
+            f"{_sentence_start(_who(name, encoders[name]))} names the class of {first['correct']} "
+            f"of {first['total']} test videos ({_TITLES.get(evaluator, evaluator)})"
+        )
+        for place, (other, result) in enumerate(others):
+            # Totals are equal unless a video could be read for one encoder only.
+            total = f" of {result['total']}" if result["total"] != first["total"] else ""
+            who = _who(other, encoders[other])
+            text += f"{', ' if place else '; '}{who} of {result['correct']}{total}"
+        lines.append(f"{text}; guessing gives {round(first['chance'] * first['total'])}.")
+    return "\n".join(lines + _warnings(encoders))
+
+
+def _warnings(encoders: Mapping[str, Any]) -> list[str]:
+    """Skipped videos and the notes of evaluators, each said once."""
+    said: dict[str, list[str]] = {}
+    for name, entry in encoders.items():
+        for split, skipped in entry["skipped"].items():
+            if skipped:
+                note = f"{len(skipped)} {split} videos could not be read and are left out"
+                said.setdefault(note, []).append(name)
+        for evaluator, result in entry["results"].items():
+            for note in result["notes"]:
+                said.setdefault(f"{_TITLES.get(evaluator, evaluator)}: {note}", []).append(name)
+    return [f"Note ({', '.join(names)}): {note}." for note, names in said.items()]
+
+
+def _who(name: str, entry: Mapping[str, Any]) -> str:
+    kind = entry["spec"].partition(":")[0]
+    if kind == "untrained":
+        return "the same network untrained"
+    if kind == "pixels":
+        return "raw pixels"
+    objective = entry["source"].get("objective")
+    called = objective if isinstance(objective, str) else name
+    return f"the frozen {called} encoder"
+
+
+def _sentence_start(text: str) -> str:
+    return text[:1].upper() + text[1:]
+
+
+def _first(encoders: Mapping[str, Any]) -> Any:
+    return next(iter(encoders.values()))
+
+
+def _cell(result: Mapping[str, Any], metric: str) -> str:
+    text = _percent(result["metrics"][metric])
+    interval = result["details"].get(f"{metric}_interval_95")
+    if interval:
+        text += f" [{_percent(interval[0])}, {_percent(interval[1])}]"
+    return text
+
+
+def _percent(share: float) -> str:
+    return f"{100 * share:.1f}"

@@ -1,0 +1,134 @@
+"""An evaluation: embed with every encoder once, run the evaluators on the features, report.
+
+    OUT/features/ENCODER-SPLIT-KEY.arrow    one feature file for every encoder and table
+    OUT/results.json                        every number, setting, seed and version
+
+A feature file is used again as long as its key is the same; the key changes with the encoder's
+weights, the settings that shape features, and the videos.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import logging
+import os
+import platform
+import re
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from rich.console import Console
+
+from video_ssl import __version__
+from video_ssl.datasets import open_table
+from video_ssl.datasets.table import Table
+from video_ssl.evaluate.embedding import Embedder, pick_device
+from video_ssl.evaluate.features import FeatureError, FeatureFile, open_features
+from video_ssl.evaluate.recipe import EvaluateRecipe
+from video_ssl.evaluate.report import results_table, summary
+from video_ssl.models.encoders import load_encoder
+from video_ssl.recipes import to_plain
+
+logger = logging.getLogger(__name__)
+
+
+def evaluate(recipe: EvaluateRecipe, *, quiet: bool = False) -> dict[str, Any]:
+    """Returns the results of an evaluation, as they are in OUT/results.json, and prints a table.
+
+    Args:
+        recipe: what to do.
+        quiet: print nothing.
+
+    Raises:
+        EncoderError, TableError, FeatureError, EmbeddingError: see there; encoders and tables are
+            looked at before the first video is decoded.
+    """
+    out, device = recipe.folder(), pick_device(recipe.device)
+    evaluators = recipe.make_evaluators()
+    specs = recipe.encoder_specs()
+    for spec in specs.values():  # a wrong path is told now, not after an hour of decoding
+        load_encoder(spec)
+    tables = {"train": open_table(recipe.train), "test": open_table(recipe.test)}
+    entries: dict[str, Any] = {}
+    for name, spec in specs.items():
+        embedder = Embedder(load_encoder(spec, device), recipe.embed, device=device, name=name)
+        files = {
+            split: cached_features(embedder, table, out / "features", split, progress=not quiet)
+            for split, table in tables.items()
+        }
+        results = {}
+        for title, evaluator in evaluators.items():
+            logger.info("%s: %s", name, title)
+            result = evaluator.evaluate(files["train"], files["test"], seed=recipe.seed)
+            results[title] = dataclasses.asdict(result)
+        entries[name] = {
+            "spec": spec,
+            "source": embedder.encoder.source,
+            "fingerprint": embedder.fingerprint,
+            "features": {split: _where(file, out) for split, file in files.items()},
+            "clips": {split: len(file) for split, file in files.items()},
+            "skipped": {split: file.skipped for split, file in files.items()},
+            "results": results,
+        }
+    found = {
+        "name": recipe.name,
+        "recipe": to_plain(recipe),
+        "seed": recipe.seed,
+        "date": datetime.now(UTC).isoformat(timespec="seconds"),
+        "versions": {
+            "video_ssl": __version__,
+            "torch": torch.__version__,
+            "numpy": np.__version__,
+            "python": platform.python_version(),
+        },
+        "device": _device_name(device),
+        "videos": {split: len(table) for split, table in tables.items()},
+        "encoders": entries,
+    }
+    found["summary"] = summary(found)
+    _write_json(out / "results.json", found)
+    if not quiet:
+        console = Console()
+        console.print(results_table(found))
+        console.print(found["summary"])
+        console.print(f"Results: {out / 'results.json'}", soft_wrap=True)
+    return found
+
+
+def cached_features(
+    embedder: Embedder, table: Table, folder: Path, split: str, *, progress: bool
+) -> FeatureFile:
+    """Returns the features of a table, from `folder` where the same were written before."""
+    safe = re.sub(r"[^\w.-]+", "_", embedder.name)
+    path = folder / f"{safe}-{split}-{embedder.key(table)}.arrow"
+    if path.is_file():
+        try:
+            found = open_features(path)
+        except FeatureError as err:
+            logger.warning("%s is embedded again: %s", path, err)
+        else:
+            logger.info("%s: features of %s are there already: %s", embedder.name, split, path)
+            return found
+    return embedder.embed(table, path, progress=progress)
+
+
+def _where(file: FeatureFile, out: Path) -> str:
+    assert file.path is not None
+    return os.path.relpath(file.path, out)
+
+
+def _device_name(device: torch.device) -> str:
+    if device.type == "cuda":
+        return torch.cuda.get_device_name(device)
+    return platform.processor() or platform.machine()
+
+
+def _write_json(path: Path, content: dict[str, Any]) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
+    partial.write_text(json.dumps(content, indent=1, default=str) + "\n", encoding="utf-8")
+    os.replace(partial, path)

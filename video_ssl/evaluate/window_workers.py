@@ -1,0 +1,165 @@
+"""Windows of every video of a table, in the order of the table, decoded by worker processes.
+
+The training pipeline replaces what it cannot read and shuffles; an evaluation must do neither, and
+it wants videos whole and in order.  So workers here are plain processes, each with a pipe of its
+own: record i belongs to worker i modulo W, the reader takes record after record from the pipe it
+must come from, and a worker that is ahead waits in its pipe.  Memory is bounded by W messages of
+`PIECE` windows, the order does not depend on W, and when a worker dies (a decoder can crash a
+process) it is known at which record: that one is reported and a new worker goes on behind it.
+
+Free of torch, so that workers start fast and stay small.
+"""
+
+from __future__ import annotations
+
+import multiprocessing
+import traceback
+from collections.abc import Iterator
+from dataclasses import dataclass
+from multiprocessing.connection import Connection
+from typing import Any
+
+from video_ssl.clips.reading import BadVideo, open_record
+from video_ssl.clips.windows import Window, WindowConfig, iterate_windows
+from video_ssl.datasets.table import Record, Table
+
+PIECE = 4  # windows in one message
+_GRACE_SEC = 30.0  # beyond the reader's own limit, before a silent worker is given up
+
+
+@dataclass(frozen=True, kw_only=True)
+class Job:
+    """What workers are told: the table, the windows, the decoder and its time limit per video."""
+
+    table: Table
+    windows: WindowConfig
+    backend: str = "pyav"
+    video_timeout_sec: float | None = 120.0
+
+
+@dataclass(frozen=True, kw_only=True)
+class Piece:
+    """Some windows of a record; the last piece of a record has `last`, and perhaps a `reason`.
+
+    `reason` tells why the record cannot be read; what came of it before is then void.
+    """
+
+    index: int
+    windows: tuple[Window, ...] = ()
+    last: bool = False
+    reason: str | None = None
+
+
+def read_windows(job: Job, num_workers: int) -> Iterator[Piece]:
+    """Yields the pieces of all records in order; with 0 workers, from this process.
+
+    Every record ends with a piece that has `last`.
+
+    Raises:
+        RuntimeError: an error that is not the fault of the video, with the worker's traceback.
+    """
+    if num_workers == 0:
+        for index in range(len(job.table)):
+            yield from record_pieces(job, job.table.record(index))
+        return
+    workers = [_Worker(job, n, num_workers) for n in range(min(num_workers, len(job.table)))]
+    try:
+        for index in range(len(job.table)):
+            yield from workers[index % len(workers)].pieces(index)
+    finally:
+        for worker in workers:
+            worker.stop()
+
+
+def record_pieces(job: Job, record: Record) -> Iterator[Piece]:
+    """Yields the pieces of one record; a video that cannot be read ends with its reason."""
+    waiting: list[Window] = []
+    try:
+        with open_record(record, job.backend, timeout_sec=job.video_timeout_sec) as reader:
+            for window in iterate_windows(record, reader, job.windows):
+                waiting.append(window)
+                if len(waiting) == PIECE:
+                    yield Piece(index=record.index, windows=tuple(waiting))
+                    waiting = []
+    except BadVideo as err:
+        yield Piece(index=record.index, last=True, reason=err.reason)
+    else:
+        yield Piece(index=record.index, windows=tuple(waiting), last=True)
+
+
+class _Worker:
+    """A process that reads the records start, start + step, ... and sends their pieces."""
+
+    def __init__(self, job: Job, start: int, step: int) -> None:
+        self.job, self.step = job, step
+        self._launch(start)
+
+    def _launch(self, start: int) -> None:
+        context = multiprocessing.get_context("spawn")
+        self.pipe, sender = context.Pipe(duplex=False)
+        self.process = context.Process(
+            target=_work, args=(self.job, start, self.step, sender), daemon=True
+        )
+        self.process.start()
+        sender.close()
+        self.begun = False
+
+    def pieces(self, index: int) -> Iterator[Piece]:
+        limit = self.job.video_timeout_sec
+        while True:
+            try:
+                if not self.begun:
+                    self._await_beginning()
+                if limit is not None and not self.pipe.poll(limit + _GRACE_SEC):
+                    reason = f"the decoder was silent for {limit + _GRACE_SEC:g} s and was stopped"
+                    break
+                piece = self.pipe.recv()
+            except (EOFError, OSError):
+                self.process.join()
+                reason = f"the decoder process died (exit code {self.process.exitcode})"
+                break
+            if not isinstance(piece, Piece):  # the text of an error
+                told = f"reading record {index} of {self.job.table} failed:\n{piece}"
+                raise RuntimeError(told)  # noqa: TRY004
+            assert piece.index == index
+            yield piece
+            if piece.last:
+                return
+        self.stop()
+        yield Piece(index=index, last=True, reason=reason)
+        if index + self.step < len(self.job.table):
+            self._launch(index + self.step)
+
+    def _await_beginning(self) -> None:
+        """A worker that dies before its first word is not the fault of a video."""
+        try:
+            self.pipe.recv()
+        except (EOFError, OSError) as err:
+            self.process.join()
+            raise RuntimeError(
+                f"a decoding process could not start (exit code {self.process.exitcode}). A script "
+                'needs `if __name__ == "__main__":` around its calls; num_workers=0 needs nothing.'
+            ) from err
+        self.begun = True
+
+    def stop(self) -> None:
+        self.process.kill()
+        self.process.join()
+        self.pipe.close()
+
+
+def _work(job: Job, start: int, step: int, sender: Connection) -> None:
+    sender.send("ready")
+    try:
+        for index in range(start, len(job.table), step):
+            for piece in record_pieces(job, job.table.record(index)):
+                sender.send(piece)
+    except BrokenPipeError:  # nobody listens any more
+        return
+    except Exception:
+        sender.send(traceback.format_exc())
+
+
+def describe(record: Record, reason: str) -> dict[str, Any]:
+    """Returns the entry of a record in a skip list."""
+    return {"index": record.index, "id": record.id, "source": record.source, "reason": reason}
