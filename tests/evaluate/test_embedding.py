@@ -9,9 +9,10 @@ import numpy as np
 import pytest
 import torch
 
-from video_ssl.clips import pyav_reader
-from video_ssl.clips.reading import READERS, open_record
+from video_ssl.clips import pyav_reader, windows
+from video_ssl.clips.reading import READERS, BadVideo, open_record
 from video_ssl.datasets.table import Table
+from video_ssl.evaluate import window_workers
 from video_ssl.evaluate.embedding import EmbedConfig, Embedder, EmbeddingError, embed_table
 from video_ssl.evaluate.window_workers import Job, Piece, read_windows
 from video_ssl.models.config import ViTConfig
@@ -177,17 +178,6 @@ def test_no_frames_when_not_asked_for(videos, tmp_path, folder):
     assert not found.has_frames
 
 
-class DeadlyReader(pyav_reader.PyAVReader):
-    """Kills the process at one video, and raises what is not the video's fault at another."""
-
-    def __init__(self, path: str, *, timeout_sec: float | None = None) -> None:
-        if path.endswith("train5.mp4"):
-            os._exit(66)
-        if path.endswith("train7.mp4"):
-            raise ZeroDivisionError("a bug")
-        super().__init__(path, timeout_sec=timeout_sec)
-
-
 @pytest.fixture
 def forked(monkeypatch: pytest.MonkeyPatch) -> None:
     """Workers by fork, so that they know the readers of this file."""
@@ -198,6 +188,43 @@ def forked(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(multiprocessing, "get_context", lambda _: context)
     monkeypatch.setitem(sys.modules, "deadly_reader", sys.modules[__name__])
     monkeypatch.setitem(READERS, "deadly", "deadly_reader:DeadlyReader")
+
+
+class HalfReader(pyav_reader.PyAVReader):
+    """Breaks at frame 14, as a file whose download was cut does."""
+
+    def frames(self, indices, size=None):
+        if max(indices) >= 14:
+            raise BadVideo("half", "frame 14 cannot be decoded")
+        return super().frames(indices, size)
+
+
+@pytest.mark.parametrize("batch_size", [1, 3, 100])
+def test_a_video_that_breaks_half_way_leaves_no_rows(
+    videos, tmp_path, monkeypatch, forked, batch_size
+):
+    # Videos 0 and 4 have 12 frames, 1 to 3 have 15 to 21; pieces of the others are on their way
+    # when they break, because frames are asked for window by window.
+    monkeypatch.setitem(READERS, "half", "deadly_reader:HalfReader")
+    monkeypatch.setattr(windows, "_PIECE", 1)
+    monkeypatch.setattr(window_workers, "PIECE", 1)
+    table = Table.open(videos / "train.arrow").select([0, 1, 2, 4, 3])
+    config = EmbedConfig(num_clips=1, hop=1, backend="half", batch_size=batch_size, num_workers=0)
+    found = Embedder(pixels(), config).embed(table, tmp_path / "f.arrow")
+    assert found.ids.tolist() == ["train0"] * 3 + ["train4"] * 3
+    assert [entry["id"] for entry in found.skipped] == ["train1", "train2", "train3"]
+    assert found.table["clip"].to_pylist() == [0, 1, 2] * 2
+
+
+class DeadlyReader(pyav_reader.PyAVReader):
+    """Kills the process at one video, and raises what is not the video's fault at another."""
+
+    def __init__(self, path: str, *, timeout_sec: float | None = None) -> None:
+        if path.endswith("train5.mp4"):
+            os._exit(66)
+        if path.endswith("train7.mp4"):
+            raise ZeroDivisionError("a bug")
+        super().__init__(path, timeout_sec=timeout_sec)
 
 
 @pytest.mark.parametrize("num_workers", [1, 2, 4])

@@ -136,6 +136,25 @@ def test_clips_of_a_video_are_averaged():
     assert many.metrics["top1"] > one.metrics["top1"] + 0.1
 
 
+@pytest.mark.parametrize("refit", [True, False])
+def test_the_head_that_is_tested_is_the_one_that_was_chosen(refit):
+    """Whatever else is in the grid, the result is that of the chosen setting on its own."""
+    train, test = made(1, 200, noise=3.0), made(2, 300, noise=3.0)
+    settings = {"poolings": ("mean", "clip"), "weight_decays": (0.01,), "epochs": 20}
+    rates = (1e-6, 2e-2, 1e-5)
+    probe = LinearProbe(ProbeConfig(learning_rates=rates, refit=refit, **settings))
+    result = probe.evaluate(train, test, seed=0)
+    rate = result.chosen["learning_rate"]
+    settings["poolings"] = (result.chosen["pooling"],)
+    correct = {}
+    for other in rates:
+        alone = LinearProbe(ProbeConfig(learning_rates=(other,), refit=refit, **settings))
+        correct[other] = alone.evaluate(train, test, seed=0).correct
+    assert result.correct == correct[rate]
+    assert correct[rate] != correct[rates[0]]
+    assert rate != rates[0]
+
+
 def torch_heads(x, y, heads, num_classes, fit):
     """One head after the other with torch's own optimisers and autograd."""
     std, mean = torch.std_mean(x.double(), dim=0, correction=0)
