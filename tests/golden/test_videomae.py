@@ -24,7 +24,8 @@ def pixels_of(video):
     return video * torch.tensor(IMAGENET_STD).view(shape) + torch.tensor(IMAGENET_MEAN).view(shape)
 
 
-def objective_of(golden, params, video, mask, decoder_mask=None, target="normalized"):
+def objective_of(golden, g, video, mask, decoder_mask=None, target="normalized"):
+    params = g.params()
     width = params["mask_token"].shape[-1]
     config = Config(
         clip=ClipConfig(num_frames=video.shape[-3]),
@@ -33,11 +34,11 @@ def objective_of(golden, params, video, mask, decoder_mask=None, target="normali
         decoder_mask=None
         if decoder_mask is None
         else MaskConfig(kind="random", ratio=share(decoder_mask)),
-        encoder=golden.vit_config(encoder_part(params), video),
+        encoder=golden.vit_config(g, encoder_part(params), video),
         decoder=DecoderConfig(
             embed_dim=width,
             depth=golden.depth_of(params, "decoder.blocks."),
-            num_heads=golden.heads_of(width),
+            num_heads=golden.heads_of(g, width, "decoder"),
         ),
         target=target,
     )
@@ -67,20 +68,22 @@ def total_norm(objective):
 
 def test_forward_targets_and_latent(golden, videomae_pretrain):
     g = videomae_pretrain
-    objective = objective_of(golden, g.params(), g["video"], g["mask"])
+    objective = objective_of(golden, g, g["video"], g["mask"])
     _, prediction, target, encoded = run(objective, g["video"], g["mask"])
     golden.close(encoded, g["latent"], 2e-5)
     golden.close(prediction, g["pred"], 2e-5)
     # Values are divided by the standard deviation of a tubelet: the un-normalised pixels differ
     # from the reference's in the last bit.
     golden.close(target, g["label_normalised"], 2e-5)
-    raw = objective_of(golden, g.params(), g["video"], g["mask"], target="raw")
+    raw = objective_of(golden, g, g["video"], g["mask"], target="raw")
     golden.close(run(raw, g["video"], g["mask"])[2], g["label_raw"], 1e-6)
 
 
 def test_forward_in_float64(golden, videomae_pretrain):
     g = videomae_pretrain
-    objective = objective_of(golden, g.params(), g["video"], g["mask"]).double()
+    if "f64/pred" not in g:
+        pytest.skip("the file has no float64 prediction")
+    objective = objective_of(golden, g, g["video"], g["mask"]).double()
     prediction, _, _ = objective.predict(g["video"].double(), g["mask"])
     golden.close(prediction, g["f64/pred"], 1e-10)
 
@@ -88,7 +91,7 @@ def test_forward_in_float64(golden, videomae_pretrain):
 @pytest.mark.parametrize(("row", "target"), [(0, "normalized"), (1, "raw")])
 def test_loss_and_gradients(golden, videomae_pretrain, row, target):
     g = videomae_pretrain
-    objective = objective_of(golden, g.params(), g["video"], g["mask"], target=target)
+    objective = objective_of(golden, g, g["video"], g["mask"], target=target)
     loss = run(objective, g["video"], g["mask"])[0]
     loss.backward()
     expected = g["loss_gradnorm_normalised_then_raw"][row]
@@ -105,7 +108,7 @@ def test_loss_and_gradients(golden, videomae_pretrain, row, target):
 
 def test_three_steps(golden, videomae_steps):
     g = videomae_steps
-    start = g.beside("videomae_pretrain").params()
+    start = g.beside("videomae_pretrain")
     objective = objective_of(golden, start, g["video"][0], g["mask"][0])
     optimizer, decayed = golden.adamw_of(objective)
     places = renamed_keys([str(n) for n in g["final_param_names"]], PUBLISHED_KEYS)
@@ -128,7 +131,7 @@ def test_three_steps(golden, videomae_steps):
 def test_dual_masking(golden, videomae_v2):
     g = videomae_v2
     hidden, skipped = g["encoder_mask"], g["decoder_mask"]
-    objective = objective_of(golden, g.params(), g["video"], hidden, skipped)
+    objective = objective_of(golden, g, g["video"], hidden, skipped)
     loss, prediction, _, _ = run(objective, g["video"], hidden, skipped)
     golden.close(prediction, g["pred"], 2e-5)
     golden.close(loss, g["loss"], 0, 1e-5)
@@ -140,8 +143,8 @@ def test_dual_masking_without_skips_is_the_plain_loss(golden, videomae_v2):
     """Decoding exactly the hidden tokens makes both formulas one."""
     g = videomae_v2
     mask = g["encoder_mask"]
-    plain = objective_of(golden, g.params(), g["video"], mask)
-    dual = objective_of(golden, g.params(), g["video"], mask, ~mask)
+    plain = objective_of(golden, g, g["video"], mask)
+    dual = objective_of(golden, g, g["video"], mask, ~mask)
     a = run(plain, g["video"], mask)[0]
     b = run(dual, g["video"], mask, ~mask)[0]
     torch.testing.assert_close(a, b)
@@ -149,7 +152,7 @@ def test_dual_masking_without_skips_is_the_plain_loss(golden, videomae_v2):
 
 def test_the_mask_token_is_not_decayed(golden, videomae_v2):
     g = videomae_v2
-    objective = objective_of(golden, g.params(), g["video"], g["encoder_mask"])
+    objective = objective_of(golden, g, g["video"], g["encoder_mask"])
     assert objective.no_weight_decay() == {"decoder.mask_token"}
     cls = replace(objective.config.encoder, cls_token=True)
     other = Objective(replace(objective.config, encoder=cls))

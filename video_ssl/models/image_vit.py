@@ -76,7 +76,7 @@ class ImageViT(nn.Module):
             x = torch.cat([self.cls_token.to(x.dtype).expand(x.shape[0], -1, -1), x], dim=1)
         return x
 
-    def encode(self, frames: Tensor, keep: Tensor | None = None) -> Tensor:
+    def forward(self, frames: Tensor, keep: Tensor | None = None) -> Tensor:
         """Returns all outputs, (N, P+K, D), for frames (N, C, 1, H, W): the final norm is applied,
         the class token comes first."""
         x = self.embed(frames, keep)
@@ -95,8 +95,8 @@ class ImageViT(nn.Module):
                     f"keep chooses patches of one frame, but the clip has {video.shape[2]}: fold "
                     "the frames into the batch."
                 )
-            return self.encode(video, keep)[:, self.num_prefix :]
-        tokens = self.encode(_fold(video))[:, self.num_prefix :]
+            return self(video, keep)[:, self.num_prefix :]
+        tokens = self(_fold(video))[:, self.num_prefix :]
         return tokens.reshape(video.shape[0], -1, self.embed_dim)
 
     def taps(self, video: Tensor, layer: int = -1) -> Tensor:

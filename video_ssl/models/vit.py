@@ -111,7 +111,7 @@ class VideoViT(nn.Module):
             x = torch.cat([self.cls_token.to(x.dtype).expand(x.shape[0], -1, -1), x], dim=1)
         return x
 
-    def encode(self, video: Tensor, keep: Tensor | None = None) -> Tensor:
+    def forward(self, video: Tensor, keep: Tensor | None = None) -> Tensor:
         """Returns all outputs, (B, P+K, D): the final norm is applied, a class token comes first."""
         x = self.embed(video, keep)
         x = run_blocks(self.blocks, x, recompute=self.config.checkpoint_blocks and self.training)
@@ -119,7 +119,7 @@ class VideoViT(nn.Module):
 
     def tokens(self, video: Tensor, *, keep: Tensor | None = None) -> Tensor:
         """Returns (B, K, D) for the tokens in `keep` (int64 (B, K)), or (B, L, D) for all."""
-        return self.encode(video, keep)[:, self.num_prefix :]
+        return self(video, keep)[:, self.num_prefix :]
 
     def taps(self, video: Tensor, layer: int = -1) -> Tensor:
         """Returns (B, t, h*w, D) behind block `layer` (-1 = the last), BEFORE the final norm and

@@ -14,6 +14,7 @@ from video_ssl.models.image_vit import ImageViT
 from video_ssl.models.layers import cut, split_mask, take
 from video_ssl.models.preprocess import normalize, to_pixels
 from video_ssl.models.weights import Renames
+from video_ssl.objectives.export import preprocess_of
 from video_ssl.objectives.mae.config import Config
 from video_ssl.objectives.pixel_targets import pixel_targets
 
@@ -59,7 +60,7 @@ class Objective(nn.Module):
         pixels = to_pixels(batch["video"])
         visible, hidden = split_mask(batch["mask"].flatten(0, 1), self.num_visible)
         video = normalize(pixels, self.config.normalization)
-        encoded = self.encoder.encode(video, visible)
+        encoded = self.encoder(video, visible)
         prediction = self.decoder(encoded, visible, hidden)
         with torch.autocast(prediction.device.type, enabled=False):
             target = self.targets(pixels, hidden)
@@ -81,11 +82,5 @@ class Objective(nn.Module):
 
     def preprocess(self) -> Preprocess:
         """Returns what the exported encoder expects of a clip."""
-        clip, colours = self.config.evaluation, self.config.normalization
-        return Preprocess(
-            num_frames=clip.num_frames,
-            frame_stride=clip.frame_stride,
-            size=self.config.crop.size,
-            mean=colours.mean,
-            std=colours.std,
-        )
+        config = self.config
+        return preprocess_of(config.evaluation, config.crop.size, config.normalization)

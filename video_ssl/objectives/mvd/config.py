@@ -17,8 +17,8 @@ class TeacherConfig:
 
     Attributes:
         source: where the teacher comes from.
-        weight: factor of its loss in the sum; 0 keeps its decoder and its figures, without a
-            gradient.
+        weight: factor of its loss in the sum; 0 keeps its decoder and its figures, with
+            gradients of zero.
         loss: "smooth_l1" (beta 1), "l1" or "l2", mean over clips, hidden tokens and channels.
         normalize_features: LayerNorm without parameters (eps 1e-6) on the targets; off in every
             published run.

@@ -16,6 +16,7 @@ from video_ssl.models.layers import split_mask, take
 from video_ssl.models.preprocess import normalize, to_pixels
 from video_ssl.models.vit import VideoViT
 from video_ssl.models.weights import Renames
+from video_ssl.objectives.export import preprocess_of
 from video_ssl.objectives.mvd.config import Config
 from video_ssl.objectives.mvd.teacher import Teacher, build_teacher
 
@@ -143,7 +144,7 @@ class Objective(nn.Module):
         """Returns predictions (N, M, width) by teacher, the hidden tokens' indices (N, M), and the
         encoder's output (N, P+K, D)."""
         visible, hidden = split_mask(mask, self.num_visible)
-        encoded = self.encoder.encode(video, visible)
+        encoded = self.encoder(video, visible)
         decoded = {
             name: decoder(encoded, visible, hidden) for name, decoder in self.decoders.items()
         }
@@ -169,11 +170,5 @@ class Objective(nn.Module):
 
     def preprocess(self) -> Preprocess:
         """Returns what the exported encoder expects of a clip."""
-        clip, colours = self.config.clip, self.config.normalization
-        return Preprocess(
-            num_frames=clip.num_frames,
-            frame_stride=clip.frame_stride,
-            size=self.config.crop.size,
-            mean=colours.mean,
-            std=colours.std,
-        )
+        config = self.config
+        return preprocess_of(config.clip, config.crop.size, config.normalization)

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from video_ssl.models.encoders import Preprocess
 from video_ssl.models.preprocess import to_model_input
 from video_ssl.models.vit import VideoViT
+from video_ssl.objectives.export import preprocess_of
 from video_ssl.objectives.supervised.config import Config
 
 
@@ -53,11 +54,5 @@ class Objective(nn.Module):
 
     def preprocess(self) -> Preprocess:
         """Returns what the exported encoder expects of a clip."""
-        clip, colours = self.config.clip, self.config.normalization
-        return Preprocess(
-            num_frames=clip.num_frames,
-            frame_stride=clip.frame_stride,
-            size=self.config.crop.size,
-            mean=colours.mean,
-            std=colours.std,
-        )
+        config = self.config
+        return preprocess_of(config.clip, config.crop.size, config.normalization)

@@ -14,6 +14,7 @@ from video_ssl.models.layers import cut, split_mask, take
 from video_ssl.models.preprocess import normalize, to_pixels
 from video_ssl.models.vit import VideoViT
 from video_ssl.models.weights import Renames
+from video_ssl.objectives.export import preprocess_of
 from video_ssl.objectives.pixel_targets import pixel_targets
 from video_ssl.objectives.videomae.config import Config
 
@@ -84,7 +85,7 @@ class Objective(nn.Module):
         if decoder_mask is not None:
             assert self.num_decoded is not None
             wanted, _ = split_mask(decoder_mask, self.num_decoded)
-        encoded = self.encoder.encode(video, visible)
+        encoded = self.encoder(video, visible)
         return self.decoder(encoded, visible, wanted), wanted, encoded
 
     def targets(self, pixels: Tensor, wanted: Tensor) -> Tensor:
@@ -113,11 +114,5 @@ class Objective(nn.Module):
 
     def preprocess(self) -> Preprocess:
         """Returns what the exported encoder expects of a clip."""
-        clip, colours = self.config.clip, self.config.normalization
-        return Preprocess(
-            num_frames=clip.num_frames,
-            frame_stride=clip.frame_stride,
-            size=self.config.crop.size,
-            mean=colours.mean,
-            std=colours.std,
-        )
+        config = self.config
+        return preprocess_of(config.clip, config.crop.size, config.normalization)
