@@ -12,7 +12,6 @@ workers is random access, so a run is resumed from (seed, step) alone.
 from __future__ import annotations
 
 import atexit
-import contextlib
 import functools
 import logging
 import time
@@ -28,7 +27,7 @@ import numpy as np
 from video_ssl.clips.reading import READERS
 from video_ssl.clips.samples import Plan, Position, SampleMaker
 from video_ssl.clips.skips import PipelineStats, SkipLog
-from video_ssl.clips.workers import WorkerGroup
+from video_ssl.clips.workers import WorkerGroup, free_shared_memory
 from video_ssl.datasets.table import Table
 from video_ssl.recipes import nearest
 
@@ -179,14 +178,13 @@ class Pipeline:
         self._closed = True
         _open_pipelines.discard(self)
         iterator, self._iterator = self._iterator, None
-        if self._workers is not None:
-            self._workers.ask_to_stop()
-            _ask_grain_to_stop(iterator)
-        if iterator is not None:
-            with contextlib.suppress(Exception):  # a worker that died cannot be asked politely
+        if self._workers is None:
+            if iterator is not None:
                 iterator.close()
-        if self._workers is not None:
-            self._workers.end()
+            return
+        self._workers.stop(iterator)
+        del iterator
+        free_shared_memory()
 
     def __enter__(self) -> Pipeline:
         return self
@@ -302,14 +300,6 @@ def _to_position(index: int, place: tuple[int, int]) -> Position:
 def _derive(*words: int) -> int:
     """A 32-bit seed, independent for every combination of words."""
     return int(np.random.SeedSequence([word % 2**63 for word in words]).generate_state(1)[0])
-
-
-def _ask_grain_to_stop(iterator: Any) -> None:
-    """Raises grain's stop flag of all workers at once; without it they are ended one after the other, only slower."""
-    for child in getattr(iterator, "_iterators_in_use", None) or ():
-        flag = getattr(child, "_prefetch_should_stop", None)
-        if flag is not None:
-            flag.set()
 
 
 @functools.cache

@@ -90,8 +90,8 @@ class SampleMaker:
                     raise
                 bad.append((record.index, err))
                 continue
-            sample["record_index"] = np.int64(record.index)
-            sample["table_index"] = np.int64(position.table)
+            sample["record_index"] = np.array(record.index, np.int64)
+            sample["table_index"] = np.array(position.table, np.int64)
             sample[BAD_ROWS], sample[BAD_REASONS] = _pack(bad)
             return sample
         named = "\n".join(f"  {err}" for _, err in bad)

@@ -10,6 +10,7 @@ grain spawns the processes; this module sees to it that they
 from __future__ import annotations
 
 import contextlib
+import gc
 import logging
 import multiprocessing
 import os
@@ -27,6 +28,7 @@ _PROCESS_NAME = "grain-process-prefetch"
 _EXIT_STUCK = 75
 _ONE_THREAD = dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"), "1")
 _START_LIMIT_SEC = 60
+_STOP_LIMIT_SEC = 10
 _owned: set[int] = set()
 _start_lock = threading.Lock()
 
@@ -132,14 +134,39 @@ class WorkerGroup:
             return None
         return WorkerDied(_death_message(codes[0] if codes else None))
 
-    def ask_to_stop(self) -> None:
-        """Tells the workers to end after the sample that they are at."""
+    def stop(self, iterator: Any) -> None:
+        """Ends all workers at once, after the sample that they are at, and closes grain's iterator.
+
+        Left to itself grain ends them one after the other, each after the batch that it is at.
+        """
         for process in self._pids.values():
             if process.is_alive():
                 with contextlib.suppress(ProcessLookupError):
                     os.kill(process.pid, signal.SIGUSR1)
+        threads = _prefetch_threads(iterator)
+        for node, _ in threads:
+            node._prefetch_should_stop.set()
+        limit = time.monotonic() + _STOP_LIMIT_SEC
+        for _, thread in threads:
+            thread.join(max(0.0, limit - time.monotonic()))
+        if any(thread.is_alive() for _, thread in threads):
+            self._kill()  # grain would wait for ever for a worker that hangs
+        for node, _ in threads:
+            # Only now: a thread that still reads from a worker which ended in peace would never return.
+            flag = getattr(getattr(node, "_maybe_nonnative_parent", None), "_prefetch_should_stop", None)
+            if flag is not None:
+                flag.set()
+        if iterator is not None:
+            with contextlib.suppress(Exception):  # a worker that died cannot be asked politely
+                iterator.close()
+        self._end()
 
-    def end(self, grace_sec: float = 2.0) -> None:
+    def _kill(self) -> None:
+        for process in self._pids.values():
+            if process.is_alive():
+                process.kill()
+
+    def _end(self, grace_sec: float = 2.0) -> None:
         """Ends whatever is still running, by force if need be."""
         limit = time.monotonic() + grace_sec
         for process in self._pids.values():
@@ -149,6 +176,23 @@ class WorkerGroup:
                 process.join(5)
         _owned.difference_update(self._pids)
         self._pids.clear()
+
+
+def _prefetch_threads(iterator: Any) -> list[tuple[Any, Any]]:
+    """(grain's iterator, its thread) for every worker, where this version of grain has them."""
+    nodes = [node for node in getattr(iterator, "_iterators_in_use", None) or () if node is not None]
+    threads = [(node, getattr(node, "_prefetch_thread", None)) for node in nodes]
+    return [(node, thread) for node, thread in threads if thread is not None]
+
+
+def free_shared_memory() -> None:
+    """Frees the batches that closed iterators still hold: grain leaves them in cycles, and unlinks in a thread."""
+    from grain._src.python.ipc.shared_memory_array import SharedMemoryArray
+
+    gc.collect()
+    deleter = getattr(SharedMemoryArray, "_del_thread_pool", None)
+    if deleter is not None:
+        deleter.apply(int)  # its one thread works in order: what was to be unlinked before now is
 
 
 def _death_message(code: int | None) -> str:
