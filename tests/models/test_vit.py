@@ -278,6 +278,8 @@ def test_decoder_gives_a_class_token_no_position():
     before = model(encoded, visible, wanted)
     moved = model(encoded[:, [0, 2, 1, 3, 4, 5]], visible[:, [1, 0, 2, 3, 4]], wanted)
     torch.testing.assert_close(moved, before, atol=1e-5, rtol=1e-5)
+    other = torch.cat([torch.randn(2, 1, 32), encoded[:, 1:]], dim=1)
+    assert not torch.allclose(model(other, visible, wanted), before, atol=1e-3)
 
 
 def test_split_mask_keeps_token_order():
@@ -329,6 +331,7 @@ def test_health_sees_collapse():
     assert effective_rank(healthy) > 14
     assert effective_rank(line) == pytest.approx(1, abs=0.01)
     assert effective_rank(torch.zeros(8, 4)) == 1
+    assert effective_rank(line + 50) == pytest.approx(1, abs=0.01)
     # Two directions of equal strength.
     cross = torch.tensor([[1.0, 0], [-1, 0], [0, 1], [0, -1]])
     assert effective_rank(cross) == pytest.approx(2, abs=1e-4)

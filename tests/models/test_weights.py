@@ -126,6 +126,45 @@ def test_published_encoders_come_back(tmp_path, style, suffix):
         assert torch.equal(again.tokens(video), module.tokens(video))
 
 
+def test_hugging_face_files_come_back(tmp_path):
+    config = ViTConfig(**SIZE, **CLIP, image_size=12, positions="sincos_1d")
+    module = VideoViT(config)
+    with torch.no_grad():
+        for parameter in module.parameters():
+            parameter.add_(0.1 * torch.randn_like(parameter))
+    names = {
+        "norm1": "layernorm_before",
+        "norm2": "layernorm_after",
+        "attn.proj": "attention.output.dense",
+        "mlp.fc1": "intermediate.dense",
+        "mlp.fc2": "output.dense",
+    }
+    state = {"classifier.weight": torch.ones(3, 32), "decoder.norm.weight": torch.ones(3)}
+    for key, value in module.state_dict().items():
+        if key.startswith("patch_embed"):
+            state[
+                key.replace("patch_embed.proj", "videomae.embeddings.patch_embeddings.projection")
+            ] = value
+        elif key.startswith("norm"):
+            state[f"videomae.layer{key}"] = value
+        else:
+            _, number, rest = key.split(".", 2)
+            layer, kind = rest.rsplit(".", 1)
+            inner = f"videomae.encoder.layer.{number}"
+            if layer == "attn.qkv":
+                for part, third in zip(("query", "key", "value"), value.chunk(3), strict=True):
+                    state[f"{inner}.attention.attention.{part}.weight"] = third
+            elif layer == "attn":
+                state[f"{inner}.attention.attention.{kind}"] = value
+            else:
+                state[f"{inner}.{names[layer]}.{kind}"] = value
+    save_file({k: v.contiguous().clone() for k, v in state.items()}, tmp_path / "a.safetensors")
+    again = load_published(tmp_path / "a.safetensors", image_size=12, num_frames=4, num_heads=2)
+    video = torch.randn(2, 3, 4, 12, 12)
+    with torch.no_grad():
+        assert torch.equal(again.tokens(video), module.tokens(video))
+
+
 def test_published_files_that_are_something_else(tmp_path):
     torch.save(linear(), tmp_path / "a.pth")
     with pytest.raises(WeightsError, match=r"has no patch_embed.proj.weight"):

@@ -1,4 +1,5 @@
-"""Encoders out of published checkpoints of MAE, VideoMAE and MVD; sizes are read off the weights."""
+"""Encoders out of published checkpoints of MAE, VideoMAE (also VideoMAE V2 and the files on the
+Hugging Face hub) and MVD; sizes are read off the weights."""
 
 from __future__ import annotations
 
@@ -29,8 +30,8 @@ def load_published(
     """Returns the encoder of a checkpoint, on the CPU: an `ImageViT` if patches are 2-D, else a
     `VideoViT`.
 
-    Weights may lie at the top (MAE, MVD, fine-tuned models), or below `encoder.` (VideoMAE) or
-    `backbone.`.  Decoders, heads and stored position tables are left out; tables are computed.
+    Weights may lie at the top (MAE, MVD, fine-tuned models), below `encoder.` (VideoMAE) or `backbone.`, or be those
+    of `VideoMAEModel` of Hugging Face.  Decoders, heads and stored position tables are left out; tables are computed.
 
     Args:
         path: the file.
@@ -40,7 +41,7 @@ def load_published(
     Raises:
         WeightsError: unreadable, not such an encoder, or a width whose heads are not known.
     """
-    state = read_state(path)
+    state = from_hugging_face(read_state(path))
     own = encoder_part(state)
     if "patch_embed.proj.weight" not in own:
         raise WeightsError(
@@ -54,6 +55,47 @@ def load_published(
     module = VideoViT(config) if isinstance(config, ViTConfig) else ImageViT(config)
     load_weights(module, own)
     return module
+
+
+#: Layer of a Hugging Face block -> layer here.  LayerNorm eps there is 1e-12 by its config, but
+#: the weights were trained with the 1e-6 used here.
+HUGGING_FACE_LAYERS = {
+    "layernorm_before": "norm1",
+    "layernorm_after": "norm2",
+    "attention.output.dense": "attn.proj",
+    "intermediate.dense": "mlp.fc1",
+    "output.dense": "mlp.fc2",
+}
+
+
+def from_hugging_face(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Returns the encoder of a Hugging Face VideoMAE under the keys of `VideoViT`; any other state
+    dict comes back as it is.
+
+    Separate weights of query, key and value become one; heads, decoders and tables are left out.
+    """
+    stem = "videomae."
+    if not any(f"{stem}embeddings.patch_embeddings.projection.weight" == key for key in state):
+        return dict(state)
+    own = {k.removeprefix(stem): v for k, v in state.items() if k.startswith(stem)}
+    found = {}
+    for key, value in own.items():
+        head, _, kind = key.rpartition(".")
+        if head == "embeddings.patch_embeddings.projection":
+            found[f"patch_embed.proj.{kind}"] = value
+        elif head == "layernorm":
+            found[f"norm.{kind}"] = value
+        elif head.startswith("encoder.layer."):
+            number, _, layer = head.removeprefix("encoder.layer.").partition(".")
+            block = f"blocks.{number}"
+            if layer in HUGGING_FACE_LAYERS:
+                found[f"{block}.{HUGGING_FACE_LAYERS[layer]}.{kind}"] = value
+            elif kind in ("q_bias", "v_bias"):
+                found[f"{block}.attn.{kind}"] = value
+            elif layer == "attention.attention.query":
+                parts = [own[key.replace("query", part)] for part in ("query", "key", "value")]
+                found[f"{block}.attn.qkv.{kind}"] = torch.cat(parts)
+    return found
 
 
 def encoder_part(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
