@@ -48,33 +48,46 @@ def _from_neutral(**angles: float) -> np.ndarray:
 
 POSES: dict[str, np.ndarray] = {
     "neutral": NEUTRAL,
-    "squat": _from_neutral(pitch=34, head=-20, thigh_flex=90, thigh_out=16, shin_flex=-30, arm_flex=88, arm_out=4, fore_flex=92, fore_out=0),
+    "squat": _from_neutral(
+        pitch=34, head=-20, thigh_flex=90, thigh_out=16, shin_flex=-30, arm_flex=88, arm_out=4, fore_flex=92,
+        fore_out=0,
+    ),
     "star": _from_neutral(arm_out=150, fore_out=172, fore_flex=0, thigh_out=30, shin_out=28),
     "lunge": _from_neutral(
-        pitch=18, roll=10, anchor=-1, thigh_r_flex=48, thigh_r_out=58, shin_r_flex=-22, shin_r_out=-4, thigh_l_out=40, shin_l_out=42,
+        pitch=18, roll=10, anchor=-1, thigh_r_flex=48, thigh_r_out=58, shin_r_flex=-22, shin_r_out=-4,
+        thigh_l_out=40, shin_l_out=42,
         arm_flex=62, arm_out=0, fore_flex=112, fore_out=-30,
     ),
-    "chamber": _from_neutral(pitch=4, anchor=-1, thigh_r_flex=88, shin_r_flex=-15, arm_flex=35, fore_flex=118, fore_out=-10),
+    "chamber": _from_neutral(
+        pitch=4, anchor=-1, thigh_r_flex=88, shin_r_flex=-15, arm_flex=35, fore_flex=118, fore_out=-10,
+    ),
     "kick": _from_neutral(
-        pitch=-18, head=12, anchor=-1, thigh_r_flex=104, shin_r_flex=104, arm_flex=10, arm_out=38, fore_flex=70, fore_out=20,
+        pitch=-18, head=12, anchor=-1, thigh_r_flex=104, shin_r_flex=104, arm_flex=10, arm_out=38, fore_flex=70,
+        fore_out=20,
     ),
     "wind_up": _from_neutral(
-        pitch=-14, twist=-40, anchor=1, arm_r_flex=-30, arm_r_out=105, fore_r_flex=-35, fore_r_out=165, arm_l_flex=78, fore_l_flex=88,
+        pitch=-14, twist=-40, anchor=1, arm_r_flex=-30, arm_r_out=105, fore_r_flex=-35, fore_r_out=165,
+        arm_l_flex=78, fore_l_flex=88,
         thigh_l_flex=52, shin_l_flex=-20,
     ),
     "release": _from_neutral(
-        pitch=16, twist=30, arm_r_flex=118, arm_r_out=10, fore_r_flex=104, arm_l_flex=-20, fore_l_flex=10, thigh_l_flex=26, thigh_r_flex=-22,
+        pitch=16, twist=30, arm_r_flex=118, arm_r_out=10, fore_r_flex=104, arm_l_flex=-20, fore_l_flex=10,
+        thigh_l_flex=26, thigh_r_flex=-22,
         shin_r_flex=-40,
     ),
     "follow_through": _from_neutral(
-        pitch=42, twist=42, arm_r_flex=30, arm_r_out=-38, fore_r_flex=24, fore_r_out=-50, arm_l_flex=-45, fore_l_flex=-30, thigh_l_flex=30,
+        pitch=42, twist=42, arm_r_flex=30, arm_r_out=-38, fore_r_flex=24, fore_r_out=-50, arm_l_flex=-45,
+        fore_l_flex=-30, thigh_l_flex=30,
         thigh_r_flex=-26, shin_r_flex=-52,
     ),
     "hand_up": _from_neutral(arm_r_out=112, fore_r_out=176, fore_r_flex=0),
     "hand_out": _from_neutral(arm_r_out=106, fore_r_out=128, fore_r_flex=0, roll=-4),
     "hand_in": _from_neutral(arm_r_out=118, fore_r_out=222, fore_r_flex=0, roll=4),
     "crouch": _from_neutral(pitch=46, head=-25, thigh_flex=108, shin_flex=-44, arm_flex=66, fore_flex=60),
-    "seated": _from_neutral(pitch=-18, head=10, thigh_flex=113, shin_flex=44, arm_flex=-38, arm_out=24, fore_flex=-28, fore_out=10),
+    "seated": _from_neutral(
+        pitch=-18, head=10, thigh_flex=113, shin_flex=44, arm_flex=-38, arm_out=24, fore_flex=-28,
+        fore_out=10,
+    ),
     "bow": _from_neutral(pitch=88, head=22, thigh_flex=-10, shin_flex=-6, arm_flex=12, fore_flex=4),
     "reach": _from_neutral(pitch=-9, head=-24, arm_flex=162, arm_out=8, fore_flex=176),
 }  # fmt: skip

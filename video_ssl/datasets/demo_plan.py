@@ -188,7 +188,7 @@ def _plan_clip(
     low, high = size.clip_sec
     middle, reach = (low + high) / 2, (high - low) / 2
     seconds = middle + reach * min(1.0, config.speed) * rng.uniform(-1, 1)
-    num_frames = int(round(seconds * size.fps))
+    num_frames = round(seconds * size.fps)
     seconds = num_frames / size.fps
     active = seconds * (0.66 + 0.14 * config.speed * rng.uniform(-1, 1))
     spare = seconds - active

@@ -154,7 +154,7 @@ def sample_camera(
         mirror=bool(rng.uniform() < config.mirror),
         yaw=yaw,
         tilt=float(np.radians(8 + config.view * rng.uniform(-5, 7))),
-        figure_height=0.68,
+        figure_height=0.65,
         ground=0.40,
     )
 
@@ -357,7 +357,7 @@ class Scene:
         self.num_frames, self.size = len(poses), size
         streams = rng.spawn(4)
         self.camera = sample_camera(streams[0], config, self.num_frames, fps)
-        self._background = (streams[1], config, fps, texture_seed)
+        self._background = (int(streams[1].integers(2**62)), config, fps, texture_seed)
         self.distractor = sample_distractor(streams[2], config, self.num_frames, fps)
         self.light = sample_light(streams[3], config, self.num_frames, fps)
         self._canvas = SUPERSAMPLING * size
@@ -382,12 +382,16 @@ class Scene:
 
     def frames(self, *, figure: bool = True, distractor: bool = True) -> Iterator[np.ndarray]:
         """Yields the frames, uint8 (H, W, 3); the switches leave something out (its shadow stays)."""
-        rng, config, fps, texture_seed = self._background
+        seed, config, fps, texture_seed = self._background
         size = self.size
         background = sample_background(
-            np.random.Generator(type(rng.bit_generator)(rng.bit_generator.seed_seq)),  # drawn anew: frames() can be repeated
-            config, self.num_frames, fps, size, texture_seed=texture_seed,
-        )  # fmt: skip
+            np.random.default_rng(seed),
+            config,
+            self.num_frames,
+            fps,
+            size,
+            texture_seed=texture_seed,
+        )
         noise_rng = np.random.default_rng(self.light.noise_seed)
         grain = (self.light.noise * noise_rng.standard_normal((size + 32, size + 32, 1))).astype(
             np.float32

@@ -57,7 +57,7 @@ def _creak(rng: np.random.Generator, t: np.ndarray, pitch: float) -> np.ndarray:
 
 def _bell(rng: np.random.Generator, t: np.ndarray, pitch: float) -> np.ndarray:
     partials = ((1, 1.0), (2.76, 0.6), (5.4, 0.3))
-    return sum(a * np.sin(2 * np.pi * 640 * pitch * k * t) for k, a in partials) * np.exp(-t / 0.1)  # type: ignore[return-value]
+    return sum(a * np.sin(2 * np.pi * 640 * pitch * k * t) for k, a in partials) * np.exp(-t / 0.1)
 
 
 def _chirp(rng: np.random.Generator, t: np.ndarray, pitch: float) -> np.ndarray:
@@ -86,13 +86,13 @@ def render_sound(
         rng: source of pitch, loudness, hum and noise.
         nuisance: loudness of hum and noise; 0 is silence between the events.
     """
-    track = _ambience(rng, int(round(seconds * RATE)), nuisance)
+    track = _ambience(rng, round(seconds * RATE), nuisance)
     for name, second in events:
         t = _time(EVENT_SEC)
         fade = np.minimum(1, (EVENT_SEC - t) / 0.03)
         pitch, loudness = np.exp(rng.uniform(-0.15, 0.15)), rng.uniform(0.22, 0.4)
         wave = loudness * fade * TIMBRES[name](rng, t, float(pitch))
-        begin = int(round(second * RATE))
+        begin = round(second * RATE)
         end = min(begin + len(wave), len(track))
         track[begin:end] += wave[: end - begin]
     return np.clip(track, -1, 1).astype(np.float32)

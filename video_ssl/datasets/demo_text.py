@@ -19,8 +19,12 @@ ACTIONS: dict[str, tuple[str, ...]] = {
     "wave": ("waves with one hand", "greets with a wave", "raises an arm and waves"),
     "sit_down": ("sits down on the floor", "goes from standing to sitting", "takes a seat on the ground"),
     "stand_up": ("stands up from the floor", "goes from sitting to standing", "gets up from the ground"),
-    "bow_then_reach": ("bows, then reaches up", "takes a bow before reaching for the ceiling", "first bows and then stretches up"),
-    "reach_then_bow": ("reaches up, then bows", "reaches for the ceiling before taking a bow", "first stretches up and then bows"),
+    "bow_then_reach": (
+        "bows, then reaches up", "bows before reaching for the ceiling", "first bows and then stretches up",
+    ),
+    "reach_then_bow": (
+        "reaches up, then bows", "reaches for the ceiling before a bow", "first stretches up and then bows",
+    ),
 }  # fmt: skip
 """Class -> ways to say it; every one of them tells the class."""
 
@@ -59,6 +63,18 @@ TOPIC_WORDS: dict[str, tuple[str, ...]] = {
     "rest": ("someone going down and getting up", "a person resting and rising"),
 }
 
+_FRAMES = (
+    "{subject} {action}.",
+    "{subject} {action}.",
+    "in this clip, {subject} {action}.",
+    "{subject} {action} in front of a moving background.",
+)
+
+_HUES = (
+    (0.04, "red"), (0.11, "orange"), (0.19, "yellow"), (0.45, "green"), (0.54, "turquoise"),
+    (0.7, "blue"), (0.8, "purple"), (0.95, "pink"), (1.01, "red"),
+)  # fmt: skip
+
 
 def color_word(color: Color) -> str:
     """Returns the plain name of a colour.
@@ -71,8 +87,7 @@ def color_word(color: Color) -> str:
         return "black"
     if saturation < 0.18:
         return "white" if light > 0.8 else "grey"
-    limits = ((0.04, "red"), (0.11, "orange"), (0.19, "yellow"), (0.45, "green"), (0.54, "turquoise"), (0.7, "blue"), (0.8, "purple"), (0.95, "pink"), (1.01, "red"))  # fmt: skip
-    return next(word for limit, word in limits if hue < limit)
+    return next(word for limit, word in _HUES if hue < limit)
 
 
 def _subject(body: Body, rng: np.random.Generator) -> str:
@@ -94,9 +109,8 @@ def captions_of(
     """
     rows = []
     chosen = rng.permutation(len(ACTIONS[motion.exercise.name]))[:num_full]
-    frames = ("{subject} {action}.", "{subject} {action}.", "in this clip, {subject} {action}.", "{subject} {action} in front of a moving background.")  # fmt: skip
     for i in chosen:
-        frame = frames[rng.integers(len(frames))]
+        frame = _FRAMES[rng.integers(len(_FRAMES))]
         text = frame.format(subject=_subject(body, rng), action=ACTIONS[motion.exercise.name][i])
         rows.append(_row(text, 0.0, seconds))
     for name, start, end in motion.phase_windows():
