@@ -14,6 +14,7 @@ import gc
 import logging
 import multiprocessing
 import os
+import queue
 import signal
 import sys
 import threading
@@ -147,8 +148,11 @@ class WorkerGroup:
         for node, _ in threads:
             node._prefetch_should_stop.set()
         limit = time.monotonic() + _STOP_LIMIT_SEC
-        for _, thread in threads:
-            thread.join(max(0.0, limit - time.monotonic()))
+        while any(thread.is_alive() for _, thread in threads) and time.monotonic() < limit:
+            for node, thread in threads:
+                with contextlib.suppress(queue.Empty):  # a full buffer would keep the thread
+                    node._buffer.get_nowait()
+                thread.join(0.01)
         if any(thread.is_alive() for _, thread in threads):
             self._kill()  # grain would wait for ever for a worker that hangs
         for node, _ in threads:
@@ -157,8 +161,10 @@ class WorkerGroup:
             if flag is not None:
                 flag.set()
         if iterator is not None:
-            with contextlib.suppress(Exception):  # a worker that died cannot be asked politely
+            try:
                 iterator.close()
+            except Exception:  # a worker that died cannot be asked politely
+                log.debug("closing the data workers", exc_info=True)
         self._end()
 
     def _kill(self) -> None:
