@@ -15,6 +15,7 @@ import logging
 import multiprocessing
 import os
 import queue
+import re
 import signal
 import sys
 import threading
@@ -54,10 +55,13 @@ def prepare_worker() -> None:
 
 
 def _end_with_the_parent() -> None:
-    parent = multiprocessing.parent_process()
-    if parent is not None:
-        connection.wait([parent.sentinel])
-        os._exit(1)
+    first = os.getppid()
+    while (parent := multiprocessing.parent_process()) is None:  # not known yet this early
+        if os.getppid() != first:
+            os._exit(1)
+        time.sleep(0.1)
+    connection.wait([parent.sentinel])
+    os._exit(1)
 
 
 def in_worker() -> bool:
@@ -130,10 +134,11 @@ class WorkerGroup:
 
     def explain(self, err: Exception) -> WorkerDied | None:
         """Returns what to raise in place of grain's error when a worker has died, or None if none has."""
+        told = re.search(r"terminated unexpectedly with exit code (-?\d+)", str(err))
         codes = [p.exitcode for p in self._pids.values() if p.exitcode not in (None, 0)]
-        if not codes and "terminated unexpectedly" not in str(err):
+        if told is None and not codes:
             return None
-        return WorkerDied(_death_message(codes[0] if codes else None))
+        return WorkerDied(_death_message(int(told[1]) if told else codes[0]))
 
     def stop(self, iterator: Any) -> None:
         """Ends all workers at once, after the sample that they are at, and closes grain's iterator.
@@ -157,7 +162,9 @@ class WorkerGroup:
             self._kill()  # grain would wait for ever for a worker that hangs
         for node, _ in threads:
             # Only now: a thread that still reads from a worker which ended in peace would never return.
-            flag = getattr(getattr(node, "_maybe_nonnative_parent", None), "_prefetch_should_stop", None)
+            flag = getattr(
+                getattr(node, "_maybe_nonnative_parent", None), "_prefetch_should_stop", None
+            )
             if flag is not None:
                 flag.set()
         if iterator is not None:
@@ -186,7 +193,9 @@ class WorkerGroup:
 
 def _prefetch_threads(iterator: Any) -> list[tuple[Any, Any]]:
     """(grain's iterator, its thread) for every worker, where this version of grain has them."""
-    nodes = [node for node in getattr(iterator, "_iterators_in_use", None) or () if node is not None]
+    nodes = [
+        node for node in getattr(iterator, "_iterators_in_use", None) or () if node is not None
+    ]
     threads = [(node, getattr(node, "_prefetch_thread", None)) for node in nodes]
     return [(node, thread) for node, thread in threads if thread is not None]
 
@@ -201,14 +210,14 @@ def free_shared_memory() -> None:
         deleter.apply(int)  # its one thread works in order: what was to be unlinked before now is
 
 
-def _death_message(code: int | None) -> str:
+def _death_message(code: int) -> str:
     if code == _EXIT_STUCK:
         return (
             "a data worker hung inside a decoder and was ended; the log names the file. "
             "Remove or repair it, or raise loader.video_timeout_sec."
         )
     what = f"exit code {code}"
-    if code is not None and code < 0:
+    if code < 0:
         with contextlib.suppress(ValueError):
             what = signal.Signals(-code).name
     hints = {
@@ -216,7 +225,7 @@ def _death_message(code: int | None) -> str:
         -signal.SIGBUS: "mostly /dev/shm is full: enlarge it (docker: --shm-size) or lower loader.prefetch_batches",
         -signal.SIGSEGV: "a decoder crashed: run with loader.num_workers=0 to see at which file",
     }
-    hint = hints.get(code or 0, "run with loader.num_workers=0 to see the error where it happens")
+    hint = hints.get(code, "run with loader.num_workers=0 to see the error where it happens")
     return f"a data worker died ({what}): {hint}. Training can resume from its last checkpoint."
 
 

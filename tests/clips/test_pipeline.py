@@ -1,0 +1,346 @@
+import json
+import logging
+import os
+import signal
+import subprocess
+import sys
+import textwrap
+import time
+from pathlib import Path
+
+import numpy as np
+import psutil
+import pytest
+from pipeline_plans import BrokenPlan, ClipPlan, DyingPlan, ModulesPlan, PickyPlan, SlowPlan
+
+from video_ssl.clips.pipeline import LoaderConfig, Pipeline
+from video_ssl.clips.reading import BadVideo
+from video_ssl.clips.samples import TooManyBadVideos
+from video_ssl.clips.workers import WorkerDied
+from video_ssl.datasets.table import Table
+
+HERE = Path(__file__).parent
+NAMES = [
+    "gop12.mp4",
+    "gop250.mp4",
+    "audio.mp4",
+    "matroska.mkv",
+    "fragmented.mp4",
+    "h264.avi",
+    "variable_rate.mp4",
+]
+
+
+@pytest.fixture
+def table(videos):
+    return Table.from_columns({"source": [str(videos / name) for name in NAMES]})
+
+
+@pytest.fixture
+def table_with_bad(videos, tmp_path):
+    (tmp_path / "broken.mp4").write_bytes(b"not a video at all, but long enough" * 10)
+    sources = [str(videos / name) for name in NAMES]
+    sources.insert(3, str(tmp_path / "broken.mp4"))
+    return Table.from_columns({"source": sources, "id": [f"v{i}" for i in range(len(sources))]})
+
+
+def run(table, plan, *, num_workers=0, seed=5, batch=4, steps=5, config=None, **settings):
+    config = config or LoaderConfig(num_workers=num_workers, max_bad_share=1.0)
+    tables = table if isinstance(table, list) else [(table, 1.0)]
+    with Pipeline(
+        tables, plan, seed=seed, global_batch_size=batch, num_steps=steps, config=config, **settings
+    ) as p:
+        return list(p), p.stats
+
+
+def assert_equal(first, second):
+    assert len(first) == len(second) > 0
+    for one, other in zip(first, second, strict=True):
+        assert one.keys() == other.keys()
+        for name in one:
+            assert one[name].dtype == other[name].dtype
+            np.testing.assert_array_equal(one[name], other[name], err_msg=name)
+
+
+def test_a_batch_holds_what_the_plan_returns(table):
+    batches, stats = run(table, ClipPlan(), steps=2)
+    first = batches[0]
+    assert set(first) == {"video", "start", "draw", "progress", "record_index", "table_index"}
+    assert (first["video"].dtype, first["video"].shape) == (np.uint8, (4, 1, 4, 24, 32, 3))
+    assert (first["record_index"].dtype, first["record_index"].shape) == (np.int64, (4,))
+    np.testing.assert_allclose(np.concatenate([b["progress"] for b in batches]), np.arange(8) / 8)
+    assert (stats.steps, stats.samples, stats.bad_samples) == (2, 8, 0)
+    assert stats.wait_sec >= stats.last_wait_sec > 0
+
+
+@pytest.mark.parametrize("num_workers", [1, 3])
+def test_batches_are_the_same_for_any_number_of_workers(table_with_bad, num_workers, tmp_path):
+    alone, stats = run(table_with_bad, ClipPlan(), steps=6, skip_log=tmp_path / "a.jsonl")
+    helped, helped_stats = run(
+        table_with_bad, ClipPlan(), steps=6, num_workers=num_workers, skip_log=tmp_path / "b.jsonl"
+    )
+    assert_equal(alone, helped)
+    assert stats.bad_samples == helped_stats.bad_samples > 0
+    assert stats.bad_videos == helped_stats.bad_videos
+    assert (tmp_path / "a.jsonl").read_text() == (tmp_path / "b.jsonl").read_text()
+
+
+def test_two_hosts_hold_the_rows_of_one(table):
+    joint, _ = run(table, ClipPlan(), batch=6)
+    hosts = [run(table, ClipPlan(), batch=6, host=(h, 2))[0] for h in range(2)]
+    for step, batch in enumerate(joint):
+        for host in range(2):
+            for name in batch:
+                np.testing.assert_array_equal(hosts[host][step][name], batch[name][host::2])
+
+
+@pytest.mark.parametrize("num_workers", [0, 2])
+def test_resuming_gives_the_tail(table, num_workers):
+    whole, _ = run(table, ClipPlan(), steps=7)
+    tail, _ = run(table, ClipPlan(), steps=7, start_step=4, num_workers=num_workers)
+    assert_equal(whole[4:], tail)
+    assert run(table, ClipPlan(), steps=7, start_step=7)[0] == []
+
+
+def test_every_pass_shows_every_record_once_with_new_draws(table):
+    batches, _ = run(table, ClipPlan(), batch=7, steps=3)
+    for batch in batches:
+        assert sorted(batch["record_index"]) == list(range(7))
+    by_record = [
+        {int(r): tuple(d) for r, d in zip(b["record_index"], b["draw"], strict=True)}
+        for b in batches
+    ]
+    draws = [passes[record] for passes in by_record for record in range(7)]
+    assert len(set(draws)) == len(draws), "no two samples share their random numbers"
+    assert batches[0]["record_index"].tolist() != batches[1]["record_index"].tolist()
+    other, _ = run(table, ClipPlan(), batch=7, steps=1, seed=6)
+    assert not np.array_equal(other[0]["draw"], batches[0]["draw"])
+
+
+def test_in_order_for_evaluation(table):
+    batches, _ = run(table, ClipPlan(), batch=3, steps=3, shuffle=False)
+    assert np.concatenate([b["record_index"] for b in batches]).tolist() == [
+        0,
+        1,
+        2,
+        3,
+        4,
+        5,
+        6,
+        0,
+        1,
+    ]
+
+
+def test_mixing_keeps_the_weights_and_each_table_its_passes(table):
+    small = table.select([0, 1, 2])
+    batches, _ = run([(table, 3.0), (small, 1.0)], PickyPlan([]), batch=8, steps=50)
+    tables = np.concatenate([b["table_index"] for b in batches])
+    rows = np.concatenate([b["record_index"] for b in batches])
+    assert tables.mean() == pytest.approx(0.25, abs=0.01)
+    np.testing.assert_array_equal(np.bincount(rows[tables == 1]) >= 33, True)
+    for start in range(0, 280, 7):
+        assert sorted(rows[tables == 0][start : start + 7]) == list(range(7))
+
+
+def test_a_broken_video_is_replaced_by_the_next_and_named_once(table_with_bad, tmp_path, caplog):
+    path = tmp_path / "run" / "skipped.jsonl"
+    with caplog.at_level(logging.WARNING):
+        batches, stats = run(table_with_bad, ClipPlan(), batch=8, steps=3, skip_log=path)
+    for batch in batches:  # row 3 is broken, so row 4 comes twice in every pass
+        assert sorted(batch["record_index"]) == [0, 1, 2, 4, 4, 5, 6, 7]
+    assert stats.bad_samples == 3
+    (line,) = [json.loads(text) for text in path.read_text().splitlines()]
+    assert (line["id"], Path(line["source"]).name, line["step"]) == ("v3", "broken.mp4", 0)
+    assert "cannot be opened as a video" in line["reason"]
+    assert len([r for r in caplog.records if "broken.mp4" in r.getMessage()]) == 1
+    run(table_with_bad, ClipPlan(), batch=8, steps=6, start_step=3, skip_log=path)
+    assert len(path.read_text().splitlines()) == 1, "a resumed run does not write it again"
+
+
+@pytest.mark.parametrize("num_workers", [0, 1])
+def test_evaluation_never_replaces(table_with_bad, num_workers):
+    with pytest.raises(BadVideo, match=r"broken\.mp4: cannot be opened") as caught:
+        run(table_with_bad, ClipPlan(), batch=8, num_workers=num_workers, on_bad="raise")
+    assert caught.value.path.endswith("broken.mp4")
+
+
+def test_too_many_bad_videos_stop_the_run(table):
+    config = LoaderConfig(num_workers=0, max_bad_share=0.2)
+    with pytest.raises(TooManyBadVideos) as caught:
+        run(table, PickyPlan([1, 3]), batch=7, steps=20, config=config)
+    text = str(caught.value)
+    assert "10 of 35 samples" in text
+    assert "max_bad_share=0.2" in text
+    assert str(table.record(1).source) in text
+    assert "is not to our taste" in text
+    run(table, PickyPlan([1]), batch=7, steps=20, config=config)
+    with pytest.raises(TooManyBadVideos, match="7 records in a row cannot be used"):
+        run(table, PickyPlan(range(7)))
+
+
+def test_a_bug_of_the_plan_keeps_its_type_and_names_the_record(table):
+    with pytest.raises(ZeroDivisionError, match="a bug of the plan") as caught:
+        run(table, BrokenPlan(), num_workers=1)
+    assert any("while making a sample of record" in note for note in caught.value.__notes__)
+
+
+def test_workers_are_light(table):
+    (batch, *_), _ = run(table, ModulesPlan(), num_workers=1, steps=2)
+    assert not batch["heavy"].any(), "a worker imported torch, jax, flax or tensorflow"
+    assert (batch["threads"] == 1).all()
+    assert (batch["pid"] != os.getpid()).all()
+
+
+@pytest.mark.parametrize("signal_number", [signal.SIGKILL, signal.SIGSEGV])
+def test_a_worker_that_dies_is_an_error_in_bounded_time(table, signal_number):
+    begin = time.monotonic()
+    with pytest.raises(WorkerDied, match=f"died \\({signal_number.name}\\)"):
+        run(table, DyingPlan(signal_number, at=2), num_workers=2, batch=7, steps=50)
+    assert time.monotonic() - begin < 60
+
+
+def test_a_worker_killed_from_outside_is_an_error_in_bounded_time(table):
+    config = LoaderConfig(num_workers=2, prefetch_batches=1)
+    with Pipeline(
+        [(table, 1.0)], SlowPlan(0.05), seed=0, global_batch_size=2, num_steps=1000, config=config
+    ) as p:
+        next(p)
+        pids = p.worker_pids
+        assert len(pids) == 2
+        os.kill(pids[0], signal.SIGKILL)
+        begin = time.monotonic()
+        with pytest.raises(WorkerDied, match=r"SIGKILL.*ran out of memory"):
+            for _ in p:
+                pass
+    assert time.monotonic() - begin < 30
+    assert not any(psutil.pid_exists(pid) for pid in pids)
+
+
+def test_a_decoder_that_hangs_is_ended(table):
+    config = LoaderConfig(num_workers=1, video_timeout_sec=0.5)
+    begin = time.monotonic()
+    with pytest.raises(WorkerDied, match="hung inside a decoder"):
+        run(table, SlowPlan(120), config=config)
+    assert time.monotonic() - begin < 40
+
+
+def test_closing_early_and_twice(table):
+    config = LoaderConfig(num_workers=2)
+    p = Pipeline(
+        [(table, 1.0)], ClipPlan(), seed=0, global_batch_size=2, num_steps=1000, config=config
+    )
+    next(p)
+    pids = p.worker_pids
+    p.close()
+    p.close()
+    assert not any(psutil.pid_exists(pid) for pid in pids)
+    with pytest.raises(RuntimeError, match="closed"):
+        next(p)
+
+
+SCRIPT = """
+    import sys, time
+    sys.path.insert(0, {here!r})
+    from pipeline_plans import ClipPlan
+    from video_ssl.clips.pipeline import LoaderConfig, Pipeline
+    from video_ssl.datasets.table import Table
+
+    table = Table.open({table!r})
+    batches = Pipeline([(table, 1.0)], ClipPlan(), seed=0, global_batch_size=2, num_steps=100000,
+                       config=LoaderConfig(num_workers=2))
+    for step, batch in enumerate(batches):
+        if step == 0:
+            print(*batches.worker_pids, flush=True)
+        {body}
+"""
+
+
+def start_script(table, folder, body):
+    table.save(folder / "t.arrow")
+    code = textwrap.dedent(SCRIPT).format(here=str(HERE), table=str(folder / "t.arrow"), body=body)
+    (folder / "main.py").write_text(code)  # without a __main__ guard, on purpose
+    process = subprocess.Popen([sys.executable, folder / "main.py"], stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+                               text=True, start_new_session=True)  # fmt: skip
+    pids = [int(word) for word in process.stdout.readline().split()]
+    assert len(pids) == 2, process.communicate()
+    return process, pids
+
+
+def assert_gone(pids):
+    limit = time.monotonic() + 15
+    while any(psutil.pid_exists(pid) for pid in pids):
+        assert time.monotonic() < limit, "a worker outlives its parent"
+        time.sleep(0.1)
+
+
+@pytest.mark.parametrize(
+    ("body", "code", "last_line"),
+    [
+        ("if step == 3: break", 0, ""),
+        ("if step == 3: sys.exit(4)", 4, ""),
+        ("if step == 3: raise ValueError('of the user')", 1, "ValueError: of the user"),
+    ],
+)
+def test_nothing_is_left_or_said_at_exit_without_close(table, tmp_path, body, code, last_line):
+    process, pids = start_script(table, tmp_path, body)
+    _, errors = process.communicate(timeout=60)
+    assert process.returncode == code
+    assert (errors.strip().splitlines() or [""])[-1] == last_line, errors
+    assert "leaked" not in errors
+    assert_gone(pids)
+
+
+def test_ctrl_c_ends_everything_with_one_traceback(table, tmp_path):
+    process, pids = start_script(table, tmp_path, "time.sleep(0.02)")
+    time.sleep(0.3)
+    os.killpg(process.pid, signal.SIGINT)  # as a terminal does: to the parent and to every worker
+    _, errors = process.communicate(timeout=60)
+    assert errors.count("Traceback") == 1, errors
+    assert errors.strip().endswith("KeyboardInterrupt")
+    assert "leaked" not in errors
+    assert_gone(pids)
+
+
+def test_workers_end_with_a_parent_that_is_killed(table, tmp_path):
+    process, pids = start_script(table, tmp_path, "time.sleep(0.02)")
+    process.kill()
+    process.communicate(timeout=30)
+    assert_gone(pids)
+
+
+def test_memory_of_the_workers_stays_flat(table):
+    config = LoaderConfig(num_workers=1)
+    sizes = []
+    with Pipeline(
+        [(table, 1.0)], ClipPlan(), seed=0, global_batch_size=4, num_steps=70, config=config
+    ) as p:
+        for step, _ in enumerate(p):
+            if step in (25, 69):
+                sizes.append(psutil.Process(p.worker_pids[0]).memory_info().rss / 2**20)
+    assert sizes[1] - sizes[0] < 15, sizes
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        (
+            {"batch": 3, "host": (0, 2)},
+            "global_batch_size=3 must be a positive multiple of the 2 hosts",
+        ),
+        ({"host": (2, 2)}, "host="),
+        ({"start_step": 9, "steps": 5}, r"start_step=9 must lie in 0\.\.num_steps=5"),
+    ],
+)
+def test_settings_that_do_not_fit_are_named(table, settings, message):
+    with pytest.raises(ValueError, match=message):
+        run(table, ClipPlan(), **settings)
+
+
+@pytest.mark.parametrize(
+    "settings", [{"num_workers": -1}, {"prefetch_batches": 0}, {"backend": "pyv"}, {"max_bad_share": 2.0}, {"video_timeout_sec": 0.0}]
+)  # fmt: skip
+def test_wrong_loader_settings_are_named(settings):
+    ((name, _),) = settings.items()
+    with pytest.raises(ValueError, match=name):
+        LoaderConfig(**settings)
