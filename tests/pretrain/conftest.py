@@ -86,6 +86,17 @@ def tiny_recipe(videos: Path, run: Path, **changes: Any) -> PretrainRecipe:
     return recipe_from_dict(tiny(videos, run, **changes))
 
 
+@pytest.fixture(autouse=True)
+def one_thread() -> Any:
+    """Tiny tensors on shared cores: more threads only wait for each other."""
+    import torch
+
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
+
+
 class Helpers:
     tiny = staticmethod(tiny)
     recipe = staticmethod(tiny_recipe)

@@ -105,6 +105,12 @@ def load_state(checkpoint: Checkpoint) -> dict[str, Any]:
         ) from err
 
 
+def read_meta(checkpoint: Checkpoint) -> dict[str, Any]:
+    """Returns what was written about a checkpoint beside its tensors."""
+    content: dict[str, Any] = json.loads((checkpoint.folder / META).read_text(encoding="utf-8"))
+    return content
+
+
 def load_objective(module: nn.Module, state: Mapping[str, torch.Tensor], where: str) -> None:
     """Fills a module with a state dict of exactly its names and shapes.
 

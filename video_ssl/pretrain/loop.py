@@ -48,6 +48,7 @@ class Job:
         lrs: float (num_steps,), the learning rate of every step.
         open_batches: gives this process's part of the batches from a step on.
         checkpoint_steps, keep_steps: settings of the recipe in steps.
+        num_examples: records of the tables; a resumed run must find as many.
         start_step: steps already done.
     """
 
@@ -63,7 +64,8 @@ class Job:
     open_batches: OpenBatches
     checkpoint_steps: int
     keep_steps: int | None
-    start_step: int
+    num_examples: int
+    start_step: int = 0
 
     @property
     def num_steps(self) -> int:
@@ -234,6 +236,7 @@ class _Session:
         folder = job.folder / "checkpoints"
         meta = {
             "num_steps": job.num_steps,
+            "num_examples": job.num_examples,
             "seed": job.seed,
             "world_size": job.processes.world_size,
             "versions": {"video_ssl": __version__, "torch": torch.__version__},

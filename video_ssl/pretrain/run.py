@@ -26,6 +26,7 @@ from video_ssl.pretrain.checkpoints import (
     load_objective,
     load_state,
     newest_checkpoint,
+    read_meta,
     sweep_unfinished,
 )
 from video_ssl.pretrain.durations import to_steps
@@ -92,34 +93,20 @@ def _run(recipe: PretrainRecipe, processes: Processes, *, allow_changes: bool) -
 
         def claim() -> dict[str, Any] | None:
             stack.enter_context(hold(folder))
-            changed = settle_recipe(folder, recipe_to_dict(recipe), allow_changes=allow_changes)
-            if changed:
-                (folder / FINISHED).unlink(missing_ok=True)
-            sweep_unfinished(folder / "checkpoints")
-            return _finished(folder)
+            return _settle(recipe, allow_changes=allow_changes)
 
         finished = processes.on_main(claim)
         stack.enter_context(log_to_file(folder, processes.rank))
         if finished is not None:
-            logger.info(
-                "%s is already finished: %d steps, encoder in %s",
-                folder,
-                finished["steps"],
-                folder / "encoder",
-            )
-            return RunResult(folder, finished["steps"], finished["metrics"], folder / "encoder")
+            steps, metrics = finished["steps"], finished["metrics"]
+            logger.info("%s is already finished: %d steps", folder, steps)
+            return RunResult(folder, steps, metrics, folder / "encoder")
         encoders = prepare_encoders(recipe, processes, allow_changes=allow_changes)
         tables = open_tables(recipe)
         job = build_job(recipe, tables, encoders, processes)
-        processes.on_main(
-            lambda: note_start(
-                folder,
-                step=job.start_step,
-                world_size=processes.world_size,
-                device=str(processes.device),
-            )
-        )
-        _announce(recipe, job, tables)
+        job.start_step = _resume(job, allow_changes=allow_changes)
+        processes.on_main(lambda: note_start(folder, processes, step=job.start_step))
+        _announce(recipe, job)
         begin = time.perf_counter()
         metrics = train(job) or _last_metrics(folder)
         processes.on_main(lambda: _finish(recipe, job, metrics))
@@ -130,6 +117,15 @@ def _run(recipe: PretrainRecipe, processes: Processes, *, allow_changes: bool) -
             folder / "encoder",
         )
         return RunResult(folder, job.num_steps, metrics, folder / "encoder")
+
+
+def _settle(recipe: PretrainRecipe, *, allow_changes: bool) -> dict[str, Any] | None:
+    """Makes the folder ready for this recipe; returns finished.json if there is nothing left to do."""
+    folder = recipe.folder
+    if settle_recipe(folder, recipe_to_dict(recipe), allow_changes=allow_changes):
+        (folder / FINISHED).unlink(missing_ok=True)
+    sweep_unfinished(folder / "checkpoints")
+    return _finished(folder)
 
 
 def prepare_encoders(
@@ -195,7 +191,7 @@ def build_job(
     encoders: Mapping[str, Path],
     processes: Processes,
 ) -> Job:
-    """Returns everything the loop needs, loaded from the newest checkpoint of the run if there is one."""
+    """Returns everything the loop needs to train from the start."""
     training = recipe.training
     check_batch(recipe, processes.world_size)
     sizes = {
@@ -204,7 +200,7 @@ def build_job(
     }
     num_steps = to_steps(training.duration, **sizes)
     objective = build_objective(recipe, encoders).to(processes.device)
-    job = Job(
+    return Job(
         name=recipe.name,
         folder=recipe.folder,
         seed=recipe.seed,
@@ -219,10 +215,8 @@ def build_job(
         open_batches=batch_source(recipe, tables, num_steps, processes),
         checkpoint_steps=to_steps(training.checkpoint_every, **sizes),
         keep_steps=to_steps(training.keep_every, **sizes) if training.keep_every else None,
-        start_step=0,
+        num_examples=sizes["num_examples"],
     )
-    job.start_step = _resume(job)
-    return job
 
 
 def check_batch(recipe: PretrainRecipe, world_size: int) -> None:
@@ -292,7 +286,7 @@ def architecture_of(encoder: nn.Module) -> str:
     raise RunError(f"{target} is not in video_ssl.models.ENCODERS {ENCODERS}: add it there.")
 
 
-def _resume(job: Job) -> int:
+def _resume(job: Job, *, allow_changes: bool) -> int:
     """Loads the newest checkpoint into the job and returns its step; 0 without one."""
     checkpoint = job.processes.on_main(lambda: newest_checkpoint(job.folder / "checkpoints"))
     if checkpoint is None:
@@ -301,6 +295,12 @@ def _resume(job: Job) -> int:
         raise CheckpointError(
             f"{checkpoint.folder} is past the end: training.duration is {job.num_steps} steps. Lengthen it, or give "
             "this run another folder: run=..."
+        )
+    before = read_meta(checkpoint).get("num_examples", job.num_examples)
+    if before != job.num_examples and not allow_changes:
+        raise CheckpointError(
+            f"the data has {job.num_examples} records now and had {before} when {checkpoint.folder} was made: the "
+            "order of the rest would be another one. Restore the data, or resume all the same with --allow-changes."
         )
     state = load_state(checkpoint)
     load_objective(job.objective, state["objective"], str(checkpoint.folder))
@@ -315,14 +315,14 @@ def _resume(job: Job) -> int:
     return checkpoint.step
 
 
-def _announce(recipe: PretrainRecipe, job: Job, tables: list[tuple[Table, float]]) -> None:
+def _announce(recipe: PretrainRecipe, job: Job) -> None:
     trainable = sum(p.numel() for p in job.objective.parameters() if p.requires_grad)
     frozen = sum(p.numel() for p in job.objective.parameters() if not p.requires_grad)
     logger.info(
         "%s: %s on %d records of %s, %d steps of %d, peak lr %.3g, %.2fM parameters%s, %s x %d, %s -> %s",
         recipe.name,
         recipe.objective_name,
-        sum(len(table) for table, _ in tables),
+        job.num_examples,
         recipe.data.table,
         job.num_steps,
         recipe.training.global_batch_size,

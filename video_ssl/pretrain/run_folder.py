@@ -27,6 +27,7 @@ from typing import Any
 from omegaconf import OmegaConf
 
 from video_ssl.pretrain.errors import RunError
+from video_ssl.pretrain.processes import Processes
 
 logger = logging.getLogger(__name__)
 
@@ -150,7 +151,7 @@ def _flat(content: Any, prefix: str = "") -> dict[str, Any]:
     return flat
 
 
-def note_start(folder: Path, *, step: int, world_size: int, device: str) -> None:
+def note_start(folder: Path, processes: Processes, *, step: int) -> None:
     """Adds this start of the run to environment.json: versions, git state, command, machine, first step."""
     path = folder / ENVIRONMENT
     starts: list[Any] = []
@@ -166,8 +167,8 @@ def note_start(folder: Path, *, step: int, world_size: int, device: str) -> None
             "command": sys.argv,
             "folder": os.getcwd(),
             "host": socket.gethostname(),
-            "world_size": world_size,
-            "device": device,
+            "world_size": processes.world_size,
+            "device": str(processes.device),
             "python": platform.python_version(),
             "platform": platform.platform(),
             "versions": {name: _version(name) for name in _PACKAGES},

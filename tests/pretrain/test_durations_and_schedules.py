@@ -1,0 +1,99 @@
+"""Durations, schedules against the references' numbers, and the learning rate in effect."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from video_ssl.pretrain.durations import parse_duration, to_steps
+from video_ssl.pretrain.schedules import constant_schedule, cosine_schedule, scaled_lr
+
+GOLDEN = Path(os.environ.get("VIDEO_SSL_GOLDEN", Path(__file__).parents[1] / "golden" / "data"))
+CASES = [
+    pytest.param(file, name, id=f"{file.parent.name}-{file.stem}-{name}")
+    for file in sorted(GOLDEN.glob("*/schedules*.npz"))
+    for name in np.load(file).files
+    if f"{name}__args" in np.load(file).files
+]
+
+
+@pytest.mark.parametrize(
+    ("text", "steps"),
+    [
+        (7, 7),
+        ("7", 7),
+        ("2000 steps", 2000),
+        ("1 step", 1),
+        ("2k steps", 2000),
+        ("1.5k", 1500),
+        ("3 epochs", 38),  # 300 records in batches of 8: 37.5
+        ("0.5 epochs", 7),
+        ("1 epoch", 13),
+        ("5M examples", 625000),
+        ("1 examples", 1),
+        ("0 epochs", 0),
+    ],
+)
+def test_durations_become_steps(text: str | int, steps: int) -> None:
+    assert to_steps(text, num_examples=100, global_batch_size=8) == steps
+
+
+def test_thirds_of_epochs_do_not_suffer_from_rounding() -> None:
+    # 0.1 as a binary fraction is above 1/10: a float would give 11 steps.
+    assert to_steps("0.1 epochs", num_examples=1000, global_batch_size=10) == 10
+
+
+@pytest.mark.parametrize(
+    "text", ["", "epochs", "-3 steps", "3 parsecs", "1.5 steps", "3 4", True, "1e3 steps"]
+)
+def test_what_is_no_duration_is_refused(text: str) -> None:
+    with pytest.raises(ValueError, match=r"not a duration|divided"):
+        parse_duration(text)
+
+
+def test_every_kind_of_schedule_file_is_found() -> None:
+    assert CASES, f"no schedules under {GOLDEN}"
+
+
+@pytest.mark.parametrize(("file", "name"), CASES)
+def test_cosine_equals_the_references(file: Path, name: str) -> None:
+    data = np.load(file)
+    base, final, epochs, steps_per_epoch, warmup_epochs, warmup_steps, start = data[f"{name}__args"]
+    warmup = warmup_steps if warmup_steps > 0 else warmup_epochs * steps_per_epoch
+    ours = cosine_schedule(
+        base, final, int(epochs * steps_per_epoch), warmup_steps=int(warmup), start=start
+    )
+    np.testing.assert_allclose(ours, data[name], rtol=0, atol=1e-12)
+
+
+@given(st.integers(1, 300), st.data(), st.floats(0, 1), st.floats(1, 2))
+def test_schedules_keep_to_their_ends(
+    num_steps: int, data: st.DataObject, final: float, base: float
+) -> None:
+    warmup = data.draw(st.integers(0, num_steps))
+    values = cosine_schedule(base, final, num_steps, warmup_steps=warmup)
+    assert values.shape == (num_steps,)
+    assert values.min() >= 0
+    assert values.max() <= base + 1e-12
+    assert np.all(np.diff(values[warmup:]) <= 1e-12)
+    assert warmup == 0 or values[0] == 0
+    flat = constant_schedule(base, num_steps, warmup_steps=warmup)
+    np.testing.assert_array_equal(flat[:warmup], values[:warmup])
+    assert np.all(flat[warmup:] == base)
+
+
+def test_a_warmup_longer_than_training_is_refused() -> None:
+    with pytest.raises(ValueError, match="warmup of 11 steps does not fit into 10"):
+        cosine_schedule(1.0, 0.0, 10, warmup_steps=11)
+
+
+def test_the_rate_in_effect_is_the_published_one() -> None:
+    assert scaled_lr(1.5e-4, scaling="linear_256", global_batch_size=2048) == pytest.approx(1.2e-3)
+    assert scaled_lr(1.5e-4, scaling="none", global_batch_size=2048) == 1.5e-4
+    with pytest.raises(ValueError, match="linear_256"):
+        scaled_lr(1.0, scaling="sqrt", global_batch_size=8)

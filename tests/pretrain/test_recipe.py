@@ -1,0 +1,94 @@
+"""Recipes: names, overrides, errors, and the way to YAML and back."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+from omegaconf import OmegaConf
+
+from video_ssl.objectives.sources import EncoderSource
+from video_ssl.pretrain.recipe import (
+    DataConfig,
+    load_pretrain_recipe,
+    recipe_from_dict,
+    recipe_to_dict,
+    stage_recipe,
+)
+from video_ssl.recipes import ConfigError, list_recipes
+
+VIDEOS, RUN = Path("videos"), Path("runs/x")
+
+
+@pytest.mark.parametrize("name", list_recipes("pretrain"))
+def test_every_recipe_of_the_house_survives_yaml(name: str, tmp_path: Path) -> None:
+    recipe = load_pretrain_recipe(name)
+    assert recipe.name == name
+    file = tmp_path / "recipe.yaml"
+    OmegaConf.save(OmegaConf.create(recipe_to_dict(recipe)), file)
+    assert load_pretrain_recipe(file) == recipe
+
+
+def test_overrides_reach_every_section(helpers: Any, tmp_path: Path) -> None:
+    file = tmp_path / "mine.yaml"
+    content = helpers.tiny(VIDEOS, RUN)
+    del content["name"], content["run"]
+    OmegaConf.save(OmegaConf.create(content), file)
+    recipe = load_pretrain_recipe(
+        file,
+        ["data.table=demo:train", "objective.mask.ratio=0.5", "training.ema.decay=0.9", "seed=7"],
+    )
+    assert (recipe.data.table, recipe.objective.mask.ratio, recipe.seed) == ("demo:train", 0.5, 7)
+    assert recipe.training.ema is not None
+    assert recipe.training.ema.decay == 0.9
+    assert (recipe.name, recipe.run) == ("mine", "runs/mine")
+
+
+@pytest.mark.parametrize(
+    ("changes", "text"),
+    [
+        ({"objective__name": "videomea"}, "Did you mean 'videomae'"),
+        ({"training__duraton": 3}, "Did you mean 'duration'"),
+        ({"objective__mask__ration": 0.5}, r"objective\.mask\.ration.*Did you mean 'ratio'"),
+        ({"training__duration": "3 parsecs"}, "not a duration"),
+        ({"training__duration": 0}, "longer than nothing"),
+        ({"training__accumulation": 3}, "not divisible by accumulation=3"),
+        ({"training__precision": "fp16"}, r"training\.precision"),
+        ({"optimizer__name": "lamb"}, r"optimizer\.name"),
+        ({"optimizer__min_lr": 1.0}, "above base_lr"),
+        ({"optimizer__layer_decay": 1.5}, "layer_decay=1.5"),
+        ({"data__mix": {"b": -1.0}}, "must be positive"),
+        ({"seed": -1}, "seed=-1"),
+    ],
+)
+def test_mistakes_are_named(helpers: Any, changes: dict[str, Any], text: str) -> None:
+    with pytest.raises(ConfigError, match=text):
+        helpers.recipe(VIDEOS, RUN, **changes)
+
+
+def test_no_objective_at_all(helpers: Any) -> None:
+    content = helpers.tiny(VIDEOS, RUN)
+    del content["objective"]["name"]
+    with pytest.raises(ConfigError, match=r"objective\.name is not set.*videomae"):
+        recipe_from_dict(content)
+
+
+def test_a_stage_follows_the_outer_run_to_its_data_seed_and_device(
+    helpers: Any, tmp_path: Path
+) -> None:
+    file = tmp_path / "inner.yaml"
+    inner = helpers.tiny(VIDEOS, RUN, training__device="auto", training__duration=5, seed=1)
+    OmegaConf.save(OmegaConf.create(inner), file)
+    outer = helpers.recipe(Path("others"), Path("runs/outer"), seed=9)
+    stage = stage_recipe(outer, "image", EncoderSource(recipe=str(file)))
+    assert stage.data == DataConfig(table="others")
+    assert (stage.seed, stage.training.device, stage.training.duration) == (9, "cpu", 5)
+    assert stage.run == "runs/outer/stages/image"
+
+
+def test_recipes_are_read_without_torch() -> None:
+    code = "import sys, video_ssl.pretrain.recipe; assert not {'torch', 'jax'} & set(sys.modules)"
+    subprocess.run([sys.executable, "-c", code], check=True)

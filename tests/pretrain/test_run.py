@@ -1,0 +1,305 @@
+"""Whole runs on tiny videos: exactness, equivalences, what is left behind and what is refused."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from omegaconf import OmegaConf
+
+import video_ssl
+from video_ssl.objectives.videomae.objective import Objective
+from video_ssl.pretrain.checkpoints import list_checkpoints, load_state, newest_checkpoint
+from video_ssl.pretrain.errors import CheckpointError, RunError
+from video_ssl.pretrain.loop import gradients_of, seed_step
+from video_ssl.pretrain.recipe import TrainingConfig
+from video_ssl.pretrain.reporting import read_metrics
+from video_ssl.pretrain.run import build_objective, pretrain
+
+TIMES = ("time", "clips_per_sec", "data_wait_share", "host_memory_gib")
+
+
+def assert_same_bits(one: dict[str, Any], two: dict[str, Any]) -> None:
+    assert one.keys() == two.keys()
+    different = [k for k in one if not torch.equal(one[k], two[k])]
+    assert not different
+
+
+def assert_close(one: dict[str, Any], two: dict[str, Any], tolerance: float) -> None:
+    assert one.keys() == two.keys()
+    worst = max((one[k] - two[k]).abs().max().item() for k in one)
+    assert worst < tolerance
+
+
+def moved(one: dict[str, Any], two: dict[str, Any]) -> float:
+    return max((one[k] - two[k]).abs().max().item() for k in one)
+
+
+class Killed(BaseException):
+    """Stands for the end of the process."""
+
+
+def kill_after(monkeypatch: pytest.MonkeyPatch, step: int, num_steps: int) -> None:
+    """The run ends without a word right after optimizer step number `step`."""
+
+    def after_step(self: Any, progress: float) -> None:
+        if round(progress * num_steps) == step:
+            raise Killed
+
+    monkeypatch.setattr(Objective, "after_step", after_step)
+
+
+def test_a_run_leaves_what_it_promises(videos: Path, tmp_path: Path, helpers: Any) -> None:
+    run = tmp_path / "run"
+    recipe = helpers.recipe(videos, run, training__duration="20 epochs")
+    result = pretrain(recipe)
+    rows = read_metrics(run / "metrics.jsonl")
+    assert result.steps == 60
+    assert [row["step"] for row in rows] == list(range(4, 61, 4))
+    assert rows[-1]["loss"] < 0.9 * rows[0]["loss"]
+    assert rows[-1] == result.metrics
+    assert {"lr", "grad_norm", "feature_std", "effective_rank", "clips_per_sec"} <= rows[0].keys()
+    assert [c.step for c in list_checkpoints(run / "checkpoints")] == [56, 60]
+    assert OmegaConf.load(run / "recipe.yaml").objective.name == "videomae"
+    assert "step 60/60" in (run / "logs" / "rank_0.log").read_text()
+    encoder = video_ssl.load_encoder(run)
+    trained = {
+        k.removeprefix("encoder."): v
+        for k, v in helpers.weights(run).items()
+        if k.startswith("encoder.")
+    }
+    assert_same_bits(trained, encoder.state_dict())
+    assert encoder.preprocess.num_frames == 4
+
+
+def test_a_finished_run_is_not_repeated(
+    videos: Path, tmp_path: Path, helpers: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    recipe = helpers.recipe(videos, tmp_path / "run", training__duration=3)
+    first = pretrain(recipe)
+    monkeypatch.setattr(Objective, "forward", None)  # would fail
+    assert pretrain(recipe) == first
+    shutil.rmtree(tmp_path / "run" / "encoder")  # exported again from the last checkpoint
+    assert pretrain(recipe) == first
+    assert (tmp_path / "run" / "encoder" / "model.safetensors").is_file()
+
+
+@pytest.mark.parametrize("killed_at", [1, 3, 4, 7, 11])
+def test_killed_and_resumed_equals_uninterrupted_to_the_bit(
+    killed_at: int,
+    videos: Path,
+    tmp_path: Path,
+    helpers: Any,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Stochastic depth is on, so this also shows that every step draws from its own generator."""
+    extra = {"training__ema": {"decay": 0.5, "final_decay": 0.9}, "training__grad_clip": 0.1}
+    pretrain(helpers.recipe(videos, tmp_path / "straight", **extra))
+    recipe = helpers.recipe(videos, tmp_path / "resumed", **extra)
+    kill_after(monkeypatch, killed_at, 12)
+    with pytest.raises(Killed):
+        pretrain(recipe)
+    monkeypatch.undo()
+    torch.rand(100)  # the state of the generator does not matter
+    pretrain(recipe)
+    assert_same_bits(helpers.weights(tmp_path / "straight"), helpers.weights(tmp_path / "resumed"))
+    final = [video_ssl.load_encoder(tmp_path / name) for name in ("straight", "resumed")]
+    assert_same_bits(final[0].state_dict(), final[1].state_dict())
+    one, two = (read_metrics(tmp_path / n / "metrics.jsonl") for n in ("straight", "resumed"))
+    assert [without(row) for row in one] == [without(row) for row in two]
+    starts = json.loads((tmp_path / "resumed" / "environment.json").read_text())["starts"]
+    assert [s["step"] for s in starts] == [
+        0,
+        killed_at // 4 * 4 if killed_at % 4 else killed_at - 4,
+    ]
+
+
+def without(row: dict[str, Any]) -> dict[str, Any]:
+    return {k: v for k, v in row.items() if k not in TIMES}
+
+
+def test_the_number_of_workers_changes_nothing(videos: Path, tmp_path: Path, helpers: Any) -> None:
+    for workers in (0, 2):
+        recipe = helpers.recipe(
+            videos, tmp_path / str(workers), loader__num_workers=workers, training__duration=6
+        )
+        pretrain(recipe)
+    assert_same_bits(helpers.weights(tmp_path / "0"), helpers.weights(tmp_path / "2"))
+
+
+def test_the_seed_changes_everything(videos: Path, tmp_path: Path, helpers: Any) -> None:
+    for seed in (0, 1):
+        pretrain(helpers.recipe(videos, tmp_path / str(seed), seed=seed, training__duration=2))
+    assert moved(helpers.weights(tmp_path / "0"), helpers.weights(tmp_path / "1")) > 0.01
+
+
+def test_accumulation_equals_the_whole_batch(videos: Path, tmp_path: Path, helpers: Any) -> None:
+    """SGD, because AdamW turns rounding of tiny gradients into steps; the weights move by more than 0.05."""
+    common = {
+        "objective__encoder__drop_path": 0.0,
+        "objective__decoder__drop_path": 0.0,
+        "optimizer__name": "sgd",
+        "optimizer__base_lr": 0.3,
+        "training__duration": 8,
+    }
+    for parts in (1, 2, 4):
+        run = tmp_path / str(parts)
+        pretrain(helpers.recipe(videos, run, **common, training__accumulation=parts))
+    one, two, four = (helpers.weights(tmp_path / name) for name in "124")
+    assert_close(one, two, 1e-5)
+    assert_close(one, four, 1e-5)
+    start = build_objective(helpers.recipe(videos, tmp_path / "x", **common)).state_dict()
+    assert moved(start, one) > 0.05
+
+
+def test_the_average_is_what_is_exported(videos: Path, tmp_path: Path, helpers: Any) -> None:
+    run = tmp_path / "run"
+    pretrain(helpers.recipe(videos, run, training__ema={"decay": 0.9}, training__duration=5))
+    checkpoint = newest_checkpoint(run / "checkpoints")
+    assert checkpoint is not None
+    state = load_state(checkpoint)
+    exported = video_ssl.load_encoder(run).state_dict()
+    for name, value in exported.items():
+        average = state["average"].get(f"encoder.{name}")
+        if average is not None:  # fixed tables are no parameters
+            assert torch.equal(average, value)
+    weights = {k: state["objective"][k] for k in state["average"]}
+    assert moved(weights, state["average"]) > 1e-3
+
+
+def test_a_decay_of_zero_is_no_average(videos: Path, tmp_path: Path, helpers: Any) -> None:
+    pretrain(helpers.recipe(videos, tmp_path / "run", training__ema={"decay": 0.0}))
+    checkpoint = newest_checkpoint(tmp_path / "run" / "checkpoints")
+    assert checkpoint is not None
+    state = load_state(checkpoint)
+    for name, average in state["average"].items():
+        torch.testing.assert_close(average, state["objective"][name], rtol=0, atol=1e-7)
+
+
+def test_bfloat16_computes_alike_and_keeps_float32(
+    videos: Path, tmp_path: Path, helpers: Any
+) -> None:
+    for precision in ("fp32", "bf16"):
+        run = tmp_path / precision
+        pretrain(helpers.recipe(videos, run, training__precision=precision, training__duration=4))
+    one, two = (read_metrics(tmp_path / p / "metrics.jsonl")[-1]["loss"] for p in ("fp32", "bf16"))
+    assert one == pytest.approx(two, rel=0.02)
+    assert one != two
+    assert {v.dtype for v in helpers.weights(tmp_path / "bf16").values()} == {torch.float32}
+
+
+def test_clipping_bounds_the_norm_and_reports_it_before(helpers: Any, videos: Path) -> None:
+    objective = build_objective(helpers.recipe(videos, Path("x")))
+    batch = {
+        "video": torch.randint(0, 256, (4, 1, 4, 32, 32, 3), dtype=torch.uint8),
+        "mask": (torch.arange(32) % 16 < 12).expand(4, 1, 32),
+    }
+    norms = {}
+    for clip in (None, 1e-3):
+        objective.zero_grad()
+        seed_step(0, 0, 0)
+        training = TrainingConfig(duration=1, global_batch_size=4, grad_clip=clip)
+        outcome = gradients_of(objective, batch, training)
+        grads = [p.grad for p in objective.parameters() if p.grad is not None]
+        norms[clip] = (outcome.grad_norm.item(), torch.nn.utils.get_total_norm(grads).item())
+    assert norms[None][0] == norms[None][1] == norms[1e-3][0]
+    assert norms[1e-3][1] == pytest.approx(1e-3, rel=1e-3)
+
+
+def test_a_longer_run_is_a_change_that_must_be_wanted(
+    videos: Path, tmp_path: Path, helpers: Any
+) -> None:
+    run = tmp_path / "run"
+    pretrain(helpers.recipe(videos, run, training__duration=4))
+    longer = helpers.recipe(videos, run, training__duration=6, training__log_every=1)
+    with pytest.raises(RunError, match=r"training\.duration: 6 <- 4"):
+        pretrain(longer)
+    assert pretrain(longer, allow_changes=True).steps == 6
+    assert read_metrics(run / "metrics.jsonl")[-1]["step"] == 6
+    with pytest.raises(CheckpointError, match="past the end"):
+        pretrain(helpers.recipe(videos, run, training__duration=5), allow_changes=True)
+
+
+def test_other_data_or_another_model_is_not_resumed_in_silence(
+    videos: Path, tmp_path: Path, helpers: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    mine = tmp_path / "mine"
+    shutil.copytree(videos, mine)
+    recipe = helpers.recipe(mine, tmp_path / "run")
+    kill_after(monkeypatch, 6, 12)
+    with pytest.raises(Killed):
+        pretrain(recipe)
+    monkeypatch.undo()
+    helpers.write_video(mine / "new.mp4", seed=20)
+    with pytest.raises(CheckpointError, match="13 records now and had 12"):
+        pretrain(recipe)
+    wider = helpers.recipe(mine, tmp_path / "run", objective__encoder__embed_dim=48)
+    with pytest.raises(CheckpointError, match=r"another architecture[\s\S]*mismatched"):
+        pretrain(wider, allow_changes=True)
+    assert pretrain(recipe, allow_changes=True).steps == 12
+
+
+def test_a_batch_that_cannot_be_shared(
+    videos: Path, tmp_path: Path, helpers: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from video_ssl.pretrain.run import check_batch
+
+    recipe = helpers.recipe(videos, tmp_path, training__accumulation=2)
+    check_batch(recipe, 2)
+    with pytest.raises(
+        RunError, match=r"4 cannot be divided among 3 processes x .*=2: use a multiple of 6"
+    ):
+        check_batch(recipe, 3)
+
+
+def test_a_failed_save_ends_the_run(
+    videos: Path, tmp_path: Path, helpers: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from video_ssl.pretrain import checkpoints
+
+    recipe = helpers.recipe(videos, tmp_path / "run")
+    write = checkpoints._write_state
+
+    def full_at_8(path: Path, state: Any) -> None:
+        if "step_8" in str(path):
+            raise OSError(28, "No space left on device")
+        write(path, state)
+
+    monkeypatch.setattr(checkpoints, "_write_state", full_at_8)
+    with pytest.raises(CheckpointError, match=r"step 8 could not be written.*step 4 is untouched"):
+        pretrain(recipe)
+    monkeypatch.undo()
+    assert [c.step for c in list_checkpoints(tmp_path / "run" / "checkpoints")] == [4]
+    assert pretrain(recipe).steps == 12
+
+
+def test_stages_come_first_and_are_not_repeated(videos: Path, tmp_path: Path, helpers: Any) -> None:
+    inner = tmp_path / "inner.yaml"
+    content = helpers.tiny(Path("nowhere"), Path("nowhere"), training__duration=2)
+    OmegaConf.save(OmegaConf.create(content), inner)
+    objective = {
+        **content["objective"],
+        "name": "mvd",
+        "video": {"source": {"recipe": str(inner)}},
+        "encoder": {
+            **content["objective"]["encoder"],
+            "embed_dim": 32,
+            "positions": "sincos_3d",
+        },
+        "decoder": {"embed_dim": 16, "depth": 1, "num_heads": 2},
+        "image": None,
+    }
+    recipe = helpers.recipe(videos, tmp_path / "run", objective=objective, training__duration=3)
+    result = pretrain(recipe)
+    stage = tmp_path / "run" / "stages" / "video"
+    teacher = stage / "encoder" / "model.safetensors"
+    assert OmegaConf.load(stage / "recipe.yaml").data.table == str(videos)
+    assert "loss_video" in result.metrics
+    written = teacher.stat().st_mtime_ns
+    (tmp_path / "run" / "finished.json").unlink()
+    pretrain(recipe)
+    assert teacher.stat().st_mtime_ns == written

@@ -1,0 +1,135 @@
+"""RUN/: one process at a time, one recipe, and a record of every start."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import torch
+from omegaconf import OmegaConf
+
+from video_ssl.pretrain.errors import RunError
+from video_ssl.pretrain.processes import Processes
+from video_ssl.pretrain.reporting import keep_metrics, read_metrics
+from video_ssl.pretrain.run_folder import (
+    hold,
+    is_harmless,
+    note_start,
+    recipe_changes,
+    settle_recipe,
+    write_atomically,
+)
+
+HOLDER = """
+import sys, time
+from pathlib import Path
+from video_ssl.pretrain.run_folder import hold
+with hold(Path(sys.argv[1])):
+    print("held", flush=True)
+    time.sleep(60)
+"""
+
+
+def test_a_second_process_is_refused_and_a_crash_frees_the_folder(tmp_path: Path) -> None:
+    holder = subprocess.Popen(
+        [sys.executable, "-c", HOLDER, str(tmp_path)], stdout=subprocess.PIPE, text=True
+    )
+    try:
+        assert holder.stdout is not None
+        assert holder.stdout.readline() == "held\n"
+        expected = rf"in use by process {holder.pid} on {os.uname().nodename}\. .*run=\.\.\."
+        with pytest.raises(RunError, match=expected), hold(tmp_path):
+            pass
+    finally:
+        holder.kill()
+        holder.wait()
+    with hold(tmp_path):
+        pass
+
+
+def test_a_file_is_no_run_folder(tmp_path: Path) -> None:
+    (tmp_path / "x").touch()
+    with pytest.raises(RunError, match="not a folder"), hold(tmp_path / "x"):
+        pass
+
+
+RECIPE = {
+    "seed": 0,
+    "loader": {"num_workers": 2, "backend": "pyav"},
+    "training": {"log_every": 10, "duration": "4 epochs"},
+    "optimizer": {"betas": (0.9, 0.95), "eps": 1e-8},
+}
+
+
+def test_the_same_recipe_goes_through_yaml_unchanged(tmp_path: Path) -> None:
+    assert not settle_recipe(tmp_path, RECIPE, allow_changes=False)
+    assert not settle_recipe(tmp_path, RECIPE, allow_changes=False)
+    assert OmegaConf.load(tmp_path / "recipe.yaml").optimizer.eps == 1e-8
+
+
+def test_a_changed_recipe_is_refused_with_the_difference(tmp_path: Path) -> None:
+    settle_recipe(tmp_path, RECIPE, allow_changes=False)
+    changed = {**RECIPE, "seed": 1, "optimizer": {"betas": (0.9, 0.99), "eps": 1e-8}}
+    with pytest.raises(RunError) as caught:
+        settle_recipe(tmp_path, changed, allow_changes=False)
+    text = str(caught.value)
+    assert "\n  seed: 1 <- 0\n" in text
+    assert "\n  optimizer.betas.1: 0.99 <- 0.95\n" in text
+    assert "--allow-changes" in text
+    assert OmegaConf.load(tmp_path / "recipe.yaml").seed == 0
+    assert settle_recipe(tmp_path, changed, allow_changes=True)
+    assert OmegaConf.load(tmp_path / "recipe.yaml").seed == 1
+
+
+def test_harmless_settings_may_change(tmp_path: Path) -> None:
+    settle_recipe(tmp_path, RECIPE, allow_changes=False)
+    changed = {
+        **RECIPE,
+        "loader": {"num_workers": 8, "backend": "pyav"},
+        "training": {"log_every": 1, "duration": "4 epochs"},
+    }
+    assert not settle_recipe(tmp_path, changed, allow_changes=False)
+    assert not is_harmless("loader.backend")
+    assert not is_harmless("names")
+    assert not is_harmless("training.keeper")
+
+
+def test_settings_that_came_or_went_are_shown() -> None:
+    lines = recipe_changes({"a": {"x": 1}, "b": []}, {"a": {}, "b": [2]})
+    assert set(lines.values()) == {
+        "a: {} <- (absent)",
+        "a.x: (absent) <- 1",
+        "b.0: 2 <- (absent)",
+        "b: (absent) <- []",
+    }
+
+
+def test_every_start_is_recorded(tmp_path: Path) -> None:
+    for step in (0, 7):
+        note_start(tmp_path, Processes(0, 1, torch.device("cpu")), step=step)
+    starts = json.loads((tmp_path / "environment.json").read_text())["starts"]
+    assert [s["step"] for s in starts] == [0, 7]
+    assert starts[0]["versions"]["torch"] == torch.__version__
+    assert starts[0]["command"] == sys.argv
+
+
+def test_a_reader_never_sees_half_a_file(tmp_path: Path) -> None:
+    path = tmp_path / "x.json"
+    write_atomically(path, "old")
+    write_atomically(path, "new")
+    assert path.read_text() == "new"
+    assert [p.name for p in tmp_path.iterdir()] == ["x.json"]
+
+
+def test_metrics_of_steps_that_are_repeated_are_removed(tmp_path: Path) -> None:
+    path = tmp_path / "metrics.jsonl"
+    path.write_text("".join(f'{{"step": {s}, "t": {time.time()}}}\n' for s in (4, 8, 12)) + '{"st')
+    assert [r["step"] for r in read_metrics(path)] == [4, 8, 12]
+    keep_metrics(path, 8)
+    assert [r["step"] for r in read_metrics(path)] == [4, 8]
+    assert path.read_text().endswith("}\n")
