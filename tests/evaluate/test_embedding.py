@@ -176,6 +176,10 @@ def test_no_frames_when_not_asked_for(videos, tmp_path, folder):
         num_workers=0,
     )
     assert not found.has_frames
+    both = embed_table(
+        str(folder), str(videos / "test.arrow"), tmp_path / "g.arrow", device="cpu", num_workers=0
+    )
+    np.testing.assert_allclose(found.features, both.features, atol=1e-6)
 
 
 @pytest.fixture

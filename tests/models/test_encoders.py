@@ -49,6 +49,9 @@ class ToyEncoder(nn.Module):
     def clip_features(self, video: Tensor) -> Tensor:
         return self.frame_features(video).mean(dim=1)
 
+    def features(self, video: Tensor) -> tuple[Tensor, Tensor]:
+        return self.clip_features(video), self.frame_features(video)
+
     def frame_positions(self, num_frames: int) -> np.ndarray:
         return np.arange(num_frames, dtype=np.float64)
 

@@ -222,8 +222,10 @@ class Embedder:
         x = to_model_input(pixels, Normalization(mean=pre.mean, std=pre.std))
         half = self.config.precision == "bfloat16"
         with torch.autocast(self.device.type, torch.bfloat16, enabled=half):
-            frames = self.encoder.frame_features(x) if self.config.frames else None
-            clips = self.encoder.clip_features(x)
+            if self.config.frames:
+                clips, frames = self.encoder.features(x)
+            else:
+                clips, frames = self.encoder.clip_features(x), None
         return (
             clips.float().cpu().numpy(),
             None if frames is None else frames.float().cpu().numpy(),

@@ -5,23 +5,27 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from rich.box import SIMPLE_HEAD
 from rich.table import Table
 
 _TITLES = {"probe": "linear probe", "knn": "nearest neighbours"}
+_METRICS = {"top1": "top-1", "top5": "top-5", "mean_class": "per class"}
 
 
 def results_table(results: Mapping[str, Any]) -> Table:
-    """Returns the table encoders x metrics, in percent, with the 95 % interval of every top-1."""
+    """Returns the table encoders x metrics, in percent; in brackets 95 % intervals."""
     encoders = results["encoders"]
     columns = [
         (evaluator, metric)
         for evaluator, result in _first(encoders)["results"].items()
         for metric in result["metrics"]
     ]
-    table = Table(title=f"{results['name']}: {results['recipe']['test']}")
-    table.add_column("encoder")
+    title = f"{results['name']}, tested on {results['recipe']['test']}, in percent"
+    table = Table(title=title, box=SIMPLE_HEAD)
+    table.add_column("encoder", no_wrap=True)
     for evaluator, metric in columns:
-        table.add_column(f"{_TITLES.get(evaluator, evaluator)}\n{metric}", justify="right")
+        head = f"{evaluator}\n{_METRICS.get(metric, metric)}"
+        table.add_column(head, justify="right", no_wrap=True)
     for name, entry in encoders.items():
         table.add_row(name, *(_cell(entry["results"][e], m) for e, m in columns))
     result = next(iter(_first(encoders)["results"].values()))
@@ -91,7 +95,7 @@ def _cell(result: Mapping[str, Any], metric: str) -> str:
     text = _percent(result["metrics"][metric])
     interval = result["details"].get(f"{metric}_interval_95")
     if interval:
-        text += f" [{_percent(interval[0])}, {_percent(interval[1])}]"
+        text += f" ({100 * interval[0]:.0f}-{100 * interval[1]:.0f})"
     return text
 
 

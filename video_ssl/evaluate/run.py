@@ -94,7 +94,7 @@ def evaluate(recipe: EvaluateRecipe, *, quiet: bool = False) -> dict[str, Any]:
     if not quiet:
         console = Console()
         console.print(results_table(found))
-        console.print(found["summary"])
+        console.print(found["summary"], soft_wrap=True)
         console.print(f"Results: {out / 'results.json'}", soft_wrap=True)
     return found
 

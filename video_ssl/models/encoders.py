@@ -91,6 +91,9 @@ class Encoder(Protocol):
     def clip_features(self, video: Tensor) -> Tensor:
         """Returns (B, D) for a normalised `video` (B, C, T, H, W)."""
 
+    def features(self, video: Tensor) -> tuple[Tensor, Tensor]:
+        """Returns both of one forward pass."""
+
     def frame_positions(self, num_frames: int) -> np.ndarray:
         """Returns float64 (T',): where each frame feature lies, in units of sampled frames."""
 

@@ -115,6 +115,11 @@ class ImageViT(nn.Module):
         """Returns (B, D): the mean over all patches of all frames, after the final norm."""
         return self.tokens(video).mean(1)
 
+    def features(self, video: Tensor) -> tuple[Tensor, Tensor]:
+        """Returns clip features (B, D) and frame features (B, T', D) of one forward pass."""
+        frames = self.frame_features(video)
+        return frames.mean(1), frames
+
     def frame_positions(self, num_frames: int) -> np.ndarray:
         """Returns float64 (T,): a feature for every frame."""
         return np.arange(num_frames, dtype=np.float64)

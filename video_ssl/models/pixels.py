@@ -63,6 +63,11 @@ class PixelEncoder(nn.Module):
         """Returns (B, D): the mean frame."""
         return self.tokens(video).mean(dim=1)
 
+    def features(self, video: Tensor) -> tuple[Tensor, Tensor]:
+        """Returns clip features (B, D) and frame features (B, T', D) of one forward pass."""
+        frames = self.frame_features(video)
+        return frames.mean(1), frames
+
     def frame_positions(self, num_frames: int) -> np.ndarray:
         """Returns float64 (T,): 0, 1, 2, ..., because every sampled frame has its own feature."""
         return np.arange(num_frames, dtype=np.float64)
