@@ -338,8 +338,15 @@ def test_settings_that_do_not_fit_are_named(table, settings, message):
 
 
 @pytest.mark.parametrize(
-    "settings", [{"num_workers": -1}, {"prefetch_batches": 0}, {"backend": "pyv"}, {"max_bad_share": 2.0}, {"video_timeout_sec": 0.0}]
-)  # fmt: skip
+    "settings",
+    [
+        {"num_workers": -1},
+        {"prefetch_batches": 0},
+        {"backend": "pyv"},
+        {"max_bad_share": 2.0},
+        {"video_timeout_sec": 0.0},
+    ],
+)
 def test_wrong_loader_settings_are_named(settings):
     ((name, _),) = settings.items()
     with pytest.raises(ValueError, match=name):

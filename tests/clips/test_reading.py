@@ -14,7 +14,12 @@ GOOD = ["gop12.mp4", "gop250.mp4", "intra.mp4", "odd_size.mp4", "one_frame.mp4",
         "matroska.mkv", "fragmented.mp4", "mpeg4.avi", "h264.avi", "mpeg4.mp4", "transport.ts", "rotated.mp4",
         "variable_rate.mp4", "cut_in_gop.mkv", "cut_at_key.mp4"]  # fmt: skip
 SAMPLES = Path(os.environ.get("VIDEO_SSL_SAMPLE_VIDEOS") or "/nonexistent")
-UPRIGHT = {"video_90.mov": (568, 320), "video_270.mov": (568, 320), "video_0.mov": (320, 568), "video_180.mov": (320, 568)}  # fmt: skip
+UPRIGHT = {
+    "video_90.mov": (568, 320),
+    "video_270.mov": (568, 320),
+    "video_0.mov": (320, 568),
+    "video_180.mov": (320, 568),
+}
 
 
 def assert_same_frames(path, backend):
@@ -177,7 +182,8 @@ def bad(videos, tmp_path):
     fragments = (videos / "fragmented.mp4").read_bytes()
     contents = {
         "empty.mp4": b"", "text.mp4": b"<html>404 Not Found</html>" * 40, "noise.mp4": os.urandom(5000),
-        "cut.mp4": good[: len(good) * 6 // 10], "cut.avi": avi[: len(avi) // 2], "cut_fragments.mp4": fragments[: len(fragments) * 7 // 10],
+        "cut.mp4": good[: len(good) * 6 // 10], "cut.avi": avi[: len(avi) // 2],
+        "cut_fragments.mp4": fragments[: len(fragments) * 7 // 10],
         "zeroed.mp4": bytes(zeroed), "only_head.mp4": good[:40],
     }  # fmt: skip
     for name, content in contents.items():

@@ -67,7 +67,7 @@ def test_selection_of_a_selection_and_columns(tmp_path):
     np.testing.assert_array_equal(table.column("fps"), [25.0, np.nan, np.nan])
     assert pickle.loads(pickle.dumps(chosen)).record(0).id == "a"
     assert len(pickle.dumps(chosen)) < 1000, "a table of a file pickles as its path"
-    with pytest.raises(KeyError, match="no column 'lable'.*Did you mean 'label'"):
+    with pytest.raises(KeyError, match=r"no column 'lable'.*Did you mean 'label'"):
         table.column("lable")
     with pytest.raises(IndexError, match="record 3 of a table with 3"):
         table.record(3)
@@ -125,7 +125,10 @@ def test_a_million_rows_open_at_once(tmp_path):
 
 
 def test_tables_need_neither_torch_nor_jax():
-    code = "import sys, video_ssl.datasets, video_ssl.datasets.table; print([m for m in ('torch', 'jax') if m in sys.modules])"
+    code = (
+        "import sys, video_ssl.datasets, video_ssl.datasets.table;"
+        "print([m for m in ('torch', 'jax') if m in sys.modules])"
+    )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
 

@@ -29,7 +29,8 @@ def read_audio(
     """
     if end_sec < start_sec or rate <= 0:
         raise ValueError(
-            f"audio from {start_sec} to {end_sec} s at {rate} Hz: the end must not be before the start, the rate positive."
+            f"audio from {start_sec} to {end_sec} s at {rate} Hz: the end must not be before the start, "
+            "and the rate must be positive."
         )
     out = np.zeros(round((end_sec - start_sec) * rate), np.float32)
     with av.open(path) as container:

@@ -221,7 +221,7 @@ def _death_message(code: int) -> str:
         with contextlib.suppress(ValueError):
             what = signal.Signals(-code).name
     hints = {
-        -signal.SIGKILL: "mostly the machine ran out of memory: use fewer loader.num_workers or loader.prefetch_batches",
+        -signal.SIGKILL: "mostly the machine ran out of memory: lower loader.num_workers or loader.prefetch_batches",
         -signal.SIGBUS: "mostly /dev/shm is full: enlarge it (docker: --shm-size) or lower loader.prefetch_batches",
         -signal.SIGSEGV: "a decoder crashed: run with loader.num_workers=0 to see at which file",
     }

@@ -62,7 +62,8 @@ def _split_lines(path: Path, lines: list[tuple[int, str]]) -> tuple[list[str], l
         if with_label is None:
             return [line for _, line in lines], []
         raise TableError(
-            f"{path} line {lines[0][0]} has no label, but line {with_label} has one: label all videos or none."
+            f"{path} line {lines[0][0]} has no label, but line {with_label} has one: "
+            "label all videos or none."
         )
     sources, labels = [], []
     for number, line in lines:
@@ -73,7 +74,8 @@ def _split_lines(path: Path, lines: list[tuple[int, str]]) -> tuple[list[str], l
             labels.append(int(label))
         except ValueError as err:
             raise TableError(
-                f"{path} line {number}: the label {label!r} is not an integer. Write `path label` with labels 0, 1, ...; "
+                f"{path} line {number}: the label {label!r} is not an integer. "
+                "Write `path label` with labels 0, 1, ...; "
                 "names of classes belong into a folder per class or a table."
             ) from err
         sources.append(source)

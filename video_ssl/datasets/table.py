@@ -202,7 +202,7 @@ class Table:
         return cls.from_columns(columns, root=root, class_names=class_names, **metadata)
 
     def save(self, path: str | Path) -> Table:
-        """Writes the (selected) rows as an Arrow file, under a temporary name first, and returns the table opened on it.
+        """Writes the (selected) rows as an Arrow file, atomically, and returns the table opened on it.
 
         Sources below the file's folder are stored relative to it, so the folder can be moved; others are absolute.
         """
@@ -287,7 +287,7 @@ class Table:
         return values
 
     def select(self, indices: Sequence[int] | np.ndarray) -> Table:
-        """Returns the table of the given rows in the given order (a boolean mask selects as in numpy); copies no data."""
+        """Returns the table of the given rows in the given order (or of a boolean mask); copies no data."""
         chosen = np.asarray(indices)
         if chosen.dtype == bool:
             if len(chosen) != len(self):
@@ -354,7 +354,9 @@ def _relative(source: str, folder: Path) -> str:
 def _to_arrow(values: Any, field: pa.Field) -> pa.Array:
     if isinstance(values, pa.ChunkedArray):
         values = values.combine_chunks()
-    if not isinstance(values, (pa.Array, np.ndarray)) or getattr(values, "dtype", None) == object:
+    if not isinstance(values, (pa.Array, np.ndarray)) or (
+        isinstance(values, np.ndarray) and values.dtype.hasobject
+    ):
         values = [_plain(value) for value in values]
     try:
         array = (
