@@ -9,7 +9,7 @@ from rich.box import SIMPLE_HEAD
 from rich.table import Table
 
 _TITLES = {"probe": "linear probe", "knn": "nearest neighbours"}
-_METRICS = {"top1": "top-1", "top5": "top-5", "mean_class": "per class"}
+_METRICS = {"top1": "top-1", "top5": "top-5", "mean_class": "class"}
 
 
 def results_table(results: Mapping[str, Any]) -> Table:
