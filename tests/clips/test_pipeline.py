@@ -102,6 +102,13 @@ def test_resuming_gives_the_tail(table, num_workers):
     assert run(table, ClipPlan(), steps=7, start_step=7)[0] == []
 
 
+def test_more_workers_than_batches(table):
+    begin = time.monotonic()
+    whole, _ = run(table, PickyPlan([]), steps=2)
+    assert_equal(whole, run(table, PickyPlan([]), steps=2, num_workers=6)[0])
+    assert time.monotonic() - begin < 30
+
+
 def test_every_pass_shows_every_record_once_with_new_draws(table):
     batches, _ = run(table, ClipPlan(), batch=7, steps=3)
     for batch in batches:
@@ -313,7 +320,7 @@ def test_memory_of_the_workers_stays_flat(table):
     config = LoaderConfig(num_workers=1)
     sizes = []
     with Pipeline(
-        [(table, 1.0)], ClipPlan(), seed=0, global_batch_size=4, num_steps=70, config=config
+        [(table, 1.0)], ClipPlan(), seed=0, global_batch_size=4, num_steps=80, config=config
     ) as p:
         for step, _ in enumerate(p):
             if step in (25, 69):

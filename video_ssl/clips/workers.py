@@ -28,7 +28,15 @@ log = logging.getLogger(__name__)
 
 _PROCESS_NAME = "grain-process-prefetch"
 _EXIT_STUCK = 75
-_ONE_THREAD = dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"), "1")
+# One thread of arithmetic each; and malloc gives every large array back at once: by default it learns to keep
+# arrays of a batch's size in the heap, which fragments (hundreds of MiB within a thousand clips).
+_ENVIRONMENT = {
+    "OMP_NUM_THREADS": "1",
+    "OPENBLAS_NUM_THREADS": "1",
+    "MKL_NUM_THREADS": "1",
+    "MALLOC_MMAP_THRESHOLD_": str(2**20),
+    "MALLOC_ARENA_MAX": "2",
+}
 _START_LIMIT_SEC = 60
 _STOP_LIMIT_SEC = 10
 _owned: set[int] = set()
@@ -111,10 +119,14 @@ class WorkerGroup:
     @contextlib.contextmanager
     def starting(self) -> Iterator[None]:
         """Within it, processes that grain starts become members of this group."""
-        with _start_lock, _one_thread_environment(), _own_main_module():
+        with _start_lock, _worker_environment(), _own_main_module() as begun:
             try:
                 yield
                 limit = time.monotonic() + _START_LIMIT_SEC
+                while len(begun) < self._count and time.monotonic() < limit:
+                    time.sleep(0.01)
+                # The last one may be about to be started, or (a short run) have ended already.
+                limit = time.monotonic() + 1
                 while self._collect() < self._count and time.monotonic() < limit:
                     time.sleep(0.01)
             finally:
@@ -230,9 +242,9 @@ def _death_message(code: int) -> str:
 
 
 @contextlib.contextmanager
-def _one_thread_environment() -> Iterator[None]:
-    before = {name: os.environ.get(name) for name in _ONE_THREAD}
-    os.environ.update(_ONE_THREAD)
+def _worker_environment() -> Iterator[None]:
+    before = {name: os.environ.get(name) for name in _ENVIRONMENT}
+    os.environ.update(_ENVIRONMENT)
     try:
         yield
     finally:
@@ -244,9 +256,13 @@ def _one_thread_environment() -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def _own_main_module() -> Iterator[None]:
-    """Lets spawned grain workers run `worker_main` where they would run the parent's main program again."""
+def _own_main_module() -> Iterator[list[str]]:
+    """Lets spawned grain workers run `worker_main` where they would run the parent's main program again.
+
+    Yields the list of the workers begun so far.
+    """
     original = spawn.get_preparation_data
+    begun: list[str] = []
 
     def prepare(name: str) -> dict[str, Any]:
         data = original(name)
@@ -256,10 +272,11 @@ def _own_main_module() -> Iterator[None]:
             # The child inherits the mask of the thread that starts it, which is not the one that handles Ctrl-C.
             if threading.current_thread() is not threading.main_thread():
                 signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+            begun.append(name)
         return data
 
     spawn.get_preparation_data = prepare
     try:
-        yield
+        yield begun
     finally:
         spawn.get_preparation_data = original
