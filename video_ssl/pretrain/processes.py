@@ -6,10 +6,12 @@
 from __future__ import annotations
 
 import contextlib
+import gc
 import logging
 import os
 import signal
 import time
+import traceback
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from types import FrameType
@@ -18,7 +20,7 @@ from typing import Any, TypeVar
 import torch
 import torch.distributed as dist
 
-from video_ssl.pretrain.errors import RunError
+from video_ssl.pretrain.errors import Interrupted, RunError
 
 logger = logging.getLogger(__name__)
 
@@ -92,8 +94,15 @@ def join_processes(device: str) -> Iterator[Processes]:
         dist.init_process_group("cpu:gloo,cuda:nccl" if chosen.type == "cuda" else "gloo")
     try:
         yield Processes(rank=rank, world_size=world_size, device=chosen)
+    except BaseException as err:
+        if starts:
+            # The frames of the error would keep DDP, and with it threads of the group, until the interpreter is gone;
+            # the process then aborts and its exit code is lost.
+            traceback.clear_frames(err.__traceback__)
+        raise
     finally:
         if starts:
+            gc.collect()
             dist.destroy_process_group()
 
 
@@ -140,8 +149,10 @@ class StopRequest:
                 self._before[number] = signal.signal(number, self._note)
         return self
 
-    def __exit__(self, *_: object) -> None:
-        self._finish()
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        if kind is None or issubclass(kind, Interrupted):
+            self._finish()
+        self._work = None  # after an error the others may never answer
         self._restore()
 
     @property
