@@ -1,3 +1,4 @@
+import gc
 import json
 import logging
 import os
@@ -6,6 +7,7 @@ import subprocess
 import sys
 import textwrap
 import time
+import weakref
 from pathlib import Path
 
 import numpy as np
@@ -15,7 +17,7 @@ from pipeline_plans import BrokenPlan, ClipPlan, DyingPlan, ModulesPlan, PickyPl
 
 from video_ssl.clips.pipeline import LoaderConfig, Pipeline
 from video_ssl.clips.reading import BadVideo
-from video_ssl.clips.samples import TooManyBadVideos
+from video_ssl.clips.samples import Position, SampleMaker, TooManyBadVideos
 from video_ssl.clips.workers import WorkerDied
 from video_ssl.datasets.table import Table
 
@@ -163,6 +165,24 @@ def test_a_broken_video_is_replaced_by_the_next_and_named_once(table_with_bad, t
     assert len([r for r in caplog.records if "broken.mp4" in r.getMessage()]) == 1
     run(table_with_bad, ClipPlan(), batch=8, steps=6, start_step=3, skip_log=path)
     assert len(path.read_text().splitlines()) == 1, "a resumed run does not write it again"
+
+
+def test_a_replaced_sample_leaves_no_cycle_behind(table_with_bad):
+    """Cycles wait for the collector, which in a worker comes by once in hundreds of MiB of clips."""
+    maker = SampleMaker(tables=(table_with_bad,), plan=ClipPlan(), num_samples=9, backend="pyav", timeout_sec=60.0,
+                        on_bad="replace")  # fmt: skip
+    for _ in range(2):
+        gc.collect()
+        gc.disable()
+        try:
+            sample = maker(Position(index=0, table=0, row=3), np.random.default_rng(0))
+            alive = weakref.ref(
+                sample["video"].base if sample["video"].base is not None else sample["video"]
+            )
+            del sample
+            assert alive() is None
+        finally:
+            gc.enable()
 
 
 @pytest.mark.parametrize("num_workers", [0, 1])

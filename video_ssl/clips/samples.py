@@ -88,7 +88,8 @@ class SampleMaker:
             except BadVideo as err:
                 if self.on_bad == "raise":
                     raise
-                bad.append((record.index, err))
+                # A copy: the traceback of `err` holds this frame, which would keep the sample in a cycle.
+                bad.append((record.index, BadVideo(err.path, err.reason)))
                 continue
             sample["record_index"] = np.array(record.index, np.int64)
             sample["table_index"] = np.array(position.table, np.int64)
