@@ -35,7 +35,9 @@ def write_mp4(
             video.pix_fmt = "yuv420p"
             video.codec_context.gop_size = gop
             video.codec_context.time_base = Fraction(1, fps)
-            audio = container.add_stream("aac", rate=RATE, layout="mono")
+            audio = container.add_stream(
+                "aac", rate=RATE, layout="mono", options={"aac_coder": "fast"}
+            )
             audio.codec_context.bit_rate = 48_000
             for number, image in enumerate(frames):
                 frame = av.VideoFrame.from_ndarray(image, format="rgb24")

@@ -65,7 +65,7 @@ SIZES: dict[str, DemoSize] = {
         figures=(8, 4), backgrounds=(12, 6), session_sec=(9.0, 11.0),
     ),
     "small": DemoSize(
-        num_train=400, num_val=200, num_sessions_train=12, num_sessions_val=6,
+        num_train=500, num_val=200, num_sessions_train=12, num_sessions_val=6,
         figures=(60, 30), backgrounds=(120, 60),
     ),
     "large": DemoSize(

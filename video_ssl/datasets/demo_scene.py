@@ -8,6 +8,7 @@ to predict for a model that has understood the motion.
 from __future__ import annotations
 
 import colorsys
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 
@@ -404,8 +405,8 @@ class Scene:
             layer = np.asarray(self._objects(t, polygons[t], figure, distractor)).astype(np.float32)
             image *= 1 - layer[..., 3:] / 255
             image += layer[..., :3]
-            heading = self.light.heading[t]
-            light = 1 + self.light.slope * 2 * (np.cos(heading) * x + np.sin(heading) * y)
+            heading = float(self.light.heading[t])
+            light = 1 + 2 * self.light.slope * (math.cos(heading) * x + math.sin(heading) * y)
             image *= light * (self.light.gain[t] * self.light.tint).astype(np.float32)
             i, j = where[t]
             image += grain[i : i + size, j : j + size]
@@ -413,7 +414,8 @@ class Scene:
 
     def _objects(self, t: int, polygon: np.ndarray, figure: bool, distractor: bool) -> Image.Image:
         """Everything before the background, RGBA with premultiplied alpha, at the size of the frame."""
-        canvas = Image.new("RGBA", (self._canvas, self._canvas))
+        # Pillow averages the four channels of RGBX as they are; of RGBA it would divide the colours by alpha again.
+        canvas = Image.new("RGBX", (self._canvas, self._canvas))
         draw = ImageDraw.Draw(canvas)
         if self.light.shadow:
             (x, y), r = self._shadow[t], self._shadow_radius[t]
