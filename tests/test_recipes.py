@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
+
 from video_ssl.recipes import (
     ROOMS,
     ConfigError,
@@ -76,7 +77,11 @@ def test_what_cannot_be_built_is_named(mapping, message):
 
 @pytest.mark.parametrize(
     ("text", "message"),
-    [("a: [1", "not readable as YAML"), ("- 1\n", "must hold keys and values"), ("", "must hold|^$")],
+    [
+        ("a: [1", "not readable as YAML"),
+        ("- 1\n", "must hold keys and values"),
+        ("", "must hold|^$"),
+    ],
 )
 def test_broken_files(tmp_path, text, message):
     path = write(tmp_path / "r.yaml", text)

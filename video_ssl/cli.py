@@ -89,21 +89,38 @@ def demo(
 
 
 @bench_app.command()
-def step(recipe: RecipeArgument, overrides: Overrides = None) -> None:
+def step(
+    recipe: RecipeArgument,
+    overrides: Overrides = None,
+    batch_size: Annotated[int, typer.Option(help="Records per step.")] = 8,
+    steps: Annotated[int, typer.Option(help="Timed steps; the median is shown.")] = 5,
+    compile_too: Annotated[
+        bool, typer.Option("--compile", help="Time torch.compile as well.")
+    ] = False,
+) -> None:
     """Time of a training step, share of the frozen networks, memory, share of the chip's rate."""
-    from video_ssl.pretrain.bench import bench_step
+    from video_ssl.pretrain.bench_step import bench_step
     from video_ssl.pretrain.recipe import load_pretrain_recipe
 
-    bench_step(load_pretrain_recipe(recipe, overrides or []))
+    bench_step(
+        load_pretrain_recipe(recipe, overrides or []),
+        batch_size=batch_size,
+        steps=steps,
+        compile_too=compile_too,
+    )
 
 
 @bench_app.command()
-def loader(recipe: RecipeArgument, overrides: Overrides = None) -> None:
+def loader(
+    recipe: RecipeArgument,
+    overrides: Overrides = None,
+    batches: Annotated[int, typer.Option(help="Batches drawn from the pipeline.")] = 30,
+) -> None:
     """Clips per second of the data pipeline of a recipe, and what each stage costs."""
-    from video_ssl.pretrain.bench import bench_loader
+    from video_ssl.pretrain.bench_loader import bench_loader
     from video_ssl.pretrain.recipe import load_pretrain_recipe
 
-    bench_loader(load_pretrain_recipe(recipe, overrides or []))
+    bench_loader(load_pretrain_recipe(recipe, overrides or []), num_batches=batches)
 
 
 @app.command()

@@ -91,8 +91,16 @@ def test_files_that_others_wrote(path, backend):
 def test_info(videos):
     with open_video(videos / "audio.mp4") as reader:
         info = reader.info
-    assert info == VideoInfo(num_frames=NUM_FRAMES, fps=pytest.approx(25), width=SIZE[1], height=SIZE[0],
-                             duration_sec=pytest.approx(NUM_FRAMES / 25), codec="h264", rotation=0, has_audio=True)  # fmt: skip
+    assert info == VideoInfo(
+        num_frames=NUM_FRAMES,
+        fps=pytest.approx(25),
+        width=SIZE[1],
+        height=SIZE[0],
+        duration_sec=pytest.approx(NUM_FRAMES / 25),
+        codec="h264",
+        rotation=0,
+        has_audio=True,
+    )
     with open_video(videos / "rotated.mp4") as reader:
         assert (reader.info.height, reader.info.width) == (SIZE[1], SIZE[0])
         assert reader.info.rotation in (90, 270)

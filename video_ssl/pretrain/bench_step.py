@@ -244,7 +244,8 @@ def _parts(
 ) -> dict[str, float]:
     """Median seconds of the parts of a step, with a wait for the device after each."""
     seen: dict[str, list[float]] = {"frozen": [], "student": [], "backward": [], "optimizer": []}
-    frozen_networks = getattr(objective, "frozen_networks", dict)()
+    frozen: Callable[[], dict[str, nn.Module]] = getattr(objective, "frozen_networks", dict)
+    networks = frozen()
     for _ in range(steps):
         loss = None
 
@@ -253,11 +254,11 @@ def _parts(
             with autocast():
                 loss, _ = objective(batch)
 
-        with _stopwatch(frozen_networks, device) as frozen:
+        with _stopwatch(networks, device) as spent:
             total = _timed(forward, device)
         assert loss is not None
-        seen["frozen"].append(sum(frozen))
-        seen["student"].append(total - sum(frozen))
+        seen["frozen"].append(sum(spent))
+        seen["student"].append(total - sum(spent))
         seen["backward"].append(_timed(loss.backward, device))
         seen["optimizer"].append(_timed(optimizer.step, device))
         optimizer.zero_grad(set_to_none=True)
@@ -276,7 +277,9 @@ def _stopwatch(networks: Mapping[str, nn.Module], device: torch.device) -> Itera
 
 @contextlib.contextmanager
 def _timing(module: nn.Module, spent: list[float], device: torch.device) -> Iterator[None]:
-    inner = module.taps  # what teachers are asked for: not `forward`, so hooks would not see it
+    inner: Any = (
+        module.taps
+    )  # what teachers are asked for: not `forward`, so hooks would not see it
 
     def timed(*args: Any, **kwargs: Any) -> Any:
         _wait(device)

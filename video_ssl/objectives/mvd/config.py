@@ -76,7 +76,7 @@ class Config:
 
     image: ImageTeacherConfig | None = None
     video: TeacherConfig | None = None
-    clip: ClipConfig = field(default_factory=lambda: ClipConfig(sampling="reference"))
+    clip: ClipConfig = field(default_factory=ClipConfig)
     crop: CropConfig = field(default_factory=CropConfig)
     mask: MaskConfig = field(default_factory=MaskConfig)
     encoder: ViTConfig = field(

@@ -24,7 +24,7 @@ class Config:
         decoder_mask: dual masking of VideoMAE V2 (kind "running_cell", ratio 0.5); null = decode every hidden token.
     """
 
-    clip: ClipConfig = field(default_factory=lambda: ClipConfig(sampling="reference"))
+    clip: ClipConfig = field(default_factory=ClipConfig)
     crop: CropConfig = field(default_factory=CropConfig)
     mask: MaskConfig = field(default_factory=MaskConfig)
     decoder_mask: MaskConfig | None = None
