@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from video_ssl.clips.config import ClipConfig, CropConfig, MaskConfig
-from video_ssl.clips.crops import Frames, sample_region, view_frames
+from video_ssl.clips.crops import Frames, Region, sample_region, view_frames
 from video_ssl.clips.masks import Grid, Mask, sample_mask
 from video_ssl.clips.reading import BadVideo, Reader
 from video_ssl.clips.sampling import (
@@ -37,7 +37,8 @@ def sample_clip_views(
 ) -> list[Frames]:
     """Returns the clips of a record, once per size: uint8 (V, T, size, size, 3), V = clip.num_clips.
 
-    Every clip is decoded once and has one region; the sizes show the same region of the same frames.
+    The frames of all clips are decoded in one go, each once.  A clip has one region; the sizes show the same region
+    of the same frames.
 
     Args:
         record: names the video in errors.
@@ -52,7 +53,11 @@ def sample_clip_views(
     """
     clips = sample_clips(record, reader, rng, clip)
     wanted = tuple(sizes) or (crop.size,)
-    views = [read_clip(reader, chosen, crop, rng, wanted) for chosen in clips]
+    frames, inverse = read_unique(reader, np.concatenate([chosen.indices for chosen in clips]))
+    views = []
+    for places in np.split(inverse, len(clips)):
+        region = sample_region(frames.shape[1], frames.shape[2], crop, rng)
+        views.append(view_clip(frames, places, region, wanted))
     return [np.stack(same_size) for same_size in zip(*views, strict=True)]
 
 
@@ -103,17 +108,12 @@ def choose_clips(
     return [ClipIndices(indices=grid[clip.indices], valid=clip.valid) for clip in clips]
 
 
-def read_clip(
-    reader: Reader,
-    clip: ClipIndices,
-    crop: CropConfig,
-    rng: np.random.Generator,
-    sizes: Sequence[int],
+def view_clip(
+    frames: Frames, places: NDArray[np.intp], region: Region, sizes: Sequence[int]
 ) -> list[Frames]:
-    """Returns one random region of a clip at every size: uint8 (T, size, size, 3) each."""
-    frames, inverse = read_unique(reader, clip.indices)
-    region = sample_region(frames.shape[1], frames.shape[2], crop, rng)
-    return [view_frames(frames, region, size)[inverse] for size in sizes]
+    """Returns a region of the clip that `places` picks from `frames`, at every size: uint8 (T, size, size, 3) each."""
+    unique, inverse = np.unique(places, return_inverse=True)
+    return [view_frames(frames[unique], region, size)[inverse] for size in sizes]
 
 
 def read_unique(reader: Reader, indices: Ints) -> tuple[Frames, NDArray[np.intp]]:
