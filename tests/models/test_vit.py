@@ -366,3 +366,25 @@ def test_clips_that_do_not_divide_are_refused():
         image_vit().tokens(torch.zeros(1, 3, 4, 12, 10))
     with pytest.raises(ValueError, match="keep chooses patches of one frame"):
         image_vit().tokens(torch.zeros(1, 3, 2, 12, 12), keep=torch.zeros(1, 1, dtype=torch.long))
+
+
+def test_cells_are_means_of_parts_of_the_frame_side_by_side():
+    encoder = VideoViT(
+        ViTConfig(
+            preset=None,
+            embed_dim=32,
+            depth=1,
+            num_heads=2,
+            patch_size=8,
+            image_size=32,
+            num_frames=4,
+        )
+    )
+    video = torch.randn(2, 3, 4, 32, 32, generator=torch.Generator().manual_seed(0))
+    tokens = encoder.tokens(video).unflatten(1, (2, 4, 4))
+    clip, frames = encoder.features(video, cells=2)
+    assert frames.shape == (2, 2, encoder.feature_dim(2)) == (2, 2, 128)
+    parts = [tokens[:, :, y : y + 2, x : x + 2].mean((2, 3)) for y in (0, 2) for x in (0, 2)]
+    torch.testing.assert_close(frames, torch.cat(parts, -1))
+    torch.testing.assert_close(clip, frames.mean(1))
+    torch.testing.assert_close(encoder.features(video)[1], encoder.frame_features(video))

@@ -44,7 +44,7 @@ from video_ssl.recipes import build_config, nearest, to_plain
 
 logger = logging.getLogger(__name__)
 
-FORMAT = 1
+FORMAT = 2
 """Counts changes of the generator that give other videos for the same seed."""
 
 _DONE, _BEGUN = "demo.json", ".demo.begun.json"

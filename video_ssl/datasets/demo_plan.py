@@ -51,8 +51,8 @@ class DemoSize:
     backgrounds: tuple[int, int]
     session_sec: tuple[float, float] = (20.0, 40.0)
     clip_sec: tuple[float, float] = (3.5, 5.0)
-    frame_px: int = 112
-    fps: int = 16
+    frame_px: int = 96
+    fps: int = 12
 
     def count(self, split: str) -> int:
         """Returns the number of videos of a split."""
@@ -65,8 +65,8 @@ SIZES: dict[str, DemoSize] = {
         figures=(8, 4), backgrounds=(12, 6), session_sec=(9.0, 11.0),
     ),
     "small": DemoSize(
-        num_train=500, num_val=200, num_sessions_train=12, num_sessions_val=6,
-        figures=(60, 30), backgrounds=(120, 60),
+        num_train=900, num_val=300, num_sessions_train=12, num_sessions_val=6,
+        figures=(180, 60), backgrounds=(360, 120),
     ),
     "large": DemoSize(
         num_train=8000, num_val=2000, num_sessions_train=400, num_sessions_val=100,

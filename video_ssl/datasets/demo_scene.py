@@ -23,7 +23,10 @@ TEXTURE_KINDS = ("clouds", "stripes", "checks", "dots", "patches")
 
 @dataclass(frozen=True, kw_only=True)
 class NuisanceConfig:
-    """Strength of everything that is not the action; 0 switches one off, 1 is the default, larger is harder.
+    """Strength of everything that is not the action; 0 switches one off, larger is harder.
+
+    What moves, scales, turns and colours the figure is strong by default, so that raw pixels and random networks fail;
+    clutter behind it and noise are milder, so that a small network can learn from a thousand clips.
 
     Attributes:
         body: spread of body proportions.
@@ -47,10 +50,10 @@ class NuisanceConfig:
 
     body: float = 1.0
     color: float = 1.0
-    texture: float = 1.0
-    texture_motion: float = 1.0
+    texture: float = 0.4
+    texture_motion: float = 0.5
     camera_shift: float = 1.0
-    camera_jitter: float = 1.0
+    camera_jitter: float = 0.5
     camera_zoom: float = 1.0
     camera_pan: float = 1.0
     view: float = 1.0
@@ -58,9 +61,9 @@ class NuisanceConfig:
     speed: float = 1.0
     time_warp: float = 1.0
     style: float = 1.0
-    lighting: float = 1.0
-    noise: float = 1.0
-    distractor: float = 1.0
+    lighting: float = 0.6
+    noise: float = 0.3
+    distractor: float = 0.7
     sound: float = 1.0
 
     def __post_init__(self) -> None:

@@ -52,6 +52,8 @@ class EmbedConfig:
         num_clips: windows spread evenly over a video.
         hop: source frames between windows that cover all of a video; replaces `num_clips`.
         crop, num_crops: see `WindowConfig`; every crop of every window is a row of its own.
+        cells: features are the means of cells x cells parts of the frame, side by side; 1 = of the
+            whole frame, as usual for frozen ViTs; 2 keeps a trace of where things are.
         frames: keep the frame features, not only the clip feature.
         precision: of the encoder's products; features are always stored as float32.
         batch_size: clips in one forward pass.
@@ -64,6 +66,7 @@ class EmbedConfig:
     hop: int | None = None
     crop: Literal["center", "spread"] = "center"
     num_crops: int = 1
+    cells: int = 1
     frames: bool = True
     precision: Literal["float32", "bfloat16"] = "float32"
     batch_size: int = 16
@@ -73,9 +76,9 @@ class EmbedConfig:
     strict: bool = False
 
     def __post_init__(self) -> None:
-        if self.batch_size < 1 or self.num_workers < 0:
+        if self.batch_size < 1 or self.cells < 1 or self.num_workers < 0:
             raise ValueError(
-                f"batch_size={self.batch_size} must be at least 1 and "
+                f"batch_size={self.batch_size} and cells={self.cells} must be at least 1 and "
                 f"num_workers={self.num_workers} at least 0."
             )
         WindowConfig(
@@ -85,7 +88,7 @@ class EmbedConfig:
     @property
     def content(self) -> dict[str, Any]:
         """The settings that change the features, and not only how fast they come."""
-        names = ("num_clips", "hop", "crop", "num_crops", "frames", "precision", "backend")
+        names = ("num_clips", "hop", "crop", "num_crops", "cells", "frames", "precision", "backend")
         return {name: getattr(self, name) for name in names}
 
 
@@ -141,7 +144,9 @@ class Embedder:
             video_timeout_sec=self.config.video_timeout_sec,
         )
         writer = FeatureWriter(
-            out, embed_dim=self.encoder.embed_dim, metadata=self._metadata(table)
+            out,
+            embed_dim=self.encoder.feature_dim(self.config.cells),
+            metadata=self._metadata(table),
         )
         with writer, _bar(f"{self.name}: {len(table)} videos", len(table), progress) as advance:
             batch = _Batch(self, table, writer)
@@ -216,19 +221,16 @@ class Embedder:
 
     @torch.inference_mode()
     def forward(self, video: np.ndarray) -> tuple[np.ndarray, np.ndarray | None]:
-        """Returns clip features (B, D) and frame features (B, T', D) of uint8 (B, T, H, W, 3)."""
+        """Returns clip and frame features, (B, D') and (B, T', D'), of uint8 (B, T, H, W, 3)."""
         pre = self.encoder.preprocess
         pixels = torch.from_numpy(video).to(self.device, non_blocking=True)
         x = to_model_input(pixels, Normalization(mean=pre.mean, std=pre.std))
         half = self.config.precision == "bfloat16"
         with torch.autocast(self.device.type, torch.bfloat16, enabled=half):
-            if self.config.frames:
-                clips, frames = self.encoder.features(x)
-            else:
-                clips, frames = self.encoder.clip_features(x), None
+            clips, frames = self.encoder.features(x, self.config.cells)
         return (
             clips.float().cpu().numpy(),
-            None if frames is None else frames.float().cpu().numpy(),
+            frames.float().cpu().numpy() if self.config.frames else None,
         )
 
 

@@ -91,8 +91,12 @@ class Encoder(Protocol):
     def clip_features(self, video: Tensor) -> Tensor:
         """Returns (B, D) for a normalised `video` (B, C, T, H, W)."""
 
-    def features(self, video: Tensor) -> tuple[Tensor, Tensor]:
-        """Returns both of one forward pass."""
+    def features(self, video: Tensor, cells: int = 1) -> tuple[Tensor, Tensor]:
+        """Returns clip and frame features, (B, D') and (B, T', D'), of one forward pass; `cells`
+        asks for the means of cells x cells parts of the frame, side by side."""
+
+    def feature_dim(self, cells: int = 1) -> int:
+        """Returns D', the width of what `features` gives."""
 
     def frame_positions(self, num_frames: int) -> np.ndarray:
         """Returns float64 (T',): where each frame feature lies, in units of sampled frames."""

@@ -13,6 +13,7 @@ from video_ssl.models.layers import (
     init_transformer,
     make_blocks,
     run_blocks,
+    spatial_cells,
     take,
 )
 from video_ssl.models.positions import Grid
@@ -115,10 +116,18 @@ class ImageViT(nn.Module):
         """Returns (B, D): the mean over all patches of all frames, after the final norm."""
         return self.tokens(video).mean(1)
 
-    def features(self, video: Tensor) -> tuple[Tensor, Tensor]:
-        """Returns clip features (B, D) and frame features (B, T', D) of one forward pass."""
-        frames = self.frame_features(video)
+    def features(self, video: Tensor, cells: int = 1) -> tuple[Tensor, Tensor]:
+        """Returns clip features (B, D') and frame features (B, T', D') of one forward pass.
+
+        D' = `feature_dim(cells)`: the means of cells x cells parts of the frame, side by side.
+        """
+        tokens = self.tokens(video).unflatten(1, self.grid(video))
+        frames = spatial_cells(tokens, cells)
         return frames.mean(1), frames
+
+    def feature_dim(self, cells: int = 1) -> int:
+        """Returns the width of what `features` gives."""
+        return cells * cells * self.embed_dim
 
     def frame_positions(self, num_frames: int) -> np.ndarray:
         """Returns float64 (T,): a feature for every frame."""

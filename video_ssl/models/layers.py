@@ -148,6 +148,14 @@ def take(tokens: Tensor, index: Tensor) -> Tensor:
     return tokens.gather(1, index.unsqueeze(-1).expand(-1, -1, tokens.shape[-1]))
 
 
+def spatial_cells(tokens: Tensor, cells: int) -> Tensor:
+    """Returns the means of `cells` x `cells` equal parts of every moment, side by side: tokens
+    (B, T', h, w, D) -> (B, T', cells * cells * D), parts in the order row, column."""
+    b, t, _, _, d = tokens.shape
+    pooled = F.adaptive_avg_pool2d(tokens.flatten(0, 1).permute(0, 3, 1, 2), cells)
+    return pooled.permute(0, 2, 3, 1).reshape(b, t, cells * cells * d)
+
+
 def run_blocks(blocks: nn.ModuleList, x: Tensor, *, recompute: bool = False) -> Tensor:
     """Returns x after all blocks; `recompute` keeps no activations inside them for the backward."""
     for block in blocks:

@@ -63,10 +63,17 @@ class PixelEncoder(nn.Module):
         """Returns (B, D): the mean frame."""
         return self.tokens(video).mean(dim=1)
 
-    def features(self, video: Tensor) -> tuple[Tensor, Tensor]:
-        """Returns clip features (B, D) and frame features (B, T', D) of one forward pass."""
+    def features(self, video: Tensor, cells: int = 1) -> tuple[Tensor, Tensor]:
+        """Returns clip features (B, D) and frame features (B, T', D) of one forward pass.
+
+        A frame already keeps all its parts, so `cells` changes nothing.
+        """
         frames = self.frame_features(video)
         return frames.mean(1), frames
+
+    def feature_dim(self, cells: int = 1) -> int:
+        """Returns the width of what `features` gives."""
+        return self.embed_dim
 
     def frame_positions(self, num_frames: int) -> np.ndarray:
         """Returns float64 (T,): 0, 1, 2, ..., because every sampled frame has its own feature."""

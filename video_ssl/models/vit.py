@@ -17,6 +17,7 @@ from video_ssl.models.layers import (
     init_transformer,
     make_blocks,
     run_blocks,
+    spatial_cells,
     take,
 )
 from video_ssl.models.positions import Grid, interpolate_table, position_table
@@ -138,10 +139,18 @@ class VideoViT(nn.Module):
         """Returns (B, D): the mean over all tokens, after the final norm."""
         return self.tokens(video).mean(1)
 
-    def features(self, video: Tensor) -> tuple[Tensor, Tensor]:
-        """Returns clip features (B, D) and frame features (B, T', D) of one forward pass."""
-        frames = self.frame_features(video)
+    def features(self, video: Tensor, cells: int = 1) -> tuple[Tensor, Tensor]:
+        """Returns clip features (B, D') and frame features (B, T', D') of one forward pass.
+
+        D' = `feature_dim(cells)`: the means of cells x cells parts of the frame, side by side.
+        """
+        tokens = self.tokens(video).unflatten(1, self.grid(video))
+        frames = spatial_cells(tokens, cells)
         return frames.mean(1), frames
+
+    def feature_dim(self, cells: int = 1) -> int:
+        """Returns the width of what `features` gives."""
+        return cells * cells * self.embed_dim
 
     def frame_positions(self, num_frames: int) -> np.ndarray:
         """Returns float64 (T',), the middle of each tubelet in units of sampled frames.
