@@ -438,3 +438,35 @@ def test_a_teacher_of_another_length_is_used_with_a_warning(caplog):
 def test_settings_that_cannot_work_are_refused(name, changes, text):
     with pytest.raises(ValueError, match=text):
         build_config(OBJECTIVES[name].config(), {**RECIPES[name], **changes})
+
+
+def test_supervised_starts_from_an_encoder_when_told(tmp_path):
+    settings = {
+        "num_classes": 3,
+        "clip": {"num_frames": 4, "frame_stride": 1},
+        "crop": {"size": 16},
+        "encoder": {"preset": None, "embed_dim": 32, "depth": 1, "num_heads": 2, "patch_size": 8},
+    }
+    package = OBJECTIVES["supervised"]
+    first = package.objective()(build_config(package.config(), settings))
+    folder = save_encoder(
+        tmp_path / "encoder",
+        first.encoder,
+        architecture="vit",
+        preprocess=first.preprocess(),
+        source={},
+    )
+    config = build_config(package.config(), {**settings, "init": {"run": str(folder)}})
+    assert set(config.stages()) == {"init"}
+    second = package.objective()(config, encoders={"init": folder})
+    for name, value in second.encoder.state_dict().items():
+        assert torch.equal(value, first.encoder.state_dict()[name]), name
+    assert not torch.equal(second.head.weight, first.head.weight)
+    with pytest.raises(ValueError, match="init is set, but no encoder was given"):
+        package.objective()(config)
+    wider = {**settings, "encoder": {**settings["encoder"], "embed_dim": 64}}
+    with pytest.raises(ValueError, match="instead of"):
+        package.objective()(
+            build_config(package.config(), {**wider, "init": {"run": str(folder)}}),
+            encoders={"init": folder},
+        )

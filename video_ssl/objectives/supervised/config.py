@@ -18,11 +18,13 @@ class Config:
     `label` int64 (B,) in [0, num_classes).
 
     Attributes:
+        init: an encoder to start from (fine-tuning); null = random weights.
         label_smoothing: share of the target spread over all classes.
         dropout: of the pooled feature before the linear head.
     """
 
     num_classes: int
+    init: EncoderSource | None = None
     clip: ClipConfig = field(default_factory=ClipConfig)
     crop: CropConfig = field(default_factory=CropConfig)
     encoder: ViTConfig = field(default_factory=ViTConfig)
@@ -40,4 +42,4 @@ class Config:
         object.__setattr__(self, "encoder", encoder)
 
     def stages(self) -> dict[str, EncoderSource]:
-        return {}
+        return {} if self.init is None else {"init": self.init}

@@ -9,9 +9,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from video_ssl.models.encoders import Preprocess
+from video_ssl.models.encoders import Preprocess, load_encoder
 from video_ssl.models.preprocess import to_model_input
 from video_ssl.models.vit import VideoViT
+from video_ssl.models.weights import load_weights
 from video_ssl.objectives.export import preprocess_of
 from video_ssl.objectives.supervised.config import Config
 
@@ -23,6 +24,8 @@ class Objective(nn.Module):
         super().__init__()
         self.config = config
         self.encoder = VideoViT(config.encoder)
+        if config.init is not None:
+            _start_from(self.encoder, (encoders or {}).get("init"))
         self.dropout = nn.Dropout(config.dropout)
         self.head = nn.Linear(config.encoder.width, config.num_classes)
         nn.init.trunc_normal_(self.head.weight, std=0.02)
@@ -56,3 +59,16 @@ class Objective(nn.Module):
         """Returns what the exported encoder expects of a clip."""
         config = self.config
         return preprocess_of(config.clip, config.crop.size, config.normalization)
+
+
+def _start_from(encoder: VideoViT, path: Path | None) -> None:
+    """Fills an encoder with the weights of another one of the same shape.
+
+    Raises:
+        ValueError: no encoder was given, or it does not fit.
+    """
+    if path is None:
+        raise ValueError("init is set, but no encoder was given for it.")
+    source = load_encoder(path)
+    assert isinstance(source, nn.Module)
+    load_weights(encoder, source.state_dict(), min_share=1.0)
