@@ -186,7 +186,7 @@ class _Session:
             after_step((step + 1) / job.num_steps)
         self._outcome = outcome
         self._means.add({"loss": outcome.loss, "grad_norm": outcome.grad_norm, **outcome.scalars})
-        self._clock.trained(job.training.global_batch_size)
+        self._clock.trained(job.training.global_batch_size * clips_per_record(batch))
         self._progress.step(step + 1)
 
     def check(self) -> None:
@@ -312,6 +312,12 @@ def gradients_of(module: nn.Module, batch: Batch, training: TrainingConfig) -> O
     return Outcome(
         torch.stack(losses).mean(), grad_norm, scalars, torch.cat(features) if features else None
     )
+
+
+def clips_per_record(batch: Batch) -> int:
+    """Returns V of the batch's `video` (B, V, T, H, W, 3); 1 where a batch holds no such clips."""
+    video = batch.get("video")
+    return int(video.shape[1]) if video is not None and video.dim() == 6 else 1
 
 
 def wrap(objective: nn.Module, processes: Processes, *, compile: bool) -> nn.Module:
