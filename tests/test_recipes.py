@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from video_ssl.pretrain.recipe import load_pretrain_recipe, recipe_from_dict, recipe_to_dict
 from video_ssl.recipes import (
     ROOMS,
     ConfigError,
@@ -129,3 +130,9 @@ def test_recipe_folders_are_not_packages(tmp_path):
 def test_importing_the_package_stays_light():
     code = "import video_ssl, sys; sys.exit(bool({'torch', 'jax', 'numpy'} & set(sys.modules)))"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+@pytest.mark.parametrize("name", sorted(list_recipes("pretrain")))
+def test_every_pretraining_recipe_builds_and_survives_a_round_trip(name):
+    recipe = load_pretrain_recipe(name)
+    assert recipe_from_dict(recipe_to_dict(recipe)) == recipe
