@@ -13,14 +13,14 @@ from video_ssl.models.layers import (
     init_transformer,
     make_blocks,
     run_blocks,
-    spatial_cells,
     take,
 )
 from video_ssl.models.positions import Grid
+from video_ssl.models.token_features import TokenFeatures
 from video_ssl.models.vit import PositionTable
 
 
-class ImageViT(nn.Module):
+class ImageViT(TokenFeatures, nn.Module):
     """A ViT over the patches of single frames; see `ImageViTConfig` for its settings.
 
     Videos are float (B, C, T, H, W), normalised; every frame is encoded on its own.
@@ -107,27 +107,6 @@ class ImageViT(nn.Module):
         for block in self.blocks[: range(len(self.blocks))[layer] + 1]:
             x = block(x)
         return x[:, self.num_prefix :].unflatten(0, (video.shape[0], -1))
-
-    def frame_features(self, video: Tensor) -> Tensor:
-        """Returns (B, T, D): the mean over each frame's patches, after the final norm."""
-        return self.tokens(video).unflatten(1, (video.shape[2], -1)).mean(2)
-
-    def clip_features(self, video: Tensor) -> Tensor:
-        """Returns (B, D): the mean over all patches of all frames, after the final norm."""
-        return self.tokens(video).mean(1)
-
-    def features(self, video: Tensor, cells: int = 1) -> tuple[Tensor, Tensor]:
-        """Returns clip features (B, D') and frame features (B, T', D') of one forward pass.
-
-        D' = `feature_dim(cells)`: the means of cells x cells parts of the frame, side by side.
-        """
-        tokens = self.tokens(video).unflatten(1, self.grid(video))
-        frames = spatial_cells(tokens, cells)
-        return frames.mean(1), frames
-
-    def feature_dim(self, cells: int = 1) -> int:
-        """Returns the width of what `features` gives."""
-        return cells * cells * self.embed_dim
 
     def frame_positions(self, num_frames: int) -> np.ndarray:
         """Returns float64 (T,): a feature for every frame."""

@@ -17,10 +17,10 @@ from video_ssl.models.layers import (
     init_transformer,
     make_blocks,
     run_blocks,
-    spatial_cells,
     take,
 )
 from video_ssl.models.positions import Grid, interpolate_table, position_table
+from video_ssl.models.token_features import TokenFeatures
 
 
 class PositionTable(nn.Module):
@@ -50,7 +50,7 @@ class PositionTable(nn.Module):
         return other
 
 
-class VideoViT(nn.Module):
+class VideoViT(TokenFeatures, nn.Module):
     """A ViT over space-time cubes; see `ViTConfig` for its settings.
 
     Videos are float (B, C, T, H, W), normalised.  Frames of another size or clips of another length
@@ -130,27 +130,6 @@ class VideoViT(nn.Module):
         for block in self.blocks[: range(len(self.blocks))[layer] + 1]:
             x = block(x)
         return x[:, self.num_prefix :].unflatten(1, (t, h * w))
-
-    def frame_features(self, video: Tensor) -> Tensor:
-        """Returns (B, T', D), T' = T / tubelet_size: the mean over each tubelet's tokens."""
-        return self.tokens(video).unflatten(1, (self.grid(video)[0], -1)).mean(2)
-
-    def clip_features(self, video: Tensor) -> Tensor:
-        """Returns (B, D): the mean over all tokens, after the final norm."""
-        return self.tokens(video).mean(1)
-
-    def features(self, video: Tensor, cells: int = 1) -> tuple[Tensor, Tensor]:
-        """Returns clip features (B, D') and frame features (B, T', D') of one forward pass.
-
-        D' = `feature_dim(cells)`: the means of cells x cells parts of the frame, side by side.
-        """
-        tokens = self.tokens(video).unflatten(1, self.grid(video))
-        frames = spatial_cells(tokens, cells)
-        return frames.mean(1), frames
-
-    def feature_dim(self, cells: int = 1) -> int:
-        """Returns the width of what `features` gives."""
-        return cells * cells * self.embed_dim
 
     def frame_positions(self, num_frames: int) -> np.ndarray:
         """Returns float64 (T',), the middle of each tubelet in units of sampled frames.
