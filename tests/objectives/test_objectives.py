@@ -470,3 +470,21 @@ def test_supervised_starts_from_an_encoder_when_told(tmp_path):
             build_config(package.config(), {**wider, "init": {"run": str(folder)}}),
             encoders={"init": folder},
         )
+
+
+def test_a_teacher_with_other_tokens_is_refused():
+    size = {"preset": None, "embed_dim": 32, "depth": 1, "num_heads": 2}
+    package = OBJECTIVES["mvd"]
+    config = build_config(
+        package.config(),
+        {
+            "video": {"source": {"run": "x"}},
+            "clip": {"num_frames": 4, "frame_stride": 1},
+            "crop": {"size": 16},
+            "mask": {"ratio": 0.5},
+            "encoder": {**size, "patch_size": 4},
+        },
+    )
+    teacher = VideoViT(ViTConfig(**size, patch_size=8, image_size=16, num_frames=4))
+    with pytest.raises(ValueError, match=r"the video teacher cuts 4 frames of 16 px into tokens"):
+        package.objective()(config, teachers={"video": teacher})
