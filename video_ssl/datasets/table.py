@@ -50,6 +50,21 @@ SCHEMA = pa.schema(
         pa.field("group", pa.string()),
         pa.field("num_frames", pa.int32()),
         pa.field("fps", pa.float64()),
+        pa.field("width", pa.int32()),
+        pa.field("height", pa.int32()),
+        pa.field("duration_sec", pa.float64()),
+        pa.field("has_audio", pa.bool_()),
+        pa.field("codec", pa.string()),
+        pa.field("container", pa.string()),
+        pa.field("rotation", pa.int16()),
+        pa.field("variable_fps", pa.bool_()),
+        pa.field("edit_list", pa.bool_()),
+        pa.field("max_gop", pa.int32()),
+        pa.field("byte_offset", pa.int64()),
+        pa.field("byte_size", pa.int64()),
+        pa.field("file_size", pa.int64()),
+        pa.field("file_mtime", pa.float64()),
+        pa.field("exact", pa.string()),
     ]
 )
 
@@ -79,8 +94,15 @@ class Event:
 class Record:
     """One row: a video, or a segment of one where `start_sec` and `end_sec` are set.
 
-    `index` is the row in the table that returned the record; `source` is an absolute path or a URI; `frame_labels` is
-    int16 (frames,); `boxes` is float32 (frames, objects, 4), NaN where a frame has fewer objects than the fullest one.
+    `index` is the row in the table that returned the record; `source` is an absolute path (of a file, or of a folder of
+    frames), a URI, or either of them for a tar followed by `!/MEMBER`; `frame_labels` is int16 (frames,); `boxes` is
+    float32 (frames, objects, 4), NaN where a frame has fewer objects than the fullest one.
+
+    What `video-ssl scan` found out: `width` and `height` of the upright picture, `rotation` counter-clockwise degrees,
+    `max_gop` largest distance of key frames in frames, `exact` names of the backends (joined by commas) that return the
+    right frames of this file.  `byte_offset` and `byte_size` say where in the tar the video lies.  `file_size` (bytes)
+    and `file_mtime` (seconds since 1970) belong to the file that holds it, the tar where it lies in one; a file that
+    differs from them has changed and is not read.
     """
 
     index: int
@@ -97,6 +119,21 @@ class Record:
     group: str | None = None
     num_frames: int | None = None
     fps: float | None = None
+    width: int | None = None
+    height: int | None = None
+    duration_sec: float | None = None
+    has_audio: bool | None = None
+    codec: str | None = None
+    container: str | None = None
+    rotation: int | None = None
+    variable_fps: bool | None = None
+    edit_list: bool | None = None
+    max_gop: int | None = None
+    byte_offset: int | None = None
+    byte_size: int | None = None
+    file_size: int | None = None
+    file_mtime: float | None = None
+    exact: str | None = None
 
 
 class Table:
