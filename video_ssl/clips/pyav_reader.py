@@ -8,7 +8,9 @@ file is decoded from its start and output frames are counted.  The same happens 
 
 from __future__ import annotations
 
+import array
 import functools
+import itertools
 import os
 import time
 from collections.abc import Iterator, Sequence
@@ -103,11 +105,26 @@ class PyAVReader:
         places: dict[int, list[int]] = {}
         for place, index in enumerate(wanted.tolist()):
             places.setdefault(index, []).append(place)
-        for index, frame in self._decode(sorted(places)):
+        for index, frame in self._decode(np.array(sorted(places), np.int64)):
             picture = self._to_rgb(frame, height, width, info.rotation)
             for place in places[index]:
                 out[place] = picture
         return out
+
+    def stream(
+        self, indices: Sequence[int] | np.ndarray, size: tuple[int, int] | None = None
+    ) -> Iterator[tuple[int, np.ndarray]]:
+        """Yields (index, picture) for increasing indices in one pass over the file, however many there are.
+
+        Decoding goes on from frame to frame and seeks only over gaps.  The time limit counts anew with every frame, so
+        that a file of any length can be read.
+        """
+        info = self.info
+        height, width = size if size is not None else (info.height, info.width)
+        for index, frame in self._decode(check_indices(indices, info)):
+            yield index, self._to_rgb(frame, height, width, info.rotation)
+            if self._timeout_sec is not None:
+                self._deadline = time.monotonic() + self._timeout_sec
 
     def times(self, indices: Sequence[int] | np.ndarray) -> np.ndarray:
         """Returns float64 (T,) seconds since the first frame."""
@@ -168,21 +185,21 @@ class PyAVReader:
         formats = set(self._container.format.name.split(","))
         if not formats & SEEKABLE_FORMATS or self._stream.codec.name not in SEEKABLE_CODECS:
             return None
-        packets: list[tuple[int, int, bool, bool]] = []
+        packets = array.array("q")  # four numbers each: hours of video must stay small
         for packet in self._container.demux(self._stream):
             self._check_time()
             if packet.size == 0:
                 continue
             if packet.is_corrupt:
-                raise BadVideo(self.path, f"is cut off: packet {len(packets)} is incomplete.")
+                raise BadVideo(self.path, f"is cut off: packet {len(packets) // 4} is incomplete.")
             if packet.pts is None or packet.dts is None:
                 return None
             if not packets and packet.is_keyframe:
                 self._first_frame = self._decode_alone(packet)
-            packets.append((packet.pts, packet.dts, packet.is_keyframe, packet.is_discard))
+            packets.extend((packet.pts, packet.dts, packet.is_keyframe, packet.is_discard))
         if not packets:
             raise BadVideo(self.path, "has a video stream without a frame.")
-        table = np.array(packets, np.int64)
+        table = np.frombuffer(packets, np.int64).reshape(-1, 4)
         shown, keys = table[table[:, 3] == 0], table[table[:, 2] == 1]
         pts = np.sort(shown[:, 0])
         orderly = len(pts) > 0 and bool((np.diff(pts) > 0).all())
@@ -205,7 +222,7 @@ class PyAVReader:
     def _picture(self) -> Any:
         """Any decoded frame, for the size and the rotation that containers do not tell."""
         if self._first_frame is None:
-            self._first_frame = next(self._decode([0]))[1]
+            self._first_frame = next(self._decode(np.zeros(1, np.int64)))[1]
         return self._first_frame
 
     @functools.cached_property
@@ -246,21 +263,20 @@ class PyAVReader:
 
     # Decoding
 
-    def _decode(self, wanted: list[int]) -> Iterator[tuple[int, Any]]:
-        """Yields (index, frame) for the sorted, unique indices."""
-        if not wanted:
-            return
-        remaining = list(wanted)
+    def _decode(self, wanted: np.ndarray) -> Iterator[tuple[int, Any]]:
+        """Yields (index, frame) for the sorted, unique indices, in this order."""
+        done = 0
         if self._list is not None:
             try:
                 for index, frame in self._decode_by_seeking(self._list, wanted):
-                    remaining.remove(index)
+                    done += 1
                     yield index, frame
                 return
             except _IndexMismatch:
                 listed = len(self._list.pts)
                 self._refuse_if_listed_frames_are_missing(listed)
-        yield from self._decode_from_start(remaining)
+        if done < len(wanted):
+            yield from self._decode_from_start(wanted[done:])
 
     def _refuse_if_listed_frames_are_missing(self, listed: int) -> None:
         """After a mismatch: reads on by counting if as many frames come out as are listed, else the file is damaged."""
@@ -273,21 +289,21 @@ class PyAVReader:
         self._list = None
 
     def _decode_by_seeking(
-        self, listing: _FrameList, wanted: list[int]
+        self, listing: _FrameList, wanted: np.ndarray
     ) -> Iterator[tuple[int, Any]]:
         for key, run in _runs(listing, wanted):
-            ahead = {int(listing.pts[index]): index for index in run}
-            pts = None
+            place, pts = 0, None
             try:
                 for frame in self._frames_after_seek(listing, key):
                     pts = frame.pts
                     if pts is None or pts < listing.key_pts[key]:
                         continue
-                    index = ahead.pop(pts, None)
-                    if index is not None:
+                    index = int(run[place])
+                    if pts == listing.pts[index]:
                         self._refuse_damaged(frame, index)
                         yield index, frame
-                    if not ahead or pts > next(iter(ahead)):
+                        place += 1
+                    if place == len(run) or pts > listing.pts[run[place]]:
                         break
             except FFmpegError as err:
                 last = listing.key_pts[key] if pts is None else pts
@@ -295,7 +311,7 @@ class PyAVReader:
                 raise BadVideo(
                     self.path, f"cannot be decoded beyond frame {near} ({_text(err)})."
                 ) from err
-            if ahead:
+            if place < len(run):
                 raise _IndexMismatch
 
     def _frames_after_seek(self, listing: _FrameList, key: int) -> Iterator[Any]:
@@ -314,29 +330,29 @@ class PyAVReader:
             self._check_time()
             yield from self._stream.decode(packet)
 
-    def _decode_from_start(self, wanted: list[int] | None) -> Iterator[tuple[int, Any]]:
+    def _decode_from_start(self, wanted: np.ndarray | None) -> Iterator[tuple[int, Any]]:
         """Yields (index, frame) counted from the start; every frame if `wanted` is None."""
-        index = 0
+        index, place = 0, 0
         try:
             self._open()
-            ahead = None if wanted is None else set(wanted)
             for packet in self._container.demux(self._stream):
                 self._check_time()
                 if packet.is_corrupt and packet.size:
                     raise BadVideo(self.path, f"is damaged or cut off after frame {index - 1}.")
                 for frame in self._stream.decode(packet):
-                    if ahead is None or index in ahead:
+                    if wanted is None or (place < len(wanted) and index == wanted[place]):
                         self._refuse_damaged(frame, index)
                         yield index, frame
-                        if ahead is not None:
-                            ahead.remove(index)
+                        place += 1
                     index += 1
-                if ahead is not None and not ahead:
+                if wanted is not None and place == len(wanted):
                     return
         except FFmpegError as err:
             raise BadVideo(self.path, f"frame {index} cannot be decoded ({_text(err)}).") from err
-        if ahead:
-            raise BadVideo(self.path, f"ends after {index} frames, frame {min(ahead)} is missing.")
+        if wanted is not None and place < len(wanted):
+            raise BadVideo(
+                self.path, f"ends after {index} frames, frame {wanted[place]} is missing."
+            )
 
     def _refuse_damaged(self, frame: Any, index: int) -> None:
         if frame.is_corrupt:
@@ -356,18 +372,17 @@ class PyAVReader:
             raise BadVideo(self.path, f"takes longer than {self._timeout_sec:g} s to read.")
 
 
-def _runs(listing: _FrameList, wanted: list[int]) -> list[tuple[int, list[int]]]:
+def _runs(listing: _FrameList, wanted: np.ndarray) -> Iterator[tuple[int, np.ndarray]]:
     """Groups sorted indices into (key frame, indices to decode from it in one go)."""
-    pts = listing.pts[wanted]
-    keys = np.maximum(np.searchsorted(listing.key_pts, pts, side="right") - 1, 0)
+    if not len(wanted):
+        return
+    keys = np.searchsorted(listing.key_pts, listing.pts[wanted], side="right") - 1
+    keys = np.maximum(keys, 0)
     key_index = np.searchsorted(listing.pts, listing.key_pts)
-    runs: list[tuple[int, list[int]]] = []
-    for index, key in zip(wanted, keys.tolist(), strict=True):
-        if runs and key_index[key] - runs[-1][1][-1] <= _FRAMES_WORTH_A_SEEK:
-            runs[-1][1].append(index)
-        else:
-            runs.append((key, [index]))
-    return runs
+    far = key_index[keys[1:]] - wanted[:-1] > _FRAMES_WORTH_A_SEEK
+    starts = [0, *(np.flatnonzero(far) + 1).tolist(), len(wanted)]
+    for begin, end in itertools.pairwise(starts):
+        yield int(keys[begin]), wanted[begin:end]
 
 
 def _rotation(frame: Any) -> int:
