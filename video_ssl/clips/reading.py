@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import importlib
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from types import TracebackType
 from typing import Any, Protocol
@@ -19,6 +19,9 @@ import numpy as np
 
 from video_ssl.datasets.table import Record
 from video_ssl.recipes import nearest
+
+#: Frames asked for at a time of a reader that cannot stream.
+_STREAM_PIECE = 32
 
 READERS: dict[str, str] = {"pyav": "video_ssl.clips.pyav_reader:PyAVReader"}
 
@@ -94,28 +97,63 @@ class Reader(Protocol):
 
 
 def open_video(
-    path: str | os.PathLike[str], backend: str = "pyav", *, timeout_sec: float | None = None
+    source: str | os.PathLike[str],
+    backend: str = "pyav",
+    *,
+    timeout_sec: float | None = None,
+    byte_range: tuple[int, int] | None = None,
+    fps: float | None = None,
 ) -> Reader:
-    """Returns a reader of the video at `path`.
+    """Returns a reader of the video at `source`.
 
     Args:
-        path: a file or a URI that the backend understands.
-        backend: a key of `READERS`.
-        timeout_sec: life time of the reader; work on a file beyond it raises BadVideo instead of going on.
+        source: a local file, a folder of frames, a picture (a video of one frame), a URI (fetched into the local
+            cache), or `SHARD.tar!/MEMBER` with any of the first and last for the tar.
+        backend: a key of `READERS`.  Frames and pictures are not its business; where it cannot read a video inside of
+            another file, PyAV does.
+        timeout_sec: life time of the reader; work on a file beyond it raises BadVideo instead of going on.  To fetch a
+            URI may take as long again.
+        byte_range: (offset, size) of the video within the file, if known.
+        fps: rate of a folder of frames, 25 if None; videos know their own.
 
     Raises:
-        BadVideo: the file cannot be read as a video.
+        BadVideo: the source cannot be read as a video.
         ValueError: unknown backend.
     """
+    from video_ssl.clips.sources import locate
+
+    make = _reader_class(backend)
+    place = locate(os.fspath(source), byte_range=byte_range, timeout_sec=timeout_sec)
+    try:
+        if place.is_frames:
+            from video_ssl.clips.frame_folder import FrameFolderReader
+
+            reader: Reader = FrameFolderReader(
+                place.path, byte_range=place.byte_range, name=place.name, fps=fps or 25.0
+            )
+        else:
+            if place.byte_range is not None and not getattr(make, "READS_BYTE_RANGES", False):
+                make = _reader_class("pyav")
+            reader = make(
+                place.path,
+                timeout_sec=timeout_sec,
+                byte_range=place.byte_range,
+                name=place.name,
+            )
+    except BaseException:
+        place.release()
+        raise
+    return place.keep_until_closed(reader)
+
+
+def _reader_class(backend: str) -> Callable[..., Reader]:
     if backend not in READERS:
         raise ValueError(
             f"no decoder backend {backend!r}: choose one of {sorted(READERS)}.{nearest(backend, READERS)}"
         )
     module, _, name = READERS[backend].partition(":")
-    reader: Reader = getattr(importlib.import_module(module), name)(
-        os.fspath(path), timeout_sec=timeout_sec
-    )
-    return reader
+    found: Callable[..., Reader] = getattr(importlib.import_module(module), name)
+    return found
 
 
 def open_record(
@@ -127,9 +165,17 @@ def open_record(
     one with time < end_sec.
 
     Raises:
-        BadVideo: unreadable video, or a segment without a frame.
+        BadVideo: unreadable video, a segment without a frame, or a file that has changed since it was scanned.
     """
-    reader = open_video(record.source, backend, timeout_sec=timeout_sec)
+    from video_ssl.clips.sources import refuse_changed_file
+
+    refuse_changed_file(record)
+    byte_range = None
+    if record.byte_offset is not None and record.byte_size is not None:
+        byte_range = (record.byte_offset, record.byte_size)
+    reader = open_video(
+        record.source, backend, timeout_sec=timeout_sec, byte_range=byte_range, fps=record.fps
+    )
     if record.start_sec is None and record.end_sec is None:
         return reader
     try:
@@ -167,6 +213,13 @@ class SegmentReader:
     ) -> np.ndarray:
         return self._reader.frames(check_indices(indices, self.info) + self._first, size)
 
+    def stream(
+        self, indices: Sequence[int] | np.ndarray, size: tuple[int, int] | None = None
+    ) -> Iterator[tuple[int, np.ndarray]]:
+        wanted = check_indices(indices, self.info) + self._first
+        for index, picture in stream_frames(self._reader, wanted, size):
+            yield index - self._first, picture
+
     def times(self, indices: Sequence[int] | np.ndarray) -> np.ndarray:
         return np.asarray(self._times[check_indices(indices, self.info)] - self._origin_sec)
 
@@ -184,6 +237,21 @@ class SegmentReader:
 
     def __exit__(self, *_: Any) -> None:
         self.close()
+
+
+def stream_frames(
+    reader: Reader, indices: np.ndarray, size: tuple[int, int] | None = None
+) -> Iterator[tuple[int, np.ndarray]]:
+    """Yields (index, picture) for increasing indices, in one pass over the file where the reader has `stream`.
+
+    Other readers are asked for `_STREAM_PIECE` frames at a time.
+    """
+    if hasattr(reader, "stream"):
+        yield from reader.stream(indices, size)
+        return
+    for begin in range(0, len(indices), _STREAM_PIECE):
+        piece = indices[begin : begin + _STREAM_PIECE]
+        yield from zip(piece.tolist(), reader.frames(piece, size), strict=True)
 
 
 def check_indices(indices: Sequence[int] | np.ndarray, info: VideoInfo) -> np.ndarray:
