@@ -177,21 +177,40 @@ def _refuse_unknown_keys(cls: Any, content: Any, where: str) -> None:
                 f"unknown key {'.'.join(filter(None, (where, str(key))))!r}: "
                 f"allowed here are {names}.{nearest(str(key), names)}"
             )
-        for inner in _dataclasses_in(hints[key]):
-            values = value if isinstance(value, (list, tuple)) else [value]
-            for item in values:
-                _refuse_unknown_keys(inner, item, ".".join(filter(None, (where, key))))
+        place = ".".join(filter(None, (where, key)))
+        for item in value if isinstance(value, (list, tuple)) else [value]:
+            inner = _variant(_dataclasses_in(hints[key]), item, place)
+            _refuse_unknown_keys(inner, item, place)
 
 
 def _dataclasses_in(hint: Any) -> list[Any]:
-    """The dataclass in a hint such as `X | None` or `tuple[X, ...]`; empty if none or several."""
+    """The dataclasses in a hint such as `X | None`, `tuple[X, ...]` or `X | Y`."""
     if dataclasses.is_dataclass(hint):
         return [hint]
     origin = typing.get_origin(hint)
     if origin in (typing.Union, types.UnionType, tuple, list):
-        found = [c for arg in typing.get_args(hint) for c in _dataclasses_in(arg)]
-        return found if len(found) == 1 else []
+        return [c for arg in typing.get_args(hint) for c in _dataclasses_in(arg)]
     return []
+
+
+def _variant(candidates: Sequence[Any], content: Any, where: str) -> Any:
+    """The dataclass that `content` is meant for; None if there is none, or nothing that tells which.
+
+    Among several, a field that in each of them allows one value of its own tells; without it, the first is meant.
+    """
+    if len(candidates) <= 1 or not isinstance(content, Mapping):
+        return candidates[0] if candidates else None
+    for tag in (f.name for f in dataclasses.fields(candidates[0])):
+        values = [typing.get_args(typing.get_type_hints(c).get(tag)) for c in candidates]
+        if all(len(v) == 1 for v in values) and len(set(values)) == len(values):
+            named = {v[0]: c for v, c in zip(values, candidates, strict=True)}
+            chosen = content.get(tag, values[0][0])
+            if chosen not in named:
+                raise ConfigError(
+                    f"{where}.{tag}={chosen!r}: allowed are {list(named)}.{nearest(str(chosen), named)}"
+                )
+            return named[chosen]
+    return None
 
 
 def to_plain(config: Any) -> Any:

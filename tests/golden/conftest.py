@@ -28,6 +28,12 @@ KINDS = {
     "videomae_steps": ("videomae*", ("grad_norm_before_clip", "clip_grad")),
     "videomae_v2": ("videomae*", ("encoder_mask", "decoder_mask", "pred")),
     "classifier": ("*", ("logits", "features", r"block_\d+")),
+    "hico_resnet": ("hico*", ("num_filters", "eval_map")),
+    "hico_colour": ("hico*", ("brightness_f", "hue_f", "gray")),
+    "hico_eval_crop": ("hico*", (r"\d+/clip_uint8", r"\d+/cc", "test_scale")),
+    "hico_frames": ("hico*", ("pretrain/interval", "eval/clip_idx")),
+    "hico_intervals": ("hico*", (r"\w+/intervals", r"\w+/uniforms", r"\w+/duration")),
+    "hico_segments": ("hico*", ("lines", "decode/segment")),
     "table": ("*", (r"(table|big|image2d)_.*d\d+_g\d+.*",)),
     "keys": ("*", ("finetune_base/keys",)),
 }

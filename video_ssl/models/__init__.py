@@ -4,5 +4,6 @@
 ENCODERS: dict[str, str] = {
     "vit": "video_ssl.models.vit:VideoViT",
     "image_vit": "video_ssl.models.image_vit:ImageViT",
+    "r2plus1d": "video_ssl.models.r2plus1d:R2Plus1D",
     "pixels": "video_ssl.models.pixels:PixelEncoder",
 }

@@ -118,6 +118,7 @@ class ViTConfig(_TransformerConfig):
         checkpoint_blocks: recompute blocks in the backward pass instead of keeping their activations.
     """
 
+    architecture: Literal["vit"] = "vit"
     num_frames: int | None = None
     tubelet_size: int = 2
     positions: Literal["sincos_1d", "sincos_3d"] = "sincos_3d"

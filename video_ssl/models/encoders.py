@@ -206,6 +206,11 @@ def load_encoder(path_or_run: str | Path, device: str | torch.device = "cpu") ->
     return typing.cast(Encoder, module)
 
 
+def build_encoder(config: Any) -> Any:
+    """Returns a new encoder of the class that its config's `architecture` names in `ENCODERS`."""
+    return _encoder_class(config.architecture, type(config).__name__)(config)
+
+
 def fingerprint(encoder: Encoder) -> str:
     """Returns 16 hexadecimal digits that change with any weight or setting of the encoder."""
     digest = hashlib.sha256()

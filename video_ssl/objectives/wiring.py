@@ -6,8 +6,9 @@ from dataclasses import replace
 from typing import Any, TypeVar
 
 from video_ssl.models.config import ImageViTConfig, ViTConfig
+from video_ssl.models.r2plus1d_config import R2Plus1DConfig
 
-C = TypeVar("C", ViTConfig, ImageViTConfig)
+C = TypeVar("C", ViTConfig, ImageViTConfig, R2Plus1DConfig)
 
 
 def fit_encoder(encoder: C, *, size: int, num_frames: int | None = None) -> C:
@@ -16,8 +17,10 @@ def fit_encoder(encoder: C, *, size: int, num_frames: int | None = None) -> C:
     Raises:
         ValueError: a value that is set differs from the crop or the clip, or does not divide into tokens.
     """
-    fields: dict[str, Any] = {"image_size": size}
-    if isinstance(encoder, ViTConfig) and num_frames is not None:
+    fields: dict[str, Any] = {}
+    if not isinstance(encoder, R2Plus1DConfig):  # a convolution takes frames of any size
+        fields["image_size"] = size
+    if not isinstance(encoder, ImageViTConfig) and num_frames is not None:
         fields["num_frames"] = num_frames
     for name, value in fields.items():
         here = getattr(encoder, name)

@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 
 from video_ssl.clips.config import ClipConfig, CropConfig
 from video_ssl.models.config import Normalization, ViTConfig
+from video_ssl.models.encoder_config import EncoderConfig
 from video_ssl.objectives.sources import EncoderSource
 from video_ssl.objectives.wiring import fit_encoder
 
@@ -19,6 +20,7 @@ class Config:
 
     Attributes:
         init: an encoder to start from (fine-tuning); null = random weights.
+        encoder: `architecture: vit` (as in the other objectives) or `r2plus1d`.
         label_smoothing: share of the target spread over all classes.
         dropout: of the pooled feature before the linear head.
     """
@@ -27,7 +29,7 @@ class Config:
     init: EncoderSource | None = None
     clip: ClipConfig = field(default_factory=ClipConfig)
     crop: CropConfig = field(default_factory=CropConfig)
-    encoder: ViTConfig = field(default_factory=ViTConfig)
+    encoder: EncoderConfig = field(default_factory=ViTConfig)
     normalization: Normalization = field(default_factory=Normalization)
     label_smoothing: float = 0.0
     dropout: float = 0.0

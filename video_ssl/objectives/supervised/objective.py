@@ -9,21 +9,21 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from video_ssl.models.encoders import Preprocess, load_encoder
+from video_ssl.models.encoders import Preprocess, build_encoder, load_encoder
 from video_ssl.models.preprocess import to_model_input
-from video_ssl.models.vit import VideoViT
 from video_ssl.models.weights import load_weights
 from video_ssl.objectives.export import preprocess_of
 from video_ssl.objectives.supervised.config import Config
 
 
 class Objective(nn.Module):
-    """Cross-entropy of a linear head on the mean of all tokens after the final norm."""
+    """Cross-entropy of a linear head on the mean of all tokens: of a ViT after its final norm, of a
+    convolutional network of the last feature map."""
 
     def __init__(self, config: Config, *, encoders: Mapping[str, Path] | None = None) -> None:
         super().__init__()
         self.config = config
-        self.encoder = VideoViT(config.encoder)
+        self.encoder = build_encoder(config.encoder)
         if config.init is not None:
             _start_from(self.encoder, (encoders or {}).get("init"))
         self.dropout = nn.Dropout(config.dropout)
@@ -53,7 +53,7 @@ class Objective(nn.Module):
         """Nothing follows a step."""
 
     def no_weight_decay(self) -> set[str]:
-        return {"encoder.cls_token"} if self.encoder.cls_token is not None else set()
+        return {name for name, _ in self.named_parameters() if name == "encoder.cls_token"}
 
     def preprocess(self) -> Preprocess:
         """Returns what the exported encoder expects of a clip."""
@@ -61,7 +61,7 @@ class Objective(nn.Module):
         return preprocess_of(config.clip, config.crop.size, config.normalization)
 
 
-def _start_from(encoder: VideoViT, path: Path | None) -> None:
+def _start_from(encoder: nn.Module, path: Path | None) -> None:
     """Fills an encoder with the weights of another one of the same shape.
 
     Raises:
