@@ -18,7 +18,7 @@ def read_audio(
     """Returns the sound from `start_sec` to `end_sec` on the container's clock.
 
     Args:
-        path: a file that FFmpeg opens.
+        path: a file or another address that FFmpeg opens.
         start_sec: may be negative or behind the end: samples without sound are 0.
         end_sec: not before `start_sec`.
         rate: samples per second of the result.

@@ -23,7 +23,7 @@ import numpy as np
 from av.error import FFmpegError
 from av.video.reformatter import VideoReformatter
 
-from video_ssl.clips.file_checks import refuse_unreadable_file
+from video_ssl.clips.file_checks import ffmpeg_address, refuse_unreadable_file
 from video_ssl.clips.pyav_audio import ignore_other_streams, read_audio
 from video_ssl.clips.reading import BadVideo, VideoInfo, check_indices
 
@@ -53,21 +53,38 @@ class PyAVReader:
     (each output pixel averages what it covers, so there is no aliasing), in the same pass as the conversion to RGB.
     """
 
-    def __init__(self, path: str, *, timeout_sec: float | None = None) -> None:
-        self.path = path
+    READS_BYTE_RANGES = True
+
+    def __init__(
+        self,
+        path: str,
+        *,
+        timeout_sec: float | None = None,
+        byte_range: tuple[int, int] | None = None,
+        name: str | None = None,
+    ) -> None:
+        """
+        Args:
+            path: a local file.
+            timeout_sec: life time of the reader.
+            byte_range: (offset, size) of the video within the file; the whole of it if None.
+            name: what errors call the video, `path` if None.
+        """
+        self.path = path if name is None else name
+        self._address = ffmpeg_address(path, byte_range)
         self._timeout_sec = timeout_sec
         self._deadline = None if timeout_sec is None else time.monotonic() + timeout_sec
         self._reformatter = VideoReformatter()
         self._container: Any = None
         self._first_frame: Any = None
         self._counted: np.ndarray | None = None
-        refuse_unreadable_file(path)
+        refuse_unreadable_file(path, byte_range=byte_range, name=name)
         try:
             self._open()
             self._list = self._list_frames()
         except FFmpegError as err:
             self.close()
-            raise BadVideo(path, f"cannot be opened as a video ({_text(err)}).") from err
+            raise BadVideo(self.path, f"cannot be opened as a video ({_text(err)}).") from err
         except BaseException:
             self.close()
             raise
@@ -136,7 +153,7 @@ class PyAVReader:
         origin_sec = self._origin_sec
         try:
             return read_audio(
-                self.path,
+                self._address,
                 start_sec + origin_sec,
                 end_sec + origin_sec,
                 rate,
@@ -166,7 +183,7 @@ class PyAVReader:
     def _open(self) -> None:
         self.close()
         self._check_time()
-        container = av.open(self.path, timeout=self._timeout_sec)
+        container = av.open(self._address, timeout=self._timeout_sec)
         self._container = container
         stream = container.streams.best("video")
         if stream is None:

@@ -1,0 +1,40 @@
+"""Names of files as tables hold them: suffixes, natural order, and paths that are not UTF-8."""
+
+from __future__ import annotations
+
+import os
+import re
+from urllib.parse import quote, unquote_to_bytes
+
+PICTURE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".ppm", ".tif", ".tiff")
+
+
+def natural_key(name: str) -> list[tuple[int, int, str]]:
+    """Returns a sort key under which `img_2` comes before `img_10`."""
+    parts = re.split(r"(\d+)", name)
+    return [(1, int(p), p) if p.isdecimal() else (0, 0, p) for p in parts]
+
+
+def source_of_path(path: str) -> str:
+    """Returns the path as a table can hold it.
+
+    Arrow and JSON hold UTF-8 only.  A path that is not (Python gives such bytes as lone surrogates) becomes an absolute
+    `file://` URI with %XX escapes, from which `local_path` restores every byte.  Other paths are returned as they are.
+    """
+    try:
+        path.encode()
+    except UnicodeEncodeError:
+        return "file://" + quote(os.fsencode(os.path.abspath(path)))
+    return path
+
+
+def local_path(source: str) -> str:
+    """Returns the path of a local source: `file://` URIs decoded, everything else as it is."""
+    if source.startswith("file://"):
+        return os.fsdecode(unquote_to_bytes(source.removeprefix("file://")))
+    return source
+
+
+def printable(text: str) -> str:
+    """Returns the text with bytes that are not UTF-8 as \\\\xNN, for ids."""
+    return os.fsencode(text).decode("utf-8", "backslashreplace")
