@@ -42,6 +42,8 @@ class _TransformerConfig:
     mlp_ratio: float = 4.0
     patch_size: int = 16
     image_size: int | None = None
+    table_size: int | None = None
+    cosine_attention: bool = False
     drop_path: float = 0.0
     layer_scale: float = 0.0
     final_norm: bool = True
@@ -66,12 +68,13 @@ class _TransformerConfig:
             raise ValueError(
                 f"patch_size={self.patch_size} and depth={self.depth} must be at least 1."
             )
-        if self.image_size is not None and self.image_size % self.patch_size:
-            raise ValueError(
-                f"image_size={self.image_size} is not divisible by patch_size={self.patch_size}: use "
-                f"{max(1, self.image_size // self.patch_size) * self.patch_size} or "
-                f"{(self.image_size // self.patch_size + 1) * self.patch_size} pixels."
-            )
+        for name, size in (("image_size", self.image_size), ("table_size", self.table_size)):
+            if size is not None and size % self.patch_size:
+                raise ValueError(
+                    f"{name}={size} is not divisible by patch_size={self.patch_size}: use "
+                    f"{max(1, size // self.patch_size) * self.patch_size} or "
+                    f"{(size // self.patch_size + 1) * self.patch_size} pixels."
+                )
 
     @property
     def width(self) -> int:
@@ -97,6 +100,11 @@ class _TransformerConfig:
             )
         return self.image_size // self.patch_size
 
+    @property
+    def table_side(self) -> int:
+        """Patches along one side of the frames that the positions were made for."""
+        return self.side if self.table_size is None else self.table_size // self.patch_size
+
 
 @dataclass(frozen=True, kw_only=True)
 class ViTConfig(_TransformerConfig):
@@ -109,7 +117,12 @@ class ViTConfig(_TransformerConfig):
         preset: "Ti", "S", "B", "L", "H", "g" or null.
         mlp_ratio: width of the MLP over `embed_dim`.
         patch_size, tubelet_size: a token is `tubelet_size` frames of `patch_size` x `patch_size` pixels.
-        positions: fixed table: "sincos_3d" (MVD) or "sincos_1d" over the flat token index (VideoMAE).
+        positions: fixed table: "sincos_3d" (MVD) or "sincos_1d" over the flat token index (VideoMAE); "learned" is a
+            parameter.
+        table_size, table_frames: size and length of clips that the positions were made for, empty = `image_size` and
+            `num_frames`. Where they differ the table is interpolated, so that a pre-trained position keeps its meaning.
+        cosine_attention: attention by the cosine of query and key with a learned temperature per head (an option of
+            VideoMAE V2).
         cls_token: a class token in front, without a position.
         qkv_bias: "q_v" (VideoMAE, MVD), "full" (MAE) or "none".
         drop_path: stochastic depth of the last block; rises linearly from 0 at the first.
@@ -120,8 +133,9 @@ class ViTConfig(_TransformerConfig):
 
     architecture: Literal["vit"] = "vit"
     num_frames: int | None = None
+    table_frames: int | None = None
     tubelet_size: int = 2
-    positions: Literal["sincos_1d", "sincos_3d"] = "sincos_3d"
+    positions: Literal["sincos_1d", "sincos_3d", "learned"] = "sincos_3d"
     cls_token: bool = False
     qkv_bias: Literal["q_v", "full", "none"] = "q_v"
 
@@ -130,12 +144,12 @@ class ViTConfig(_TransformerConfig):
         _check_table(self.width, self.positions)
         if self.tubelet_size < 1:
             raise ValueError(f"tubelet_size={self.tubelet_size} must be at least 1.")
-        if self.num_frames is not None and (
-            self.num_frames < 1 or self.num_frames % self.tubelet_size
-        ):
-            raise ValueError(
-                f"num_frames={self.num_frames} must be a positive multiple of tubelet_size={self.tubelet_size}."
-            )
+        for name in ("num_frames", "table_frames"):
+            frames = getattr(self, name)
+            if frames is not None and (frames < 1 or frames % self.tubelet_size):
+                raise ValueError(
+                    f"{name}={frames} must be a positive multiple of tubelet_size={self.tubelet_size}."
+                )
 
     @property
     def grid(self) -> tuple[int, int, int]:
@@ -150,6 +164,14 @@ class ViTConfig(_TransformerConfig):
             )
         return self.num_frames // self.tubelet_size, self.side, self.side
 
+    @property
+    def table_grid(self) -> tuple[int, int, int]:
+        """The grid that the positions were made for."""
+        frames = (
+            self.grid[0] if self.table_frames is None else self.table_frames // self.tubelet_size
+        )
+        return frames, self.table_side, self.table_side
+
 
 @dataclass(frozen=True, kw_only=True)
 class ImageViTConfig(_TransformerConfig):
@@ -158,6 +180,7 @@ class ImageViTConfig(_TransformerConfig):
     Attributes as in `ViTConfig`; a clip is encoded frame by frame.
     """
 
+    positions: Literal["sincos_2d", "learned"] = "sincos_2d"
     cls_token: bool = True
     qkv_bias: Literal["q_v", "full", "none"] = "full"
 
@@ -172,6 +195,11 @@ class ImageViTConfig(_TransformerConfig):
     def grid(self) -> tuple[int, int, int]:
         """(1, rows, columns): the tokens of one frame."""
         return 1, self.side, self.side
+
+    @property
+    def table_grid(self) -> tuple[int, int, int]:
+        """The grid that the positions were made for."""
+        return 1, self.table_side, self.table_side
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -223,7 +251,7 @@ def _check_heads(width: int, heads: int, where: str = "") -> None:
 
 
 def _check_table(width: int, table: str, where: str = "") -> None:
-    multiple = {"sincos_1d": 2, "sincos_2d": 4, "sincos_3d": 16}[table]
+    multiple = {"sincos_1d": 2, "sincos_2d": 4, "sincos_3d": 16, "learned": 2}[table]
     if width % multiple:
         raise ValueError(
             f"{where}embed_dim={width} must be a multiple of {multiple} for the position table {table!r}."

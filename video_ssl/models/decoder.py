@@ -15,8 +15,8 @@ from video_ssl.models.layers import (
     run_blocks,
     take,
 )
+from video_ssl.models.position_tables import PositionTable
 from video_ssl.models.positions import Grid
-from video_ssl.models.vit import PositionTable
 
 
 class MaskedDecoder(nn.Module):
@@ -57,7 +57,8 @@ class MaskedDecoder(nn.Module):
         self.recompute = recompute
         self.embed = nn.Linear(in_dim, dim, bias=embed_bias)
         self.mask_token = nn.Parameter(torch.zeros(1, 1, dim))
-        self.positions = PositionTable(table, dim, grid)
+        # Decoders keep a formula where the encoder learns its positions, as the references do.
+        self.positions = PositionTable("sincos_1d" if table == "learned" else table, dim, grid)
         self.blocks = make_blocks(
             dim,
             config.depth,

@@ -15,9 +15,9 @@ from video_ssl.models.layers import (
     run_blocks,
     take,
 )
+from video_ssl.models.position_tables import make_positions
 from video_ssl.models.positions import Grid
 from video_ssl.models.token_features import TokenFeatures
-from video_ssl.models.vit import PositionTable
 
 
 class ImageViT(TokenFeatures, nn.Module):
@@ -36,7 +36,9 @@ class ImageViT(TokenFeatures, nn.Module):
         #: Any number of frames is fine; one is the least.
         self.num_frames = 1
         self.patch_embed = PatchEmbed(config.width, config.patch_size, None)
-        self.positions = PositionTable("sincos_2d", config.width, config.grid)
+        self.positions = make_positions(
+            config.positions, config.width, config.grid, made_for=config.table_grid
+        )
         self.cls_token = nn.Parameter(torch.zeros(1, 1, config.width)) if config.cls_token else None
         self.blocks = make_blocks(
             config.width,
@@ -46,6 +48,7 @@ class ImageViT(TokenFeatures, nn.Module):
             qkv_bias=config.qkv_bias,
             drop_path=config.drop_path,
             layer_scale=config.layer_scale,
+            cosine=config.cosine_attention,
         )
         self.norm = nn.LayerNorm(config.width, eps=LAYER_NORM_EPS) if config.final_norm else None
         init_transformer(self)

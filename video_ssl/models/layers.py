@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Literal
 
 import torch
@@ -17,14 +18,26 @@ class Attention(nn.Module):
 
     `qkv_bias`: "q_v" learns a bias for queries and values and fixes that of the keys at zero
     (`q_bias`, `v_bias`), "full" learns all three (`qkv.bias`), "none" has no bias.
+
+    `cosine`: the logits are exp(scale) times the cosine of query and key instead of their product
+    over sqrt(head dim); `scale` is learned per head, starts at log 10 and stays below log 100.
+    Source: an option of VideoMAE V2's code (`cos_attn`).
     """
 
-    def __init__(self, dim: int, num_heads: int, qkv_bias: Literal["q_v", "full", "none"]) -> None:
+    def __init__(
+        self,
+        dim: int,
+        num_heads: int,
+        qkv_bias: Literal["q_v", "full", "none"],
+        *,
+        cosine: bool = False,
+    ) -> None:
         super().__init__()
         self.num_heads = num_heads
         self.qkv = nn.Linear(dim, 3 * dim, bias=qkv_bias == "full")
         self.q_bias = nn.Parameter(torch.zeros(dim)) if qkv_bias == "q_v" else None
         self.v_bias = nn.Parameter(torch.zeros(dim)) if qkv_bias == "q_v" else None
+        self.scale = nn.Parameter(torch.full((num_heads, 1, 1), math.log(10))) if cosine else None
         self.proj = nn.Linear(dim, dim)
 
     def forward(self, x: Tensor) -> Tensor:
@@ -35,8 +48,13 @@ class Attention(nn.Module):
         qkv = F.linear(x, self.qkv.weight, bias)
         qkv = qkv.view(b, length, 3, self.num_heads, dim // self.num_heads)
         q, k, v = qkv.permute(2, 0, 3, 1, 4).unbind(0)
-        # The default scale is head_dim^-0.5.
-        y = F.scaled_dot_product_attention(q, k, v)
+        if self.scale is None:
+            # The default scale is head_dim^-0.5.
+            y = F.scaled_dot_product_attention(q, k, v)
+        else:
+            # 4.6052 = log 100 is the reference's own rounding.
+            q = F.normalize(q, dim=-1) * self.scale.clamp(max=4.6052).exp().to(q.dtype)
+            y = F.scaled_dot_product_attention(q, F.normalize(k, dim=-1), v, scale=1.0)
         return self.proj(y.transpose(1, 2).reshape(b, length, dim))
 
 
@@ -50,6 +68,16 @@ class Mlp(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         return self.fc2(F.gelu(self.fc1(x)))
+
+
+def hidden_width(dim: int, mlp_ratio: float) -> int:
+    """Returns the width inside an MLP, rounded down except for the last rounding error: ratios such
+    as V2's 48/11 have no exact float.
+
+    >>> hidden_width(1408, 48 / 11), hidden_width(1408, 6144 / 1408)
+    (6144, 6144)
+    """
+    return int(dim * mlp_ratio + 1e-6)
 
 
 class Block(nn.Module):
@@ -68,12 +96,13 @@ class Block(nn.Module):
         qkv_bias: Literal["q_v", "full", "none"] = "q_v",
         drop_path: float = 0.0,
         layer_scale: float = 0.0,
+        cosine: bool = False,
     ) -> None:
         super().__init__()
         self.norm1 = nn.LayerNorm(dim, eps=LAYER_NORM_EPS)
-        self.attn = Attention(dim, num_heads, qkv_bias)
+        self.attn = Attention(dim, num_heads, qkv_bias, cosine=cosine)
         self.norm2 = nn.LayerNorm(dim, eps=LAYER_NORM_EPS)
-        self.mlp = Mlp(dim, int(dim * mlp_ratio))
+        self.mlp = Mlp(dim, hidden_width(dim, mlp_ratio))
         self.drop_path = drop_path
         self.layer_scale = layer_scale
         self.gamma_1 = nn.Parameter(torch.full((dim,), layer_scale)) if layer_scale else None
@@ -175,6 +204,7 @@ def make_blocks(
     qkv_bias: Literal["q_v", "full", "none"],
     drop_path: float,
     layer_scale: float = 0.0,
+    cosine: bool = False,
 ) -> nn.ModuleList:
     """Returns `depth` blocks whose `drop_path` rises linearly from 0 to the given rate."""
     rates = [drop_path * i / max(1, depth - 1) for i in range(depth)]
@@ -186,6 +216,7 @@ def make_blocks(
             qkv_bias=qkv_bias,
             drop_path=rate,
             layer_scale=layer_scale,
+            cosine=cosine,
         )
         for rate in rates
     )

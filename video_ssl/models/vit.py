@@ -19,35 +19,9 @@ from video_ssl.models.layers import (
     run_blocks,
     take,
 )
-from video_ssl.models.positions import Grid, interpolate_table, position_table
+from video_ssl.models.position_tables import make_positions
+from video_ssl.models.positions import Grid
 from video_ssl.models.token_features import TokenFeatures
-
-
-class PositionTable(nn.Module):
-    """A fixed table for one grid that answers for other grids by interpolation.
-
-    The table is a buffer outside the state dict: its formula, not its values, is the model's.
-    """
-
-    table: Tensor
-
-    def __init__(self, kind: str, dim: int, grid: Grid) -> None:
-        super().__init__()
-        self.kind, self.dim, self.grid = kind, dim, grid
-        table = torch.from_numpy(position_table(kind, dim, grid))
-        self.register_buffer("table", table, persistent=False)
-        self._others: dict[Grid, Tensor] = {}
-
-    def forward(self, grid: Grid | None = None) -> Tensor:
-        """Returns float32 (L, D) for `grid`, by default the grid that the table was made for."""
-        if grid is None or grid == self.grid:
-            return self.table
-        other = self._others.get(grid)
-        if other is None or other.device != self.table.device:
-            values = interpolate_table(self.table.cpu().numpy(), self.grid, grid)
-            other = torch.from_numpy(values).to(self.table.device)
-            self._others[grid] = other
-        return other
 
 
 class VideoViT(TokenFeatures, nn.Module):
@@ -66,7 +40,9 @@ class VideoViT(TokenFeatures, nn.Module):
         self.embed_dim = config.width
         self.num_prefix = int(config.cls_token)
         self.patch_embed = PatchEmbed(config.width, config.patch_size, config.tubelet_size)
-        self.positions = PositionTable(config.positions, config.width, config.grid)
+        self.positions = make_positions(
+            config.positions, config.width, config.grid, made_for=config.table_grid
+        )
         self.cls_token = nn.Parameter(torch.zeros(1, 1, config.width)) if config.cls_token else None
         self.blocks = make_blocks(
             config.width,
@@ -76,6 +52,7 @@ class VideoViT(TokenFeatures, nn.Module):
             qkv_bias=config.qkv_bias,
             drop_path=config.drop_path,
             layer_scale=config.layer_scale,
+            cosine=config.cosine_attention,
         )
         self.norm = nn.LayerNorm(config.width, eps=LAYER_NORM_EPS) if config.final_norm else None
         init_transformer(self)

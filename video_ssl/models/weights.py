@@ -6,29 +6,22 @@ missing and what is unused, and fails below a share that the caller sets.
 
 from __future__ import annotations
 
-import argparse
 import logging
-import pickle
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file
 from torch import Tensor, nn
+
+from video_ssl.models.checkpoint_files import WeightsError, read_content
 
 log = logging.getLogger(__name__)
 
 #: (prefix in the file, prefix here); None drops the key.  The first prefix that fits is used.
 Renames = Sequence[tuple[str, str | None]]
 
-CONTAINERS = ("model", "module", "state_dict")
+CONTAINERS = ("model", "module", "state_dict", "model_state_dict")
 WRAPPERS = ("_orig_mod.", "module.")
-
-
-class WeightsError(ValueError):
-    """Weights that cannot be read or do not fit; the text says what was found and expected."""
 
 
 @dataclass(frozen=True)
@@ -41,6 +34,8 @@ class LoadReport:
         missing: keys of the module that the file does not have; they keep their values.
         unused: keys of the file without a place in the module, dropped ones included.
         mismatched: keys whose shapes differ, with both shapes; they keep their values.
+        computed: keys of the file that hold a position table which the model computes by itself.
+        notes: anything else a reader must know, as sentences.
     """
 
     matched: tuple[str, ...]
@@ -48,6 +43,8 @@ class LoadReport:
     missing: tuple[str, ...] = ()
     unused: tuple[str, ...] = ()
     mismatched: tuple[str, ...] = ()
+    computed: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()
 
     @property
     def share(self) -> float:
@@ -73,22 +70,22 @@ def read_state(path: str | Path) -> dict[str, Tensor]:
         WeightsError: no such file, a broken one, one that would have to run code to be read, or one
             without tensors.
     """
-    path = Path(path)
-    if not path.is_file():
-        raise WeightsError(f"no weights file {path}.")
-    content = _read(path)
-    for name in CONTAINERS:
-        inner = content.get(name)
-        if isinstance(inner, Mapping):
-            content = inner
-            break
+    return read_container(path)[0]
+
+
+def read_container(path: str | Path) -> tuple[dict[str, Tensor], str]:
+    """Returns `read_state(path)` and the name of the container the tensors were in ("" = none)."""
+    content = read_content(path)
+    container = next((n for n in CONTAINERS if isinstance(content.get(n), Mapping)), "")
+    if container:
+        content = content[container]
     state = {str(key): value for key, value in content.items() if isinstance(value, Tensor)}
     if not state:
         raise WeightsError(
             f"{path} holds no tensors; its keys are {_some(tuple(map(str, content)))}. Expected a "
             f"state dict, bare or under one of {list(CONTAINERS)}."
         )
-    return {_unwrap(key): value for key, value in state.items()}
+    return {_unwrap(key): value for key, value in state.items()}, container
 
 
 def load_weights(
@@ -156,25 +153,6 @@ def renamed_keys(
     return places
 
 
-def _read(path: Path) -> Mapping[str, object]:
-    try:
-        if path.suffix == ".safetensors":
-            return load_file(path)
-        # The checkpoints of VideoMAE and MVD carry their command line, a plain bag of attributes.
-        with torch.serialization.safe_globals([argparse.Namespace]):
-            content = torch.load(path, map_location="cpu", weights_only=True)
-    except pickle.UnpicklingError as err:
-        raise WeightsError(
-            f"{path} holds more than tensors and plain values, so reading it could run code: it is "
-            "refused. Convert it where it is trusted: torch.save(checkpoint['model'], 'new.pth')."
-        ) from err
-    except (SafetensorError, RuntimeError, EOFError, OSError, ValueError) as err:
-        raise WeightsError(f"{path} is not a readable weights file: {err}") from err
-    if not isinstance(content, Mapping):
-        raise WeightsError(f"{path} holds a {type(content).__name__}, expected a state dict.")
-    return content
-
-
 def _unwrap(key: str) -> str:
     while key.startswith(WRAPPERS):
         key = key.split(".", 1)[1]
@@ -185,3 +163,14 @@ def _some(names: Sequence[str], limit: int = 8) -> str:
     if not names:
         return "none"
     return ", ".join(names[:limit]) + (f" and {len(names) - limit} more" * (len(names) > limit))
+
+
+__all__ = [
+    "LoadReport",
+    "Renames",
+    "WeightsError",
+    "load_weights",
+    "read_container",
+    "read_state",
+    "renamed_keys",
+]

@@ -1,0 +1,290 @@
+"""Reading weight files that come from elsewhere, without ever running what they say.
+
+Two readers are used: safetensors, and PyTorch's `weights_only` unpickler, which gives a meaning to
+no name but those of an allow-list.  Checkpoints of the field carry more than tensors (their command
+line, numbers of numpy, the loss scaler); the names in `HARMLESS` are therefore mapped onto an inert
+stand-in of ours, so that neither the library they name is imported nor its code run.  Every other
+name refuses the file, and the error lists them all.
+
+Why not a reader that replaces *every* unknown name by a stand-in: it would be as safe, but a hostile
+file would load as if nothing were wrong with it.  A file that names `os.system` should be thrown
+away, not converted.
+"""
+
+from __future__ import annotations
+
+import io
+import json
+import pickle
+import pickletools
+import struct
+import zipfile
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any, BinaryIO
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file
+from torch import Tensor
+
+
+class WeightsError(ValueError):
+    """Weights that cannot be read or do not fit; the text says what was found and expected."""
+
+
+class Inert:
+    """Stands where a checkpoint has an object that is not a tensor; takes anything, keeps nothing."""
+
+    def __new__(cls, *_args: object, **_kwargs: object) -> Inert:
+        return object.__new__(cls)
+
+    def __init__(self, *_args: object, **_kwargs: object) -> None: ...
+
+    def __setstate__(self, _state: object) -> None: ...
+
+    def __repr__(self) -> str:
+        return "(not a tensor, not read)"
+
+
+#: Names that checkpoints of the field are known to hold beside their tensors.
+HARMLESS = (
+    "argparse.Namespace",
+    "types.SimpleNamespace",
+    "numpy.core.multiarray.scalar",
+    "numpy._core.multiarray.scalar",
+    "numpy.core.multiarray._reconstruct",
+    "numpy._core.multiarray._reconstruct",
+    "numpy.dtype",
+    "numpy.ndarray",
+    *(f"numpy.dtypes.{name}DType" for name in ("Float64", "Float32", "Int64", "Int32", "Bool")),
+    "pathlib.PosixPath",
+    "pathlib.WindowsPath",
+    "pathlib.Path",
+    "pathlib._local.PosixPath",
+    "pathlib._local.WindowsPath",
+    "datetime.datetime",
+    "datetime.timedelta",
+    "torch.torch_version.TorchVersion",
+    # DeepSpeed's fine-tuned files and mmaction2's (unverified: none was opened here).
+    "deepspeed.runtime.fp16.loss_scaler.LossScaler",
+    "deepspeed.runtime.fp16.loss_scaler.DynamicLossScaler",
+    "deepspeed.runtime.zero.config.ZeroStageEnum",
+    "mmengine.logging.history_buffer.HistoryBuffer",
+)
+
+#: What a reader of a damaged file may raise; nothing here is a mistake of ours.
+BROKEN = (
+    SafetensorError,
+    pickle.UnpicklingError,
+    zipfile.BadZipFile,
+    RuntimeError,
+    EOFError,
+    OSError,
+    ValueError,
+    KeyError,
+    IndexError,
+    AttributeError,
+    TypeError,
+    AssertionError,
+    struct.error,
+)
+
+
+def read_content(path: str | Path) -> Mapping[str, Any]:
+    """Returns what a weights file holds, on the CPU; its kind is told by its first bytes.
+
+    Args:
+        path: a `.safetensors` file, a PyTorch checkpoint of any age, or the `.index.json` of a model
+            that is split over several files beside it.
+
+    Raises:
+        WeightsError: no such file, a broken or truncated one, something else under that name, or one
+            that would have to run code to be read; one sentence says which.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise WeightsError(f"no weights file {path}.")
+    if path.name.endswith(".index.json"):
+        return _read_split(path)
+    size = path.stat().st_size
+    with path.open("rb") as file:
+        start = file.read(512)
+    _refuse_other_kinds(path, start, size)
+    if _is_safetensors(start, size):
+        return _read_safetensors(path, start, size)
+    if start[:2] == b"PK":
+        _check_archive(path, size)
+    elif start[:1] != b"\x80":
+        raise WeightsError(
+            f"{path} is no checkpoint: it begins with {start[:8]!r}, where a safetensors file, a PyTorch "
+            "archive or a pickle was expected."
+        )
+    return _read_torch(path)
+
+
+def _refuse_other_kinds(path: Path, start: bytes, size: int) -> None:
+    """Names what people have instead of weights: empty files, web pages, pointers, archives."""
+    text = start.lstrip(b"\xef\xbb\xbf \t\r\n").lower()
+    told = None
+    if size == 0:
+        told = "is empty (0 bytes)"
+    elif text.startswith((b"<!doctype", b"<html", b"<?xml", b"<head")):
+        told = (
+            "is a web page, not weights: the server sent a page (sign-in, consent, quota) instead of "
+            "the file"
+        )
+    elif text.startswith(b"version https://git-lfs"):
+        told = "is a pointer of git-lfs, not the weights (git lfs pull fetches them)"
+    elif text.startswith((b"{", b"[")) and path.suffix != ".safetensors":
+        told = "is JSON text, not weights"
+    elif start.startswith((b"\x1f\x8b", b"BZh", b"\xfd7zXZ", b"7z\xbc\xaf")) or (
+        start[257:262] == b"ustar"
+    ):
+        told = "is a packed archive: unpack it and give the weights file inside"
+    if told:
+        raise WeightsError(f"{path} {told}. Download or copy it again.")
+
+
+# Safetensors ---------------------------------------------------------------------------------------
+
+
+def _is_safetensors(start: bytes, size: int) -> bool:
+    """Eight bytes of header length, then the header, a JSON object."""
+    return len(start) > 8 and start[8:9] == b"{" and size > 8
+
+
+def _read_safetensors(path: Path, start: bytes, size: int) -> dict[str, Tensor]:
+    length = int.from_bytes(start[:8], "little")
+    wanted = 8 + length
+    if wanted <= size:
+        try:
+            with path.open("rb") as file:
+                file.seek(8)
+                header = json.loads(file.read(length))
+            ends = [v["data_offsets"][1] for k, v in header.items() if k != "__metadata__"]
+            wanted += max(ends, default=0)
+        except (ValueError, KeyError, TypeError, AttributeError, IndexError) as err:
+            raise WeightsError(f"{path} has a broken safetensors header: {err}.") from err
+    if wanted > size:
+        raise WeightsError(
+            f"{path} is truncated: its safetensors header announces {wanted:,} bytes, the file has "
+            f"{size:,}. Download or copy it again."
+        )
+    try:
+        return load_file(path)
+    except BROKEN as err:
+        raise WeightsError(f"{path} is not a readable safetensors file: {err}.") from err
+
+
+def _read_split(index: Path) -> dict[str, Tensor]:
+    """The files named in an index, one state dict."""
+    try:
+        names = sorted(set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values()))
+    except (ValueError, KeyError, AttributeError, OSError) as err:
+        raise WeightsError(f"{index} is no index of split weights: {err!r}.") from err
+    state: dict[str, Tensor] = {}
+    for name in names:
+        if not isinstance(name, str) or Path(name).name != name:
+            raise WeightsError(f"{index} names {name!r}, which is not a file beside it: refused.")
+        state.update(read_content(index.parent / name))
+    return state
+
+
+# PyTorch -------------------------------------------------------------------------------------------
+
+
+def _check_archive(path: Path, size: int) -> None:
+    """A zip archive ends with its directory, so a truncated one is no archive."""
+    if not zipfile.is_zipfile(path):
+        raise WeightsError(
+            f"{path} is truncated: it begins as a PyTorch archive but has no end ({size:,} bytes). "
+            "Download or copy it again."
+        )
+    with zipfile.ZipFile(path) as archive:
+        names = archive.namelist()
+    tails = {name.partition("/")[2] for name in names}
+    if "constants.pkl" in tails or "code" in {tail.partition("/")[0] for tail in tails}:
+        raise WeightsError(
+            f"{path} is a TorchScript program, not weights: save the state_dict() of the model instead."
+        )
+    if any(tail.startswith("models/") for tail in tails) and "data.pkl" not in tails:
+        raise WeightsError(
+            f"{path} is a program of torch.export: torch.export.load runs it, but there are no named "
+            "weights to convert."
+        )
+    if "data.pkl" not in tails:
+        raise WeightsError(
+            f"{path} is a zip archive without data.pkl, so no PyTorch checkpoint; it holds "
+            f"{', '.join(names[:5])}."
+        )
+
+
+def _read_torch(path: Path) -> Mapping[str, Any]:
+    stand_ins: list[Any] = [(Inert, name) for name in HARMLESS]
+    try:
+        with torch.serialization.safe_globals(stand_ins):
+            content = torch.load(path, map_location="cpu", weights_only=True)
+    except BROKEN as err:
+        refused = foreign_names(path)
+        if refused:
+            raise WeightsError(
+                f"{path} names {', '.join(refused)}, which only code could turn into an object: it is "
+                "refused, nothing of it was run. If you trust its origin, load it there and keep the tensors: "
+                "torch.save(checkpoint['model'], 'new.pth')."
+            ) from err
+        first = str(err).strip().splitlines()[0] if str(err).strip() else type(err).__name__
+        raise WeightsError(
+            f"{path} is a damaged or truncated PyTorch checkpoint ({path.stat().st_size:,} bytes): "
+            f"{first[:200]}"
+        ) from err
+    if not isinstance(content, Mapping):
+        raise WeightsError(f"{path} holds a {type(content).__name__}, expected a state dict.")
+    return content
+
+
+def foreign_names(path: Path) -> list[str]:
+    """Returns the names in a checkpoint that neither PyTorch nor `HARMLESS` knows, by looking at the
+    opcodes of its pickles; nothing is executed.  Empty if there are none, or no pickle was found."""
+    known = set(torch._weights_only_unpickler._get_allowed_globals()) | set(HARMLESS)
+    found: dict[str, None] = {}
+    for stream in _pickles(path):
+        for name in _names(stream):
+            if name not in known:
+                found[name] = None
+    return list(found)
+
+
+def _pickles(path: Path) -> Iterator[BinaryIO]:
+    if zipfile.is_zipfile(path):
+        with zipfile.ZipFile(path) as archive:
+            for name in archive.namelist():
+                if name.endswith(".pkl"):
+                    yield io.BytesIO(archive.read(name))
+    else:
+        with path.open("rb") as file:
+            yield file
+
+
+def _names(stream: BinaryIO) -> Iterator[str]:
+    """`module.name` of every GLOBAL, STACK_GLOBAL and INST of the pickles that follow one another."""
+    strings: list[str] = []
+    while True:
+        try:
+            for opcode, arg, _ in pickletools.genops(stream):
+                if opcode.name in ("GLOBAL", "INST"):
+                    yield _modern(*str(arg).split(" ", 1))
+                elif opcode.name == "STACK_GLOBAL" and len(strings) > 1:
+                    yield _modern(strings[-2], strings[-1])
+                elif isinstance(arg, str):
+                    strings.append(arg)
+        except (ValueError, IndexError, EOFError, struct.error, OverflowError, MemoryError):
+            return  # the end of the pickles, or of what can be understood
+
+
+def _modern(module: str, name: str) -> str:
+    """The spelling of Python 3, as PyTorch looks names up."""
+    renamed = torch._weights_only_unpickler.NAME_MAPPING.get((module, name))
+    if renamed:
+        return ".".join(renamed)
+    return f"{torch._weights_only_unpickler.IMPORT_MAPPING.get(module, module)}.{name}"
