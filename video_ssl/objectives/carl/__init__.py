@@ -1,0 +1,1 @@
+"""CARL: frame-wise representations by sequence contrastive learning."""
