@@ -19,7 +19,7 @@ _PICTURE_SERIES = ("img", "image", "frame", "rgb", "")
 
 
 class FrameFolderReader:
-    """Reads `img_00001.jpg`, ... of a folder in natural order (2 before 10), or one picture, with the promises of a video.
+    """Reads `img_00001.jpg`, ... of a folder in natural order (2 before 10), or one picture, as a video.
 
     All frames must have the size of the first.  Frame i is shown at i / fps seconds; there is no sound.  Pictures are
     turned upright by their EXIF tag.  With `size`, frames are resized by Pillow's bilinear filter, whose support grows

@@ -1,6 +1,6 @@
 """The local cache: where it is, how much it may hold, and how several processes share it.
 
-Files in it are complete or absent: they are written under a `.partial` name, which its writer keeps locked, and renamed.
+Files in it are complete or absent: they are written under a `.partial` name, locked by the writer, and then renamed.
 Whoever reads a file holds a shared lock on it, and only files without one are deleted, the least recently used first.
 Locks belong to the open file, so they end with the process, however it ends.
 """
@@ -76,7 +76,7 @@ def take(path: Path) -> CachedFile | None:
     """Returns the file of the cache, in use and marked as used now, or None if it is not there."""
     while True:
         try:
-            file = open(path, "rb")
+            file = open(path, "rb")  # noqa: SIM115
         except FileNotFoundError:
             return None
         fcntl.flock(file, fcntl.LOCK_SH)  # held against us for the moment of a deletion only
@@ -163,7 +163,7 @@ def _lock_new(partial: Path) -> IO[bytes] | None:
     """The locked, empty partial file, or None while another process holds it."""
     try:
         partial.parent.mkdir(parents=True, exist_ok=True)
-        file = open(partial, "ab")
+        file = open(partial, "ab")  # noqa: SIM115
     except OSError as err:
         raise CacheError(partial.parent, err) from err
     try:
