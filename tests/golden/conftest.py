@@ -32,10 +32,12 @@ KINDS = {
     "hico_colour": ("hico*", ("brightness_f", "hue_f", "gray")),
     "hico_eval_crop": ("hico*", (r"\d+/clip_uint8", r"\d+/cc", "test_scale")),
     "hico_frames": ("hico*", ("pretrain/interval", "eval/clip_idx")),
-    "hico_intervals": ("hico*", (r"\w+/intervals", r"\w+/uniforms", r"\w+/duration")),
+    "hico_intervals": ("hico*", (r"\w+/intervals", r"\w+/uniforms", r"\w+/progress")),
     "hico_segments": ("hico*", ("lines", "decode/segment")),
     "table": ("*", (r"(table|big|image2d)_.*d\d+_g\d+.*",)),
     "keys": ("*", ("finetune_base/keys",)),
+    "carl_evaluators": ("carl*", ("val_tau", "val_ap_at_k", "cls_val_acc", "progress_val_r2")),
+    "frame_probe": ("carl*", ("W0", "b0", "videos_per_batch", "losses")),
 }
 
 

@@ -1,7 +1,9 @@
 """HiCo against the numbers of its reference.  Tolerances are those of the files' README."""
 
+import numpy as np
 import torch
 
+from video_ssl.clips import time_sampling
 from video_ssl.models.r2plus1d import R2Plus1D, from_hico
 from video_ssl.models.r2plus1d_config import R2Plus1DConfig
 
@@ -41,3 +43,95 @@ def test_resnets(golden, hico_resnet):
         golden.close(frames, g["eval_map"].mean((3, 4)).transpose(1, 2), rtol * 10)
         head = clip @ params["head.out.weight"].to(dtype).T + params["head.out.bias"].to(dtype)
         golden.close(head.softmax(-1), g["eval_probs"], rtol)
+
+
+# Sampling in seconds ------------------------------------------------------------------------------
+
+#: Settings of the cases, from the README beside the files: (bounds or distance in seconds, topical).
+INTERVALS = {
+    "hico": ((0.0, 1.0), True),
+    "simclr_no_limit": (None, False),
+    "vcl_fixed": (1.0, False),
+    "vcl_fixed_tcl": (0.5, True),
+}
+
+
+def test_intervals(hico_intervals):
+    g = hico_intervals
+    length = time_sampling.clip_seconds(16, 4)
+    names = [name.split("/")[0] for name in g.names if name.endswith("/intervals")]
+    for name in names:
+        rows = [g.arrays[f"{name}/{k}"] for k in ("duration", "progress", "uniforms", "intervals")]
+        for duration, progress, uniforms, expected in zip(*rows, strict=True):
+            if f"{name}/max_dis" in g:
+                bounds = tuple(g.arrays[f"{name}/max_dis"])
+                assert g.arrays[f"{name}/topic_max_dis"] == -1
+                found = time_sampling.paired_intervals(
+                    duration,
+                    uniforms,
+                    clip_sec=length,
+                    max_distance_sec=time_sampling.gradual_distance(progress, bounds),
+                )
+            else:
+                reach, topical = INTERVALS[name]
+                if isinstance(reach, tuple):
+                    reach = time_sampling.gradual_distance(progress, reach)
+                found = time_sampling.chained_intervals(
+                    duration, uniforms, clip_sec=length, max_distance_sec=reach, topical=topical
+                )
+            np.testing.assert_allclose(found, expected, atol=1e-12, rtol=0)
+
+
+def test_the_reach_of_gradual_sampling(hico_intervals):
+    g = hico_intervals
+    tables = {"max_dis_0_1": (0, 1), "max_dis_0_1p5": (0, 1.5), "max_dis_0p5_3": (0.5, 3)}
+    for name in (n for n in g.names if n.startswith("table/max_dis")):
+        bounds = tables[name.removeprefix("table/")]
+        found = [
+            time_sampling.gradual_distance(p, bounds) for p in g.arrays["table/progress"].tolist()
+        ]
+        np.testing.assert_allclose(found, g.arrays[name], atol=1e-12, rtol=0)
+
+
+def test_frames_of_intervals_and_views(hico_frames):
+    g = hico_frames
+    for name in sorted({n.split("/")[0] for n in g.names}):
+        frames = int(g[f"{name}/num_frames"])
+        lengths, rates = g.arrays[f"{name}/vid_length"].tolist(), g.arrays[f"{name}/fps"].tolist()
+        for i, expected in enumerate(g.arrays[f"{name}/index"].tolist()):
+            if name == "pretrain":
+                interval = tuple(g.arrays["pretrain/interval"][i].tolist())
+                clip = time_sampling.interval_clip(
+                    lengths[i], rates[i], interval, num_frames=frames
+                )
+            else:
+                views = time_sampling.seconds_views(
+                    lengths[i],
+                    rates[i],
+                    num_clips=int(g[f"{name}/num_clips"][i]),
+                    num_frames=frames,
+                    frame_stride=int(g[f"{name}/sampling_rate"]),
+                )
+                clip = views[int(g[f"{name}/clip_idx"][i])]
+            assert clip.indices.tolist() == expected
+
+
+def test_videos_in_segments(hico_segments):
+    g = hico_segments
+    videos = time_sampling.segment_names(str(line) for line in g["lines"])
+    for root in ("hacs", "k400full"):
+        assert list(videos) == g[f"{root}/samples"].tolist()
+        files = [
+            time_sampling.segment_file(name, *s) for name, all_ in videos.items() for s in all_
+        ]
+        folder = "" if "k400" in root else "training/"
+        assert [folder + file for file in files] == g[f"{root}/paths"].tolist()
+    counts = g.arrays["decode/frames_per_segment"]
+    for interval, segment, frame in zip(
+        g.arrays["decode/clips"], g.arrays["decode/segment"], g.arrays["decode/frame"], strict=True
+    ):
+        found = time_sampling.segment_clip(
+            counts, float(g["decode/fps"]), tuple(interval.tolist()), num_frames=len(segment)
+        )
+        assert found[0].tolist() == segment.tolist()
+        assert found[1].tolist() == frame.tolist()

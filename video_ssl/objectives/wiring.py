@@ -8,7 +8,7 @@ from typing import Any, TypeVar
 from video_ssl.models.config import ImageViTConfig, ViTConfig
 from video_ssl.models.r2plus1d_config import R2Plus1DConfig
 
-C = TypeVar("C", ViTConfig, ImageViTConfig, R2Plus1DConfig)
+C = TypeVar("C", bound=ViTConfig | ImageViTConfig | R2Plus1DConfig)
 
 
 def fit_encoder(encoder: C, *, size: int, num_frames: int | None = None) -> C:
