@@ -19,6 +19,7 @@ import pickle
 import pickletools
 import struct
 import zipfile
+from collections import OrderedDict
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -46,6 +47,17 @@ class Inert:
     def __repr__(self) -> str:
         return "(not a tensor, not read)"
 
+
+class PlainSettings:
+    """Stands for a configuration that is a dictionary with attributes: what is made of it is an `OrderedDict`, the
+    only kind besides `dict` that the reader of PyTorch fills with items."""
+
+    def __new__(cls, *_args: object, **_kwargs: object) -> OrderedDict[str, Any]:  # type: ignore[misc]
+        return OrderedDict()
+
+
+#: Configurations of the field that are dictionaries (CARL's checkpoints hold the first one).
+SETTINGS = ("easydict.EasyDict", "yacs.config.CfgNode")
 
 #: Names that checkpoints of the field are known to hold beside their tensors.
 HARMLESS = (
@@ -222,6 +234,7 @@ def _check_archive(path: Path, size: int) -> None:
 
 def _read_torch(path: Path) -> Mapping[str, Any]:
     stand_ins: list[Any] = [(Inert, name) for name in HARMLESS]
+    stand_ins += [(PlainSettings, name) for name in SETTINGS]
     try:
         with torch.serialization.safe_globals(stand_ins):
             content = torch.load(path, map_location="cpu", weights_only=True)
@@ -246,7 +259,8 @@ def _read_torch(path: Path) -> Mapping[str, Any]:
 def foreign_names(path: Path) -> list[str]:
     """Returns the names in a checkpoint that neither PyTorch nor `HARMLESS` knows, by looking at the
     opcodes of its pickles; nothing is executed.  Empty if there are none, or no pickle was found."""
-    known = set(torch._weights_only_unpickler._get_allowed_globals()) | set(HARMLESS)
+    known = set(torch._weights_only_unpickler._get_allowed_globals())
+    known |= {*HARMLESS, *SETTINGS}
     found: dict[str, None] = {}
     for stream in _pickles(path):
         for name in _names(stream):

@@ -20,7 +20,7 @@ log = logging.getLogger(__name__)
 #: (prefix in the file, prefix here); None drops the key.  The first prefix that fits is used.
 Renames = Sequence[tuple[str, str | None]]
 
-CONTAINERS = ("model", "module", "state_dict", "model_state_dict")
+CONTAINERS = ("model", "module", "state_dict", "model_state_dict", "model_state")
 WRAPPERS = ("_orig_mod.", "module.")
 
 

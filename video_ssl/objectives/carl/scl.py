@@ -4,12 +4,13 @@ Rows are the N = B * V * T frames of the batch in the order video, view, frame.
 
     s_ij = z_i . z_j / temperature
     d_ij = | t_i / L_i * L_j - t_j |,   1e6 where one of the two frames is not valid
-    w_ij = g(d_ij) / sum_j g(d_ij) over the frames j of the OTHER views of the same video,  g(d) = exp(-d^2 / (2 variance))
+    g(d) = exp(-d^2 / (2 variance))
+    w_ij = g(d_ij) / sum_j g(d_ij) over the frames j of the OTHER views of the same video
     p_ij = exp(s_ij) / sum_k a_ik exp(s_ik)
     loss = sum_ij m_i m_j w_ij (log w_ij - log(p_ij + 1e-6)) / sum_i m_i
 
-a_ik is 0 for frames that are no negatives, 1e-6 where a frame is not valid, else 1.  The numerator is not weighted, and a
-row without a target (no counterpart near enough) still counts in the mean.
+a_ik is 0 for frames that are no negatives, 1e-6 where a frame is not valid, else 1.  The numerator is not weighted,
+and a row without a target (no counterpart near enough) still counts in the mean.
 
 Source: papers/carl.md section 4 (arXiv:2203.14957, as its reference code does it; the paper's sum over both views is
 twice this mean, unverified).  The reference exponentiates without a shift; here logs are added, which is the same

@@ -1,8 +1,8 @@
 """The weakly supervised term: frames of DIFFERENT videos with the same label, paired by dynamic time warping.
 
 The abstract of arXiv:2212.03125 says that sample pairs among videos are built from video-level labels by dynamic time
-warping, and no code or formula was seen: this formulation is ours (papers/carl.md section 10).  For every ordered pair of
-views u, v of two videos with one label, without gradient:
+warping, and no code or formula was seen: this formulation is ours (papers/carl.md section 10).  For every ordered
+pair of views u, v of two videos with one label, without gradient:
 
     path  = DTW of the valid frames of u and v with cost 1 - z_i . z_j     (`warp="dtw"`)
     phi_i = mean of t_j over the frames j matched with i                   (`warp="linear"`: t_i * L_v / L_u)
