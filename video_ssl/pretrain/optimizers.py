@@ -50,10 +50,11 @@ def parameter_groups(
     weight_decay: float,
     layer_decay: float | None = None,
     no_decay: Collection[str] = (),
+    decay_all: bool = False,
 ) -> list[dict[str, Any]]:
     """Returns optimizer groups of the trainable parameters, one per (layer, decayed or not), in order of first use.
 
-    Each group has `params`, `names`, `weight_decay`, `lr_scale` and `layer` (None without `layer_decay`).
+    With `decay_all` every parameter is decayed.  Each group has `params`, `names`, `weight_decay`, `lr_scale` and `layer` (None without `layer_decay`).
 
     Raises:
         ConfigError: a name in `no_decay` that does not exist; `layer_decay` for an encoder without blocks.
@@ -75,7 +76,7 @@ def parameter_groups(
         if not parameter.requires_grad:
             continue
         layer = layer_id(name, depth) if scales else None
-        decayed = is_decayed(name, parameter, no_decay)
+        decayed = decay_all or is_decayed(name, parameter, no_decay)
         group = groups.setdefault(
             (layer, decayed),
             {
@@ -107,11 +108,14 @@ def build_optimizer(module: nn.Module, config: OptimizerConfig) -> torch.optim.O
         weight_decay=config.weight_decay,
         layer_decay=config.layer_decay,
         no_decay=no_decay,
+        decay_all=config.decay_all,
     )
     if not groups:
         raise ConfigError("the objective has no trainable parameter.")
     if config.name == "adamw":
         return torch.optim.AdamW(groups, lr=0.0, betas=config.betas, eps=config.eps, fused=True)
+    if config.name == "adam":
+        return torch.optim.Adam(groups, lr=0.0, betas=config.betas, eps=config.eps, fused=True)
     return torch.optim.SGD(groups, lr=0.0, momentum=config.momentum, fused=True)
 
 

@@ -116,33 +116,41 @@ class TrainingConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class OptimizerConfig:
-    """How the weights move.  1-D tensors, biases and what the objective names are never decayed.
+    """How the weights move.  1-D tensors, biases and what the objective names are not decayed unless `decay_all`.
 
     Attributes:
+        name: "adamw"; "adam", whose weight decay is added to the gradient; "sgd".
         base_lr: peak learning rate before scaling.
         lr_scaling: "linear_256" multiplies base_lr and min_lr by global_batch_size / 256.
         min_lr: rate that the cosine approaches, before scaling.
         warmup: duration of the linear ramp from 0; the first step has rate 0.
-        schedule: what follows the ramp.
-        betas, eps: of AdamW.
+        schedule: what follows the ramp.  "cosine_epochs" moves once per epoch e of E, without a ramp:
+            min_lr + (base_lr - min_lr) / 2 * (1 + cos(pi * e / (E + 1))).
+        betas, eps: of AdamW and Adam.
         momentum: of SGD.
+        decay_all: weight decay acts on every trained tensor.
         layer_decay: factor of the learning rate from each block of the encoder to the one below it; empty = none.
     """
 
-    name: Literal["adamw", "sgd"] = "adamw"
+    name: Literal["adamw", "adam", "sgd"] = "adamw"
     base_lr: float = 1.5e-4
     lr_scaling: Literal["linear_256", "none"] = "linear_256"
     min_lr: float = 0.0
     warmup: str | int = 0
-    schedule: Literal["cosine", "constant"] = "cosine"
+    schedule: Literal["cosine", "cosine_epochs", "constant"] = "cosine"
     betas: tuple[float, float] = (0.9, 0.95)
     eps: float = 1e-8
     momentum: float = 0.9
     weight_decay: float = 0.05
+    decay_all: bool = False
     layer_decay: float | None = None
 
     def __post_init__(self) -> None:
-        parse_duration(self.warmup)
+        ramp = parse_duration(self.warmup)
+        if self.schedule == "cosine_epochs" and ramp.amount:
+            raise ValueError(
+                f"warmup={self.warmup!r}: schedule='cosine_epochs' has no ramp. Use warmup=0 or schedule='cosine'."
+            )
         for name in ("base_lr", "min_lr", "weight_decay", "eps"):
             if getattr(self, name) < 0:
                 raise ValueError(f"{name}={getattr(self, name)} must not be negative.")

@@ -45,7 +45,12 @@ from video_ssl.pretrain.run_folder import (
     settle_recipe,
     write_atomically,
 )
-from video_ssl.pretrain.schedules import constant_schedule, cosine_schedule, scaled_lr
+from video_ssl.pretrain.schedules import (
+    constant_schedule,
+    cosine_schedule,
+    epoch_cosine_schedule,
+    scaled_lr,
+)
 
 logger = logging.getLogger(__name__)
 
@@ -211,7 +216,12 @@ def build_job(
         average=WeightAverage(objective, training.ema, num_steps=num_steps)
         if training.ema
         else None,
-        lrs=lr_schedule(recipe, num_steps, to_steps(recipe.optimizer.warmup, **sizes)),
+        lrs=lr_schedule(
+            recipe,
+            num_steps,
+            to_steps(recipe.optimizer.warmup, **sizes),
+            steps_per_epoch=sizes["num_examples"] / training.global_batch_size,
+        ),
         open_batches=batch_source(recipe, tables, num_steps, processes),
         checkpoint_steps=to_steps(training.checkpoint_every, **sizes),
         keep_steps=to_steps(training.keep_every, **sizes) if training.keep_every else None,
@@ -230,7 +240,9 @@ def check_batch(recipe: PretrainRecipe, world_size: int) -> None:
         )
 
 
-def lr_schedule(recipe: PretrainRecipe, num_steps: int, warmup_steps: int) -> np.ndarray:
+def lr_schedule(
+    recipe: PretrainRecipe, num_steps: int, warmup_steps: int, *, steps_per_epoch: float
+) -> np.ndarray:
     """Returns float64 (num_steps,): the learning rate of every step, scaled."""
     optimizer = recipe.optimizer
     peak, final = (
@@ -243,6 +255,8 @@ def lr_schedule(recipe: PretrainRecipe, num_steps: int, warmup_steps: int) -> np
     )
     if optimizer.schedule == "constant":
         return constant_schedule(peak, num_steps, warmup_steps=warmup_steps)
+    if optimizer.schedule == "cosine_epochs":
+        return epoch_cosine_schedule(peak, final, num_steps, steps_per_epoch=steps_per_epoch)
     return cosine_schedule(peak, final, num_steps, warmup_steps=warmup_steps)
 
 

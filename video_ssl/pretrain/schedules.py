@@ -34,6 +34,25 @@ def cosine_schedule(
     return np.concatenate([np.linspace(start, base, warmup_steps), wave])
 
 
+def epoch_cosine_schedule(
+    base: float, final: float, num_steps: int, *, steps_per_epoch: float
+) -> np.ndarray:
+    """Returns half a cosine from `base` towards `final` that moves once per epoch; float64 (num_steps,).
+
+        value of epoch e = final + (base - final) / 2 * (1 + cos(pi * e / (E + 1))),   e = 0 .. E - 1
+
+    Args:
+        base, final: the last epoch stays above `final`.
+        num_steps: length of the result; E is the number of epochs begun in it.
+        steps_per_epoch: may be a fraction; a step belongs to the epoch it begins in.
+
+    Source: papers/carl.md section 5 (CARL's optimizer; the reference restarts it at resume, this one does not).
+    """
+    epoch = np.floor(np.arange(num_steps) / steps_per_epoch)
+    total = epoch[-1] + 1 if num_steps else 1
+    return final + 0.5 * (base - final) * (1 + np.cos(np.pi * epoch / (total + 1)))
+
+
 def constant_schedule(
     base: float, num_steps: int, *, warmup_steps: int = 0, start: float = 0.0
 ) -> np.ndarray:
