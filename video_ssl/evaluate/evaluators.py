@@ -16,6 +16,12 @@ from video_ssl.recipes import ConfigError, nearest
 EVALUATORS: dict[str, str] = {
     "probe": "video_ssl.evaluate.probe:LinearProbe",
     "knn": "video_ssl.evaluate.knn:NearestNeighbours",
+    "phases": "video_ssl.evaluate.phase_classification:PhaseClassification",
+    "progression": "video_ssl.evaluate.phase_progression:PhaseProgression",
+    "kendalls_tau": "video_ssl.evaluate.kendalls_tau:KendallsTau",
+    "frame_retrieval": "video_ssl.evaluate.frame_retrieval:FrameRetrieval",
+    "frame_probe": "video_ssl.evaluate.frame_probe:FrameProbe",
+    "few_shot_phases": "video_ssl.evaluate.few_shot:FewShotPhases",
 }
 
 
@@ -30,6 +36,8 @@ class Result:
         chosen: the settings that were chosen, and on what grounds.
         details: whatever else belongs in results.json (grids, intervals, confusions).
         notes: warnings a reader of the numbers must see.
+        statement: the result as a part of a sentence whose subject is the encoder, where it is not
+            `correct` of `total` videos.
     """
 
     metrics: dict[str, float]
@@ -39,6 +47,7 @@ class Result:
     chosen: dict[str, Any] = field(default_factory=dict)
     details: dict[str, Any] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
+    statement: str | None = None
 
 
 class Evaluator(Protocol):
