@@ -107,7 +107,7 @@ def test_long_videos_are_not_held_in_memory():
     config = WindowConfig(num_frames=8, frame_stride=2, hop=4, size=8)
     first = list(itertools.islice(windows.iterate_windows(RECORD, reader, config), 5))
     assert len(first) == 5
-    assert len(reader.decoded) == 64
+    assert len(reader.decoded) <= 64
     large = CountingReader(3000, height=64, width=64)
     config = WindowConfig(num_frames=8, frame_stride=2, hop=4, size=64)
     tracemalloc.start()

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 
-from video_ssl.clips import pyav_reader, windows
+from video_ssl.clips import pyav_reader, reading, windows
 from video_ssl.clips.reading import READERS, BadVideo, open_record
 from video_ssl.datasets.table import Table
 from video_ssl.evaluate import window_workers
@@ -120,7 +120,7 @@ def test_strict_stops_at_the_first_broken_video(videos, tmp_path, encoder):
     strict = Embedder(encoder, EmbedConfig(num_workers=0, strict=True))
     with pytest.raises(EmbeddingError, match=r"broken1\.mp4 cannot be read.*strict=false"):
         strict.embed(table, tmp_path / "f.arrow")
-    assert list(tmp_path.iterdir()) == []
+    assert [path.name for path in tmp_path.iterdir()] == ["f.arrow.partial"]
 
 
 def test_no_readable_video_is_an_error(videos, tmp_path, encoder):
@@ -191,16 +191,17 @@ def forked(monkeypatch: pytest.MonkeyPatch) -> None:
     context = multiprocessing.get_context("fork")
     monkeypatch.setattr(multiprocessing, "get_context", lambda _: context)
     monkeypatch.setitem(sys.modules, "deadly_reader", sys.modules[__name__])
-    monkeypatch.setitem(READERS, "deadly", "deadly_reader:DeadlyReader")
+    monkeypatch.setattr(reading, "READERS", dict(READERS))
 
 
 class HalfReader(pyav_reader.PyAVReader):
     """Breaks at frame 14, as a file whose download was cut does."""
 
-    def frames(self, indices, size=None):
-        if max(indices) >= 14:
-            raise BadVideo("half", "frame 14 cannot be decoded")
-        return super().frames(indices, size)
+    def stream(self, indices, size=None):
+        for index, picture in super().stream(indices, size):
+            if index >= 14:
+                raise BadVideo("half", "frame 14 cannot be decoded")
+            yield index, picture
 
 
 @pytest.mark.parametrize("batch_size", [1, 3, 100])
@@ -209,11 +210,11 @@ def test_a_video_that_breaks_half_way_leaves_no_rows(
 ):
     # Videos 0 and 4 have 12 frames, 1 to 3 have 15 to 21; pieces of the others are on their way
     # when they break, because frames are asked for window by window.
-    monkeypatch.setitem(READERS, "half", "deadly_reader:HalfReader")
+    reading.READERS["pyav"] = "deadly_reader:HalfReader"
     monkeypatch.setattr(windows, "_PIECE", 1)
     monkeypatch.setattr(window_workers, "PIECE", 1)
     table = Table.open(videos / "train.arrow").select([0, 1, 2, 4, 3])
-    config = EmbedConfig(num_clips=1, hop=1, backend="half", batch_size=batch_size, num_workers=0)
+    config = EmbedConfig(num_clips=1, hop=1, batch_size=batch_size, num_workers=0)
     found = Embedder(pixels(), config).embed(table, tmp_path / "f.arrow")
     assert found.ids.tolist() == ["train0"] * 3 + ["train4"] * 3
     assert [entry["id"] for entry in found.skipped] == ["train1", "train2", "train3"]
@@ -223,18 +224,19 @@ def test_a_video_that_breaks_half_way_leaves_no_rows(
 class DeadlyReader(pyav_reader.PyAVReader):
     """Kills the process at one video, and raises what is not the video's fault at another."""
 
-    def __init__(self, path: str, *, timeout_sec: float | None = None) -> None:
+    def __init__(self, path: str, **options: object) -> None:
         if path.endswith("train5.mp4"):
             os._exit(66)
         if path.endswith("train7.mp4"):
             raise ZeroDivisionError("a bug")
-        super().__init__(path, timeout_sec=timeout_sec)
+        super().__init__(path, **options)
 
 
 @pytest.mark.parametrize("num_workers", [1, 2, 4])
 def test_a_decoder_that_kills_its_process_costs_one_video(videos, forked, num_workers):
     table = Table.open(videos / "train.arrow").select([0, 1, 2, 3, 4, 5, 6])
-    job = Job(table=table, windows=Embedder(pixels())._windows(), backend="deadly")
+    job = Job(table=table, windows=Embedder(pixels()).windows)
+    reading.READERS["pyav"] = "deadly_reader:DeadlyReader"
     pieces = list(read_windows(job, num_workers))
     ends: list[Piece] = [piece for piece in pieces if piece.last]
     assert [piece.index for piece in ends] == list(range(7))
@@ -245,6 +247,7 @@ def test_a_decoder_that_kills_its_process_costs_one_video(videos, forked, num_wo
 @pytest.mark.parametrize("num_workers", [0, 2])
 def test_a_bug_is_not_the_fault_of_a_video(videos, forked, num_workers):
     table = Table.open(videos / "train.arrow").select([6, 7])
-    job = Job(table=table, windows=Embedder(pixels())._windows(), backend="deadly")
+    job = Job(table=table, windows=Embedder(pixels()).windows)
+    reading.READERS["pyav"] = "deadly_reader:DeadlyReader"
     with pytest.raises((RuntimeError, ZeroDivisionError), match="a bug"):
         list(read_windows(job, num_workers))

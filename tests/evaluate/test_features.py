@@ -94,7 +94,7 @@ def test_writer_refuses_what_is_not_finite(tmp_path, key):
     row = rows()[2]
     row[key] = np.where(np.arange(5) == 1, np.nan, row[key]).astype(np.float32)
     with (
-        pytest.raises(FeatureError, match=f"{key} of 'v1' is not finite"),
+        pytest.raises(FeatureError, match=f"{key} of 'v1', clip 0, is not finite"),
         FeatureWriter(tmp_path / "a.arrow", embed_dim=5) as writer,
     ):
         writer.write([row])

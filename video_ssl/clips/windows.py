@@ -1,12 +1,14 @@
 """Which windows of a video an evaluator embeds, cropped the same way every time, with their times.
 
 Nothing is random here.  Either a fixed number of windows is spread evenly over the video (they fit the batches of the
-pipeline, as `WindowPlan`), or windows follow each other every `hop` frames and cover all of it (`iterate_windows`, for
-features of every moment of videos of any length).
+pipeline, as `WindowPlan`), or windows follow each other every `hop` frames or `stride_sec` seconds and cover all of it
+(`iterate_windows`, for features of every moment of videos of any length).  For one feature per frame, windows overlap
+and every sampled frame is the own frame of the one window in whose middle it lies best.
 """
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Literal
@@ -23,13 +25,20 @@ from video_ssl.clips.crops import (
     spread_crop_region,
     view_frames,
 )
-from video_ssl.clips.reading import Reader
-from video_ssl.clips.sampling import ClipIndices, dense_clips, even_clips
-from video_ssl.clips.views import choose_clips
+from video_ssl.clips.reading import BadVideo, Reader, stream_frames
+from video_ssl.clips.sampling import (
+    ClipIndices,
+    TooShort,
+    clip_span,
+    constant_clip,
+    even_clips,
+    resample_grid,
+)
+from video_ssl.clips.window_layout import Layout, starts_by_hop, starts_by_time
 from video_ssl.datasets.table import Record
 
-#: Frames decoded at full size at a time; what is kept is cropped and scaled.
-_PIECE = 64
+#: Frames held at full size at a time; what is kept is cropped and scaled.
+_PIECE = 8
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -43,6 +52,10 @@ class WindowConfig:
         num_clips: windows spread evenly from the start to the end of the video; one lies in the middle.
         hop: source frames (of `fps`, where set) between the starts of windows that cover the whole video; replaces
             `num_clips`.
+        stride_sec: the same in seconds, by the times of the frames.
+        per_frame: windows that overlap by `overlap` and cover every `frame_stride`-th frame of the video (of `fps`,
+            where set), each of which is the own frame of one window: the one whose middle is nearest.
+        overlap: share of a window, in [0, 1), that the next one shows again; for `per_frame`.
         size: of the short side of the output in pixels.
         crop: "center" is the central square, "spread" `num_crops` squares along the long side, "short_side" the whole
             frame, the long side in proportion.
@@ -56,6 +69,9 @@ class WindowConfig:
     fps: float | None = None
     num_clips: int = 1
     hop: int | None = None
+    stride_sec: float | None = None
+    per_frame: bool = False
+    overlap: float = 0.5
     size: int = 224
     crop: Literal["center", "spread", "short_side"] = "center"
     num_crops: int = 1
@@ -69,6 +85,16 @@ class WindowConfig:
             raise ValueError(
                 f"hop={self.hop} with num_clips={self.num_clips}: hop must be at least 1 frame, and as it covers the "
                 "whole video, num_clips must stay 1."
+            )
+        if self.stride_sec is not None and not self.stride_sec > 0:
+            raise ValueError(f"stride_sec={self.stride_sec} must be more than 0 seconds.")
+        if not 0 <= self.overlap < 1:
+            raise ValueError(f"overlap={self.overlap} must be at least 0 and below 1.")
+        ways = {"hop": self.hop, "stride_sec": self.stride_sec, "per_frame": self.per_frame or None}
+        given = [name for name, value in ways.items() if value is not None]
+        if len(given) > 1:
+            raise ValueError(
+                f"{' and '.join(given)} are given together: each says on its own where windows lie. Keep one."
             )
         if self.num_crops > 1 and self.crop != "spread":
             raise ValueError(
@@ -86,67 +112,80 @@ class Window:
         video: uint8 (num_crops, T, H, W, 3).
         times: float64 (T,), seconds since the first frame of the record (of its segment, if it is one).
         valid: bool (T,), False for frames that fill up a short video.
+        own: bool (T,), the frames that no other window shows nearer to its middle; None where nobody asked.
     """
 
     video: Frames
     times: NDArray[np.float64]
     valid: NDArray[np.bool_]
+    own: NDArray[np.bool_] | None = None
+
+
+def lay_out_windows(record: Record, reader: Reader, config: WindowConfig) -> Layout:
+    """Returns where the windows of a video lie, in temporal order; decodes no picture.
+
+    Raises:
+        BadVideo: the video is too short for a window and the settings say short_video="error".
+    """
+    times = reader.times(np.arange(reader.info.num_frames))
+    grid = np.arange(len(times)) if config.fps is None else resample_grid(times, config.fps)
+    stride = config.frame_stride
+    if config.per_frame:
+        grid, stride = grid[::stride], 1
+    shape = {"num_frames": config.num_frames, "frame_stride": stride}
+    if config.short_video == "error":
+        _refuse_short(record, len(grid), config, shape)
+    last = max(len(grid) - clip_span(**shape), 0)
+    if config.per_frame:
+        starts = starts_by_hop(last, max(1, round(config.num_frames * (1 - config.overlap))))
+    elif config.hop is not None:
+        starts = starts_by_hop(last, config.hop)
+    elif config.stride_sec is not None:
+        starts = starts_by_time(last, config.stride_sec, _grid_times(times, grid, config.fps))
+    else:
+        clips = even_clips(len(grid), num_clips=config.num_clips, **shape)
+        starts = np.array([clip.indices[0] for clip in clips], np.int64)
+    return Layout(starts=starts, grid=grid, times=times, **shape)
 
 
 def choose_windows(record: Record, reader: Reader, config: WindowConfig) -> list[ClipIndices]:
     """Returns the frames and times of every window of a video, in temporal order; decodes no picture.
 
     Raises:
-        BadVideo: the video is too short for a window and the settings say short_video="error".
+        BadVideo: see `lay_out_windows`.
     """
-
-    def rule(num_source: int) -> list[ClipIndices]:
-        if config.hop is not None:
-            return dense_clips(
-                num_source,
-                hop=config.hop,
-                num_frames=config.num_frames,
-                frame_stride=config.frame_stride,
-                short_video=config.short_video,
-                name=record.source,
-            )
-        return even_clips(
-            num_source,
-            num_clips=config.num_clips,
-            num_frames=config.num_frames,
-            frame_stride=config.frame_stride,
-            short_video=config.short_video,
-            name=record.source,
-        )
-
-    return [
-        ClipIndices(indices=clip.indices, valid=clip.valid, times=reader.times(clip.indices))
-        for clip in choose_clips(record, reader, rule, fps=config.fps)
-    ]
+    layout = lay_out_windows(record, reader, config)
+    return [layout.clip(number) for number in range(len(layout))]
 
 
-def iterate_windows(record: Record, reader: Reader, config: WindowConfig) -> Iterator[Window]:
-    """Yields the windows of a video in temporal order.
+def iterate_windows(
+    record: Record, reader: Reader, config: WindowConfig, *, first: int = 0
+) -> Iterator[Window]:
+    """Yields the windows of a video in temporal order, from number `first` on.
 
-    Every frame that some window shows is decoded and scaled once, however much windows overlap, and forgotten after
-    the last window that needs it: memory does not grow with the length of the video.
+    Every frame that some window shows is decoded and scaled once, in one pass over the file, however much windows
+    overlap, and forgotten after the last window that needs it: memory does not grow with the length of the video.
     """
-    clips = choose_windows(record, reader, config)
-    wanted = np.unique(np.concatenate([clip.indices for clip in clips]))
-    scaled: dict[int, Frames] = {}
-    done = 0
-    for number, clip in enumerate(clips):
-        while done < len(wanted) and wanted[done] <= clip.indices.max():
-            piece = wanted[done : done + _PIECE]
-            frames = _scale(reader.frames(piece), config)
-            scaled.update(zip(piece.tolist(), frames, strict=True))
-            done += len(piece)
-        frames = np.stack([scaled[index] for index in clip.indices.tolist()])
+    layout = lay_out_windows(record, reader, config)
+    if first >= len(layout):
+        return
+    scaled = _scaled_frames(reader, layout.needed(first), config)
+    held: dict[int, Frames] = {}
+    for number in range(first, len(layout)):
+        clip = layout.clip(number)
+        wanted = clip.indices.tolist()
+        for index in [index for index in held if index < wanted[0]]:
+            del held[index]
+        while wanted[-1] not in held:
+            index, frame = next(scaled)
+            held[index] = frame
         assert clip.times is not None
-        yield Window(video=_crops(frames, config), times=clip.times, valid=clip.valid)
-        oldest = clips[number + 1].indices.min() if number + 1 < len(clips) else wanted[-1] + 1
-        for index in [index for index in scaled if index < oldest]:
-            del scaled[index]
+        yield Window(
+            video=_crops(np.stack([held[index] for index in wanted]), config),
+            times=clip.times,
+            valid=clip.valid,
+            own=layout.own(number) & clip.valid if config.per_frame else None,
+        )
 
 
 class WindowPlan:
@@ -159,10 +198,10 @@ class WindowPlan:
     """
 
     def __init__(self, config: WindowConfig) -> None:
-        if config.hop is not None:
+        if config.hop is not None or config.stride_sec is not None or config.per_frame:
             raise ValueError(
-                f"hop={config.hop} gives every video its own number of windows, which cannot be batched: "
-                "use num_clips, or iterate_windows."
+                f"hop={config.hop}, stride_sec={config.stride_sec}, per_frame={config.per_frame} give every video its "
+                "own number of windows, which cannot be batched: use num_clips, or iterate_windows."
             )
         self.config = config
 
@@ -211,6 +250,33 @@ def feature_valid(valid: ArrayLike, positions: ArrayLike) -> NDArray[np.bool_]:
     first = np.clip(np.floor(np.asarray(positions)), 0, given.shape[-1] - 1).astype(np.int64)
     shown: NDArray[np.bool_] = given[..., first]
     return shown
+
+
+def _refuse_short(
+    record: Record, num_source: int, config: WindowConfig, shape: dict[str, int]
+) -> None:
+    try:
+        constant_clip(num_source, 0, **shape, short_video="error", name=record.source)
+    except TooShort as err:
+        at_rate = "" if config.fps is None else f"at fps={config.fps:g} "
+        raise BadVideo(record.source, f"too short {at_rate}for a clip: {err}") from err
+
+
+def _grid_times(
+    times: NDArray[np.float64], grid: NDArray[np.int64], fps: float | None
+) -> NDArray[np.float64]:
+    """When the steps of the grid are; at a rate, the instants themselves and not the frames nearest to them."""
+    return times if fps is None else np.asarray(times[0] + np.arange(len(grid)) / fps)
+
+
+def _scaled_frames(
+    reader: Reader, wanted: NDArray[np.int64], config: WindowConfig
+) -> Iterator[tuple[int, Frames]]:
+    """Yields (index, frame at its final scale) for all wanted frames, decoded in one pass."""
+    source = stream_frames(reader, wanted)
+    while piece := list(itertools.islice(source, _PIECE)):
+        frames = _scale(np.stack([frame for _, frame in piece]), config)
+        yield from zip([index for index, _ in piece], frames, strict=True)
 
 
 def _scale(frames: Frames, config: WindowConfig) -> Frames:

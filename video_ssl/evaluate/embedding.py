@@ -2,19 +2,29 @@
 
 Nothing is random and no video is ever replaced: one that cannot be read is left out, listed with
 its reason in the file, and told in the log.  What is in the file depends neither on the batch size
-(beyond rounding) nor on the number of workers.
+(beyond rounding) nor on the number of workers, nor on how often the job was interrupted: rows are
+written as they come, and the same job goes on where it stopped (see `partial.py`).
+
+One feature per frame (`per_frame`): every sampled frame of a video gets a feature of its own.
+Windows of the encoder's clip length overlap by `overlap` (half, or nothing for encoders whose frame
+features do not depend on the other frames), and a frame is taken from the window in whose middle it
+lies best.  Where an encoder gives fewer moments than frames (tubelets), the feature of a frame is
+the linear interpolation between the moments before and behind it.  The rows of the file are still
+windows; their `frame_features` hold only their own frames, so that those of all rows of a record,
+one after the other, are the frames of the video (`FeatureFile.frames_of`).
 """
 
 from __future__ import annotations
 
 import hashlib
+import inspect
 import json
 import logging
 import os
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -24,20 +34,23 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from video_ssl import __version__
-from video_ssl.clips.windows import Window, WindowConfig, feature_times, feature_valid
+from video_ssl.clips.windows import WindowConfig
 from video_ssl.datasets import open_table
-from video_ssl.datasets.table import Record, Table
-from video_ssl.evaluate.features import FeatureFile, FeatureWriter, open_features
+from video_ssl.datasets.folder import VIDEO_SUFFIXES
+from video_ssl.datasets.table import Table
+from video_ssl.evaluate.features import FeatureError, FeatureFile, open_features
+from video_ssl.evaluate.partial import PartialFeatures, discard
+from video_ssl.evaluate.rows import RowCollector
 from video_ssl.evaluate.window_workers import Job, describe, read_windows
 from video_ssl.models.config import Normalization
 from video_ssl.models.encoders import Encoder, fingerprint, load_encoder
 from video_ssl.models.preprocess import to_model_input
+from video_ssl.pretrain.run_folder import recipe_changes
 from video_ssl.recipes import to_plain
 
 logger = logging.getLogger(__name__)
 
-FORMAT_VERSION = 1
-_ROWS = 256  # rows of one record batch
+FORMAT_VERSION = 2
 
 
 class EmbeddingError(ValueError):
@@ -51,21 +64,41 @@ class EmbedConfig:
     Attributes:
         num_clips: windows spread evenly over a video.
         hop: source frames between windows that cover all of a video; replaces `num_clips`.
+        stride_sec: seconds between windows that cover all of a video; replaces `num_clips`.
+        per_frame: a feature for every sampled frame of a video; replaces `num_clips`.
+        overlap: of the windows of `per_frame`, a share in [0, 1); null: 0.5, or 0 for encoders
+            whose frame features do not depend on the other frames of the clip.
+        num_frames: of a clip; null: what the encoder was made for.
+        frame_stride: source frames from one sampled frame to the next; null: the encoder's own.
+        fps: sampled frames per second, chosen by time (with `frame_stride`: source frames per second);
+            null: the encoder's own sampling.
         crop, num_crops: see `WindowConfig`; every crop of every window is a row of its own.
+        layer: block whose output is taken, without the final norm, counted from 0, or from -1 = the
+            last one; null: the encoder's output.
+        pooling: what the clip feature is made of: the mean or maximum over all tokens, or the class token.
         cells: features are the means of cells x cells parts of the frame, side by side; 1 = of the
             whole frame, as usual for frozen ViTs; 2 keeps a trace of where things are.
         frames: keep the frame features, not only the clip feature.
         precision: of the encoder's products; features are always stored as float32.
         batch_size: clips in one forward pass.
         num_workers: decoding processes; 0 decodes in this one.
-        video_timeout_sec: a video that takes longer counts as unreadable; null waits forever.
+        video_timeout_sec: a video that takes longer to open, or for one frame, counts as unreadable;
+            null waits forever.
         strict: one unreadable video is an error.
     """
 
     num_clips: int = 2
     hop: int | None = None
+    stride_sec: float | None = None
+    per_frame: bool = False
+    overlap: float | None = None
+    num_frames: int | None = None
+    frame_stride: int | None = None
+    fps: float | None = None
     crop: Literal["center", "spread"] = "center"
     num_crops: int = 1
+    layer: int | None = None
+    pooling: Literal["mean", "max", "cls"] = "mean"
     cells: int = 1
     frames: bool = True
     precision: Literal["float32", "bfloat16"] = "float32"
@@ -81,15 +114,49 @@ class EmbedConfig:
                 f"batch_size={self.batch_size} and cells={self.cells} must be at least 1 and "
                 f"num_workers={self.num_workers} at least 0."
             )
-        WindowConfig(
-            num_clips=self.num_clips, hop=self.hop, crop=self.crop, num_crops=self.num_crops
-        )
+        if self.cells > 1 and self.pooling != "mean":
+            raise ValueError(
+                f"cells={self.cells} are means of parts of the frame: use pooling='mean', not "
+                f"{self.pooling!r}, or cells=1."
+            )
+        if self.per_frame and not self.frames:
+            raise ValueError("per_frame asks for frame features, frames=false leaves them out.")
+        if self.overlap is not None and not self.per_frame:
+            raise ValueError(
+                f"overlap={self.overlap} belongs to per_frame; windows are laid out by num_clips, "
+                "hop or stride_sec otherwise."
+            )
+        if self.per_frame and self.num_crops > 1:
+            raise ValueError(
+                f"num_crops={self.num_crops} would give every frame several features: per_frame "
+                "takes one crop."
+            )
+        self.windows()
 
     @property
     def content(self) -> dict[str, Any]:
         """The settings that change the features, and not only how fast they come."""
-        names = ("num_clips", "hop", "crop", "num_crops", "cells", "frames", "precision", "backend")
-        return {name: getattr(self, name) for name in names}
+        speed = ("batch_size", "num_workers", "video_timeout_sec", "strict")
+        return {name: value for name, value in to_plain(self).items() if name not in speed}
+
+    def windows(self, **clip: Any) -> WindowConfig:
+        """Returns the windows of these settings; `clip` has what `WindowConfig` needs beside them."""
+        covering = self.hop is not None or self.stride_sec is not None or self.per_frame
+        for name in ("num_frames", "frame_stride", "fps"):
+            if getattr(self, name) is not None:
+                clip[name] = getattr(self, name)
+        if self.fps is not None and self.frame_stride is None:
+            clip["frame_stride"] = 1
+        return WindowConfig(
+            num_clips=1 if covering else self.num_clips,
+            hop=self.hop,
+            stride_sec=self.stride_sec,
+            per_frame=self.per_frame,
+            overlap=0.5 if self.overlap is None else self.overlap,
+            crop=self.crop,
+            num_crops=self.num_crops,
+            **clip,
+        )
 
 
 class Embedder:
@@ -100,6 +167,9 @@ class Embedder:
         config: how.
         device: where the encoder runs.
         name: what the encoder is called in the file and in the log.
+
+    Raises:
+        EmbeddingError: the encoder has no such layer or pooling, or does not take such clips.
     """
 
     def __init__(
@@ -114,96 +184,171 @@ class Embedder:
         self.config = config or EmbedConfig()
         self.device = torch.device(device)
         self.name = name or encoder.architecture
+        self.windows = self._windows()
+        self._choice = self._features_choice()
         self.fingerprint = fingerprint(encoder)
         encoder.to(self.device)
+        self.embed_dim = encoder.feature_dim(self.config.cells)
+        try:
+            self.positions = encoder.frame_positions(self.windows.num_frames)
+        except ValueError as err:
+            raise EmbeddingError(f"{self.name} does not take such clips: {err}") from err
+
+    def job(self, table: Table) -> dict[str, Any]:
+        """Returns JSON that changes with whatever changes the features of a table: the encoder, the
+        settings, the records, or the size of a video file."""
+        job = {
+            "format": FORMAT_VERSION,
+            "encoder": self.fingerprint,
+            "settings": self.config.content,
+            "table": {"records": len(table), "fingerprint": table_fingerprint(table)},
+        }
+        return dict(json.loads(json.dumps(job)))
 
     def key(self, table: Table) -> str:
-        """Returns 16 hexadecimal digits that change with whatever changes the features of a table:
-        the encoder, the settings, the records, or the size of a video file."""
-        about = [FORMAT_VERSION, self.fingerprint, self.config.content]
-        digest = hashlib.sha256(json.dumps(about, sort_keys=True).encode())
-        digest.update(table_fingerprint(table).encode())
-        return digest.hexdigest()[:16]
+        """Returns 16 hexadecimal digits that change when `job` does."""
+        return job_key(self.job(table))
 
-    def embed(self, table: Table, out: str | Path, *, progress: bool = True) -> FeatureFile:
+    def embed(
+        self, table: Table, out: str | Path, *, progress: bool = True, restart: bool = False
+    ) -> FeatureFile:
         """Returns the features of all clips of a table, written to `out`.
 
-        The file appears only when it is complete.  Memory holds one batch, and the feature rows of
-        one video.
+        The file appears only when it is complete; until then its rows are in the folder OUT.partial,
+        from which the same job goes on.  Memory holds one batch, the windows on their way from the
+        workers, and the rows since the last commit (at most a few hundred).
+
+        Args:
+            restart: throw away what an interrupted job has left.
 
         Raises:
             EmbeddingError: no video could be read; or, with `strict`, one could not.
-            FeatureError: a feature that is not finite.
+            FeatureError: a feature that is not finite, a full disk, or OUT.partial belongs to
+                another job.
         """
-        out = Path(out)
+        out, job = Path(out), self.job(table)
         started = time.perf_counter()
-        job = Job(
-            table=table,
-            windows=self._windows(),
-            backend=self.config.backend,
-            video_timeout_sec=self.config.video_timeout_sec,
-        )
-        writer = FeatureWriter(
+        with PartialFeatures(
             out,
-            embed_dim=self.encoder.feature_dim(self.config.cells),
-            metadata=self._metadata(table),
-        )
-        with writer, _bar(f"{self.name}: {len(table)} videos", len(table), progress) as advance:
-            batch = _Batch(self, table, writer)
-            for piece in read_windows(job, self.config.num_workers):
-                batch.add(piece.index, piece.windows)
-                if piece.last:
-                    self._end_of_record(batch, piece.index, piece.reason)
-                    advance()
-            batch.finish()
-            if writer.num_rows == 0:
+            embed_dim=self.embed_dim,
+            metadata=self._metadata(table, job),
+            job=job,
+            restart=restart,
+        ) as partial:
+            before = partial.num_rows
+            if partial.state.records or partial.state.clips:
+                logger.info(
+                    "%s: %d of %d videos are embedded already, %d clips in all",
+                    out,
+                    partial.state.records,
+                    len(table),
+                    before,
+                )
+            self._embed_rest(table, partial, progress=progress)
+            if partial.num_rows == 0:
+                first = partial.skipped[0]
+                discard(out)
                 raise EmbeddingError(
                     f"none of the {len(table)} videos could be read; the first: "
-                    f"{writer.skipped[0]['source']}: {writer.skipped[0]['reason']}."
+                    f"{first['source']}: {first['reason']}."
                 )
+            partial.finish()
         seconds = time.perf_counter() - started
-        rate = writer.num_rows / seconds
-        logger.info("%s: %d clips in %.1f s (%.1f/s)", out, writer.num_rows, seconds, rate)
-        if writer.skipped:
+        made = partial.num_rows - before
+        logger.info("%s: %d clips in %.1f s (%.1f/s)", out, made, seconds, made / seconds)
+        if partial.skipped:
             logger.warning(
                 "%s: %d of %d videos could not be read and are not in the features; the first: %s: %s",
                 out,
-                len(writer.skipped),
+                len(partial.skipped),
                 len(table),
-                writer.skipped[0]["source"],
-                writer.skipped[0]["reason"],
+                partial.skipped[0]["source"],
+                partial.skipped[0]["reason"],
             )
         return open_features(out)
 
-    def _end_of_record(self, batch: _Batch, index: int, reason: str | None) -> None:
-        if reason is None:
-            batch.close_record()
-            return
-        entry = describe(batch.table.record(index), reason)
+    def _embed_rest(self, table: Table, partial: PartialFeatures, *, progress: bool) -> None:
+        """Embeds what an interrupted job has not embedded yet."""
+        done, num_crops = partial.state.records, self.windows.num_crops
+        job = Job(
+            table=table,
+            windows=self.windows,
+            backend=self.config.backend,
+            video_timeout_sec=self.config.video_timeout_sec,
+            first_record=done,
+            first_window=partial.state.clips // num_crops,
+        )
+        rows = RowCollector(
+            self.forward,
+            self.positions,
+            table=table,
+            batch_size=self.config.batch_size,
+            num_crops=num_crops,
+            partial=partial,
+        )
+        total = len(table)
+        with _bar(f"{self.name}: {total} videos", total, done, progress) as advance:
+            for piece in read_windows(job, self.config.num_workers):
+                rows.add(piece.index, piece.windows)
+                if not piece.last:
+                    continue
+                if piece.reason is None:
+                    rows.close_record()
+                else:
+                    rows.drop_record(
+                        piece.index, self._unreadable(table, piece.index, piece.reason)
+                    )
+                advance()
+            rows.finish()
+
+    def _unreadable(self, table: Table, index: int, reason: str) -> dict[str, Any]:
+        entry = describe(table.record(index), reason)
         if self.config.strict:
             raise EmbeddingError(
                 f"{entry['source']} cannot be read: {reason}. With strict=false it would be left "
                 "out and listed."
             )
-        batch.drop_record(entry)
+        return entry
 
     def _windows(self) -> WindowConfig:
-        """The clips that the encoder was made for, in the number that is asked for."""
-        pre, config = self.encoder.preprocess, self.config
-        return WindowConfig(
+        """The clips that the encoder was made for, where the settings do not say otherwise."""
+        pre = self.encoder.preprocess
+        windows = self.config.windows(
             num_frames=pre.num_frames,
             frame_stride=pre.frame_stride,
             fps=pre.fps,
             size=pre.size,
-            num_clips=config.num_clips,
-            hop=config.hop,
-            crop=config.crop,
-            num_crops=config.num_crops,
         )
+        alone = getattr(self.encoder, "frames_stand_alone", False)
+        if self.config.overlap is None and alone:
+            return replace(windows, overlap=0.0)
+        return windows
 
-    def _metadata(self, table: Table) -> dict[str, Any]:
-        encoder = self.encoder
+    def _features_choice(self) -> dict[str, Any]:
+        """What `encoder.features` is told beside the cells."""
+        choice: dict[str, Any] = {}
+        if self.config.layer is not None:
+            choice["layer"] = self.config.layer
+        if self.config.pooling != "mean":
+            choice["pooling"] = self.config.pooling
+        known = inspect.signature(self.encoder.features).parameters
+        for name, value in choice.items():
+            if name not in known:
+                raise EmbeddingError(
+                    f"{self.name} ({self.encoder.architecture}) has no {name}={value!r}: it offers "
+                    "the mean of its last layer only."
+                )
+        if choice:
+            try:
+                self.encoder.check_features(**choice)  # type: ignore[attr-defined]
+            except ValueError as err:
+                raise EmbeddingError(f"{self.name}: {err}") from err
+        return choice
+
+    def _metadata(self, table: Table, job: dict[str, Any]) -> dict[str, Any]:
+        encoder, layer = self.encoder, self.config.layer
         return {
+            "job": job,
             "encoder": {
                 "name": self.name,
                 "architecture": encoder.architecture,
@@ -213,7 +358,9 @@ class Embedder:
             },
             "preprocess": to_plain(encoder.preprocess),
             "settings": self.config.content,
-            "layer": "last",
+            "windows": to_plain(self.windows),
+            "layer": "last" if layer is None else layer,
+            "pooling": self.config.pooling,
             "table": {"path": str(table.path or ""), "records": len(table)},
             "class_names": list(table.class_names),
             "versions": {"video_ssl": __version__, "torch": torch.__version__},
@@ -227,99 +374,16 @@ class Embedder:
         x = to_model_input(pixels, Normalization(mean=pre.mean, std=pre.std))
         half = self.config.precision == "bfloat16"
         with torch.autocast(self.device.type, torch.bfloat16, enabled=half):
-            clips, frames = self.encoder.features(x, self.config.cells)
+            clips, frames = self.encoder.features(x, self.config.cells, **self._choice)
         return (
             clips.float().cpu().numpy(),
             frames.float().cpu().numpy() if self.config.frames else None,
         )
 
 
-class _Batch:
-    """Collects windows of successive records into batches, and rows of one record until it ends."""
-
-    def __init__(self, embedder: Embedder, table: Table, writer: FeatureWriter) -> None:
-        self.embedder, self.table, self.writer = embedder, table, writer
-        self.positions = embedder.encoder.frame_positions(embedder.encoder.preprocess.num_frames)
-        self.waiting: list[tuple[Record, int, np.ndarray, Window]] = []
-        self.ready: list[dict[str, Any]] = []  # rows, in order; those of the open record come last
-        self.record: Record | None = None
-        self.clips = 0  # clips of the open record so far
-
-    def add(self, index: int, windows: tuple[Window, ...]) -> None:
-        if self.record is None:
-            self.record, self.clips = self.table.record(index), 0
-        for window in windows:
-            for video in window.video:
-                self.waiting.append((self.record, self.clips, video, window))
-                self.clips += 1
-                if len(self.waiting) == self.embedder.config.batch_size:
-                    self._embed()
-
-    def close_record(self) -> None:
-        self.record = None
-        if len(self.ready) >= _ROWS:
-            self._write()
-
-    def drop_record(self, entry: dict[str, Any]) -> None:
-        self.waiting = [item for item in self.waiting if item[0] is not self.record]
-        self.ready = [row for row in self.ready if row["record"] is not self.record]
-        self.record = None
-        self.writer.skipped.append(entry)
-
-    def finish(self) -> None:
-        self._embed()
-        self._write()
-
-    def _embed(self) -> None:
-        if not self.waiting:
-            return
-        clips, frames = self.embedder.forward(np.stack([video for _, _, video, _ in self.waiting]))
-        for place, (record, number, _, window) in enumerate(self.waiting):
-            moments = None if frames is None else frames[place]
-            self.ready.append(_row(record, number, window, clips[place], moments, self.positions))
-        self.waiting = []
-
-    def _write(self) -> None:
-        self.writer.write(self.ready)
-        self.ready = []
-
-
-def _row(
-    record: Record,
-    number: int,
-    window: Window,
-    clip: np.ndarray,
-    moments: np.ndarray | None,
-    positions: np.ndarray,
-) -> dict[str, Any]:
-    """The row of one clip; moments that show only the filling of a short video are left out."""
-    origin = record.start_sec or 0.0
-    times = window.times + origin
-    row: dict[str, Any] = {
-        "record": record,
-        "id": record.id,
-        "clip": number,
-        "label": record.label,
-        "group": record.group,
-        "start_sec": float(times[0]),
-        "end_sec": float(times[window.valid].max()),
-        "feature": clip,
-    }
-    if moments is not None:
-        shown = feature_valid(window.valid, positions)
-        row["frame_features"] = moments[shown]
-        row["frame_times_sec"] = feature_times(times, positions)[shown]
-        row["frame_labels"] = _labels_at(record, row["frame_times_sec"])
-    return row
-
-
-def _labels_at(record: Record, times: np.ndarray) -> np.ndarray | None:
-    """The label of the source frame shown at each time; None where frames cannot be placed."""
-    labels = record.frame_labels
-    if labels is None or not len(labels) or not record.fps or record.start_sec is not None:
-        return None
-    index = np.floor(times * record.fps + 1e-6).astype(np.int64)
-    return np.asarray(labels[index.clip(0, len(labels) - 1)], np.int16)
+def job_key(job: dict[str, Any]) -> str:
+    """Returns 16 hexadecimal digits for a job."""
+    return hashlib.sha256(json.dumps(job, sort_keys=True).encode()).hexdigest()[:16]
 
 
 def table_fingerprint(table: Table) -> str:
@@ -344,20 +408,60 @@ def embed_table(
     out: str | Path,
     *,
     device: str = "auto",
+    restart: bool = False,
     **settings: Any,
 ) -> FeatureFile:
-    """Returns the features of a table named by a text, written to `out`.
+    """Returns the features of videos named by a text, written to `out`.
+
+    A complete file that the same job has written is left as it is.
 
     Args:
         encoder: see `load_encoder`.
-        table: see `open_table`.
+        table: a video file, or what `open_table` takes.
+        out: ends in .arrow.
+        restart: write anew what is there, complete or not.
         settings: fields of `EmbedConfig`.
+
+    Raises:
+        EmbeddingError: another name than .arrow, or `out` has features of another job.
     """
-    where = pick_device(device)
+    out, where = Path(out), pick_device(device)
+    if out.suffix != ".arrow":
+        raise EmbeddingError(f"{out} must end in .arrow: that is the only kind that is written.")
     embedder = Embedder(
         load_encoder(encoder, where), EmbedConfig(**settings), device=where, name=encoder
     )
-    return embedder.embed(open_table(table), out)
+    videos = open_source(table)
+    if out.exists() and not restart:
+        found = _finished(out, embedder.job(videos))
+        logger.info("%s is complete already (%d clips); --restart writes it anew", out, len(found))
+        discard(out)
+        return found
+    return embedder.embed(videos, out, restart=restart)
+
+
+def open_source(spec: str) -> Table:
+    """Returns the table of a single video file, or whatever `open_table` understands."""
+    path = Path(spec)
+    if path.is_file() and path.suffix.lower() in VIDEO_SUFFIXES:
+        return Table.from_rows([{"id": path.name, "source": os.path.abspath(path)}])
+    return open_table(spec)
+
+
+def _finished(out: Path, job: dict[str, Any]) -> FeatureFile:
+    """The features that are there, if they are those of this job."""
+    try:
+        found = open_features(out)
+    except FeatureError as err:
+        raise EmbeddingError(f"{err} Remove it, or write it anew with --restart.") from err
+    changes = recipe_changes(found.metadata.get("job", {}), job)
+    if changes:
+        listed = "\n  ".join(list(changes.values())[:20])
+        raise EmbeddingError(
+            f"{out} is there already and has other features (now <- there):\n  {listed}\n"
+            "Give another output file, or replace it with --restart."
+        )
+    return found
 
 
 def pick_device(name: str) -> torch.device:
@@ -368,10 +472,10 @@ def pick_device(name: str) -> torch.device:
 
 
 @contextmanager
-def _bar(text: str, total: int, shown: bool) -> Iterator[Any]:
+def _bar(text: str, total: int, done: int, shown: bool) -> Iterator[Any]:
     console = Console(stderr=True)
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn())
     disable = not (shown and console.is_terminal)
     with Progress(*columns, TimeRemainingColumn(), console=console, disable=disable) as bar:
-        task = bar.add_task(text, total=total)
+        task = bar.add_task(text, total=total, completed=done)
         yield lambda: bar.advance(task)

@@ -119,39 +119,13 @@ class FeatureWriter:
         Raises:
             FeatureError: a feature that is not finite or of another width.
         """
-        if not rows:
-            return
-        for row in rows:
-            self._check(row)
-        columns = []
-        for field in self.schema:
-            values = [row.get(field.name) for row in rows]
-            if field.name == "feature":
-                columns.append(
-                    _vectors(np.stack([row["feature"] for row in rows]), self._embed_dim)
-                )
-            elif field.name == "frame_features":
-                columns.append(_ragged_vectors(values, self._embed_dim))
-            else:
-                columns.append(pa.array(values, field.type))
-        self._writer.write_batch(pa.RecordBatch.from_arrays(columns, schema=self.schema))
-        self.num_rows += len(rows)
+        if rows:
+            self.write_batch(rows_to_batch(rows, self.schema, self._embed_dim))
 
-    def _check(self, row: Mapping[str, Any]) -> None:
-        for name in ("feature", "frame_features"):
-            value = row.get(name)
-            if value is None:
-                continue
-            if value.shape[-1] != self._embed_dim:
-                raise FeatureError(
-                    f"{name} of {row['id']!r} has {value.shape[-1]} numbers, but the file has "
-                    f"{self._embed_dim}."
-                )
-            if not np.isfinite(value).all():
-                raise FeatureError(
-                    f"{name} of {row['id']!r} is not finite. Embed with precision=float32, and "
-                    "check that the encoder's weights are finite."
-                )
+    def write_batch(self, batch: pa.RecordBatch) -> None:
+        """Appends rows that are a record batch of this schema already."""
+        self._writer.write_batch(batch)
+        self.num_rows += len(batch)
 
     def __exit__(
         self,
@@ -173,6 +147,44 @@ class FeatureWriter:
             with open(self._partial, "rb") as file:
                 os.fsync(file.fileno())
             os.replace(self._partial, self.path)
+
+
+def rows_to_batch(
+    rows: Sequence[Mapping[str, Any]], schema: pa.Schema, embed_dim: int
+) -> pa.RecordBatch:
+    """Returns rows as a record batch; see `FeatureWriter.write`.
+
+    Raises:
+        FeatureError: a feature that is not finite or of another width.
+    """
+    for row in rows:
+        _check_row(row, embed_dim)
+    columns = []
+    for field in schema:
+        values = [row.get(field.name) for row in rows]
+        if field.name == "feature":
+            columns.append(_vectors(np.stack([row["feature"] for row in rows]), embed_dim))
+        elif field.name == "frame_features":
+            columns.append(_ragged_vectors(values, embed_dim))
+        else:
+            columns.append(pa.array(values, field.type))
+    return pa.RecordBatch.from_arrays(columns, schema=schema)
+
+
+def _check_row(row: Mapping[str, Any], embed_dim: int) -> None:
+    for name in ("feature", "frame_features"):
+        value = row.get(name)
+        if value is None:
+            continue
+        if value.shape[-1] != embed_dim:
+            raise FeatureError(
+                f"{name} of {row['id']!r} has {value.shape[-1]} numbers, but the file has {embed_dim}."
+            )
+        if not np.isfinite(value).all():
+            raise FeatureError(
+                f"{name} of {row['id']!r}, clip {row['clip']}, is not finite. Embed with precision=float32, and "
+                "check that the encoder's weights are finite."
+            )
 
 
 class FeatureFile:
@@ -232,6 +244,27 @@ class FeatureFile:
         values = _matrix(cell.values, self.embed_dim)
         times = self.table["frame_times_sec"][row].as_py()
         return values, np.full(len(values), np.nan) if times is None else np.asarray(times)
+
+    def frames_of(self, key: str) -> tuple[np.ndarray, np.ndarray]:
+        """Returns all frame features of a record, (F, D), and their times (F,) in seconds, in order of time.
+
+        Of a file embedded per frame, that is one feature for every sampled frame of the video.
+
+        Raises:
+            FeatureError: no such record, or it has no frame features.
+        """
+        rows = np.flatnonzero(self.ids == key)
+        if not len(rows):
+            raise FeatureError(
+                f"{self._name} has no record {key!r}.{nearest(key, map(str, set(self.ids)))}"
+            )
+        if self.table["frame_features"].take(pa.array(rows)).null_count:
+            raise FeatureError(f"{self._name} has no frame features of {key!r}.")
+        parts = [self.frames(int(row)) for row in rows]
+        values = np.concatenate([part[0] for part in parts])
+        times = np.concatenate([part[1] for part in parts])
+        order = np.argsort(times, kind="stable")
+        return values[order], times[order]
 
     def frame_batches(self) -> Iterator[tuple[np.ndarray, np.ndarray]]:
         """Yields, record batch by record batch, (sum of T', D) frame features and T' (n,).

@@ -177,5 +177,7 @@ class FewShotPhases(FrameEvaluator):
         return found
 
     def say(self, found: dict[str, float]) -> str:
-        least = self.shown()[0]
-        return f"names the phase of {100 * found[least]:.1f} % of the test frames after {least}"
+        return f"names, after {self.shown()[0]}, the phase of {self.headline(found)} of the test frames"
+
+    def headline(self, found: dict[str, float]) -> str:
+        return f"{100 * found[self.shown()[0]]:.1f} %"

@@ -66,6 +66,10 @@ class FrameEvaluator:
         """Returns the result as a part of a sentence whose subject is the encoder."""
         raise NotImplementedError(f"{type(self).__name__} says nothing")
 
+    def headline(self, found: dict[str, float]) -> str:
+        """Returns the number that `say` names, as it writes it."""
+        raise NotImplementedError(f"{type(self).__name__} has no headline")
+
     def intervals(self, each: dict[str, dict[str, float]]) -> dict[str, list[float]]:
         """Returns the 95 % intervals of the means over the classes that have one."""
         return {}
@@ -93,7 +97,7 @@ class FrameEvaluator:
         found, undefined = _mean(each)
         baseline, _ = _mean(alone)
         notes += more + [n for key, n in undefined.items() if key in self.shown()]
-        said = self.say(found)
+        said = f"{self.say(found)}, position alone {self.headline(baseline)}"
         if len(each) > 1:
             said += f" (mean over {len(each)} classes)"
         return Result(

@@ -173,4 +173,7 @@ class FrameProbe(FrameEvaluator):
         return [f"top1@{100 * fraction:g}%" for fraction in self.config.fractions]
 
     def say(self, found: dict[str, float]) -> str:
-        return f"names the element of {100 * found[self.shown()[-1]]:.1f} % of the labelled frames"
+        return f"names the element of {self.headline(found)} of the labelled frames"
+
+    def headline(self, found: dict[str, float]) -> str:
+        return f"{100 * found[self.shown()[-1]]:.1f} %"

@@ -102,5 +102,7 @@ class FrameRetrieval(FrameEvaluator):
 
     def say(self, found: dict[str, float]) -> str:
         k = self.config.ks[0]
-        share = 100 * found[f"AP@{k}"]
-        return f"finds frames of other videos, {share:.1f} % of the {k} nearest in the same phase"
+        return f"finds, of the {k} nearest frames of other videos, {self.headline(found)} in the phase asked for"
+
+    def headline(self, found: dict[str, float]) -> str:
+        return f"{100 * found[self.shown()[0]]:.1f} %"

@@ -102,4 +102,7 @@ class KendallsTau(FrameEvaluator):
         return ["tau"]
 
     def say(self, found: dict[str, float]) -> str:
-        return f"aligns test videos with a Kendall's tau of {found['tau']:.3f}"
+        return f"aligns test videos with a Kendall's tau of {self.headline(found)}"
+
+    def headline(self, found: dict[str, float]) -> str:
+        return f"{found['tau']:.3f}"

@@ -124,5 +124,7 @@ class PhaseClassification(FrameEvaluator):
         return [f"{name}@{share}" for name in self.config.classifiers for share in shares]
 
     def say(self, found: dict[str, float]) -> str:
-        name = self.shown()[len(self.config.fractions) - 1]
-        return f"names the phase of {100 * found[name]:.1f} % of the test frames"
+        return f"names the phase of {self.headline(found)} of the test frames"
+
+    def headline(self, found: dict[str, float]) -> str:
+        return f"{100 * found[self.shown()[len(self.config.fractions) - 1]]:.1f} %"

@@ -2,13 +2,23 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from typing import Any
 
 from rich.box import SIMPLE_HEAD
 from rich.table import Table
 
-_TITLES = {"probe": "linear probe", "knn": "nearest neighbours"}
+_TITLES = {
+    "probe": "linear probe",
+    "knn": "nearest neighbours",
+    "phases": "phase classification",
+    "progression": "phase progression",
+    "kendalls_tau": "Kendall's tau",
+    "frame_retrieval": "frame retrieval",
+    "frame_probe": "linear layer on frames",
+    "few_shot_phases": "few-shot phase classification",
+}
 _METRICS = {"top1": "top-1", "top5": "top-5", "mean_class": "class"}
 
 
@@ -28,9 +38,14 @@ def results_table(results: Mapping[str, Any]) -> Table:
         table.add_column(head, justify="right", no_wrap=True)
     for name, entry in encoders.items():
         table.add_row(name, *(_cell(entry["results"][e], m) for e, m in columns))
-    result = next(iter(_first(encoders)["results"].values()))
-    guess = [_percent(result["chance"]) if metric == "top1" else "" for _, metric in columns]
-    table.add_row("guessing", *guess, style="dim")
+    first = _first(encoders)["results"]
+    alone = [first[e]["details"].get("position_only", {}).get(m) for e, m in columns]
+    if any(share is not None for share in alone):
+        shown = ["" if share is None else _percent(share) for share in alone]
+        table.add_row("position only", *shown, style="dim")
+    guess = [_percent(first[e]["chance"]) if m == "top1" else "" for e, m in columns]
+    if any(guess):
+        table.add_row("guessing", *guess, style="dim")
     return table
 
 
@@ -45,6 +60,9 @@ def summary(results: Mapping[str, Any]) -> str:
     for evaluator in _first(encoders)["results"]:
         found = {name: entry["results"][evaluator] for name, entry in encoders.items()}
         (name, first), *others = found.items()
+        if first.get("statement"):
+            lines.append(_statements(evaluator, found, encoders))
+            continue
         text = (
             f"{_sentence_start(_who(name, encoders[name]))} names the class of {first['correct']} "
             f"of {first['total']} test videos ({_TITLES.get(evaluator, evaluator)})"
@@ -56,6 +74,14 @@ def summary(results: Mapping[str, Any]) -> str:
             text += f"{', ' if place else '; '}{who} of {result['correct']}{total}"
         lines.append(f"{text}; guessing gives {round(first['chance'] * first['total'])}.")
     return "\n".join(lines + _warnings(encoders))
+
+
+def _statements(
+    evaluator: str, found: Mapping[str, Mapping[str, Any]], encoders: Mapping[str, Any]
+) -> str:
+    """For example "The frozen carl encoder names the phase of 93.1 % of the test frames; ... (phases)."."""
+    parts = [f"{_who(name, encoders[name])} {result['statement']}" for name, result in found.items()]
+    return f"{_sentence_start('; '.join(parts))} ({_TITLES.get(evaluator, evaluator)})."
 
 
 def _warnings(encoders: Mapping[str, Any]) -> list[str]:
@@ -100,4 +126,4 @@ def _cell(result: Mapping[str, Any], metric: str) -> str:
 
 
 def _percent(share: float) -> str:
-    return f"{100 * share:.1f}"
+    return "-" if math.isnan(share) else f"{100 * share:.1f}"

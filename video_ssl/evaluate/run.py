@@ -12,6 +12,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import logging
+import math
 import os
 import platform
 import re
@@ -130,5 +131,15 @@ def _device_name(device: torch.device) -> str:
 def _write_json(path: Path, content: dict[str, Any]) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
-    partial.write_text(json.dumps(content, indent=1, default=str) + "\n", encoding="utf-8")
+    text = json.dumps(_without_nan(content), indent=1, default=str)
+    partial.write_text(text + "\n", encoding="utf-8")
     os.replace(partial, path)
+
+
+def _without_nan(value: Any) -> Any:
+    """The same with null for numbers that are not finite: NaN is no JSON."""
+    if isinstance(value, dict):
+        return {key: _without_nan(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_without_nan(item) for item in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value

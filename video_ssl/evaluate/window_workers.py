@@ -1,11 +1,12 @@
 """Windows of every video of a table, in the order of the table, decoded by worker processes.
 
 The training pipeline replaces what it cannot read and shuffles; an evaluation must do neither, and
-it wants videos whole and in order.  So workers here are plain processes, each with a pipe of its
+it wants videos whole and in order, however long they are.  So workers here are plain processes, each with a pipe of its
 own: record i belongs to worker i modulo W, the reader takes record after record from the pipe it
 must come from, and a worker that is ahead waits in its pipe.  Memory is bounded by W messages of
-`PIECE` windows, the order does not depend on W, and when a worker dies (a decoder can crash a
-process) it is known at which record: that one is reported and a new worker goes on behind it.
+at most `PIECE` windows and about `_PIECE_BYTES`, the order does not depend on W, and when a worker
+dies (a decoder can crash a process) or hangs it is known at which record: that one is reported and
+a new worker goes on behind it.
 
 Free of torch, so that workers start fast and stay small.
 """
@@ -23,18 +24,30 @@ from video_ssl.clips.reading import BadVideo, open_record
 from video_ssl.clips.windows import Window, WindowConfig, iterate_windows
 from video_ssl.datasets.table import Record, Table
 
-PIECE = 4  # windows in one message
+PIECE = 4  # windows in one message, or fewer when they are large
+_PIECE_BYTES = 16 * 2**20
 _GRACE_SEC = 30.0  # beyond the reader's own limit, before a silent worker is given up
 
 
 @dataclass(frozen=True, kw_only=True)
 class Job:
-    """What workers are told: the table, the windows, the decoder and its time limit per video."""
+    """What workers are told: the table, the windows, the decoder and its time limit.
+
+    Attributes:
+        video_timeout_sec: for opening a video, and for every frame of it.
+        first_record, first_window: where to begin; earlier records, and earlier windows of this one, are left out.
+    """
 
     table: Table
     windows: WindowConfig
     backend: str = "pyav"
     video_timeout_sec: float | None = 120.0
+    first_record: int = 0
+    first_window: int = 0
+
+    def records(self, offset: int = 0, step: int = 1) -> range:
+        """Returns the numbers of the records to read, of worker `offset` of `step`."""
+        return range(self.first_record + offset, len(self.table), step)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -59,13 +72,14 @@ def read_windows(job: Job, num_workers: int) -> Iterator[Piece]:
         RuntimeError: an error that is not the fault of the video, with the worker's traceback.
     """
     if num_workers == 0:
-        for index in range(len(job.table)):
+        for index in job.records():
             yield from record_pieces(job, job.table.record(index))
         return
-    workers = [_Worker(job, n, num_workers) for n in range(min(num_workers, len(job.table)))]
+    count = min(num_workers, len(job.records()))
+    workers = [_Worker(job, job.first_record + n, count) for n in range(count)]
     try:
-        for index in range(len(job.table)):
-            yield from workers[index % len(workers)].pieces(index)
+        for place, index in enumerate(job.records()):
+            yield from workers[place % count].pieces(index)
     finally:
         for worker in workers:
             worker.stop()
@@ -74,11 +88,12 @@ def read_windows(job: Job, num_workers: int) -> Iterator[Piece]:
 def record_pieces(job: Job, record: Record) -> Iterator[Piece]:
     """Yields the pieces of one record; a video that cannot be read ends with its reason."""
     waiting: list[Window] = []
+    first = job.first_window if record.index == job.first_record else 0
     try:
         with open_record(record, job.backend, timeout_sec=job.video_timeout_sec) as reader:
-            for window in iterate_windows(record, reader, job.windows):
+            for window in iterate_windows(record, reader, job.windows, first=first):
                 waiting.append(window)
-                if len(waiting) == PIECE:
+                if len(waiting) >= min(PIECE, _PIECE_BYTES // window.video.nbytes):
                     yield Piece(index=record.index, windows=tuple(waiting))
                     waiting = []
     except BadVideo as err:

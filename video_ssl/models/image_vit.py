@@ -27,6 +27,7 @@ class ImageViT(TokenFeatures, nn.Module):
     """
 
     architecture = "image_vit"
+    frames_stand_alone = True
 
     def __init__(self, config: ImageViTConfig) -> None:
         super().__init__()
@@ -103,13 +104,21 @@ class ImageViT(TokenFeatures, nn.Module):
         tokens = self(_fold(video))[:, self.num_prefix :]
         return tokens.reshape(video.shape[0], -1, self.embed_dim)
 
+    def layer_outputs(self, video: Tensor, layer: int | None = None) -> tuple[Tensor, Tensor]:
+        """Returns the frames' class tokens (B, P, D) and tokens (B, T*h*w, D); see `TokenFeatures`."""
+        if layer is None:
+            x = self(_fold(video))
+        else:
+            x = self.embed(_fold(video))
+            for block in self.blocks[: range(len(self.blocks))[layer] + 1]:
+                x = block(x)
+        x = x.unflatten(0, (video.shape[0], -1))
+        return x[:, :, : self.num_prefix].flatten(1, 2), x[:, :, self.num_prefix :].flatten(1, 2)
+
     def taps(self, video: Tensor, layer: int = -1) -> Tensor:
         """Returns (B, T, h*w, D) behind block `layer` (-1 = the last), BEFORE the final norm and
         without the class token: what a teacher gives."""
-        x = self.embed(_fold(video))
-        for block in self.blocks[: range(len(self.blocks))[layer] + 1]:
-            x = block(x)
-        return x[:, self.num_prefix :].unflatten(0, (video.shape[0], -1))
+        return self.layer_outputs(video, layer)[1].unflatten(1, (video.shape[2], -1))
 
     def frame_positions(self, num_frames: int) -> np.ndarray:
         """Returns float64 (T,): a feature for every frame."""

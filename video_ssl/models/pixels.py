@@ -41,6 +41,9 @@ class PixelEncoder(nn.Module):
     `embed_dim` is size * size * 3 (or * 1 when grey).
     """
 
+    #: Whether the features of a frame depend on that frame alone.
+    frames_stand_alone = True
+
     def __init__(self, config: PixelsConfig) -> None:
         super().__init__()
         self.config = config

@@ -14,6 +14,10 @@ class TokenFeatures:
     """
 
     embed_dim: int
+    #: Class tokens.
+    num_prefix = 0
+    #: Whether the features of a frame depend on that frame alone.
+    frames_stand_alone = False
 
     def tokens(self, video: Tensor, *, keep: Tensor | None = None) -> Tensor:
         """Returns (B, L, D), or (B, K, D) for the tokens in `keep` (int64 (B, K))."""
@@ -31,12 +35,54 @@ class TokenFeatures:
         """Returns (B, D): the mean over all tokens."""
         return self.tokens(video).mean(1)
 
-    def features(self, video: Tensor, cells: int = 1) -> tuple[Tensor, Tensor]:
+    def layer_outputs(self, video: Tensor, layer: int | None = None) -> tuple[Tensor, Tensor]:
+        """Returns class tokens (B, P, D) and all other tokens (B, L, D) behind block `layer` without the final norm, or
+        as the encoder gives them where `layer` is None.
+
+        P is 0 without a class token, 1 for a clip, T where every frame has one.
+        """
+        assert layer is None, "encoders with blocks know more"
+        tokens = self.tokens(video)
+        return tokens[:, :0], tokens
+
+    def check_features(self, *, layer: int | None = None, pooling: str = "mean") -> None:
+        """Raises ValueError for a block or a pooling that the encoder does not have."""
+        depth = len(getattr(self, "blocks", ()))
+        if layer is not None and not depth:
+            raise ValueError(f"layer={layer}, but the encoder offers only its output: leave out layer.")
+        if layer is not None and not -depth <= layer < depth:
+            raise ValueError(
+                f"layer={layer} of {depth} blocks: give 0 to {depth - 1}, or -1 for the last."
+            )
+        if pooling == "cls" and not self.num_prefix:
+            raise ValueError("pooling='cls', but the encoder has no class token: use mean or max.")
+
+    def features(
+        self,
+        video: Tensor,
+        cells: int = 1,
+        *,
+        layer: int | None = None,
+        pooling: str = "mean",
+    ) -> tuple[Tensor, Tensor]:
         """Returns clip features (B, D') and frame features (B, T', D') of one forward pass.
 
         D' = `feature_dim(cells)`: the means of cells x cells parts of the frame, side by side.
+
+        Args:
+            video: normalised, (B, C, T, H, W).
+            cells: see above.
+            layer: block whose output is taken, without the final norm; None = the encoder's output.
+            pooling: of the clip feature: "mean" or "max" over the tokens, or "cls", the class token (of image encoders
+                the mean of those of the frames, which then are the frame features too).
         """
-        frames = spatial_cells(self.tokens(video).unflatten(1, self.grid(video)), cells)
+        self.check_features(layer=layer, pooling=pooling)
+        prefix, tokens = self.layer_outputs(video, layer)
+        frames = spatial_cells(tokens.unflatten(1, self.grid(video)), cells)
+        if pooling == "max":
+            return tokens.amax(1), frames
+        if pooling == "cls":
+            return prefix.mean(1), prefix if self.frames_stand_alone else frames
         return frames.mean(1), frames
 
     def feature_dim(self, cells: int = 1) -> int:

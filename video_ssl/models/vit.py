@@ -99,14 +99,21 @@ class VideoViT(TokenFeatures, nn.Module):
         """Returns (B, K, D) for the tokens in `keep` (int64 (B, K)), or (B, L, D) for all."""
         return self(video, keep)[:, self.num_prefix :]
 
+    def layer_outputs(self, video: Tensor, layer: int | None = None) -> tuple[Tensor, Tensor]:
+        """Returns class tokens (B, P, D) and tokens (B, L, D); see `TokenFeatures`."""
+        if layer is None:
+            x = self(video)
+        else:
+            x = self.embed(video)
+            for block in self.blocks[: range(len(self.blocks))[layer] + 1]:
+                x = block(x)
+        return x[:, : self.num_prefix], x[:, self.num_prefix :]
+
     def taps(self, video: Tensor, layer: int = -1) -> Tensor:
         """Returns (B, t, h*w, D) behind block `layer` (-1 = the last), BEFORE the final norm and
         without the class token: what a teacher gives."""
         t, h, w = self.grid(video)
-        x = self.embed(video)
-        for block in self.blocks[: range(len(self.blocks))[layer] + 1]:
-            x = block(x)
-        return x[:, self.num_prefix :].unflatten(1, (t, h * w))
+        return self.layer_outputs(video, layer)[1].unflatten(1, (t, h * w))
 
     def frame_positions(self, num_frames: int) -> np.ndarray:
         """Returns float64 (T',), the middle of each tubelet in units of sampled frames.
