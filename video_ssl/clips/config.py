@@ -6,7 +6,9 @@ Free of torch and jax: plans in data workers read these.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
+
+Sampling = Literal["constant", "reference", "dense", "segments", "segments_videomae", "seconds"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -19,30 +21,42 @@ class ClipConfig:
         fps: target rate; when given, frames are chosen by time at `fps / frame_stride` frames a second, so that
             videos of different rates show the same duration. None counts frames, as the references do.
         sampling: "constant" keeps the stride exact; "reference" is VideoMAE's pre-training rule with its treatment
-            of short videos.
+            of short videos, "dense" its rule for fine-tuning; "segments" shows the whole video, one frame from each of
+            `num_frames` parts (MVD's rule on Something-Something), "segments_videomae" is VideoMAE's version of it,
+            which never sees the end; "seconds" is HiCo's rule: num_frames * frame_stride / fps seconds (fps 30 unless
+            set), spread over the frames of the file.  docs/sampling.md compares them.
         short_video: "constant": what fills a clip that a video is too short for. "repeat_last" repeats the last frame
             reached, "wrap" starts the clip again, "error" refuses the video.
-        num_clips: clips per record and visit (`num_sample` of VideoMAE and MVD); they become the V axis of a batch.
+        num_clips: clips per record and visit (`num_sample` of MVD's pre-training).
+        views_per_clip: views of each clip with their own region, mirror and colour (repeated augmentation, `num_sample`
+            of VideoMAE's fine-tuning): decoded once.  The V axis of a batch has num_clips * views_per_clip views, those
+            of a clip side by side.
     """
 
     num_frames: int = 16
     frame_stride: int = 4
     fps: float | None = None
-    sampling: Literal["constant", "reference"] = "constant"
+    sampling: Sampling = "constant"
     short_video: Literal["repeat_last", "wrap", "error"] = "repeat_last"
     num_clips: int = 1
+    views_per_clip: int = 1
 
     def __post_init__(self) -> None:
-        for name in ("num_frames", "frame_stride", "num_clips"):
+        for name in ("num_frames", "frame_stride", "num_clips", "views_per_clip"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name}={getattr(self, name)} must be at least 1.")
         if self.fps is not None and self.fps <= 0:
             raise ValueError(f"fps={self.fps} must be positive, or null to count frames.")
-        if self.sampling == "reference" and self.short_video != "repeat_last":
+        if self.sampling != "constant" and self.short_video != "repeat_last":
             raise ValueError(
-                f"short_video={self.short_video!r} goes with sampling='constant': the rule of sampling='reference' "
-                "always repeats the last frame reached."
+                f"short_video={self.short_video!r} goes with sampling='constant': the rule of sampling="
+                f"{self.sampling!r} has its own way with short videos."
             )
+
+    @property
+    def num_views(self) -> int:
+        """V: views that a record gives."""
+        return self.num_clips * self.views_per_clip
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -58,6 +72,9 @@ class CropConfig:
         area: "random_resized": bounds of the share of the area.
         aspect: "random_resized": bounds of width / height, drawn log-uniformly.
         flip_probability: horizontal mirror; 0 for the references of VideoMAE and MVD.
+        resize: "decoder" crops, scales and converts in one pass while decoding (libswscale, bilinear with averaging, the
+            same pixels on every machine): on average within 3 grey levels of "pillow", which converts whole frames and
+            scales with Pillow as the references do, and costs 3 to 5 times as much.
     """
 
     kind: Literal["multi_scale", "random_resized", "center"] = "multi_scale"
@@ -67,6 +84,7 @@ class CropConfig:
     area: tuple[float, float] = (0.2, 1.0)
     aspect: tuple[float, float] = (3 / 4, 4 / 3)
     flip_probability: float = 0.0
+    resize: Literal["decoder", "pillow"] = "decoder"
 
     def __post_init__(self) -> None:
         if self.size < 1:
@@ -80,6 +98,109 @@ class CropConfig:
             raise ValueError(f"area={self.area} must not exceed 1, the whole frame.")
         if not 0 <= self.flip_probability <= 1:
             raise ValueError(f"flip_probability={self.flip_probability} must lie in [0, 1].")
+
+
+#: law -> settings that it fills; those that are not named are 0.
+_JITTER = {"probability": 0.8, "brightness": 0.8, "contrast": 0.8, "saturation": 0.8, "hue": 0.2}
+COLOR_PRESETS: dict[str, dict[str, Any]] = {
+    "hico": {**_JITTER, "grey_probability": 0.2},
+    "hico_finetune": {
+        "probability": 1.0,
+        "brightness": 0.5,
+        "contrast": 0.5,
+        "saturation": 0.5,
+        "hue": 0.25,
+        "grey_first_probability": 0.3,
+    },
+    "simclr": {**_JITTER, "grey_probability": 0.2, "blur_probability": 0.5},
+    "carl": {**_JITTER, "grey_probability": 0.2, "blur_each_probability": 0.5},
+    "cvrl": {**_JITTER, "grey_probability": 0.2, "blur_probability": 1.0},
+    "cvrl_second": {
+        **_JITTER,
+        "grey_probability": 0.2,
+        "blur_probability": 0.1,
+        "solarize_probability": 0.2,
+    },
+    "vatt": {
+        "probability": 0.8,
+        "contrast": 0.4,
+        "saturation": 0.4,
+        "hue": 0.2,
+        "offset": 32 / 255,
+        "order": (0, 2, 1, 3),
+    },
+}
+_COLOR_SETTINGS = (
+    *("probability", "brightness", "contrast", "saturation", "hue", "offset"),
+    *("grey_probability", "grey_first_probability"),
+    *("blur_probability", "blur_each_probability", "solarize_probability"),
+)
+
+
+@dataclass(frozen=True, kw_only=True)
+class ColorConfig:
+    """How the colours of a view change, the same for all its frames.  Empty settings are those of the law.
+
+    Attributes:
+        law: whose operations and defaults: "hico" and "hico_finetune", "simclr", "carl" (a blur after each jitter),
+            "cvrl" and "cvrl_second" (its first and second view), "vatt"; see `video_ssl.clips.colour`.
+        probability: of the jitter as a whole.
+        brightness, contrast, saturation: the factor is uniform in [max(0, 1 - value), 1 + value].
+        hue: the shift is uniform in [-value, value], in turns, at most 0.5.
+        offset: added to all colours, uniform in [-value, value].
+        order: of the jitters, 0 brightness, 1 contrast, 2 saturation, 3 hue; empty = the law's, or random.
+        grey_probability: the view loses its colour, after the jitter.
+        grey_first_probability: before it.
+        blur_probability: of a Gaussian blur at the end.
+        blur_each_probability: of one after each jitter, if there is jitter.
+        blur_sigma: bounds of its sigma in pixels.
+        solarize_probability: bright pixels are inverted.
+    """
+
+    law: Literal["hico", "hico_finetune", "simclr", "carl", "cvrl", "cvrl_second", "vatt"] = "hico"
+    probability: float | None = None
+    brightness: float | None = None
+    contrast: float | None = None
+    saturation: float | None = None
+    hue: float | None = None
+    offset: float | None = None
+    order: tuple[int, int, int, int] | None = None
+    grey_probability: float | None = None
+    grey_first_probability: float | None = None
+    blur_probability: float | None = None
+    blur_each_probability: float | None = None
+    blur_sigma: tuple[float, float] = (0.1, 2.0)
+    solarize_probability: float | None = None
+
+    def __post_init__(self) -> None:
+        if self.law not in COLOR_PRESETS:
+            raise ValueError(f"law={self.law!r} must be one of {list(COLOR_PRESETS)}.")
+        preset = COLOR_PRESETS[self.law]
+        for name in _COLOR_SETTINGS:
+            if getattr(self, name) is None:
+                object.__setattr__(self, name, preset.get(name, 0.0))
+            value = getattr(self, name)
+            if value < 0 or (name.endswith("probability") and value > 1):
+                bound = "lie in [0, 1]" if name.endswith("probability") else "not be negative"
+                raise ValueError(f"{name}={value} must {bound}.")
+        if self.order is None:
+            object.__setattr__(self, "order", preset.get("order"))
+        if self.order is not None and sorted(self.order) != [0, 1, 2, 3]:
+            raise ValueError(
+                f"order={tuple(self.order)} must hold 0 (brightness), 1 (contrast), 2 (saturation) and 3 (hue)."
+            )
+        if self.hue is not None and self.hue > 0.5:
+            raise ValueError(f"hue={self.hue} must be at most 0.5, half a turn.")
+        if not 0 < self.blur_sigma[0] <= self.blur_sigma[1]:
+            raise ValueError(
+                f"blur_sigma={self.blur_sigma} must be (low, high) with 0 < low <= high."
+            )
+
+    def setting(self, name: str) -> float:
+        """Returns a number by its name; none is empty any more."""
+        value = getattr(self, name)
+        assert isinstance(value, (int, float))
+        return float(value)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -41,6 +41,21 @@ class Region:
             raise ValueError(f"{self} must begin inside the frame and hold at least one pixel.")
 
 
+@dataclass(frozen=True, kw_only=True, eq=False)
+class ViewRequest:
+    """One view of a clip, for a reader that decodes, crops and scales in one go.
+
+    Attributes:
+        indices: frames of the video, int (T,), any order, duplicates allowed.
+        region: what is shown of every frame.
+        out: uint8 (T, h, w, 3), where the view goes, scaled to (h, w).
+    """
+
+    indices: NDArray[np.int64]
+    region: Region
+    out: Frames
+
+
 # Choosing a region ------------------------------------------------------------------------------
 
 
@@ -191,10 +206,8 @@ def spread_crop_region(height: int, width: int, *, size: int, crop: int, num_cro
 def crop_frames(frames: Frames, region: Region) -> Frames:
     """Returns the pixels of a region, uint8 (T, height, width, 3), mirrored if the region is."""
     _check_frames(frames)
-    height, width = frames.shape[1:3]
+    check_region(region, *frames.shape[1:3])
     bottom, right = region.top + region.height, region.left + region.width
-    if bottom > height or right > width:
-        raise ValueError(f"{region} reaches out of frames of {width}x{height}.")
     cut = frames[:, region.top : bottom, region.left : right]
     return cut[:, :, ::-1] if region.flip else cut
 
@@ -248,6 +261,12 @@ def view_boxes(
     before, after = _area(full), _area(cut)
     share = np.divide(after, before, out=np.zeros_like(before), where=before > 0)
     return cut.astype(np.float32), share.astype(np.float32)
+
+
+def check_region(region: Region, height: int, width: int) -> None:
+    """Raises ValueError if the region reaches out of frames of `height` x `width`."""
+    if region.top + region.height > height or region.left + region.width > width:
+        raise ValueError(f"{region} reaches out of frames of {width}x{height}.")
 
 
 def _area(boxes: NDArray[np.float64]) -> NDArray[np.float64]:

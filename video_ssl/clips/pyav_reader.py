@@ -23,12 +23,17 @@ import numpy as np
 from av.error import FFmpegError
 from av.video.reformatter import VideoReformatter
 
+from video_ssl.clips.crops import Frames, ViewRequest, check_region
 from video_ssl.clips.file_checks import ffmpeg_address, refuse_unreadable_file
 from video_ssl.clips.pyav_audio import ignore_other_streams, read_audio
+from video_ssl.clips.pyav_views import RegionScaler
 from video_ssl.clips.reading import BadVideo, VideoInfo, check_indices
 
 SEEKABLE_FORMATS = {"mov", "mp4", "matroska", "webm"}
 SEEKABLE_CODECS = {"h264", "hevc", "av1", "libdav1d", "vp9", "libvpx-vp9", "mjpeg", "prores"}
+# Decoders that leave out pictures which no other picture is predicted from, when told to (`skip_frame`).  By the
+# standards such a picture changes nothing about the others, so those that are not asked for are never decoded.
+SKIPPING_CODECS = {"h264", "hevc"}
 # Decoding on is cheaper than a seek when the next key frame is at most this many frames away.
 _FRAMES_WORTH_A_SEEK = 6
 
@@ -127,6 +132,30 @@ class PyAVReader:
             for place in places[index]:
                 out[place] = picture
         return out
+
+    def views(self, requests: Sequence[ViewRequest]) -> None:
+        """Fills the views that are asked for; frames that several of them show are decoded once.
+
+        Scaled by libswscale's bilinear filter with averaging, as in `frames(size=...)`: see `pyav_views`.
+        """
+        info = self.info
+        scaler = RegionScaler(width=info.width, height=info.height, rotation=info.rotation)
+        shown: dict[int, list[tuple[ViewRequest, int]]] = {}
+        copies: list[tuple[Frames, int, int]] = []
+        for request in requests:
+            check_region(request.region, info.height, info.width)
+            first: dict[int, int] = {}
+            for place, index in enumerate(check_indices(request.indices, info).tolist()):
+                if index in first:
+                    copies.append((request.out, place, first[index]))
+                else:
+                    first[index] = place
+                    shown.setdefault(index, []).append((request, place))
+        for index, frame in self._decode(np.array(sorted(shown), np.int64)):
+            for request, place in shown[index]:
+                scaler.show(frame, request.region, request.out[place])
+        for out, place, same in copies:
+            out[place] = out[same]
 
     def stream(
         self, indices: Sequence[int] | np.ndarray, size: tuple[int, int] | None = None
@@ -311,7 +340,7 @@ class PyAVReader:
         for key, run in _runs(listing, wanted):
             place, pts = 0, None
             try:
-                for frame in self._frames_after_seek(listing, key):
+                for frame in self._frames_after_seek(listing, key, run):
                     pts = frame.pts
                     if pts is None or pts < listing.key_pts[key]:
                         continue
@@ -331,8 +360,36 @@ class PyAVReader:
             if place < len(run):
                 raise _IndexMismatch
 
-    def _frames_after_seek(self, listing: _FrameList, key: int) -> Iterator[Any]:
-        """Yields decoded frames from key frame `key` on, or from an earlier one."""
+    def _frames_after_seek(self, listing: _FrameList, key: int, run: np.ndarray) -> Iterator[Any]:
+        """Yields decoded frames from key frame `key` on, or from an earlier one, until all of `run` have come out.
+
+        Pictures that are neither asked for nor needed by others are left out; once the last packet that is asked for
+        has been decoded, the frames that the decoder holds back are drained instead of pushed out by more packets.
+        """
+        container, context = self._container, self._stream.codec_context
+        may_skip = context.codec.name in SKIPPING_CODECS
+        wanted, left, skipping = listing.pts[run], len(run), False
+        try:
+            for packet in self._packets_from(listing, key):
+                self._check_time()
+                place = int(np.searchsorted(wanted, packet.pts)) if packet.size else len(wanted)
+                is_wanted = place < len(wanted) and wanted[place] == packet.pts
+                if may_skip and skipping == is_wanted:
+                    skipping = not is_wanted
+                    context.skip_frame = "NONREF" if skipping else "DEFAULT"
+                yield from context.decode(packet)
+                left -= is_wanted
+                if left == 0:
+                    break
+            if left == 0:
+                yield from context.decode(None)
+        finally:
+            if self._container is container:  # a closed one has freed its decoder
+                context.skip_frame = "DEFAULT"
+                context.flush_buffers()
+
+    def _packets_from(self, listing: _FrameList, key: int) -> Iterator[Any]:
+        """Yields the packets from key frame `key` on, or from an earlier one."""
         targets = (listing.key_pts[key], listing.key_dts[key], listing.key_dts.min())
         for target in targets:
             self._container.seek(int(target), stream=self._stream, backward=True)
@@ -342,10 +399,8 @@ class PyAVReader:
                 break
         else:
             raise _IndexMismatch
-        yield from self._stream.decode(first)
-        for packet in packets:
-            self._check_time()
-            yield from self._stream.decode(packet)
+        yield first
+        yield from packets
 
     def _decode_from_start(self, wanted: np.ndarray | None) -> Iterator[tuple[int, Any]]:
         """Yields (index, frame) counted from the start; every frame if `wanted` is None."""

@@ -17,13 +17,18 @@ from typing import Any, Protocol
 
 import numpy as np
 
+from video_ssl.clips.crops import ViewRequest
 from video_ssl.datasets.table import Record
 from video_ssl.recipes import nearest
 
 #: Frames asked for at a time of a reader that cannot stream.
 _STREAM_PIECE = 32
 
-READERS: dict[str, str] = {"pyav": "video_ssl.clips.pyav_reader:PyAVReader"}
+READERS: dict[str, str] = {
+    "pyav": "video_ssl.clips.pyav_reader:PyAVReader",
+    "decord": "video_ssl.clips.decord_reader:DecordReader",
+    "torchcodec": "video_ssl.clips.torchcodec_reader:TorchcodecReader",
+}
 
 
 class BadVideo(ValueError):
@@ -36,6 +41,10 @@ class BadVideo(ValueError):
 
     def __str__(self) -> str:
         return f"{self.path}: {self.reason}"
+
+
+class NotExact(BadVideo):
+    """A video that a backend counts or shows differently from a complete decode; PyAV reads it."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -164,6 +173,9 @@ def open_record(
     In a segment index 0 is the first frame with time >= start_sec, times count from it, and the last frame is the last
     one with time < end_sec.
 
+    A backend other than "pyav" (or "auto") is used only where it is exact on the file; see
+    `video_ssl.clips.backends.choose_backend`.
+
     Raises:
         BadVideo: unreadable video, a segment without a frame, or a file that has changed since it was scanned.
     """
@@ -173,9 +185,15 @@ def open_record(
     byte_range = None
     if record.byte_offset is not None and record.byte_size is not None:
         byte_range = (record.byte_offset, record.byte_size)
-    reader = open_video(
-        record.source, backend, timeout_sec=timeout_sec, byte_range=byte_range, fps=record.fps
-    )
+    if backend != "pyav":
+        from video_ssl.clips.backends import choose_backend
+
+        backend = choose_backend(backend, record)
+    settings: dict[str, Any] = {"timeout_sec": timeout_sec, "byte_range": byte_range}
+    try:
+        reader = open_video(record.source, backend, fps=record.fps, **settings)
+    except NotExact:
+        reader = open_video(record.source, fps=record.fps, **settings)
     if record.start_sec is None and record.end_sec is None:
         return reader
     try:
@@ -212,6 +230,15 @@ class SegmentReader:
         self, indices: Sequence[int] | np.ndarray, size: tuple[int, int] | None = None
     ) -> np.ndarray:
         return self._reader.frames(check_indices(indices, self.info) + self._first, size)
+
+    @property
+    def views(self) -> Callable[[Sequence[ViewRequest]], None] | None:
+        """As of the other reader; None where it cannot."""
+        fill = getattr(self._reader, "views", None)
+        return None if fill is None else lambda requests: fill([self._shift(r) for r in requests])
+
+    def _shift(self, request: ViewRequest) -> ViewRequest:
+        return replace(request, indices=check_indices(request.indices, self.info) + self._first)
 
     def stream(
         self, indices: Sequence[int] | np.ndarray, size: tuple[int, int] | None = None

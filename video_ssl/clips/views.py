@@ -7,12 +7,13 @@ comes from the generator that the plan is given, in a fixed order, so a record a
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
 from video_ssl.clips.config import ClipConfig, CropConfig, MaskConfig
-from video_ssl.clips.crops import Frames, Region, sample_region, view_frames
+from video_ssl.clips.crops import Frames, Region, ViewRequest, sample_region, view_frames
 from video_ssl.clips.masks import Grid, Mask, sample_mask
 from video_ssl.clips.reading import BadVideo, Reader
 from video_ssl.clips.sampling import (
@@ -52,13 +53,42 @@ def sample_clip_views(
         BadVideo: unreadable, or too short under short_video="error".
     """
     clips = sample_clips(record, reader, rng, clip)
-    wanted = tuple(sizes) or (crop.size,)
-    frames, inverse = read_unique(reader, np.concatenate([chosen.indices for chosen in clips]))
-    views = []
-    for places in np.split(inverse, len(clips)):
-        region = sample_region(frames.shape[1], frames.shape[2], crop, rng)
-        views.append(view_clip(frames, places, region, wanted))
-    return [np.stack(same_size) for same_size in zip(*views, strict=True)]
+    info = reader.info
+    regions = [sample_region(info.height, info.width, crop, rng) for _ in clips]
+    views, requests = [], []
+    for side in tuple(sizes) or (crop.size,):
+        views.append(np.empty((len(clips), clip.num_frames, side, side, 3), np.uint8))
+        requests += [
+            ViewRequest(indices=chosen.indices, region=region, out=out)
+            for chosen, region, out in zip(clips, regions, views[-1], strict=True)
+        ]
+    read_views(reader, requests, resize=crop.resize)
+    return views
+
+
+def read_views(
+    reader: Reader,
+    requests: Sequence[ViewRequest],
+    *,
+    resize: Literal["decoder", "pillow"] = "decoder",
+) -> None:
+    """Fills the views that are asked for; every frame is decoded once, however many of them show it.
+
+    Args:
+        reader: of the video or segment.
+        requests: what to show, and where to put it.
+        resize: "decoder" leaves crop, scaling and conversion to the reader, in one pass over the pixels of the region,
+            where it can (`views`); "pillow" converts whole frames and scales them with Pillow, as the references do.
+    """
+    fill = getattr(reader, "views", None)
+    if resize == "decoder" and fill is not None:
+        fill(requests)
+        return
+    ends = np.cumsum([len(request.indices) for request in requests])
+    frames, inverse = read_unique(reader, np.concatenate([r.indices for r in requests]))
+    for request, places in zip(requests, np.split(inverse, ends[:-1]), strict=True):
+        (view,) = view_clip(frames, places, request.region, [request.out.shape[1:3]])
+        request.out[:] = view
 
 
 def sample_clips(
@@ -69,17 +99,30 @@ def sample_clips(
     Raises:
         BadVideo: the clip does not fit and the settings say short_video="error".
     """
-    uniforms = rng.random(config.num_clips)
+    segments = SEGMENTS.get(config.sampling)
+    uniforms = rng.random((config.num_clips, config.num_frames if segments else 1))
     shape = {"num_frames": config.num_frames, "frame_stride": config.frame_stride}
+    if config.sampling == "seconds":
+        rate = reader.info.fps
+        target = config.fps or TARGET_FPS
 
     def rule(num_source: int) -> list[ClipIndices]:
+        if segments:
+            return [sample_segment_clip(num_source, u, rule=segments) for u in uniforms]
+        if config.sampling == "dense":
+            return [reference_dense_clip(num_source, u[0], **shape) for u in uniforms]
+        if config.sampling == "seconds":
+            return [
+                seconds_clip(num_source, rate, u[0], **shape, target_fps=target) for u in uniforms
+            ]
         if config.sampling == "reference":
-            return sample_reference_clips(num_source, uniforms, **shape)
+            return sample_reference_clips(num_source, uniforms[:, 0], **shape)
         return sample_constant_clips(
-            num_source, uniforms, **shape, short_video=config.short_video, name=record.source
+            num_source, uniforms[:, 0], **shape, short_video=config.short_video, name=record.source
         )
 
-    return choose_clips(record, reader, rule, fps=config.fps)
+    by_time = config.fps if config.sampling != "seconds" else None
+    return choose_clips(record, reader, rule, fps=by_time)
 
 
 def choose_clips(
@@ -109,9 +152,15 @@ def choose_clips(
 
 
 def view_clip(
-    frames: Frames, places: NDArray[np.intp], region: Region, sizes: Sequence[int]
+    frames: Frames,
+    places: NDArray[np.intp],
+    region: Region,
+    sizes: Sequence[int | tuple[int, int]],
 ) -> list[Frames]:
-    """Returns a region of the clip that `places` picks from `frames`, at every size: uint8 (T, size, size, 3) each."""
+    """Returns a region of the clip that `places` picks from `frames`, at every size: uint8 (T, size, size, 3) each.
+
+    A size is the side of a square, or (height, width).
+    """
     unique, inverse = np.unique(places, return_inverse=True)
     return [view_frames(frames[unique], region, size)[inverse] for size in sizes]
 

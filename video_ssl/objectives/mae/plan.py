@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import numpy as np
 
-from video_ssl.clips.crops import sample_region, view_frames
+from video_ssl.clips.crops import ViewRequest, sample_region
 from video_ssl.clips.reading import Reader
 from video_ssl.clips.sampling import sample_constant_clips
-from video_ssl.clips.views import read_unique, sample_masks
+from video_ssl.clips.views import read_views, sample_masks
 from video_ssl.datasets.table import Record
 from video_ssl.objectives.mae.config import Config
 
@@ -30,12 +30,16 @@ class Plan:
         clips = sample_constant_clips(
             reader.info.num_frames, uniforms, num_frames=1, frame_stride=1
         )
-        frames, inverse = read_unique(reader, np.concatenate([clip.indices for clip in clips]))
-        views = []
-        for position in inverse:
-            region = sample_region(frames.shape[1], frames.shape[2], config.crop, rng)
-            views.append(view_frames(frames[position : position + 1], region, config.crop.size))
-        return {
-            "video": np.stack(views),
-            "mask": sample_masks(config.mask, config.encoder.grid, len(views), rng),
-        }
+        info, side = reader.info, config.crop.size
+        video = np.empty((len(clips), 1, side, side, 3), np.uint8)
+        requests = [
+            ViewRequest(
+                indices=clip.indices,
+                region=sample_region(info.height, info.width, config.crop, rng),
+                out=out,
+            )
+            for clip, out in zip(clips, video, strict=True)
+        ]
+        read_views(reader, requests, resize=config.crop.resize)
+        mask = sample_masks(config.mask, config.encoder.grid, len(video), rng)
+        return {"video": video, "mask": mask}

@@ -1,0 +1,119 @@
+"""Regions of decoded frames at the size of a view: cropped, scaled and converted to RGB by libswscale in one pass.
+
+The crop moves pointers and copies nothing; scaling reads the pixels of the region only, in the planes that the decoder
+left (half the bytes of RGB), and the result goes straight to the memory of the sample.  Chroma planes are cut at whole
+chroma pixels, so on an odd offset colour lies half a chroma pixel beside its place.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import av
+import numpy as np
+from av.video.reformatter import VideoReformatter
+
+from video_ssl.clips.crops import Frames, Region
+
+# Exact arithmetic costs nothing measurable here, and gives the same pixels on every processor.
+_FLAGS = "bilinear+accurate_rnd+bitexact"
+
+# What libavfilter crops right at odd offsets.  With more bytes a pixel (10 bits, NV12) it cuts chroma within a pixel.
+_CROPPABLE = {
+    f"yuv{full_range}{sampling}p" for full_range in ("", "j") for sampling in (420, 422, 444)
+} | {"gray", "rgb24"}
+
+
+class RegionScaler:
+    """Shows regions of the frames of one video; keeps libswscale's tables from frame to frame."""
+
+    def __init__(self, *, width: int, height: int, rotation: int) -> None:
+        """
+        Args:
+            width, height: of the upright picture.
+            rotation: counter-clockwise degrees that bring a decoded frame upright: 0, 90, 180 or 270.
+        """
+        self._upright = (height, width)
+        self._rotation = rotation
+        self._raw = (width, height) if rotation in (90, 270) else (height, width)
+        self._reformatter = VideoReformatter()
+        self._graphs: dict[Any, tuple[Any, Any, Any]] = {}
+        self._whole: tuple[Any, np.ndarray] | None = None
+
+    def show(self, frame: Any, region: Region, out: Frames) -> None:
+        """Writes `region` of the upright picture into `out`, uint8 (h, w, 3), scaled to its size."""
+        if (region.height, region.width) == out.shape[:2]:
+            picture = self._whole_picture(frame)
+            bottom, right = region.top + region.height, region.left + region.width
+            picture = picture[region.top : bottom, region.left : right]
+        else:
+            picture = self._scaled(frame, region, (out.shape[0], out.shape[1]))
+        out[:] = picture[:, ::-1] if region.flip else picture
+
+    def _whole_picture(self, frame: Any) -> np.ndarray:
+        """The upright picture; nothing is scaled, so a crop of it is exact.  Converted once for all views."""
+        if self._whole is None or self._whole[0] is not frame:
+            height, width = self._raw
+            rgb = self._reformatter.reformat(
+                frame, width=width, height=height, format="rgb24", threads=1
+            )
+            self._whole = frame, np.rot90(_pixels(rgb), k=self._rotation // 90)
+        return self._whole[1]
+
+    def _scaled(self, frame: Any, region: Region, size: tuple[int, int]) -> np.ndarray:
+        if (frame.height, frame.width) != self._raw:  # some streams change their size
+            height, width = self._raw
+            frame = self._reformatter.reformat(frame, width=width, height=height, threads=1)
+        key = (region, size, frame.format.name, int(frame.colorspace), int(frame.color_range))
+        if key not in self._graphs:
+            self._graphs[key] = self._graph(frame, region, size)
+        _, source, sink = self._graphs[key]
+        source.push(frame)
+        return np.rot90(_pixels(sink.pull()), k=self._rotation // 90)
+
+    def _graph(self, frame: Any, region: Region, size: tuple[int, int]) -> tuple[Any, Any, Any]:
+        """(graph, where frames go in, where they come out); the two ends do not keep the graph alive."""
+        left, top, width, height = _before_rotation(region, self._upright, self._rotation)
+        out_height, out_width = size[::-1] if self._rotation in (90, 270) else size
+        graph = av.filter.Graph()
+        graph.threads = 1
+        source = graph.add(
+            "buffer",
+            f"video_size={frame.width}x{frame.height}:pix_fmt={frame.format.name}:time_base=1/1000:"
+            f"colorspace={int(frame.colorspace)}:range={int(frame.color_range)}",
+        )
+        nodes = [source]
+        if frame.format.name not in _CROPPABLE:
+            plain = "rgb24" if frame.format.is_rgb else "yuv444p"
+            nodes += [
+                graph.add("scale", f"flags={_FLAGS}"),
+                graph.add("format", f"pix_fmts={plain}"),
+            ]
+        crop = graph.add("crop", f"w={width}:h={height}:x={left}:y={top}:exact=1")
+        scale = graph.add("scale", f"w={out_width}:h={out_height}:flags={_FLAGS}")
+        rgb = graph.add("format", "pix_fmts=rgb24")
+        sink = graph.add("buffersink")
+        graph.link_nodes(*nodes, crop, scale, rgb, sink).configure()
+        return graph, source, sink
+
+
+def _before_rotation(
+    region: Region, upright: tuple[int, int], rotation: int
+) -> tuple[int, int, int, int]:
+    """(left, top, width, height) of the region in a frame that np.rot90(frame, rotation // 90) brings upright."""
+    height, width = upright
+    right, bottom = region.left + region.width, region.top + region.height
+    if rotation == 90:
+        return height - bottom, region.left, region.height, region.width
+    if rotation == 180:
+        return width - right, height - bottom, region.width, region.height
+    if rotation == 270:
+        return region.top, width - right, region.height, region.width
+    return region.left, region.top, region.width, region.height
+
+
+def _pixels(rgb: Any) -> np.ndarray:
+    """The pixels of an rgb24 frame, uint8 (H, W, 3), without a copy."""
+    plane = rgb.planes[0]
+    rows = np.frombuffer(plane, np.uint8).reshape(-1, plane.line_size)
+    return rows[: rgb.height, : 3 * rgb.width].reshape(rgb.height, rgb.width, 3)
