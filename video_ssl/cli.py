@@ -59,18 +59,97 @@ def embed(
     encoder: Annotated[
         str, typer.Argument(help="A run, an encoder folder, untrained:PATH, pixels:PATH.")
     ],
-    table: Annotated[str, typer.Argument(help="A folder, list, table or data set: demo:val.")],
+    source: Annotated[
+        str, typer.Argument(help="A video, folder, list, table or data set: demo:val.")
+    ],
     out: Annotated[Path, typer.Argument(help="The feature file to write (.arrow).")],
     num_clips: Annotated[int, typer.Option(help="Clips spread evenly over each video.")] = 2,
+    stride_sec: Annotated[
+        float | None, typer.Option(help="Instead: a clip every so many seconds, over all of it.")
+    ] = None,
+    hop: Annotated[int | None, typer.Option(help="Instead: a clip every so many frames.")] = None,
+    per_frame: Annotated[
+        bool, typer.Option("--per-frame", help="Instead: a feature for every sampled frame.")
+    ] = False,
+    overlap: Annotated[
+        float | None, typer.Option(help="Of the clips of --per-frame, 0 to 1.")
+    ] = None,
+    fps: Annotated[float | None, typer.Option(help="Sampled frames per second.")] = None,
+    frame_stride: Annotated[
+        int | None, typer.Option(help="Source frames between sampled ones.")
+    ] = None,
+    num_frames: Annotated[int | None, typer.Option(help="Frames of a clip.")] = None,
+    layer: Annotated[
+        int | None, typer.Option(help="Block to take, from 0; or from -1, the last.")
+    ] = None,
+    pooling: Annotated[str, typer.Option(help="Clip feature: mean, max or cls.")] = "mean",
+    precision: Annotated[str, typer.Option(help="float32 or bfloat16.")] = "float32",
+    device: Annotated[str, typer.Option(help="auto, cpu, cuda.")] = "auto",
     batch_size: Annotated[int, typer.Option(help="Clips per forward pass.")] = 16,
     num_workers: Annotated[int, typer.Option(help="Decoding processes.")] = 2,
+    timeout_sec: Annotated[
+        float, typer.Option(help="Time to open a video, or for one frame of it.")
+    ] = 120.0,
+    strict: Annotated[bool, typer.Option(help="Stop at an unreadable video.")] = False,
+    restart: Annotated[
+        bool, typer.Option("--restart", help="Throw away what is there, complete or not.")
+    ] = False,
 ) -> None:
-    """Write the features of every video of a table, per clip and per frame, with time stamps."""
-    from video_ssl.evaluate.embedding import embed_table
+    """Write features of videos, per clip and per moment, with times; goes on where it was stopped."""
+    from video_ssl.evaluate.embedding import embed_from_command
 
-    embed_table(
-        encoder, table, out, num_clips=num_clips, batch_size=batch_size, num_workers=num_workers
+    embed_from_command(
+        encoder,
+        source,
+        out,
+        device=device,
+        restart=restart,
+        num_clips=num_clips,
+        stride_sec=stride_sec,
+        hop=hop,
+        per_frame=per_frame,
+        overlap=overlap,
+        fps=fps,
+        frame_stride=frame_stride,
+        num_frames=num_frames,
+        layer=layer,
+        pooling=pooling,
+        precision=precision,
+        batch_size=batch_size,
+        num_workers=num_workers,
+        video_timeout_sec=timeout_sec,
+        strict=strict,
     )
+
+
+@app.command()
+def retrieve(
+    queries: Annotated[Path, typer.Argument(help="Feature file of the queries.")],
+    gallery: Annotated[Path, typer.Argument(help="Feature file of what is searched.")],
+    out: Annotated[
+        Path | None, typer.Option(help="JSON to write, with the nearest of every query.")
+    ] = None,
+    pooling: Annotated[str, typer.Option(help="clip, mean, max, mean_std, concat_S.")] = "clip",
+    ks: Annotated[str, typer.Option(help="R@k for these k.")] = "1,5,10,20",
+    mean_ap: Annotated[bool, typer.Option("--map", help="Mean average precision too.")] = False,
+) -> None:
+    """Nearest videos by cosine: R@k, the share of queries with their class among the nearest k."""
+    from video_ssl.evaluate.retrieval import retrieve_files
+
+    retrieve_files(queries, gallery, out=out, pooling=pooling, ks=ks, mean_ap=mean_ap)
+
+
+@app.command()
+def report(
+    run: Annotated[Path, typer.Argument(help="The folder of a run, finished or not.")],
+    out: Annotated[Path | None, typer.Argument(help="HTML file; RUN/report.html.")] = None,
+    max_clips: Annotated[int, typer.Option(help="Masked clips to show.")] = 4,
+    max_queries: Annotated[int, typer.Option(help="Videos whose neighbours are shown.")] = 8,
+) -> None:
+    """One HTML file about a run: curves, masked clips, nearest neighbours, results, settings."""
+    from video_ssl.evaluate.html_report import write_report
+
+    typer.echo(write_report(run, out, max_clips=max_clips, max_queries=max_queries))
 
 
 @data_app.command()

@@ -46,7 +46,7 @@ from video_ssl.models.config import Normalization
 from video_ssl.models.encoders import Encoder, fingerprint, load_encoder
 from video_ssl.models.preprocess import to_model_input
 from video_ssl.pretrain.run_folder import recipe_changes
-from video_ssl.recipes import to_plain
+from video_ssl.recipes import build_config, to_plain
 
 logger = logging.getLogger(__name__)
 
@@ -438,6 +438,13 @@ def embed_table(
         discard(out)
         return found
     return embedder.embed(videos, out, restart=restart)
+
+
+def embed_from_command(encoder: str, source: str, out: Path, **options: Any) -> None:
+    """Does what `video-ssl embed` is told; settings are checked as those of a recipe are."""
+    device, restart = options.pop("device"), options.pop("restart")
+    build_config(EmbedConfig, options, "embed")
+    embed_table(encoder, source, out, device=device, restart=restart, **options)
 
 
 def open_source(spec: str) -> Table:
