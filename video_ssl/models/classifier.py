@@ -6,7 +6,8 @@ from dataclasses import replace
 
 from torch import Tensor, nn
 
-from video_ssl.models.config import ViTConfig
+from video_ssl.models.config import ImageViTConfig, ViTConfig
+from video_ssl.models.image_vit import ImageViT
 from video_ssl.models.layers import LAYER_NORM_EPS
 from video_ssl.models.vit import VideoViT
 from video_ssl.models.weights import Renames
@@ -21,25 +22,30 @@ class VideoClassifier(nn.Module):
     The encoder has no final norm here: `fc_norm` acts on the mean instead.
 
     Args:
-        config: of the encoder; its `final_norm` is ignored.
-        num_classes: K.
+        config: of the encoder, of clips or of images (MAE fine-tunes this way with global pooling); its
+            `final_norm` is ignored.
+        num_classes: K; 0 leaves out the head, logits are then the features.
         dropout: before the head.
         init_scale: factor on the fresh head, 0.001 in fine-tuning.
     """
 
     def __init__(
         self,
-        config: ViTConfig,
+        config: ViTConfig | ImageViTConfig,
         *,
         num_classes: int,
         dropout: float = 0.0,
         init_scale: float = 0.001,
     ) -> None:
         super().__init__()
-        self.encoder = VideoViT(replace(config, final_norm=False))
+        self.encoder: VideoViT | ImageViT
+        if isinstance(config, ViTConfig):
+            self.encoder = VideoViT(replace(config, final_norm=False))
+        else:
+            self.encoder = ImageViT(replace(config, final_norm=False))
         self.fc_norm = nn.LayerNorm(config.width, eps=LAYER_NORM_EPS)
         self.dropout = nn.Dropout(dropout)
-        self.head = nn.Linear(config.width, num_classes)
+        self.head = nn.Linear(config.width, num_classes) if num_classes else nn.Identity()
         # Truncated normal for every Linear, unlike pre-training; cut at one standard deviation as
         # in the reference's helper.
         for layer in self.modules():
@@ -47,7 +53,8 @@ class VideoClassifier(nn.Module):
                 nn.init.trunc_normal_(layer.weight, std=0.02, a=-0.02, b=0.02)
                 if layer.bias is not None:
                     nn.init.zeros_(layer.bias)
-        self.head.weight.data.mul_(init_scale)
+        if isinstance(self.head, nn.Linear):
+            self.head.weight.data.mul_(init_scale)
 
     def features(self, video: Tensor) -> Tensor:
         """Returns (B, D) for a normalised video (B, C, T, H, W): what the head sees."""

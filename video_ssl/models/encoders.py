@@ -17,6 +17,7 @@ import json
 import os
 import shutil
 import typing
+from collections.abc import Mapping
 from dataclasses import dataclass
 from importlib import import_module
 from pathlib import Path
@@ -115,6 +116,7 @@ def save_encoder(
     architecture: str,
     preprocess: Preprocess,
     source: dict[str, Any],
+    beside: Mapping[str, Mapping[str, Tensor]] | None = None,
 ) -> Path:
     """Returns the folder into which weights, configuration and model card were written.
 
@@ -129,6 +131,7 @@ def save_encoder(
         preprocess: how clips must be made for it.
         source: where it comes from, as JSON: `objective`, `data`, `steps`, `recipe`, and whatever
             else is known.
+        beside: file name -> tensors of other parts of the model (a head, decoders) kept with it.
 
     Raises:
         EncoderError: unknown architecture, weights that are not finite, a place that is taken by
@@ -155,6 +158,9 @@ def save_encoder(
     temporary.mkdir()
     try:
         save_file(weights, temporary / WEIGHTS, metadata={"format": "pt"})
+        for name, tensors in (beside or {}).items():
+            plain = {k: v.detach().to("cpu", copy=True).contiguous() for k, v in tensors.items()}
+            save_file(plain, temporary / name, metadata={"format": "pt"})
         (temporary / CONFIG).write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
         (temporary / CARD).write_text(model_card(content), encoding="utf-8")
         _sync(temporary)
