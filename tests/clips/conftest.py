@@ -15,3 +15,14 @@ def videos(tmp_path_factory):
     folder = tmp_path_factory.mktemp("videos")
     video_maker.make_all(folder)
     return folder
+
+
+@pytest.fixture(scope="session")
+def odd_videos(tmp_path_factory):
+    """A folder with every video of `video_ssl.clips.odd_videos`."""
+    from video_ssl.clips.odd_videos import ODD_VIDEOS, write_odd_video
+
+    folder = tmp_path_factory.mktemp("odd_videos")
+    for name in ODD_VIDEOS:
+        write_odd_video(folder, name)
+    return folder

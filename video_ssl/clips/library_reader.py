@@ -9,6 +9,7 @@ through `choose_backend`, which sends those to PyAV.
 from __future__ import annotations
 
 import functools
+import re
 import time
 from collections.abc import Callable, Sequence
 from types import TracebackType
@@ -20,14 +21,12 @@ from av.video.reformatter import VideoReformatter
 
 from video_ssl.clips.file_checks import refuse_unreadable_file
 from video_ssl.clips.pyav_reader import PyAVReader
-from video_ssl.clips.reading import BadVideo, VideoInfo, check_indices
+from video_ssl.clips.reading import BadVideo, NotExact, VideoInfo, check_indices
 
+# What the libraries put before a message: a clock, a function and a line of their source.
+_PLACES_IN_SOURCE = re.compile(r"(\[\d\d:\d\d:\d\d\] )?(\w+, )?/\S+\.(cc|cpp):\d+[:,] ")
 # Full-size frames held at a time.
 _PIECE = 32
-
-
-class NotExact(BadVideo):
-    """A video that this backend counts or shows differently from a complete decode; PyAV reads it."""
 
 
 class MissingBackend(ValueError):
@@ -160,8 +159,9 @@ class LibraryReader:
         except (BadVideo, MissingBackend):
             raise
         except Exception as err:
-            lines = str(err).strip().splitlines() or [type(err).__name__]
-            raise BadVideo(self.path, f"{what} ({self.NAME}: {lines[0][:160]}).") from err
+            first = (str(err).strip().splitlines() or [type(err).__name__])[0]
+            said = _PLACES_IN_SOURCE.sub("", first).strip() or type(err).__name__
+            raise BadVideo(self.path, f"{what} ({self.NAME}: {said[:160]}).") from err
 
     def _check_time(self) -> None:
         if self._deadline is not None and time.monotonic() > self._deadline:

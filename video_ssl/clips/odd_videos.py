@@ -232,7 +232,9 @@ _GAPS_MS = np.random.default_rng(0).choice([33, 33, 40, 100, 400], NUM_FRAMES)
 _VARIABLE = tuple(np.cumsum(_GAPS_MS).tolist())
 _AV1 = {"preset": "12", "svtav1-params": "lp=1"}
 _X265 = {"preset": "ultrafast", "x265-params": "log-level=error:keyint=10:pools=none:frame-threads=1"}  # fmt: skip
-_VP9 = {"deadline": "realtime", "cpu-used": "8"}
+_FRAGMENTS = {"movflags": "frag_keyframe+empty_moov"}
+_FAST_VPX = {"deadline": "realtime", "cpu-used": "8"}
+_WEBM: dict[str, Any] = {"codec": "libvpx-vp9", "b_frames": 0, "codec_options": _FAST_VPX}
 
 # name -> (what is odd about it, how it is made)
 ODD_VIDEOS: dict[str, tuple[str, VideoStyle | Callable[[Path], None]]] = {
@@ -243,11 +245,11 @@ ODD_VIDEOS: dict[str, tuple[str, VideoStyle | Callable[[Path], None]]] = {
     "one_frame.mp4": ("a single frame", VideoStyle(num_frames=1)),
     "two_frames.mp4": ("two frames", VideoStyle(num_frames=2)),
     "faststart.mp4": ("index at the front", VideoStyle(container_options={"movflags": "faststart"})),
-    "fragmented.mp4": ("fragments: no frame count in the header", VideoStyle(container_options={"movflags": "frag_keyframe+empty_moov"})),
+    "fragmented.mp4": ("fragments: no frame count in the header", VideoStyle(container_options=_FRAGMENTS)),
     "matroska.mkv": ("Matroska: no frame count, times in ms", VideoStyle()),
-    "vp9.webm": ("VP9 in WebM", VideoStyle(codec="libvpx-vp9", b_frames=0, codec_options=_VP9)),
+    "vp9.webm": ("VP9 in WebM", VideoStyle(**_WEBM)),
     "odd_444.mp4": ("341x255, 4:4:4", VideoStyle(size=(255, 341), pix_fmt="yuv444p", num_frames=20)),
-    "odd_420.webm": ("341x255, 4:2:0", VideoStyle(size=(255, 341), codec="libvpx-vp9", b_frames=0, num_frames=20, codec_options=_VP9)),
+    "odd_420.webm": ("341x255, 4:2:0", VideoStyle(size=(255, 341), **_WEBM, num_frames=20)),
     "even_341.mp4": ("342x254: even, no multiple of 4", VideoStyle(size=(254, 342), num_frames=20)),
     "variable_rate.mp4": ("variable frame rate", VideoStyle(times_ms=_VARIABLE)),
     "rotated_90.mp4": ("rotated by 90 degrees", VideoStyle(rotation=90, size=(128, 128), num_frames=20)),
