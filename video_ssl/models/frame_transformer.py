@@ -117,6 +117,8 @@ class LayerStack(nn.Module):
 class TransformerHead(nn.Module):
     """Global max pool, linear layers with batch norm over all frames, positions, transformer, linear."""
 
+    positions: Tensor
+
     def __init__(self, config: FrameTransformerConfig, in_dim: int) -> None:
         super().__init__()
         self.config = config
@@ -132,6 +134,8 @@ class TransformerHead(nn.Module):
         layer = EncoderLayer(config.hidden_dim, config.num_heads, config.ffn_dim, config.dropout)
         self.video_encoder = LayerStack(layer, config.num_layers)
         self.embedding_layer = nn.Linear(config.hidden_dim, config.embed_dim)
+        table = frame_position_table(config.length, config.hidden_dim, config.length)
+        self.register_buffer("positions", torch.from_numpy(table), persistent=False)
         self._tables: dict[tuple[int, torch.device], Tensor] = {}
 
     def pool(self, features: Tensor) -> Tensor:
@@ -156,6 +160,8 @@ class TransformerHead(nn.Module):
 
     def table(self, length: int, device: torch.device) -> Tensor:
         """Returns float32 (length, hidden_dim) on a device; the tables of the last lengths are kept."""
+        if length == self.config.length:
+            return self.positions
         key = (length, device)
         if key not in self._tables:
             values = frame_position_table(length, self.config.hidden_dim, self.config.length)

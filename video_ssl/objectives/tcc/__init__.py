@@ -1,0 +1,1 @@
+"""TCC: temporal cycle consistency, a baseline on the encoder of CARL."""

@@ -1,0 +1,1 @@
+"""TCN: single-view time-contrastive learning, a baseline on the encoder of CARL."""
