@@ -80,7 +80,9 @@ def _statements(
     evaluator: str, found: Mapping[str, Mapping[str, Any]], encoders: Mapping[str, Any]
 ) -> str:
     """For example "The frozen carl encoder names the phase of 93.1 % of the test frames; ... (phases)."."""
-    parts = [f"{_who(name, encoders[name])} {result['statement']}" for name, result in found.items()]
+    parts = [
+        f"{_who(name, encoders[name])} {result['statement']}" for name, result in found.items()
+    ]
     return f"{_sentence_start('; '.join(parts))} ({_TITLES.get(evaluator, evaluator)})."
 
 

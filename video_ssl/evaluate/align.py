@@ -1,0 +1,91 @@
+"""`video-ssl align`: two videos brought into step, as a video, a picture and data."""
+
+from __future__ import annotations
+
+import logging
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from video_ssl.evaluate.alignment import Method, align, save_path
+from video_ssl.evaluate.alignment_video import path_picture, write_side_by_side
+from video_ssl.evaluate.features import open_features
+from video_ssl.evaluate.tracks import find_track
+
+logger = logging.getLogger(__name__)
+
+
+def align_videos(
+    query: str,
+    key: str,
+    out: str | Path,
+    *,
+    features: str | Path | None = None,
+    encoder: str | None = None,
+    method: Method = "dtw",
+    height: int = 240,
+    device: str = "auto",
+) -> dict[str, Any]:
+    """Returns what was found, and writes OUT/path.{csv,json,npz,png} and OUT/aligned.mp4.
+
+    Args:
+        query, key: video files, or ids of records of `features`.
+        features: a feature file; video files are then embedded with its settings.
+        encoder: embeds video files; see `load_encoder`.
+        method: see `alignment`.
+        height: of the video, in pixels.
+
+    Raises:
+        FeatureError, AlignmentError, BadVideo: see there.
+    """
+    opened = open_features(features) if features is not None else None
+    a, b = (find_track(n, features=opened, encoder=encoder, device=device) for n in (query, key))
+    found = align(a.embs, b.embs, method=method)
+    query_sec, key_sec = a.times, b.times
+    folder = Path(out)
+    about = {
+        "query": a.id,
+        "key": b.id,
+        "query_source": a.record.source if a.record else None,
+        "key_source": b.record.source if b.record else None,
+    }
+    files = save_path(found, folder, query_sec=query_sec, key_sec=key_sec, about=about)
+    path_picture(found).save(folder / "path.png")
+    files.append(folder / "path.png")
+    notes = []
+    if found.stride > 1:
+        notes.append(f"every {found.stride}th frame was used: the videos are long")
+    if a.record is None or b.record is None or not _known(a.times, b.times):
+        notes.append(
+            "no video was written: the feature file does not tell where the pictures are, or when"
+        )
+    else:
+        write_side_by_side(
+            folder / "aligned.mp4",
+            found,
+            query=a.record,
+            key=b.record,
+            query_sec=query_sec,
+            key_sec=key_sec,
+            height=height,
+        )
+        files.append(folder / "aligned.mp4")
+    per_step = found.distance / len(found.path_i)
+    logger.info(
+        "%s (%d frames) and %s (%d frames): squared distance %.4g a step",
+        *(a.id, len(a.embs), b.id, len(b.embs), per_step),
+    )
+    for note in notes:
+        logger.warning("Note: %s.", note)
+    logger.info("Written: %s", ", ".join(str(file) for file in files))
+    return {
+        **about,
+        "cost_per_step": per_step,
+        "files": [str(file) for file in files],
+        "notes": notes,
+    }
+
+
+def _known(*times: np.ndarray) -> bool:
+    return all(bool(np.isfinite(t).all()) for t in times)
