@@ -103,6 +103,8 @@ class Record:
     right frames of this file.  `byte_offset` and `byte_size` say where in the tar the video lies.  `file_size` (bytes)
     and `file_mtime` (seconds since 1970) belong to the file that holds it, the tar where it lies in one; a file that
     differs from them has changed and is not read.
+
+    `no_flip` is not a column but said by the table for all its rows: a mirrored view would show something else.
     """
 
     index: int
@@ -134,6 +136,7 @@ class Record:
     file_size: int | None = None
     file_mtime: float | None = None
     exact: str | None = None
+    no_flip: bool = False
 
 
 class Table:
@@ -290,6 +293,11 @@ class Table:
     def phase_names(self) -> tuple[str, ...]:
         return tuple(self.metadata.get("phase_names", ()))
 
+    @functools.cached_property
+    def no_flip(self) -> bool:
+        """True where mirrored views would show something else: metadata `no_flip: true`, for example left and right."""
+        return bool(self.metadata.get("no_flip", False))
+
     def record(self, index: int) -> Record:
         """Returns row `index` (0 <= index < len) as a Record with an absolute source."""
         if not 0 <= index < len(self):
@@ -301,7 +309,7 @@ class Table:
             if scalar.is_valid:
                 values[name] = _FROM_ARROW.get(name, _as_py)(scalar)
         values["source"] = self._absolute(values["source"])
-        return Record(index=int(index), **values)
+        return Record(index=int(index), no_flip=self.no_flip, **values)
 
     def column(self, name: str) -> np.ndarray:
         """Returns one column: numbers as a numeric array (null is -1 or NaN), anything else as an array of objects.
