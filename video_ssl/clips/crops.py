@@ -59,11 +59,19 @@ class ViewRequest:
 # Choosing a region ------------------------------------------------------------------------------
 
 
-def sample_region(height: int, width: int, config: CropConfig, rng: np.random.Generator) -> Region:
+def sample_region(
+    height: int,
+    width: int,
+    config: CropConfig,
+    rng: np.random.Generator,
+    *,
+    may_flip: bool = True,
+) -> Region:
     """Returns a region of frames of `height` x `width` as the settings say, mirrored by chance.
 
     With `flip_probability=0` nothing is drawn for the mirror and no region is ever mirrored: left
-    and right mean something in some data sets (Something-Something, texts, pairs of hands).
+    and right mean something in some data sets (Something-Something, texts, pairs of hands).  Where
+    the data forbid it (`may_flip=False`) the mirror is drawn and not used.
     """
     if config.kind == "multi_scale":
         regions = multi_scale_regions(
@@ -76,7 +84,7 @@ def sample_region(height: int, width: int, config: CropConfig, rng: np.random.Ge
     else:
         region = center_region(height, width)
     flip = config.flip_probability > 0 and bool(rng.random() < config.flip_probability)
-    return replace(region, flip=flip)
+    return replace(region, flip=flip and may_flip)
 
 
 def multi_scale_regions(

@@ -6,12 +6,13 @@ comes from the generator that the plan is given, in a fixed order, so a record a
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
+from video_ssl.clips.clip_rules import Rule, training_rule, uniforms_per_clip
 from video_ssl.clips.config import ClipConfig, CropConfig, MaskConfig
 from video_ssl.clips.crops import Frames, Region, ViewRequest, sample_region, view_frames
 from video_ssl.clips.masks import Grid, Mask, sample_mask
@@ -21,8 +22,6 @@ from video_ssl.clips.sampling import (
     Ints,
     TooShort,
     resample_grid,
-    sample_constant_clips,
-    sample_reference_clips,
 )
 from video_ssl.datasets.table import Record
 
@@ -36,15 +35,15 @@ def sample_clip_views(
     crop: CropConfig,
     sizes: Sequence[int] = (),
 ) -> list[Frames]:
-    """Returns the clips of a record, once per size: uint8 (V, T, size, size, 3), V = clip.num_clips.
+    """Returns the views of a record, once per size: uint8 (V, T, size, size, 3), V = clip.num_views, clips outermost.
 
-    The frames of all clips are decoded in one go, each once.  A clip has one region; the sizes show the same region
-    of the same frames.
+    The frames of all clips are decoded in one go, each once.  Each view of a clip has its own region, mirrored only
+    where the table of the record allows it; the sizes show the same region of the same frames.
 
     Args:
         record: names the video in errors.
         reader: of that video or segment.
-        rng: draws frames first, then one region per clip.
+        rng: draws frames first, then one region per view.
         clip: which frames.
         crop: which region.
         sizes: of the outputs in pixels; empty = crop.size.
@@ -54,13 +53,15 @@ def sample_clip_views(
     """
     clips = sample_clips(record, reader, rng, clip)
     info = reader.info
-    regions = [sample_region(info.height, info.width, crop, rng) for _ in clips]
+    shown = [chosen for chosen in clips for _ in range(clip.views_per_clip)]
+    may_flip = not record.no_flip
+    regions = [sample_region(info.height, info.width, crop, rng, may_flip=may_flip) for _ in shown]
     views, requests = [], []
     for side in tuple(sizes) or (crop.size,):
-        views.append(np.empty((len(clips), clip.num_frames, side, side, 3), np.uint8))
+        views.append(np.empty((len(shown), clip.num_frames, side, side, 3), np.uint8))
         requests += [
             ViewRequest(indices=chosen.indices, region=region, out=out)
-            for chosen, region, out in zip(clips, regions, views[-1], strict=True)
+            for chosen, region, out in zip(shown, regions, views[-1], strict=True)
         ]
     read_views(reader, requests, resize=crop.resize)
     return views
@@ -99,28 +100,9 @@ def sample_clips(
     Raises:
         BadVideo: the clip does not fit and the settings say short_video="error".
     """
-    segments = SEGMENTS.get(config.sampling)
-    uniforms = rng.random((config.num_clips, config.num_frames if segments else 1))
-    shape = {"num_frames": config.num_frames, "frame_stride": config.frame_stride}
-    if config.sampling == "seconds":
-        rate = reader.info.fps
-        target = config.fps or TARGET_FPS
-
-    def rule(num_source: int) -> list[ClipIndices]:
-        if segments:
-            return [sample_segment_clip(num_source, u, rule=segments) for u in uniforms]
-        if config.sampling == "dense":
-            return [reference_dense_clip(num_source, u[0], **shape) for u in uniforms]
-        if config.sampling == "seconds":
-            return [
-                seconds_clip(num_source, rate, u[0], **shape, target_fps=target) for u in uniforms
-            ]
-        if config.sampling == "reference":
-            return sample_reference_clips(num_source, uniforms[:, 0], **shape)
-        return sample_constant_clips(
-            num_source, uniforms[:, 0], **shape, short_video=config.short_video, name=record.source
-        )
-
+    uniforms = rng.random((config.num_clips, uniforms_per_clip(config)))
+    rule = training_rule(config, uniforms, fps=reader.info.fps, name=record.source)
+    # "seconds" counts them itself, in frames of the file.
     by_time = config.fps if config.sampling != "seconds" else None
     return choose_clips(record, reader, rule, fps=by_time)
 
@@ -128,7 +110,7 @@ def sample_clips(
 def choose_clips(
     record: Record,
     reader: Reader,
-    rule: Callable[[int], list[ClipIndices]],
+    rule: Rule,
     *,
     fps: float | None = None,
 ) -> list[ClipIndices]:

@@ -174,7 +174,12 @@ def existing_encoders(recipe: PretrainRecipe) -> dict[str, Path]:
 def open_tables(recipe: PretrainRecipe) -> list[tuple[Table, float]]:
     """Returns the tables of a recipe and their weights."""
     mix = {recipe.data.table: 1.0, **recipe.data.mix}
-    return [(open_table(spec), weight) for spec, weight in mix.items()]
+    tables = [(open_table(spec), weight) for spec, weight in mix.items()]
+    crop = getattr(recipe.objective, "crop", None)
+    for spec, (table, _) in zip(mix, tables, strict=True):
+        if table.no_flip and getattr(crop, "flip_probability", 0) > 0:
+            logger.info("%s says no_flip: its views are not mirrored", spec)
+    return tables
 
 
 def build_objective(

@@ -35,7 +35,9 @@ class Plan:
         requests = [
             ViewRequest(
                 indices=clip.indices,
-                region=sample_region(info.height, info.width, config.crop, rng),
+                region=sample_region(
+                    info.height, info.width, config.crop, rng, may_flip=not record.no_flip
+                ),
                 out=out,
             )
             for clip, out in zip(clips, video, strict=True)

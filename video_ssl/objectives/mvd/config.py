@@ -62,7 +62,7 @@ class ImageTeacherConfig(TeacherConfig):
 class Config:
     """Settings of MVD.
 
-    A batch holds `video` uint8 (B, V, T, S, S, 3) with V = clip.num_clips, T = clip.num_frames,
+    A batch holds `video` uint8 (B, V, T, S, S, 3) with V = clip.num_views, T = clip.num_frames,
     S = crop.size; `mask` bool (B, V, L), True = hidden from the encoder, L = tokens of
     `encoder.grid` in the order time, row, column; and, when `teacher_size` is not None,
     `teacher_video` uint8 (B, V, T, teacher_size, teacher_size, 3): the same region of the same

@@ -27,5 +27,5 @@ class Plan:
             record, reader, rng, clip=config.clip, crop=config.crop, sizes=tuple(names.values())
         )
         sample: dict[str, np.ndarray] = dict(zip(names, views, strict=True))
-        sample["mask"] = sample_masks(config.mask, config.encoder.grid, config.clip.num_clips, rng)
+        sample["mask"] = sample_masks(config.mask, config.encoder.grid, config.clip.num_views, rng)
         return sample

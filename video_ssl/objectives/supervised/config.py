@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from video_ssl.clips.config import ClipConfig, CropConfig
+from video_ssl.clips.config import ClipConfig, ColorConfig, CropConfig
 from video_ssl.models.config import Normalization, ViTConfig
 from video_ssl.models.encoder_config import EncoderConfig
 from video_ssl.objectives.sources import EncoderSource
@@ -15,11 +15,12 @@ from video_ssl.objectives.wiring import fit_encoder
 class Config:
     """Settings of supervised classification.
 
-    A batch holds `video` uint8 (B, V, T, S, S, 3) with V = clip.num_clips, T = clip.num_frames, S = crop.size, and
-    `label` int64 (B,) in [0, num_classes).
+    A batch holds `video` uint8 (B, V, T, S, S, 3) with V = clip.num_views, T = clip.num_frames, S = crop.size,
+    `label` int64 (B,) in [0, num_classes), and where `color` is set `color` float32 (B, V, NUM_PARAMETERS).
 
     Attributes:
         init: an encoder to start from (fine-tuning); null = random weights.
+        color: changes of colour, applied on the device; null = none.
         encoder: `architecture: vit` (as in the other objectives) or `r2plus1d`.
         label_smoothing: share of the target spread over all classes.
         dropout: of the pooled feature before the linear head.
@@ -29,6 +30,7 @@ class Config:
     init: EncoderSource | None = None
     clip: ClipConfig = field(default_factory=ClipConfig)
     crop: CropConfig = field(default_factory=CropConfig)
+    color: ColorConfig | None = None
     encoder: EncoderConfig = field(default_factory=ViTConfig)
     normalization: Normalization = field(default_factory=Normalization)
     label_smoothing: float = 0.0

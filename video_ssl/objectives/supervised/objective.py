@@ -9,8 +9,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from video_ssl.models.colour import augmented_input
 from video_ssl.models.encoders import Preprocess, build_encoder, load_encoder
-from video_ssl.models.preprocess import to_model_input
 from video_ssl.models.weights import load_weights
 from video_ssl.objectives.export import preprocess_of
 from video_ssl.objectives.supervised.config import Config
@@ -34,7 +34,7 @@ class Objective(nn.Module):
     def forward(self, batch: Mapping[str, Tensor]) -> tuple[Tensor, dict[str, Tensor]]:
         """Returns the loss and figures for a batch as `Config` describes it; every clip of a record
         counts as a sample."""
-        video = to_model_input(batch["video"], self.config.normalization)
+        video = augmented_input(batch, self.config.normalization, self.config.color)
         label = batch["label"].repeat_interleave(batch["video"].shape[1])
         features = self.encoder.clip_features(video)
         logits = self.head(self.dropout(features))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
+from video_ssl.clips.colour import color_fields
 from video_ssl.clips.reading import Reader
 from video_ssl.clips.views import sample_clip_views
 from video_ssl.datasets.table import Record
@@ -20,10 +21,9 @@ class Plan:
         self, record: Record, reader: Reader, rng: np.random.Generator, progress: float
     ) -> dict[str, np.ndarray]:
         label = self._label(record)
-        (video,) = sample_clip_views(
-            record, reader, rng, clip=self.config.clip, crop=self.config.crop
-        )
-        return {"video": video, "label": label}
+        config = self.config
+        (video,) = sample_clip_views(record, reader, rng, clip=config.clip, crop=config.crop)
+        return {"video": video, "label": label, **color_fields(config.color, len(video), rng)}
 
     def _label(self, record: Record) -> np.ndarray:
         allowed = f"0..{self.config.num_classes - 1} (num_classes={self.config.num_classes})"

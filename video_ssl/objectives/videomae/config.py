@@ -15,7 +15,7 @@ from video_ssl.objectives.wiring import fit_encoder
 class Config:
     """Settings of VideoMAE.
 
-    A batch holds `video` uint8 (B, V, T, S, S, 3) with V = clip.num_clips, T = clip.num_frames, S = crop.size; `mask`
+    A batch holds `video` uint8 (B, V, T, S, S, 3) with V = clip.num_views, T = clip.num_frames, S = crop.size; `mask`
     bool (B, V, L), True = hidden from the encoder, L = tokens of `encoder.grid` in the order time, row, column; and,
     when `decoder_mask` is set, `decoder_mask` bool (B, V, L), True = NOT decoded.
 
