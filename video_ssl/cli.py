@@ -18,7 +18,7 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
 )
-data_app = typer.Typer(help="Make data sets.", no_args_is_help=True)
+data_app = typer.Typer(help="Make or check data sets.", no_args_is_help=True)
 bench_app = typer.Typer(help="Measure the loader or the training step.", no_args_is_help=True)
 app.add_typer(data_app, name="data")
 app.add_typer(bench_app, name="bench")
@@ -152,6 +152,48 @@ def report(
     typer.echo(write_report(run, out, max_clips=max_clips, max_queries=max_queries))
 
 
+@app.command()
+def convert(
+    source: Annotated[
+        Path, typer.Argument(help="A checkpoint, a Hugging Face folder, a run or encoder folder.")
+    ],
+    out: Annotated[
+        Path, typer.Argument(help="Folder (ours, huggingface), .pth (original) or .pt2 (export).")
+    ],
+    to: Annotated[str, typer.Option(help="ours, original, huggingface or export.")] = "ours",
+    size: Annotated[int | None, typer.Option(help="Side of clips in pixels.")] = None,
+    num_frames: Annotated[int | None, typer.Option(help="Frames of clips.")] = None,
+    trained_size: Annotated[
+        int | None, typer.Option(help="Side it was trained on; 224 if the file is silent.")
+    ] = None,
+    trained_frames: Annotated[
+        int | None, typer.Option(help="Frames it was trained on; 16 if the file is silent.")
+    ] = None,
+    table: Annotated[
+        str, typer.Option(help="Positions at another size: interpolate or recompute.")
+    ] = "interpolate",
+    family: Annotated[str, typer.Option(help="auto, mae, videomae, videomae_v2 or mvd.")] = "auto",
+    num_heads: Annotated[int | None, typer.Option(help="Where the width has no usual one.")] = None,
+    min_share: Annotated[
+        float, typer.Option(help="Least share of the weights that must be filled.")
+    ] = 1.0,
+    frame_stride: Annotated[int | None, typer.Option(help="Stated in the result; 4.")] = None,
+) -> None:
+    """Weights in and out: published checkpoints, Hugging Face, our folders, torch.export."""
+    from video_ssl.models.convert import convert_and_print
+
+    convert_and_print(
+        source,
+        out,
+        to=to,
+        sizes=(size, num_frames, trained_size, trained_frames, table),
+        family=family,
+        num_heads=num_heads,
+        min_share=min_share,
+        frame_stride=frame_stride,
+    )
+
+
 @data_app.command()
 def demo(
     out: Annotated[Path, typer.Argument(help="Folder to fill.")] = Path("data/demo-small"),
@@ -165,6 +207,18 @@ def demo(
     from video_ssl.datasets.demo import build_demo
 
     build_demo(out, size=size, seed=seed, num_workers=num_workers)
+
+
+@data_app.command()
+def check(
+    name: Annotated[str, typer.Argument(help="A dataset recipe: ucf101, kinetics400, ...")],
+) -> None:
+    """Say what of a public data set is there and what is missing; exit code 1 if anything is."""
+    from video_ssl.datasets.opening import check_data
+
+    lines, complete = check_data(name)
+    typer.echo("\n".join(lines))
+    raise typer.Exit(0 if complete else 1)
 
 
 @bench_app.command()

@@ -12,6 +12,7 @@ import re
 from collections.abc import Callable
 from pathlib import Path
 
+from video_ssl.datasets.paths import printable, source_of_path
 from video_ssl.datasets.table import Table, TableError
 
 LIST_SUFFIXES = (".txt", ".csv", ".list")
@@ -34,25 +35,34 @@ def read_list(path: str | os.PathLike[str], *, root: str | os.PathLike[str] | No
     """
     path = Path(path)
     text = _read_text(path)
-    lines = [(n, line.strip()) for n, line in enumerate(text.splitlines(), 1) if line.strip()]
+    lines = [(n, line.strip()) for n, line in enumerate(text.split("\n"), 1) if line.strip()]
     if lines and re.fullmatch(r"(path|video|file)\w*[\s,]+label\w*", lines[0][1], re.IGNORECASE):
         lines = lines[1:]
     if not lines:
         raise TableError(f"{path} names no video: give one `path label` (or `path`) a line.")
     sources, labels = _split_lines(path, lines)
-    columns: dict[str, list[str] | list[int]] = {"source": sources}
+    folder = Path(os.path.abspath(path)).parent if root is None else Path(root)
+    columns: dict[str, list[str] | list[int]] = {
+        "id": [printable(source) for source in sources],
+        "source": [_source(folder, source) for source in sources],
+    }
     if labels:
         columns["label"] = labels
-    return Table.from_columns(columns, root=path.parent if root is None else Path(root))
+    return Table.from_columns(columns, root=folder)
+
+
+def _source(folder: Path, path: str) -> str:
+    return path if source_of_path(path) == path else source_of_path(os.path.join(folder, path))
 
 
 def _read_text(path: Path) -> str:
     if not path.is_file():
         raise TableError(f"no list {path}: give a text file with one `path label` a line.")
-    try:
-        return path.read_text(encoding="utf-8-sig")
-    except UnicodeDecodeError as err:
-        raise TableError(f"{path} is not a text file: {err}.") from err
+    content = path.read_bytes()
+    if b"\0" in content:
+        raise TableError(f"{path} is not a text file: it holds zero bytes.")
+    # Paths on Linux are bytes: those that are not UTF-8 are kept, see `source_of_path`.
+    return content.decode("utf-8-sig", "surrogateescape")
 
 
 def _split_lines(path: Path, lines: list[tuple[int, str]]) -> tuple[list[str], list[int]]:

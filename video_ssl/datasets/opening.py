@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import importlib
 import inspect
 import os
@@ -11,11 +12,26 @@ from typing import Any
 
 from video_ssl.datasets.folder import read_folder
 from video_ssl.datasets.lists import LIST_SUFFIXES, read_list
+from video_ssl.datasets.mapped import mapped, open_mapped
+from video_ssl.datasets.public import check_public, open_public
+from video_ssl.datasets.remote import fetch, is_remote
+from video_ssl.datasets.shards import is_shards, read_shards
 from video_ssl.datasets.table import Table, TableError
+from video_ssl.datasets.table_files import CSV_SUFFIXES, TABLE_SUFFIXES, has_header, read_table_file
 from video_ssl.recipes import ConfigError, find_recipe, list_recipes, nearest, read_recipe
 
 # kind -> the function that makes the folder of tables: build(root, **settings of the recipe) -> Path
 KINDS: dict[str, str] = {"demo": "video_ssl.datasets.demo:build_demo"}
+
+# kind -> the function that reads the annotation files of a public data set: read(root, **settings) -> Annotations
+PUBLIC_KINDS: dict[str, str] = {
+    "kinetics": "video_ssl.datasets.kinetics:read_kinetics",
+    "ssv2": "video_ssl.datasets.ssv2:read_ssv2",
+    "ucf101": "video_ssl.datasets.ucf101:read_ucf101",
+    "hmdb51": "video_ssl.datasets.hmdb51:read_hmdb51",
+    "diving48": "video_ssl.datasets.diving48:read_diving48",
+    "imagenet": "video_ssl.datasets.imagenet:read_imagenet",
+}
 
 DATA_ENVIRONMENT = "VIDEO_SSL_DATA"
 
@@ -27,38 +43,85 @@ def open_table(
 
     Args:
         spec: `NAME_OR_PATH[:SPLIT]`, where the first part is
-            an `.arrow` file; a `path label` list (.txt, .csv, .list); a folder with one `SPLIT.arrow` per split;
-            a folder of videos (class sub-folders give labels); or the name of a dataset recipe (`demo:train`), whose
-            data are made when they are missing.
-        root: the folder that relative paths of a `path label` list are relative to, if not the list's own.
+            an `.arrow` file; a CSV or TSV with a header, JSON lines or Parquet (with a split: the rows whose column
+            `split` says so); a `path label` list (.txt, .csv, .list); tars (`x-{000..010}.tar`, `x-*.tar`); any of
+            these as a URI; a folder with one `SPLIT.arrow` per split; a folder of videos, of folders of frames or of tars
+            (class sub-folders give labels); or the name of a dataset recipe (`demo:train`), whose tables are made when
+            they are missing.
+        root: the folder that relative paths in a file are relative to, if not the file's own.
+
+    Tables that are not Arrow files are kept as such in the cache when they are large, so that they are read once and
+    worker processes map them.
 
     Raises:
-        TableError: nothing of that name, no split where one is needed or of the wrong name, empty data.
+        TableError: nothing of that name, no split where one is needed or of the wrong name, empty data, wrong columns.
         ConfigError: a broken dataset recipe.
+        FetchError: a URI that cannot be fetched.
     """
     text = os.fspath(spec)
     name, split = (text, None) if Path(text).exists() else _divide(text)
+    if is_shards(name):
+        return mapped(read_shards(name, split=split))
+    if is_remote(name):
+        return _open_remote(name, split, root)
     path = Path(name)
     if path.is_dir():
         return _open_folder(path, split)
     if path.is_file() and path.suffix != ".yaml":
-        if split is not None:
-            raise TableError(f"{name} is one file without splits: leave out {':' + split!r}.")
-        if path.suffix == ".arrow":
-            return Table.open(path)
-        if path.suffix.lower() in LIST_SUFFIXES:
-            return read_list(path, root=root)
-        raise TableError(
-            f"{name} is not a table: a file must end in .arrow or be a `path label` list ({', '.join(LIST_SUFFIXES)})."
-        )
-    if path.suffix in (".arrow", *LIST_SUFFIXES) or name.startswith(("/", "./", "../", "~")):
+        return _open_file(path, split, root)
+    known = (".arrow", *LIST_SUFFIXES, *TABLE_SUFFIXES)
+    if path.suffix in known or name.startswith(("/", "./", "../", "~")):
         raise TableError(f"no table {name}: there is no such file or folder.")
     return _open_folder(_build(name), split)
 
 
 def _divide(text: str) -> tuple[str, str | None]:
     name, colon, split = text.rpartition(":")
-    return (name, split) if colon and name else (text, None)
+    if (
+        not colon or not name or (is_remote(text) and "/" in split)
+    ):  # s3://bucket, http://host:80/...
+        return text, None
+    return name, split
+
+
+def _open_file(path: Path, split: str | None, root: str | os.PathLike[str] | None) -> Table:
+    suffix = path.suffix.lower()
+    folder = Path(os.path.abspath(path)).parent if root is None else Path(os.path.abspath(root))
+    if suffix in TABLE_SUFFIXES and (suffix not in CSV_SUFFIXES or has_header(path)):
+        return open_mapped(
+            path,
+            lambda: read_table_file(path, root=folder, split=split),
+            root=folder,
+            what=f"{split}",
+        )
+    if split is not None:
+        raise TableError(f"{path} is one file without splits: leave out {':' + split!r}.")
+    if suffix == ".arrow":
+        return Table.open(path)
+    if suffix in LIST_SUFFIXES:
+        return open_mapped(path, lambda: read_list(path, root=folder), root=folder)
+    raise TableError(
+        f"{path} is not a table: a file must end in .arrow, {', '.join(TABLE_SUFFIXES)}, or be a `path label` list "
+        f"({', '.join(LIST_SUFFIXES)})."
+    )
+
+
+def _open_remote(uri: str, split: str | None, root: str | os.PathLike[str] | None) -> Table:
+    """The table of a file that lies elsewhere; its relative sources lie beside it, unless `root` says other."""
+    suffixes = (".arrow", *LIST_SUFFIXES, *TABLE_SUFFIXES)
+    if not uri.lower().endswith(suffixes):
+        raise TableError(
+            f"{uri} is not a table: a URI must name tars or end in {', '.join(suffixes)}. "
+            "For a folder of videos elsewhere give a list of their URIs."
+        )
+    cached = fetch(uri)
+    try:
+        table = _open_file(Path(cached.path), split, root)
+        if root is None:
+            table = table.moved(uri.rpartition("/")[0])
+        return mapped(table)
+    finally:
+        cached.release()
 
 
 def _open_folder(folder: Path, split: str | None) -> Table:
@@ -68,7 +131,7 @@ def _open_folder(folder: Path, split: str | None) -> Table:
             raise TableError(
                 f"{folder} has the splits {splits}: write which one, for example {folder}:{splits[0]}."
             )
-        return read_folder(folder)
+        return mapped(read_folder(folder))
     if split in splits:
         return Table.open(folder / f"{split}.arrow")
     if splits:
@@ -76,12 +139,27 @@ def _open_folder(folder: Path, split: str | None) -> Table:
             f"{folder} has no split {split!r}: it has {splits}.{nearest(split, splits)}"
         )
     if (folder / split).is_dir():
-        return read_folder(folder / split)
+        return mapped(read_folder(folder / split))
     raise TableError(f"{folder} has no split {split!r}: neither {split}.arrow nor a sub-folder.")
 
 
 def _build(name: str) -> Path:
     """The folder of a dataset recipe, with its tables made where they are missing."""
+    kind, root, make = resolve_recipe(name)
+    if kind in PUBLIC_KINDS:
+        return open_public(name, root, make)
+    return Path(make(root))
+
+
+def resolve_recipe(name: str) -> tuple[str, Path, Callable[[Path], Any]]:
+    """Returns (kind, folder of the data, function of that folder) of a dataset recipe.
+
+    The function makes the tables, or reads the annotation files where the kind is one of `PUBLIC_KINDS`.
+
+    Raises:
+        TableError: no such recipe.
+        ConfigError: a broken one.
+    """
     try:
         file = find_recipe(name, room="datasets")
     except ConfigError as err:
@@ -91,16 +169,17 @@ def _build(name: str) -> Path:
         ) from err
     recipe = read_recipe(file, room="datasets")
     kind, root = recipe.pop("kind", None), recipe.pop("root", None)
-    if kind not in KINDS:
+    kinds = {**KINDS, **PUBLIC_KINDS}
+    if kind not in kinds:
         raise ConfigError(
-            f"{file}: kind={kind!r} is not one of {sorted(KINDS)}.{nearest(str(kind), KINDS)}"
+            f"{file}: kind={kind!r} is not one of {sorted(kinds)}.{nearest(str(kind), kinds)}"
         )
     if not isinstance(root, str):
         raise ConfigError(f"{file}: root={root!r} must be the folder that holds the data.")
-    module, _, function = KINDS[kind].partition(":")
-    build: Callable[..., Path] = getattr(importlib.import_module(module), function)
-    _refuse_unknown_settings(file, recipe, build)
-    return Path(build(_data_root(root), **recipe))
+    module, _, function = kinds[kind].partition(":")
+    make: Callable[..., Any] = getattr(importlib.import_module(module), function)
+    _refuse_unknown_settings(file, recipe, make)
+    return kind, _data_root(root), functools.partial(make, **recipe)
 
 
 def _data_root(root: str) -> Path:
@@ -120,3 +199,17 @@ def _refuse_unknown_settings(
             raise ConfigError(
                 f"{file}: unknown key {key!r}, allowed are {['kind', 'root', *allowed]}.{nearest(key, allowed)}"
             )
+
+
+def check_data(name: str) -> tuple[list[str], bool]:
+    """Returns (lines that say what of a public data set is there and what is missing, whether all is there).
+
+    Raises:
+        TableError: no dataset recipe of that name, or one that is made and not downloaded.
+    """
+    kind, root, read = resolve_recipe(name)
+    if kind not in PUBLIC_KINDS:
+        raise TableError(
+            f"{name} is not a public data set with annotation files: its data are made when they are opened."
+        )
+    return check_public(name, root, read)

@@ -21,10 +21,13 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from video_ssl.recipes import nearest
 
 METADATA_KEY = b"video_ssl"
+# Worker processes map a larger selection from a file instead of receiving a copy each.
+_MAX_PICKLED_ROWS_BYTES = 2**20
 
 SCHEMA = pa.schema(
     [
@@ -163,13 +166,17 @@ class Table:
     # Making and saving
 
     @classmethod
-    def open(cls, path: str | Path) -> Table:
+    def open(cls, path: str | Path, *, root: str | Path | None = None) -> Table:
         """Returns the table of an Arrow IPC file, memory-mapped.
+
+        Args:
+            path: the file.
+            root: the folder that relative sources are relative to; the file's own by default.
 
         Raises:
             TableError: missing file, not an Arrow file, no rows, or without the columns `id` and `source`.
         """
-        table = cls(path=Path(os.path.abspath(path)))
+        table = cls(path=Path(os.path.abspath(path)), root=None if root is None else Path(root))
         columns = table._all.column_names
         missing = [name for name in ("id", "source") if name not in columns]
         if missing:
@@ -249,15 +256,9 @@ class Table:
         path = Path(os.path.abspath(path))
         path.parent.mkdir(parents=True, exist_ok=True)
         data = self.arrow
-        sources = [_relative(self._absolute(s), path.parent) for s in data["source"].to_pylist()]
+        sources = _relative_sources(data["source"], self.root, path.parent)
         position = data.column_names.index("source")
-        data = data.set_column(position, SCHEMA.field("source"), pa.array(sources, pa.string()))
-        partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
-        with pa.OSFile(str(partial), "wb") as sink, pa.ipc.new_file(sink, data.schema) as writer:
-            writer.write_table(data.combine_chunks())
-        with open(partial, "rb") as file:
-            os.fsync(file.fileno())
-        os.replace(partial, path)
+        write_arrow(data.set_column(position, SCHEMA.field("source"), sources), path)
         return Table.open(path)
 
     # Looking at it
@@ -350,6 +351,17 @@ class Table:
         rows = chosen if self._rows is None else self._rows[chosen]
         return Table(path=self.path, data=self._memory, root=self.root, rows=rows)
 
+    def moved(self, parent: str) -> Table:
+        """Returns the table, in memory, with sources that are relative put below the URI `parent`."""
+        data = self.arrow
+        sources = data["source"]
+        fixed = pc.match_substring_regex(sources, r"^/|://")
+        sources = pc.if_else(fixed, sources, pc.binary_join_element_wise(parent, sources, "/"))
+        position = data.column_names.index("source")
+        return Table(
+            data=data.set_column(position, SCHEMA.field("source"), sources), root=self.root
+        )
+
     # Inside
 
     @functools.cached_property
@@ -379,10 +391,17 @@ class Table:
             with pa.ipc.new_stream(sink, self._memory.schema) as writer:
                 writer.write_table(self._memory)
             data = sink.getvalue().to_pybytes()
-        return {"path": self.path, "root": self.root, "rows": self._rows, "data": data}
+        rows: Any = self._rows
+        if rows is not None and rows.nbytes > _MAX_PICKLED_ROWS_BYTES:
+            from video_ssl.datasets.mapped import map_rows
+
+            rows = map_rows(rows)
+        return {"path": self.path, "root": self.root, "rows": rows, "data": data}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.path, self.root, self._rows = state["path"], state["root"], state["rows"]
+        if isinstance(self._rows, Path):
+            self._rows = np.load(self._rows, mmap_mode="r")
         data = state["data"]
         self._memory = None if data is None else pa.ipc.open_stream(data).read_all()
 
@@ -391,9 +410,37 @@ def _folder_of(path: Path | None) -> Path:
     return path.parent if path is not None else Path.cwd()
 
 
-def _relative(source: str, folder: Path) -> str:
-    inside = source.startswith(str(folder) + os.sep)
-    return os.path.relpath(source, folder) if inside else source
+def write_arrow(data: pa.Table, path: Path) -> None:
+    """Writes an Arrow IPC file atomically."""
+    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
+    try:
+        with pa.OSFile(str(partial), "wb") as sink, pa.ipc.new_file(sink, data.schema) as writer:
+            writer.write_table(data.combine_chunks())
+        with open(partial, "rb") as file:
+            os.fsync(file.fileno())
+        os.replace(partial, path)
+    except BaseException:
+        partial.unlink(missing_ok=True)
+        raise
+
+
+def _relative_sources(sources: Any, root: Path, folder: Path) -> pa.Array:
+    """The sources, relative to `folder` where they lie below it, absolute otherwise; URIs as they are."""
+    whole = pc.binary_join_element_wise(str(root), sources, "/")
+    fixed = pc.match_substring_regex(sources, r"^/|://")
+    whole = pc.if_else(fixed, sources, whole)
+    odd = pc.match_substring_regex(whole, r"^/.*(/\.{0,2}(/|$))")
+    odd = pc.and_(odd, pc.invert(pc.match_substring(whole, "://")))
+    if pc.any(odd).as_py():  # few tables have `..` and the like
+        chosen = [
+            os.path.normpath(source) if strange else source
+            for source, strange in zip(whole.to_pylist(), odd.to_pylist(), strict=True)
+        ]
+        whole = pa.array(chosen, pa.string())
+    prefix = str(folder).rstrip("/") + "/"
+    below = pc.starts_with(whole, prefix)
+    rest = pc.utf8_slice_codeunits(whole, len(prefix))
+    return pc.if_else(below, rest, whole)
 
 
 def _to_arrow(values: Any, field: pa.Field) -> pa.Array:

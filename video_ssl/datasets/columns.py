@@ -1,0 +1,295 @@
+"""From the columns that people write to those of a table: synonyms, numbers or names of classes, captions."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from video_ssl.datasets.table import SCHEMA, Table, TableError
+from video_ssl.recipes import nearest
+
+log = logging.getLogger(__name__)
+
+# column -> other names for it, compared without case, spaces as underscores
+SYNONYMS: dict[str, tuple[str, ...]] = {
+    "source": (
+        *("path", "video", "filename", "file", "filepath", "file_path", "file_name", "video_path"),
+        *("uri", "url", "video_url", "location"),
+    ),
+    "id": ("video_id", "clip_id", "uid", "key"),
+    "label": ("class", "class_id", "class_index", "class_idx", "label_id", "target", "category"),
+    "class_name": ("label_name", "class_label", "category_name", "action", "activity"),
+    "labels": ("classes", "targets"),
+    "captions": ("caption", "text", "description", "sentence", "narration"),
+    "start_sec": ("start", "start_time", "time_start", "begin"),
+    "end_sec": ("end", "end_time", "time_end"),
+    "group": ("subject", "person", "subject_id", "group_id"),
+    "num_frames": ("frame_count", "total_frames", "n_frames"),
+    "fps": ("frame_rate", "framerate"),
+    "duration_sec": ("duration",),
+    "split": ("subset", "partition"),
+}
+_NAMES = {name: name for name in (*SCHEMA.names, "class_name", "split")} | {
+    other: name for name, others in SYNONYMS.items() for other in others
+}
+_INTEGER = r"^\s*[+-]?\d+(\.0+)?\s*$"
+
+
+def known_column(name: str) -> str | None:
+    """Returns the column of a table that a name means, `class_name` or `split`, or None."""
+    return _NAMES.get(name.strip().lower().replace(" ", "_").replace("-", "_"))
+
+
+def known_names() -> list[str]:
+    """Returns every name that is understood."""
+    return list(_NAMES)
+
+
+def table_of_columns(
+    raw: pa.Table,
+    *,
+    where: str,
+    root: Path,
+    split: str | None = None,
+    class_names: tuple[str, ...] = (),
+    **metadata: Any,
+) -> Table:
+    """Returns the table of columns as somebody wrote them.
+
+    A label is a number, or a name: names are numbered in sorted order over all rows, before a split is taken.  Columns
+    that mean nothing here are left out with a line in the log, unless they look like a misspelt name.
+
+    Args:
+        raw: the columns; `source` or a synonym is needed.
+        where: the file, for errors.
+        root: the folder that relative sources are relative to.
+        split: rows whose column `split` says so.
+        class_names: names of numbered labels, if known from elsewhere.
+        metadata: see `Table.from_columns`.
+
+    Raises:
+        TableError: no source, a misspelt or doubled column, labels that are neither numbers nor names, no such split.
+    """
+    columns = _renamed(raw, where)
+    if "source" not in columns:
+        names = _NAMES_OF_SOURCE
+        close = next((n for n in (nearest(name, names) for name in raw.column_names) if n), "")
+        raise TableError(
+            f"{where} has no column for the videos, only {raw.column_names}: call it one of {names}.{close}"
+        )
+    _refuse_missing_sources(columns["source"], where)
+    names = columns.pop("class_name", None)
+    if "label" in columns:
+        columns["label"], found = label_numbers(columns["label"], where)
+        class_names = tuple(found) or class_names
+        if names is not None and not found:
+            class_names = _names_of_numbers(columns["label"], _strings(names), where)
+    elif names is not None:
+        columns["label"], found = label_numbers(names, where, are_names=True)
+        class_names = tuple(found)
+    if "labels" in columns:
+        columns["labels"], found = _multi_labels(columns["labels"], where)
+        class_names = tuple(found) or class_names
+    if "captions" in columns:
+        columns["captions"] = _captions(columns["captions"])
+    for name, values in columns.items():
+        if name in SCHEMA.names:
+            columns[name] = _cast(values, SCHEMA.field(name).type, name, where)
+    if "id" in columns:
+        columns["id"] = pc.coalesce(columns["id"], columns["source"])
+    splits = columns.pop("split", None)
+    if splits is not None or split is not None:
+        columns = _of_split(columns, splits, split, where)
+    return Table.from_columns(columns, root=root, class_names=class_names, **metadata)
+
+
+_NAMES_OF_SOURCE = ["source", *SYNONYMS["source"]]
+
+
+def _renamed(raw: pa.Table, where: str) -> dict[str, Any]:
+    chosen: dict[str, tuple[str, Any]] = {}
+    ignored = []
+    for name in raw.column_names:
+        known = known_column(name)
+        if known is None:
+            close = nearest(name.strip().lower(), _NAMES) if len(name) > 3 else ""
+            if close and _is_misspelt(name, close):
+                raise TableError(
+                    f"{where} has an unknown column {name!r}.{close} Rename it, or take it out. "
+                    f"Known are {SCHEMA.names}."
+                )
+            ignored.append(name)
+        elif known not in chosen or name == known:
+            chosen[known] = (name, raw[name])
+        elif chosen[known][0] != known:
+            raise TableError(
+                f"{where}: the columns {chosen[known][0]!r} and {name!r} both mean {known!r}: "
+                f"call one of them {known!r}."
+            )
+    if ignored:
+        log.info("%s: columns without a meaning here are left out: %s", where, ignored)
+    return {known: column for known, (_, column) in chosen.items()}
+
+
+def _is_misspelt(name: str, close: str) -> bool:
+    """Whether a name differs from a known one by a slip: same length give or take one, nearly the same letters."""
+    known = close.split("'")[1]
+    name = name.strip().lower()
+    same = sum(min(name.count(c), known.count(c)) for c in set(known))
+    return abs(len(name) - len(known)) <= 1 and same >= max(len(name), len(known)) - 1
+
+
+def _refuse_missing_sources(sources: Any, where: str) -> None:
+    if len(sources) == 0:
+        raise TableError(f"{where} has no rows: give at least one video.")
+    empty = pc.is_null(sources)
+    if pa.types.is_string(sources.type) or pa.types.is_large_string(sources.type):
+        empty = pc.or_(empty, pc.equal(pc.fill_null(sources, ""), ""))
+    count = pc.sum(empty).as_py()
+    if count:
+        first = pc.index(empty, True).as_py() + 1
+        raise TableError(f"{where}: {count} rows name no video, the first is row {first}.")
+
+
+def _strings(values: Any) -> Any:
+    """The values as strings without spaces around them; empty ones are null."""
+    values = pc.utf8_trim_whitespace(values.cast(pa.string()))
+    return pc.if_else(pc.equal(values, ""), pa.scalar(None, pa.string()), values)
+
+
+def label_numbers(values: Any, where: str, *, are_names: bool = False) -> tuple[Any, list[str]]:
+    """Returns (int32 labels, class names) of numbers (no names), or of names, numbered in sorted order.
+
+    Raises:
+        TableError: fractions, lists, or a mixture of numbers and names.
+    """
+    if pa.types.is_dictionary(values.type):
+        values = values.cast(values.type.value_type)
+    if pa.types.is_list(values.type):
+        raise TableError(
+            f"{where}: a label is one number or name; call a column of lists `labels`."
+        )
+    if pa.types.is_integer(values.type) or pa.types.is_floating(values.type):
+        return _cast(values, pa.int32(), "label", where), []
+    values = _strings(values)
+    known = values.drop_null()
+    if len(known) == 0:
+        return values.cast(pa.int32()), []
+    numeric = pc.match_substring_regex(values, _INTEGER)
+    count = 0 if are_names else pc.sum(numeric).as_py()
+    if count == len(known):
+        return _cast(values.cast(pa.float64()), pa.int32(), "label", where), []
+    if count:
+        number, name = (pc.index(numeric, flag).as_py() for flag in (True, False))
+        raise TableError(
+            f"{where} mixes numbers and names as labels: {values[number].as_py()!r} in row {number + 1}, "
+            f"{values[name].as_py()!r} in row {name + 1}. Use one or the other."
+        )
+    if (
+        not are_names
+        and pc.all(pc.match_substring_regex(known, r"^[+-]?\d*\.?\d+(e[+-]?\d+)?$")).as_py()
+    ):
+        raise TableError(
+            f"{where}: labels are numbers with a fraction, the first is {known[0].as_py()}; "
+            "a label must be an integer or the name of a class."
+        )
+    names = sorted(pc.unique(known).to_pylist())
+    return pc.index_in(values, pa.array(names, pa.string())).cast(pa.int32()), names
+
+
+def _names_of_numbers(labels: Any, names: Any, where: str) -> tuple[str, ...]:
+    """Class names from a column of numbers and one of names."""
+    pairs = pa.table({"label": labels, "name": names}).group_by(["label", "name"]).aggregate([])
+    found: dict[int, str] = {}
+    for row in pairs.to_pylist():
+        label, name = row["label"], row["name"]
+        if label is None or name is None:
+            continue
+        if found.setdefault(label, name) != name:
+            raise TableError(f"{where}: label {label} has the names {found[label]!r} and {name!r}.")
+    if not found or min(found) < 0:
+        return ()
+    return tuple(found.get(label, "") for label in range(max(found) + 1))
+
+
+def _multi_labels(values: Any, where: str) -> tuple[Any, list[str]]:
+    if not pa.types.is_list(values.type):  # "1;2" or "run;jump" in a CSV
+        values = pc.split_pattern_regex(_strings(values), r"\s*[;|]\s*")
+    values = values.combine_chunks() if isinstance(values, pa.ChunkedArray) else values
+    numbers, names = label_numbers(pa.chunked_array([pc.list_flatten(values)]), where)
+    counts = np.asarray(pc.fill_null(pc.list_value_length(values), 0))
+    offsets = np.concatenate([[0], np.cumsum(counts)]).astype(np.int32)
+    flat = numbers.combine_chunks() if isinstance(numbers, pa.ChunkedArray) else numbers
+    return pa.ListArray.from_arrays(pa.array(offsets), flat, mask=pc.is_null(values)), names
+
+
+def _captions(values: Any) -> Any:
+    if pa.types.is_string(values.type) or pa.types.is_large_string(values.type):
+        return pa.array(
+            [None if not text else [{"text": text}] for text in values.to_pylist()],
+            SCHEMA.field("captions").type,
+        )
+    plain = [
+        items
+        and [item if isinstance(item, Mapping) else {"text": str(item)} for item in items if item]
+        for items in values.to_pylist()
+    ]
+    return pa.array(plain, SCHEMA.field("captions").type)
+
+
+def _cast(values: Any, kind: Any, name: str, where: str) -> Any:
+    """The values as the table holds them, or an error that names the column, the row and the value."""
+    try:
+        if pa.types.is_nested(kind) and values.type != kind:
+            return pa.array(values.to_pylist(), kind)
+        if pa.types.is_string(values.type) and not pa.types.is_string(kind):
+            values = _strings(values)
+        return values.cast(kind)
+    except (pa.ArrowInvalid, pa.ArrowNotImplementedError, pa.ArrowTypeError) as err:
+        row, value = _first_wrong(values, kind)
+        raise TableError(
+            f"{where}: column {name!r} must be {kind}, but row {row} holds {value!r}."
+        ) from err
+
+
+def _first_wrong(values: Any, kind: Any) -> tuple[int, Any]:
+    listed = values.to_pylist()
+    for row, value in enumerate(listed, 1):
+        try:
+            if pa.types.is_nested(kind):
+                pa.array([value], kind)
+            else:
+                values.slice(row - 1, 1).cast(kind)
+        except pa.ArrowException:
+            return row, value
+    return 0, None
+
+
+def _of_split(
+    columns: dict[str, Any], splits: Any, split: str | None, where: str
+) -> dict[str, Any]:
+    if splits is None:
+        raise TableError(
+            f"{where} has no column `split`: leave out {':' + str(split)!r}, or add the column."
+        )
+    splits = _strings(splits)
+    known = sorted(pc.unique(splits.drop_null()).to_pylist())
+    if split is None:
+        raise TableError(
+            f"{where} has the splits {known} in one file: write which one, for example {where}:{known[0]}."
+            if known
+            else f"{where} has a column `split` without values: fill it, or take it out."
+        )
+    if split not in known:
+        raise TableError(f"{where} has no split {split!r}: it has {known}.{nearest(split, known)}")
+    rows = pc.fill_null(pc.equal(splits, split), False)
+    return {
+        name: (pa.chunked_array([values]) if isinstance(values, pa.Array) else values).filter(rows)
+        for name, values in columns.items()
+    }

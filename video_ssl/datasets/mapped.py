@@ -1,0 +1,117 @@
+"""Tables and selections that were made in memory, kept as files so that worker processes map them and copy nothing."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import logging
+import os
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from video_ssl.datasets.cache import cache_folder
+from video_ssl.datasets.table import Table, TableError, write_arrow
+
+log = logging.getLogger(__name__)
+
+_FORMAT = 1
+_SMALL_BYTES = 2**20
+_KEEP_SEC = 30 * 24 * 3600
+
+
+def open_mapped(file: Path, make: Callable[[], Table], *, root: Path, what: str = "") -> Table:
+    """Returns `make()`, kept as an Arrow file in the cache as long as `file` does not change.
+
+    Small files are read anew every time.  Where the cache cannot be written the table stays in memory.
+
+    Args:
+        file: what the table is made from.
+        make: reads it; sources must be relative to `root`.
+        root: the folder that relative sources are relative to.
+        what: whatever else the result depends on.
+    """
+    state = file.stat()
+    if state.st_size < _SMALL_BYTES:
+        return make()
+    key = [_FORMAT, os.path.abspath(file), state.st_size, state.st_mtime_ns, str(root), what]
+    path = _folder() / f"{_digest(repr(key).encode())}.arrow"
+    with contextlib.suppress(TableError):
+        table = Table.open(path, root=root)
+        _mark_used(path)
+        return table
+    return _keep(make(), path)
+
+
+def mapped(table: Table) -> Table:
+    """Returns a large table in memory as one that is mapped from a file in the cache; others unchanged."""
+    if table.path is not None or table.arrow.nbytes < _SMALL_BYTES:
+        return table
+    hash_ = hashlib.sha256(str(table.arrow.schema.metadata).encode())
+    for name in table.column_names:
+        hash_.update(name.encode())
+        for chunk in table.arrow[name].chunks:
+            _hash_array(chunk, hash_)
+    return _keep(table, _folder() / f"{hash_.hexdigest()[:40]}.arrow")
+
+
+def map_rows(rows: np.ndarray) -> Path | np.ndarray:
+    """Returns the file of the cache that holds the row numbers, or the rows themselves where it cannot be written."""
+    path = _folder() / f"rows-{_digest(np.ascontiguousarray(rows).data)}.npy"
+    try:
+        if path.is_file():
+            _mark_used(path)
+            return path
+        path.parent.mkdir(parents=True, exist_ok=True)
+        partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
+        with open(partial, "wb") as file:
+            np.save(file, rows)
+        os.replace(partial, path)
+    except OSError as err:
+        log.warning("a selection is copied to every worker: %s cannot be written (%s)", path, err)
+        return rows
+    return path
+
+
+def _keep(table: Table, path: Path) -> Table:
+    try:
+        if not path.is_file():
+            path.parent.mkdir(parents=True, exist_ok=True)
+            _forget_old(path.parent)
+            write_arrow(table.arrow, path)
+        _mark_used(path)
+    except OSError as err:
+        log.warning("the table is copied to every worker: %s cannot be written (%s)", path, err)
+        return table
+    return Table.open(path, root=table.root)
+
+
+def _folder() -> Path:
+    return cache_folder() / "tables"
+
+
+def _mark_used(path: Path) -> None:
+    with contextlib.suppress(OSError):
+        os.utime(path)
+
+
+def _forget_old(folder: Path) -> None:
+    """Deletes files that nobody has opened for a month."""
+    for entry in os.scandir(folder):
+        with contextlib.suppress(OSError):
+            if entry.is_file() and time.time() - entry.stat().st_mtime > _KEEP_SEC:
+                os.unlink(entry.path)
+
+
+def _digest(content: Any) -> str:
+    return hashlib.sha256(content).hexdigest()[:40]
+
+
+def _hash_array(array: Any, hash_: Any) -> None:
+    hash_.update(f"{array.type} {len(array)} {array.offset}".encode())
+    for buffer in array.buffers():
+        if buffer is not None:
+            hash_.update(buffer)

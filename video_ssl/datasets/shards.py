@@ -1,0 +1,214 @@
+"""Tar shards in the WebDataset layout as a table: reading a video needs no pass over its tar.
+
+In a shard, files that share their name up to the first dot of its last part belong to one sample: `a/0001.mp4`, and
+beside it `a/0001.cls` (a number, or the name of a class), `a/0001.txt` (a caption), `a/0001.json` (columns of a table).
+"""
+
+from __future__ import annotations
+
+import glob
+import itertools
+import json
+import logging
+import os
+import re
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import IO, Any
+
+import pyarrow as pa
+
+from video_ssl.datasets.columns import known_column, table_of_columns
+from video_ssl.datasets.folder import VIDEO_SUFFIXES
+from video_ssl.datasets.paths import PICTURE_SUFFIXES, local_path, natural_key
+from video_ssl.datasets.remote import is_remote, list_uris, open_uri
+from video_ssl.datasets.table import Table, TableError
+from video_ssl.datasets.tars import Member, TarProblem, list_members
+
+log = logging.getLogger(__name__)
+
+_MAX_SIDE_BYTES = 2**20
+_SHARDS_AT_ONCE = 8
+
+
+def is_shards(text: str) -> bool:
+    """Returns whether `text` names tars: `x.tar`, `x-{000..010}.tar`, `x-*.tar`, alone or as a URI."""
+    return text.lower().endswith(".tar")
+
+
+def expand_braces(pattern: str) -> list[str]:
+    """Returns what the braces of a pattern stand for, in order.
+
+    >>> expand_braces("s-{08..10}.tar")
+    ['s-08.tar', 's-09.tar', 's-10.tar']
+    >>> expand_braces("{a,b}.tar")
+    ['a.tar', 'b.tar']
+    """
+    parts: list[list[str]] = []
+    for text in re.split(r"(\{[^{}]*\})", pattern):
+        span = re.fullmatch(r"\{(\d+)\.\.(\d+)\}", text)
+        if span:
+            first, last = span.groups()
+            width = len(first) if first.startswith("0") else 0
+            parts.append([f"{n:0{width}d}" for n in range(int(first), int(last) + 1)])
+        elif text.startswith("{") and "," in text:
+            parts.append(text[1:-1].split(","))
+        else:
+            parts.append([text])
+    return ["".join(chosen) for chosen in itertools.product(*parts)]
+
+
+def list_shards(pattern: str) -> list[str]:
+    """Returns the tars that a pattern of braces and wildcards names: absolute paths, or URIs.
+
+    Raises:
+        TableError: none.
+        FetchError: a place that cannot be listed.
+    """
+    found: list[str] = []
+    for text in expand_braces(pattern):
+        plain = not any(sign in text for sign in "*?[")
+        if plain or os.path.exists(local_path(text)):
+            found.append(text if is_remote(text) else os.path.abspath(local_path(text)))
+        elif is_remote(text):
+            found += list_uris(text)
+        else:
+            found += sorted(map(os.path.abspath, glob.glob(local_path(text))), key=natural_key)
+    if not found:
+        raise TableError(f"{pattern} names no tar: no file matches.")
+    return found
+
+
+def read_shards(pattern: str | list[str], *, split: str | None = None, where: str = "") -> Table:
+    """Returns the table of all samples with a video (or a picture) in the tars, in their order.
+
+    `id` is SHARD/KEY without `.tar`; `byte_offset` and `byte_size` are recorded, and for local tars size and time, so
+    that a tar that is written again is noticed.
+
+    Args:
+        pattern: see `list_shards`; or the tars themselves.
+        split: samples whose json says so under `split`.
+        where: what errors call the tars.
+
+    Raises:
+        TableError: no tar, a tar that is refused (links, names that lead out, compressed), no video, labels that are
+            neither numbers nor names.
+    """
+    shards = list_shards(pattern) if isinstance(pattern, str) else pattern
+    where = where or str(pattern)
+    with ThreadPoolExecutor(min(_SHARDS_AT_ONCE, len(shards))) as pool:
+        parts = list(pool.map(_read_shard, shards))
+    rows = [row for part, _ in parts for row in part]
+    without = sum(count for _, count in parts)
+    if not rows:
+        raise TableError(
+            f"{where}: no video in {len(shards)} tars ({without} samples of other kinds): "
+            f"a member counts as one if it ends in {', '.join((*VIDEO_SUFFIXES, *PICTURE_SUFFIXES))}."
+        )
+    if without:
+        log.warning("%s: %d samples without a video are left out", where, without)
+    names = list(dict.fromkeys(name for row in rows for name in row))
+    raw = pa.table({name: _array([row.get(name) for row in rows], name, where) for name in names})
+    return table_of_columns(raw, where=where, root=Path.cwd(), split=split)
+
+
+def _array(values: list[Any], name: str, where: str) -> pa.Array:
+    if name == "label":  # .cls files hold text, json numbers
+        values = [None if value is None else str(value) for value in values]
+    try:
+        return pa.array(values)
+    except (pa.ArrowInvalid, pa.ArrowTypeError) as err:
+        raise TableError(f"{where}: {name!r} has values of several kinds: {err}") from err
+
+
+def _read_shard(shard: str) -> tuple[list[dict[str, Any]], int]:
+    """(rows, number of samples without a video) of one tar."""
+    try:
+        if is_remote(shard):
+            with open_uri(shard) as file:
+                return _samples(shard, file, list_members(shard, file), {})
+        state = os.stat(shard)
+        about = {"file_size": state.st_size, "file_mtime": state.st_mtime}
+        with open(shard, "rb") as file:
+            return _samples(shard, file, list_members(shard), about)
+    except TarProblem as err:
+        raise TableError(str(err)) from err
+    except FileNotFoundError as err:
+        raise TableError(f"no tar {shard}: the file does not exist.") from err
+
+
+def _samples(
+    shard: str, file: IO[bytes], members: Iterator[Member], about: dict[str, Any]
+) -> tuple[list[dict[str, Any]], int]:
+    rows, without = [], 0
+    stem = shard.rpartition("/")[2][: -len(".tar")]
+    # The list comes first: with a remote tar, its reader and the reading of labels share one file.
+    for key, group in itertools.groupby(list(members), lambda member: _divide(member.name)[0]):
+        sample = {_divide(member.name)[1].lower(): member for member in group}
+        video = _video_of(sample)
+        if video is None:
+            without += 1
+            continue
+        place = {
+            "id": f"{stem}/{key}", "source": f"{shard}!/{video.name}",
+            "byte_offset": video.offset, "byte_size": video.size,
+        }  # fmt: skip
+        rows.append({**_said_beside(sample, file, shard), **place, **about})
+    return rows, without
+
+
+def _divide(name: str) -> tuple[str, str]:
+    """(key, suffixes without the first dot) of a member: `a/b.c.mp4` is ("a/b", "c.mp4")."""
+    name = name.removeprefix("./")
+    folder, slash, last = name.rpartition("/")
+    stem, _, suffixes = last.partition(".")
+    return folder + slash + stem, suffixes
+
+
+def _video_of(sample: dict[str, Member]) -> Member | None:
+    for kinds in (VIDEO_SUFFIXES, PICTURE_SUFFIXES):  # a picture beside a video is its thumbnail
+        for suffix, member in sample.items():
+            if f".{suffix}".endswith(kinds):
+                return member
+    return None
+
+
+def _said_beside(sample: dict[str, Member], file: IO[bytes], shard: str) -> dict[str, Any]:
+    """Columns from the .json, .cls and .txt of a sample; .cls and .txt win."""
+    said: dict[str, Any] = {}
+    for suffix in ("json", "cls", "txt"):
+        if suffix not in sample:
+            continue
+        member = sample[suffix]
+        if member.size > _MAX_SIDE_BYTES:
+            raise TableError(
+                f"{shard}: {member.name} has {member.size} bytes, more than a label needs."
+            )
+        file.seek(member.offset)
+        try:
+            text = file.read(member.size).decode("utf-8-sig").strip()
+            if suffix == "cls":
+                said["label"] = text
+            elif suffix == "txt":
+                said["captions"] = [{"text": text}]
+            else:
+                said |= _columns_of(json.loads(text))
+        except ValueError as err:
+            raise TableError(f"{shard}: {member.name} cannot be read: {err}") from err
+    return said
+
+
+def _columns_of(content: Any) -> dict[str, Any]:
+    if not isinstance(content, dict):
+        raise ValueError("it must hold one JSON object")  # noqa: TRY004
+    said = {}
+    for name, value in content.items():
+        known = known_column(name)
+        if known is None or known in ("id", "source", "byte_offset", "byte_size"):
+            continue
+        if known == "captions":
+            items = value if isinstance(value, list) else [value]
+            value = [item if isinstance(item, dict) else {"text": str(item)} for item in items]
+        said[known] = value
+    return said
