@@ -16,6 +16,7 @@ from video_ssl.recipes import ConfigError, nearest
 EVALUATORS: dict[str, str] = {
     "probe": "video_ssl.evaluate.probe:LinearProbe",
     "knn": "video_ssl.evaluate.knn:NearestNeighbours",
+    "retrieval": "video_ssl.evaluate.retrieval:Retrieval",
     "phases": "video_ssl.evaluate.phase_classification:PhaseClassification",
     "progression": "video_ssl.evaluate.phase_progression:PhaseProgression",
     "kendalls_tau": "video_ssl.evaluate.kendalls_tau:KendallsTau",

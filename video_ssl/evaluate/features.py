@@ -230,8 +230,13 @@ class FeatureFile:
     @functools.cached_property
     def features(self) -> np.ndarray:
         """float32 (N, D): the clip features; a view of the file where it is in one piece."""
-        parts = [_matrix(b.column("feature"), self.embed_dim) for b in self._batches()]
+        parts = list(self.feature_batches())
         return parts[0] if len(parts) == 1 else np.concatenate(parts)
+
+    def feature_batches(self) -> Iterator[np.ndarray]:
+        """Yields, record batch by record batch, the clip features float32 (n, D), where they lie."""
+        for batch in self._batches():
+            yield _matrix(batch.column("feature"), self.embed_dim)
 
     @property
     def has_frames(self) -> bool:

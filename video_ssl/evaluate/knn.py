@@ -18,6 +18,7 @@ import numpy as np
 from video_ssl.evaluate import metrics
 from video_ssl.evaluate.evaluators import Result
 from video_ssl.evaluate.features import FeatureFile
+from video_ssl.evaluate.neighbours import nearest_neighbours, unit_rows
 from video_ssl.evaluate.pooling import check_poolings, pooled_features
 from video_ssl.evaluate.probe import recognition_result
 from video_ssl.evaluate.videos import Videos, classes_of, shared_notes, videos_of
@@ -104,7 +105,7 @@ class NearestNeighbours:
         if mean is None:
             mean = x.mean(axis=0, dtype=np.float64).astype(np.float32)
             mean = mean if self.config.center else np.zeros_like(mean)
-        return _normalised(videos.mean(_normalised(x - mean))), mean
+        return unit_rows(videos.mean(unit_rows(x - mean))), mean
 
     def _neighbours(
         self,
@@ -114,29 +115,15 @@ class NearestNeighbours:
         bank_keys: np.ndarray,
         k: int | None = None,
     ) -> tuple[np.ndarray, np.ndarray]:
-        """Similarities and rows (Q, k) of the nearest of the bank, those with an equal key left out.
-
-        Where fewer than k are left, similarity is -inf.  At most chunk x chunk similarities exist.
-        """
-        size = self.config.chunk
-        k = min(k or max(self.config.ks), len(bank))
-        similar, rows = [], []
-        for q in range(0, len(queries), size):
-            best = np.full((len(queries[q : q + size]), 0), -np.inf, np.float32)
-            where = np.zeros(best.shape, np.int64)
-            for b in range(0, len(bank), size):
-                block = queries[q : q + size] @ bank[b : b + size].T
-                block[query_keys[q : q + size, None] == bank_keys[None, b : b + size]] = -np.inf
-                top = metrics.top_k_similar(block, k)
-                # Earlier rows stand left, so equal similarities stay in the order of the bank.
-                best = np.concatenate([best, np.take_along_axis(block, top, axis=1)], axis=1)
-                where = np.concatenate([where, top + b], axis=1)
-                keep = metrics.top_k_similar(best, k)
-                best = np.take_along_axis(best, keep, axis=1)
-                where = np.take_along_axis(where, keep, axis=1)
-            similar.append(best)
-            rows.append(where)
-        return np.concatenate(similar), np.concatenate(rows)
+        """Similarities and rows (Q, k) of the nearest of the bank, those with an equal key left out."""
+        return nearest_neighbours(
+            queries,
+            bank,
+            query_keys=query_keys,
+            bank_keys=bank_keys,
+            k=k or max(self.config.ks),
+            chunk=self.config.chunk,
+        )
 
     def _all_votes(
         self, similar: np.ndarray, rows: np.ndarray, labels: np.ndarray, num_classes: int
@@ -161,9 +148,3 @@ class NearestNeighbours:
         scores = np.zeros((len(rows), num_classes))
         np.add.at(scores, (np.arange(len(rows))[:, None], labels[rows]), counts)
         return scores
-
-
-def _normalised(x: np.ndarray) -> np.ndarray:
-    """Rows of length 1; a row of zeros stays zero."""
-    length = np.linalg.norm(x, axis=1, keepdims=True)
-    return np.asarray(x / np.maximum(length, 1e-12), np.float32)

@@ -1,0 +1,277 @@
+"""Clip retrieval: does the nearest video of a gallery show the same action?  Nothing is trained.
+
+The vector of a video is the mean of its clip features, scaled to length 1; similarity is the cosine.
+R@k is the share of queries with a video of their class among the nearest k.  A video never finds
+itself, when queries and gallery overlap.
+
+Source: the usual protocol on UCF101 and HMDB51 (queries: the test videos, gallery: the training
+videos), as in papers/hico.md section 6: the reference code holds no retrieval, so that number of
+clips, pooling and split behind the published numbers are (unverified).
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from rich.box import SIMPLE_HEAD
+from rich.console import Console
+from rich.table import Table
+
+from video_ssl.evaluate import metrics
+from video_ssl.evaluate.evaluators import Result
+from video_ssl.evaluate.features import FeatureError, FeatureFile, open_features
+from video_ssl.evaluate.neighbours import nearest_neighbours, unit_rows
+from video_ssl.evaluate.pooling import check_poolings, pooled_features
+from video_ssl.evaluate.videos import Videos, videos_of
+from video_ssl.pretrain.run_folder import write_atomically
+
+
+@dataclass(frozen=True, kw_only=True)
+class RetrievalConfig:
+    """Settings of the retrieval.
+
+    Attributes:
+        pooling: see `pooling.py`.
+        ks: R@k for these.
+        exclude: gallery videos that a query may not find: "video", itself; "group", all of its
+            group (same person, same source).
+        center: subtract the mean gallery vector before scaling; not part of the usual protocol.
+        mean_ap: mean average precision over the whole gallery too; takes a sort of every row.
+        keep: nearest videos of every query that go into the results; 0 keeps none.
+        chunk: rows and columns of a block of similarities.
+    """
+
+    pooling: str = "clip"
+    ks: tuple[int, ...] = (1, 5, 10, 20)
+    exclude: str = "video"
+    center: bool = False
+    mean_ap: bool = False
+    keep: int = 0
+    chunk: int = 2048
+
+    def __post_init__(self) -> None:
+        check_poolings([self.pooling])
+        if not self.ks or min(self.ks) < 1:
+            raise ValueError(f"ks={self.ks} must be numbers of at least 1.")
+        if self.exclude not in ("video", "group"):
+            raise ValueError(f"exclude={self.exclude!r} must be 'video' or 'group'.")
+        if self.chunk < 1 or self.keep < 0:
+            raise ValueError(f"chunk={self.chunk} must be at least 1 and keep={self.keep} 0.")
+
+
+class Retrieval:
+    """The evaluator `retrieval`: `train` is the gallery, `test` are the queries."""
+
+    Config = RetrievalConfig
+
+    def __init__(self, config: RetrievalConfig) -> None:
+        self.config = config
+
+    def evaluate(self, train: FeatureFile, test: FeatureFile, *, seed: int = 0) -> Result:
+        """Returns R@k of the videos of `test` among those of `train`; nothing here is random.
+
+        Raises:
+            FeatureError: labels are missing, widths differ, or a query has nothing to find.
+        """
+        config = self.config
+        if train.embed_dim != test.embed_dim:
+            raise FeatureError(
+                f"queries have {test.embed_dim} numbers, the gallery {train.embed_dim}: embed both with one encoder."
+            )
+        gallery, queries = videos_of(train), videos_of(test)
+        bank = video_vectors(train, gallery, config.pooling)
+        asked = video_vectors(test, queries, config.pooling)
+        if config.center:
+            mean = bank.mean(axis=0, dtype=np.float64).astype(np.float32)
+            bank, asked = bank - mean, asked - mean
+        bank, asked = unit_rows(bank), unit_rows(asked)
+        own, others = self._keys(queries, gallery)
+        k = max(*config.ks, config.keep, 1)
+        similar, rows = nearest_neighbours(
+            asked, bank, query_keys=own, bank_keys=others, k=k, chunk=config.chunk
+        )
+        relevant = (gallery.labels[rows] == queries.labels[:, None]) & np.isfinite(similar)
+        recall = metrics.recall_at(relevant, config.ks)
+        m, n = _counts(queries, gallery, own, others)
+        chance = metrics.chance_recall_at(m, n, config.ks)
+        found = {f"R@{k}": share for k, share in recall.items()}
+        if config.mean_ap:
+            found["mAP"] = self._mean_ap(asked, bank, own, others, queries, gallery)
+        first = int(relevant[:, 0].sum())
+        return Result(
+            metrics=found,
+            correct=first,
+            total=len(queries),
+            chance=metrics.chance_recall_at(m, n, [1])[1],
+            chosen={"pooling": config.pooling},
+            details={
+                "chance": {f"R@{k}": share for k, share in chance.items()},
+                "R@1_interval_95": list(metrics.wilson_interval(first, len(queries))),
+                "gallery_videos": len(gallery),
+                "query_videos": len(queries),
+                "nearest": _nearest(similar, rows, queries, gallery, config.keep),
+            },
+            notes=_notes(queries, gallery, m),
+        )
+
+    def _keys(self, queries: Videos, gallery: Videos) -> tuple[np.ndarray, np.ndarray]:
+        if self.config.exclude == "group":
+            return queries.groups.astype(str), gallery.groups.astype(str)
+        return queries.ids.astype(str), gallery.ids.astype(str)
+
+    def _mean_ap(
+        self,
+        asked: np.ndarray,
+        bank: np.ndarray,
+        own: np.ndarray,
+        others: np.ndarray,
+        queries: Videos,
+        gallery: Videos,
+    ) -> float:
+        """Mean over the queries that have something to find; whole rows, as many as fit into chunk^2."""
+        step = max(1, self.config.chunk**2 // len(bank))
+        values = []
+        for q in range(0, len(asked), step):
+            block = asked[q : q + step] @ bank.T
+            block[own[q : q + step, None] == others[None]] = -np.inf
+            order = np.argsort(-block, axis=1, kind="stable")
+            relevant = gallery.labels[order] == queries.labels[q : q + step, None]
+            relevant &= np.isfinite(np.take_along_axis(block, order, axis=1))
+            values.append(metrics.average_precision(relevant))
+        precision = np.concatenate(values)
+        known = precision[~np.isnan(precision)]
+        return float(known.mean()) if len(known) else float("nan")
+
+
+def video_vectors(features: FeatureFile, videos: Videos, pooling: str) -> np.ndarray:
+    """Returns float32 (V, D'): the mean of the clip vectors of every video.
+
+    With pooling "clip" the file is read batch by batch, so that only the sums are held.
+    """
+    counts = np.bincount(videos.index, minlength=len(videos)).astype(np.float32)
+    if pooling != "clip":
+        return videos.mean(np.asarray(pooled_features(features, pooling), np.float32))
+    total = np.zeros((len(videos), features.embed_dim), np.float64)
+    begin = 0
+    for batch in features.feature_batches():
+        np.add.at(total, videos.index[begin : begin + len(batch)], batch)
+        begin += len(batch)
+    return np.asarray(total / counts[:, None], np.float32)
+
+
+def _counts(
+    queries: Videos, gallery: Videos, own: np.ndarray, others: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
+    """How many gallery videos of its class, and of others, each query may find: (Q,), (Q,)."""
+    classes, of_class = np.unique(gallery.labels, return_counts=True)
+    by_class = dict(zip(classes.tolist(), of_class.tolist(), strict=True))
+    hidden: dict[Any, list[int]] = {}
+    asked = set(own.tolist())
+    for key, label in zip(others.tolist(), gallery.labels.tolist(), strict=True):
+        if key in asked:
+            hidden.setdefault(key, []).append(label)
+    m, n = np.zeros(len(queries), np.int64), np.zeros(len(queries), np.int64)
+    for q, (key, label) in enumerate(zip(own.tolist(), queries.labels.tolist(), strict=True)):
+        left_out = hidden.get(key, [])
+        m[q] = by_class.get(label, 0) - left_out.count(label)
+        n[q] = len(gallery) - len(left_out) - m[q]
+    return m, n
+
+
+def _notes(queries: Videos, gallery: Videos, relevant: np.ndarray) -> list[str]:
+    notes = []
+    shared = set(queries.ids.tolist()) & set(gallery.ids.tolist())
+    if shared:
+        notes.append(f"{len(shared)} queries are in the gallery too; none finds itself")
+    lost = int((relevant == 0).sum())
+    if lost:
+        notes.append(f"{lost} queries have no other video of their class in the gallery: missed")
+    return notes
+
+
+def _nearest(
+    similar: np.ndarray, rows: np.ndarray, queries: Videos, gallery: Videos, keep: int
+) -> list[dict[str, Any]]:
+    """The first `keep` of every query, as JSON."""
+    found = []
+    for q in range(len(queries)) if keep else ():
+        near = [
+            {
+                "id": str(gallery.ids[row]),
+                "label": int(gallery.labels[row]),
+                "similarity": round(float(value), 5),
+            }
+            for value, row in zip(similar[q, :keep], rows[q, :keep], strict=True)
+            if np.isfinite(value)
+        ]
+        found.append({"id": str(queries.ids[q]), "label": int(queries.labels[q]), "nearest": near})
+    return found
+
+
+def retrieve_files(
+    queries: Path,
+    gallery: Path,
+    *,
+    out: Path | None = None,
+    pooling: str = "clip",
+    ks: str = "1,5,10,20",
+    mean_ap: bool = False,
+) -> Result:
+    """Returns the result for two feature files, prints it, and writes it as JSON if `out` is given.
+
+    Raises:
+        FeatureError: see `Retrieval.evaluate`.
+    """
+    try:
+        numbers = tuple(int(part) for part in ks.split(","))
+    except ValueError as err:
+        raise ValueError(f"ks={ks!r} must be numbers with commas between them: 1,5,10,20.") from err
+    config = RetrievalConfig(pooling=pooling, ks=numbers, mean_ap=mean_ap, keep=5 if out else 0)
+    asked, bank = open_features(queries), open_features(gallery)
+    result = Retrieval(config).evaluate(bank, asked)
+    encoders = {str(f.metadata.get("encoder", {}).get("fingerprint")) for f in (asked, bank)}
+    if len(encoders) > 1:
+        result.notes.append(f"queries and gallery are of different encoders ({sorted(encoders)})")
+    console = Console()
+    console.print(_table(result))
+    for note in result.notes:
+        console.print(f"Note: {note}.", soft_wrap=True)
+    if out is not None:
+        content = {
+            "queries": str(queries),
+            "gallery": str(gallery),
+            "pooling": pooling,
+            "metrics": result.metrics,
+            "chance": result.details["chance"],
+            "query_videos": result.details["query_videos"],
+            "gallery_videos": result.details["gallery_videos"],
+            "notes": result.notes,
+            "nearest": result.details["nearest"],
+        }
+        out.parent.mkdir(parents=True, exist_ok=True)
+        write_atomically(out, json.dumps(content, indent=1) + "\n")
+        console.print(f"Results: {out}", soft_wrap=True)
+    return result
+
+
+def _table(result: Result) -> Table:
+    counts = result.details
+    table = Table(
+        title=f"{counts['query_videos']} queries in {counts['gallery_videos']} videos, in percent",
+        box=SIMPLE_HEAD,
+    )
+    table.add_column("")
+    for name in result.metrics:
+        table.add_column(name, justify="right")
+    table.add_row("features", *(f"{100 * value:.1f}" for value in result.metrics.values()))
+    chance = counts["chance"]
+    table.add_row(
+        "guessing",
+        *(f"{100 * chance[name]:.1f}" if name in chance else "" for name in result.metrics),
+        style="dim",
+    )
+    return table
