@@ -36,6 +36,12 @@ KINDS = {
     "hico_segments": ("hico*", ("lines", "decode/segment")),
     "table": ("*", (r"(table|big|image2d)_.*d\d+_g\d+.*",)),
     "keys": ("*", ("finetune_base/keys",)),
+    "carl_scl": ("carl*", ("loss_f64", "grad_embs", "target", "log_prob")),
+    "carl_head": ("carl*", ("after_video_emb", "after_encoder", "embedding_l2", "projection_l2")),
+    "carl_step": ("carl*", (r"buffer_after/.*", r"grad/embed.*", "hp_N")),
+    "carl_dtw": ("carl*", (r".*/acc_cost", r".*/first_match")),
+    "carl_weak": ("carl*", ("rows", "labels", r"phi/.*")),
+    "carl_keys": ("carl*", ("names", "shapes", "dtypes")),
     "carl_evaluators": ("carl*", ("val_tau", "val_ap_at_k", "cls_val_acc", "progress_val_r2")),
     "frame_probe": ("carl*", ("W0", "b0", "videos_per_batch", "losses")),
 }
