@@ -17,7 +17,6 @@ from video_ssl.models.encoders import (
     Preprocess,
     find_encoder,
     load_encoder,
-    read_config,
     save_encoder,
 )
 from video_ssl.models.image_vit import ImageViT
@@ -92,8 +91,9 @@ def read_folder(path: str | Path, *, sizes: Sizes | None = None) -> tuple[Publis
         table=text,
     )
     config = module.config
-    clip = {"num_frames": config.num_frames} if isinstance(config, ViTConfig) else {}
-    return model, replace(preprocess, size=config.image_size, **clip)
+    frames = config.num_frames if isinstance(config, ViTConfig) else None
+    frames = frames or (sizes and sizes.num_frames) or preprocess.num_frames
+    return model, replace(preprocess, size=config.image_size or preprocess.size, num_frames=frames)
 
 
 def load_classifier(path: str | Path) -> VideoClassifier:

@@ -11,7 +11,8 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor
 
-from video_ssl.models.config import IMAGENET_MEAN, IMAGENET_STD, ImageViTConfig, ViTConfig
+from video_ssl.models.config import ImageViTConfig, ViTConfig
+from video_ssl.models.encoders import Preprocess
 from video_ssl.models.layers import LAYER_NORM_EPS, hidden_width
 from video_ssl.models.positions import position_table
 from video_ssl.models.published import Published
@@ -35,13 +36,13 @@ def original_state(model: Published) -> dict[str, Tensor]:
     """
     form = original_form(model)
     config = model.encoder.config
-    tensors = model.state()
+    tensors = {k: v for k, v in model.state().items() if not k.startswith(lost_parts(model, form))}
     table = tensors.pop("encoder.positions.table", None)
     _check_original(config, form, learned=table is not None)
     if table is not None or form in ("mae", "mvd"):
         tensors["encoder.pos_embed"] = _stored(model, table)
     if form in ("mae", "mvd"):
-        kind = "sincos_2d" if form == "mae" else "sincos_3d"
+        kind = "sincos_2d" if form == "mae" else _decoder_table(config)
         prefixes = {
             key.removesuffix("embed.weight") for key in tensors if key.endswith(".embed.weight")
         }
@@ -59,7 +60,28 @@ def original_form(model: Published) -> str:
         return "mae"
     if model.head or not config.final_norm:
         return "finetuned"
-    return "mvd" if config.positions == "sincos_3d" else "videomae"
+    many = any(key.startswith("decoders.") for key in model.decoders)
+    return "mvd" if many or config.positions == "sincos_3d" else "videomae"
+
+
+def lost_parts(model: Published, form: str) -> tuple[str, ...]:
+    """Returns the prefixes of parts that a naming (a key of `ORIGINAL`, or "huggingface") has no place for;
+    ("-",), which fits no key, if there is none."""
+    image = isinstance(model.encoder.config, ImageViTConfig)
+    lost = {
+        "finetuned": ("decoder.", "decoders."),
+        "mvd": ("decoder.",),
+        "videomae": ("decoders.",),
+        "mae": ("decoders.",),
+        "huggingface": ("decoder.", "decoders.", "head.", "fc_norm.") if image else ("decoders.",),
+    }[form]
+    there = {key.split(".")[0] + "." for key in (*model.decoders, *model.head)}
+    return tuple(prefix for prefix in lost if prefix in there) or ("-",)
+
+
+def _decoder_table(config: ViTConfig | ImageViTConfig) -> str:
+    """Decoders have the encoder's formula, or VideoMAE's where it learns its positions."""
+    return "sincos_1d" if config.positions == "learned" else config.positions
 
 
 def write_original(path: Path, model: Published, *, container: str = "model") -> Path:
@@ -123,7 +145,7 @@ def _check_original(config: ViTConfig | ImageViTConfig, form: str, *, learned: b
 # Hugging Face --------------------------------------------------------------------------------------
 
 
-def write_hugging_face(folder: Path, model: Published) -> Path:
+def write_hugging_face(folder: Path, model: Published, preprocess: Preprocess) -> Path:
     """Returns the folder that was written: `model.safetensors` and `config.json` of a
     `VideoMAEForPreTraining`, `VideoMAEForVideoClassification` or `VideoMAEModel`, or for images of a `ViTModel`, and
     `preprocessor_config.json`.
@@ -137,14 +159,14 @@ def write_hugging_face(folder: Path, model: Published) -> Path:
     """
     config = model.encoder.config
     _check_hugging_face(model)
-    tensors = model.state()
+    lost = lost_parts(model, "huggingface")
+    tensors = {k: v for k, v in model.state().items() if not k.startswith(lost)}
     learned = tensors.pop("encoder.positions.table", None)
     if isinstance(config, ViTConfig):
-        whole = bool(model.head or model.decoders)
+        whole = any(not key.startswith("encoder.") for key in tensors)
         state = to_hugging_face(tensors, "videomae." if whole else "", "videomae.")
         settings = _videomae_settings(model, config)
     else:
-        tensors = {k: v for k, v in tensors.items() if k.startswith("encoder.")}
         tensors["encoder.pos_embed"] = _stored(model, learned)
         state = to_hugging_face(tensors, "", "vit.")
         settings = _vit_settings(config)
@@ -152,7 +174,7 @@ def write_hugging_face(folder: Path, model: Published) -> Path:
     plain = {key: value.detach().clone().contiguous() for key, value in state.items()}
     save_file(plain, folder / "model.safetensors", metadata={"format": "pt"})
     _write_json(folder / "config.json", {**settings, "torch_dtype": "float32"})
-    _write_json(folder / "preprocessor_config.json", _processor(config))
+    _write_json(folder / "preprocessor_config.json", _processor(config, preprocess))
     return folder
 
 
@@ -184,7 +206,11 @@ def _videomae_settings(model: Published, config: ViTConfig) -> dict[str, Any]:
     if model.head:
         name = "VideoMAEForVideoClassification"
     else:
-        name = "VideoMAEForPreTraining" if model.decoders else "VideoMAEModel"
+        name = (
+            "VideoMAEForPreTraining"
+            if "decoder.embed.weight" in model.decoders
+            else "VideoMAEModel"
+        )
     settings: dict[str, Any] = {
         "architectures": [name],
         "model_type": "videomae",
@@ -197,7 +223,7 @@ def _videomae_settings(model: Published, config: ViTConfig) -> dict[str, Any]:
     if model.num_classes:
         settings["id2label"] = {str(i): f"LABEL_{i}" for i in range(model.num_classes)}
         settings["label2id"] = {f"LABEL_{i}": i for i in range(model.num_classes)}
-    if model.decoders:
+    if "decoder.embed.weight" in model.decoders:
         own = model.decoders
         width = len(own["decoder.embed.weight"])
         blocks = {int(k.split(".")[2]) for k in own if k.startswith("decoder.blocks.")}
@@ -238,7 +264,7 @@ def _shared_settings(config: ViTConfig | ImageViTConfig) -> dict[str, Any]:
     }
 
 
-def _processor(config: ViTConfig | ImageViTConfig) -> dict[str, Any]:
+def _processor(config: ViTConfig | ImageViTConfig, preprocess: Preprocess) -> dict[str, Any]:
     size = config.image_size
     name = "VideoMAEImageProcessor" if isinstance(config, ViTConfig) else "ViTImageProcessor"
     return {
@@ -252,8 +278,8 @@ def _processor(config: ViTConfig | ImageViTConfig) -> dict[str, Any]:
         "do_rescale": True,
         "rescale_factor": 1 / 255,
         "do_normalize": True,
-        "image_mean": list(IMAGENET_MEAN),
-        "image_std": list(IMAGENET_STD),
+        "image_mean": list(preprocess.mean),
+        "image_std": list(preprocess.std),
     }
 
 

@@ -66,9 +66,10 @@ class LearnedTable(nn.Module):
         """Returns (L, D) for `grid`, by default the grid that the table was made for."""
         if grid is None or grid == self.grid:
             return self.table[0]
-        t, h, w = (
-            torch.from_numpy(resampling_matrix(old, new, kind)).to(self.table)
-            for old, new, kind in zip(self.grid, grid, ("linear", "cubic", "cubic"), strict=True)
+        t = torch.from_numpy(resampling_matrix(self.grid[0], grid[0], "linear")).to(self.table)
+        h, w = (
+            torch.from_numpy(resampling_matrix(old, new, "cubic")).to(self.table)
+            for old, new in zip(self.grid[1:], grid[1:], strict=True)
         )
         volume = self.table[0].unflatten(0, self.grid)
         return torch.einsum("at,bh,cw,thwd->abcd", t, h, w, volume).flatten(0, 2)

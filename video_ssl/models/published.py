@@ -175,8 +175,8 @@ def interpret(
 
 def _hub_folder(folder: Path) -> tuple[Path, dict[str, Any]]:
     """The weights of a folder as Hugging Face lays it out, and what its config.json says."""
-    names = ("model.safetensors", "model.safetensors.index.json", "pytorch_model.bin")
-    names += ("pytorch_model.bin.index.json",)
+    stems = ("model.safetensors", "pytorch_model.bin")
+    names = [stem + end for stem in stems for end in ("", ".index.json")]
     file = next((folder / n for n in names if (folder / n).is_file()), None)
     if file is None:
         there = sorted(p.name for p in folder.iterdir())[:10]
