@@ -10,6 +10,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from typing import Literal
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -172,6 +173,21 @@ def center_region(height: int, width: int) -> Region:
     """
     side = min(height, width)
     return Region(left=(width - side) // 2, top=(height - side) // 2, width=side, height=side)
+
+
+def inner_square(
+    height: int, width: int, share: float, place: Literal["center", "left", "right"] = "center"
+) -> Region:
+    """Returns a square of `share` of the short side in the middle of the frame, or at one end of its width.
+
+    HiCo's test crop (share 224 / 256), which halves frame and side before it subtracts them.
+
+    >>> inner_square(40, 53, 0.875)
+    Region(left=9, top=3, width=35, height=35, flip=False)
+    """
+    side = max(1, int(min(height, width) * share))
+    left = {"center": width // 2 - side // 2, "left": 0, "right": width - side}[place]
+    return Region(left=left, top=height // 2 - side // 2, width=side, height=side)
 
 
 def short_side_size(height: int, width: int, short_side: int) -> tuple[int, int]:

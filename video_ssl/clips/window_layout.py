@@ -6,6 +6,7 @@ frame (is it shown by any window?).
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -72,6 +73,31 @@ class Layout:
     def _border(self, number: int) -> int:
         """The last step that is nearer to window `number` than to the next."""
         return int((self.starts[number] + self.starts[number + 1] + self.num_frames - 1) // 2)
+
+
+@dataclass(frozen=True, eq=False)
+class FixedLayout:
+    """A few windows that a rule has chosen; they may lie between each other.
+
+    Attributes:
+        clips: in the order of their first frames.
+        times: float64 (N,), of all source frames in seconds.
+    """
+
+    clips: Sequence[ClipIndices]
+    times: NDArray[np.float64]
+
+    def __len__(self) -> int:
+        return len(self.clips)
+
+    def clip(self, number: int) -> ClipIndices:
+        """Returns the source frames and times of a window."""
+        clip = self.clips[number]
+        return ClipIndices(indices=clip.indices, valid=clip.valid, times=self.times[clip.indices])
+
+    def needed(self, first: int = 0) -> Ints:
+        """Returns the different source frames that the windows from number `first` on show, in order."""
+        return np.unique(np.concatenate([clip.indices for clip in self.clips[first:]]))
 
 
 def starts_by_hop(last: int, hop: int) -> Ints:

@@ -16,10 +16,13 @@ from typing import Literal
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from video_ssl.clips.clip_rules import window_rule
+from video_ssl.clips.config import Sampling
 from video_ssl.clips.crops import (
     Frames,
     center_region,
     crop_frames,
+    inner_square,
     resize_frames,
     short_side_size,
     spread_crop_region,
@@ -34,7 +37,8 @@ from video_ssl.clips.sampling import (
     even_clips,
     resample_grid,
 )
-from video_ssl.clips.window_layout import Layout, starts_by_hop, starts_by_time
+from video_ssl.clips.views import choose_clips
+from video_ssl.clips.window_layout import FixedLayout, Layout, starts_by_hop, starts_by_time
 from video_ssl.datasets.table import Record
 
 #: Frames held at full size at a time; what is kept is cropped and scaled.
@@ -50,6 +54,8 @@ class WindowConfig:
         frame_stride: source frames between two sampled ones.
         fps: choose frames by time, as in `ClipConfig`; None counts frames.
         num_clips: windows spread evenly from the start to the end of the video; one lies in the middle.
+        sampling: the training's; "dense", "segments", "segments_videomae" and "seconds" have test views of their own
+            (docs/sampling.md), "constant" and "reference" mean the evenly spread windows.
         hop: source frames (of `fps`, where set) between the starts of windows that cover the whole video; replaces
             `num_clips`.
         stride_sec: the same in seconds, by the times of the frames.
@@ -60,6 +66,7 @@ class WindowConfig:
         crop: "center" is the central square, "spread" `num_crops` squares along the long side, "short_side" the whole
             frame, the long side in proportion.
         num_crops: for "spread": squares of every window.
+        center_share: for "center": side of the square in shares of the short side; HiCo's test crop is 0.875.
         short_video: "repeat_last" fills a video too short for a window with its last frame, marked invalid; "error"
             refuses it.
     """
@@ -68,6 +75,7 @@ class WindowConfig:
     frame_stride: int = 4
     fps: float | None = None
     num_clips: int = 1
+    sampling: Sampling = "constant"
     hop: int | None = None
     stride_sec: float | None = None
     per_frame: bool = False
@@ -75,6 +83,7 @@ class WindowConfig:
     size: int = 224
     crop: Literal["center", "spread", "short_side"] = "center"
     num_crops: int = 1
+    center_share: float = 1.0
     short_video: Literal["repeat_last", "error"] = "repeat_last"
 
     def __post_init__(self) -> None:
@@ -95,6 +104,14 @@ class WindowConfig:
         if len(given) > 1:
             raise ValueError(
                 f"{' and '.join(given)} are given together: each says on its own where windows lie. Keep one."
+            )
+        if given and self.sampling not in ("constant", "reference"):
+            raise ValueError(
+                f"sampling={self.sampling!r} goes with num_clips, not with {given[0]}: it has a fixed number of views."
+            )
+        if not 0 < self.center_share <= 1 or (self.center_share < 1 and self.crop != "center"):
+            raise ValueError(
+                f"center_share={self.center_share} must lie in (0, 1], and below 1 goes with crop='center' only."
             )
         if self.num_crops > 1 and self.crop != "spread":
             raise ValueError(
@@ -121,13 +138,24 @@ class Window:
     own: NDArray[np.bool_] | None = None
 
 
-def lay_out_windows(record: Record, reader: Reader, config: WindowConfig) -> Layout:
+def lay_out_windows(record: Record, reader: Reader, config: WindowConfig) -> Layout | FixedLayout:
     """Returns where the windows of a video lie, in temporal order; decodes no picture.
 
     Raises:
         BadVideo: the video is too short for a window and the settings say short_video="error".
     """
     times = reader.times(np.arange(reader.info.num_frames))
+    rule = window_rule(
+        config.sampling,
+        num_clips=config.num_clips,
+        num_frames=config.num_frames,
+        frame_stride=config.frame_stride,
+        fps=reader.info.fps,
+        target_fps=config.fps,
+    )
+    if rule is not None:
+        by_time = config.fps if config.sampling != "seconds" else None
+        return FixedLayout(choose_clips(record, reader, rule, fps=by_time), times)
     grid = np.arange(len(times)) if config.fps is None else resample_grid(times, config.fps)
     stride = config.frame_stride
     if config.per_frame:
@@ -184,7 +212,9 @@ def iterate_windows(
             video=_crops(np.stack([held[index] for index in wanted]), config),
             times=clip.times,
             valid=clip.valid,
-            own=layout.own(number) & clip.valid if config.per_frame else None,
+            own=layout.own(number) & clip.valid
+            if isinstance(layout, Layout) and config.per_frame
+            else None,
         )
 
 
@@ -283,7 +313,10 @@ def _scale(frames: Frames, config: WindowConfig) -> Frames:
     """The frames at their final scale, before squares are cut out of them."""
     height, width = frames.shape[1:3]
     if config.crop == "center":
-        return view_frames(frames, center_region(height, width), config.size)
+        region = center_region(height, width)
+        if config.center_share < 1:
+            region = inner_square(height, width, config.center_share)
+        return view_frames(frames, region, config.size)
     return resize_frames(frames, short_side_size(height, width, config.size))
 
 

@@ -147,6 +147,8 @@ class EmbedConfig:
                 clip[name] = getattr(self, name)
         if self.fps is not None and self.frame_stride is None:
             clip["frame_stride"] = 1
+        if covering:
+            clip["sampling"] = "constant"
         return WindowConfig(
             num_clips=1 if covering else self.num_clips,
             hop=self.hop,
@@ -318,6 +320,7 @@ class Embedder:
             frame_stride=pre.frame_stride,
             fps=pre.fps,
             size=pre.size,
+            sampling=pre.sampling,
         )
         alone = getattr(self.encoder, "frames_stand_alone", False)
         if self.config.overlap is None and alone:

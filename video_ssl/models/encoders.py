@@ -30,6 +30,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from video_ssl import __version__
+from video_ssl.clips.config import Sampling
 from video_ssl.models.model_card import model_card
 from video_ssl.models.pixels import PixelEncoder, PixelsConfig
 from video_ssl.recipes import ConfigError, build_config, nearest, to_plain
@@ -52,6 +53,7 @@ class Preprocess:
         fps: rate at which source frames are counted (frames are chosen by time); None counts the
             frames of the file.
         size: side of the square frames in pixels.
+        sampling: how training chose the frames, as in `ClipConfig`.
         mean: RGB mean that is subtracted, in the range 0..1.
         std: RGB standard deviation to divide by, in the range 0..1.
     """
@@ -60,6 +62,7 @@ class Preprocess:
     frame_stride: int = 4
     fps: float | None = None
     size: int = 224
+    sampling: Sampling = "constant"
     mean: tuple[float, float, float] = (0.485, 0.456, 0.406)
     std: tuple[float, float, float] = (0.229, 0.224, 0.225)
 

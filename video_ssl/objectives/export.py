@@ -14,6 +14,7 @@ def preprocess_of(clip: ClipConfig, size: int, normalization: Normalization) -> 
         frame_stride=clip.frame_stride,
         fps=clip.fps,
         size=size,
+        sampling=clip.sampling,
         mean=normalization.mean,
         std=normalization.std,
     )
