@@ -8,6 +8,7 @@ import signal
 import socket
 import subprocess
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -83,9 +84,10 @@ def newest_step(run: Path) -> int:
     return max((int(p.name[5:]) for p in folder.glob("step_*")), default=0)
 
 
+@pytest.mark.parametrize("send", [os.kill, os.killpg], ids=["to-the-run", "to-all-processes"])
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
 def test_a_signal_saves_and_ends_the_workers(
-    number: int, code: int, videos: Path, tmp_path: Path, helpers: Any
+    send: Callable[[int, int], None], number: int, code: int, videos: Path, tmp_path: Path, helpers: Any
 ) -> None:
     import psutil
 
@@ -101,9 +103,10 @@ def test_a_signal_saves_and_ends_the_workers(
     wait_for(lambda: read_metrics(run / "metrics.jsonl"), process)
     workers = psutil.Process(process.pid).children(recursive=True)
     assert workers
-    process.send_signal(number)
+    send(process.pid, number)  # schedulers and terminals signal the workers as well
     out, _ = process.communicate(timeout=30)
     assert process.returncode == code, out
+    assert "leaked" not in out
     (checkpoint,) = list_checkpoints(run / "checkpoints")
     assert f"stopped after step {checkpoint.step} of 100000" in out
     assert "Start the same command again" in out

@@ -3,13 +3,16 @@
 grain spawns the processes; this module sees to it that they
 - do not run the main program again (a worker of `train.py` would otherwise import torch, or start a second training),
 - compute with one thread each and never import jax (grain would, where it is installed),
-- leave Ctrl-C to the parent, end when asked between two samples, and end by themselves when the parent is gone,
+- leave Ctrl-C and SIGTERM (which a scheduler sends to every process of a job) to the parent, end when asked between two
+  samples, and end by themselves when the parent is gone,
 - end with a message when a video hangs a decoder.
 """
 
 from __future__ import annotations
 
 import contextlib
+import faulthandler
+import functools
 import gc
 import logging
 import multiprocessing
@@ -27,7 +30,10 @@ from typing import Any
 log = logging.getLogger(__name__)
 
 _PROCESS_NAME = "grain-process-prefetch"
-_EXIT_STUCK = 75
+# `faulthandler`, which ends a process even where Python is stuck, exits with this.
+_EXIT_STUCK = 1
+# Who sends these knows nothing of files: mostly the system, out of memory or of shared memory.
+_FROM_OUTSIDE = (-signal.SIGKILL, -signal.SIGBUS, -signal.SIGTERM, 128 + signal.SIGTERM)
 # One thread of arithmetic each; and malloc gives every large array back at once: by default it learns to keep
 # arrays of a batch's size in the heap, which fragments (hundreds of MiB within a thousand clips).
 _ENVIRONMENT = {
@@ -39,6 +45,8 @@ _ENVIRONMENT = {
 }
 _START_LIMIT_SEC = 60
 _STOP_LIMIT_SEC = 10
+# After SIGTERM the parent still finishes its step, saves, and then ends its workers; this is for the case it cannot.
+_TERM_LIMIT_SEC = 60
 _owned: set[int] = set()
 _start_lock = threading.Lock()
 
@@ -57,9 +65,18 @@ def prepare_worker() -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
     signal.signal(signal.SIGUSR1, lambda *_: _stop.set())
+    signal.signal(signal.SIGTERM, _on_terminate)
     sys.modules.setdefault("jax", None)  # type: ignore[arg-type]
     logging.getLogger("absl").setLevel(logging.ERROR)
     threading.Thread(target=_end_with_the_parent, daemon=True, name="parent-watch").start()
+
+
+def _on_terminate(*_: object) -> None:
+    """The first SIGTERM leaves the end to the parent, who must free what this worker holds in shared memory."""
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    timer = threading.Timer(_TERM_LIMIT_SEC, os._exit, (128 + signal.SIGTERM,))
+    timer.daemon = True
+    timer.start()
 
 
 def _end_with_the_parent() -> None:
@@ -83,27 +100,25 @@ def stop_requested() -> bool:
 
 
 @contextlib.contextmanager
-def hang_limit(source: str, limit_sec: float) -> Iterator[None]:
-    """Ends the worker process with a message if the block takes longer than `limit_sec`.
+def hang_limit(limit_sec: float) -> Iterator[None]:
+    """Ends the worker process if the block takes longer than `limit_sec`; the parent knows which record it was at.
 
-    The reader stops by itself between packets; this is for a call into the decoder that never returns.  Does nothing
-    outside of worker processes.
+    The reader stops by itself between packets; this is for a call into the decoder that never returns, whether it
+    gives the interpreter free or not.  Does nothing outside of worker processes.
     """
     if not in_worker():
         yield
         return
-    timer = threading.Timer(limit_sec, _end_stuck, (source, limit_sec))
-    timer.daemon = True
-    timer.start()
+    faulthandler.dump_traceback_later(limit_sec, exit=True, file=_nowhere())
     try:
         yield
     finally:
-        timer.cancel()
+        faulthandler.cancel_dump_traceback_later()
 
 
-def _end_stuck(source: str, limit_sec: float) -> None:
-    log.error("data worker: %s hangs the decoder for more than %g s.", source, limit_sec)
-    os._exit(_EXIT_STUCK)
+@functools.cache
+def _nowhere() -> Any:
+    return open(os.devnull, "w")  # noqa: SIM115 (kept open: faulthandler writes to it when the time is up)
 
 
 # In the parent
@@ -151,6 +166,11 @@ class WorkerGroup:
         if told is None and not codes:
             return None
         return WorkerDied(_death_message(int(told[1]) if told else codes[0]))
+
+    def deaths(self) -> list[tuple[int, int]]:
+        """Returns (process id, exit code) of every worker that has died; a signal counts negative."""
+        codes = [(pid, process.exitcode) for pid, process in self._pids.items()]
+        return [(pid, code) for pid, code in codes if code not in (None, 0)]
 
     def stop(self, iterator: Any) -> None:
         """Ends all workers at once, after the sample that they are at, and closes grain's iterator.
@@ -222,12 +242,23 @@ def free_shared_memory() -> None:
         deleter.apply(int)  # its one thread works in order: what was to be unlinked before now is
 
 
-def _death_message(code: int) -> str:
+def sent_from_outside(code: int) -> bool:
+    """Returns whether an exit code says that something outside ended the worker, rather than what it worked on."""
+    return code in _FROM_OUTSIDE
+
+
+def cause_of_death(code: int) -> str:
+    """Returns what a record did to the worker that died with this exit code: the end of a sentence on the record."""
     if code == _EXIT_STUCK:
-        return (
-            "a data worker hung inside a decoder and was ended; the log names the file. "
-            "Remove or repair it, or raise loader.video_timeout_sec."
-        )
+        return "hangs the decoder, or ends the data worker that reads it (exit code 1)."
+    what = f"exit code {code}"
+    if code < 0:
+        with contextlib.suppress(ValueError):
+            what = signal.Signals(-code).name
+    return f"takes the data worker that reads it down ({what})."
+
+
+def _death_message(code: int) -> str:
     what = f"exit code {code}"
     if code < 0:
         with contextlib.suppress(ValueError):
