@@ -37,8 +37,8 @@ class Result:
         chosen: the settings that were chosen, and on what grounds.
         details: whatever else belongs in results.json (grids, intervals, confusions).
         notes: warnings a reader of the numbers must see.
-        statement: the result as a part of a sentence whose subject is the encoder, where it is not
-            `correct` of `total` videos.
+        statement: the result as the rest of a sentence whose subject is the encoder, where it is not
+            `correct` of `total` videos; `details` then has headline and num_classes.
     """
 
     metrics: dict[str, float]

@@ -87,7 +87,9 @@ class FrameEvaluator:
         notes += shared_notes(*(_videos(q) for q in sequences))
         if self.config.normalize:
             sequences = [q.with_features([_unit(e) for e in q.embs]) for q in sequences]
-        pairs, more = class_pairs(*sequences, self.config.classes)
+        pairs, more = class_pairs(
+            *sequences, self.config.classes, test.metadata.get("class_names", ())
+        )
         each, alone = {}, {}
         for name, pair in pairs.items():
             pair = _counted_phases(*pair)
@@ -96,18 +98,20 @@ class FrameEvaluator:
             alone[name] = self.measure(*places, seed=seed)
         found, undefined = _mean(each)
         baseline, _ = _mean(alone)
-        notes += more + [n for key, n in undefined.items() if key in self.shown()]
-        said = f"{self.say(found)}, position alone {self.headline(baseline)}"
-        if len(each) > 1:
-            said += f" (mean over {len(each)} classes)"
+        notes += more + _undefined_notes({n: undefined[n] for n in self.shown() if n in undefined})
         return Result(
             metrics={name: found[name] for name in self.shown()},
             correct=0,
             total=sequences[1].num_frames,
             chance=float("nan"),
-            statement=said,
+            statement=self.say(found),
             details={
                 "all": found,
+                "headline": {
+                    "found": self.headline(found),
+                    "position_only": self.headline(baseline),
+                },
+                "num_classes": len(each),
                 "position_only": {name: baseline[name] for name in self.shown()},
                 "classes": each,
                 "position_only_classes": alone,
@@ -120,7 +124,7 @@ class FrameEvaluator:
 
 
 def class_pairs(
-    train: Sequences, test: Sequences, classes: str
+    train: Sequences, test: Sequences, classes: str, names: Sequence[str] = ()
 ) -> tuple[dict[str, tuple[Sequences, Sequences]], list[str]]:
     """Returns class -> its training and test videos, and notes; one entry `all` without classes.
 
@@ -147,7 +151,8 @@ def class_pairs(
     pairs = {}
     for label in both.tolist():
         rows = [np.flatnonzero(q.classes == label) for q in (train, test)]
-        pairs[str(label)] = (train.select(rows[0]), test.select(rows[1]))
+        name = names[label] if label < len(names) else str(label)
+        pairs[name] = (train.select(rows[0]), test.select(rows[1]))
     return pairs, notes
 
 
@@ -172,14 +177,24 @@ def _unit(embs: np.ndarray) -> np.ndarray:
     return np.asarray(embs / np.maximum(length, 1e-12), np.float32)
 
 
-def _mean(each: dict[str, dict[str, float]]) -> tuple[dict[str, float], dict[str, str]]:
-    """The mean over the classes where a number is defined, and a note where it is not."""
-    found, notes = {}, {}
+def _mean(each: dict[str, dict[str, float]]) -> tuple[dict[str, float], dict[str, list[str]]]:
+    """The mean over the classes where a number is defined, and the classes where it is not."""
+    found, undefined = {}, {}
     for name in next(iter(each.values())):
         values = np.array([own[name] for own in each.values()])
         known = np.isfinite(values)
         found[name] = float(values[known].mean()) if known.any() else float("nan")
         if not known.all():
-            lacking = [c for c, ok in zip(each, known, strict=True) if not ok]
-            notes[name] = f"{name} is not defined for {', '.join(lacking)}, left out of the mean"
-    return found, notes
+            undefined[name] = [c for c, ok in zip(each, known, strict=True) if not ok]
+    return found, undefined
+
+
+def _undefined_notes(undefined: dict[str, list[str]]) -> list[str]:
+    """One note for all numbers that are not defined for the same classes."""
+    by_classes: dict[tuple[str, ...], list[str]] = {}
+    for name, classes in undefined.items():
+        by_classes.setdefault(tuple(classes), []).append(name)
+    return [
+        f"{', '.join(names)} not defined for {', '.join(classes)}: not in the mean"
+        for classes, names in by_classes.items()
+    ]
