@@ -77,8 +77,10 @@ def take(path: Path) -> CachedFile | None:
     while True:
         try:
             file = open(path, "rb")  # noqa: SIM115
-        except FileNotFoundError:
+        except (FileNotFoundError, NotADirectoryError):
             return None
+        except OSError as err:
+            raise CacheError(path.parent, err) from err
         fcntl.flock(file, fcntl.LOCK_SH)  # held against us for the moment of a deletion only
         if _is_the_file_at(file, path):
             with contextlib.suppress(OSError):  # a read-only cache serves what it has

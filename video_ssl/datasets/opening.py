@@ -45,9 +45,9 @@ def open_table(
         spec: `NAME_OR_PATH[:SPLIT]`, where the first part is
             an `.arrow` file; a CSV or TSV with a header, JSON lines or Parquet (with a split: the rows whose column
             `split` says so); a `path label` list (.txt, .csv, .list); tars (`x-{000..010}.tar`, `x-*.tar`); any of
-            these as a URI; a folder with one `SPLIT.arrow` per split; a folder of videos, of folders of frames or of tars
-            (class sub-folders give labels); or the name of a dataset recipe (`demo:train`), whose tables are made when
-            they are missing.
+            these as a URI; a folder with one `SPLIT.arrow` per split; a folder of videos, of folders of frames or of
+            tars (class sub-folders give labels); or the name of a dataset recipe (`demo:train`), whose tables are made
+            when they are missing.
         root: the folder that relative paths in a file are relative to, if not the file's own.
 
     Tables that are not Arrow files are kept as such in the cache when they are large, so that they are read once and

@@ -52,7 +52,7 @@ def list_members(path: str, file: IO[bytes] | None = None) -> Iterator[Member]:
                     continue
                 _refuse(path, info)
                 yield Member(info.name, info.offset_data, info.size)
-                tar.members = []  # it would keep every header
+                tar.members = []  # type: ignore[attr-defined]  # it would keep every header
     except (tarfile.TarError, EOFError) as err:
         raise TarProblem(
             f"{path} cannot be read as an uncompressed tar ({err}). Unpack a compressed one, "
