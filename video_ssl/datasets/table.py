@@ -430,7 +430,7 @@ def _relative_sources(sources: Any, root: Path, folder: Path) -> pa.Array:
     fixed = pc.match_substring_regex(sources, r"^/|://")
     whole = pc.if_else(fixed, sources, whole)
     odd = pc.match_substring_regex(whole, r"^/.*(/\.{0,2}(/|$))")
-    odd = pc.and_(odd, pc.invert(pc.match_substring(whole, "://")))
+    odd = pc.and_(odd, pc.invert(fixed))
     if pc.any(odd).as_py():  # few tables have `..` and the like
         chosen = [
             os.path.normpath(source) if strange else source

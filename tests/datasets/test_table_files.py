@@ -1,0 +1,285 @@
+"""CSV, JSON lines and Parquet: columns by their names and synonyms, labels as numbers or names, and what is wrong."""
+
+import json
+import os
+import pickle
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from video_ssl.datasets import open_table
+from video_ssl.datasets.columns import SYNONYMS, known_column
+from video_ssl.datasets.table import SCHEMA, Caption, Table, TableError
+
+
+@pytest.fixture(autouse=True)
+def here(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("VIDEO_SSL_CACHE", str(tmp_path / "cache"))
+    return tmp_path
+
+
+def write(name, rows):
+    """Writes the same rows as CSV, TSV, JSON lines or Parquet."""
+    names = list(dict.fromkeys(name for row in rows for name in row))
+    if name.endswith(("csv", "tsv")):
+        sign = "," if name.endswith("csv") else "\t"
+        lines = [names] + [
+            ["" if row.get(n) is None else str(row[n]) for n in names] for row in rows
+        ]
+        text = "\n".join(sign.join(f'"{v}"' if sign in v else v for v in line) for line in lines)
+        Path(name).write_text(text + "\n")
+    elif name.endswith("jsonl"):
+        Path(name).write_text("".join(json.dumps(row) + "\n" for row in rows))
+    else:
+        pq.write_table(pa.Table.from_pylist(rows), name)
+    return name
+
+
+ROWS = [
+    {"Video Path": "a b.mp4", "class": "run", "start": 1.5, "frame_count": 30, "caption": "he runs", "note": "x"},
+    {"Video Path": "/abs/b,c.mp4", "class": "jump", "start": None, "frame_count": 31, "caption": None, "note": "y"},
+    {"Video Path": "s3://bucket/c.mp4", "class": "run", "start": 0.0, "frame_count": None, "caption": "again"},
+]  # fmt: skip
+KINDS = ["t.csv", "t.tsv", "t.jsonl", "t.parquet"]
+
+
+@pytest.mark.parametrize("name", KINDS)
+def test_every_kind_of_file_gives_the_same_table(here, name):
+    table = open_table(write(name, ROWS))
+    assert table.class_names == ("jump", "run")
+    records = [table.record(i) for i in range(3)]
+    sources = [str(here / "a b.mp4"), "/abs/b,c.mp4", "s3://bucket/c.mp4"]
+    assert [r.source for r in records] == sources
+    assert [r.id for r in records] == ["a b.mp4", "/abs/b,c.mp4", "s3://bucket/c.mp4"]
+    assert [r.label for r in records] == [1, 0, 1]
+    assert [r.start_sec for r in records] == [1.5, None, 0.0]
+    assert [r.num_frames for r in records] == [30, 31, None]
+    assert [r.captions for r in records] == [
+        (Caption(text="he runs"),),
+        None,
+        (Caption(text="again"),),
+    ]
+
+
+@pytest.mark.parametrize("name", KINDS)
+def test_numbers_stay_numbers_and_names_may_stand_beside_them(name):
+    rows = [{"path": f"{i}.mp4", "label": label} for i, label in enumerate([2, 0, None, 2])]
+    table = open_table(write(name, rows))
+    np.testing.assert_array_equal(table.column("label"), [2, 0, -1, 2])
+    assert table.class_names == ()
+    rows = [row | {"label_name": {2: "c", 0: "a"}.get(row["label"])} for row in rows]
+    table = open_table(write(name, rows))
+    np.testing.assert_array_equal(table.column("label"), [2, 0, -1, 2])
+    assert table.class_names == ("a", "", "c")
+
+
+def test_every_synonym_is_understood_without_doubt():
+    listed = [name for names in SYNONYMS.values() for name in names]
+    assert len(listed) == len(set(listed))
+    assert not set(listed) & set(SCHEMA.names)
+    assert {known_column(name.upper()) for name in listed} == set(SYNONYMS)
+
+
+def test_several_labels_and_lists_of_captions():
+    write("t.csv", [{"path": "a", "labels": "1;2"}, {"path": "b", "labels": None}])
+    assert [open_table("t.csv").record(i).labels for i in range(2)] == [(1, 2), None]
+    rows = [{"path": "a", "labels": ["x", "y"], "captions": ["one", "two"]},
+            {"path": "b", "labels": [], "captions": []}]  # fmt: skip
+    table = open_table(write("t.jsonl", rows))
+    assert [table.record(i).labels for i in range(2)] == [(0, 1), ()]
+    assert table.record(0).captions == (Caption(text="one"), Caption(text="two"))
+    assert table.class_names == ("x", "y")
+
+
+def test_a_split_column_divides_one_file():
+    rows = [
+        {"path": f"{i}", "class": "ab"[i % 2], "split": "train" if i < 3 else "val"}
+        for i in range(5)
+    ]
+    write("t.csv", rows)
+    assert open_table("t.csv:val").column("id").tolist() == ["3", "4"]
+    only_b = [row | {"class": "b"} if row["split"] == "val" else row for row in rows]
+    assert open_table(write("u.csv", only_b) + ":val").column("label").tolist() == [1, 1]
+    for spec, message in [("t.csv", r"splits \['train', 'val'\] in one file: write which one"),
+                          ("t.csv:vla", "no split 'vla'.* Did you mean 'val'")]:  # fmt: skip
+        with pytest.raises(TableError, match=message):
+            open_table(spec)
+    with pytest.raises(TableError, match="has no column `split`: leave out ':val'"):
+        open_table(write("s.csv", [{"path": "a"}]) + ":val")
+
+
+@pytest.mark.parametrize(
+    ("rows", "message"),
+    [
+        ([{"path": "a", "lable": 1}], "unknown column 'lable'. Did you mean 'label'"),
+        ([{"path": "a", "strat_sec": 1}], "unknown column 'strat_sec'. Did you mean 'start_sec'"),
+        ([{"pth": "a", "label": 1}], "no column for the videos, only ['pth', 'label']: call it one of ['source'"),
+        ([{"path": "a", "video": "b"}], "'path' and 'video' both mean 'source'"),
+        ([{"path": "a", "label": 1}, {"path": None, "label": 1}], "1 rows name no video, the first is row 2"),
+        ([{"path": "a", "label": 1.5}], "1.5"),
+        ([{"path": "a", "label": 3_000_000_000}], "column 'label' must be int32, but row 1 holds"),
+        ([{"path": "a", "label": 1, "class_name": "x"}, {"path": "b", "label": 1, "class_name": "y"}],
+         "label 1 has the names"),
+    ],
+)  # fmt: skip
+@pytest.mark.parametrize("name", KINDS)
+def test_wrong_columns_and_labels_are_named(name, rows, message):
+    with pytest.raises(TableError, match=re.escape(message)) as caught:
+        open_table(write(name, rows))
+    assert name in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "message"),
+    [
+        ("t.csv", b"path,label\na,1\nb,cat\n", r"mixes numbers and names as labels: '1' in row 1, 'cat' in row 2"),
+        ("t.csv", b"path,fps\na,fast\n", "column 'fps'.*'fast'"),
+        ("t.csv", b"path,label\na,1\nb\n", "cannot be read as CSV with a header.*Expected 2 columns, got 1"),
+        ("t.csv", b"path,label\na,1\nb\xff,2\n", r"line 3 is not UTF-8 .*%FF"),
+        ("t.csv", b"path,label\n", "no rows"),
+        ("t.jsonl", b'{"path": "a"}\n{"path": \n', "cannot be read as JSON lines"),
+        ("t.jsonl", b'{"path": "a", "label": 1}\n{"path": "b", "label": "x"}\n', "changed from number to string"),
+        ("t.jsonl", b'{"path": "a", "fps": "x"}\n', "column 'fps' must be double, but row 1 holds 'x'"),
+        ("t.jsonl", b'{"path": "a", "label": [1]}\n', "call a column of lists `labels`"),
+        ("t.jsonl", b"", "is empty"),
+        ("t.parquet", b"PAR1 and no more", "cannot be read as Parquet"),
+        ("t.xlsx", b"", r"t\.xlsx is not a table: a file must end in \.arrow, \.csv"),
+    ],
+)  # fmt: skip
+def test_broken_files_are_named(name, content, message):
+    with open(name, "wb") as file:
+        file.write(content)
+    with pytest.raises(TableError, match=message) as caught:
+        open_table(name)
+    assert name in str(caught.value)
+
+
+def test_a_csv_without_a_header_is_a_list_as_before():
+    with open("t.csv", "w") as file:
+        file.write("a.mp4,3\nb c.mp4,4\n")
+    assert open_table("t.csv").column("label").tolist() == [3, 4]
+
+
+def test_a_path_may_hold_a_newline_and_quotes(here):
+    with open("t.csv", "w") as file:
+        file.write('path,label\n"two\nlines.mp4",0\n"say ""hi"".mp4",1\n')
+    table = open_table("t.csv")
+    assert table.record(0).source == str(here / "two\nlines.mp4")
+    assert table.record(1).source == str(here / 'say "hi".mp4')
+
+
+def test_names_that_look_like_numbers_or_times_stay_text():
+    with open("t.csv", "w") as file:
+        file.write("path,id\n007,0012\n-1e5,2020-01-01\n")
+    table = open_table("t.csv")
+    assert table.column("id").tolist() == ["0012", "2020-01-01"]
+    assert table.column("source").tolist() == ["007", "-1e5"]
+    write("t.jsonl", [{"path": "a", "id": "2020-01-01 00:00:00"}])
+    assert open_table("t.jsonl").record(0).id == "2020-01-01 00:00:00"
+
+
+# Large ones
+
+
+@pytest.fixture
+def large(here):
+    count = 60_000
+    with open("large.csv", "w") as file:
+        file.write(
+            "path,label\n" + "".join(f"some/where/{i:08d}.mp4,{i % 7}\n" for i in range(count))
+        )
+    return count
+
+
+def test_a_large_table_is_mapped_from_the_cache_by_everybody(here, large, monkeypatch):
+    table = open_table("large.csv")
+    assert str(table.path).startswith(str(here / "cache"))
+    assert len(pickle.dumps(table)) < 1000
+    assert table.record(59_999).source == str(here / "some/where/00059999.mp4")
+    assert pickle.loads(pickle.dumps(table)).record(7).source == str(
+        here / "some/where/00000007.mp4"
+    )
+    monkeypatch.setattr("video_ssl.datasets.opening.read_table_file", None)
+    again = open_table("large.csv")  # is not read a second time
+    assert (again.path, len(again)) == (table.path, large)
+
+
+def test_a_large_table_that_changes_is_read_again(large):
+    open_table("large.csv")
+    with open("large.csv", "a") as file:
+        file.write("one/more.mp4,3\n")
+    assert len(open_table("large.csv")) == large + 1
+
+
+def test_without_a_cache_a_large_table_stays_in_memory(large, monkeypatch, caplog):
+    monkeypatch.setenv("VIDEO_SSL_CACHE", "/dev/null/cache")
+    table = open_table("large.csv")
+    assert (table.path, len(table)) == (None, large)
+    assert "copied to every worker" in caplog.text
+
+
+def test_a_large_selection_is_mapped_and_gives_the_same_rows(here, large):
+    table = Table.from_columns(
+        {"source": [str(i) for i in range(200_000)], "label": np.arange(200_000)}
+    ).save("t.arrow")
+    chosen = table.select(np.random.default_rng(0).permutation(200_000)[:150_000])
+    pickled = pickle.dumps(chosen)
+    assert len(pickled) < 1000
+    copy = pickle.loads(pickled)
+    np.testing.assert_array_equal(copy.column("label"), chosen.column("label"))
+    assert copy.record(149_999).id == chosen.record(149_999).id
+    assert pickle.loads(pickle.dumps(copy.select([3, 1]))).record(0).id == chosen.record(3).id
+
+
+def test_saving_moves_sources_into_the_folder_or_makes_them_absolute(here):
+    sources = [
+        "a.mp4",
+        "sub/../b.mp4",
+        "/abs/./c.mp4",
+        "../d.mp4",
+        "s3://b//x/../e.mp4",
+        str(here / "t" / "f.mp4"),
+    ]
+    table = Table.from_columns({"source": sources}, root=here / "t")
+    saved = table.save(here / "t" / "t.arrow")
+    assert saved.arrow["source"].to_pylist() == [
+        "a.mp4", "b.mp4", "/abs/./c.mp4", str(here / "d.mp4"), "s3://b//x/../e.mp4", "f.mp4",
+    ]  # fmt: skip
+    assert [saved.record(i).source for i in range(6)] == [table.record(i).source for i in range(6)]
+    apart = table.save(here / "u" / "t.arrow")
+    assert [apart.record(i).source for i in range(6)] == [table.record(i).source for i in range(6)]
+
+
+def test_a_table_elsewhere_has_its_videos_beside_it(monkeypatch):
+    fsspec = pytest.importorskip("fsspec")
+    files = fsspec.filesystem("memory")
+    files.pipe(
+        "/lists/t.csv", b"path,class,split\na.mp4,x,train\n/abs/b.mp4,y,train\ns3://u/c.mp4,x,val\n"
+    )
+    table = open_table("memory://lists/t.csv:train")
+    assert [table.record(i).source for i in range(2)] == ["memory://lists/a.mp4", "/abs/b.mp4"]
+    assert pickle.loads(pickle.dumps(table)).record(0).source == "memory://lists/a.mp4"
+    assert open_table("memory://lists/t.csv:val").record(0).source == "s3://u/c.mp4"
+    assert open_table("memory://lists/t.csv:val").class_names == ("x", "y")
+    with pytest.raises(TableError, match="give a list of their URIs"):
+        open_table("memory://lists/videos")
+    files.store.clear()
+
+
+def test_opening_tables_needs_no_torch_and_no_fsspec():
+    code = (
+        "import sys; from video_ssl.datasets import open_table; open_table('t.csv');"
+        "print([m for m in ('torch', 'jax', 'fsspec', 'av') if m in sys.modules])"
+    )
+    write("t.csv", [{"path": "a"}])
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=True, env={**os.environ}
+    )
+    assert done.stdout.strip() == "[]"
