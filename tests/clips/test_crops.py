@@ -58,7 +58,7 @@ def test_test_views_cut_where_the_reference_cuts(file):
 # Regions ----------------------------------------------------------------------------------------
 
 sides = st.integers(8, 300)
-kinds = st.sampled_from(["multi_scale", "random_resized", "center"])
+kinds = st.sampled_from(["multi_scale", "random_resized", "height_first", "center"])
 
 
 @given(sides, sides, kinds, st.integers(4, 256), st.integers(0, 2**32), st.floats(0, 1))
@@ -111,6 +111,34 @@ def test_a_random_resized_crop_that_never_fits_is_central():
     rng = np.random.default_rng(0)
     region = crops.sample_random_resized(100, 10, rng, area=(0.9, 1.0), aspect=(0.8, 1.2))
     assert region == Region(left=0, top=44, width=10, height=12)
+
+
+def test_height_first_regions_follow_the_law_of_tensorflow():
+    # papers/cvrl.md 2.2: uniform aspect, then a uniform height; on a square frame the mean area is 0.49.
+    config = CropConfig(kind="height_first", area=(0.3, 1.0), aspect=(0.5, 2.0))
+    drawn = draws(config, height=256, width=256)
+    area = np.array([r.width * r.height / 256**2 for r in drawn])
+    aspect = np.array([r.width / r.height for r in drawn])
+    assert area.min() >= 0.3
+    assert area.mean() == pytest.approx(0.49, abs=0.015)
+    assert aspect.mean() == pytest.approx(1.25, abs=0.03)  # uniform, not log-uniform
+    one = [r for r in drawn if abs(r.width / r.height - 1) < 0.05]
+    assert np.mean([r.height for r in one]) == pytest.approx((140 + 256) / 2, abs=8)
+    never = crops.sample_height_first(
+        100, 10, np.random.default_rng(0), area=(0.9, 1.0), aspect=(0.8, 1.2)
+    )
+    assert never == crops.whole_region(100, 10)
+
+
+def test_data_that_forbid_the_mirror_win_and_shift_no_draw():
+    config = CropConfig(kind="random_resized", flip_probability=0.5)
+    free, bound = np.random.default_rng(3), np.random.default_rng(3)
+    for _ in range(40):
+        region = crops.sample_region(96, 128, config, free)
+        same = crops.sample_region(96, 128, config, bound, may_flip=False)
+        assert not same.flip
+        assert (same.left, same.top, same.width) == (region.left, region.top, region.width)
+    assert free.random() == bound.random()
 
 
 def test_the_flip_follows_its_probability_and_zero_forbids_it():

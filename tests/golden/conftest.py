@@ -30,6 +30,7 @@ KINDS = {
     "classifier": ("*", ("logits", "features", r"block_\d+")),
     "hico_resnet": ("hico*", ("num_filters", "eval_map")),
     "hico_colour": ("hico*", ("brightness_f", "hue_f", "gray")),
+    "cvrl_colour": ("const_cl*", ("out_jitter_chain", "perm", "blur_kernel_arg")),
     "hico_eval_crop": ("hico*", (r"\d+/clip_uint8", r"\d+/cc", "test_scale")),
     "hico_frames": ("hico*", ("pretrain/interval", "eval/clip_idx")),
     "hico_intervals": ("hico*", (r"\w+/intervals", r"\w+/uniforms", r"\w+/progress")),

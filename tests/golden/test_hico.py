@@ -2,8 +2,10 @@
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 
 from video_ssl.clips import time_sampling
+from video_ssl.clips.crops import crop_frames, inner_square
 from video_ssl.models.r2plus1d import R2Plus1D, from_hico
 from video_ssl.models.r2plus1d_config import R2Plus1DConfig
 
@@ -43,6 +45,25 @@ def test_resnets(golden, hico_resnet):
         golden.close(frames, g["eval_map"].mean((3, 4)).transpose(1, 2), rtol * 10)
         head = clip @ params["head.out.weight"].to(dtype).T + params["head.out.bias"].to(dtype)
         golden.close(head.softmax(-1), g["eval_probs"], rtol)
+
+
+# The test crop ------------------------------------------------------------------------------------
+
+
+def test_the_test_crop(golden, hico_eval_crop):
+    g = hico_eval_crop
+    size, share = int(g["size"]), int(g["test_scale"]) / 256
+    for name in (n for n in g.names if n.endswith(("/cc", "/ll", "/rr"))):
+        case, place = name.split("/")
+        frames = g[f"{case}/clip_uint8"]
+        places = {"cc": "center", "ll": "left", "rr": "right"}
+        region = inner_square(frames.shape[1], frames.shape[2], share, places[place])
+        cut = (
+            torch.from_numpy(crop_frames(frames.numpy(), region)).permute(3, 0, 1, 2).float() / 255
+        )
+        # The reference scales floats without averaging; ours averages, so only the region is compared.
+        found = F.interpolate(cut, size=(size, size), mode="bilinear", align_corners=False)
+        golden.close(found, g[name], 1e-6)
 
 
 # Sampling in seconds ------------------------------------------------------------------------------

@@ -1,7 +1,7 @@
 """Colour changes of a view: drawn here in numpy as one small array, applied on the device to all its frames alike.
 
-The array is float32 (NUM_PARAMETERS,) per view; a batch carries `color` float32 (B, V, NUM_PARAMETERS).  Whoever applies
-it (`models/colour.py` in torch, a flax twin from the same numbers) goes through it in this order:
+The array is float32 (NUM_PARAMETERS,) per view; a batch carries `color` float32 (B, V, NUM_PARAMETERS).  Whoever
+applies it (`models/colour.py` in torch, a flax twin from the same numbers) goes through it in this order:
 
 | place | what | does nothing at |
 |---|---|---|
@@ -61,7 +61,7 @@ class ColourLaw:
 
 _CVRL = ColourLaw(contrast="clip", saturation="hsv", grey=(0.2989, 0.5870, 0.1140), border="zero")
 
-#: law of `ColorConfig` -> operations.  Sources: papers/hico.md 2.5 and 2.6, carl.md 2.3, cvrl.md 2.2, vatt.md section 2.
+#: law of `ColorConfig` -> operations.  Sources: papers/hico.md 2.5, 2.6, carl.md 2.3, cvrl.md 2.2, vatt.md 2.
 #: CARL's reference goes through 8-bit pictures and Pillow's approximate blur; neither is imitated.
 LAWS: dict[str, ColourLaw] = {
     "hico": ColourLaw(),

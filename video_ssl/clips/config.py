@@ -65,19 +65,21 @@ class CropConfig:
 
     Attributes:
         kind: "multi_scale" is the multi-scale corner crop of VideoMAE and MVD, "random_resized" draws area and
-            aspect ratio, "center" is the central square of the short side.
+            aspect ratio, "height_first" aspect ratio and height (TensorFlow's law: CVRL, TeG, VATT), "center" is the
+            central square of the short side.
         size: side of the square output in pixels.
         scales: "multi_scale": shares of the short side from which width and height are drawn.
         max_distort: "multi_scale": width and height are at most this many scales apart.
-        area: "random_resized": bounds of the share of the area.
-        aspect: "random_resized": bounds of width / height, drawn log-uniformly.
-        flip_probability: horizontal mirror; 0 for the references of VideoMAE and MVD.
-        resize: "decoder" crops, scales and converts in one pass while decoding (libswscale, bilinear with averaging, the
-            same pixels on every machine): on average within 3 grey levels of "pillow", which converts whole frames and
+        area: "random_resized", "height_first": bounds of the share of the area.
+        aspect: the same: bounds of width / height, drawn log-uniformly ("height_first": uniformly).
+        flip_probability: horizontal mirror; 0 for the references of VideoMAE and MVD.  A table whose metadata say
+            `no_flip` wins.
+        resize: "decoder" crops, scales and converts in one pass while decoding (libswscale, bilinear with averaging,
+            the same pixels on every machine): on average within 3 grey levels of "pillow", which converts whole frames and
             scales with Pillow as the references do, and costs 3 to 5 times as much.
     """
 
-    kind: Literal["multi_scale", "random_resized", "center"] = "multi_scale"
+    kind: Literal["multi_scale", "random_resized", "height_first", "center"] = "multi_scale"
     size: int = 224
     scales: tuple[float, ...] = (1.0, 0.875, 0.75, 0.66)
     max_distort: int = 1

@@ -82,6 +82,8 @@ def sample_region(
         region = pair[int(rng.integers(len(pair)))]
     elif config.kind == "random_resized":
         region = sample_random_resized(height, width, rng, area=config.area, aspect=config.aspect)
+    elif config.kind == "height_first":
+        region = sample_height_first(height, width, rng, area=config.area, aspect=config.aspect)
     else:
         region = center_region(height, width)
     flip = config.flip_probability > 0 and bool(rng.random() < config.flip_probability)
@@ -158,6 +160,37 @@ def sample_random_resized(
     w = min(width, max(1, round(height * ratio)))
     h = min(height, max(1, round(width / ratio)))
     return Region(left=(width - w) // 2, top=(height - h) // 2, width=w, height=h)
+
+
+def sample_height_first(
+    height: int,
+    width: int,
+    rng: np.random.Generator,
+    *,
+    area: tuple[float, float],
+    aspect: tuple[float, float],
+) -> Region:
+    """Returns a region by the law of TensorFlow's `sample_distorted_bounding_box` (CVRL, TeG, VATT).
+
+    The aspect width / height is uniform, then the height is a uniform integer of those that the area and the frame
+    allow: small areas are likelier than under `sample_random_resized`.  A hundred tries; if none fits, the whole frame.
+
+    Source: papers/cvrl.md section 2.2.
+    """
+    for _ in range(100):
+        ratio = float(rng.uniform(*aspect))
+        low = max(1, round(math.sqrt(area[0] * height * width / ratio)))
+        high = min(
+            height, int((width + 0.5) / ratio), int(math.sqrt(area[1] * height * width / ratio))
+        )
+        if low > high:
+            continue
+        h = int(rng.integers(low, high + 1))
+        w = round(h * ratio)
+        if 0 < w <= width and area[0] * height * width <= w * h <= area[1] * height * width:
+            left = int(rng.integers(width - w + 1))
+            return Region(left=left, top=int(rng.integers(height - h + 1)), width=w, height=h)
+    return whole_region(height, width)
 
 
 def whole_region(height: int, width: int) -> Region:

@@ -1,0 +1,119 @@
+"""Colour parameters: what is drawn, how often, and what a plan puts into a sample."""
+
+import numpy as np
+import pytest
+
+from video_ssl.clips import colour
+from video_ssl.clips.config import COLOR_PRESETS, ColorConfig
+from video_ssl.recipes import ConfigError, build_config, to_plain
+
+LAWS = sorted(COLOR_PRESETS)
+
+
+def draws(config, count=4000, seed=0):
+    rng = np.random.default_rng(seed)
+    return np.stack([colour.sample_colour(config, rng) for _ in range(count)])
+
+
+def test_every_law_has_operations_and_defaults():
+    assert set(colour.LAWS) == set(COLOR_PRESETS)
+
+
+@pytest.mark.parametrize("law", LAWS)
+def test_amounts_fill_their_ranges_and_events_happen_as_often_as_asked(law):
+    config = ColorConfig(law=law)
+    rows = draws(config)
+    assert rows.dtype == np.float32
+    assert (np.sort(rows[:, colour.ORDER], axis=1) == np.arange(4)).all()
+    for place, name in (
+        (colour.BRIGHTNESS, "brightness"),
+        (colour.CONTRAST, "contrast"),
+        (colour.SATURATION, "saturation"),
+    ):
+        strength = config.setting(name)
+        low, high = max(0.0, 1 - strength), 1 + strength
+        found = rows[:, place]
+        assert found.min() == pytest.approx(low, abs=0.01)
+        assert found.max() == pytest.approx(high, abs=0.01)
+        if strength:
+            changed = found[found != 1]
+            assert len(changed) / len(rows) == pytest.approx(config.probability, abs=0.03)
+            assert changed.mean() == pytest.approx((low + high) / 2, abs=0.03)
+    for place, name in ((colour.HUE, "hue"), (colour.OFFSET, "offset")):
+        assert np.abs(rows[:, place]).max() == pytest.approx(config.setting(name), rel=0.01)
+        assert rows[:, place].mean() == pytest.approx(0, abs=0.01)
+    jitter = config.probability
+    for place, chance in (
+        (colour.GREY, config.grey_probability),
+        (colour.GREY_FIRST, config.grey_first_probability),
+        (colour.BLUR, config.blur_probability),
+        (colour.BLUR_EACH, config.blur_each_probability * jitter),
+        (colour.SOLARIZE, config.solarize_probability),
+    ):
+        assert (rows[:, place] > 0).mean() == pytest.approx(chance, abs=0.03)
+    sigma = rows[:, [colour.BLUR, colour.BLUR_EACH]]
+    sigma = sigma[sigma > 0]
+    if len(sigma):
+        assert sigma.min() >= np.float32(0.1)
+        assert sigma.max() <= 2.0
+
+
+def test_orders_are_equally_likely_unless_fixed():
+    orders = draws(ColorConfig(law="hico"))[:, colour.ORDER].astype(int)
+    _, counts = np.unique(orders, axis=0, return_counts=True)
+    assert len(counts) == 24
+    assert counts.min() > 100
+    fixed = draws(ColorConfig(law="vatt"), 50)[:, colour.ORDER]
+    assert (fixed == [0, 2, 1, 3]).all()  # brightness, saturation, contrast, hue
+    own = draws(ColorConfig(law="hico", order=(3, 2, 1, 0)), 5)[:, colour.ORDER]
+    assert (own == [3, 2, 1, 0]).all()
+
+
+def test_one_setting_does_not_shift_the_draws_of_others():
+    plain = draws(ColorConfig(law="hico"), 40)
+    other = draws(ColorConfig(law="hico", grey_probability=0.0, blur_probability=1.0), 40)
+    same = [p for p in range(colour.NUM_PARAMETERS) if p not in (colour.GREY, colour.BLUR)]
+    assert np.array_equal(plain[:, same], other[:, same])
+    assert not other[:, colour.GREY].any()
+    assert other[:, colour.BLUR].all()
+
+
+def test_nothing_asked_for_is_nothing_changed():
+    config = ColorConfig(law="hico", probability=0.0, grey_probability=0.0)
+    keep = slice(4, None)
+    assert (draws(config, 20)[:, keep] == colour.unchanged()[keep]).all()
+
+
+def test_fields_of_a_sample():
+    rng = np.random.default_rng(0)
+    assert colour.color_fields(None, 3, rng) == {}
+    assert rng.random() == np.random.default_rng(0).random()  # no colour, no draw
+    fields = colour.color_fields(ColorConfig(), 3, np.random.default_rng(0))
+    assert fields["color"].shape == (3, colour.NUM_PARAMETERS)
+    assert len({row.tobytes() for row in fields["color"]}) == 3
+    again = colour.color_fields(ColorConfig(), 3, np.random.default_rng(0))
+    assert np.array_equal(fields["color"], again["color"])
+
+
+def test_a_filled_config_comes_back_from_a_recipe():
+    config = ColorConfig(law="cvrl_second", hue=0.1)
+    assert config.solarize_probability == 0.2
+    assert config.hue == 0.1
+    assert build_config(ColorConfig, to_plain(config)) == config
+
+
+@pytest.mark.parametrize(
+    ("settings", "text"),
+    [
+        ({"law": "moco"}, "Input should be 'hico'"),
+        ({"hue": 0.6}, "at most 0.5, half a turn"),
+        ({"brightness": -0.1}, "brightness=-0.1 must not be negative"),
+        ({"grey_probability": 1.2}, r"grey_probability=1.2 must lie in \[0, 1\]"),
+        ({"blur_sigma": [0, 1]}, "blur_sigma"),
+        ({"order": [0, 1, 2, 2]}, r"must hold 0 \(brightness\)"),
+        ({"contrst": 1}, "Did you mean 'contrast'"),
+    ],
+)
+def test_refused_settings_say_why(settings, text):
+    with pytest.raises(ConfigError, match=text):
+        build_config(ColorConfig, settings, "color")
