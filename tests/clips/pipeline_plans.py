@@ -1,6 +1,8 @@
 """Small plans for the tests of the pipeline.  In a module of their own, so that worker processes can import them."""
 
+import ctypes
 import os
+import signal
 import sys
 import time
 
@@ -73,12 +75,34 @@ class BrokenPlan:
 
 
 class DyingPlan:
-    """Ends its process at one record."""
+    """Ends its process, one way or another, at some records: as a decoder does that crashes or hangs there."""
 
-    def __init__(self, signal_number, at):
-        self.signal_number, self.at = signal_number, at
+    def __init__(self, way, at):
+        self.way, self.at = way, frozenset(at)
 
     def __call__(self, record, reader, rng, progress):
-        if record.index == self.at:
-            os.kill(os.getpid(), self.signal_number)
-        return {"x": np.zeros(2)}
+        if record.index in self.at:
+            self._die()
+        return {"draw": rng.random(2)}
+
+    def _die(self):
+        if self.way == "exit":
+            os._exit(3)
+        elif self.way == "hang":
+            time.sleep(1000)
+        elif self.way == "hang with the interpreter":
+            ctypes.PyDLL(None).sleep(1000)
+        else:
+            os.kill(os.getpid(), getattr(signal, self.way))
+
+
+class LateDyingPlan:
+    """Crashes at one record, but only in the second half of the training."""
+
+    def __init__(self, at):
+        self.at = at
+
+    def __call__(self, record, reader, rng, progress):
+        if record.index == self.at and progress >= 0.5:
+            os.kill(os.getpid(), signal.SIGSEGV)
+        return {"draw": rng.random(2)}

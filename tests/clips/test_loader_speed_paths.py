@@ -1,4 +1,4 @@
-"""The short cuts of the reader give what the long way gives: pictures that are left out, draining, crops while scaling."""
+"""The short cuts of the reader give what the long way gives: pictures left out, draining, crops while scaling."""
 
 import os
 from pathlib import Path
@@ -175,7 +175,7 @@ def test_views_of_the_decoder_are_those_of_pillow(videos, name, region, size):
 
 
 def grey_difference(quick, slow):
-    """Signed, float (T, h, w).  The test videos have coloured noise, of which chroma keeps what its filter lets through."""
+    """Signed, float (T, h, w).  The test videos have coloured noise, which chroma cannot keep."""
     return (quick.astype(float) - slow) @ [0.299, 0.587, 0.114]
 
 
@@ -208,7 +208,8 @@ def test_views_of_odd_files(path):
     with reader:
         info = reader.info
         side = min(info.height, info.width) * 2 // 3
-        region = Region(left=(info.width - side) // 2, top=(info.height - side) // 2, width=side, height=side)  # fmt: skip
+        left, top = (info.width - side) // 2, (info.height - side) // 2
+        region = Region(left=left, top=top, width=side, height=side)
         try:
             quick, slow = both_ways(reader, np.array([0, info.num_frames // 2]), region, (96, 96))
         except BadVideo as err:

@@ -17,19 +17,28 @@ import logging
 import time
 import weakref
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Literal
 
 import numpy as np
 
+from video_ssl.clips.casualties import InFlightBoard, Place
 from video_ssl.clips.reading import READERS
 from video_ssl.clips.samples import Plan, Position, SampleMaker
 from video_ssl.clips.skips import PipelineStats, SkipLog
-from video_ssl.clips.workers import WorkerGroup, free_shared_memory
+from video_ssl.clips.workers import (
+    WorkerDied,
+    WorkerGroup,
+    cause_of_death,
+    free_shared_memory,
+    sent_from_outside,
+)
 from video_ssl.datasets.table import Table
 from video_ssl.recipes import nearest
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -42,6 +51,8 @@ class LoaderConfig:
         backend: decoder, a key of `video_ssl.clips.reading.READERS`.
         max_bad_share: training stops when more than this share of samples meets a video that cannot be read.
         video_timeout_sec: a video that takes longer counts as one that cannot be read.
+        max_restarts: a video that crashes or hangs a data worker is left out from then on and the workers start again,
+            at most this often in a run.
     """
 
     num_workers: int = 2
@@ -49,6 +60,7 @@ class LoaderConfig:
     backend: str = "pyav"
     max_bad_share: float = 0.05
     video_timeout_sec: float = 60.0
+    max_restarts: int = 10
 
     def __post_init__(self) -> None:
         if self.num_workers < 0:
@@ -61,6 +73,8 @@ class LoaderConfig:
             )
         if not 0 <= self.max_bad_share <= 1:
             raise ValueError(f"max_bad_share={self.max_bad_share} must lie in [0, 1].")
+        if self.max_restarts < 0:
+            raise ValueError(f"max_restarts={self.max_restarts} must be 0 or more.")
         if not self.video_timeout_sec > 0:
             raise ValueError(f"video_timeout_sec={self.video_timeout_sec} must be positive.")
 
@@ -118,27 +132,41 @@ class Pipeline:
         self._config = config
         self._iterator: Any = None
         self._closed = False
-        num_workers = min(config.num_workers, num_steps - start_step)
-        self._workers = WorkerGroup(num_workers) if num_workers else None
+        self._workers: WorkerGroup | None = None
+        self._board = InFlightBoard() if min(config.num_workers, num_steps - start_step) else None
+        self._restarts, self._killed = 0, _Killed()
         only_tables = tuple(table for table, _ in tables)
         self._skips = SkipLog(
-            only_tables, self.stats, path=skip_log, max_bad_share=config.max_bad_share
+            only_tables, self.stats, path=skip_log, max_bad_share=config.max_bad_share, host=host
         )
-        maker = SampleMaker(
+        self._maker = SampleMaker(
             tables=only_tables,
             plan=plan,
             num_samples=num_steps * global_batch_size,
             backend=config.backend,
             timeout_sec=config.video_timeout_sec,
             on_bad=on_bad,
+            global_batch_size=global_batch_size,
+            board=self._board.folder if self._board is not None else None,
+            banned=self._skips.banned,
         )
-        self._dataset = _order(
+        order = _order(
             [(len(table), weight) for table, weight in tables], seed=seed, shuffle=shuffle
         )
-        self._dataset = _batches(self._dataset, maker, seed, host, global_batch_size)
-        if start_step < num_steps:
-            self._dataset = _to_workers(self._dataset[start_step:num_steps], num_workers, config)
+        self._batches = functools.partial(
+            _batches, order, seed=seed, host=host, global_batch_size=global_batch_size
+        )
+        self._begin()
         _open_pipelines.add(self)
+
+    def _begin(self) -> None:
+        """Lays out the batches from the current step on; workers start with the first one that is asked for."""
+        if self._step == self._num_steps:
+            return
+        num_workers = min(self._config.num_workers, self._num_steps - self._step)
+        self._workers = WorkerGroup(num_workers) if num_workers else None
+        batches = self._batches(self._maker)[self._step : self._num_steps]
+        self._dataset = _to_workers(batches, num_workers, self._config)
 
     def __len__(self) -> int:
         """Batches still to come."""
@@ -177,6 +205,11 @@ class Pipeline:
             return
         self._closed = True
         _open_pipelines.discard(self)
+        self._end()
+        if self._board is not None:
+            self._board.remove()
+
+    def _end(self) -> None:
         iterator, self._iterator = self._iterator, None
         if self._workers is None:
             if iterator is not None:
@@ -202,25 +235,84 @@ class Pipeline:
             if self._iterator is None:
                 self._iterator = iter(self._dataset)
             return dict(next(self._iterator))
-        try:
-            if self._iterator is not None:
-                return dict(next(self._iterator))
-            self._iterator = iter(self._dataset)
-            with self._workers.starting():
-                return dict(next(self._iterator))
-        except StopIteration as err:
-            raise RuntimeError(f"the data ended before step {self._step}") from err
-        except Exception as err:
-            died = self._workers.explain(err)
-            if died is not None:
+        while True:
+            try:
+                if self._iterator is not None:
+                    return dict(next(self._iterator))
+                self._iterator = iter(self._dataset)
+                with self._workers.starting():
+                    return dict(next(self._iterator))
+            except StopIteration as err:
+                raise RuntimeError(f"the data ended before step {self._step}") from err
+            except Exception as err:
+                died = self._workers.explain(err)
+                if died is None:
+                    raise
+                self._go_on_without(died, err)
+
+    def _go_on_without(self, died: WorkerDied, err: Exception) -> None:
+        """Bans the records that took workers down and starts the workers again, from the current step.
+
+        Raises:
+            WorkerDied: a worker died between two records, was killed from outside twice and not at the same record,
+                or the workers have started again too often.
+        """
+        assert self._workers is not None
+        assert self._board is not None
+        deaths = self._workers.deaths(err, self._board.pids)
+        guilty: dict[Place, str] = {}
+        for pid, code in deaths.items():
+            place = self._board.place_of(pid)
+            if place is None:
                 raise died from err
-            raise
+            if not sent_from_outside(code) or self._killed.place == place:
+                guilty[place] = cause_of_death(code)
+            elif not self._killed.first(place, self._step, patience=self._reach):
+                raise died from err
+        if not deaths or self._restarts >= self._config.max_restarts:
+            named = [self._source(place) for place in guilty]
+            died.add_note(f"loader.max_restarts={self._config.max_restarts}; at last: {named}")
+            raise died from err
+        self._restarts += 1
+        for place, reason in guilty.items():
+            self._skips.ban(place, reason, self._step)
+        log.warning(
+            "data workers start again from step %d (%d of at most %d times)",
+            *(self._step, self._restarts, self._config.max_restarts),
+        )
+        self._end()
+        self._board.clear()
+        self._maker = replace(self._maker, banned=dict(self._skips.banned))
+        self._begin()
+
+    @property
+    def _reach(self) -> int:
+        """How many steps ahead of the current one the workers can be."""
+        return (self._config.prefetch_batches + 2) * max(1, self._config.num_workers)
+
+    def _source(self, place: Place) -> str:
+        return self._maker.tables[place[0]].record(place[1]).source
 
     def _own(self, batch: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
         """Copies arrays out of the workers' shared memory, so that it is freed now and not when a batch is."""
         if self._workers is None:
             return batch
         return {name: np.array(value, subok=False) for name, value in batch.items()}
+
+
+@dataclass
+class _Killed:
+    """Where a worker was when something outside killed it last: only at the same record again is that the reason."""
+
+    place: Place | None = None
+    step: int = 0
+
+    def first(self, place: Place, step: int, *, patience: int) -> bool:
+        """Notes the record; False if another one was noted a moment ago."""
+        if self.place is not None and step <= self.step + patience:
+            return False
+        self.place, self.step = place, step
+        return True
 
 
 _open_pipelines: weakref.WeakSet[Pipeline] = weakref.WeakSet()
@@ -270,7 +362,7 @@ def _order(sizes: Sequence[tuple[int, float]], *, seed: int, shuffle: bool) -> A
 
 
 def _batches(
-    order: Any, maker: SampleMaker, seed: int, host: tuple[int, int], global_batch_size: int
+    order: Any, maker: SampleMaker, *, seed: int, host: tuple[int, int], global_batch_size: int
 ) -> Any:
     index, count = host
     samples = order.random_map(maker, seed=_derive(seed, 2))

@@ -7,11 +7,12 @@ sample, so it is the same for any number of workers and hosts.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Literal, Protocol
 
 import numpy as np
 
+from video_ssl.clips.casualties import Ban, Place, at_record
 from video_ssl.clips.reading import BadVideo, Reader, open_record
 from video_ssl.clips.workers import hang_limit, stop_requested
 from video_ssl.datasets.table import Record, Table
@@ -63,7 +64,10 @@ class Position:
 
 @dataclass(frozen=True, kw_only=True)
 class SampleMaker:
-    """Turns a position into the arrays of a sample; called by the pipeline with the position's own generator."""
+    """Turns a position into the arrays of a sample; called by the pipeline with the position's own generator.
+
+    `board` is the folder where workers note the record they are at, `banned` what has taken a worker down.
+    """
 
     tables: tuple[Table, ...]
     plan: Plan
@@ -71,6 +75,9 @@ class SampleMaker:
     backend: str
     timeout_sec: float
     on_bad: Literal["replace", "raise"]
+    global_batch_size: int = 1
+    board: str | None = None
+    banned: Mapping[Place, Ban] = field(default_factory=dict)
 
     def __call__(self, position: Position, rng: np.random.Generator) -> dict[str, np.ndarray]:
         table = self.tables[position.table]
@@ -84,7 +91,9 @@ class SampleMaker:
             record = table.record((position.row + attempt) % len(table))
             own = np.random.Generator(np.random.Philox(np.random.SeedSequence([*root, attempt])))
             try:
-                sample = self._try(record, own, progress)
+                self._refuse_banned(record, position)
+                with at_record(self.board, (position.table, record.index)):
+                    sample = self._try(record, own, progress)
             except BadVideo as err:
                 if self.on_bad == "raise":
                     raise
@@ -100,12 +109,17 @@ class SampleMaker:
             f"{len(bad)} records in a row cannot be used:\n{named}\nRemove or repair these files."
         )
 
+    def _refuse_banned(self, record: Record, position: Position) -> None:
+        ban = self.banned.get((position.table, record.index))
+        if ban is not None and position.index // self.global_batch_size >= ban.step:
+            raise BadVideo(record.source, ban.reason)
+
     def _try(
         self, record: Record, rng: np.random.Generator, progress: float
     ) -> dict[str, np.ndarray]:
         try:
             with (
-                hang_limit(record.source, _HANG_FACTOR * self.timeout_sec),
+                hang_limit(_HANG_FACTOR * self.timeout_sec),
                 open_record(record, self.backend, timeout_sec=self.timeout_sec) as reader,
             ):
                 sample = self.plan(record, reader, rng, progress)

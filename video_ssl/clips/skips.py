@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import logging
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
+from video_ssl.clips.casualties import Ban, Place
 from video_ssl.clips.samples import BAD_REASONS, BAD_ROWS, TooManyBadVideos, unpack_reason
-from video_ssl.datasets.table import Table
+from video_ssl.datasets.table import Record, Table
 
 log = logging.getLogger(__name__)
 
@@ -50,12 +53,17 @@ class SkipLog:
         *,
         path: Path | None,
         max_bad_share: float,
+        host: tuple[int, int] = (0, 1),
     ) -> None:
+        self._host = host
         self._tables = tables
         self._stats = stats
         self._path = path
         self._max_bad_share = max_bad_share
-        self._written = _sources_in(path)
+        lines = _lines_in(path)
+        self._written = {line["source"] for line in lines}
+        #: Records that took a data worker down in an earlier part of the run.
+        self.banned: dict[Place, Ban] = dict(self._bans_of(lines))
 
     def take(self, batch: dict[str, np.ndarray], step: int) -> None:
         """Removes the bookkeeping arrays from `batch` and acts on them.
@@ -71,18 +79,44 @@ class SkipLog:
             self._note(table, int(rows[sample, place]), unpack_reason(reasons[sample, place]), step)
         self._refuse_too_many()
 
+    def ban(self, place: Place, reason: str, step: int) -> Ban:
+        """Returns the ban of a record that took a data worker down, and writes it for those who resume the run."""
+        record = self._tables[place[0]].record(place[1])
+        self._stats.bad_videos[record.source] = reason
+        log.warning("left out from step %d on: %s: %s", step, record.source, reason)
+        self._write(record, reason, step, table=place[0], row=place[1], host=list(self._host))
+        self.banned[place] = Ban(step=step, reason=reason)
+        return self.banned[place]
+
+    def _bans_of(self, lines: Sequence[dict[str, Any]]) -> Iterator[tuple[Place, Ban]]:
+        """The bans that concern this host; of every host where their number has changed."""
+        for line in lines:
+            if "row" not in line:
+                continue
+            (host, count), table, row = line["host"], line["table"], line["row"]
+            if count == self._host[1] and host != self._host[0]:
+                continue
+            known = table < len(self._tables) and row < len(self._tables[table])
+            if known and self._tables[table].record(row).source == line["source"]:
+                yield (table, row), Ban(step=line["step"], reason=line["reason"])
+
+    def _write(self, record: Record, reason: str, step: int, **more: Any) -> None:
+        if self._path is None:
+            return
+        self._written.add(record.source)
+        self._path.parent.mkdir(parents=True, exist_ok=True)
+        line = {"id": record.id, "source": record.source, "reason": reason, "step": step, **more}
+        with open(self._path, "a", encoding="utf-8") as file:
+            file.write(json.dumps(line) + "\n")
+
     def _note(self, table: Table, row: int, reason: str, step: int) -> None:
         record = table.record(row)
         if record.source in self._stats.bad_videos:
             return
         self._stats.bad_videos[record.source] = reason
         log.warning("skipped at step %d: %s: %s", step, record.source, reason)
-        if self._path is None or record.source in self._written:
-            return
-        self._path.parent.mkdir(parents=True, exist_ok=True)
-        line = {"id": record.id, "source": record.source, "reason": reason, "step": step}
-        with open(self._path, "a", encoding="utf-8") as file:
-            file.write(json.dumps(line) + "\n")
+        if record.source not in self._written:
+            self._write(record, reason, step)
 
     def _refuse_too_many(self) -> None:
         stats = self._stats
@@ -101,14 +135,14 @@ class SkipLog:
         )
 
 
-def _sources_in(path: Path | None) -> set[str]:
-    """Sources that an earlier part of the run has written already; a torn last line is ignored."""
-    found: set[str] = set()
+def _lines_in(path: Path | None) -> list[dict[str, Any]]:
+    """What an earlier part of the run has written already; a torn last line is ignored."""
+    found: list[dict[str, Any]] = []
     if path is None or not path.is_file():
         return found
-    for line in path.read_text(encoding="utf-8").splitlines():
-        try:
-            found.add(str(json.loads(line)["source"]))
-        except (json.JSONDecodeError, KeyError, TypeError):
-            continue
+    for text in path.read_text(encoding="utf-8").splitlines():
+        with contextlib.suppress(json.JSONDecodeError):
+            line = json.loads(text)
+            if isinstance(line, dict) and "source" in line:
+                found.append(line)
     return found

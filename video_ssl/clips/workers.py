@@ -3,8 +3,8 @@
 grain spawns the processes; this module sees to it that they
 - do not run the main program again (a worker of `train.py` would otherwise import torch, or start a second training),
 - compute with one thread each and never import jax (grain would, where it is installed),
-- leave Ctrl-C and SIGTERM (which a scheduler sends to every process of a job) to the parent, end when asked between two
-  samples, and end by themselves when the parent is gone,
+- leave Ctrl-C, SIGTERM and SIGUSR2 (which a scheduler sends to every process of a job) to the parent, end when asked
+  between two samples, and end by themselves when the parent is gone,
 - end with a message when a video hangs a decoder.
 """
 
@@ -23,9 +23,11 @@ import signal
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from multiprocessing import connection, spawn
 from typing import Any
+
+import psutil
 
 log = logging.getLogger(__name__)
 
@@ -47,6 +49,7 @@ _START_LIMIT_SEC = 60
 _STOP_LIMIT_SEC = 10
 # After SIGTERM the parent still finishes its step, saves, and then ends its workers; this is for the case it cannot.
 _TERM_LIMIT_SEC = 60
+_SIGNALS_OF_THE_PARENT = {signal.SIGINT, signal.SIGTERM, signal.SIGUSR2}
 _owned: set[int] = set()
 _start_lock = threading.Lock()
 
@@ -62,10 +65,11 @@ _stop = threading.Event()
 
 def prepare_worker() -> None:
     """Sets up a freshly started worker process; called before anything else is imported there."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
+    for number in (signal.SIGINT, signal.SIGUSR2):
+        signal.signal(number, signal.SIG_IGN)
     signal.signal(signal.SIGUSR1, lambda *_: _stop.set())
     signal.signal(signal.SIGTERM, _on_terminate)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, _SIGNALS_OF_THE_PARENT)
     sys.modules.setdefault("jax", None)  # type: ignore[arg-type]
     logging.getLogger("absl").setLevel(logging.ERROR)
     threading.Thread(target=_end_with_the_parent, daemon=True, name="parent-watch").start()
@@ -161,16 +165,26 @@ class WorkerGroup:
 
     def explain(self, err: Exception) -> WorkerDied | None:
         """Returns what to raise in place of grain's error when a worker has died, or None if none has."""
-        told = re.search(r"terminated unexpectedly with exit code (-?\d+)", str(err))
+        told = _told_code(err)
         codes = [p.exitcode for p in self._pids.values() if p.exitcode not in (None, 0)]
         if told is None and not codes:
             return None
-        return WorkerDied(_death_message(int(told[1]) if told else codes[0]))
+        return WorkerDied(_death_message(told if told is not None else codes[0]))
 
-    def deaths(self) -> list[tuple[int, int]]:
-        """Returns (process id, exit code) of every worker that has died; a signal counts negative."""
-        codes = [(pid, process.exitcode) for pid, process in self._pids.items()]
-        return [(pid, code) for pid, code in codes if code not in (None, 0)]
+    def deaths(self, err: Exception, pids: Iterable[int]) -> dict[int, int]:
+        """Returns process id -> exit code of the workers that have died; a signal counts negative.
+
+        Args:
+            err: what grain raised; it tells the exit code of one of them.
+            pids: of all workers that have worked: the group never gets to know one that dies within its first batch.
+        """
+        exits = {pid: process.exitcode for pid, process in self._pids.items()}
+        codes = {pid: code for pid, code in exits.items() if code not in (None, 0)}
+        told = _told_code(err)
+        for pid in pids:
+            if told is not None and pid not in exits and not _is_alive(pid):
+                codes[pid] = told
+        return codes
 
     def stop(self, iterator: Any) -> None:
         """Ends all workers at once, after the sample that they are at, and closes grain's iterator.
@@ -242,6 +256,18 @@ def free_shared_memory() -> None:
         deleter.apply(int)  # its one thread works in order: what was to be unlinked before now is
 
 
+def _told_code(err: Exception) -> int | None:
+    told = re.search(r"terminated unexpectedly with exit code (-?\d+)", str(err))
+    return int(told[1]) if told else None
+
+
+def _is_alive(pid: int) -> bool:
+    try:
+        return bool(psutil.Process(pid).status() != psutil.STATUS_ZOMBIE)
+    except psutil.NoSuchProcess:
+        return False
+
+
 def sent_from_outside(code: int) -> bool:
     """Returns whether an exit code says that something outside ended the worker, rather than what it worked on."""
     return code in _FROM_OUTSIDE
@@ -302,7 +328,7 @@ def _own_main_module() -> Iterator[list[str]]:
             data["init_main_from_name"] = "video_ssl.clips.worker_main"
             # The child inherits the mask of the thread that starts it, which is not the one that handles Ctrl-C.
             if threading.current_thread() is not threading.main_thread():
-                signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+                signal.pthread_sigmask(signal.SIG_BLOCK, _SIGNALS_OF_THE_PARENT)
             begun.append(name)
         return data
 
