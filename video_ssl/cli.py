@@ -140,6 +140,55 @@ def retrieve(
 
 
 @app.command()
+def align(
+    query: Annotated[str, typer.Argument(help="A video file, or an id of the feature file.")],
+    key: Annotated[str, typer.Argument(help="The video that is brought into step with it.")],
+    out: Annotated[Path, typer.Option(help="Folder for video, picture and path.")] = Path(
+        "aligned"
+    ),
+    features: Annotated[
+        Path | None,
+        typer.Option("--in", help="A feature file that has the videos, or one like it."),
+    ] = None,
+    encoder: Annotated[str | None, typer.Option(help="A run; embeds video files.")] = None,
+    method: Annotated[str, typer.Option(help="dtw, nearest, or linear.")] = "dtw",
+    height: Annotated[int, typer.Option(help="Of the video, in pixels.")] = 240,
+) -> None:
+    """Bring two videos into step: side-by-side mp4, and the path as picture and data."""
+    from video_ssl.evaluate.align import align_videos
+
+    align_videos(query, key, out, features=features, encoder=encoder, method=method, height=height)
+
+
+@app.command()
+def search(
+    clip: Annotated[str, typer.Argument(help="A video file, or an id of the feature file.")],
+    features: Annotated[Path, typer.Option("--in", help="The archive: a feature file.")],
+    encoder: Annotated[str | None, typer.Option(help="That made it; embeds a video file.")] = None,
+    start_sec: Annotated[float | None, typer.Option(help="Part of the clip: from.")] = None,
+    end_sec: Annotated[float | None, typer.Option(help="Part of the clip: to.")] = None,
+    k: Annotated[int, typer.Option("-k", help="Moments, and frames for each query frame.")] = 10,
+    own_video: Annotated[bool, typer.Option(help="Find the clip in its own video too.")] = False,
+    method: Annotated[str, typer.Option(help="exact, ann, or auto.")] = "auto",
+    ann_frames: Annotated[int, typer.Option(help="auto: above so many, ann.")] = 5_000_000,
+    out: Annotated[Path | None, typer.Option(help="JSON with moments and frames.")] = None,
+) -> None:
+    """Find the frames and moments of an archive that are like a clip."""
+    from video_ssl.evaluate.search import SearchConfig, search_archive
+
+    config = SearchConfig(k=k, own_video=own_video, method=method, ann_frames=ann_frames)
+    search_archive(
+        clip,
+        features,
+        encoder=encoder,
+        start_sec=start_sec,
+        end_sec=end_sec,
+        config=config,
+        out=out,
+    )
+
+
+@app.command()
 def report(
     run: Annotated[Path, typer.Argument(help="The folder of a run, finished or not.")],
     out: Annotated[Path | None, typer.Argument(help="HTML file; RUN/report.html.")] = None,

@@ -1,8 +1,8 @@
 """`video-ssl search`: where in an archive is something like this clip?
 
 Two answers.  *Frames*: the nearest frames to each of some frames of the clip (cosine).  *Moments*: the
-stretches of videos that go like the clip as a whole: the videos whose frames come nearest to all of it,
-and in them the best stretch by subsequence alignment (see `moments`).
+stretches of videos that go like the clip as a whole, at half to double speed: the videos whose frames come
+nearest to all of it, and in them the best stretches (see `moments`).
 
 Exact up to `ann_frames` frames in one pass over the file (see `archive`); above, an approximate index
 finds the candidates, if usearch is installed, and the exact numbers are computed of those.
@@ -114,7 +114,7 @@ def search(
     index = _index(archive, config)
     frames = _frames_apart(query, rows, archive, index, without, config)
     found = _nearest(queries, archive, index, config.k, without)
-    return _moments(queries, archive, found.videos, config), frames
+    return _moments(queries, query.times[rows], rows, archive, found.videos, config), frames
 
 
 def _index(archive: Archive, config: SearchConfig) -> Any:
@@ -192,13 +192,22 @@ def _place(archive: Archive, video: int, frame: int) -> int:
 
 
 def _moments(
-    queries: np.ndarray, archive: Archive, scores: np.ndarray, config: SearchConfig
+    queries: np.ndarray,
+    times: np.ndarray,
+    rows: np.ndarray,
+    archive: Archive,
+    scores: np.ndarray,
+    config: SearchConfig,
 ) -> list[Moment]:
+    """The best stretches; keys are thinned out to the step in time of the query's frames."""
     order = np.argsort(-scores, kind="stable")[: config.candidates * config.k]
     asked = unit(queries)
     found: list[Moment] = []
     for video in order[np.isfinite(scores[order])].tolist():
         frames = archive.frames_of(video)
+        ratio = _step(times) / _step(archive.times(frames))
+        stride = max(1, round(ratio if np.isfinite(ratio) else _step(rows, 1.0)))
+        frames = frames[::stride]
         inside: list[Moment] = []
         for begin in range(0, max(1, len(frames) - _LAP), _PIECE - _LAP):
             piece = frames[begin : begin + _PIECE]
@@ -210,13 +219,18 @@ def _moments(
                         id=archive.ids[video],
                         start_sec=_seconds(times[0]),
                         end_sec=_seconds(times[1]),
-                        first_frame=begin + stretch.first,
-                        last_frame=begin + stretch.last,
+                        first_frame=(begin + stretch.first) * stride,
+                        last_frame=(begin + stretch.last) * stride,
                         cost=stretch.cost,
                     )
                 )
         found += _disjoint(inside, config.moments_per_video)
     return sorted(found, key=lambda moment: moment.cost)[: config.k]
+
+
+def _step(times: np.ndarray, otherwise: float = float("nan")) -> float:
+    """The usual step from one frame to the next; `otherwise` of a single one."""
+    return float(np.median(np.diff(times))) if len(times) > 1 else otherwise
 
 
 def _disjoint(moments: list[Moment], count: int) -> list[Moment]:
