@@ -9,9 +9,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from video_ssl.models.colour import augmented_input
 from video_ssl.models.encoders import Preprocess
 from video_ssl.models.frame_transformer import FrameTransformer, masked_mean
-from video_ssl.models.preprocess import to_model_input
 from video_ssl.models.resnet import init_backbone
 from video_ssl.objectives.frame_plan import FrameSetSettings
 
@@ -33,7 +33,7 @@ class FrameObjective(nn.Module):
     def frames_of(self, batch: Mapping[str, Tensor]) -> Tensor:
         """Returns float (B, V, T, D), the encoder's output, not normalised."""
         num_videos, num_views = batch["steps"].shape[:2]
-        video = to_model_input(batch["video"], self.settings.normalization)
+        video = augmented_input(batch, self.settings.normalization, self.settings.color)
         frames = self.encoder(video, batch["frame_valid"].flatten(0, 1))
         return frames.unflatten(0, (num_videos, num_views))
 

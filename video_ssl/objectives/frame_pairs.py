@@ -45,19 +45,25 @@ class Views:
             video=torch.arange(len(label), device=z.device).repeat_interleave(num_views),
         )
 
-    def pairs_of_label(self) -> tuple[Tensor, Tensor]:
-        """Returns the ordered pairs (u, v) of views of different videos with one label, int64 (K,) each.
+    def same_label(self) -> Tensor:
+        """Returns which ordered pairs are views of different videos with one label, bool (N, N).
 
         Label -1 means "none" and pairs with nothing; so does a view without a valid frame.
         """
-        usable = (self.label >= 0) & (self.count > 0)
         pair = (self.label[:, None] == self.label) & (self.video[:, None] != self.video)
-        u, v = (pair & usable[:, None] & usable).nonzero(as_tuple=True)
+        return pair & self._usable(self.label >= 0)
+
+    def same_video(self) -> Tensor:
+        """Returns which ordered pairs are different views of one video, bool (N, N)."""
+        pair = self.video[:, None] == self.video
+        itself = torch.eye(len(pair), dtype=torch.bool, device=pair.device)
+        return pair & ~itself & self._usable()
+
+    def pairs_of_label(self) -> tuple[Tensor, Tensor]:
+        """Returns the pairs of `same_label` as places (u, v), int64 (K,) each; waits for the device."""
+        u, v = self.same_label().nonzero(as_tuple=True)
         return u, v
 
-    def pairs_of_video(self) -> tuple[Tensor, Tensor]:
-        """Returns the ordered pairs of different views of one video, int64 (K,) each."""
-        usable = self.count > 0
-        pair = (self.video[:, None] == self.video) & usable[:, None] & usable
-        u, v = pair.fill_diagonal_(False).nonzero(as_tuple=True)
-        return u, v
+    def _usable(self, extra: Tensor | None = None) -> Tensor:
+        usable = self.count > 0 if extra is None else (self.count > 0) & extra
+        return usable[:, None] & usable

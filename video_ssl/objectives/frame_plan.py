@@ -6,7 +6,8 @@ from dataclasses import dataclass, field, replace
 
 import numpy as np
 
-from video_ssl.clips.config import CropConfig
+from video_ssl.clips.colour import color_fields
+from video_ssl.clips.config import ColorConfig, CropConfig
 from video_ssl.clips.crops import ViewRequest, sample_region
 from video_ssl.clips.frame_sets import FrameSetConfig, context_indices, sample_frame_sets
 from video_ssl.clips.reading import Reader
@@ -30,17 +31,19 @@ class FrameSetSettings:
     encoder.num_contexts for the conv head; the frame itself comes last):
     `video` uint8 (B, V, T * c, S, S, 3); `steps` int64 (B, V, T), source frames; `frame_valid` bool (B, V, T), False
     where a slot repeats the last frame; `num_source_frames` int64 (B,); `label` int64 (B,), -1 = none;
-    `progress` float32 (B,), the position in training.
+    `progress` float32 (B,), the position in training; where `color` is set `color` float32 (B, V, NUM_PARAMETERS).
 
     Attributes:
         frames: which frames make a view.
         crop: one region per view.
+        color: changes of colour, the same for all frames of a view, applied on the device; null = none.
         encoder: its `num_frames` is taken from `frames`.
         init: weights of the backbone before training.
     """
 
     frames: FrameSetConfig = field(default_factory=FrameSetConfig)
     crop: CropConfig = field(default_factory=carl_crop)
+    color: ColorConfig | None = None
     encoder: FrameTransformerConfig = field(default_factory=FrameTransformerConfig)
     init: BackboneInit = field(default_factory=BackboneInit)
     normalization: Normalization = field(default_factory=Normalization)
@@ -95,6 +98,7 @@ class FrameSetPlan:
             "num_source_frames": np.array(info.num_frames, np.int64),
             "label": np.array(-1 if record.label is None else record.label, np.int64),
             "progress": np.array(progress, np.float32),
+            **color_fields(config.color, len(sets), rng),
         }
 
     def _decoded(self, steps: np.ndarray, num_source: int) -> np.ndarray:

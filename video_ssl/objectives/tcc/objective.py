@@ -42,35 +42,35 @@ class Objective(FrameObjective):
         views = Views.of(
             z, batch["steps"], batch["num_source_frames"], batch["frame_valid"], batch["label"]
         )
-        u, v = views.pairs_of_video() if self.config.pairs == "video" else views.pairs_of_label()
+        pairs = views.same_video() if self.config.pairs == "video" else views.same_label()
         loss, error = cycle_back_loss(
             views,
-            u,
-            v,
+            pairs,
             temperature=self.config.temperature,
             variance_weight=self.config.variance_weight,
         )
         figures = {
             "cycle_error": error,
-            "pairs": torch.full((), float(len(u)), device=z.device),
+            "pairs": pairs.sum().to(torch.float32),
             "features": view_features(frames, batch),
         }
         return loss, {"loss": loss.detach(), **figures}
 
 
 def cycle_back_loss(
-    views: Views, u: Tensor, v: Tensor, *, temperature: float, variance_weight: float
+    views: Views, pairs: Tensor, *, temperature: float, variance_weight: float
 ) -> tuple[Tensor, Tensor]:
     """Returns the loss (0-d, 0 without a pair) and the mean distance |s_i - mu_i| at which cycles end.
 
     Args:
         views: of the batch.
-        u, v: int64 (K,), the pairs: cycles start in u and go through v.
+        pairs: bool (N, N) over the N views: cycles start in the first and go through the second.  All pairs are
+            computed and the others left out of the mean, so that the host need not know how many there are.
         temperature, variance_weight: see the head of the file.
     """
     with torch.autocast(views.z.device.type, enabled=False):
-        if len(u) == 0:
-            return views.z.sum() * 0.0, views.z.new_zeros(())
+        every = torch.arange(len(pairs), device=pairs.device)
+        u, v = every.repeat_interleave(len(pairs)), every.repeat(len(pairs))
         start, through = views.z[u], views.z[v]
         near = _soft(start, through, views.valid[v], temperature) @ through
         back = _soft(near, start, views.valid[u], temperature)
@@ -79,9 +79,10 @@ def cycle_back_loss(
         spread = (share[:, None] - mean[..., None]).square()
         variance = (back * spread).sum(-1).clamp(min=FLOOR)
         each = (share - mean).square() / variance + variance_weight * variance.log()
-        weights = views.valid[u].to(each.dtype)
-        error = ((share - mean).abs() * weights).sum() / weights.sum()
-        return (each * weights).sum() / weights.sum(), error.detach()
+        weights = (views.valid[u] & pairs.flatten()[:, None]).to(each.dtype)
+        count = weights.sum().clamp(min=1)
+        error = ((share - mean).abs() * weights).sum() / count
+        return (each * weights).sum() / count, error.detach()
 
 
 def _soft(query: Tensor, keys: Tensor, valid: Tensor, temperature: float) -> Tensor:
