@@ -1,0 +1,211 @@
+"""Drawings of the report as inline SVG: curves over steps, bars of shares, confusions.
+
+A curve carries its numbers in a `data-points` attribute, from which the page's script shows the value
+under the pointer; without a script the drawing is complete.
+"""
+
+from __future__ import annotations
+
+import html
+import json
+import math
+from collections.abc import Mapping, Sequence
+
+COLOURS = ("#2a6fdb", "#e07b39", "#2f9e6e", "#a155b9", "#c2405b", "#7a8599")
+WIDTH, HEIGHT = 420, 220
+_LEFT, _RIGHT, _TOP, _BOTTOM = 58, 12, 12, 28
+#: More points than pixels are thinned, keeping the extremes.
+_MAX_POINTS = 400
+
+Points = Sequence[tuple[float, float]]
+
+
+def line_chart(series: Mapping[str, Points], *, percent: bool = False, log: bool = False) -> str:
+    """Returns an SVG of curves over steps; values that are not finite leave gaps out.
+
+    Args:
+        series: name -> (step, value) pairs in order of steps.
+        percent: values are shares, shown in percent from 0 to 100.
+        log: a logarithmic axis, if all values are positive.
+    """
+    clean = {name: _thin(_finite(points)) for name, points in series.items()}
+    values = [y for points in clean.values() for _, y in points]
+    if not values:
+        return '<p class="missing">no values</p>'
+    log = log and min(values) > 0
+    scale = math.log10 if log else float
+    low, high, ticks = _axis(values, percent=percent, log=log)
+    first = min(points[0][0] for points in clean.values() if points)
+    last = max(points[-1][0] for points in clean.values() if points)
+    span_x, span_y = max(last - first, 1e-9), max(scale(high) - scale(low), 1e-12)
+
+    def place(x: float, y: float) -> tuple[float, float]:
+        across = (x - first) / span_x if last > first else 0.5
+        return (
+            _LEFT + across * (WIDTH - _LEFT - _RIGHT),
+            HEIGHT - _BOTTOM - (scale(y) - scale(low)) / span_y * (HEIGHT - _TOP - _BOTTOM),
+        )
+
+    parts = [_grid_line(place(first, tick)[1], _number(tick, percent)) for tick in ticks]
+    parts += [
+        f'<text class="tick" x="{place(step, low)[0]:.1f}" y="{HEIGHT - 8}" '
+        f'text-anchor="{anchor}">{_count(step)}</text>'
+        for step, anchor in _step_ticks(first, last)
+    ]
+    for number, points in enumerate(clean.values()):
+        parts.append(_curve([place(x, y) for x, y in points], COLOURS[number % len(COLOURS)]))
+    data = [
+        {
+            "name": name,
+            "colour": COLOURS[number % len(COLOURS)],
+            "points": [
+                [*(round(v, 1) for v in place(x, y)), x, _number(y, percent)] for x, y in points
+            ],
+        }
+        for number, (name, points) in enumerate(clean.items())
+    ]
+    told = html.escape(json.dumps(data), quote=True)
+    return (
+        f'<svg class="chart" viewBox="0 0 {WIDTH} {HEIGHT}" role="img" data-points="{told}">'
+        f'{"".join(parts)}<line class="cursor" y1="{_TOP}" y2="{HEIGHT - _BOTTOM}"/></svg>'
+    )
+
+
+def legend(names: Sequence[str]) -> str:
+    """Returns the names with the colours that `line_chart` gives them; nothing for a single one."""
+    if len(names) < 2:
+        return ""
+    items = "".join(
+        f'<span><i style="background:{COLOURS[n % len(COLOURS)]}"></i>{html.escape(name)}</span>'
+        for n, name in enumerate(names)
+    )
+    return f'<div class="legend">{items}</div>'
+
+
+def share_bar(share: float, *, chance: float | None = None, colour: str = COLOURS[0]) -> str:
+    """Returns a bar of a share in 0..1, with a mark at what guessing gives."""
+    mark = (
+        f'<rect x="{100 * chance:.2f}" width="0.7" height="10" class="chance"/>' if chance else ""
+    )
+    return (
+        '<svg class="bar" viewBox="0 0 100 10" preserveAspectRatio="none"><rect width="100" height="10" rx="1" '
+        f'class="track"/><rect width="{100 * share:.2f}" height="10" rx="1" fill="{colour}"/>{mark}</svg>'
+    )
+
+
+def confusion_chart(confusion: Sequence[Sequence[int]], names: Sequence[str]) -> str:
+    """Returns a heat map: rows are the true classes, columns the predicted ones; shares of each row."""
+    count = len(confusion)
+    cell = max(6, min(26, 420 // max(count, 1)))
+    margin = min(170, 9 + 6 * max((len(name) for name in names), default=0)) if cell >= 10 else 4
+    parts = []
+    for row, line in enumerate(confusion):
+        total = max(sum(line), 1)
+        if cell >= 10:
+            parts.append(
+                f'<text class="tick" x="{margin - 6}" y="{row * cell + cell / 2 + 4:.1f}" text-anchor="end">'
+                f"{html.escape(names[row])}</text>"
+            )
+        for column, value in enumerate(line):
+            share = value / total
+            right = row == column
+            fill = "#2f9e6e" if right else "#c2405b"
+            title = f"{names[row]} → {names[column]}: {value} of {sum(line)}"
+            parts.append(
+                f'<rect x="{margin + column * cell}" y="{row * cell}" width="{cell - 1}" height="{cell - 1}" rx="2" '
+                f'fill="{fill}" fill-opacity="{0.06 + 0.94 * share if value else 0.05:.2f}"><title>{html.escape(title)}'
+                "</title></rect>"
+            )
+            if cell >= 20 and value:
+                ink = "#fff" if share > 0.55 else "#333"
+                parts.append(
+                    f'<text x="{margin + column * cell + cell / 2 - 0.5}" y="{row * cell + cell / 2 + 3.5}" '
+                    f'class="cell" fill="{ink}">{value}</text>'
+                )
+    width, height = margin + count * cell, count * cell
+    return f'<svg class="confusion" viewBox="0 0 {width} {height}" style="max-width:{width}px">{"".join(parts)}</svg>'
+
+
+def _grid_line(y: float, text: str) -> str:
+    return (
+        f'<line class="grid" x1="{_LEFT}" x2="{WIDTH - _RIGHT}" y1="{y:.1f}" y2="{y:.1f}"/>'
+        f'<text class="tick" x="{_LEFT - 8}" y="{y + 3.5:.1f}" text-anchor="end">{text}</text>'
+    )
+
+
+def _curve(places: Sequence[tuple[float, float]], colour: str) -> str:
+    if len(places) == 1:
+        x, y = places[0]
+        return f'<circle class="curve" cx="{x:.1f}" cy="{y:.1f}" r="3.5" fill="{colour}"/>'
+    text = " ".join(f"{x:.1f},{y:.1f}" for x, y in places)
+    return f'<polyline class="curve" points="{text}" fill="none" stroke="{colour}"/>'
+
+
+def _finite(points: Points) -> list[tuple[float, float]]:
+    return [(float(x), float(y)) for x, y in points if math.isfinite(y)]
+
+
+def _thin(points: list[tuple[float, float]]) -> list[tuple[float, float]]:
+    """At most about `_MAX_POINTS`: the lowest and the highest of every stretch, in their order."""
+    if len(points) <= _MAX_POINTS:
+        return points
+    size = math.ceil(2 * len(points) / _MAX_POINTS)
+    kept = [points[0]]
+    for begin in range(0, len(points), size):
+        piece = points[begin : begin + size]
+        kept += sorted({min(piece, key=lambda p: p[1]), max(piece, key=lambda p: p[1])})
+    if kept[-1] != points[-1]:
+        kept.append(points[-1])
+    return kept
+
+
+def _axis(values: Sequence[float], *, percent: bool, log: bool) -> tuple[float, float, list[float]]:
+    """Lowest and highest value of the axis, and where its lines are."""
+    low, high = min(values), max(values)
+    if percent:
+        high = next(top for top in (0.05, 0.1, 0.25, 0.5, 1.0, max(high, 1.0)) if high <= top)
+        return 0.0, high, [high * part / 4 for part in range(5)]
+    if log and high / low > 3:
+        exponents = range(math.floor(math.log10(low)), math.ceil(math.log10(high)) + 1)
+        factors = (1, 2, 5) if len(exponents) <= 3 else (1,)
+        ticks = [f * 10.0**e for e in exponents for f in factors]
+        bottom = max([t for t in ticks if t <= low], default=low)
+        top = min([t for t in ticks if t >= high], default=high)
+        return bottom, top, [t for t in ticks if bottom <= t <= top]
+    if low > 0 and low < 0.6 * high and not log:
+        low = 0.0
+    step = _nice((high - low) / 4 or abs(high) / 4 or 0.25)
+    bottom, top = math.floor(low / step + 1e-9) * step, math.ceil(high / step - 1e-9) * step
+    if log and bottom <= 0:
+        bottom = low
+    if top <= bottom:
+        top = bottom + step
+    lines = round((top - bottom) / step)
+    return bottom, top, [bottom + n * step for n in range(lines + 1)]
+
+
+def _nice(step: float) -> float:
+    power = 10.0 ** math.floor(math.log10(step))
+    return next(f * power for f in (1, 2, 2.5, 5, 10) if f * power >= step * 0.999)
+
+
+def _step_ticks(first: float, last: float) -> list[tuple[float, str]]:
+    if last <= first:
+        return [(first, "middle")]
+    return [(first, "start"), ((first + last) / 2, "middle"), (last, "end")]
+
+
+def _count(value: float) -> str:
+    return f"{round(value):,}".replace(",", " ")
+
+
+def _number(value: float, percent: bool = False) -> str:
+    if percent:
+        return f"{100 * value:.3g} %"
+    if value == 0:
+        return "0"
+    size = abs(value)
+    if size >= 1e5 or size < 1e-3:
+        mantissa, exponent = f"{value:.2e}".split("e")
+        return f"{float(mantissa):g}e{int(exponent)}"
+    return f"{value:.4g}"
