@@ -9,6 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from video_ssl.clips import windows
+from video_ssl.clips.clip_rules import window_rule
 from video_ssl.clips.reading import BadVideo, VideoInfo
 from video_ssl.clips.windows import WindowConfig, WindowPlan
 from video_ssl.datasets.table import Record
@@ -183,3 +184,36 @@ def test_feature_times_lie_between_the_frames_of_a_tubelet():
 def test_refused_settings_say_why(call, text):
     with pytest.raises(ValueError, match=text):
         call()
+
+
+@pytest.mark.parametrize("rule", ["segments", "segments_videomae", "dense", "seconds"])
+@pytest.mark.parametrize("num_frames", [1, 9, 70, 400])
+def test_windows_of_a_rule_are_its_test_views(rule, num_frames):
+    reader = CountingReader(num_frames)
+    config = WindowConfig(sampling=rule, num_clips=3, num_frames=8, frame_stride=4, size=16)
+    settings_ = {"num_clips": 3, "num_frames": 8, "frame_stride": 4, "fps": 10.0}
+    expected = window_rule(rule, **settings_)(num_frames)
+    found = list(windows.iterate_windows(RECORD, reader, config))
+    assert [shown(w.video[0]).tolist() for w in found] == [c.indices.tolist() for c in expected]
+    for window, clip in zip(found, expected, strict=True):
+        assert window.times.tolist() == (clip.indices / 10).tolist()
+        assert window.valid.tolist() == clip.valid.tolist()
+    assert len(reader.decoded) == len(set(reader.decoded))
+    later = list(windows.iterate_windows(RECORD, CountingReader(num_frames), config, first=1))
+    assert [w.video.tobytes() for w in later] == [w.video.tobytes() for w in found[1:]]
+
+
+def test_a_rule_with_views_of_its_own_has_no_hop():
+    with pytest.raises(ValueError, match=r"sampling='segments' goes with num_clips, not with hop"):
+        WindowConfig(sampling="segments", hop=4)
+
+
+def test_the_centre_may_be_smaller_than_the_short_side():
+    config = WindowConfig(num_frames=2, frame_stride=1, size=8, center_share=0.5)
+    (window,) = windows.iterate_windows(RECORD, CountingReader(20), config)
+    ramp = np.linspace(0, 255, 32)
+    assert window.video[0, 0, 4, 0, 2] == pytest.approx(ramp[10:12].mean(), abs=6)
+    assert window.video[0, 0, 4, -1, 2] == pytest.approx(ramp[20:22].mean(), abs=6)
+    for settings_ in ({"center_share": 0.0}, {"center_share": 0.5, "crop": "spread"}):
+        with pytest.raises(ValueError, match=r"must lie in \(0, 1\]"):
+            WindowConfig(**settings_)
