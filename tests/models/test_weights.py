@@ -1,13 +1,19 @@
 """Weights from elsewhere: containers, prefixes, reports, and files that are refused."""
 
 import argparse
+import collections
+import datetime
 import os
+import pathlib
+import pickle
 
+import numpy as np
 import pytest
 import torch
 from safetensors.torch import save_file
 from torch import nn
 
+from video_ssl.models.checkpoint_files import read_content
 from video_ssl.models.config import ImageViTConfig, ViTConfig
 from video_ssl.models.image_vit import ImageViT
 from video_ssl.models.published import load_published
@@ -42,15 +48,129 @@ class Evil:
         return os.mkdir, (os.environ["EVIL_FOLDER"],)
 
 
-def test_a_file_that_would_run_code_is_refused_and_does_not(tmp_path, monkeypatch):
+class Harmless:
+    """Of a class that no reader knows."""
+
+
+@pytest.mark.parametrize("where", ["archive", "legacy", "bare pickle", "pickle 4", "tensor key"])
+def test_a_file_that_would_run_code_is_refused_by_name_and_does_not(tmp_path, monkeypatch, where):
     monkeypatch.setenv("EVIL_FOLDER", str(tmp_path / "ran"))
-    torch.save({"model": linear(), "x": Evil()}, tmp_path / "a.pth")
+    content = {"model": linear(), "args": argparse.Namespace(lr=1.0), "x": Evil()}
+    file = tmp_path / "a.pth"
+    if where == "archive":
+        torch.save(content, file)
+    elif where == "legacy":
+        torch.save(content, file, _use_new_zipfile_serialization=False)
+    elif where == "tensor key":
+        torch.save({"model": {**linear(), "weight": Evil()}}, file)
+    else:
+        file.write_bytes(pickle.dumps({"x": Evil()}, protocol=4 if "4" in where else 2))
     with pytest.raises(
         WeightsError,
         match=r"a.pth names (posix|nt).mkdir, which only code .* nothing of it was run",
     ):
-        read_state(tmp_path / "a.pth")
+        read_state(file)
     assert not (tmp_path / "ran").exists()
+
+
+def test_every_unknown_name_is_listed(tmp_path):
+    torch.save(
+        {"model": linear(), "x": collections.ChainMap(), "y": Harmless()}, tmp_path / "a.pth"
+    )
+    with pytest.raises(WeightsError, match=r"names collections.ChainMap, \S*Harmless, which"):
+        read_state(tmp_path / "a.pth")
+
+
+def test_what_checkpoints_of_the_field_carry_is_not_built(tmp_path):
+    """Numbers of numpy, paths, the command line: read over, never imported, tensors intact."""
+    extra = {
+        "args": argparse.Namespace(lr=np.float64(0.1), out=pathlib.PurePosixPath("/x").parent),
+        "best": np.float64(87.2),
+        "when": datetime.timedelta(seconds=1),
+        "path": pathlib.Path("/tmp/x"),
+        "history": np.arange(3.0),
+    }
+    del extra["args"].out
+    torch.save({"model": linear(), **extra}, tmp_path / "a.pth")
+    content = read_content(tmp_path / "a.pth")
+    assert torch.equal(content["model"]["weight"], torch.ones(2, 3))
+    for name in extra:
+        assert repr(content[name]) == "(not a tensor, not read)", name
+
+
+def test_the_allow_list_is_given_back(tmp_path):
+    before = set(map(str, torch.serialization.get_safe_globals()))
+    torch.save({"model": linear()}, tmp_path / "a.pth")
+    read_state(tmp_path / "a.pth")
+    assert set(map(str, torch.serialization.get_safe_globals())) == before
+
+
+PAGE = b"\n<!DOCTYPE html><html><body>Google Drive - quota exceeded</body></html>"
+
+
+@pytest.mark.parametrize(
+    ("content", "told"),
+    [
+        (b"", r"is empty \(0 bytes\)"),
+        (PAGE, "is a web page, not weights"),
+        (b"<?xml version='1.0'?><Error>NoSuchKey</Error>", "is a web page, not weights"),
+        (b"version https://git-lfs.github.com/spec/v1\noid sha256:0", "is a pointer of git-lfs"),
+        (b'{"error": "not found"}', "is JSON text"),
+        (b"\x1f\x8b\x08" + bytes(30), "is a packed archive"),
+        (b"RIFFxxxxAVI LIST", "is no checkpoint: it begins with b'RIFFxxxx'"),
+        (b"PK\x03\x04" + bytes(100), "is truncated: it begins as a PyTorch archive"),
+        (b"\x80\x02}q\x00(X\x05", "is a damaged or truncated PyTorch checkpoint"),
+    ],
+)
+def test_what_people_have_instead_of_weights(tmp_path, content, told):
+    (tmp_path / "a.pth").write_bytes(content)
+    with pytest.raises(WeightsError, match=told) as error:
+        read_state(tmp_path / "a.pth")
+    assert len(str(error.value).splitlines()) == 1
+
+
+@pytest.mark.parametrize("share", [0.999, 0.5, 0.1, 0.01])
+@pytest.mark.parametrize("kind", ["a.pth", "old.pth", "a.safetensors"])
+def test_truncated_files(tmp_path, kind, share):
+    state = {f"w{i}": torch.randn(100, 100) for i in range(4)}
+    if kind == "a.safetensors":
+        save_file(state, tmp_path / kind)
+    else:
+        torch.save(
+            {"model": state}, tmp_path / kind, _use_new_zipfile_serialization=kind == "a.pth"
+        )
+    whole = (tmp_path / kind).read_bytes()
+    assert set(read_state(tmp_path / kind)) == set(state)
+    (tmp_path / kind).write_bytes(whole[: int(share * len(whole))])
+    with pytest.raises(WeightsError, match="truncated") as error:
+        read_state(tmp_path / kind)
+    assert kind in str(error.value)
+    assert len(str(error.value).splitlines()) == 1
+
+
+def test_a_safetensors_file_with_a_broken_header(tmp_path):
+    header = b'{"a": {"dtype": "F32", "shape": [1], "data_offsets": "x"}}'
+    content = len(header).to_bytes(8, "little") + header + bytes(4)
+    (tmp_path / "a.safetensors").write_bytes(content)
+    with pytest.raises(WeightsError, match="broken safetensors header"):
+        read_state(tmp_path / "a.safetensors")
+
+
+def test_the_name_of_a_file_does_not_decide(tmp_path):
+    save_file(linear(), tmp_path / "pytorch_model.bin")
+    assert set(read_state(tmp_path / "pytorch_model.bin")) == {"weight", "bias"}
+    torch.save(linear(), tmp_path / "model.safetensors")
+    assert set(read_state(tmp_path / "model.safetensors")) == {"weight", "bias"}
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_programs_are_not_weights(tmp_path):
+    torch.jit.script(nn.Linear(2, 2)).save(tmp_path / "a.pt")
+    with pytest.raises(WeightsError, match="is a TorchScript program"):
+        read_state(tmp_path / "a.pt")
+    torch.export.save(torch.export.export(nn.Linear(2, 2), (torch.ones(1, 2),)), tmp_path / "a.pt2")
+    with pytest.raises(WeightsError, match=r"is a program of torch.export"):
+        read_state(tmp_path / "a.pt2")
 
 
 def test_files_that_hold_nothing(tmp_path):

@@ -236,8 +236,9 @@ def _read_torch(path: Path) -> Mapping[str, Any]:
     stand_ins: list[Any] = [(Inert, name) for name in HARMLESS]
     stand_ins += [(PlainSettings, name) for name in SETTINGS]
     try:
-        with torch.serialization.safe_globals(stand_ins):
-            content = torch.load(path, map_location="cpu", weights_only=True)
+        # An open file, so that the suffix does not decide; the name is told by our errors.
+        with torch.serialization.safe_globals(stand_ins), path.open("rb") as file:
+            content = torch.load(file, map_location="cpu", weights_only=True)
     except BROKEN as err:
         refused = foreign_names(path)
         if refused:
