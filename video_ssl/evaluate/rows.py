@@ -10,6 +10,7 @@ import numpy as np
 
 from video_ssl.clips.windows import Window, feature_times, feature_valid
 from video_ssl.datasets.table import Record, Table
+from video_ssl.evaluate.frame_sequences import resampled_labels
 from video_ssl.evaluate.partial import PartialFeatures
 
 #: Rows are written when there are this many of them, or bytes of features, or after this time.
@@ -209,9 +210,14 @@ def features_at(moments: np.ndarray, positions: np.ndarray, at: np.ndarray) -> n
 
 
 def labels_at(record: Record, times: np.ndarray) -> np.ndarray | None:
-    """The label of the source frame shown at each time; None where frames cannot be placed."""
+    """The label of the source frame shown at each time; None where frames cannot be placed.
+
+    A label array of another length than the video is resampled, where the table knows the length.
+    """
     labels = record.frame_labels
     if labels is None or not len(labels) or not record.fps or record.start_sec is not None:
         return None
+    if record.num_frames is not None and record.num_frames != len(labels):
+        labels = resampled_labels(labels, record.num_frames)
     index = np.floor(times * record.fps + 1e-6).astype(np.int64)
     return np.asarray(labels[index.clip(0, len(labels) - 1)], np.int16)

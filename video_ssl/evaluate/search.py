@@ -207,25 +207,33 @@ def _moments(
         frames = archive.frames_of(video)
         ratio = _step(times) / _step(archive.times(frames))
         stride = max(1, round(ratio if np.isfinite(ratio) else _step(rows, 1.0)))
-        frames = frames[::stride]
-        inside: list[Moment] = []
-        for begin in range(0, max(1, len(frames) - _LAP), _PIECE - _LAP):
-            piece = frames[begin : begin + _PIECE]
-            cost = 1 - asked @ unit(archive.vectors(piece)).T
-            for stretch in best_stretches(np.maximum(cost, 0), config.moments_per_video):
-                times = archive.times(piece[[stretch.first, stretch.last]]).tolist()
-                inside.append(
-                    Moment(
-                        id=archive.ids[video],
-                        start_sec=_seconds(times[0]),
-                        end_sec=_seconds(times[1]),
-                        first_frame=(begin + stretch.first) * stride,
-                        last_frame=(begin + stretch.last) * stride,
-                        cost=stretch.cost,
-                    )
-                )
-        found += _disjoint(inside, config.moments_per_video)
+        found += _moments_in(asked, frames[::stride], stride, archive, config.moments_per_video)
     return sorted(found, key=lambda moment: moment.cost)[: config.k]
+
+
+def _moments_in(
+    asked: np.ndarray, frames: np.ndarray, stride: int, archive: Archive, count: int
+) -> list[Moment]:
+    """The best stretches of one video, piece by piece if it is long."""
+    video = int(archive.videos(frames[:1])[0])
+    inside: list[Moment] = []
+    for begin in range(0, max(1, len(frames) - _LAP), _PIECE - _LAP):
+        piece = frames[begin : begin + _PIECE]
+        # A frame of zeros or with a number that is not finite has cosine 0 with everything.
+        cost = 1 - asked @ unit(archive.vectors(piece)).T
+        for stretch in best_stretches(np.maximum(cost, 0), count):
+            ends = archive.times(piece[[stretch.first, stretch.last]]).tolist()
+            inside.append(
+                Moment(
+                    id=archive.ids[video],
+                    start_sec=_seconds(ends[0]),
+                    end_sec=_seconds(ends[1]),
+                    first_frame=(begin + stretch.first) * stride,
+                    last_frame=(begin + stretch.last) * stride,
+                    cost=stretch.cost,
+                )
+            )
+    return _disjoint(inside, count)
 
 
 def _step(times: np.ndarray, otherwise: float = float("nan")) -> float:
