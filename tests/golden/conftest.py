@@ -37,6 +37,7 @@ KINDS = {
     "hico_segments": ("hico*", ("lines", "decode/segment")),
     "table": ("*", (r"(table|big|image2d)_.*d\d+_g\d+.*",)),
     "keys": ("*", ("finetune_base/keys",)),
+    "key_lists": ("*", (r"\w+/keys", r"\w+/shapes")),
     "carl_scl": ("carl*", ("loss_f64", "grad_embs", "target", "log_prob")),
     "carl_head": ("carl*", ("after_video_emb", "after_encoder", "embedding_l2", "projection_l2")),
     "carl_step": ("carl*", (r"buffer_after/.*", r"grad/embed.*", "hp_N")),

@@ -223,7 +223,7 @@ def test_the_report_is_printed_and_lies_beside(tmp_path):
 
 def test_the_command(tmp_path):
     torch.save({"model": videomae_file(video_vit())}, tmp_path / "a.pth")
-    words = "--num-heads 2 --trained-size 12 --trained-frames 4 --size 20".split()
+    words = ["--num-heads", "2", "--trained-size", "12", "--trained-frames", "4", "--size", "20"]
     paths = [str(tmp_path / "a.pth"), str(tmp_path / "o")]
     result = CliRunner().invoke(app, ["convert", *paths, *words])
     assert result.exit_code == 0, result.output
