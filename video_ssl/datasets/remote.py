@@ -68,8 +68,9 @@ def fetch(
         FetchError: not there, not readable, incomplete, larger than the cache, or too slow.
         MissingPackage: fsspec, or its package for this kind of URI, is not installed.
         CacheError: the cache folder cannot be written.
+        ValueError: $VIDEO_SSL_CACHE_GIB is no positive number.
     """
-    folder = cache_folder() / "fetched"
+    folder, limit = cache_folder() / "fetched", cache_limit_bytes()
     key = hashlib.sha256(f"{uri}\n{byte_range}".encode()).hexdigest()[:40]
     suffix = os.path.splitext(re.sub(r"[?#].*", "", uri))[1]
     path = folder / (key + (suffix if re.fullmatch(r"\.\w{1,8}", suffix) else ""))
@@ -85,7 +86,7 @@ def fetch(
         if file is None:
             continue
         try:
-            _fill(file, uri, byte_range, clock, folder)
+            _fill(file, uri, byte_range, clock, folder, limit)
             cache.publish(file, path)
         except OSError as err:
             cache.abandon(file, path)
@@ -144,7 +145,12 @@ class _Clock:
 
 
 def _fill(
-    file: IO[bytes], uri: str, byte_range: tuple[int, int] | None, clock: _Clock, folder: Path
+    file: IO[bytes],
+    uri: str,
+    byte_range: tuple[int, int] | None,
+    clock: _Clock,
+    folder: Path,
+    limit: int,
 ) -> None:
     """Writes the bytes of the URI, after making room for them; tries again where a connection breaks."""
     for attempt in range(_TRIES):
@@ -152,7 +158,7 @@ def _fill(
         file.truncate()
         stream = _Stream(uri, byte_range)
         try:
-            _copy(stream, file, clock, folder)
+            _copy(stream, file, clock, folder, limit)
             return
         except FetchError as err:
             if not stream.may_recover or attempt == _TRIES - 1:
@@ -163,8 +169,8 @@ def _fill(
             stream.stop()
 
 
-def _copy(stream: _Stream, file: IO[bytes], clock: _Clock, folder: Path) -> None:
-    limit, written, expected = cache_limit_bytes(), 0, stream.next_item(clock)
+def _copy(stream: _Stream, file: IO[bytes], clock: _Clock, folder: Path, limit: int) -> None:
+    written, expected = 0, stream.next_item(clock)
     if expected is not None and expected > limit:
         raise FetchError(stream.uri, _too_large(expected, limit))
     cache.make_room(folder, expected or 0, limit)
