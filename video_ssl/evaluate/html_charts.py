@@ -97,7 +97,7 @@ def confusion_chart(confusion: Sequence[Sequence[int]], names: Sequence[str]) ->
     """Returns a heat map: rows are the true classes, columns the predicted ones; shares of each row."""
     count = len(confusion)
     cell = max(6, min(26, 420 // max(count, 1)))
-    margin = min(170, 9 + 6 * max((len(name) for name in names), default=0)) if cell >= 10 else 4
+    margin = min(200, 14 + 7 * max((len(name) for name in names), default=0)) if cell >= 10 else 4
     parts = []
     for row, line in enumerate(confusion):
         total = max(sum(line), 1)

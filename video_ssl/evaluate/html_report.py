@@ -32,7 +32,7 @@ __all__ = ["RunNotFound", "write_report"]
 #: Title, keys of metrics.jsonl, kind of axis, what it says.  Keys that no row has are left out.
 _CURVES: tuple[tuple[str, tuple[str, ...], str, str], ...] = (
     ("Loss", ("loss", "loss_*"), "log", "mean since the line before"),
-    ("Learning rate", ("lr",), "plain", "of the highest layer"),
+    ("Learning rate", ("lr",), "plain", ""),
     ("Gradient norm", ("grad_norm",), "log", "of all parameters, before clipping"),
     (
         "Feature spread",
@@ -121,7 +121,9 @@ def _tiles(data: RunData) -> str:
     if "loss" in last:
         tiles.append((f"{last['loss']:.4g}", "loss"))
     if len(data.metrics) > 1 and all("time" in row for row in data.metrics):
-        tiles.append((duration_text(data.metrics[-1]["time"] - data.metrics[0]["time"]), "h:m:s"))
+        tiles.append(
+            (duration_text(data.metrics[-1]["time"] - data.metrics[0]["time"]), "training time")
+        )
     if "clips_per_sec" in last:
         tiles.append((f"{last['clips_per_sec']:.3g}", "clips per second"))
     if data.encoder:
@@ -152,11 +154,14 @@ def _curves(data: RunData) -> str:
     known |= {"step", "progress", "time"}
     others = [n for n in _matching(("*",), data.metrics) if n not in known]
     cards += [_chart_card(n, "", "plain", data.metrics, [n]) for n in others]
-    for name, rows in data.stages.items():
-        if rows:
-            cards.append(
-                _chart_card(f"Stage {name}: loss", "trained before", "log", rows, ["loss"])
-            )
+    if any(data.stages.values()):
+        losses = {
+            name: [(row["step"], row["loss"]) for row in rows if "loss" in row]
+            for name, rows in data.stages.items()
+        }
+        chart = line_chart(losses, log=True) + legend(list(losses))
+        told = f"trained before: {', '.join(losses)}"
+        cards.append(_figure("Loss of the stages", chart, told))
     return f'<p class="lead">Point at a curve to read its values.</p><div class="grid2">{"".join(cards)}</div>'
 
 
@@ -165,8 +170,12 @@ def _chart_card(
 ) -> str:
     series = {n: [(row["step"], row[n]) for row in rows if n in row] for n in names}
     chart = line_chart(series, percent=kind == "percent", log=kind == "log")
+    return _figure(title, chart + legend(names), told)
+
+
+def _figure(title: str, drawing: str, told: str) -> str:
     caption = f"<figcaption>{esc(told)}</figcaption>" if told else ""
-    return f'<figure class="card"><h3>{esc(title)}</h3>{chart}{legend(names)}{caption}</figure>'
+    return f'<figure class="card"><h3>{esc(title)}</h3>{drawing}{caption}</figure>'
 
 
 def _matching(wanted: Sequence[str], rows: Sequence[Mapping[str, Any]]) -> list[str]:
@@ -256,7 +265,7 @@ def _evaluator_card(encoders: Mapping[str, Any], evaluator: str) -> str:
     )
     return (
         f'<div class="card"><h3>{esc(evaluator)}</h3><div class="scroll"><table><tr><th>encoder</th>'
-        f"<th>{esc(names[0])}</th>{head}</tr>{''.join(rows)}</table></div>{told}</div>"
+        f"<th></th>{head}</tr>{''.join(rows)}</table></div>{told}</div>"
     )
 
 

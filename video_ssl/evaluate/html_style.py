@@ -17,7 +17,7 @@ header .state.done { background: #2f9e6e; } header .state.open { background: #c9
 nav { display: flex; gap: 18px; flex-wrap: wrap; margin-top: 16px; }
 nav a { color: #e6edfa; text-decoration: none; font-size: 14px; border-bottom: 1px solid transparent; }
 nav a:hover { border-color: #fff; }
-.tiles { display: grid; grid-template-columns: repeat(auto-fit, minmax(150px, 1fr)); gap: 14px; margin: -40px 0 10px; }
+.tiles { display: grid; grid-template-columns: repeat(auto-fit, minmax(132px, 1fr)); gap: 12px; margin: -40px 0 10px; }
 .tile { background: var(--paper); border: 1px solid var(--line); border-radius: 10px; padding: 13px 16px;
   box-shadow: 0 1px 3px rgba(20,33,61,.06); }
 .tile b { display: block; font-size: 21px; letter-spacing: -.3px; font-variant-numeric: tabular-nums; }
@@ -60,7 +60,8 @@ figure { margin: 0; } figcaption { color: var(--soft); font-size: 13px; margin-t
 table { border-collapse: collapse; width: 100%; font-variant-numeric: tabular-nums; }
 th { text-align: left; font-weight: 600; color: var(--soft); font-size: 13px; }
 th, td { padding: 6px 10px 6px 0; border-bottom: 1px solid var(--line); vertical-align: top; }
-tr:last-child td { border-bottom: 0; } td.num, th.num { text-align: right; } tr.first td { font-weight: 600; }
+tr:last-child td { border-bottom: 0; } td.num, th.num { text-align: right; width: 1%; white-space: nowrap;
+  padding-left: 26px; } tr.first td { font-weight: 600; }
 td small { color: var(--soft); font-weight: 400; } tr.dim td { color: var(--soft); }
 .scroll { overflow-x: auto; }
 .bar { width: 100%; min-width: 70px; height: 10px; display: block; margin-top: 6px; }
