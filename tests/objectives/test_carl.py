@@ -1,0 +1,345 @@
+"""CARL, TCC and TCN: losses against slow ones, edges, plans, the warm-up of the weak term, first weights."""
+
+import itertools
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+
+from video_ssl.objectives import OBJECTIVES
+from video_ssl.objectives.carl.scl import scl_loss
+from video_ssl.objectives.carl.weak import weak_loss
+from video_ssl.objectives.frame_objective import time_error
+from video_ssl.objectives.frame_pairs import Views
+from video_ssl.objectives.tcc.objective import FLOOR, cycle_back_loss
+from video_ssl.objectives.tcn.objective import time_contrastive_loss
+from video_ssl.recipes import ConfigError, build_config
+
+ENCODER = {
+    "backbone": "small",
+    "small_width": 4,
+    "fc_dims": [16],
+    "hidden_dim": 16,
+    "num_layers": 1,
+    "num_heads": 2,
+    "ffn_dim": 16,
+    "embed_dim": 12,
+    "dropout": 0.0,
+}
+
+
+@pytest.fixture(autouse=True)
+def _seed():
+    state = torch.get_rng_state()
+    torch.manual_seed(0)
+    yield
+    torch.set_rng_state(state)
+
+
+def frames(b=3, v=2, t=7, d=5, seed=0, length=(9, 30)):
+    """Embeddings of unit length with steps, validity (a prefix) and lengths of their videos."""
+    rng = np.random.default_rng(seed)
+    lengths = rng.integers(*length, b)
+    steps, valid = np.zeros((b, v, t), np.int64), np.zeros((b, v, t), bool)
+    for i, j in itertools.product(range(b), range(v)):
+        count = int(rng.integers(2, t + 1))
+        steps[i, j] = lengths[i] - 1
+        steps[i, j, :count] = np.sort(rng.choice(lengths[i], count, replace=False))
+        valid[i, j, :count] = True
+    z = F.normalize(torch.from_numpy(rng.normal(size=(b, v, t, d))), dim=-1)
+    return z, *(torch.from_numpy(x) for x in (steps, lengths, valid))
+
+
+# SCL ----------------------------------------------------------------------------------------------
+
+
+def slow_scl(z, steps, lengths, valid, negatives, temperature, variance):
+    """The definition, row by row, in float64 with the exponentials written out."""
+    rows = list(itertools.product(*map(range, z.shape[:3])))
+    total = 0.0
+    for a in rows:
+        if not valid[a]:
+            continue
+        weights, denominator = {}, 0.0
+        for b in rows:
+            both = bool(valid[b])
+            same_video, same_view = a[0] == b[0], a[:2] == b[:2]
+            distance = abs(steps[a] / lengths[a[0]] * lengths[b[0]] - steps[b]) if both else 1e6
+            weights[b] = np.exp(-(float(distance) ** 2) / (2 * variance)) * (
+                same_video and not same_view
+            )
+            share = 1.0
+            if "single" in negatives and not same_video:
+                share = 0.0
+            if "noself" in negatives and same_view:
+                share = 0.0
+            if not both:
+                share = 1e-6
+            denominator += share * np.exp(float(z[a] @ z[b]) / temperature)
+        mass = sum(weights.values())
+        if mass < 1e-37:
+            continue
+        for b in rows:
+            w = weights[b] / mass
+            if w > 0 and valid[b]:
+                p = np.exp(float(z[a] @ z[b]) / temperature) / denominator
+                total += w * (np.log(w) - np.log(p + 1e-6))
+    return total / int(valid.sum())
+
+
+@pytest.mark.parametrize("negatives", ["single_noself", "batch_noself", "single", "batch"])
+@pytest.mark.parametrize("shape", [(1, 2, 5), (2, 2, 4), (2, 3, 3)])
+def test_scl_equals_the_definition(negatives, shape):
+    z, steps, lengths, valid = frames(*shape)
+    settings = {"negatives": negatives, "temperature": 0.2, "variance": 6.0}
+    found = scl_loss(z, steps, lengths, valid, **settings).loss
+    expected = slow_scl(z, steps, lengths, valid, **settings)
+    np.testing.assert_allclose(float(found), expected, rtol=1e-5)
+
+
+def test_low_temperatures_do_not_overflow():
+    z, steps, lengths, valid = frames()
+    z = z.float().requires_grad_()
+    terms = scl_loss(z, steps, lengths, valid, temperature=0.005)
+    terms.loss.backward()
+    assert torch.isfinite(terms.loss)
+    assert z.grad.isfinite().all()
+    assert terms.log_prob.min() >= np.log(1e-6) - 1e-4
+
+
+def test_far_views_have_no_target_but_count_in_the_mean():
+    z = F.normalize(torch.randn(1, 2, 3, 4), dim=-1)
+    steps = torch.tensor([[[0, 1, 2], [0, 500, 900]]])
+    lengths, valid = torch.tensor([1000]), torch.ones(1, 2, 3, dtype=torch.bool)
+    terms = scl_loss(z, steps, lengths, valid)
+    sums = terms.target.sum(1)
+    torch.testing.assert_close(sums, torch.tensor([1.0, 1, 1, 1, 0, 0]))
+    rows = torch.xlogy(terms.target, terms.target) - terms.target * terms.log_prob
+    torch.testing.assert_close(terms.loss, rows.sum() / 6)
+    # 42 frames away, the Gaussian is denormal in float32: no target, whatever a back end makes of it.
+    steps = torch.tensor([[[0, 1, 2], [44, 44, 44]]])
+    assert scl_loss(z, steps, lengths, valid).target[0].sum() == 0
+
+
+def test_frames_that_are_not_valid_change_nothing_but_the_small_weight():
+    z, steps, lengths, valid = frames(seed=3)
+    noise = torch.where(valid[..., None], z, F.normalize(torch.randn_like(z), dim=-1))
+    assert not valid.all()
+    plain, noisy = (scl_loss(x, steps, lengths, valid).loss for x in (z, noise))
+    torch.testing.assert_close(plain, noisy, rtol=1e-3, atol=0)
+
+
+def test_features_on_the_right_circle_have_nearly_no_loss():
+    """cos(0.1 d) / 0.1 falls like -d^2 / 20: the similarity itself is the Gaussian of variance 10."""
+    t = torch.arange(20)
+    steps, angle = t.expand(1, 2, 20), t * 0.1
+    z = torch.stack([angle.cos(), angle.sin()], -1).expand(1, 2, 20, 2).double()
+    valid, lengths = torch.ones(1, 2, 20, dtype=torch.bool), torch.tensor([20])
+    good = scl_loss(z, steps, lengths, valid).loss
+    mixed = z.clone()
+    mixed[:, 1] = z[:, 1].flip(1)
+    bad = scl_loss(mixed, steps, lengths, valid).loss
+    assert 0 <= good < 0.01
+    assert bad > 1
+
+
+# The weak term --------------------------------------------------------------------------------------
+
+
+def test_weak_term_is_nothing_where_labels_do_not_meet():
+    z, steps, lengths, valid = frames()
+    for labels in ([0, 1, 2], [-1, -1, -1], [0, -1, 1]):
+        views = Views.of(z, steps, lengths, valid, torch.tensor(labels))
+        loss, pairs = weak_loss(views)
+        assert loss == 0
+        assert pairs == 0
+
+
+def test_weak_pairs_are_ordered_and_never_of_one_video():
+    z, steps, lengths, valid = frames(4)
+    views = Views.of(z, steps, lengths, valid, torch.tensor([1, 2, 1, -1]))
+    u, v = views.pairs_of_label()
+    found = set(zip(u.tolist(), v.tolist(), strict=True))
+    expected = {(a, b) for a in (0, 1) for b in (4, 5)}
+    assert found == expected | {(b, a) for a, b in expected}
+    same = views.same_video()
+    assert same.sum() == 8
+    assert same[0, 1]
+    assert not same[0, 0]
+
+
+def test_linear_warp_takes_the_share_of_the_video():
+    z, steps, lengths, valid = frames(2)
+    views = Views.of(z, steps, lengths, valid, torch.tensor([0, 0]))
+    loss, _ = weak_loss(views, warp="linear", variance=4.0, temperature=0.3)
+    total, rows = 0.0, 0
+    for a, b in ((0, 1), (1, 0)):
+        for i, j in itertools.product(range(2), range(2)):
+            mine, theirs = valid[a, i], valid[b, j]
+            phi = steps[a, i][mine].double() / lengths[a] * lengths[b]
+            w = (-((phi[:, None] - steps[b, j][theirs]) ** 2) / 8).softmax(-1)
+            log_p = (z[a, i][mine] @ z[b, j][theirs].T / 0.3).log_softmax(-1)
+            total += float((w * (w.log() - log_p)).sum())
+            rows += len(phi)
+    np.testing.assert_allclose(float(loss), total / rows, rtol=1e-6)
+
+
+def test_pairs_that_do_not_align_can_be_left_out():
+    steps = torch.arange(6).expand(2, 1, 6)
+    valid, lengths = torch.ones(2, 1, 6, dtype=torch.bool), torch.tensor([6, 6])
+    curve = torch.linspace(0, 1.5, 6, dtype=torch.float64)
+    z = torch.stack([curve.cos(), curve.sin()], -1).expand(2, 1, 6, 2)
+    labels = torch.tensor([0, 0])
+    kept, pairs = weak_loss(Views.of(z, steps, lengths, valid, labels), close_pairs_only=True)
+    every, _ = weak_loss(Views.of(z, steps, lengths, valid, labels))
+    assert pairs == 2
+    torch.testing.assert_close(kept, every)
+    # One sequence backwards: the path costs no less than frames that meet by chance.
+    backwards = torch.stack([z[0], z[1].flip(1)])
+    loss, pairs = weak_loss(
+        Views.of(backwards, steps, lengths, valid, labels), close_pairs_only=True
+    )
+    assert pairs == 0
+    assert loss == 0
+
+
+def objective_of(name, **changes):
+    content = {
+        "frames": {"kind": "offset_uniform", "num_frames": 7, "num_views": 2},
+        "crop": {"size": 16},
+        "encoder": ENCODER,
+        **changes,
+    }
+    return OBJECTIVES[name].objective()(build_config(OBJECTIVES[name].config(), content))
+
+
+def batch_of(labels, progress=0.5, **changes):
+    _, steps, lengths, valid = frames(len(labels), **changes)
+    return {
+        "video": torch.randint(0, 256, (*steps.shape, 16, 16, 3), dtype=torch.uint8),
+        "steps": steps,
+        "frame_valid": valid,
+        "num_source_frames": lengths,
+        "label": torch.tensor(labels),
+        "progress": torch.full((len(labels),), progress),
+    }
+
+
+def test_the_weak_term_joins_after_the_warm_up():
+    objective = objective_of("carl", weak={"weight": 0.5, "warmup": 0.2}).eval()
+    batch = batch_of([1, 1, 0])
+    early, before = objective({**batch, "progress": torch.full((3,), 0.19)})
+    late, after = objective(batch)
+    assert before["loss_weak"] == before["weak_pairs"] == 0
+    assert before.keys() == after.keys()
+    assert after["weak_pairs"] == 8
+    torch.testing.assert_close(before["loss_scl"], after["loss_scl"])
+    torch.testing.assert_close(late, early + after["loss_weak"])
+    full = objective_of("carl", weak={"weight": 1.0, "warmup": 0.2}).eval()
+    full.load_state_dict(objective.state_dict())
+    torch.testing.assert_close(full(batch)[1]["loss_weak"], 2 * after["loss_weak"])
+    loss, _ = objective.train()(batch)
+    loss.backward()
+    assert all(p.grad.isfinite().all() for p in objective.parameters())
+
+
+def test_time_error_of_features_that_know_the_time_is_nothing():
+    t = torch.arange(8)
+    z = F.normalize(torch.stack([torch.cos(t / 8), torch.sin(t / 8)], -1), dim=-1)
+    batch = {
+        "steps": t.expand(1, 2, 8),
+        "frame_valid": torch.ones(1, 2, 8, dtype=torch.bool),
+        "num_source_frames": torch.tensor([8]),
+    }
+    assert time_error(z.expand(1, 2, 8, 2), batch) == 0
+    backwards = torch.stack([z, z.flip(0)])[None]
+    torch.testing.assert_close(
+        time_error(backwards, batch), (t - t.flip(0)).abs().float().mean() / 8
+    )
+
+
+def test_a_padded_batch_trains_without_a_number_that_is_none():
+    for name, changes in (("carl", {}), ("tcc", {"pairs": "video"}), ("tcn", {})):
+        objective = objective_of(name, **changes)
+        loss, figures = objective(batch_of([0, 0, 1]))
+        loss.backward()
+        assert torch.isfinite(loss)
+        assert figures["features"].isfinite().all()
+        assert all(p.grad is None or p.grad.isfinite().all() for p in objective.parameters())
+
+
+# Baselines ------------------------------------------------------------------------------------------
+
+
+def test_cycle_back_loss_equals_the_definition():
+    z, steps, lengths, valid = frames(3, 1)
+    views = Views.of(z, steps, lengths, valid, torch.tensor([4, 4, 9]))
+    pairs = views.same_label()
+    assert pairs.sum() == 2
+    loss, error = cycle_back_loss(views, pairs, temperature=0.3, variance_weight=0.01)
+    terms, errors = [], []
+    for a, b in ((0, 1), (1, 0)):
+        u, v = z[a, 0][valid[a, 0]], z[b, 0][valid[b, 0]]
+        share = steps[a, 0][valid[a, 0]].double() / lengths[a]
+        for i in range(len(u)):
+            near = (-((u[i] - v) ** 2).sum(-1) / 0.3).softmax(0) @ v
+            back = (-((near - u) ** 2).sum(-1) / 0.3).softmax(0)
+            mean = back @ share
+            variance = max(float(back @ (share - mean) ** 2), FLOOR)
+            terms.append(float((share[i] - mean) ** 2) / variance + 0.01 * np.log(variance))
+            errors.append(float((share[i] - mean).abs()))
+    np.testing.assert_allclose(float(loss), np.mean(terms), rtol=1e-6)
+    np.testing.assert_allclose(float(error), np.mean(errors), rtol=1e-6)
+    nothing, _ = cycle_back_loss(views, pairs & False, temperature=0.3, variance_weight=0.01)
+    assert nothing == 0
+
+
+def test_time_contrastive_loss_equals_the_definition():
+    z, steps, _, valid = frames(2, 1, 8)
+    z, steps, valid = z[:, 0], steps[:, 0], valid[:, 0]
+    loss, accuracy = time_contrastive_loss(z, steps, valid, window=3, temperature=0.2)
+    terms, right = [], []
+    for n in range(2):
+        s = (z[n] @ z[n].T / 0.2).numpy()
+        for i, p in itertools.permutations(range(8), 2):
+            if not (valid[n, i] and valid[n, p] and abs(steps[n, i] - steps[n, p]) <= 3):
+                continue
+            others = [
+                s[i, k] for k in range(8) if valid[n, k] and abs(steps[n, i] - steps[n, k]) > 3
+            ]
+            terms.append(-np.log(np.exp(s[i, p]) / (np.exp(s[i, p]) + np.exp(others).sum())))
+            right.append(all(s[i, p] > o for o in others))
+    np.testing.assert_allclose(float(loss), np.mean(terms), rtol=1e-6)
+    np.testing.assert_allclose(float(accuracy), np.mean(right), rtol=1e-6)
+    assert time_contrastive_loss(z, steps * 100, valid, window=3, temperature=0.2)[0] == 0
+
+
+# Settings -------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "text"),
+    [
+        ("carl", {"temperature": 0.0}, "temperature=0.0 and variance=10.0 must be positive"),
+        ("carl", {"frames": {"kind": "offset_uniform", "num_views": 1}}, "Use 2"),
+        ("carl", {"encoder": {"num_frames": 7}}, "leave encoder.num_frames empty"),
+        ("carl", {"weak": {"warmup": 1.0}}, r"warmup=1.0 must lie in \[0, 1\)"),
+        ("carl", {"init": {"kind": "byol"}}, "'byol' need one"),
+        ("carl", {"init": {"kind": "random", "file": "a.pth"}}, "'random' takes no file"),
+        (
+            "carl",
+            {"init": {"kind": "byol", "file": "a"}, "encoder": {"backbone": "small"}},
+            "is for encoder.backbone='resnet50'",
+        ),
+        ("carl", {"negatives": "single_nself"}, "negatives"),
+        ("tcc", {"pairs": "video"}, "pairs='video' needs 2 views"),
+        ("tcn", {"window": 0}, "window=0 must be at least 1 frame"),
+        ("tcn", {"encoder": {"hidden_dim": 20, "num_heads": 8}}, "not divisible by num_heads=8"),
+        ("tcn", {"encoder": {"frozen_parts": 6}}, "so 0 to 5"),
+        ("tcn", {"encoder": {"frozen_parts": 5, "head": "conv"}}, "so 0 to 4"),
+    ],
+)
+def test_refused_settings_say_why(name, content, text):
+    with pytest.raises(ConfigError, match=text):
+        build_config(OBJECTIVES[name].config(), content)
