@@ -19,7 +19,7 @@ _TITLES = {
     "frame_probe": "linear layer on frames",
     "few_shot_phases": "few-shot phase classification",
 }
-_MOST_COLUMNS = 6  # of 80 characters
+_MOST_COLUMNS, _MOST_WIDTH = 6, 50  # more than that is not readable in 80 characters
 _METRICS = {"top1": "top-1", "top5": "top-5", "mean_class": "class"}
 
 
@@ -32,7 +32,8 @@ def results_table(results: Mapping[str, Any]) -> Table:
         for metric in result["metrics"]
     ]
     title = f"{results['name']}, tested on {results['recipe']['test']}, in percent"
-    if len(columns) > _MOST_COLUMNS:
+    width = sum(max(len(evaluator), len(_METRICS.get(m, m))) + 3 for evaluator, m in columns)
+    if len(columns) > _MOST_COLUMNS or width > _MOST_WIDTH:
         return _tall_table(title, encoders, columns)
     table = Table(title=title, box=SIMPLE_HEAD)
     table.add_column("encoder", no_wrap=True)
