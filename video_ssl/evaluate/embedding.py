@@ -34,6 +34,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from video_ssl import __version__
+from video_ssl.clips.config import Sampling
 from video_ssl.clips.windows import WindowConfig
 from video_ssl.datasets import open_table
 from video_ssl.datasets.folder import VIDEO_SUFFIXES
@@ -72,7 +73,8 @@ class EmbedConfig:
         frame_stride: source frames from one sampled frame to the next; null: the encoder's own.
         fps: sampled frames per second, chosen by time (with `frame_stride`: source frames per second);
             null: the encoder's own sampling.
-        crop, num_crops: see `WindowConfig`; every crop of every window is a row of its own.
+        sampling: which test views `num_clips` means, see `WindowConfig`; null: those of the encoder's training.
+        crop, center_share, num_crops: see `WindowConfig`; every crop of every window is a row of its own.
         layer: block whose output is taken, without the final norm, counted from 0, or from -1 = the
             last one; null: the encoder's output.
         pooling: what the clip feature is made of: the mean or maximum over all tokens, or the class token.
@@ -95,7 +97,9 @@ class EmbedConfig:
     num_frames: int | None = None
     frame_stride: int | None = None
     fps: float | None = None
+    sampling: Sampling | None = None
     crop: Literal["center", "spread"] = "center"
+    center_share: float = 1.0
     num_crops: int = 1
     layer: int | None = None
     pooling: Literal["mean", "max", "cls"] = "mean"
@@ -147,7 +151,9 @@ class EmbedConfig:
                 clip[name] = getattr(self, name)
         if self.fps is not None and self.frame_stride is None:
             clip["frame_stride"] = 1
-        if covering:
+        if self.sampling is not None:
+            clip["sampling"] = self.sampling
+        elif covering:
             clip["sampling"] = "constant"
         return WindowConfig(
             num_clips=1 if covering else self.num_clips,
@@ -156,6 +162,7 @@ class EmbedConfig:
             per_frame=self.per_frame,
             overlap=0.5 if self.overlap is None else self.overlap,
             crop=self.crop,
+            center_share=self.center_share,
             num_crops=self.num_crops,
             **clip,
         )
