@@ -26,7 +26,7 @@ def spans(videos, tmp_path, encoder, **settings):
 
 
 def test_segments_span_the_video(videos, tmp_path, encoder):
-    # papers/videomae.md 6, MVD: middles of the halves of 4 segments, rounded half to even: 1, 6, 11, 16 and 3, 9, 13, 19.
+    # papers/videomae.md 6, MVD: middles of halves of 4 segments, half to even: 1, 6, 11, 16 and 3, 9, 13, 19.
     found = spans(videos, tmp_path, encoder, num_clips=2)
     assert found == [pytest.approx((0.1, 1.6)), pytest.approx((0.3, 1.9))]
 
