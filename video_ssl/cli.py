@@ -296,13 +296,34 @@ def step(
 def loader(
     recipe: RecipeArgument,
     overrides: Overrides = None,
-    batches: Annotated[int, typer.Option(help="Batches drawn from the pipeline.")] = 30,
+    footage: Annotated[
+        str, typer.Option(help="easy or hard (files made on first use), or table: the recipe's own.")
+    ] = "table",
+    batches: Annotated[
+        int, typer.Option(help="Batches drawn from the pipeline with workers; 0: none.")
+    ] = 30,
+    records: Annotated[int, typer.Option(help="Records timed one by one in every turn.")] = 20,
+    repeats: Annotated[int, typer.Option(help="Turns; medians are shown.")] = 5,
+    step_ms: Annotated[float, typer.Option(help="What a step of the consumer takes.")] = 0.0,
+    folder: Annotated[Path, typer.Option(help="Where the footage is kept.")] = Path(
+        "data/bench-footage"
+    ),
+    json_path: Annotated[Path | None, typer.Option("--json", help="Write figures here.")] = None,
 ) -> None:
-    """Clips per second of the data pipeline of a recipe, and what each stage costs."""
+    """Clips per second of the loader, beside a plain loop and decoding alone; what each stage costs."""
     from video_ssl.pretrain.bench_loader import bench_loader
     from video_ssl.pretrain.recipe import load_pretrain_recipe
 
-    bench_loader(load_pretrain_recipe(recipe, overrides or []), num_batches=batches)
+    bench_loader(
+        load_pretrain_recipe(recipe, overrides or []),
+        footage=footage,
+        folder=folder,
+        num_batches=batches,
+        num_records=records,
+        repeats=repeats,
+        step_ms=step_ms,
+        json_path=json_path,
+    )
 
 
 @app.command()

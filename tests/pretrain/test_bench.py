@@ -2,14 +2,24 @@
 
 from __future__ import annotations
 
+import contextlib
+import json
+import time
+from pathlib import Path
+
+import av
 import numpy as np
 import pytest
 import torch
 from torch import nn
 
-from video_ssl.datasets.demo import build_demo
-from video_ssl.pretrain.bench_loader import STAGES, bench_loader
+from video_ssl.clips.crops import Region, ViewRequest
+from video_ssl.clips.reading import open_video
+from video_ssl.clips.views import read_views
+from video_ssl.pretrain.bench_footage import FOOTAGE, Footage, make_footage
+from video_ssl.pretrain.bench_loader import STAGES, _Clock, bench_loader
 from video_ssl.pretrain.bench_step import _flops_of, bench_step, random_batch
+from video_ssl.pretrain.bench_yardsticks import Floor, RecordingReader, Shown, plain_loop
 from video_ssl.pretrain.recipe import load_pretrain_recipe
 
 SMALL = ["training.device=cpu", "objective.clip.num_clips=2"]
@@ -52,14 +62,104 @@ def test_random_batch_has_the_shapes_of_the_recipe():
     assert batch["mask"].shape == (3, 2, int(np.prod(recipe.objective.encoder.grid)))
 
 
-@pytest.mark.slow
-def test_loader_counts_clips_and_times_every_stage(tmp_path):
-    build_demo(tmp_path / "demo", size="tiny", progress=False)
-    recipe = load_pretrain_recipe("videomae/demo", [*SMALL, f"data.table={tmp_path}/demo:train"])
-    figures = bench_loader(recipe, num_batches=4, num_records=6)
+@pytest.fixture(scope="module")
+def footage(tmp_path_factory):
+    """Small files of the kinds that are easy and hard."""
+    folder = tmp_path_factory.mktemp("footage")
+    easy = Footage(name="easy", size=(72, 96), gop=12, noise=0, num_files=1)
+    hard = Footage(name="hard", size=(96, 128), gop=250, noise=10, num_files=1)
+    return {kind.name: make_footage(kind, folder) for kind in (easy, hard)}
+
+
+def test_footage_is_what_it_says_and_made_once(tmp_path):
+    kind = Footage(name="k", size=(48, 64), gop=30, noise=0, num_files=1)
+    record = make_footage(kind, tmp_path).record(0)
+    with av.open(record.source) as container:
+        keys = [f.key_frame for f in container.decode(video=0)]
+        assert (container.streams.video[0].height, len(keys)) == (48, 300)
+    assert np.flatnonzero(keys).tolist() == list(range(0, 300, 30))
+    before = Path(record.source).stat().st_mtime_ns
+    make_footage(kind, tmp_path)
+    assert Path(record.source).stat().st_mtime_ns == before
+
+
+@pytest.mark.parametrize("kind", ["easy", "hard"])
+@pytest.mark.parametrize("necessary", [True, False])
+def test_the_floor_decodes_every_frame_asked_for(footage, kind, necessary):
+    floor = Floor(footage[kind].record(0).source)
+    for indices in ([0], [299], [5, 9, 13, 17], [298, 3, 3, 40]):
+        assert floor.decode(np.array(indices), necessary=necessary) == len(set(indices))
+
+
+def test_the_plain_loop_shows_what_the_loader_shows(footage):
+    """The same frames, region and size, so that times can be compared."""
+    source = footage["hard"].record(0).source
+    region = Region(left=10, top=4, width=80, height=70)
+    out = np.zeros((3, 56, 64, 3), np.uint8)
+    with open_video(source) as reader:
+        recorder = RecordingReader(reader, lambda name: contextlib.nullcontext())
+        read_views(recorder, [ViewRequest(indices=np.array([7, 30, 7]), region=region, out=out)])
+        recorder.frames([3], (10, 20))
+    (view, whole) = plain_loop(source, recorder.asked)
+    assert view.shape == (3, 3, 56, 64)
+    assert whole.shape == (3, 1, 10, 20)
+    assert view.dtype == torch.float32
+    mean, std = torch.tensor([0.485, 0.456, 0.406]), torch.tensor([0.229, 0.224, 0.225])
+    pixels = 255 * (view.permute(1, 2, 3, 0) * std + mean)
+    grey = (pixels.numpy() - out) @ [0.299, 0.587, 0.114]
+    assert np.abs(grey).mean() < 3
+
+
+def test_a_segment_is_counted_from_the_start_of_the_file():
+    shown = Shown(indices=np.array([0, 4]), region=None, size=None)
+    assert shown.moved(10).indices.tolist() == [10, 14]
+
+
+def test_time_within_a_stage_counts_once():
+    clock = _Clock()
+    start = time.process_time()
+    with clock("outer"):
+        burn(0.02)
+        with clock("inner"):
+            burn(0.04)
+    assert clock.spent["inner"] >= 0.04
+    assert clock.spent["outer"] >= 0.02
+    assert sum(clock.spent.values()) <= time.process_time() - start
+
+
+def burn(seconds):
+    end = time.process_time() + seconds
+    while time.process_time() < end:
+        pass
+
+
+def test_loader_figures_add_up_and_name_the_bottleneck(footage, tmp_path, monkeypatch, capsys):
+    hard = Footage(name="hard", size=(96, 128), gop=250, noise=10, num_files=1)
+    folder = Path(footage["hard"].record(0).source).parent
+    monkeypatch.setitem(FOOTAGE, "hard", [hard])
+    recipe = load_pretrain_recipe("videomae/demo", [*SMALL, "loader.num_workers=1"])
+    (figures,) = bench_loader(recipe, footage="hard", folder=folder, num_batches=3, num_records=3, repeats=1,
+                              json_path=tmp_path / "f.json")  # fmt: skip
     assert set(figures.stage_ms) == set(STAGES)
-    assert all(milliseconds > 0 for milliseconds in figures.stage_ms.values())
-    assert figures.bottleneck in STAGES
+    assert set(figures.cpu_ms) == {"loader", "plain", "floor", "floor_all"}
+    loader = sum(figures.stage_ms[name] for name in ("open", "decode", "resize", "plan"))
+    assert loader == pytest.approx(figures.cpu_ms["loader"], rel=0.2)
+    assert figures.bottleneck == "decode"
+    assert figures.cpu_ms["floor"] > 0
     assert figures.clips_per_sec > 0
-    assert figures.decode_floor_fps > 0
-    assert figures.worker_gib > 0
+    assert 0 <= figures.wait_share <= 1
+    assert figures.worker_mib > 5
+    printed = " ".join(capsys.readouterr().out.split())
+    assert "Bottleneck: decode" in printed
+    assert "video-ssl transcode" in printed
+    (line,) = json.loads((tmp_path / "f.json").read_text())
+    assert line["speedup"] == pytest.approx(figures.cpu_ms["plain"] / figures.cpu_ms["loader"])
+    assert line["over_floor"] == pytest.approx(figures.cpu_ms["loader"] / figures.cpu_ms["floor"])
+
+
+def test_unknown_footage_is_named():
+    recipe = load_pretrain_recipe("videomae/demo", SMALL)
+    with pytest.raises(
+        ValueError, match=r"footage='soft' must be one of \['easy', 'hard', 'table'\]"
+    ):
+        bench_loader(recipe, footage="soft")
