@@ -3,6 +3,7 @@
 import json
 import subprocess
 import sys
+import zipfile
 
 import pytest
 import torch
@@ -58,6 +59,10 @@ def test_a_classifier_gives_logits_too(tmp_path):
     encoder = video_vit(final_norm=False)
     done = exported(tmp_path, {**prefixed("", encoder), **head()})
     assert set(done.differences) == {"clip", "frames", "logits"}
+    # The encoder is written once: 4 bytes a parameter, and the program itself.
+    big = sum(p.numel() for p in encoder.parameters()) * 4
+    weights = zipfile.ZipFile(tmp_path / "a.pt2").infolist()
+    assert big < sum(e.file_size for e in weights if "/weights/" in e.filename) < 1.2 * big
     model = VideoClassifier(encoder.config, num_classes=5).eval()
     model.load_state_dict({**prefixed("encoder.", encoder), **head()})
     extra = {"video_ssl.json": ""}
@@ -72,6 +77,16 @@ def test_a_classifier_gives_logits_too(tmp_path):
         "logits": ["batch", 5],
     }
     assert note["preprocess"]["mean"] == [0.485, 0.456, 0.406]
+
+
+def test_the_norm_of_a_distilled_encoder(tmp_path):
+    encoder = video_vit(final_norm=False)
+    norm = {k: v for k, v in head().items() if k.startswith("fc_norm")}
+    exported(tmp_path, {**prefixed("", encoder), **norm})
+    model = VideoClassifier(encoder.config, num_classes=0).eval()
+    model.load_state_dict({**prefixed("encoder.", encoder), **norm})
+    found = torch.export.load(tmp_path / "a.pt2").module()(video())
+    torch.testing.assert_close(found["pooled"], model(video()), atol=1e-5, rtol=1e-5)
 
 
 def test_images(tmp_path):

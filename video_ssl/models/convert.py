@@ -12,6 +12,7 @@ from typing import Any, Literal, cast
 from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.table import Table
+from torch import nn
 
 from video_ssl.models.classifier import VideoClassifier
 from video_ssl.models.config import IMAGENET_MEAN, IMAGENET_STD, ViTConfig
@@ -271,14 +272,15 @@ def _is_ours(folder: Path) -> bool:
 def _export(
     out: Path, model: Published, preprocess: Preprocess, told: dict[str, Any]
 ) -> dict[str, float]:
-    classifier = None
+    head = None
     encoder = model.encoder.eval()
     if model.head:
-        classifier = VideoClassifier(encoder.config, num_classes=model.num_classes).eval()
+        classifier = VideoClassifier(encoder.config, num_classes=model.num_classes)
         load_weights(classifier, model.state())
+        head = nn.Sequential(classifier.fc_norm, classifier.head)
     shape = (preprocess.num_frames, preprocess.size, preprocess.size)
     note = {"source": told, "preprocess": vars(preprocess), "family": model.family}
-    return write_program(out, encoder, clip_shape=shape, note=note, classifier=classifier)
+    return write_program(out, encoder, clip_shape=shape, note=note, head=head)
 
 
 def _parts(model: Published) -> dict[str, int]:

@@ -412,7 +412,10 @@ def _refuse_foreign_folder(folder: Path) -> None:
 
 
 def _sync(folder: Path) -> None:
+    # safetensors writes for the owner alone; a folder that others may read is read whole.
+    mode = (folder / CONFIG).stat().st_mode
     for file in folder.iterdir():
+        file.chmod(mode)
         with open(file, "rb") as handle:
             os.fsync(handle.fileno())
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -170,11 +171,18 @@ def write_hugging_face(folder: Path, model: Published, preprocess: Preprocess) -
         tensors["encoder.pos_embed"] = _stored(model, learned)
         state = to_hugging_face(tensors, "", "vit.")
         settings = _vit_settings(config)
-    folder.mkdir(parents=True, exist_ok=True)
     plain = {key: value.detach().clone().contiguous() for key, value in state.items()}
-    save_file(plain, folder / "model.safetensors", metadata={"format": "pt"})
-    _write_json(folder / "config.json", {**settings, "torch_dtype": "float32"})
-    _write_json(folder / "preprocessor_config.json", _processor(config, preprocess))
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    temporary = folder.with_name(f".{folder.name}.{os.getpid()}.tmp")
+    temporary.mkdir()
+    try:
+        _write_json(temporary / "config.json", {**settings, "torch_dtype": "float32"})
+        _write_json(temporary / "preprocessor_config.json", _processor(config, preprocess))
+        save_file(plain, temporary / "model.safetensors", metadata={"format": "pt"})
+        (temporary / "model.safetensors").chmod((temporary / "config.json").stat().st_mode)
+        os.replace(temporary, folder)
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
     return folder
 
 

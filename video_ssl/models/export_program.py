@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -20,17 +21,19 @@ NOTE = "video_ssl.json"
 
 class Features(nn.Module):
     """What is exported: video (B, 3, T, H, W), normalised float32 -> clip features (B, D), frame
-    features (B, T', D) and, of a classifier, logits (B, K)."""
+    features (B, T', D) and, of a fine-tuned model, logits (B, K), or "pooled" (B, D) if it has only
+    the norm of a classifier."""
 
-    def __init__(self, encoder: nn.Module, classifier: nn.Module | None = None) -> None:
+    def __init__(self, encoder: nn.Module, head: nn.Sequential | None = None) -> None:
         super().__init__()
-        self.encoder, self.classifier = encoder, classifier
+        self.encoder, self.head = encoder, head
+        self.last = "logits" if head is not None and isinstance(head[-1], nn.Linear) else "pooled"
 
     def forward(self, video: Tensor) -> dict[str, Tensor]:
         clip, frames = self.encoder.features(video)  # type: ignore[operator]
         found = {"clip": clip, "frames": frames}
-        if self.classifier is not None:
-            found["logits"] = self.classifier.head(self.classifier.fc_norm(clip))  # type: ignore[operator]
+        if self.head is not None:
+            found[self.last] = self.head(clip)
         return found
 
 
@@ -40,7 +43,7 @@ def write_program(
     *,
     clip_shape: tuple[int, int, int],
     note: dict[str, Any],
-    classifier: nn.Module | None = None,
+    head: nn.Sequential | None = None,
 ) -> dict[str, float]:
     """Returns by output the largest difference of the written program against the encoder.
 
@@ -53,15 +56,18 @@ def write_program(
         encoder: with `features`, in evaluation mode.
         clip_shape: (T, H, W).
         note: what else the file says about itself, as JSON.
-        classifier: `VideoClassifier` around the same weights, for its logits.
+        head: norm and linear layer of a classifier, for its logits.
 
     Raises:
         WeightsError: the encoder cannot be exported, or the program gives something else.
     """
-    module = Features(encoder, classifier).eval()
+    module = Features(encoder, head).eval()
     generator = torch.Generator().manual_seed(0)
     example = torch.randn(2, 3, *clip_shape, generator=generator)
-    temporary = path.with_name(f".{path.stem}.{os.getpid()}.tmp.pt2")
+    # A folder, because the archive repeats the name of its file inside.
+    folder = path.with_name(f".{path.stem}.{os.getpid()}.tmp")
+    temporary = folder / path.name
+    folder.mkdir()
     try:
         with torch.no_grad():
             batch = torch.export.Dim("batch")
@@ -74,7 +80,7 @@ def write_program(
         first = str(err).strip().splitlines()[0] if str(err).strip() else type(err).__name__
         raise WeightsError(f"torch.export cannot write this encoder: {first[:300]}") from err
     finally:
-        temporary.unlink(missing_ok=True)
+        shutil.rmtree(folder, ignore_errors=True)
     return differences
 
 
