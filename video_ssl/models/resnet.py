@@ -160,8 +160,8 @@ def init_backbone(backbone: FrameBackbone, init: BackboneInit, path: str | Path)
     rename = INIT_RENAMES[init.kind]
     state = read_state(path)
     prefix = "encoder." if init.kind == "byol" else ""
-    wanted = backbone.state_dict()
-    for key, value in wanted.items():
-        if key.endswith("num_batches_tracked"):
+    for key, value in backbone.state_dict().items():
+        layer, _, name = (prefix + key).rpartition(".")
+        if name == "num_batches_tracked" and f"{layer}.running_var" in state:
             state.setdefault(prefix + key, torch.zeros_like(value))
     return load_weights(backbone, state, rename=rename, min_share=1.0)
