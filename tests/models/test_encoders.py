@@ -258,3 +258,17 @@ def test_a_config_that_is_not_json(saved):
     (saved / "config.json").write_text("{")
     with pytest.raises(EncoderError, match=r"config\.json is not readable as JSON"):
         load_encoder(saved)
+
+
+@pytest.mark.parametrize(
+    ("settings", "words"),
+    [
+        ({"fps": 12.5}, "every 2nd frame of the video at 12.5 frames a second, 16 x 16"),
+        ({"sampling": "segments"}, "4 frames, one from each of as many parts of the video, 16 x"),
+        ({"sampling": "seconds"}, "at 30 frames a second, whatever the rate of the file"),
+    ],
+)
+def test_card_says_which_frames_make_a_clip(toy, tmp_path, settings, words):
+    preprocess = Preprocess(num_frames=4, frame_stride=2, size=16, **settings)
+    save_encoder(tmp_path / "e", toy, architecture="toy", preprocess=preprocess, source=SOURCE)
+    assert words in (tmp_path / "e" / "README.md").read_text()

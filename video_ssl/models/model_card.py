@@ -40,8 +40,7 @@ def model_card(content: Mapping[str, Any]) -> str:
         "",
         "## What it expects",
         "",
-        f"{pre['num_frames']} frames, every {_ordinal(pre['frame_stride'])} frame of the video"
-        f"{' at ' + format(pre['fps'], 'g') + ' frames a second' if pre.get('fps') else ''}, "
+        f"{_frames(pre)}, "
         f"{pre['size']} x {pre['size']} pixels, RGB in 0..1"
         f" minus {list(pre['mean'])}, divided by {list(pre['std'])}.",
         "",
@@ -74,6 +73,17 @@ def model_card(content: Mapping[str, Any]) -> str:
 
 def _short(value: Any) -> str:
     return value if isinstance(value, str) else json.dumps(value, default=str)
+
+
+def _frames(pre: dict[str, Any]) -> str:
+    """Which frames make a clip, in words."""
+    sampling = pre.get("sampling", "constant")
+    if sampling.startswith("segments"):
+        return f"{pre['num_frames']} frames, one from each of as many parts of the video"
+    rate = f" at {pre['fps']:g} frames a second" if pre.get("fps") else ""
+    if sampling == "seconds":
+        rate = f" at {pre.get('fps') or 30:g} frames a second, whatever the rate of the file"
+    return f"{pre['num_frames']} frames, every {_ordinal(pre['frame_stride'])} frame of the video{rate}"
 
 
 def _ordinal(number: int) -> str:
