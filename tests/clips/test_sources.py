@@ -438,3 +438,37 @@ def test_a_missing_package_is_not_the_fault_of_the_video(monkeypatch):
     assert not isinstance(caught.value, BadVideo)
     with pytest.raises(BadVideo, match=r"^nosuch://b/a\.mp4: cannot be fetched"):
         open_video("nosuch://b/a.mp4")
+
+
+# All of them at once
+
+
+def test_training_reads_every_kind_and_replaces_what_stalls(videos, frames, server, tmp_path):
+    pytest.importorskip("aiohttp")
+    from pipeline_plans import ClipPlan
+
+    from video_ssl.clips.pipeline import LoaderConfig, Pipeline
+    from video_ssl.datasets.table import Table
+
+    member = read_shards(str(shard(videos, tmp_path / "s.tar"))).record(0)
+    rows = [
+        {"source": str(videos / "gop12.mp4")},
+        {"source": str(frames)},
+        {name: getattr(member, name) for name in ("source", "byte_offset", "byte_size")},
+        {"source": f"{server.uri}/slow.mp4"},
+        {"source": f"{server.uri}/a.mp4"},
+    ]
+    table = Table.from_rows([{"id": str(n), **row} for n, row in enumerate(rows)])
+    seen = set()
+    with Pipeline(
+        [(table, 1.0)], ClipPlan(size=(96, 128)), seed=0, global_batch_size=5, num_steps=2,
+        config=LoaderConfig(num_workers=2, video_timeout_sec=2.0, max_bad_share=0.5),
+    ) as batches:  # fmt: skip
+        for batch in batches:
+            seen |= set(batch["record_index"].tolist())
+            for clip, start in zip(batch["video"][:, 0], batch["start"], strict=True):
+                shown = [video_maker.read_index(frame) for frame in clip]
+                assert shown == list(range(start, start + 4))
+        bad = dict(batches.stats.bad_videos)
+    assert seen == {0, 1, 2, 4}
+    assert bad == {f"{server.uri}/slow.mp4": "takes longer than 2 s to fetch."}

@@ -406,6 +406,24 @@ class Table:
         self._memory = None if data is None else pa.ipc.open_stream(data).read_all()
 
 
+def refuse_other_classes(train: Table, test: Table) -> None:
+    """Raises TableError if both tables name their classes and number them differently.
+
+    It happens where names of classes are numbered file by file, and one file lacks a class.
+    """
+    ours, theirs = train.class_names, test.class_names
+    if not ours or not theirs or ours == theirs:
+        return
+    differing = sorted({*ours, *theirs} - ({*ours} & {*theirs})) or [
+        name for name, other in zip(ours, theirs, strict=False) if name != other
+    ]
+    raise TableError(
+        f"{train.path or 'the training table'} and {test.path or 'the test table'} number {len(ours)} and "
+        f"{len(theirs)} classes differently (first difference: {differing[0]!r}), so labels of one mean nothing in the other. "
+        "Write both into one file with a column `split`, or number the classes yourself."
+    )
+
+
 def _folder_of(path: Path | None) -> Path:
     return path.parent if path is not None else Path.cwd()
 

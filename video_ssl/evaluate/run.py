@@ -26,7 +26,7 @@ from rich.console import Console
 
 from video_ssl import __version__
 from video_ssl.datasets import open_table
-from video_ssl.datasets.table import Table
+from video_ssl.datasets.table import Table, refuse_other_classes
 from video_ssl.evaluate.embedding import Embedder, pick_device
 from video_ssl.evaluate.features import FeatureError, FeatureFile, open_features
 from video_ssl.evaluate.recipe import EvaluateRecipe
@@ -54,6 +54,7 @@ def evaluate(recipe: EvaluateRecipe, *, quiet: bool = False) -> dict[str, Any]:
     for spec in specs.values():  # a wrong path is told now, not after an hour of decoding
         load_encoder(spec)
     tables = {"train": open_table(recipe.train), "test": open_table(recipe.test)}
+    refuse_other_classes(tables["train"], tables["test"])
     entries: dict[str, Any] = {}
     for name, spec in specs.items():
         embedder = Embedder(load_encoder(spec, device), recipe.embed, device=device, name=name)
