@@ -96,6 +96,13 @@ def test_a_view_has_one_region_and_the_views_have_their_own():
     assert max(sizes) < 1
 
 
+def test_tables_that_forbid_mirrors_are_obeyed():
+    record = Record(index=0, id="b", source="b.mp4", no_flip=True)
+    for seed in range(20):
+        columns = sample_of(seed=seed, record=record)[0]["video"][:, 0, 0, :, 1].astype(int)
+        assert (columns[:, 0] < columns[:, -1]).all()
+
+
 def test_contexts_are_decoded_before_their_frames():
     sample, _ = sample_of(encoder={"head": "conv", "num_contexts": 3, "context_stride": 4})
     assert sample["video"].shape == (2, 27, 32, 32, 3)

@@ -8,6 +8,11 @@ from typing import Literal
 #: Parts of a backbone in the order of the forward pass; `frozen_parts` counts from the front.
 PARTS = ("conv1", "layer1", "layer2", "layer3", "layer4")
 
+_POSITIVE = (
+    *("small_width", "chunk_frames", "hidden_dim", "num_layers", "num_heads", "ffn_dim"),
+    *("embed_dim", "num_contexts", "context_stride", "conv_dim", "max_frames"),
+)
+
 
 @dataclass(frozen=True, kw_only=True)
 class FrameTransformerConfig:
@@ -56,9 +61,7 @@ class FrameTransformerConfig:
     max_frames: int = 1000
 
     def __post_init__(self) -> None:
-        positive = ("small_width", "chunk_frames", "hidden_dim", "num_layers", "num_heads")
-        positive += ("ffn_dim", "embed_dim", "num_contexts", "context_stride", "conv_dim")
-        for name in (*positive, "max_frames"):
+        for name in _POSITIVE:
             if getattr(self, name) < 1:
                 raise ValueError(f"{name}={getattr(self, name)} must be at least 1.")
         if self.num_frames is not None and self.num_frames < 1:

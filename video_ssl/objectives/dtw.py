@@ -140,7 +140,9 @@ def _trace(acc: Floats, rows: Ints, columns: Ints) -> tuple[Ints, Ints]:
     place = length[:, None] - 1 - np.arange(back_i.shape[1])
     keep = place >= 0
     place = np.maximum(place, 0)
-    return tuple(np.where(keep, np.take_along_axis(b, place, 1), -1) for b in (back_i, back_j))  # type: ignore[return-value]
+    path_i = np.where(keep, np.take_along_axis(back_i, place, 1), -1)
+    path_j = np.where(keep, np.take_along_axis(back_j, place, 1), -1)
+    return path_i, path_j
 
 
 def _lengths(given: ArrayLike | None, batch: tuple[int, ...], full: int, name: str) -> Ints:

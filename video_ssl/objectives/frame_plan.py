@@ -79,7 +79,11 @@ class FrameSetPlan:
     ) -> dict[str, np.ndarray]:
         config, info = self.config, reader.info
         sets = sample_frame_sets(info.num_frames, rng, config.frames)
-        regions = [sample_region(info.height, info.width, config.crop, rng) for _ in sets]
+        may_flip = not record.no_flip
+        regions = [
+            sample_region(info.height, info.width, config.crop, rng, may_flip=may_flip)
+            for _ in sets
+        ]
         indices = [self._decoded(chosen.steps, info.num_frames) for chosen in sets]
         size = config.crop.size
         video = np.empty((len(sets), len(indices[0]), size, size, 3), np.uint8)

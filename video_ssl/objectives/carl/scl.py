@@ -67,9 +67,10 @@ def scl_loss(
         _, num_views, num_frames, _ = z.shape
         video, view = _owners(z.shape[0], num_views, num_frames, z.device)
         rows = z.flatten(0, 2)
-        both_valid = _pairs(valid.flatten(), torch.logical_and)
-        same_video = _pairs(video, torch.eq)
-        same_view = same_video & _pairs(view, torch.eq)
+        flat = valid.flatten()
+        both_valid = flat[:, None] & flat
+        same_video = video[:, None] == video
+        same_view = same_video & (view[:, None] == view)
         target = _target(steps, num_source, both_valid, same_video & ~same_view, variance)
         target = target.to(z.dtype)
         scores = rows @ rows.T / temperature
@@ -91,10 +92,6 @@ def _owners(
     """The video and the view of every row."""
     views = torch.arange(num_videos * num_views, device=device).repeat_interleave(num_frames)
     return views // num_views, views % num_views
-
-
-def _pairs(values: Tensor, operation: object) -> Tensor:
-    return operation(values[:, None], values[None])  # type: ignore[operator, no-any-return]
 
 
 def _target(
