@@ -169,7 +169,7 @@ def nearest_frames(
             f"queries of shape {queries.shape} do not fit an archive of width "
             f"{archive.features.embed_dim}: embed both with one encoder."
         )
-    if not np.isfinite(asked).all():
+    if not np.isfinite(queries).all():
         raise FeatureError("a query has features that are not finite: embed it again.")
     k = min(k, archive.num_frames)
     best = np.full((len(asked), 0), -np.inf, np.float32)

@@ -1,7 +1,7 @@
 """Moments: the stretch of a long video that goes like a short one.
 
 Subsequence time warping with bounded speed: every query frame is matched once, in order; from one to
-the next the key goes on by one frame, by two, or stays once (then it must go on).  The stretch may begin
+the next the key goes on by one frame or by two, and after a step by one it may stay once.  The stretch may begin
 and end anywhere.  Without the bound a single similar frame would match all of the query.
 
     D[0, j] = c[0, j]
