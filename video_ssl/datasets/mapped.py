@@ -13,8 +13,9 @@ from typing import Any
 
 import numpy as np
 
+from video_ssl.datasets.arrow_files import write_arrow
 from video_ssl.datasets.cache import cache_folder
-from video_ssl.datasets.table import Table, TableError, write_arrow
+from video_ssl.datasets.table import Table, TableError
 
 log = logging.getLogger(__name__)
 

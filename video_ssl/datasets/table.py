@@ -21,8 +21,8 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 
+from video_ssl.datasets.arrow_files import below, relative_sources, write_arrow
 from video_ssl.recipes import nearest
 
 METADATA_KEY = b"video_ssl"
@@ -256,7 +256,7 @@ class Table:
         path = Path(os.path.abspath(path))
         path.parent.mkdir(parents=True, exist_ok=True)
         data = self.arrow
-        sources = _relative_sources(data["source"], self.root, path.parent)
+        sources = relative_sources(data["source"], self.root, path.parent)
         position = data.column_names.index("source")
         write_arrow(data.set_column(position, SCHEMA.field("source"), sources), path)
         return Table.open(path)
@@ -355,8 +355,7 @@ class Table:
         """Returns the table, in memory, with sources that are relative put below the URI `parent`."""
         data = self.arrow
         sources = data["source"]
-        fixed = pc.match_substring_regex(sources, r"^/|://")
-        sources = pc.if_else(fixed, sources, pc.binary_join_element_wise(parent, sources, "/"))
+        sources = below(sources, parent)
         position = data.column_names.index("source")
         return Table(
             data=data.set_column(position, SCHEMA.field("source"), sources), root=self.root
@@ -419,46 +418,13 @@ def refuse_other_classes(train: Table, test: Table) -> None:
     ]
     raise TableError(
         f"{train.path or 'the training table'} and {test.path or 'the test table'} number {len(ours)} and "
-        f"{len(theirs)} classes differently (first difference: {differing[0]!r}), so labels of one mean nothing in the other. "
-        "Write both into one file with a column `split`, or number the classes yourself."
+        f"{len(theirs)} classes differently (first difference: {differing[0]!r}), so labels of one mean nothing in "
+        "the other. Write both into one file with a column `split`, or number the classes yourself."
     )
 
 
 def _folder_of(path: Path | None) -> Path:
     return path.parent if path is not None else Path.cwd()
-
-
-def write_arrow(data: pa.Table, path: Path) -> None:
-    """Writes an Arrow IPC file atomically."""
-    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
-    try:
-        with pa.OSFile(str(partial), "wb") as sink, pa.ipc.new_file(sink, data.schema) as writer:
-            writer.write_table(data.combine_chunks())
-        with open(partial, "rb") as file:
-            os.fsync(file.fileno())
-        os.replace(partial, path)
-    except BaseException:
-        partial.unlink(missing_ok=True)
-        raise
-
-
-def _relative_sources(sources: Any, root: Path, folder: Path) -> pa.Array:
-    """The sources, relative to `folder` where they lie below it, absolute otherwise; URIs as they are."""
-    whole = pc.binary_join_element_wise(str(root), sources, "/")
-    fixed = pc.match_substring_regex(sources, r"^/|://")
-    whole = pc.if_else(fixed, sources, whole)
-    odd = pc.match_substring_regex(whole, r"^/.*(/\.{0,2}(/|$))")
-    odd = pc.and_(odd, pc.invert(fixed))
-    if pc.any(odd).as_py():  # few tables have `..` and the like
-        chosen = [
-            os.path.normpath(source) if strange else source
-            for source, strange in zip(whole.to_pylist(), odd.to_pylist(), strict=True)
-        ]
-        whole = pa.array(chosen, pa.string())
-    prefix = str(folder).rstrip("/") + "/"
-    below = pc.starts_with(whole, prefix)
-    rest = pc.utf8_slice_codeunits(whole, len(prefix))
-    return pc.if_else(below, rest, whole)
 
 
 def _to_arrow(values: Any, field: pa.Field) -> pa.Array:

@@ -1,0 +1,57 @@
+"""Arrow files of tables: written atomically, with sources relative to them; whole columns at a time."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.compute as pc
+
+
+def write_arrow(data: pa.Table, path: Path) -> None:
+    """Writes an Arrow IPC file atomically."""
+    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
+    try:
+        with pa.OSFile(str(partial), "wb") as sink, pa.ipc.new_file(sink, data.schema) as writer:
+            writer.write_table(data.combine_chunks())
+        with open(partial, "rb") as file:
+            os.fsync(file.fileno())
+        os.replace(partial, path)
+    except BaseException:
+        partial.unlink(missing_ok=True)
+        raise
+
+
+def relative_sources(sources: Any, root: Path, folder: Path) -> pa.Array:
+    """Returns sources relative to `folder` where they lie below it, absolute otherwise; URIs as they are.
+
+    Args:
+        sources: strings; relative ones are relative to `root`.
+        root: an absolute path.
+        folder: an absolute path.
+    """
+    fixed = _stand_alone(sources)
+    whole = below(sources, str(root))
+    odd = pc.match_substring_regex(whole, r"^/.*(/\.{0,2}(/|$))")
+    odd = pc.and_(odd, pc.invert(fixed))
+    if pc.any(odd).as_py():  # few tables have `..` and the like
+        chosen = [
+            os.path.normpath(source) if strange else source
+            for source, strange in zip(whole.to_pylist(), odd.to_pylist(), strict=True)
+        ]
+        whole = pa.array(chosen, pa.string())
+    prefix = str(folder).rstrip("/") + "/"
+    rest = pc.utf8_slice_codeunits(whole, len(prefix))
+    return pc.if_else(pc.starts_with(whole, prefix), rest, whole)
+
+
+def below(sources: Any, parent: str) -> Any:
+    """Returns the sources with relative ones put below a folder or URI."""
+    joined = pc.binary_join_element_wise(parent, sources, "/")
+    return pc.if_else(_stand_alone(sources), sources, joined)
+
+
+def _stand_alone(sources: Any) -> Any:
+    return pc.match_substring_regex(sources, r"^/|://")
