@@ -74,9 +74,9 @@ class CropConfig:
         aspect: the same: bounds of width / height, drawn log-uniformly ("height_first": uniformly).
         flip_probability: horizontal mirror; 0 for the references of VideoMAE and MVD.  A table whose metadata say
             `no_flip` wins.
-        resize: "decoder" crops, scales and converts in one pass while decoding (libswscale, bilinear with averaging,
-            the same pixels on every machine): on average within 3 grey levels of "pillow", which converts whole frames
-            and scales with Pillow as the references do, and costs 3 to 5 times as much.
+        resize: "decoder" crops, scales and converts while decoding (libswscale, bilinear with averaging): on average
+            within 3 grey levels of "pillow", which converts whole frames and scales with Pillow as the references do,
+            and takes 4 times as long or more.
     """
 
     kind: Literal["multi_scale", "random_resized", "height_first", "center"] = "multi_scale"
