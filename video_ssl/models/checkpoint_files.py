@@ -62,7 +62,6 @@ SETTINGS = ("easydict.EasyDict", "yacs.config.CfgNode")
 #: Names that checkpoints of the field are known to hold beside their tensors.
 HARMLESS = (
     "argparse.Namespace",
-    "types.SimpleNamespace",
     "numpy.core.multiarray.scalar",
     "numpy._core.multiarray.scalar",
     "numpy.core.multiarray._reconstruct",
