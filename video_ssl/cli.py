@@ -297,7 +297,8 @@ def loader(
     recipe: RecipeArgument,
     overrides: Overrides = None,
     footage: Annotated[
-        str, typer.Option(help="easy or hard (files made on first use), or table: the recipe's own.")
+        str,
+        typer.Option(help="easy or hard (files made on first use), or table: the recipe's own."),
     ] = "table",
     batches: Annotated[
         int, typer.Option(help="Batches drawn from the pipeline with workers; 0: none.")
@@ -324,6 +325,70 @@ def loader(
         step_ms=step_ms,
         json_path=json_path,
     )
+
+
+@app.command()
+def scan(
+    table: Annotated[str, typer.Argument(help="A folder, list, table or data set: demo:val.")],
+    out: Annotated[Path, typer.Argument(help="The table to write (.arrow).")],
+    num_workers: Annotated[
+        int | None, typer.Option(help="Processes; all cores if not given.")
+    ] = None,
+    timeout_sec: Annotated[float, typer.Option(help="Time limit for one file.")] = 60.0,
+    decode: Annotated[
+        str, typer.Option(help="Frames to decode of each file: ends or all.")
+    ] = "ends",
+    exact: Annotated[bool, typer.Option(help="Prove which optional decoders are exact.")] = False,
+    retry: Annotated[bool, typer.Option(help="Look again at what was broken.")] = False,
+) -> None:
+    """Look at every file once: frames, size, codec, sound as columns; what is broken as a list."""
+    from video_ssl.clips.scan import scan_table
+    from video_ssl.datasets.opening import open_table
+
+    scan_table(
+        open_table(table), out, num_workers=num_workers, timeout_sec=timeout_sec, decode=decode,
+        exact=exact, retry=retry,
+    )  # fmt: skip
+
+
+@app.command()
+def transcode(
+    table: Annotated[str, typer.Argument(help="A folder, list, table or data set: demo:val.")],
+    out: Annotated[Path, typer.Argument(help="Folder for the videos and table.arrow.")],
+    short_side: Annotated[int, typer.Option(help="Pixels; smaller videos keep theirs.")] = 256,
+    gop: Annotated[int, typer.Option(help="Largest distance of key frames.")] = 12,
+    fps: Annotated[float | None, typer.Option(help="Frame rate; kept if not given.")] = None,
+    crf: Annotated[int, typer.Option(help="Quality of x264, lower is better.")] = 20,
+    audio: Annotated[bool, typer.Option(help="Keep the sound.")] = True,
+    cut: Annotated[bool, typer.Option(help="One file per segment instead of per source.")] = False,
+    num_workers: Annotated[
+        int | None, typer.Option(help="Processes; all cores if not given.")
+    ] = None,
+    retry: Annotated[bool, typer.Option(help="Try again what could not be read.")] = False,
+) -> None:
+    """Write every video as H.264 for fast random access, with the table carried over."""
+    from video_ssl.clips.transcode import transcode_table
+    from video_ssl.clips.transcode_file import VideoFormat
+    from video_ssl.datasets.opening import open_table
+
+    transcode_table(
+        open_table(table), out, cut=cut, num_workers=num_workers, retry=retry,
+        format=VideoFormat(short_side=short_side, gop=gop, fps=fps, crf=crf, audio=audio),
+    )  # fmt: skip
+
+
+@bench_app.command()
+def readers(
+    folder: Annotated[
+        Path | None, typer.Argument(help="Where to make the files; a temporary one.")
+    ] = None,
+    out: Annotated[Path | None, typer.Option(help="JSON file with the numbers.")] = None,
+    draws: Annotated[int, typer.Option(help="Clips timed per file.")] = 25,
+) -> None:
+    """Which decoder is exact on which odd file, and how fast each one is, on files made here."""
+    from video_ssl.clips.bench_readers import bench_readers
+
+    bench_readers(folder, out=out, draws=draws)
 
 
 @app.command()

@@ -25,6 +25,7 @@ from typing import Any
 log = logging.getLogger(__name__)
 
 _START_LIMIT_SEC = 120
+_NOT_OVER = object()
 _ENVIRONMENT = {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}
 
 
@@ -83,7 +84,7 @@ def run_isolated(
                 return
             for worker in _woken(selector, busy):
                 outcome = worker.outcome()
-                if outcome is None:
+                if outcome is _NOT_OVER:
                     continue
                 busy.remove(worker)
                 if worker.dead:
@@ -131,7 +132,7 @@ class _Worker:
         self._say(argument)
 
     def outcome(self) -> Any:
-        """The result of the task or a Failure; None if it is not over."""
+        """The result of the task, a Failure, or `_NOT_OVER`."""
         if time.monotonic() >= self.deadline and not self._has_answer():
             return self._killed()
         try:
@@ -141,7 +142,7 @@ class _Worker:
         if kind in ("ready", "beat"):
             self._ready = True
             self._count_anew()
-            return None
+            return _NOT_OVER
         if kind == "done":
             return rest[0]
         if kind == "full":

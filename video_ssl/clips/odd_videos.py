@@ -7,6 +7,7 @@ decoder.  Used by the tests of the readers and by `video-ssl bench readers`.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from fractions import Fraction
@@ -111,6 +112,7 @@ def _time_base(style: VideoStyle) -> Fraction:
 
 
 def _video_stream(out: Any, style: VideoStyle, size: tuple[int, int]) -> Any:
+    os.environ.setdefault("SVT_LOG", "1")  # the AV1 encoder talks to stderr otherwise
     video = out.add_stream(style.codec, rate=style.rate)
     video.height, video.width = size
     video.pix_fmt = style.pix_fmt

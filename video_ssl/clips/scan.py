@@ -1,0 +1,296 @@
+"""`video-ssl scan`: every file of a table is looked at once; what it is becomes columns, what is broken a skip list.
+
+Files are read in processes of their own (`video_ssl.clips.isolated`).  Finished files are kept in a journal beside the
+output, so a scan that was killed goes on where it stopped; a file that has changed since is looked at again.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+import os
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+from video_ssl.clips.backends import OPTIONAL, missing
+from video_ssl.clips.isolated import Failure, run_isolated
+from video_ssl.clips.journal import Journal, write_lines
+from video_ssl.clips.probe import Probe, stamp
+from video_ssl.clips.proof import Proof
+from video_ssl.datasets.table import METADATA_KEY, SCHEMA, Table, TableError
+
+log = logging.getLogger(__name__)
+
+PROBE = "video_ssl.clips.probe:probe"
+PROVE = "video_ssl.clips.proof:prove"
+# The reader keeps its own limit between packets; this many times it, the process is ended.
+_HANG_FACTOR = 2
+_PER_FILE = ("fps", "width", "height", "has_audio", "codec", "container", "rotation", "variable_fps",
+             "edit_list", "max_gop", "file_size", "file_mtime")  # fmt: skip
+
+
+@dataclass(frozen=True, kw_only=True)
+class ScanResult:
+    """What a scan has done: `table` holds the usable records, `skipped` says why the others are not in it."""
+
+    table: Table
+    skipped: list[dict[str, Any]]
+    files: int
+    read_now: int
+
+
+@dataclass(frozen=True)
+class _File:
+    """One file and the rows of the table that take something of it."""
+
+    probe: Probe
+    rows: list[int]
+
+    @property
+    def key(self) -> str:
+        task = self.probe
+        text = json.dumps([task.source, task.byte_range, task.segments])
+        return hashlib.sha1(text.encode()).hexdigest()
+
+
+def scan_table(
+    table: Table,
+    out: str | os.PathLike[str],
+    *,
+    num_workers: int | None = None,
+    timeout_sec: float = 60.0,
+    decode: str = "ends",
+    exact: bool = False,
+    exact_frames: int = 16,
+    retry: bool = False,
+    progress: bool = True,
+    probe: str = PROBE,
+) -> ScanResult:
+    """Returns the table with what the files are, written to `out` (.arrow), and the skip list.
+
+    Beside `out` lie `STEM.skipped.jsonl` (id, source, reason of every record that is left out) and, with `exact`,
+    `STEM.inexact.jsonl` (source, backend, reason of every file and optional backend that do not go together).
+
+    Args:
+        table: any records; segments of one file cost one look at it.
+        out: an Arrow file; replaced if it exists.
+        num_workers: processes; None for one per core.
+        timeout_sec: for one file; a decoder that does not return within twice of it loses its process.
+        decode: "ends" decodes the first and the last frame, "all" every frame.
+        exact: prove by decoding which optional backends return the right frames, for the column `exact`.
+        exact_frames: frames compared per file, in random order, besides first and last; 0 for all.
+        retry: look again at what an earlier, unfinished scan has found broken.
+        progress: show a progress bar.
+        probe: the function that looks at a file, for tests.
+
+    Raises:
+        ValueError: unknown setting, an unfinished scan with other settings, or one that is running.
+        DiskFull: nothing is lost, run again.
+        TableError: not one usable record.
+    """
+    out = Path(os.path.abspath(out))
+    if out.suffix != ".arrow":
+        raise ValueError(f"{out} must end in .arrow: scan writes a table.")
+    if decode not in ("ends", "all"):
+        raise ValueError(f"decode={decode!r} is not one of ['ends', 'all'].")
+    if timeout_sec <= 0:
+        raise ValueError(f"timeout_sec={timeout_sec} must be positive.")
+    workers = num_workers or len(os.sched_getaffinity(0))
+    files = _files_of(table, timeout_sec=timeout_sec, decode=decode)
+    settings = {"decode": decode, "exact": exact, "exact_frames": exact_frames if exact else 0}
+    with Journal(out.with_name(f".{out.stem}.scan.jsonl"), settings) as journal:
+        run = _Run(journal, workers, _HANG_FACTOR * timeout_sec, progress)
+        read_now = run.look(files, probe, retry=retry)
+        backends = [name for name in OPTIONAL if missing(name) is None] if exact else []
+        for name in backends if exact else ():
+            run.prove(files, name, exact_frames)
+        if exact and not backends:
+            log.warning("no optional decoder is installed: `exact` stays empty")
+        skipped = _skip_list(table, files, journal)
+        scanned = _with_columns(table, files, journal, backends if exact else None)
+        _write_lists(out, files, journal, skipped, backends)
+        saved = scanned.save(out)
+        journal.delete()
+    log.info("%d records of %d files in %s, %d left out (%s)", len(saved), len(files), out,
+             len(skipped), _list_path(out, "skipped").name)  # fmt: skip
+    return ScanResult(table=saved, skipped=skipped, files=len(files), read_now=read_now)
+
+
+class _Run:
+    """Sends files through the processes and keeps the answers in the journal."""
+
+    def __init__(self, journal: Journal, workers: int, limit_sec: float, progress: bool) -> None:
+        self._journal = journal
+        self._workers = workers
+        self._limit_sec = limit_sec
+        self._progress = progress
+
+    def look(self, files: Sequence[_File], probe: str, *, retry: bool) -> int:
+        """Probes every file that the journal does not know; returns how many."""
+        to_do = []
+        for file in files:
+            known = self._journal.entries.get(file.key)
+            fresh = known is not None and known["stamp"] == list(stamp(file.probe.source))
+            if not fresh or (retry and known is not None and "reason" in known):
+                to_do.append(file)
+        tasks = ((file, file.probe) for file in to_do)
+        for file, found in self._each("looking at files", probe, tasks, len(files), len(to_do)):
+            entry: dict[str, Any] = {"source": file.probe.source}
+            if isinstance(found, Failure):
+                entry |= {"stamp": list(stamp(file.probe.source)), "reason": found.reason}
+            else:
+                entry |= {"stamp": [found["file_size"], found["file_mtime"]], "facts": found}
+            self._journal.add(file.key, entry)
+        return len(to_do)
+
+    def prove(self, files: Sequence[_File], backend: str, frames: int) -> None:
+        """Compares a backend with PyAV on every readable file that the journal does not know."""
+        readable = [file for file in files if "facts" in self._journal.entries[file.key]]
+        to_do = [f for f in readable if f"{backend}:{f.key}" not in self._journal.entries]
+        tasks = (
+            (file, Proof(probe=file.probe, backend=backend, num_frames=frames)) for file in to_do
+        )
+        title = f"comparing {backend}"
+        for file, found in self._each(title, PROVE, tasks, len(readable), len(to_do)):
+            reason = found.reason if isinstance(found, Failure) else found
+            self._journal.add(f"{backend}:{file.key}", {"reason": reason})
+
+    def _each(
+        self, title: str, function: str, tasks: Any, total: int, to_do: int
+    ) -> Iterator[tuple[_File, Any]]:
+        columns = (TextColumn(title), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+        with Progress(*columns, disable=not self._progress) as bar:
+            task = bar.add_task(title, total=total, completed=total - to_do)
+            workers = min(self._workers, max(to_do, 1))
+            for file, found in run_isolated(
+                function, tasks, num_workers=workers, limit_sec=self._limit_sec
+            ):
+                if isinstance(found, Failure):
+                    log.warning("%s: %s", file.probe.source, found.reason)
+                yield file, found
+                bar.advance(task)
+
+
+def _files_of(table: Table, *, timeout_sec: float, decode: str) -> list[_File]:
+    rows: dict[tuple[str, tuple[int, int] | None], list[int]] = {}
+    segments: dict[tuple[str, tuple[int, int] | None], list[tuple[Any, Any]]] = {}
+    rates: dict[tuple[str, tuple[int, int] | None], float | None] = {}
+    columns = {
+        name: table.arrow[name].to_pylist() if name in table.column_names else None
+        for name in ("source", "start_sec", "end_sec", "byte_offset", "byte_size", "fps")
+    }
+    sources = columns.pop("source")
+    assert sources is not None
+    for row, source in enumerate(sources):
+        value = {name: None if column is None else column[row] for name, column in columns.items()}
+        whole = value["byte_offset"] is None or value["byte_size"] is None
+        place = (
+            table._absolute(source),
+            None if whole else (value["byte_offset"], value["byte_size"]),
+        )
+        rows.setdefault(place, []).append(row)
+        segments.setdefault(place, []).append((value["start_sec"], value["end_sec"]))
+        rates.setdefault(place, value["fps"])
+    return [
+        _File(
+            Probe(
+                source=place[0],
+                byte_range=place[1],
+                fps=rates[place] if os.path.isdir(place[0]) else None,
+                segments=tuple(segments[place]),
+                timeout_sec=timeout_sec,
+                decode=decode,
+            ),
+            of_file,
+        )
+        for place, of_file in rows.items()
+    ]
+
+
+def _skip_list(table: Table, files: Sequence[_File], journal: Journal) -> list[dict[str, Any]]:
+    ids = table.arrow["id"]
+    skipped = []
+    for file in files:
+        entry = journal.entries[file.key]
+        for place, row in enumerate(file.rows):
+            reason = entry.get("reason")
+            if reason is None and entry["facts"]["segments"][place][0] == 0:
+                start, end = file.probe.segments[place]
+                reason = f"has no frame from {start or 0:g} s to {'its end' if end is None else f'{end:g} s'}."
+            if reason is not None:
+                line = {"id": ids[row].as_py(), "source": file.probe.source, "reason": reason}
+                skipped.append((row, line))
+    return [line for _, line in sorted(skipped, key=lambda item: item[0])]
+
+
+def _with_columns(
+    table: Table, files: Sequence[_File], journal: Journal, backends: Sequence[str] | None
+) -> Table:
+    """The usable records with the columns of the scan; what the table said about them before is replaced."""
+    count = len(table)
+    values: dict[str, list[Any]] = {
+        name: [None] * count for name in (*_PER_FILE, "num_frames", "duration_sec")
+    }
+    if backends is not None:
+        values["exact"] = [None] * count
+    for file in files:
+        facts = journal.entries[file.key].get("facts")
+        if facts is None:
+            continue
+        proven = [
+            name
+            for name in backends or ()
+            if journal.entries[f"{name}:{file.key}"]["reason"] is None
+        ]
+        for (frames, seconds), row in zip(facts["segments"], file.rows, strict=True):
+            values["num_frames"][row] = frames or None
+            values["duration_sec"][row] = seconds
+            for name in _PER_FILE:
+                values[name][row] = facts[name]
+            if backends is not None:
+                values["exact"][row] = ",".join(proven)
+    usable = np.flatnonzero([frames is not None for frames in values["num_frames"]])
+    if not len(usable):
+        first = next(iter(journal.entries.values()))
+        raise TableError(
+            f"not one of {count} records can be used; the first: {first.get('source')} {first.get('reason')}"
+        )
+    return _replaced(table, values).select(usable)
+
+
+def _replaced(table: Table, values: dict[str, list[Any]]) -> Table:
+    old = table.arrow
+    columns: dict[str, Any] = {name: old[name] for name in old.column_names}
+    columns |= values
+    ordered = {name: columns[name] for name in SCHEMA.names if name in columns}
+    about = dict(json.loads((old.schema.metadata or {}).get(METADATA_KEY, b"{}")))
+    return Table.from_columns(ordered, root=table.root, **about)
+
+
+def _write_lists(
+    out: Path,
+    files: Sequence[_File],
+    journal: Journal,
+    skipped: list[dict[str, Any]],
+    backends: Sequence[str],
+) -> None:
+    write_lines(_list_path(out, "skipped"), skipped)
+    if not backends:
+        return
+    inexact = []
+    for file in files:
+        for name in backends:
+            reason = journal.entries.get(f"{name}:{file.key}", {}).get("reason")
+            if reason is not None:
+                inexact.append({"source": file.probe.source, "backend": name, "reason": reason})
+    write_lines(_list_path(out, "inexact"), inexact)
+
+
+def _list_path(out: Path, kind: str) -> Path:
+    return out.with_name(f"{out.stem}.{kind}.jsonl")

@@ -1,0 +1,276 @@
+"""`video-ssl transcode`: every video of a table as small H.264 files for fast random access, and the table of them.
+
+Encodes with the x264 inside of PyAV: no ffmpeg program is needed.  Restartable like a scan: finished files are in a
+journal, files are written under a temporary name and renamed.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+from video_ssl.clips.isolated import Failure, run_isolated
+from video_ssl.clips.journal import Journal, write_lines
+from video_ssl.clips.probe import stamp
+from video_ssl.clips.transcode_file import Transcode, VideoFormat
+from video_ssl.datasets.table import METADATA_KEY, SCHEMA, Record, Table, TableError
+
+log = logging.getLogger(__name__)
+
+TRANSCODE = "video_ssl.clips.transcode_file:transcode_file"
+_HANG_FACTOR = 2
+_FROM_FILE = ("fps", "width", "height", "has_audio", "codec", "container", "rotation", "variable_fps",
+              "edit_list", "max_gop", "file_size", "file_mtime")  # fmt: skip
+# Columns that said something about the old files.
+_STALE = ("byte_offset", "byte_size", "exact")
+_PER_FRAME = ("frame_labels", "boxes")
+
+
+@dataclass(frozen=True, kw_only=True)
+class TranscodeResult:
+    """What has been done: the table of the new files, and why records are missing in it."""
+
+    table: Table
+    skipped: list[dict[str, Any]]
+    files: int
+    written_now: int
+
+
+@dataclass(frozen=True)
+class _Job:
+    """One new file, and the rows of the table that use it."""
+
+    task: Transcode
+    rows: list[int]
+
+    @property
+    def key(self) -> str:
+        return self.task.target.name
+
+
+def transcode_table(
+    table: Table,
+    out: str | os.PathLike[str],
+    *,
+    format: VideoFormat | None = None,
+    cut: bool = False,
+    num_workers: int | None = None,
+    timeout_sec: float = 60.0,
+    retry: bool = False,
+    progress: bool = True,
+    function: str = TRANSCODE,
+) -> TranscodeResult:
+    """Returns the table of the new files, `OUT/table.arrow`; the files lie in `OUT/videos`.
+
+    Labels and everything else that the table says are carried over; `OUT/skipped.jsonl` says which records could not
+    be, and why.  Segments stay segments of one new file, unless they are cut.  Per-frame labels and boxes follow a
+    change of the frame rate.
+
+    Args:
+        table: any records.
+        out: a folder; finished files in it are kept.
+        format: what to write.
+        cut: one file per record, of its segment only; times in captions and events are moved accordingly.
+        num_workers: processes; None for one per core.
+        timeout_sec: longest time without a frame done; twice of it costs the process.
+        retry: try again what could not be read before.
+        progress: show a progress bar.
+        function: what transcodes one file, for tests.
+
+    Raises:
+        ValueError: work on this folder with other settings has begun, or is running.
+        DiskFull: nothing finished is lost, run again.
+        TableError: not one usable record.
+    """
+    format = format or VideoFormat()
+    out = Path(os.path.abspath(out))
+    out.mkdir(parents=True, exist_ok=True)
+    settings = {**asdict(format), "cut": cut}
+    with Journal(out / ".transcode.jsonl", settings) as journal:
+        jobs = _jobs_of(table, out / "videos", format, cut=cut, timeout_sec=timeout_sec)
+        _remove_leftovers(out / "videos")
+        to_do = [job for job in jobs if not _is_done(job, journal, retry=retry)]
+        _run(jobs, to_do, journal, function, num_workers, _HANG_FACTOR * timeout_sec, progress)
+        skipped = _skip_list(table, jobs, journal)
+        write_lines(out / "skipped.jsonl", skipped)
+        saved = _new_table(table, jobs, journal, out, cut=cut).save(out / "table.arrow")
+    log.info("%d records of %d files in %s, %d left out (skipped.jsonl)", len(saved), len(jobs),
+             saved.path, len(skipped))  # fmt: skip
+    return TranscodeResult(table=saved, skipped=skipped, files=len(jobs), written_now=len(to_do))
+
+
+def _jobs_of(
+    table: Table, folder: Path, format: VideoFormat, *, cut: bool, timeout_sec: float
+) -> list[_Job]:
+    groups: dict[tuple[Any, ...], list[Record]] = {}
+    for index in range(len(table)):
+        record = table.record(index)
+        place = (record.source, record.byte_offset, record.byte_size)
+        extent = (record.start_sec, record.end_sec) if cut else ()
+        groups.setdefault((*place, *extent), []).append(record)
+    taken: set[str] = set()
+    jobs = []
+    for key, records in groups.items():
+        first = records[0]
+        times = {"start_sec": first.start_sec, "end_sec": first.end_sec} if cut else {}
+        columns = ("byte_offset", "byte_size", "file_size", "file_mtime", "fps")
+        known = {name: getattr(first, name) for name in columns}
+        target = folder / _file_name(first.source, table.root, key, taken)
+        jobs.append(
+            _Job(
+                Transcode(
+                    record=Record(index=0, id=first.id, source=first.source, **known, **times),
+                    target=target,
+                    format=format,
+                    timeout_sec=timeout_sec,
+                    segments=((None, None),) if cut else tuple((r.start_sec, r.end_sec) for r in records),
+                    return_map=any(getattr(r, n) is not None for r in records for n in _PER_FRAME),
+                ),
+                [record.index for record in records],
+            )
+        )  # fmt: skip
+    return jobs
+
+
+def _file_name(source: str, root: Path, key: tuple[Any, ...], taken: set[str]) -> str:
+    """A name below the folder of videos: as the source lies below the table, made unique where two would be equal."""
+    inside = source.startswith(str(root) + os.sep)
+    path = os.path.relpath(source, root) if inside else source.replace("!/", "/").rsplit("/", 1)[-1]
+    name = f"{os.path.splitext(path)[0]}.mp4"
+    if name in taken or (len(key) > 3 and key[3:] != (None, None)):
+        digest = hashlib.sha1(json.dumps(key).encode()).hexdigest()[:10]
+        name = f"{os.path.splitext(path)[0]}-{digest}.mp4"
+    taken.add(name)
+    return name
+
+
+def _remove_leftovers(folder: Path) -> None:
+    """Deletes the temporary files of a run that was killed; the journal is locked, so no other run is at work."""
+    for path in folder.rglob(".*.partial.mp4"):
+        path.unlink(missing_ok=True)
+
+
+def _run(
+    jobs: Sequence[_Job],
+    to_do: Sequence[_Job],
+    journal: Journal,
+    function: str,
+    num_workers: int | None,
+    limit_sec: float,
+    progress: bool,
+) -> None:
+    columns = (TextColumn("transcoding"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    workers = min(num_workers or len(os.sched_getaffinity(0)), max(1, len(to_do)))
+    tasks = ((job, job.task) for job in to_do)
+    with Progress(*columns, disable=not progress) as bar:
+        shown = bar.add_task("", total=len(jobs), completed=len(jobs) - len(to_do))
+        for job, found in run_isolated(function, tasks, num_workers=workers, limit_sec=limit_sec):
+            source = job.task.record.source
+            if isinstance(found, Failure):
+                log.warning("%s: %s", source, found.reason)
+                entry = {"source_stamp": list(stamp(source)), "reason": found.reason}
+            else:
+                entry = found
+            journal.add(job.key, {"source": source, **entry})
+            bar.advance(shown)
+
+
+def _is_done(job: _Job, journal: Journal, *, retry: bool) -> bool:
+    """Whether the journal's entry belongs to this source as it is now, and the new file is as it was written."""
+    entry = journal.entries.get(job.key)
+    if entry is None or entry["source"] != job.task.record.source:
+        return False
+    if entry["source_stamp"] != list(stamp(job.task.record.source)):
+        return False
+    if "reason" in entry:
+        return not retry
+    same = list(stamp(str(job.task.target))) == [entry["file_size"], entry["file_mtime"]]
+    return same and len(entry["segments"]) == len(job.task.segments)
+
+
+def _skip_list(table: Table, jobs: Sequence[_Job], journal: Journal) -> list[dict[str, Any]]:
+    lines = []
+    for job in jobs:
+        entry = journal.entries[job.key]
+        for place, row in enumerate(job.rows):
+            reason = entry.get("reason")
+            if reason is None and not entry["segments"][min(place, len(entry["segments"]) - 1)][0]:
+                reason = "has no frame in its segment."
+            if reason is not None:
+                record = table.record(row)
+                lines.append((row, {"id": record.id, "source": record.source, "reason": reason}))
+    return [line for _, line in sorted(lines, key=lambda item: item[0])]
+
+
+def _new_table(
+    table: Table, jobs: Sequence[_Job], journal: Journal, out: Path, *, cut: bool
+) -> Table:
+    old = table.arrow
+    values: dict[str, list[Any]] = {
+        name: old[name].to_pylist() for name in old.column_names if name not in _STALE
+    }
+    for name in (*_FROM_FILE, "num_frames", "duration_sec"):
+        values[name] = [None] * len(table)
+    for job in jobs:
+        entry = journal.entries[job.key]
+        if "reason" in entry:
+            continue
+        for place, row in enumerate(job.rows):
+            frames, seconds = entry["segments"][min(place, len(entry["segments"]) - 1)]
+            values["source"][row] = str(job.task.target)
+            values["num_frames"][row], values["duration_sec"][row] = frames or None, seconds
+            for name in _FROM_FILE:
+                values[name][row] = entry[name]
+            if "map" in entry:
+                _follow_frames(values, row, entry, cut=cut)
+            if cut:
+                _move_times(values, row)
+    usable = np.flatnonzero([frames is not None for frames in values["num_frames"]])
+    if not len(usable):
+        first = journal.entries[jobs[0].key]
+        raise TableError(f"no record can be used; the first: {first['source']} {first['reason']}")
+    about = dict(json.loads((old.schema.metadata or {}).get(METADATA_KEY, b"{}")))
+    ordered = {name: values[name] for name in SCHEMA.names if name in values}
+    return Table.from_columns(ordered, root=out, **about).select(usable)
+
+
+def _follow_frames(
+    values: Mapping[str, list[Any]], row: int, entry: dict[str, Any], *, cut: bool
+) -> None:
+    """Per-frame values of the frames that the new file shows."""
+    shown, old, new = (np.array(entry[name]) for name in ("map", "old_times", "new_times"))
+    first_old = 0
+    if not cut:
+        start = values["start_sec"][row] if "start_sec" in values else None
+        end = values["end_sec"][row] if "end_sec" in values else None
+        borders = np.array([start or 0.0, np.inf if end is None else end]) - 5e-4
+        first_old = int(np.searchsorted(old, borders[0]))
+        first, last = np.searchsorted(new, borders)
+        shown = shown[first:last]
+    for name in _PER_FRAME:
+        per_frame = values[name][row] if name in values else None
+        if per_frame:
+            places = np.clip(shown - first_old, 0, len(per_frame) - 1)
+            values[name][row] = [per_frame[place] for place in places.tolist()]
+
+
+def _move_times(values: Mapping[str, list[Any]], row: int) -> None:
+    """Times of a record whose segment became a file of its own, which starts at 0."""
+    start = (values["start_sec"][row] if "start_sec" in values else None) or 0.0
+    for name in ("captions", "events"):
+        for item in (values[name][row] if name in values else None) or ():
+            for key in ("start_sec", "end_sec", "time_sec"):
+                if item.get(key) is not None:
+                    item[key] = max(0.0, item[key] - start)
+    for name in ("start_sec", "end_sec"):
+        if name in values:
+            values[name][row] = None
