@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from video_ssl.evaluate.alignment import Method, align, save_path
+from video_ssl.evaluate.alignment import align, save_path
 from video_ssl.evaluate.alignment_video import path_picture, write_side_by_side
 from video_ssl.evaluate.features import open_features
 from video_ssl.evaluate.tracks import find_track
@@ -23,7 +23,7 @@ def align_videos(
     *,
     features: str | Path | None = None,
     encoder: str | None = None,
-    method: Method = "dtw",
+    method: str = "dtw",
     height: int = 240,
     device: str = "auto",
 ) -> dict[str, Any]:

@@ -14,7 +14,7 @@ import csv
 import json
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 from video_ssl.evaluate.distances import squared_distances
 from video_ssl.objectives.dtw import dtw, first_match
 
-Method = Literal["dtw", "nearest", "linear"]
+METHODS = ("dtw", "nearest", "linear")
 
 #: Cells of the cost matrix; more and the frames of both videos are thinned out.
 MAX_CELLS = 4_000_000
@@ -45,7 +45,7 @@ class Alignment:
         stride: the rows of `match` are every `stride`-th frame feature of both videos.
     """
 
-    method: Method
+    method: str
     match: NDArray[np.int64]
     path_i: NDArray[np.int64]
     path_j: NDArray[np.int64]
@@ -55,7 +55,7 @@ class Alignment:
 
 
 def align(
-    query: np.ndarray, key: np.ndarray, *, method: Method = "dtw", max_cells: int = MAX_CELLS
+    query: np.ndarray, key: np.ndarray, *, method: str = "dtw", max_cells: int = MAX_CELLS
 ) -> Alignment:
     """Returns the alignment of frame features `query` (n, D) with `key` (m, D).
 
@@ -65,8 +65,8 @@ def align(
     Raises:
         AlignmentError: no frames, unequal widths, or a number that is not finite.
     """
-    if method not in get_args(Method):
-        raise AlignmentError(f"method={method!r} must be one of {list(get_args(Method))}.")
+    if method not in METHODS:
+        raise AlignmentError(f"method={method!r} must be one of {list(METHODS)}.")
     for name, frames in (("query", query), ("key", key)):
         if frames.ndim != 2 or not len(frames):
             raise AlignmentError(f"the {name} has no frame features: its shape is {frames.shape}.")

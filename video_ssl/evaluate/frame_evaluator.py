@@ -81,15 +81,18 @@ class FrameEvaluator:
             FeatureError: no frame features, no frame labels where they are needed, or no class that
                 is in train and in test.
         """
-        sequences = [frame_sequences(f, labelled=self.needs_labels) for f in (train, test)]
-        named = zip(("train", "test"), sequences, strict=True)
-        notes = [f"{note} ({name})" for name, q in named for note in q.notes]
-        notes += shared_notes(*(_videos(q) for q in sequences))
+        sequences = {
+            "train": frame_sequences(train, labelled=self.needs_labels),
+            "test": frame_sequences(test, labelled=self.needs_labels),
+        }
+        notes = [f"{note} ({name})" for name, q in sequences.items() for note in q.notes]
+        notes += shared_notes(*(_videos(q) for q in sequences.values()))
         if self.config.normalize:
-            sequences = [q.with_features([_unit(e) for e in q.embs]) for q in sequences]
-        pairs, more = class_pairs(
-            *sequences, self.config.classes, test.metadata.get("class_names", ())
-        )
+            sequences = {
+                name: q.with_features([_unit(e) for e in q.embs]) for name, q in sequences.items()
+            }
+        names = test.metadata.get("class_names", ())
+        pairs, more = class_pairs(sequences["train"], sequences["test"], self.config.classes, names)
         each, alone = {}, {}
         for name, pair in pairs.items():
             pair = _counted_phases(*pair)
@@ -102,7 +105,7 @@ class FrameEvaluator:
         return Result(
             metrics={name: found[name] for name in self.shown()},
             correct=0,
-            total=sequences[1].num_frames,
+            total=sequences["test"].num_frames,
             chance=float("nan"),
             statement=self.say(found),
             details={
@@ -115,8 +118,8 @@ class FrameEvaluator:
                 "position_only": {name: baseline[name] for name in self.shown()},
                 "classes": each,
                 "position_only_classes": alone,
-                "videos": [len(q) for q in sequences],
-                "frames": [q.num_frames for q in sequences],
+                "videos": {name: len(q) for name, q in sequences.items()},
+                "frames": {name: q.num_frames for name, q in sequences.items()},
                 **{f"{k}_interval_95": v for k, v in self.intervals(each).items()},
             },
             notes=notes,

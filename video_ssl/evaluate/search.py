@@ -14,7 +14,7 @@ import json
 import logging
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 from rich.box import SIMPLE_HEAD
@@ -53,7 +53,7 @@ class SearchConfig:
     moments_per_video: int = 3
     candidates: int = 5
     own_video: bool = False
-    method: Literal["auto", "exact", "ann"] = "auto"
+    method: str = "auto"
     ann_frames: int = 5_000_000
 
     def __post_init__(self) -> None:
