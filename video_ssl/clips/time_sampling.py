@@ -181,7 +181,8 @@ def _seconds_at(start: float, length: float, num_source: int, num_frames: int) -
 def linspace32(start: float, end: float, steps: int) -> NDArray[np.float32]:
     """Returns `steps` numbers from start to end in float32, rounded as torch.linspace rounds them on a CPU.
 
-    The reference floors such numbers to frame indices, so another rounding gives other frames.
+    The reference floors such numbers to frame indices, so another rounding gives other frames.  Equal to the bit for
+    frame numbers; numbers next to 0 (far below a thousandth) may differ in the last bit.
     """
     low, high = np.float32(start), np.float32(end)
     if steps == 1:

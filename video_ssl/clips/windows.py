@@ -171,7 +171,12 @@ def lay_out_windows(record: Record, reader: Reader, config: WindowConfig) -> Lay
     elif config.stride_sec is not None:
         starts = starts_by_time(last, config.stride_sec, _grid_times(times, grid, config.fps))
     else:
-        clips = even_clips(len(grid), num_clips=config.num_clips, **shape)
+        clips = even_clips(
+            len(grid),
+            num_clips=config.num_clips,
+            num_frames=config.num_frames,
+            frame_stride=stride,
+        )
         starts = np.array([clip.indices[0] for clip in clips], np.int64)
     return Layout(starts=starts, grid=grid, times=times, **shape)
 
