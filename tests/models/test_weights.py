@@ -143,7 +143,7 @@ def test_truncated_files(tmp_path, kind, share):
     assert set(read_state(tmp_path / kind)) == set(state)
     (tmp_path / kind).write_bytes(whole[: int(share * len(whole))])
     with pytest.raises(
-        WeightsError, match=" is truncated: | is a damaged or truncated Py"
+        WeightsError, match=r" is truncated: | is a damaged or truncated Py"
     ) as error:
         read_state(tmp_path / kind)
     assert kind in str(error.value)
