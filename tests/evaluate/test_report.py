@@ -1,0 +1,304 @@
+"""The report of a run, opened in a browser: what is drawn, what is missing, and that nothing is fetched."""
+
+from __future__ import annotations
+
+import base64
+import io
+import json
+import re
+import shutil
+import subprocess
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from video_ssl.evaluate.embedding import EmbedConfig
+from video_ssl.evaluate.features import features_from_arrays
+from video_ssl.evaluate.html_charts import confusion_chart, line_chart
+from video_ssl.evaluate.html_neighbours import _chosen, _videos
+from video_ssl.evaluate.html_pictures import hide
+from video_ssl.evaluate.html_report import RunNotFound, write_report
+from video_ssl.evaluate.recipe import EvaluateRecipe
+from video_ssl.evaluate.run import evaluate
+from video_ssl.models.config import ViTConfig
+from video_ssl.models.encoders import Preprocess, save_encoder
+from video_ssl.models.vit import VideoViT
+from video_ssl.pretrain.recipe import load_pretrain_recipe, recipe_to_dict
+from video_ssl.pretrain.run_folder import settle_recipe
+
+BROWSER = next(
+    (
+        found
+        for name in ("chromium", "chromium-browser", "google-chrome")
+        if (found := shutil.which(name))
+    ),
+    None,
+)
+needs_browser = pytest.mark.skipif(
+    BROWSER is None, reason="no chromium, chromium-browser or google-chrome on this machine"
+)
+OVERRIDES = [
+    "objective.clip.num_frames=4",
+    "objective.clip.frame_stride=2",
+    "objective.crop.size=32",
+    "objective.encoder.num_frames=4",
+    "objective.encoder.image_size=32",
+]
+
+
+@pytest.fixture(scope="module")
+def unfinished(tmp_path_factory, videos):
+    """A run with a recipe, an environment and half of its metrics."""
+    folder = tmp_path_factory.mktemp("runs") / "half <way>"
+    folder.mkdir()
+    recipe = load_pretrain_recipe(
+        "videomae/demo", [f"data.table={videos / 'train.arrow'}", f"run={folder}", *OVERRIDES]
+    )
+    settle_recipe(folder, recipe_to_dict(recipe), allow_changes=False)
+    rng = np.random.default_rng(0)
+    lines = [
+        {
+            "step": 10 * n,
+            "progress": n / 40,
+            "loss": float(np.exp(-n / 9) + rng.uniform(0, 0.02)),
+            "lr": 1e-3,
+            "grad_norm": float("nan") if n == 3 else 1 / n,
+            "data_wait_share": 0.1,
+            "feature_std": 0.5,
+            "effective_rank": 7.0,
+            "clips_per_sec": 30.0,
+            "a_figure_of_its_own": n,
+            "time": 1000.0 + n,
+        }
+        for n in range(1, 21)
+    ]
+    text = "".join(json.dumps(line) + "\n" for line in lines)
+    (folder / "metrics.jsonl").write_text(text + '{"step": 210, "lo')  # cut off by a crash
+    start = {
+        "time": "2026-01-01T00:00:00",
+        "step": 0,
+        "command": ["video-ssl", "<b>"],
+        "versions": {"av": "1"},
+    }
+    (folder / "environment.json").write_text(json.dumps({"starts": [start]}))
+    skipped = {"id": "x", "source": "/data/lost & found.mp4", "reason": "is empty (0 bytes)."}
+    (folder / "skipped.jsonl").write_text(json.dumps(skipped) + "\n")
+    return folder
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory, unfinished, videos):
+    """The same run with an encoder, an evaluation and its end."""
+    folder = tmp_path_factory.mktemp("runs") / "whole"
+    shutil.copytree(unfinished, folder)
+    (folder / "finished.json").write_text("{}")
+    torch.manual_seed(0)
+    config = ViTConfig(
+        preset=None, embed_dim=32, depth=1, num_heads=2, image_size=16, num_frames=4, patch_size=8
+    )
+    preprocess = Preprocess(num_frames=4, frame_stride=2, size=16)
+    save_encoder(
+        folder / "encoder",
+        VideoViT(config),
+        architecture="vit",
+        preprocess=preprocess,
+        source={"objective": "videomae"},
+    )
+    recipe = EvaluateRecipe(
+        name="quick",
+        encoder=str(folder),
+        train=str(videos / "train.arrow"),
+        test=str(videos / "broken.arrow"),
+        evaluators={"probe": {"poolings": ["clip"], "epochs": 3}, "retrieval": {"ks": [1, 5]}},
+        embed=EmbedConfig(num_workers=0),
+        device="cpu",
+    )
+    evaluate(recipe, quiet=True)
+    return folder
+
+
+def browse(page: Path, *options: str) -> str:
+    assert BROWSER is not None
+    command = [
+        BROWSER,
+        "--headless",
+        "--no-sandbox",
+        "--disable-gpu",
+        "--hide-scrollbars",
+        f"--user-data-dir={page.parent / 'profile'}",
+        *options,
+        page.as_uri(),
+    ]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+def sections(page: str) -> dict[str, str]:
+    return dict(re.findall(r'<section id="(\w+)">(.*?)</section>', page, re.DOTALL))
+
+
+@needs_browser
+def test_a_browser_shows_curves_and_pictures_without_an_error(finished, tmp_path):
+    page = write_report(finished, tmp_path / "report.html")
+    dom = browse(page, "--dump-dom")
+    assert 'data-ready="yes"' in dom  # the script came to its end
+    assert "data-errors" not in dom
+    found = sections(dom)
+    assert list(found) == ["curves", "clips", "results", "neighbours", "recipe", "skipped"]
+    assert found["curves"].count("<polyline") >= 8
+    assert found["clips"].count("<img") == 8
+    assert (
+        found["neighbours"].count("data:image/jpeg") == 4 * 6
+    )  # queries that could be read, and 5 each
+    shot = tmp_path / "shot.png"
+    browse(page, f"--screenshot={shot}", "--window-size=1200,5000")
+    pixels = np.asarray(Image.open(shot).convert("RGB")).astype(int)
+    assert pixels.shape == (5000, 1200, 3)
+    curve = np.abs(pixels - (0x2A, 0x6F, 0xDB)).sum(-1) < 12
+    assert curve.sum() > 2000  # curves are drawn
+    # The videos of the fixture are red, green and blue: their pictures are really shown.
+    for colour in range(3):
+        others = np.delete(pixels, colour, axis=-1).max(-1)
+        assert (pixels[..., colour] - others > 100).sum() > 20_000
+
+
+def test_everything_is_inside(finished, tmp_path):
+    text = write_report(finished, tmp_path / "report.html").read_text(encoding="utf-8")
+    for attribute in re.findall(r'(?:src|href|action)="([^"]*)"', text):
+        assert attribute.startswith(("data:image/", "#")), attribute
+    assert not re.search(r"url\((?!data:image/)", text)
+    assert "@import" not in text
+    assert "<link" not in text
+    assert "default-src 'none'" in text
+    for uri in set(re.findall(r"data:image/jpeg;base64,([A-Za-z0-9+/=]+)", text)):
+        assert min(Image.open(io.BytesIO(base64.b64decode(uri))).size) >= 64
+
+
+def test_it_tells_the_results(finished, tmp_path):
+    found = sections(write_report(finished, tmp_path / "r.html").read_text(encoding="utf-8"))
+    results = json.loads((finished / "evaluate" / "quick" / "results.json").read_text())
+    probe = results["encoders"]["encoder"]["results"]["probe"]
+    assert f"{100 * probe['metrics']['top1']:.1f}" in found["results"]
+    assert "names the class of" in found["results"]
+    assert "R@5" in found["results"]
+    assert found["results"].count("<rect") >= 9  # the confusion of three classes
+    assert "Over all 4 test videos" in found["neighbours"]
+    assert found["skipped"].count("broken") >= 2
+    assert "lost &amp; found.mp4" in found["skipped"]
+    assert "is empty (0 bytes)" in found["skipped"]
+    assert "videomae" in found["recipe"]
+
+
+def test_an_unfinished_run_says_what_is_missing(unfinished, tmp_path):
+    page = write_report(unfinished, tmp_path / "report.html").read_text(encoding="utf-8")
+    found = sections(page)
+    assert "unfinished, at 50 %" in page
+    assert found["curves"].count("<svg") == 8
+    assert "a_figure_of_its_own" in found["curves"]
+    assert found["clips"].count("<img") == 8
+    assert "No evaluation yet" in found["results"]
+    assert "No feature files" in found["neighbours"]
+    assert "<b>" not in found["recipe"]  # the command holds one: it is shown, not obeyed
+    assert "&lt;b&gt;" in found["recipe"]
+
+
+def test_a_run_that_has_just_begun_and_videos_that_are_gone(unfinished, tmp_path):
+    folder = tmp_path / "run"
+    folder.mkdir()
+    recipe = load_pretrain_recipe("videomae/demo", ["data.table=/nowhere/a.arrow", *OVERRIDES])
+    settle_recipe(folder, recipe_to_dict(recipe), allow_changes=False)
+    found = sections(write_report(folder).read_text(encoding="utf-8"))
+    assert (folder / "report.html").is_file()
+    assert "metrics.jsonl has no line yet" in found["curves"]
+    assert "/nowhere/a.arrow are not here" in found["clips"]
+
+
+def test_a_demo_table_that_was_never_made_is_not_made_for_the_report(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("VIDEO_SSL_DATA", raising=False)
+    folder = tmp_path / "run"
+    folder.mkdir()
+    settle_recipe(folder, recipe_to_dict(load_pretrain_recipe("mvd/demo")), allow_changes=False)
+    found = sections(write_report(folder).read_text(encoding="utf-8"))
+    assert "demo:train are not here" in found["clips"]
+    assert not (tmp_path / "data").exists()
+
+
+@pytest.mark.parametrize(
+    ("name", "text"), [("no", "no run"), ("other", "is not the folder of a run")]
+)
+def test_what_is_not_a_run_is_told(tmp_path, name, text):
+    (tmp_path / "other").mkdir()
+    (tmp_path / "other" / "holiday.mp4").touch()
+    with pytest.raises(RunNotFound, match=text):
+        write_report(tmp_path / name)
+
+
+@pytest.mark.parametrize(("grid", "size"), [((2, 2, 4), 16), ((4, 2, 2), 20), ((1, 3, 3), 9)])
+def test_what_is_hidden_is_what_the_mask_says(grid, size):
+    rng = np.random.default_rng(0)
+    video = rng.integers(0, 200, (4, size, size, 3), np.uint8)
+    mask = rng.random(np.prod(grid)) < 0.5
+    shown = hide(video, mask, grid)
+    t, h, w = grid
+    for frame in range(4):
+        for y in range(size):
+            for x in range(size):
+                token = (frame * t // 4 * h + y * h // size) * w + x * w // size
+                same = np.array_equal(shown[frame, y, x], video[frame, y, x])
+                assert same != mask[token]
+
+
+def points_of(svg):
+    data = re.search(r'data-points="(.*?)"', svg)[1]
+    return json.loads(data.replace("&quot;", '"'))
+
+
+def test_curves_keep_their_extremes_and_leave_out_what_is_not_finite():
+    values = np.sin(np.arange(5000) / 500)
+    values[1234], values[4000] = 7.5, np.nan
+    series = points_of(line_chart({"a": list(enumerate(values.tolist()))}))[0]["points"]
+    assert len(series) < 450
+    assert "7.5" in [p[3] for p in series]
+    assert [p[2] for p in series] == sorted(p[2] for p in series)
+    assert 4000 not in [p[2] for p in series]
+    heights = {p[2]: p[1] for p in series}
+    assert heights[1234] == min(heights.values())  # the top of the drawing
+    assert "no values" in line_chart({"a": [(1, float("inf"))]})
+    assert "<circle" in line_chart({"a": [(5, 1.0)]})
+
+
+@pytest.mark.parametrize("log", [False, True])
+@pytest.mark.parametrize("scale", [1e-9, 1e-3, 1.0, 1e7])
+def test_axes_hold_all_values(scale, log):
+    rng = np.random.default_rng(0)
+    for spread in (0.0, 1e-3, 0.5, 2.0, 6.0):
+        values = scale * np.exp(spread * rng.normal(size=30))
+        points = points_of(line_chart({"a": list(enumerate(values))}, log=log))[0]["points"]
+        heights = np.array([p[1] for p in points])
+        assert heights.min() >= 11.9
+        assert heights.max() <= 192.1
+        order = np.argsort(values)
+        assert (np.diff(heights[order]) <= 0.11).all()
+
+
+def test_confusions_name_their_cells():
+    svg = confusion_chart([[3, 1], [0, 4]], ["<sit>", "stand"])
+    assert "&lt;sit&gt; → stand: 1 of 4" in svg
+    assert svg.count("<rect") == 4
+
+
+def test_unlabelled_videos_have_neighbours_too():
+    rng = np.random.default_rng(0)
+    found = _videos(
+        features_from_arrays(
+            {"features": rng.normal(size=(6, 3)), "ids": ["b", "b", "a", "a", "c", "c"]}
+        )
+    )
+    assert found.ids.tolist() == ["b", "a", "c"]
+    assert found.labels.tolist() == [-1] * 3
+    assert _chosen(found, 2) == [0, 2]
