@@ -298,3 +298,28 @@ def test_the_demo_recipe_prints_position_alone(videos, encoder, tmp_path, capsys
         "frame_retrieval",
     ]
     assert results["encoders"]["pixels"]["results"]["phases"]["details"]["position_only"]
+
+
+def test_feature_files_of_anybody_are_evaluated(tmp_path, capsys):
+    """No encoder and no videos: arrays with frame labels, here as npz."""
+    names = []
+    for name, seed in (("train", 0), ("test", 1)):
+        rng = np.random.default_rng(seed)
+        labels = np.sort(rng.integers(0, 3, (4, 12)), axis=1)
+        embs = np.eye(3)[labels] + 0.1 * rng.normal(size=(4, 12, 3))
+        names.append(str(tmp_path / f"{name}.npz"))
+        ids = [f"{name}{v}" for v in range(4)]
+        np.savez(
+            names[-1],
+            features=embs.mean(axis=1),
+            ids=ids,
+            frame_features=embs.astype(np.float32),
+            frame_labels=labels,
+        )
+    overrides = [f"encoder=features:{names[0]},{names[1]}", f"out={tmp_path}"]
+    results = evaluate(load_evaluate_recipe("phases", overrides))
+    assert results["encoders"]["encoder"]["results"]["phases"]["metrics"]["linear@100%"] > 0.9
+    assert "An encoder with the given features names the phase of" in capsys.readouterr().out
+    overrides[0] = f"encoder=features:{names[0]}"
+    with pytest.raises(FeatureError, match="must name two files"):
+        evaluate(load_evaluate_recipe("phases", overrides))

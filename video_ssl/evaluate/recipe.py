@@ -19,7 +19,8 @@ class EvaluateRecipe:
     Attributes:
         name: of the evaluation; names its folder.
         encoder: what `{encoder}` stands for in `encoders`: usually a run.
-        encoders: name in the report -> what `load_encoder` understands.
+        encoders: name in the report -> what `load_encoder` understands, or features:TRAIN,TEST: two
+            feature files, which nothing is embedded for.
         train: the table that evaluators learn from, as `open_table` understands it.
         test: the table they are tested on.
         embed: how videos become features.

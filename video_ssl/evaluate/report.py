@@ -131,6 +131,8 @@ def _who(name: str, entry: Mapping[str, Any]) -> str:
         return "the same network untrained"
     if kind == "pixels":
         return "raw pixels"
+    if kind == "features":
+        return "an encoder with the given features"
     objective = entry["source"].get("objective")
     called = objective if isinstance(objective, str) else name
     return f"the frozen {called} encoder"

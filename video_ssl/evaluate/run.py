@@ -51,17 +51,25 @@ def evaluate(recipe: EvaluateRecipe, *, quiet: bool = False) -> dict[str, Any]:
     out, device = recipe.folder(), pick_device(recipe.device)
     evaluators = recipe.make_evaluators()
     specs = recipe.encoder_specs()
-    for spec in specs.values():  # a wrong path is told now, not after an hour of decoding
-        load_encoder(spec)
-    tables = {"train": open_table(recipe.train), "test": open_table(recipe.test)}
-    refuse_other_classes(tables["train"], tables["test"])
+    given = {name: given_features(spec) for name, spec in specs.items() if is_features(spec)}
+    for name, spec in specs.items():  # a wrong path is told now, not after an hour of decoding
+        if name not in given:
+            load_encoder(spec)
+    tables: dict[str, Table] = {}
+    if len(given) < len(specs):
+        tables = {"train": open_table(recipe.train), "test": open_table(recipe.test)}
+        refuse_other_classes(tables["train"], tables["test"])
     entries: dict[str, Any] = {}
     for name, spec in specs.items():
-        embedder = Embedder(load_encoder(spec, device), recipe.embed, device=device, name=name)
-        files = {
-            split: cached_features(embedder, table, out / "features", split, progress=not quiet)
-            for split, table in tables.items()
-        }
+        if name in given:
+            files, about = given[name], {"source": {}, "fingerprint": None}
+        else:
+            embedder = Embedder(load_encoder(spec, device), recipe.embed, device=device, name=name)
+            about = {"source": embedder.encoder.source, "fingerprint": embedder.fingerprint}
+            files = {
+                split: cached_features(embedder, table, out / "features", split, progress=not quiet)
+                for split, table in tables.items()
+            }
         results = {}
         for title, evaluator in evaluators.items():
             logger.info("%s: %s", name, title)
@@ -69,8 +77,7 @@ def evaluate(recipe: EvaluateRecipe, *, quiet: bool = False) -> dict[str, Any]:
             results[title] = dataclasses.asdict(result)
         entries[name] = {
             "spec": spec,
-            "source": embedder.encoder.source,
-            "fingerprint": embedder.fingerprint,
+            **about,
             "features": {split: _where(file, out) for split, file in files.items()},
             "clips": {split: len(file) for split, file in files.items()},
             "skipped": {split: file.skipped for split, file in files.items()},
@@ -99,6 +106,25 @@ def evaluate(recipe: EvaluateRecipe, *, quiet: bool = False) -> dict[str, Any]:
         console.print(found["summary"], soft_wrap=True)
         console.print(f"Results: {out / 'results.json'}", soft_wrap=True)
     return found
+
+
+def is_features(spec: str) -> bool:
+    """Returns whether what stands for an encoder names feature files: `features:TRAIN,TEST`."""
+    return spec.startswith("features:")
+
+
+def given_features(spec: str) -> dict[str, FeatureFile]:
+    """Returns the feature files of `features:TRAIN,TEST`, ours or anybody's.
+
+    Raises:
+        FeatureError: not two names, or see `open_features`.
+    """
+    names = spec.removeprefix("features:").split(",")
+    if len(names) != 2:
+        raise FeatureError(f"{spec!r} must name two files: features:TRAIN,TEST.")
+    return {
+        split: open_features(name) for split, name in zip(("train", "test"), names, strict=True)
+    }
 
 
 def cached_features(
