@@ -265,6 +265,13 @@ def test_of_a_remote_tar_only_the_member_is_fetched(videos, memory, tmp_path, ca
         assert_same(reader, videos)
 
 
+def test_fewer_bytes_than_asked_for_are_not_kept(memory, cache):
+    memory.pipe("/t/s.tar", bytes(1000))
+    with pytest.raises(BadVideo, match=r"s\.tar!/v\.mp4: came incomplete: 10 bytes of 50"):
+        open_video("memory://t/s.tar!/v.mp4", byte_range=(990, 50))
+    assert not list((cache / "fetched").glob("*.tar*"))
+
+
 def test_the_least_recently_used_is_deleted_but_nothing_in_use(memory, monkeypatch, cache):
     for name in "bcde":
         memory.pipe(f"/t/{name}.bin", os.urandom(1000))

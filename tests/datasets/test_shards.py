@@ -13,6 +13,11 @@ from video_ssl.datasets.table import Caption, TableError
 from video_ssl.datasets.tars import divide_member, find_member
 
 
+@pytest.fixture(autouse=True)
+def cache(tmp_path, monkeypatch):
+    monkeypatch.setenv("VIDEO_SSL_CACHE", str(tmp_path / ".cache"))
+
+
 def pack(path, members, *, mode="w", format=tarfile.PAX_FORMAT):
     with tarfile.open(path, mode, format=format) as tar:
         for name, content in members.items():
@@ -161,3 +166,15 @@ def test_shards_elsewhere_by_glob(tmp_path):
     assert table.record(2).source.startswith("memory://")
     assert table.record(2).file_size is None
     files.store.clear()
+
+
+def test_tars_are_listed_once_and_again_when_they_change(tmp_path, monkeypatch):
+    path = pack(tmp_path / "s.tar", {"v.mp4": b"video"})
+    first = open_table(path)
+    with monkeypatch.context() as patch:
+        patch.setattr("video_ssl.datasets.shards.list_members", None)
+        again = open_table(path)
+    assert again.record(0).source == first.record(0).source == f"{path}!/v.mp4"
+    assert again.record(0).byte_offset == first.record(0).byte_offset
+    pack(path, {"v.mp4": b"video", "w.mp4": b"video"})
+    assert open_table(path).column("id").tolist() == ["s/v", "s/w"]

@@ -46,9 +46,9 @@ def read_folder(
         elif lower.endswith(".tar"):
             tars.append(os.path.join(parent, name))
     if not videos and not frames and tars:
-        from video_ssl.datasets.shards import read_shards
+        from video_ssl.datasets.shards import open_shards
 
-        return read_shards(sorted(tars, key=natural_key), where=str(folder))
+        return open_shards(sorted(tars, key=natural_key), where=str(folder))
     if not videos and not frames:
         raise TableError(
             f"{folder} holds no video: a file counts as one if it ends in {', '.join(wanted)}, "

@@ -38,8 +38,13 @@ def open_mapped(file: Path, make: Callable[[], Table], *, root: Path, what: str 
     state = file.stat()
     if state.st_size < _SMALL_BYTES:
         return make()
-    key = [_FORMAT, os.path.abspath(file), state.st_size, state.st_mtime_ns, str(root), what]
-    path = _folder() / f"{_digest(repr(key).encode())}.arrow"
+    key = [os.path.abspath(file), state.st_size, state.st_mtime_ns, str(root), what]
+    return kept(key, make, root=root)
+
+
+def kept(key: list[Any], make: Callable[[], Table], *, root: Path) -> Table:
+    """Returns the table that the cache holds under `key`, or `make()`, which it holds from then on."""
+    path = _folder() / f"{_digest(repr([_FORMAT, key]).encode())}.arrow"
     with contextlib.suppress(TableError):
         table = Table.open(path, root=root)
         _mark_used(path)

@@ -15,7 +15,7 @@ from video_ssl.datasets.lists import LIST_SUFFIXES, read_list
 from video_ssl.datasets.mapped import mapped, open_mapped
 from video_ssl.datasets.public import check_public, open_public
 from video_ssl.datasets.remote import fetch, is_remote
-from video_ssl.datasets.shards import is_shards, read_shards
+from video_ssl.datasets.shards import is_shards, open_shards
 from video_ssl.datasets.table import Table, TableError
 from video_ssl.datasets.table_files import CSV_SUFFIXES, TABLE_SUFFIXES, has_header, read_table_file
 from video_ssl.recipes import ConfigError, find_recipe, list_recipes, nearest, read_recipe
@@ -61,7 +61,7 @@ def open_table(
     text = os.fspath(spec)
     name, split = (text, None) if Path(text).exists() else _divide(text)
     if is_shards(name):
-        return mapped(read_shards(name, split=split))
+        return open_shards(name, split=split)
     if is_remote(name):
         return _open_remote(name, split, root)
     path = Path(name)

@@ -21,6 +21,7 @@ import pyarrow as pa
 
 from video_ssl.datasets.columns import known_column, table_of_columns
 from video_ssl.datasets.folder import VIDEO_SUFFIXES
+from video_ssl.datasets.mapped import kept
 from video_ssl.datasets.paths import PICTURE_SUFFIXES, local_path, natural_key
 from video_ssl.datasets.remote import is_remote, list_uris, open_uri
 from video_ssl.datasets.table import Table, TableError
@@ -80,6 +81,20 @@ def list_shards(pattern: str) -> list[str]:
     return found
 
 
+def open_shards(pattern: str | list[str], *, split: str | None = None, where: str = "") -> Table:
+    """Returns `read_shards`, kept in the cache: the tars are listed once, as long as none of them changes.
+
+    Tars elsewhere are taken to stay as they are.
+    """
+    shards = list_shards(pattern) if isinstance(pattern, str) else pattern
+    where = where or str(pattern)
+    key: list[Any] = [split]
+    for shard in shards:
+        state = None if is_remote(shard) or not os.path.exists(shard) else os.stat(shard)
+        key.append((shard, state and (state.st_size, state.st_mtime_ns)))
+    return kept(key, lambda: read_shards(shards, split=split, where=where), root=Path("/"))
+
+
 def read_shards(pattern: str | list[str], *, split: str | None = None, where: str = "") -> Table:
     """Returns the table of all samples with a video (or a picture) in the tars, in their order.
 
@@ -110,7 +125,7 @@ def read_shards(pattern: str | list[str], *, split: str | None = None, where: st
         log.warning("%s: %d samples without a video are left out", where, without)
     names = list(dict.fromkeys(name for row in rows for name in row))
     raw = pa.table({name: _array([row.get(name) for row in rows], name, where) for name in names})
-    return table_of_columns(raw, where=where, root=Path.cwd(), split=split)
+    return table_of_columns(raw, where=where, root=Path("/"), split=split)
 
 
 def _array(values: list[Any], name: str, where: str) -> pa.Array:
