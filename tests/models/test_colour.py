@@ -85,6 +85,17 @@ def test_the_operations_follow_the_order():
     )
 
 
+def test_only_some_laws_cut_between_the_operations():
+    x = clips(1)
+    row = only(OFFSET=0.4, CONTRAST=0.5)
+    bright = x + 0.4
+    per_frame = (-2, -1)
+    uncut = bright.mean(per_frame, keepdim=True) * 0.5 + bright * 0.5
+    torch.testing.assert_close(colour.apply_colour(x, row, "vatt"), uncut.clamp(0, 1))
+    cut = colour.adjust_contrast(bright.clamp(0, 1), 0.5, parameters.LAWS["hico"])
+    torch.testing.assert_close(colour.apply_colour(x, row, "hico"), cut)
+
+
 @pytest.mark.parametrize("turns", [-0.5, -0.13, 0.2, 0.5])
 def test_hue_equals_the_standard_library(turns):
     x = clips(1, 1, 5, 5)
@@ -166,10 +177,10 @@ def test_the_input_of_an_objective():
         {"video": video, "color": color}, normalization, ColorConfig(law="hico")
     )
     assert changed.shape == plain.shape
-    last = colour.augmented_input(
-        {"video": video[1:, 2:], "color": color[1:, 2:]}, normalization, ColorConfig(law="hico")
-    )
-    assert torch.equal(changed[5:], last)  # rows and views stay together
+    for record, view in ((0, 2), (1, 0), (1, 2)):  # rows and views stay together
+        here = {"video": video[record, view][None, None], "color": color[record, view][None, None]}
+        alone = colour.augmented_input(here, normalization, ColorConfig(law="hico"))
+        assert torch.equal(changed[3 * record + view], alone[0])
 
 
 def test_parameters_of_another_batch_are_refused():

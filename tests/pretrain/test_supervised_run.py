@@ -8,7 +8,7 @@ import torch
 import video_ssl
 from video_ssl.datasets.table import Table
 from video_ssl.objectives.supervised.objective import Objective
-from video_ssl.pretrain.run import pretrain
+from video_ssl.pretrain.run import open_tables, pretrain
 
 OBJECTIVE = {
     "name": "supervised",
@@ -67,9 +67,17 @@ def test_killed_and_resumed_equals_undisturbed(videos, tmp_path, helpers, monkey
     assert torch.equal(encoder.state_dict()[mean], one[f"encoder.{mean}"])
 
 
-def test_no_flip_is_told_once(videos, tmp_path, helpers, caplog):
-    table = table_of(videos, tmp_path, no_flip=True)
+@pytest.mark.parametrize(
+    ("metadata", "probability", "lines"),
+    [({"no_flip": True}, 0.5, 1), ({"no_flip": True}, 0.0, 0), ({}, 0.5, 0)],
+)
+def test_no_flip_is_told_once_where_it_matters(
+    videos, tmp_path, helpers, caplog, metadata, probability, lines
+):
+    table = table_of(videos, tmp_path, **metadata)
+    objective = {**OBJECTIVE, "crop": {**OBJECTIVE["crop"], "flip_probability": probability}}
+    recipe = helpers.recipe(table, tmp_path / "run", objective=objective)
     with caplog.at_level(logging.INFO):
-        pretrain(recipe_of(helpers, table, tmp_path / "run", training__duration="2 steps"))
-    told = [record for record in caplog.records if "says no_flip" in record.getMessage()]
-    assert len(told) == 1
+        open_tables(recipe)
+    told = [line for line in caplog.messages if "labelled.arrow says no_flip" in line]
+    assert len(told) == lines
