@@ -96,7 +96,7 @@ def embed(
     ] = False,
 ) -> None:
     """Write features of videos, per clip and per moment, with times; goes on where it was stopped."""
-    from video_ssl.evaluate.embedding import embed_from_command
+    from video_ssl.evaluate.embed_videos import embed_from_command
 
     embed_from_command(
         encoder,

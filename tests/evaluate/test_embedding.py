@@ -13,7 +13,8 @@ from video_ssl.clips import pyav_reader, reading, windows
 from video_ssl.clips.reading import READERS, BadVideo, open_record
 from video_ssl.datasets.table import Table
 from video_ssl.evaluate import window_workers
-from video_ssl.evaluate.embedding import EmbedConfig, Embedder, EmbeddingError, embed_table
+from video_ssl.evaluate.embed_videos import embed_table
+from video_ssl.evaluate.embedding import EmbedConfig, Embedder, EmbeddingError
 from video_ssl.evaluate.window_workers import Job, Piece, read_windows
 from video_ssl.models.config import ViTConfig
 from video_ssl.models.encoders import Encoder, Preprocess, load_encoder, save_encoder

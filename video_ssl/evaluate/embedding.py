@@ -21,6 +21,8 @@ import inspect
 import json
 import logging
 import os
+import resource
+import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -36,18 +38,15 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from video_ssl import __version__
 from video_ssl.clips.config import Sampling
 from video_ssl.clips.windows import WindowConfig
-from video_ssl.datasets import open_table
-from video_ssl.datasets.folder import VIDEO_SUFFIXES
 from video_ssl.datasets.table import Table
-from video_ssl.evaluate.features import FeatureError, FeatureFile, open_features
+from video_ssl.evaluate.features import FeatureFile, open_features
 from video_ssl.evaluate.partial import PartialFeatures, discard
 from video_ssl.evaluate.rows import RowCollector
 from video_ssl.evaluate.window_workers import Job, describe, read_windows
 from video_ssl.models.config import Normalization
-from video_ssl.models.encoders import Encoder, fingerprint, load_encoder
+from video_ssl.models.encoders import Encoder, fingerprint
 from video_ssl.models.preprocess import to_model_input
-from video_ssl.pretrain.run_folder import recipe_changes
-from video_ssl.recipes import build_config, to_plain
+from video_ssl.recipes import to_plain
 
 logger = logging.getLogger(__name__)
 
@@ -264,7 +263,11 @@ class Embedder:
             partial.finish()
         seconds = time.perf_counter() - started
         made = partial.num_rows - before
-        logger.info("%s: %d clips in %.1f s (%.1f/s)", out, made, seconds, made / seconds)
+        rate, (own, decoder) = made / seconds, _peak_memory_gib()
+        told = (
+            "%s: %d clips in %.1f s (%.1f/s), peak memory %.2f GiB, of a decoding process %.2f GiB"
+        )
+        logger.info(told, out, made, seconds, rate, own, decoder)
         if partial.skipped:
             logger.warning(
                 "%s: %d of %d videos could not be read and are not in the features; the first: %s: %s",
@@ -412,73 +415,12 @@ def table_fingerprint(table: Table) -> str:
     return digest.hexdigest()[:16]
 
 
-def embed_table(
-    encoder: str,
-    table: str,
-    out: str | Path,
-    *,
-    device: str = "auto",
-    restart: bool = False,
-    **settings: Any,
-) -> FeatureFile:
-    """Returns the features of videos named by a text, written to `out`.
-
-    A complete file that the same job has written is left as it is.
-
-    Args:
-        encoder: see `load_encoder`.
-        table: a video file, or what `open_table` takes.
-        out: ends in .arrow.
-        restart: write anew what is there, complete or not.
-        settings: fields of `EmbedConfig`.
-
-    Raises:
-        EmbeddingError: another name than .arrow, or `out` has features of another job.
-    """
-    out, where = Path(out), pick_device(device)
-    if out.suffix != ".arrow":
-        raise EmbeddingError(f"{out} must end in .arrow: that is the only kind that is written.")
-    embedder = Embedder(
-        load_encoder(encoder, where), EmbedConfig(**settings), device=where, name=encoder
-    )
-    videos = open_source(table)
-    if out.exists() and not restart:
-        found = _finished(out, embedder.job(videos))
-        logger.info("%s is complete already (%d clips); --restart writes it anew", out, len(found))
-        discard(out)
-        return found
-    return embedder.embed(videos, out, restart=restart)
-
-
-def embed_from_command(encoder: str, source: str, out: Path, **options: Any) -> None:
-    """Does what `video-ssl embed` is told; settings are checked as those of a recipe are."""
-    device, restart = options.pop("device"), options.pop("restart")
-    build_config(EmbedConfig, options, "embed")
-    embed_table(encoder, source, out, device=device, restart=restart, **options)
-
-
-def open_source(spec: str) -> Table:
-    """Returns the table of a single video file, or whatever `open_table` understands."""
-    path = Path(spec)
-    if path.is_file() and path.suffix.lower() in VIDEO_SUFFIXES:
-        return Table.from_rows([{"id": path.name, "source": os.path.abspath(path)}])
-    return open_table(spec)
-
-
-def _finished(out: Path, job: dict[str, Any]) -> FeatureFile:
-    """The features that are there, if they are those of this job."""
-    try:
-        found = open_features(out)
-    except FeatureError as err:
-        raise EmbeddingError(f"{err} Remove it, or write it anew with --restart.") from err
-    changes = recipe_changes(found.metadata.get("job", {}), job)
-    if changes:
-        listed = "\n  ".join(list(changes.values())[:20])
-        raise EmbeddingError(
-            f"{out} is there already and has other features (now <- there):\n  {listed}\n"
-            "Give another output file, or replace it with --restart."
-        )
-    return found
+def _peak_memory_gib() -> tuple[float, float]:
+    """Peak memory of this process, and of the largest of its children that have ended."""
+    per_unit = 2**30 if sys.platform == "darwin" else 2**20
+    kinds = (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)
+    own, child = (resource.getrusage(kind).ru_maxrss / per_unit for kind in kinds)
+    return own, child
 
 
 def pick_device(name: str) -> torch.device:
