@@ -1,6 +1,7 @@
 """The short cuts of the reader give what the long way gives: pictures left out, draining, crops while scaling."""
 
 import os
+from dataclasses import replace
 from pathlib import Path
 
 import av
@@ -12,6 +13,7 @@ from PIL import Image
 from video_ssl.clips import pyav_reader
 from video_ssl.clips.config import ClipConfig, CropConfig
 from video_ssl.clips.crops import Region, ViewRequest, view_frames
+from video_ssl.clips.mp4_index import read_mp4_index
 from video_ssl.clips.pyav_reader import PyAVReader
 from video_ssl.clips.reading import BadVideo, open_record, open_video
 from video_ssl.clips.views import read_views, sample_clip_views
@@ -137,6 +139,98 @@ def test_a_reader_can_be_left_in_the_middle_of_a_run(videos):
         next(reader.stream(np.arange(3, 40)))
         pictures, _ = video_maker.sequential(videos / "gop250.mp4")
         np.testing.assert_array_equal(reader.frames([5])[0], pictures[5])
+
+
+# The index of an mp4 file
+
+
+def demuxed(path, monkeypatch):
+    with monkeypatch.context() as patch:
+        patch.setattr(pyav_reader, "read_mp4_index", lambda *_: None)
+        with PyAVReader(str(path)) as reader:
+            assert not reader._from_index
+            return reader._list
+
+
+LISTED_BY_PACKETS = {"fragmented.mp4", "variable_rate.mp4", "cut_at_key.mp4", "mpeg4.mp4"}
+
+
+def assert_same_list(path, monkeypatch):
+    with PyAVReader(str(path)) as reader:
+        used, listing = reader._from_index, reader._list
+    if used:
+        by_packets = demuxed(path, monkeypatch)
+        for name in ("pts", "key_pts", "key_dts"):
+            np.testing.assert_array_equal(getattr(listing, name), getattr(by_packets, name))
+    return used
+
+
+@pytest.mark.parametrize("name", [name for name in [*NAMES, "audio.mp4"] if name.endswith(".mp4")])
+def test_the_index_lists_what_the_packets_do(videos, name, monkeypatch):
+    assert assert_same_list(videos / name, monkeypatch) == (name not in LISTED_BY_PACKETS)
+
+
+@pytest.mark.parametrize("name", CODED)
+def test_the_index_of_every_structure(coded, name, monkeypatch):
+    assert_same_list(coded / name, monkeypatch)
+
+
+@pytest.mark.parametrize("path", sample_videos(), ids=lambda path: path.name)
+def test_the_index_of_odd_files(path, monkeypatch):
+    try:
+        assert_same_list(path, monkeypatch)
+    except BadVideo as err:
+        pytest.skip(f"not a readable video: {err}")
+
+
+def test_the_rest_of_the_file_is_not_read(videos, monkeypatch):
+    monkeypatch.setattr(PyAVReader, "_list_by_demuxing", lambda self: pytest.fail("reads it all"))
+    with open_video(videos / "audio.mp4") as reader:
+        assert reader.info.num_frames == video_maker.NUM_FRAMES
+
+
+def test_the_index_of_a_part_of_a_file(videos, tmp_path):
+    inner = (videos / "gop12.mp4").read_bytes()
+    (tmp_path / "shard.tar").write_bytes(b"x" * 777 + inner + b"y" * 99)
+    whole = read_mp4_index(str(videos / "gop12.mp4"))
+    part = read_mp4_index(str(tmp_path / "shard.tar"), (777, len(inner)))
+    np.testing.assert_array_equal(part.pts, whole.pts)
+    assert read_mp4_index(str(tmp_path / "shard.tar")) is None
+
+
+def test_a_damaged_index_is_left_to_the_demultiplexer(videos, tmp_path):
+    """Whatever byte of the index is wrong, the answer is None or arrays that belong together, never an error."""
+    data = bytearray((videos / "gop12.mp4").read_bytes())
+    start = data.index(b"moov") - 4
+    rng = np.random.default_rng(0)
+    path = tmp_path / "damaged.mp4"
+    for _ in range(300):
+        copy = bytearray(data)
+        copy[int(rng.integers(start, len(copy)))] = int(rng.integers(256))
+        path.write_bytes(copy)
+        index = read_mp4_index(str(path))
+        assert index is None or (np.diff(index.pts) > 0).all()
+    assert read_mp4_index(str(tmp_path / "missing.mp4")) is None
+    assert read_mp4_index(str(videos / "matroska.mkv")) is None
+
+
+def test_an_index_that_is_wrong_is_found_out(videos, monkeypatch):
+    """Times that no packet has: the file is refused, not read at other frames."""
+    real = pyav_reader.read_mp4_index
+
+    def wrong(*place):
+        index = real(*place)
+        pts = index.pts.copy()
+        pts[20] += 1
+        return replace(index, pts=pts)
+
+    monkeypatch.setattr(pyav_reader, "read_mp4_index", wrong)
+    with open_video(videos / "gop12.mp4") as reader:
+        assert reader.frames([3]).shape == (1, 96, 128, 3)
+        with pytest.raises(
+            BadVideo, match="the frames that its index lists are not those in the file"
+        ):
+            reader.frames([20, 21])
 
 
 # Views

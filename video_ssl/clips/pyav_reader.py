@@ -1,20 +1,20 @@
 """The default reader, and the reference for every other one: PyAV, one thread, exact on every index.
 
-In mp4, mov, mkv and webm with a codec of `SEEKABLE_CODECS` the presentation times of all frames are listed by
-demultiplexing (nothing is decoded), and a frame is found by seeking to the key frame before it and decoding until its
-time comes out.  Everywhere else (AVI with packed B frames, MPEG-TS, ...) packet times do not identify frames, so the
-file is decoded from its start and output frames are counted.  The same happens when a listed frame does not come out.
+In mp4, mov, mkv and webm with a codec of `SEEKABLE_CODECS` the presentation times of all frames are listed, from the
+index of a plain mp4 or by demultiplexing (nothing is decoded), and a frame is found by seeking to the key frame before
+it and decoding until its time comes out.  Everywhere else (AVI with packed B frames, MPEG-TS, ...) packet times do not
+identify frames, so the file is decoded from its start and output frames are counted.  The same happens when a listed
+frame does not come out.
 """
 
 from __future__ import annotations
 
 import array
 import functools
-import itertools
 import os
 import time
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from fractions import Fraction
 from types import TracebackType
 from typing import Any
 
@@ -25,6 +25,8 @@ from av.video.reformatter import VideoReformatter
 
 from video_ssl.clips.crops import Frames, ViewRequest, check_region
 from video_ssl.clips.file_checks import ffmpeg_address, refuse_unreadable_file
+from video_ssl.clips.frame_lists import FrameList, list_of_packets
+from video_ssl.clips.mp4_index import Mp4Index, read_mp4_index
 from video_ssl.clips.pyav_audio import ignore_other_streams, read_audio
 from video_ssl.clips.pyav_views import RegionScaler
 from video_ssl.clips.reading import BadVideo, VideoInfo, check_indices
@@ -34,21 +36,10 @@ SEEKABLE_CODECS = {"h264", "hevc", "av1", "libdav1d", "vp9", "libvpx-vp9", "mjpe
 # Decoders that leave out pictures which no other picture is predicted from, when told to (`skip_frame`).  By the
 # standards such a picture changes nothing about the others, so those that are not asked for are never decoded.
 SKIPPING_CODECS = {"h264", "hevc"}
-# Decoding on is cheaper than a seek when the next key frame is at most this many frames away.
-_FRAMES_WORTH_A_SEEK = 6
 
 
 class _IndexMismatch(Exception):
     """A listed frame did not come out of the decoder: the list is wrong, decode from the start."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class _FrameList:
-    """Presentation times of the shown frames (sorted) and of the key frames, in units of the stream."""
-
-    pts: np.ndarray
-    key_pts: np.ndarray
-    key_dts: np.ndarray
 
 
 class PyAVReader:
@@ -77,6 +68,8 @@ class PyAVReader:
         """
         self.path = path if name is None else name
         self._address = ffmpeg_address(path, byte_range)
+        self._place = (path, byte_range)
+        self._from_index = False
         self._timeout_sec = timeout_sec
         self._deadline = None if timeout_sec is None else time.monotonic() + timeout_sec
         self._reformatter = VideoReformatter()
@@ -226,11 +219,31 @@ class PyAVReader:
         ignore_other_streams(container, stream)
         self._stream = stream
 
-    def _list_frames(self) -> _FrameList | None:
-        """The list of frames by demultiplexing, or None where packets do not identify frames."""
+    def _list_frames(self) -> FrameList | None:
+        """The list of frames, or None where packets do not identify frames."""
         formats = set(self._container.format.name.split(","))
         if not formats & SEEKABLE_FORMATS or self._stream.codec.name not in SEEKABLE_CODECS:
             return None
+        if "mp4" in formats and len(self._container.streams.video) == 1:
+            index = read_mp4_index(*self._place)
+            if index is not None and self._agrees(index):
+                self._from_index = True
+                return FrameList(pts=index.pts, key_pts=index.key_pts, key_dts=index.key_dts)
+            self._open()
+        return self._list_by_demuxing()
+
+    def _agrees(self, index: Mp4Index) -> bool:
+        """Whether the index is that of the stream and its first key frame; keeps the picture of this frame."""
+        stream = self._stream
+        if stream.time_base != Fraction(1, index.timescale) or stream.frames != len(index.pts):
+            return False
+        packet = next(self._container.demux(stream))
+        if (packet.pts, packet.dts) != (index.key_pts[0], index.key_dts[0]) or packet.is_corrupt:
+            return False
+        self._first_frame = self._decode_alone(packet)
+        return True
+
+    def _list_by_demuxing(self) -> FrameList | None:
         packets = array.array("q")  # four numbers each: hours of video must stay small
         for packet in self._container.demux(self._stream):
             self._check_time()
@@ -245,15 +258,7 @@ class PyAVReader:
             packets.extend((packet.pts, packet.dts, packet.is_keyframe, packet.is_discard))
         if not packets:
             raise BadVideo(self.path, "has a video stream without a frame.")
-        table = np.frombuffer(packets, np.int64).reshape(-1, 4)
-        shown, keys = table[table[:, 3] == 0], table[table[:, 2] == 1]
-        pts = np.sort(shown[:, 0])
-        orderly = len(pts) > 0 and bool((np.diff(pts) > 0).all())
-        # Frames before the first key frame may or may not come out: only decoding tells.
-        if not orderly or not table[0, 2] or pts[0] < table[0, 0]:
-            return None
-        keys = keys[np.argsort(keys[:, 0])]
-        return _FrameList(pts=pts, key_pts=keys[:, 0], key_dts=keys[:, 1])
+        return list_of_packets(np.frombuffer(packets, np.int64).reshape(-1, 4))
 
     def _decode_alone(self, packet: Any) -> Any:
         """The picture of a first key frame, decoded without waiting for the packets that follow it."""
@@ -319,10 +324,21 @@ class PyAVReader:
                     yield index, frame
                 return
             except _IndexMismatch:
+                self._refuse_wrong_index()
                 listed = len(self._list.pts)
                 self._refuse_if_listed_frames_are_missing(listed)
         if done < len(wanted):
             yield from self._decode_from_start(wanted[done:])
+
+    def _refuse_wrong_index(self) -> None:
+        """After a mismatch: an index that was read instead of the packets must at least list the same frames."""
+        if not self._from_index:
+            return
+        self._from_index, index = False, self._list
+        self._open()
+        listing = self._list_by_demuxing()
+        if listing is None or not np.array_equal(listing.pts, index.pts):  # type: ignore[union-attr]
+            raise BadVideo(self.path, "the frames that its index lists are not those in the file.")
 
     def _refuse_if_listed_frames_are_missing(self, listed: int) -> None:
         """After a mismatch: reads on by counting if as many frames come out as are listed, else the file is damaged."""
@@ -335,9 +351,9 @@ class PyAVReader:
         self._list = None
 
     def _decode_by_seeking(
-        self, listing: _FrameList, wanted: np.ndarray
+        self, listing: FrameList, wanted: np.ndarray
     ) -> Iterator[tuple[int, Any]]:
-        for key, run in _runs(listing, wanted):
+        for key, run in listing.runs(wanted):
             place, pts = 0, None
             try:
                 for frame in self._frames_after_seek(listing, key, run):
@@ -360,7 +376,7 @@ class PyAVReader:
             if place < len(run):
                 raise _IndexMismatch
 
-    def _frames_after_seek(self, listing: _FrameList, key: int, run: np.ndarray) -> Iterator[Any]:
+    def _frames_after_seek(self, listing: FrameList, key: int, run: np.ndarray) -> Iterator[Any]:
         """Yields decoded frames from key frame `key` on, or from an earlier one, until all of `run` have come out.
 
         Pictures that are neither asked for nor needed by others are left out; once the last packet that is asked for
@@ -372,6 +388,7 @@ class PyAVReader:
         try:
             for packet in self._packets_from(listing, key):
                 self._check_time()
+                self._refuse_damaged_packet(listing, packet)
                 place = int(np.searchsorted(wanted, packet.pts)) if packet.size else len(wanted)
                 is_wanted = place < len(wanted) and wanted[place] == packet.pts
                 if may_skip and skipping == is_wanted:
@@ -388,7 +405,16 @@ class PyAVReader:
                 context.skip_frame = "DEFAULT"
                 context.flush_buffers()
 
-    def _packets_from(self, listing: _FrameList, key: int) -> Iterator[Any]:
+    def _refuse_damaged_packet(self, listing: FrameList, packet: Any) -> None:
+        """What listing by demultiplexing checks for all packets in advance, and an index is not trusted to know."""
+        if not self._from_index or packet.size == 0:
+            return
+        if packet.is_corrupt:
+            raise BadVideo(self.path, "is cut off: a packet is incomplete.")
+        if packet.is_discard or not listing.holds(packet.pts):
+            raise _IndexMismatch
+
+    def _packets_from(self, listing: FrameList, key: int) -> Iterator[Any]:
         """Yields the packets from key frame `key` on, or from an earlier one."""
         targets = (listing.key_pts[key], listing.key_dts[key], listing.key_dts.min())
         for target in targets:
@@ -442,19 +468,6 @@ class PyAVReader:
     def _check_time(self) -> None:
         if self._deadline is not None and time.monotonic() > self._deadline:
             raise BadVideo(self.path, f"takes longer than {self._timeout_sec:g} s to read.")
-
-
-def _runs(listing: _FrameList, wanted: np.ndarray) -> Iterator[tuple[int, np.ndarray]]:
-    """Groups sorted indices into (key frame, indices to decode from it in one go)."""
-    if not len(wanted):
-        return
-    keys = np.searchsorted(listing.key_pts, listing.pts[wanted], side="right") - 1
-    keys = np.maximum(keys, 0)
-    key_index = np.searchsorted(listing.pts, listing.key_pts)
-    far = key_index[keys[1:]] - wanted[:-1] > _FRAMES_WORTH_A_SEEK
-    starts = [0, *(np.flatnonzero(far) + 1).tolist(), len(wanted)]
-    for begin, end in itertools.pairwise(starts):
-        yield int(keys[begin]), wanted[begin:end]
 
 
 def _rotation(frame: Any) -> int:

@@ -122,7 +122,7 @@ def hang_limit(limit_sec: float) -> Iterator[None]:
 
 @functools.cache
 def _nowhere() -> Any:
-    return open(os.devnull, "w")  # noqa: SIM115 (kept open: faulthandler writes to it when the time is up)
+    return open(os.devnull, "w")  # kept open: faulthandler writes to it when the time is up
 
 
 # In the parent
