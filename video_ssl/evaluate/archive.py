@@ -102,16 +102,28 @@ class Archive:
 
     def times(self, frames: np.ndarray) -> np.ndarray:
         """Returns float64 (n,): when frames are, in seconds of their source; NaN where unknown."""
-        rows = self._row(frames)
-        column = self.features.table["frame_times_sec"]
-        found = np.full(len(frames), np.nan)
-        for row in np.unique(rows):
-            cell = column[int(row)]
-            if cell.is_valid:
-                own = rows == row
-                values = cell.values.to_numpy(zero_copy_only=False)
-                found[own] = values[np.asarray(frames)[own] - self._first_frame[row]]
+        asked = np.asarray(frames, np.int64)
+        rows = self._row(asked)
+        chunks = np.searchsorted(self._first_row, rows, side="right") - 1
+        found = np.full(len(asked), np.nan)
+        for chunk in np.unique(chunks).tolist():
+            own = chunks == chunk
+            known = self._times(chunk)
+            found[own] = known[asked[own] - self._first_frame[self._first_row[chunk]]]
         return found
+
+    def _times(self, chunk: int) -> np.ndarray:
+        """float64 (n,): the times of all frames of a record batch."""
+        column = self.features.table["frame_times_sec"].chunks[chunk]
+        counts = _lengths(self._chunks[chunk])
+        if column.null_count == 0 and np.array_equal(_lengths(column), counts):
+            flat: np.ndarray = column.flatten().to_numpy(zero_copy_only=False)
+            return flat
+        parts = [np.full(count, np.nan) for count in counts]
+        for part, cell in zip(parts, column, strict=True):
+            if cell.is_valid and len(cell.values) == len(part):
+                part[:] = cell.values.to_numpy(zero_copy_only=False)
+        return np.concatenate(parts) if parts else np.zeros(0)
 
     def frames_of(self, video: int) -> np.ndarray:
         """Returns int64 (L,): the numbers of the frames of a video, in order of time where it is known."""

@@ -60,6 +60,7 @@ def evaluate(recipe: EvaluateRecipe, *, quiet: bool = False) -> dict[str, Any]:
         tables = {"train": open_table(recipe.train), "test": open_table(recipe.test)}
         refuse_other_classes(tables["train"], tables["test"])
     entries: dict[str, Any] = {}
+    about: dict[str, Any]
     for name, spec in specs.items():
         if name in given:
             files, about = given[name], {"source": {}, "fingerprint": None}

@@ -112,9 +112,8 @@ def search(
             "--own-video to keep it."
         )
     index = _index(archive, config)
-    frames = _frames_apart(query, rows, archive, index, without, config)
-    found = _nearest(queries, archive, index, config.k, without)
-    return _moments(queries, query.times[rows], rows, archive, found.videos, config), frames
+    frames, scores = _frames_apart(query, rows, archive, index, without, config)
+    return _moments(queries, query.times[rows], rows, archive, scores, config), frames
 
 
 def _index(archive: Archive, config: SearchConfig) -> Any:
@@ -147,8 +146,12 @@ def _frames_apart(
     index: Any,
     without: int | None,
     config: SearchConfig,
-) -> list[FrameHit]:
-    """The nearest frames, those of one video at least `apart_sec` apart; asks for more until enough."""
+) -> tuple[list[FrameHit], np.ndarray]:
+    """The nearest frames, those of one video at least `apart_sec` apart; asks for more until enough.
+
+    And the score of every video, see `Found`.
+    """
+    members: dict[int, np.ndarray] = {}
     count = min(archive.num_frames, 8 * config.k)
     while True:
         found = _nearest(query.embs[rows], archive, index, count, without)
@@ -159,17 +162,19 @@ def _frames_apart(
             enough = enough and len(kept) == config.k
             videos, times = archive.videos(frames[kept]), archive.times(frames[kept])
             for place, video, time in zip(kept, videos.tolist(), times.tolist(), strict=True):
+                if video not in members:
+                    members[video] = archive.frames_of(video)
                 hits.append(
                     FrameHit(
                         query_sec=_seconds(query.times[row]),
                         id=archive.ids[video],
-                        frame=_place(archive, video, int(frames[place])),
+                        frame=int(np.flatnonzero(members[video] == frames[place])[0]),
                         time_sec=_seconds(time),
                         similarity=float(similar[place]),
                     )
                 )
         if enough or count >= min(archive.num_frames, 4096):
-            return hits
+            return hits, found.videos
         count = min(archive.num_frames, 4096, 4 * count)
 
 
@@ -185,10 +190,6 @@ def _apart(archive: Archive, frames: np.ndarray, config: SearchConfig) -> list[i
             if len(kept) == config.k:
                 break
     return kept
-
-
-def _place(archive: Archive, video: int, frame: int) -> int:
-    return int(np.flatnonzero(archive.frames_of(video) == frame)[0])
 
 
 def _moments(
