@@ -175,7 +175,8 @@ class _Worker:
 
     def _say(self, message: Any) -> None:
         with contextlib.suppress(BrokenPipeError):  # seen as a death when the answer is read
-            content = memoryview(pickle.dumps(message))
+            pickled = pickle.dumps(message)
+            content = memoryview(struct.pack("<Q", len(pickled)) + pickled)
             while content:
                 content = content[self._orders.write(content) :]
 

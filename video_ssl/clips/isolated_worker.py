@@ -1,6 +1,6 @@
 """The child of `video_ssl.clips.isolated`: calls one function on what comes in by stdin, answers by stdout.
 
-Messages are pickles; answers have their length (8 bytes, little-endian) in front.  In: (sys.path, "module:function")
+Messages are pickles with their length (8 bytes, little-endian) in front.  In: (sys.path, "module:function")
 once, then one argument per task.  Out: ("ready",), then per task any number of ("beat",) and one of ("done", result),
 ("bad", reason), ("full", text), ("error", text, traceback).
 """
@@ -48,23 +48,31 @@ def main() -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     _answers = os.fdopen(os.dup(1), "wb")
     os.dup2(2, 1)  # a library that prints must not disturb the answers
-    tasks: queue.SimpleQueue[Any] = queue.SimpleQueue()
-    threading.Thread(target=_listen, args=(tasks,), daemon=True).start()
-    path, target = tasks.get()
+    path, target = pickle.loads(_receive())
     sys.path[:] = path
     module, _, name = target.partition(":")
     function = getattr(importlib.import_module(module), name)
+    tasks: queue.SimpleQueue[bytes] = queue.SimpleQueue()
+    threading.Thread(target=_listen, args=(tasks,), daemon=True).start()
     _send(("ready",))
     while True:
-        _send(_answer(function, tasks.get()))
+        _send(_answer(function, pickle.loads(tasks.get())))
 
 
-def _listen(tasks: queue.SimpleQueue[Any]) -> None:
-    """Ends the process when the parent is gone, whatever it is doing."""
+def _listen(tasks: queue.SimpleQueue[bytes]) -> None:
+    """Ends the process when the parent is gone, whatever it is doing.  Unpickling, which imports, is not done here."""
     with contextlib.suppress(EOFError, OSError):
         while True:
-            tasks.put(pickle.load(sys.stdin.buffer))
+            tasks.put(_receive())
     os._exit(0)
+
+
+def _receive() -> bytes:
+    """The next message, or EOFError."""
+    head = sys.stdin.buffer.read(8)
+    if len(head) < 8:
+        raise EOFError
+    return sys.stdin.buffer.read(struct.unpack("<Q", head)[0])
 
 
 def _answer(function: Callable[[Any], Any], argument: Any) -> tuple[Any, ...]:
