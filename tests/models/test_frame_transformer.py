@@ -9,7 +9,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from video_ssl.models.carl_weights import CARL_KEYS, CarlModel, load_carl
+from video_ssl.models.carl_weights import CARL_KEYS, CarlModel, import_carl, load_carl
 from video_ssl.models.encoders import Preprocess, load_encoder, save_encoder
 from video_ssl.models.frame_config import BackboneInit, FrameTransformerConfig
 from video_ssl.models.frame_transformer import (
@@ -330,6 +330,9 @@ def test_a_published_checkpoint_is_read_without_its_classes(tmp_path, carl_model
     with torch.no_grad():
         expected = carl_model.encoder.frame_features(video)
         torch.testing.assert_close(model.eval().encoder.frame_features(video), expected)
+        encoder = load_encoder(import_carl(path, tmp_path / "encoder"))
+        torch.testing.assert_close(encoder.frame_features(video), expected)
+    assert (encoder.preprocess.num_frames, encoder.preprocess.size) == (80, 224)
 
 
 def test_the_length_of_the_training_must_be_known(tmp_path, carl_model, monkeypatch):

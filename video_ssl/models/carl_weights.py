@@ -15,6 +15,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from video_ssl.models.checkpoint_files import read_content
+from video_ssl.models.encoders import Preprocess, save_encoder
 from video_ssl.models.frame_config import FrameTransformerConfig
 from video_ssl.models.frame_transformer import FrameTransformer, ProjectionHead
 from video_ssl.models.weights import (
@@ -81,6 +82,40 @@ def load_carl(
     if report.unused:
         raise WeightsError(f"{path} has {len(report.unused)} keys without a place: {report}.")
     return model, report
+
+
+def import_carl(
+    path: str | Path,
+    folder: str | Path,
+    *,
+    num_frames: int | None = None,
+    num_heads: int | None = None,
+    size: int = 224,
+) -> Path:
+    """Returns the encoder folder into which the encoder of a checkpoint was written; the projection is left out.
+
+    Args:
+        path, num_frames, num_heads: see `load_carl`.
+        folder: where to; `video_ssl.load_encoder` reads it.
+        size: of the frames, 224 in all of CARL.
+
+    Raises:
+        WeightsError: see `load_carl`.
+        EncoderError: a place that is taken by something else.
+    """
+    model, report = load_carl(path, num_frames=num_frames, num_heads=num_heads)
+    config = model.encoder.config
+    return save_encoder(
+        folder,
+        model.encoder,
+        architecture=model.encoder.architecture,
+        preprocess=Preprocess(num_frames=config.length, frame_stride=1, size=size),
+        source={
+            "objective": "carl",
+            "converted from": Path(path).name,
+            "keys": f"{len(report.matched)} of {len(report.matched)} filled",
+        },
+    )
 
 
 def config_of(
