@@ -263,7 +263,8 @@ class FeatureFile:
             raise FeatureError(
                 f"{self._name} has no record {key!r}.{nearest(key, map(str, set(self.ids)))}"
             )
-        if self.table["frame_features"].take(pa.array(rows)).null_count:
+        column = self.table["frame_features"]  # `take` would copy all of it
+        if not all(column[int(row)].is_valid for row in rows):
             raise FeatureError(f"{self._name} has no frame features of {key!r}.")
         parts = [self.frames(int(row)) for row in rows]
         values = np.concatenate([part[0] for part in parts])

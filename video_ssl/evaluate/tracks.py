@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 
 from video_ssl.datasets.table import Record, Table, TableError
 from video_ssl.evaluate.features import FeatureError, FeatureFile
@@ -46,7 +47,7 @@ def track_of(features: FeatureFile, key: str) -> Track:
         known = sorted(set(features.ids.tolist()))
         name = features.path or "the features"
         raise FeatureError(f"{name} has no record {key!r} among {len(known)}.{nearest(key, known)}")
-    own = FeatureFile(features.table.take(rows), path=features.path)
+    own = FeatureFile(_rows_of(features.table, rows), path=features.path)
     found = frame_sequences(own, labelled=False)
     return Track(
         id=key,
@@ -55,6 +56,12 @@ def track_of(features: FeatureFile, key: str) -> Track:
         labels=found.labels[0],
         record=record_of(features, key),
     )
+
+
+def _rows_of(table: pa.Table, rows: np.ndarray) -> pa.Table:
+    """The rows as views; `take` would copy the whole column of features first."""
+    runs = np.split(rows, np.flatnonzero(np.diff(rows) > 1) + 1)
+    return pa.concat_tables([table.slice(int(run[0]), len(run)) for run in runs])
 
 
 def record_of(features: FeatureFile, key: str) -> Record | None:
