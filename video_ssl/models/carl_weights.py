@@ -103,18 +103,14 @@ def import_carl(
         WeightsError: see `load_carl`.
         EncoderError: a place that is taken by something else.
     """
-    model, report = load_carl(path, num_frames=num_frames, num_heads=num_heads)
+    model, _ = load_carl(path, num_frames=num_frames, num_heads=num_heads)
     config = model.encoder.config
     return save_encoder(
         folder,
         model.encoder,
         architecture=model.encoder.architecture,
         preprocess=Preprocess(num_frames=config.length, frame_stride=1, size=size),
-        source={
-            "objective": "carl",
-            "converted from": Path(path).name,
-            "keys": f"{len(report.matched)} of {len(report.matched)} filled",
-        },
+        source={"objective": "carl", "converted from": Path(path).name},
     )
 
 
