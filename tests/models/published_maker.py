@@ -104,7 +104,8 @@ def mae_file(encoder, *, with_decoder=False):
 def hugging_face_block(key, value, bias="separate"):
     """The keys of transformers for `blocks.N.X` of ours, below `layer.`.
 
-    bias: "separate" is q_bias and v_bias (transformers 4), "linear" one for each of the three.
+    bias: "separate" is q_bias and v_bias (transformers 4), "pair" the same as biases of the linear
+        layers (transformers 5), "linear" one for each of the three.
     """
     _, number, rest = key.split(".", 2)
     layer, kind = rest.rsplit(".", 1)
@@ -123,7 +124,8 @@ def hugging_face_block(key, value, bias="separate"):
         return {f"{inner}.{kind}": value}
     if layer == "attn":
         part = {"q_bias": "query", "v_bias": "value"}[kind]
-        extra = {f"{inner}.key.bias": torch.zeros_like(value)} if part == "query" else {}
+        with_key = part == "query" and bias == "linear"
+        extra = {f"{inner}.key.bias": torch.zeros_like(value)} if with_key else {}
         return {f"{inner}.{part}.bias": value, **extra}
     return {f"{number}.{names[layer]}.{kind}": value}
 

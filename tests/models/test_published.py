@@ -102,7 +102,7 @@ def test_a_distilled_encoder_with_a_norm_and_no_head():
     torch.testing.assert_close(model(video()), features)
 
 
-@pytest.mark.parametrize("bias", ["separate", "linear"])
+@pytest.mark.parametrize("bias", ["separate", "pair", "linear"])
 @pytest.mark.parametrize("stem", ["videomae.", ""])
 def test_hugging_face_encoder(stem, bias):
     encoder = video_vit()
@@ -329,6 +329,27 @@ def test_shapes_that_do_not_fit_are_named():
         WeightsError, match=r"mismatched: encoder.norm.weight \[31\] instead of \[32\]"
     ):
         interpret(state, **OPTIONS)
+
+
+@pytest.mark.parametrize("naming", ["original", "hugging face", "half of the bias"])
+def test_blocks_with_more_than_ours_are_refused(tmp_path, naming):
+    """Weights left out inside a block change features: never silently."""
+    encoder = video_vit()
+    if naming == "original":
+        key, state = "encoder.blocks.1.attn.k_norm.weight", prefixed("encoder.", encoder)
+    elif naming == "hugging face":
+        key = "videomae.encoder.layer.1.attention.k_norm.weight"
+        state = hugging_face_file(encoder)
+    else:
+        key = "videomae.encoder.layer.1.attention.attention.query.bias"
+        state = hugging_face_file(video_vit(qkv_bias="none"))
+    state[key] = torch.ones(32)
+    with pytest.raises(WeightsError, match=f"has 1 weights inside its blocks .*{key}"):
+        interpret(state, **OPTIONS)
+    assert interpret(state, min_share=0.99, **OPTIONS).strange == (key,)
+    torch.save(state, tmp_path / "a.pth")
+    with pytest.raises(WeightsError, match="has 1 weights inside its blocks"):
+        load_published(tmp_path / "a.pth", image_size=12, num_frames=4, num_heads=2)
 
 
 def test_other_models_are_refused(tmp_path):

@@ -151,9 +151,8 @@ def write_hugging_face(folder: Path, model: Published, preprocess: Preprocess) -
     `VideoMAEForPreTraining`, `VideoMAEForVideoClassification` or `VideoMAEModel`, or for images of a `ViTModel`, and
     `preprocessor_config.json`.
 
-    Names and settings follow the sources named in `published_names`; the files were not loaded with transformers here
-    (unverified).  transformers computes VideoMAE's table itself and keeps fixed epsilons of 1e-5 in `fc_norm` and the
-    decoder's norm, where the original has 1e-6.
+    Names and settings follow the sources named in `published_names`.  transformers computes VideoMAE's table
+    itself and keeps fixed epsilons of 1e-5 in `fc_norm` and the decoder's norm, where the original has 1e-6.
 
     Raises:
         WeightsError: those classes cannot hold the model; the text says why.

@@ -46,6 +46,7 @@ class Published:
         layout, form, container: how the file named and wrapped its tensors.
         report: what became of every key.
         table: the position table, in words.
+        strange: keys inside the encoder's blocks that no block of ours has: an architecture we do not know.
     """
 
     encoder: VideoViT | ImageViT
@@ -57,6 +58,7 @@ class Published:
     container: str = ""
     report: LoadReport = field(default_factory=lambda: LoadReport(matched=()))
     table: str = ""
+    strange: tuple[str, ...] = ()
 
     @property
     def num_classes(self) -> int:
@@ -153,6 +155,11 @@ def interpret(
             f"only {report.share:.0%} of the weights of the model in {name} would be filled, at least "
             f"{min_share:.0%} is asked for: {report}. Is the file complete, and a model of this kind?"
         )
+    blocks = tuple(
+        k for k in report.unused if (named.places[k] or "").startswith("encoder.blocks.")
+    )
+    if blocks and min_share == 1.0:
+        raise WeightsError(_strange(name, blocks))
     filled = {k: v for k, v in named.tensors.items() if k in set(report.matched)}
     own = encoder.state_dict()
     own |= {k.removeprefix("encoder."): v for k, v in filled.items() if k.startswith("encoder.")}
@@ -167,6 +174,14 @@ def interpret(
         container=container,
         report=report,
         table=table,
+        strange=blocks,
+    )
+
+
+def _strange(name: str, keys: Sequence[str]) -> str:
+    return (
+        f"{name} has {len(keys)} weights inside its blocks that no block here has: {', '.join(keys[:4])}. Its features "
+        "would differ from the original's; `video-ssl convert --min-share 0.99` leaves them out all the same."
     )
 
 
@@ -340,6 +355,8 @@ def load_published(
     lacking = [k for k in (*report.missing, *report.mismatched) if k.startswith("encoder.")]
     if lacking:
         raise WeightsError(f"the encoder in {path} is not whole: {', '.join(lacking[:8])}.")
+    if found.strange:
+        raise WeightsError(_strange(str(path), found.strange))
     log.info("weights of %s: %s", path, report)
     return found.encoder
 

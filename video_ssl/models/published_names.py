@@ -6,8 +6,8 @@ A whole model under our names has the parts `encoder.*` (the keys of `VideoViT` 
 
 Sources: VideoMAE's and MVD's names are the project's golden key lists.  Hugging Face's are those of
 `convert_videomae_to_pytorch.py`, `modeling_videomae.py` and `convert_vit_mae_to_pytorch.py` of transformers
-(up to version 4; read, not run).  (unverified): that of OpenGVLab's own files on the hub, which lie
-below `model.`; MAE's files with a decoder.
+(read); written and read models were compared with versions 4.57.1 and 5.23.0 (docs/weights.md).
+(unverified): that of OpenGVLab's own files on the hub, which lie below `model.`; MAE's files with a decoder.
 """
 
 from __future__ import annotations
@@ -88,7 +88,10 @@ HF_LAYERS = {
     "output.dense": "mlp.fc2",
 }
 HF_PATCHES = "embeddings.patch_embeddings.projection.weight"
-_HF_BLOCK = re.compile(r"^(encoder\.layer|decoder\.decoder_layers)\.(\d+)\.(.+)\.(\w+)$")
+#: The second name of a decoder's blocks is what transformers 5 writes for ViTMAE.
+_HF_BLOCK = re.compile(
+    r"^(encoder\.layer|decoder\.decoder_(?:layers|encoder\.layer))\.(\d+)\.(.+)\.(\w+)$"
+)
 _THIRDS = ("query", "key", "value")
 
 
@@ -198,9 +201,9 @@ def _name_block(
         places[key] = f"{block}.attn.{kind}"
     elif inner in _THIRDS and inner != layer:
         thirds.setdefault(f"{block}.attn.qkv.{kind}", {})[inner] = key
-        places[key] = None
+        places[key] = f"{block}.attn.{inner}.{kind}"
     else:
-        places[key] = None
+        places[key] = f"{block}.{layer}.{kind}"
 
 
 def _join_thirds(
@@ -211,8 +214,14 @@ def _join_thirds(
     *,
     image: bool,
 ) -> None:
-    """Query, key and value become one weight; three biases become two where the keys' is zero."""
+    """Query, key and value become one weight; biases become two where the keys' is zero or absent, as
+    it is in transformers 5."""
     for place, keys in thirds.items():
+        if set(keys) == {"query", "value"} and place.endswith("bias"):
+            for third, name in (("query", "q_bias"), ("value", "v_bias")):
+                places[keys[third]] = place.removesuffix("qkv.bias") + name
+                tensors[place.removesuffix("qkv.bias") + name] = state[keys[third]]
+            continue
         if set(keys) != set(_THIRDS):
             continue
         q, k, v = (state[keys[third]] for third in _THIRDS)
