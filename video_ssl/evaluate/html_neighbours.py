@@ -118,8 +118,8 @@ class _Thumbs:
         place, table = (which, str(key)), self._tables[which]
         if place not in self._made:
             row = self._rows[which].get(str(key))
-            known = table is not None and row is not None
-            self._made[place] = sprite(table.record(row)) if known else None
+            made = None if table is None or row is None else sprite(table.record(row))
+            self._made[place] = made
         return self._made[place]
 
 

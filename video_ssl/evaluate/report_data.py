@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import yaml
+from omegaconf import OmegaConf
 
 from video_ssl.datasets import open_table
 from video_ssl.datasets.opening import resolve_recipe
@@ -151,10 +151,7 @@ def read_run(folder: Path) -> RunData:
         )
     data = RunData(folder=folder)
     if (folder / RECIPE).is_file():
-        try:
-            data.recipe = yaml.safe_load((folder / RECIPE).read_text(encoding="utf-8")) or {}
-        except yaml.YAMLError as err:
-            logger.warning("%s is not YAML: %s", folder / RECIPE, err)
+        data.recipe = _yaml(folder / RECIPE)
     data.metrics = read_metrics(folder / METRICS)
     data.finished = _json(folder / FINISHED)
     data.encoder = _json(folder / "encoder" / "config.json")
@@ -188,6 +185,15 @@ def _json(path: Path) -> dict[str, Any] | None:
         logger.warning("%s is not JSON: %s", path, err)
         return None
     return content if isinstance(content, dict) else None
+
+
+def _yaml(path: Path) -> dict[str, Any]:
+    try:
+        content = OmegaConf.to_container(OmegaConf.load(path))
+    except Exception as err:  # the YAML library's own errors are not part of OmegaConf's contract
+        logger.warning("%s is not readable as YAML: %s", path, err)
+        return {}
+    return {str(key): value for key, value in content.items()} if isinstance(content, dict) else {}
 
 
 def _try_table(text: str) -> Table | None:
