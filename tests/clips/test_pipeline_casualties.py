@@ -20,7 +20,8 @@ from video_ssl.clips.workers import WorkerDied
 from video_ssl.datasets.table import Table
 
 NAMES = ["gop12.mp4", "gop250.mp4", "audio.mp4", "matroska.mkv", "h264.avi"]
-LIMIT_SEC = 0.3
+# Of a file, in the tests of hangs: three times as long passes until the worker is ended.
+LIMIT_SEC = 1.0
 
 
 @pytest.fixture
@@ -31,9 +32,11 @@ def table(videos):
 
 def run(table, plan, *, num_workers=1, steps=8, batch=3, seed=2, **settings):
     config = LoaderConfig(
-        num_workers=num_workers, max_bad_share=settings.pop("max_bad_share", 1.0), video_timeout_sec=LIMIT_SEC,
+        num_workers=num_workers,
+        max_bad_share=settings.pop("max_bad_share", 1.0),
+        video_timeout_sec=settings.pop("video_timeout_sec", 60.0),
         max_restarts=settings.pop("max_restarts", 10),
-    )  # fmt: skip
+    )
     with Pipeline([(table, 1.0)], plan, seed=seed, global_batch_size=batch, num_steps=steps, config=config,
                   **settings) as p:  # fmt: skip
         return list(p), p.stats
@@ -56,7 +59,8 @@ def lines_of(path):
         ("SIGSEGV", 2, "SIGSEGV"),
         ("exit", 1, "exit code 3"),
         ("hang with the interpreter", 1, "hangs the decoder"),
-        ("SIGKILL", 1, "SIGKILL"),  # twice at the same file: the file it is
+        # twice at the same file: the file it is
+        pytest.param("SIGKILL", 1, "SIGKILL", marks=pytest.mark.slow),
     ],
 )
 def test_a_run_goes_on_without_the_file_that_takes_workers_down(
@@ -64,7 +68,10 @@ def test_a_run_goes_on_without_the_file_that_takes_workers_down(
 ):
     path = tmp_path / "skipped.jsonl"
     with caplog.at_level(logging.WARNING):
-        batches, stats = run(table, DyingPlan(way, [2]), num_workers=num_workers, skip_log=path)
+        batches, stats = run(
+            table, DyingPlan(way, [2]), num_workers=num_workers, skip_log=path,
+            video_timeout_sec=LIMIT_SEC if "hang" in way else 60.0,
+        )  # fmt: skip
     unreadable, expected = run(table, PickyPlan([2]), num_workers=0)
     assert_equal(batches, unreadable)
     assert stats.bad_samples == expected.bad_samples > 0
@@ -76,6 +83,7 @@ def test_a_run_goes_on_without_the_file_that_takes_workers_down(
     assert "data workers start again" in caplog.text
 
 
+@pytest.mark.slow
 def test_several_files_and_no_worker_or_note_left(table):
     before = {child.pid for child in psutil.Process().children(recursive=True)}
     config = LoaderConfig(num_workers=2, max_bad_share=1.0)
@@ -152,6 +160,10 @@ def test_files_that_crash_count_as_bad_ones(table):
         run(table, DyingPlan("SIGSEGV", [2]), steps=40, batch=5, max_bad_share=0.1)
 
 
+def take(p, count):
+    return [next(p) for _ in range(count)]
+
+
 def kill_a_worker(p):
     next(p)
     limit = time.monotonic() + 20
@@ -163,6 +175,7 @@ def kill_a_worker(p):
     return pids
 
 
+@pytest.mark.slow
 def test_workers_killed_from_outside_again_and_again_end_the_run_in_bounded_time(table):
     """The system does so when memory runs out; at which file is chance."""
     many = Table.from_columns({"source": [table.record(i % 5).source for i in range(1000)]})
@@ -172,14 +185,12 @@ def test_workers_killed_from_outside_again_and_again_end_the_run_in_bounded_time
         [(many, 1.0)], SlowPlan(0.05), seed=0, global_batch_size=2, num_steps=1000, config=config
     ) as p:
         kill_a_worker(p)
-        for _ in range(4):
-            next(p)  # once is forgiven
+        take(p, 4)  # once is forgiven
         pids = kill_a_worker(p)
         with pytest.raises(WorkerDied, match=r"SIGKILL.*ran out of memory"):
-            for _ in p:
-                pass
+            take(p, 50)
         assert not p.stats.bad_videos
-    assert time.monotonic() - begin < 60
+    assert time.monotonic() - begin < 120
     assert not any(psutil.pid_exists(pid) for pid in pids)
 
 

@@ -40,6 +40,9 @@ from video_ssl.recipes import nearest
 
 log = logging.getLogger(__name__)
 
+# Two kills from outside within so few steps, at different records: the machine is short of something.
+_KILLS_APART_STEPS = 100
+
 
 @dataclass(frozen=True, kw_only=True)
 class LoaderConfig:
@@ -267,7 +270,7 @@ class Pipeline:
                 raise died from err
             if not sent_from_outside(code) or self._killed.place == place:
                 guilty[place] = cause_of_death(code)
-            elif not self._killed.first(place, self._step, patience=self._reach):
+            elif not self._killed.first(place, self._step):
                 raise died from err
         if not deaths or self._restarts >= self._config.max_restarts:
             named = [self._source(place) for place in guilty]
@@ -284,11 +287,6 @@ class Pipeline:
         self._board.clear()
         self._maker = replace(self._maker, banned=dict(self._skips.banned))
         self._begin()
-
-    @property
-    def _reach(self) -> int:
-        """How many steps ahead of the current one the workers can be."""
-        return (self._config.prefetch_batches + 2) * max(1, self._config.num_workers)
 
     def _source(self, place: Place) -> str:
         return self._maker.tables[place[0]].record(place[1]).source
@@ -307,9 +305,9 @@ class _Killed:
     place: Place | None = None
     step: int = 0
 
-    def first(self, place: Place, step: int, *, patience: int) -> bool:
+    def first(self, place: Place, step: int) -> bool:
         """Notes the record; False if another one was noted a moment ago."""
-        if self.place is not None and step <= self.step + patience:
+        if self.place is not None and step <= self.step + _KILLS_APART_STEPS:
             return False
         self.place, self.step = place, step
         return True

@@ -243,8 +243,8 @@ def _transport(sample: dict[str, np.ndarray], device: torch.device, clock: _Cloc
             memory.close()
             memory.unlink()
     with clock("device"):
-        for value in to_tensors(out).values():
-            value.to(device)
+        for tensor in to_tensors(out).values():
+            tensor.to(device)
         if device.type == "cuda":
             torch.cuda.synchronize(device)
 
