@@ -30,7 +30,6 @@ def slow_but_beating(seconds):
     while time.monotonic() - begin < seconds:
         time.sleep(0.05)
         beat()
-    return None
 
 
 def slow_probe(task):
@@ -38,8 +37,6 @@ def slow_probe(task):
     with open(os.environ["SCAN_FAKES_LOG"], "a") as log:
         log.write(os.path.basename(task.source) + "\n")
     return probe(task)
-
-
 
 
 def full_disk(_):

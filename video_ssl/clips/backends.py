@@ -15,14 +15,13 @@ import os
 
 from video_ssl.clips.library_reader import MissingBackend
 from video_ssl.clips.probe import FileFacts, file_facts
-from video_ssl.clips.reading import READERS
+from video_ssl.clips.reading import AUTO, READERS
 from video_ssl.clips.sources import locate
 from video_ssl.datasets.table import Record
 from video_ssl.recipes import nearest
 
 log = logging.getLogger(__name__)
 
-AUTO = "auto"
 # In order of preference where several are exact.
 OPTIONAL = ("decord", "torchcodec")
 

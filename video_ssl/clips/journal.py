@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import fcntl
 import json
 import os
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -113,18 +115,23 @@ class Journal:
             self._synced = time.monotonic()
 
     def _write(self, content: bytes) -> None:
-        try:
+        with full_disk_is_named():
             written = self._file.write(content)
             if written != len(content):  # the disk became full within the line
-                raise OSError(FULL[0], os.strerror(FULL[0]))
-        except OSError as err:
-            if err.errno not in FULL:
-                raise
-            raise DiskFull(
-                err.errno,
-                f"cannot write {self.path}: {err.strerror}. Free space and run the same command again, it goes on "
-                "from here.",
-            ) from err
+                raise OSError(FULL[0], os.strerror(FULL[0]), str(self.path))
+
+
+@contextlib.contextmanager
+def full_disk_is_named() -> Iterator[None]:
+    """Turns the error of a full disk into DiskFull, which says that nothing is lost."""
+    try:
+        yield
+    except OSError as err:
+        if isinstance(err, DiskFull) or err.errno not in FULL:
+            raise
+        raise DiskFull(
+            f"the disk is full ({err}): free space and run the same command again, it goes on from here."
+        ) from err
 
 
 def _parsed(line: bytes) -> dict[str, Any] | None:

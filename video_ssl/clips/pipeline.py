@@ -25,7 +25,7 @@ from typing import Any, Literal
 import numpy as np
 
 from video_ssl.clips.casualties import InFlightBoard, Place
-from video_ssl.clips.reading import READERS
+from video_ssl.clips.reading import AUTO, READERS
 from video_ssl.clips.samples import Plan, Position, SampleMaker
 from video_ssl.clips.skips import PipelineStats, SkipLog
 from video_ssl.clips.workers import (
@@ -51,7 +51,7 @@ class LoaderConfig:
     Attributes:
         num_workers: processes that make batches; 0 makes them in the training process, without threads.
         prefetch_batches: finished batches that each worker holds ready, in shared memory (/dev/shm).
-        backend: decoder, a key of `video_ssl.clips.reading.READERS`.
+        backend: decoder, a key of `video_ssl.clips.reading.READERS`, used on a file only where it is exact; or "auto".
         max_bad_share: training stops when more than this share of samples meets a video that cannot be read.
         video_timeout_sec: a video that takes longer counts as one that cannot be read.
         max_restarts: a video that crashes or hangs a data worker is left out from then on and the workers start again,
@@ -70,9 +70,9 @@ class LoaderConfig:
             raise ValueError(f"num_workers={self.num_workers} must be 0 or more.")
         if self.prefetch_batches < 1:
             raise ValueError(f"prefetch_batches={self.prefetch_batches} must be at least 1.")
-        if self.backend not in READERS:
+        if self.backend not in (AUTO, *READERS):
             raise ValueError(
-                f"backend={self.backend!r} must be one of {sorted(READERS)}.{nearest(self.backend, READERS)}"
+                f"backend={self.backend!r} must be one of {[AUTO, *READERS]}.{nearest(self.backend, [AUTO, *READERS])}"
             )
         if not 0 <= self.max_bad_share <= 1:
             raise ValueError(f"max_bad_share={self.max_bad_share} must lie in [0, 1].")

@@ -20,7 +20,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from video_ssl.clips.backends import OPTIONAL, missing
 from video_ssl.clips.isolated import Failure, run_isolated
-from video_ssl.clips.journal import Journal, write_lines
+from video_ssl.clips.journal import Journal, full_disk_is_named, write_lines
 from video_ssl.clips.probe import Probe, stamp
 from video_ssl.clips.proof import Proof
 from video_ssl.datasets.table import METADATA_KEY, SCHEMA, Table, TableError
@@ -114,8 +114,9 @@ def scan_table(
             log.warning("no optional decoder is installed: `exact` stays empty")
         skipped = _skip_list(table, files, journal)
         scanned = _with_columns(table, files, journal, backends if exact else None)
-        _write_lists(out, files, journal, skipped, backends)
-        saved = scanned.save(out)
+        with full_disk_is_named():
+            _write_lists(out, files, journal, skipped, backends)
+            saved = scanned.save(out)
         journal.delete()
     log.info("%d records of %d files in %s, %d left out (%s)", len(saved), len(files), out,
              len(skipped), _list_path(out, "skipped").name)  # fmt: skip
@@ -178,38 +179,31 @@ class _Run:
 
 
 def _files_of(table: Table, *, timeout_sec: float, decode: str) -> list[_File]:
-    rows: dict[tuple[str, tuple[int, int] | None], list[int]] = {}
-    segments: dict[tuple[str, tuple[int, int] | None], list[tuple[Any, Any]]] = {}
-    rates: dict[tuple[str, tuple[int, int] | None], float | None] = {}
-    columns = {
-        name: table.arrow[name].to_pylist() if name in table.column_names else None
-        for name in ("source", "start_sec", "end_sec", "byte_offset", "byte_size", "fps")
-    }
-    sources = columns.pop("source")
-    assert sources is not None
-    for row, source in enumerate(sources):
-        value = {name: None if column is None else column[row] for name, column in columns.items()}
-        whole = value["byte_offset"] is None or value["byte_size"] is None
-        place = (
-            table._absolute(source),
-            None if whole else (value["byte_offset"], value["byte_size"]),
-        )
-        rows.setdefault(place, []).append(row)
-        segments.setdefault(place, []).append((value["start_sec"], value["end_sec"]))
-        rates.setdefault(place, value["fps"])
+    """The files of a table in the order in which they occur."""
+    names = ("start_sec", "end_sec", "byte_offset", "byte_size", "fps")
+    data = table.arrow
+    columns = [
+        data[name].to_pylist() if name in data.column_names else [None] * len(table)
+        for name in names
+    ]
+    groups: dict[tuple[str, Any], list[tuple[int, Any, Any, Any]]] = {}
+    for row, (source, *values) in enumerate(zip(data["source"].to_pylist(), *columns, strict=True)):
+        start, end, offset, size, fps = values
+        byte_range = None if offset is None or size is None else (offset, size)
+        groups.setdefault((table._absolute(source), byte_range), []).append((row, start, end, fps))
     return [
         _File(
             Probe(
-                source=place[0],
-                byte_range=place[1],
-                fps=rates[place] if os.path.isdir(place[0]) else None,
-                segments=tuple(segments[place]),
+                source=source,
+                byte_range=byte_range,
+                fps=taken[0][3] if os.path.isdir(source) else None,  # videos know their own
+                segments=tuple((start, end) for _, start, end, _ in taken),
                 timeout_sec=timeout_sec,
                 decode=decode,
             ),
-            of_file,
+            [row for row, *_ in taken],
         )
-        for place, of_file in rows.items()
+        for (source, byte_range), taken in groups.items()
     ]
 
 

@@ -19,7 +19,7 @@ import numpy as np
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from video_ssl.clips.isolated import Failure, run_isolated
-from video_ssl.clips.journal import Journal, write_lines
+from video_ssl.clips.journal import Journal, full_disk_is_named, write_lines
 from video_ssl.clips.probe import stamp
 from video_ssl.clips.transcode_file import Transcode, VideoFormat
 from video_ssl.datasets.table import METADATA_KEY, SCHEMA, Record, Table, TableError
@@ -32,6 +32,8 @@ _FROM_FILE = ("fps", "width", "height", "has_audio", "codec", "container", "rota
               "edit_list", "max_gop", "file_size", "file_mtime")  # fmt: skip
 # Columns that said something about the old files.
 _STALE = ("byte_offset", "byte_size", "exact")
+# File systems allow 255 bytes; a character may take four.
+_LONGEST_NAME = 40
 _PER_FRAME = ("frame_labels", "boxes")
 
 
@@ -47,14 +49,11 @@ class TranscodeResult:
 
 @dataclass(frozen=True)
 class _Job:
-    """One new file, and the rows of the table that use it."""
+    """One new file, `key` below the folder of videos, and the rows of the table that use it."""
 
+    key: str
     task: Transcode
     rows: list[int]
-
-    @property
-    def key(self) -> str:
-        return self.task.target.name
 
 
 def transcode_table(
@@ -101,8 +100,9 @@ def transcode_table(
         to_do = [job for job in jobs if not _is_done(job, journal, retry=retry)]
         _run(jobs, to_do, journal, function, num_workers, _HANG_FACTOR * timeout_sec, progress)
         skipped = _skip_list(table, jobs, journal)
-        write_lines(out / "skipped.jsonl", skipped)
-        saved = _new_table(table, jobs, journal, out, cut=cut).save(out / "table.arrow")
+        with full_disk_is_named():
+            write_lines(out / "skipped.jsonl", skipped)
+            saved = _new_table(table, jobs, journal, out, cut=cut).save(out / "table.arrow")
     log.info("%d records of %d files in %s, %d left out (skipped.jsonl)", len(saved), len(jobs),
              saved.path, len(skipped))  # fmt: skip
     return TranscodeResult(table=saved, skipped=skipped, files=len(jobs), written_now=len(to_do))
@@ -111,46 +111,56 @@ def transcode_table(
 def _jobs_of(
     table: Table, folder: Path, format: VideoFormat, *, cut: bool, timeout_sec: float
 ) -> list[_Job]:
+    jobs, taken = [], set[str]()
     groups: dict[tuple[Any, ...], list[Record]] = {}
     for index in range(len(table)):
         record = table.record(index)
         place = (record.source, record.byte_offset, record.byte_size)
         extent = (record.start_sec, record.end_sec) if cut else ()
         groups.setdefault((*place, *extent), []).append(record)
-    taken: set[str] = set()
-    jobs = []
     for key, records in groups.items():
-        first = records[0]
-        times = {"start_sec": first.start_sec, "end_sec": first.end_sec} if cut else {}
-        columns = ("byte_offset", "byte_size", "file_size", "file_mtime", "fps")
-        known = {name: getattr(first, name) for name in columns}
-        target = folder / _file_name(first.source, table.root, key, taken)
-        jobs.append(
-            _Job(
-                Transcode(
-                    record=Record(index=0, id=first.id, source=first.source, **known, **times),
-                    target=target,
-                    format=format,
-                    timeout_sec=timeout_sec,
-                    segments=((None, None),) if cut else tuple((r.start_sec, r.end_sec) for r in records),
-                    return_map=any(getattr(r, n) is not None for r in records for n in _PER_FRAME),
-                ),
-                [record.index for record in records],
-            )
-        )  # fmt: skip
+        name = _file_name(records[0].source, table.root, key, taken)
+        segments = ((None, None),) if cut else tuple((r.start_sec, r.end_sec) for r in records)
+        task = Transcode(
+            record=_what_to_take(records[0], cut=cut),
+            target=folder / name,
+            format=format,
+            timeout_sec=timeout_sec,
+            segments=segments,
+            return_map=any(getattr(r, n) is not None for r in records for n in _PER_FRAME),
+        )
+        jobs.append(_Job(name, task, [record.index for record in records]))
     return jobs
+
+
+def _what_to_take(record: Record, *, cut: bool) -> Record:
+    """The whole source, or the segment, without labels: it travels to a process."""
+    return Record(
+        index=0,
+        id=record.id,
+        source=record.source,
+        start_sec=record.start_sec if cut else None,
+        end_sec=record.end_sec if cut else None,
+        fps=record.fps,
+        byte_offset=record.byte_offset,
+        byte_size=record.byte_size,
+        file_size=record.file_size,
+        file_mtime=record.file_mtime,
+    )
 
 
 def _file_name(source: str, root: Path, key: tuple[Any, ...], taken: set[str]) -> str:
     """A name below the folder of videos: as the source lies below the table, made unique where two would be equal."""
     inside = source.startswith(str(root) + os.sep)
     path = os.path.relpath(source, root) if inside else source.replace("!/", "/").rsplit("/", 1)[-1]
-    name = f"{os.path.splitext(path)[0]}.mp4"
-    if name in taken or (len(key) > 3 and key[3:] != (None, None)):
-        digest = hashlib.sha1(json.dumps(key).encode()).hexdigest()[:10]
-        name = f"{os.path.splitext(path)[0]}-{digest}.mp4"
-    taken.add(name)
-    return name
+    stem = os.path.splitext(path)[0]
+    is_segment = len(key) > 3 and key[3:] != (None, None)
+    if f"{stem}.mp4" in taken or is_segment or len(os.path.basename(stem)) > _LONGEST_NAME:
+        digest = hashlib.sha1(json.dumps(key).encode()).hexdigest()[:12]
+        folder, last = os.path.split(stem)
+        stem = os.path.join(folder, f"{last[:_LONGEST_NAME]}-{digest}")
+    taken.add(f"{stem}.mp4")
+    return f"{stem}.mp4"
 
 
 def _remove_leftovers(folder: Path) -> None:

@@ -90,29 +90,26 @@ def transcode_file(task: Transcode) -> dict[str, Any]:
         if stamp(task.record.source) != before:
             raise BadVideo(task.record.source, "changes while it is read: try again later.")
         columns = probe(
-            Probe(source=str(partial), segments=task.segments, timeout_sec=task.timeout_sec)
+            Probe(
+                source=str(partial),
+                segments=(*task.segments, (None, None)),
+                timeout_sec=task.timeout_sec,
+            )
         )
-        whole = _count(columns, partial, task, len(shown))
+        found = columns["segments"].pop()[0]
+        if found != len(shown):
+            raise BadVideo(
+                task.record.source, f"became a file of {found} frames instead of {len(shown)}."
+            )
         os.replace(partial, task.target)
     finally:
         partial.unlink(missing_ok=True)
-    columns["frames"] = whole
     columns["source_stamp"] = list(before)
     if task.return_map:
         columns["map"] = shown.tolist()
         columns["old_times"] = times.tolist()
         columns["new_times"] = (ticks * float(base)).tolist()
     return columns
-
-
-def _count(columns: dict[str, Any], partial: Path, task: Transcode, expected: int) -> int:
-    """Frames of the new file; what was to be written must be in it."""
-    found = probe(Probe(source=str(partial), timeout_sec=task.timeout_sec))["segments"][0][0]
-    if found != expected:
-        raise BadVideo(
-            task.record.source, f"became a file of {found} frames instead of {expected}."
-        )
-    return int(found)
 
 
 def _schedule(
@@ -151,7 +148,10 @@ def _write(
             video.codec_context.time_base = base
             sound = None
             if format.audio and info.has_audio:
-                sound = out.add_stream("aac", rate=_AUDIO_RATE, layout="mono")
+                sound = out.add_stream(
+                    "aac", rate=_AUDIO_RATE, layout="mono", options={"aac_coder": "fast"}
+                )
+                sound.codec_context.bit_rate = 128_000
             waves = _sound(reader, sound) if sound is not None else iter(())
             heard_sec = 0.0
             for picture, tick in zip(_pictures(reader, shown, (height, width)), ticks, strict=True):
