@@ -78,7 +78,7 @@ def plain_loop(path: str, asked: Sequence[Shown]) -> list[torch.Tensor]:
 
 def _decode_all(path: str, indices: np.ndarray) -> np.ndarray:
     if plain_decoder() == "decord":
-        import decord  # type: ignore[import-untyped]
+        import decord
 
         reader = decord.VideoReader(path, ctx=decord.cpu(0), num_threads=1)
         return np.asarray(reader.get_batch(indices.tolist()).asnumpy())
