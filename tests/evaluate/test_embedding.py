@@ -252,3 +252,18 @@ def test_a_bug_is_not_the_fault_of_a_video(videos, forked, num_workers):
     reading.READERS["pyav"] = "deadly_reader:DeadlyReader"
     with pytest.raises((RuntimeError, ZeroDivisionError), match="a bug"):
         list(read_windows(job, num_workers))
+
+
+@pytest.mark.parametrize("backend", ["decord", "torchcodec"])
+def test_other_decoders_stream_the_same_windows(videos, tmp_path, encoder, backend):
+    pytest.importorskip(backend, reason=f"{backend} is not installed")
+    table = Table.open(videos / "test.arrow")
+    config = {"hop": 3, "num_workers": 0, "video_timeout_sec": 60.0}
+    made = [
+        Embedder(encoder, EmbedConfig(backend=name, **config)).embed(
+            table, tmp_path / f"{name}.arrow"
+        )
+        for name in ("pyav", backend)
+    ]
+    assert made[0].ids.tolist() == made[1].ids.tolist()
+    np.testing.assert_allclose(made[0].features, made[1].features, atol=0.05)

@@ -11,7 +11,7 @@ from __future__ import annotations
 import functools
 import re
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from types import TracebackType
 from typing import Any, ClassVar
 
@@ -116,6 +116,17 @@ class LibraryReader:
                 out[place] = picture if resize is None else _resized(picture, height, width, resize)
         self._check_time()
         return out
+
+    def stream(
+        self, indices: Sequence[int] | np.ndarray, size: tuple[int, int] | None = None
+    ) -> Iterator[tuple[int, np.ndarray]]:
+        """Yields (index, picture) for increasing indices; the time limit counts anew with every piece."""
+        wanted = check_indices(indices, self.info)
+        for begin in range(0, len(wanted), _PIECE):
+            if self._timeout_sec is not None:
+                self._deadline = time.monotonic() + self._timeout_sec
+            piece = wanted[begin : begin + _PIECE]
+            yield from zip(piece.tolist(), self.frames(piece, size), strict=True)
 
     def times(self, indices: Sequence[int] | np.ndarray) -> np.ndarray:
         """Returns float64 (T,) seconds since the first frame."""
