@@ -7,7 +7,7 @@ import sys
 
 import pytest
 
-VERBS = ["pretrain", "evaluate", "embed", "align", "search", "recipes", "data", "bench"]
+VERBS = ["pretrain", "evaluate", "embed", "align", "search", "recipes", "data", "bench", "scan", "transcode"]
 
 
 def run(*arguments: str) -> subprocess.CompletedProcess[str]:

@@ -256,7 +256,7 @@ def test_importing_the_clips_imports_no_decoder_library():
     import subprocess
 
     code = (
-        "import sys, video_ssl.clips.backends, video_ssl.clips.reading\n"
+        "import sys, video_ssl.clips.backends, video_ssl.clips.scan, video_ssl.clips.transcode\n"
         "sys.exit(sum(name in sys.modules for name in ('torch', 'decord', 'torchcodec')))"
     )
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

@@ -270,3 +270,23 @@ def test_settings_are_checked():
     for wrong in ({"short_side": 0}, {"gop": 0}, {"fps": 0}, {"crf": 60}):
         with pytest.raises(ValueError, match=next(iter(wrong))):
             VideoFormat(**wrong)
+
+
+def test_scan_and_transcode_as_commands(odd_videos, tmp_path):
+    folder = tmp_path / "in"
+    folder.mkdir()
+    shutil.copy(odd_videos / "transport.ts", folder)
+    (folder / "text.mp4").write_bytes(b"<html>" * 99)
+
+    def run(*arguments):
+        command = [sys.executable, "-m", "video_ssl", *map(str, arguments)]
+        return subprocess.run(command, capture_output=True, text=True, check=False)
+
+    assert run("scan", folder, tmp_path / "t.arrow").returncode == 0
+    made = run("transcode", tmp_path / "t.arrow", tmp_path / "out", "--gop", 6, "--no-audio")
+    assert made.returncode == 0, made.stderr
+    record = Table.open(tmp_path / "out" / "table.arrow").record(0)
+    assert (record.id, record.codec, record.max_gop) == ("transport.ts", "h264", 6)
+    wrong = run("transcode", folder, tmp_path / "out2", "--gop", 0)
+    assert (wrong.returncode, "gop=0 is too small" in wrong.stderr) == (2, True)
+    assert "Traceback" not in wrong.stderr
