@@ -150,6 +150,8 @@ def test_the_reason_is_logged_once(odd_videos, caplog, monkeypatch):
 
 def test_columns_decide_without_a_look_at_the_file(monkeypatch):
     monkeypatch.setattr(backends, "missing", lambda _: None)
+    assert choose_backend("auto", record_of("/nowhere.mp4", exact="decord,torchcodec")) == "pyav"
+    monkeypatch.setattr(backends, "BY_SPEED", ("decord", "torchcodec", "pyav"))
     nowhere = record_of("/nowhere.mp4")
     assert choose_backend("auto", nowhere) == "pyav"
     assert choose_backend("auto", replace(nowhere, exact="")) == "pyav"
@@ -166,6 +168,7 @@ def test_columns_decide_without_a_look_at_the_file(monkeypatch):
 
 def test_auto_takes_only_what_is_installed(monkeypatch):
     monkeypatch.setattr(backends, "missing", lambda name: "no" if name == "decord" else None)
+    monkeypatch.setattr(backends, "BY_SPEED", ("decord", "torchcodec", "pyav"))
     record = record_of("/nowhere.mp4", exact="decord,torchcodec")
     assert choose_backend("auto", record) == "torchcodec"
 

@@ -95,8 +95,9 @@ def test_exact_is_what_decoding_has_shown(scanned):
     reasons = {(Path(line["source"]).name, line["backend"]): line["reason"] for line in inexact}
     assert "open GOPs" in reasons["open_gop.mp4", "decord"]
     assert ("open_gop.mp4", "torchcodec") not in reasons
-    with open_record(row_of(scanned, "open_gop.mp4"), "auto") as reader:
-        assert type(reader).__name__ == "TorchcodecReader"
+    for backend, kind in (("decord", "PyAVReader"), ("torchcodec", "TorchcodecReader")):
+        with open_record(row_of(scanned, "open_gop.mp4"), backend) as reader:
+            assert type(reader).__name__ == kind
 
 
 def test_a_wrong_frame_is_found_by_the_proof(odd_videos, monkeypatch):

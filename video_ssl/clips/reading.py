@@ -24,7 +24,7 @@ from video_ssl.recipes import nearest
 #: Frames asked for at a time of a reader that cannot stream.
 _STREAM_PIECE = 32
 
-#: The fastest backend that a scan has proven exact on the file; for records only.
+#: The fastest backend of those that are exact on the file (see backends.BY_SPEED); for records only.
 AUTO = "auto"
 READERS: dict[str, str] = {
     "pyav": "video_ssl.clips.pyav_reader:PyAVReader",
