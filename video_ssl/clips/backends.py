@@ -23,8 +23,8 @@ from video_ssl.recipes import nearest
 log = logging.getLogger(__name__)
 
 OPTIONAL = ("decord", "torchcodec")
-# Fastest first, for clips of 16 frames with one thread, by `video-ssl bench readers` (docs/decoding.md).  PyAV leads: its
-# reader leaves out the pictures that nothing else refers to; where that changes, "auto" changes with this line.
+# Fastest first, for clips of 16 frames with one thread, by `video-ssl bench readers` (docs/decoding.md).  PyAV leads:
+# its reader leaves out the pictures that nothing else refers to.  Where that changes, change this line.
 BY_SPEED = ("pyav", "torchcodec", "decord")
 
 _CONTAINERS = {"decord": ("mp4", "matroska"), "torchcodec": ("mp4", "matroska", "gif")}
