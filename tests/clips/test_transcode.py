@@ -5,11 +5,13 @@ import shutil
 import signal
 import subprocess
 import sys
+import tarfile
 import time
 from pathlib import Path
 
 import numpy as np
 import pytest
+from PIL import Image
 from video_maker import sequential
 
 from video_ssl.clips.backends import OPTIONAL, missing, wrong_on
@@ -17,6 +19,7 @@ from video_ssl.clips.isolated import DiskFull
 from video_ssl.clips.odd_videos import ODD_VIDEOS, VideoStyle, chirp, read_index, write_video
 from video_ssl.clips.probe import file_facts
 from video_ssl.clips.reading import open_record, open_video
+from video_ssl.clips.scan import scan_table
 from video_ssl.clips.transcode import transcode_table
 from video_ssl.clips.transcode_file import VideoFormat
 from video_ssl.datasets.folder import read_folder
@@ -217,7 +220,8 @@ def test_a_killed_run_goes_on(odd_videos, tmp_path):
         shutil.copy(odd_videos / "odd_444.mp4", folder / f"{number}.mp4")
     (folder / "text.mp4").write_bytes(b"<html>" * 99)
     code = (
-        "from video_ssl.clips.transcode import transcode_table\n"
+        "from video_ssl.clips.scan import scan_table
+from video_ssl.clips.transcode import transcode_table\n"
         "from video_ssl.datasets.folder import read_folder\n"
         f"print(transcode_table(read_folder({str(folder)!r}), {str(out)!r}, num_workers=2,\n"
         "                      progress=False).written_now)\n"
@@ -252,7 +256,8 @@ def test_a_full_disk_is_said_and_the_run_goes_on(odd_videos, tmp_path):
     shutil.copy(odd_videos / "odd_444.mp4", folder / "too_large.mp4")
     code = (
         "import resource, signal\n"
-        "from video_ssl.clips.transcode import transcode_table\n"
+        "from video_ssl.clips.scan import scan_table
+from video_ssl.clips.transcode import transcode_table\n"
         "from video_ssl.datasets.folder import read_folder\n"
         "signal.signal(signal.SIGXFSZ, signal.SIG_IGN)\n"
         "resource.setrlimit(resource.RLIMIT_FSIZE, (40_000, resource.RLIM_INFINITY))\n"
@@ -290,3 +295,23 @@ def test_scan_and_transcode_as_commands(odd_videos, tmp_path):
     wrong = run("transcode", folder, tmp_path / "out2", "--gop", 0)
     assert (wrong.returncode, "gop=0 is too small" in wrong.stderr) == (2, True)
     assert "Traceback" not in wrong.stderr
+
+
+def test_members_of_tars_and_folders_of_frames(odd_videos, tmp_path):
+    with tarfile.open(tmp_path / "s.tar", "w") as tar:
+        tar.add(odd_videos / "matroska.mkv", "x/m.mkv")
+    (tmp_path / "frames").mkdir()
+    with open_video(odd_videos / "plain.mp4") as reader:
+        for index, frame in enumerate(reader.frames(np.arange(12))):
+            Image.fromarray(frame).save(tmp_path / "frames" / f"{index:03}.png")
+    rows = [{"source": "s.tar!/x/m.mkv"}, {"source": "frames", "fps": 10.0}]
+    scanned = scan_table(
+        Table.from_rows(rows, root=tmp_path), tmp_path / "t.arrow", num_workers=2, progress=False
+    )
+    described = [(r.container, r.num_frames, r.fps) for r in map(scanned.table.record, (0, 1))]
+    assert described == [("matroska", 60, 25.0), ("frames", 12, 10.0)]
+    result = transcode(scanned.table, tmp_path / "out", format=FULL_SIZE)
+    assert result.table.column("source").tolist() == ["videos/s.tar/x/m.mp4", "videos/frames.mp4"]
+    for row, count in ((0, 60), (1, 12)):
+        with open_record(result.table.record(row)) as reader:
+            assert [read_index(f) for f in reader.frames(np.arange(count))] == list(range(count))

@@ -152,7 +152,8 @@ def _what_to_take(record: Record, *, cut: bool) -> Record:
 def _file_name(source: str, root: Path, key: tuple[Any, ...], taken: set[str]) -> str:
     """A name below the folder of videos: as the source lies below the table, made unique where two would be equal."""
     inside = source.startswith(str(root) + os.sep)
-    path = os.path.relpath(source, root) if inside else source.replace("!/", "/").rsplit("/", 1)[-1]
+    path = os.path.relpath(source, root) if inside else source.rsplit("/", 1)[-1]
+    path = path.replace("!/", "/")  # members of a tar come from a folder, and are none any more
     stem = os.path.splitext(path)[0]
     is_segment = len(key) > 3 and key[3:] != (None, None)
     if f"{stem}.mp4" in taken or is_segment or len(os.path.basename(stem)) > _LONGEST_NAME:
