@@ -14,7 +14,7 @@ import numpy as np
 
 from video_ssl.clips.casualties import Ban, Place, at_record
 from video_ssl.clips.reading import BadVideo, Reader, open_record
-from video_ssl.clips.workers import hang_limit, stop_requested
+from video_ssl.clips.workers import hang_limit, return_free_memory, stop_requested
 from video_ssl.datasets.table import Record, Table
 
 # A broken video is replaced by the next record, at most this often for one sample.
@@ -85,6 +85,7 @@ class SampleMaker:
         # Every try has its own generator: what the replacement draws does not depend on where the broken one stopped.
         root = rng.integers(2**63, size=2)
         bad: list[tuple[int, BadVideo]] = []
+        return_free_memory()
         for attempt in range(min(MAX_TRIES, len(table))):
             if stop_requested():
                 raise Stopping
