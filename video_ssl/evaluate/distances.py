@@ -1,7 +1,8 @@
 """Squared Euclidean distances that are equal for equal vectors, to the last bit.
 
 Alignment and retrieval take the *first* of equally near frames.  The usual expansion of the square
-into products rounds equal distances differently, so still pictures would be matched by chance.
+into products may round equal distances differently (it depends on the BLAS), so that still pictures
+are matched by chance.
 """
 
 from __future__ import annotations
