@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 import psutil
 import pytest
-from pipeline_plans import BrokenPlan, ClipPlan, ModulesPlan, PickyPlan, SlowPlan
+from pipeline_plans import BrokenPlan, ClipPlan, ModulesPlan, PickyPlan
 
 from video_ssl.clips.pipeline import LoaderConfig, Pipeline
 from video_ssl.clips.reading import BadVideo
