@@ -11,14 +11,28 @@ import pytest
 from video_ssl.clips.reading import open_record, open_video
 from video_ssl.datasets.demo import build_demo
 from video_ssl.datasets.demo_motion import CLASS_NAMES, TOPICS, exercise_of
-from video_ssl.datasets.demo_plan import PHASE_NAMES, SIZES, plan_video
+from video_ssl.datasets.demo_plan import (
+    PHASE_NAMES,
+    PHASES_CLASSES,
+    SIZES,
+    SPLITS,
+    phase_labels,
+    plan_video,
+)
 from video_ssl.datasets.demo_scene import NuisanceConfig
 from video_ssl.datasets.demo_sheet import contact_sheet
 from video_ssl.datasets.demo_sound import EVENT_SEC, RATE
-from video_ssl.datasets.demo_text import ACTIONS, PHASES
+from video_ssl.datasets.demo_text import ACTIONS
+from video_ssl.datasets.demo_text import PHASES as PHASE_WORDS
 from video_ssl.datasets.table import Record, Table
+from video_ssl.evaluate.frame_sequences import position_features
+from video_ssl.evaluate.phase_classification import phase_accuracy
 
-TABLES = ("train", "val", "sessions_train", "sessions_val", "segments_train", "segments_val")
+PHASES = ("phases_train", "phases_val")
+TABLES = (
+    *("train", "val", "sessions_train", "sessions_val", "segments_train", "segments_val"),
+    *PHASES,
+)
 CLIPS = ("train", "val")
 
 
@@ -80,7 +94,7 @@ def test_another_seed_is_other_data() -> None:
 def test_an_interrupted_build_continues(demo: Path, tmp_path: Path) -> None:
     root = tmp_path / "part"
     kept = "videos/train/train-00000.mp4"
-    for split in ("train", "val", "sessions_train", "sessions_val"):
+    for split in SPLITS:
         (root / "videos" / split).mkdir(parents=True)
         for path in (demo / "videos" / split).iterdir():
             if path.name not in ("train-00005.mp4", "val-00003.mp4"):
@@ -142,12 +156,55 @@ def test_a_clip_goes_through_its_phases_once_in_order(demo: Path, split: str) ->
     assert np.std(shares) > 0.03, "the action starts at a random moment"
 
 
+@pytest.mark.parametrize("split", PHASES)
+def test_phases_have_one_labelled_action_and_nothing_else_moves(demo: Path, split: str) -> None:
+    for record in records(demo, split):
+        name = CLASS_NAMES[record.label]
+        assert name in PHASES_CLASSES
+        labels = record.frame_labels
+        assert labels[0] == labels[-1] == -1, "idle at both ends, without a label"
+        steps = np.flatnonzero(np.diff(labels))
+        order = [PHASE_NAMES[labels[i + 1]] for i in steps[:-1]]
+        names = exercise_of(name).phase_names[1:-1]
+        assert order == [f"{name}/{phase}" for phase in names], record.id
+        assert (record.boxes[:, 1] == record.boxes[0, 1]).all(), "the distractor stands still"
+    frames = decoded(record.source).astype(int)
+    outside = np.ones(frames.shape[1:3], bool)
+    size = frames.shape[1]
+    low, high = record.boxes[:, 0, :2].min(0) * size - 3, record.boxes[:, 0, 2:].max(0) * size + 3
+    outside[max(0, int(low[1])) : int(high[1]) + 1, max(0, int(low[0])) : int(high[0]) + 1] = False
+    assert outside.mean() > 0.1
+    assert np.abs(frames - frames[0])[:, outside].mean() < 6, "noise only"
+
+
+def test_position_alone_does_badly_on_phases() -> None:
+    pytest.importorskip("sklearn")
+    found = []
+    for name in PHASES_CLASSES:
+        shown = {split: _positions_and_labels(split, name) for split in PHASES}
+        train, val = (shown[split] for split in PHASES)
+        found.append(phase_accuracy(*train, *val).val)
+    assert np.mean(found) < 0.55, found
+
+
+def _positions_and_labels(split: str, name: str) -> tuple[list[np.ndarray], list[np.ndarray]]:
+    """Position features and phases of the labelled frames of the videos of one class, in the size of a laptop."""
+    size = SIZES["small"]
+    places, labels = [], []
+    for index in range(PHASES_CLASSES.index(name), size.count(split), len(PHASES_CLASSES)):
+        (cut,) = plan_video(0, split, index, size, NuisanceConfig()).cuts
+        at = np.arange(cut.first, cut.last)
+        places.append(position_features(at / len(cut.motion.phases)))
+        labels.append(phase_labels(cut.motion)[cut.first : cut.last])
+    return places, labels
+
+
 def test_train_and_val_share_no_figure_and_no_background(demo: Path) -> None:
     size, config = SIZES["tiny"], NuisanceConfig()
     looks: dict[str, set[tuple[object, ...]]] = {}
-    for split in ("train", "val", "sessions_train", "sessions_val"):
+    for split in SPLITS:
         plans = [plan_video(0, split, i, size, config) for i in range(size.count(split))]
-        pool = looks.setdefault(split.removeprefix("sessions_"), set())
+        pool = looks.setdefault(split.rpartition("_")[2], set())
         pool.update(("figure", plan.body) for plan in plans)
         pool.update(("name", plan.figure) for plan in plans)
         pool.update(("name", plan.background) for plan in plans)
@@ -158,7 +215,7 @@ def test_train_and_val_share_no_figure_and_no_background(demo: Path) -> None:
     assert not groups[0] & groups[1]
 
 
-@pytest.mark.parametrize("name", ["train", "val", "segments_val"])
+@pytest.mark.parametrize("name", ["train", "val", "segments_val", "phases_val"])
 def test_events_are_within_the_clip_and_audible(demo: Path, name: str) -> None:
     for record in records(demo, name):
         start, end = record.start_sec or 0.0, record.end_sec or record.num_frames / record.fps
@@ -181,14 +238,14 @@ def test_events_are_within_the_clip_and_audible(demo: Path, name: str) -> None:
 def records_events_in(demo: Path, record: Record) -> list[float]:
     """Times of all events of the file of a record, not only of the record's own."""
     video = Path(record.source).stem
-    for name in ("train", "val", "sessions_train", "sessions_val"):
+    for name in SPLITS:
         for other in records(demo, name):
             if other.id == video:
                 return [event.time_sec for event in other.events]
     raise AssertionError(video)
 
 
-@pytest.mark.parametrize("name", ["train", "val", "segments_train", "segments_val"])
+@pytest.mark.parametrize("name", ["train", "val", "segments_train", "segments_val", *PHASES])
 def test_captions_tell_the_action_and_lie_in_time(demo: Path, name: str) -> None:
     for record in records(demo, name):
         action = CLASS_NAMES[record.label]
@@ -201,7 +258,7 @@ def test_captions_tell_the_action_and_lie_in_time(demo: Path, name: str) -> None
         active = exercise_of(action).phase_names[1:-1]
         assert len(local) == len(active)
         for caption, phase in zip(local, active, strict=True):
-            assert any(words in caption.text.lower() for words in PHASES[phase]), caption
+            assert any(words in caption.text.lower() for words in PHASE_WORDS[phase]), caption
             assert start <= caption.start_sec < caption.end_sec <= end + 1e-9
             middle = (caption.start_sec + caption.end_sec) / 2
             label = record.frame_labels[int((middle - start) * record.fps)]

@@ -1,12 +1,18 @@
 """The generated default data set: real mp4 files of a figure that exercises, with every kind of label.
 
 `build_demo` fills a folder with `videos/SPLIT/*.mp4` and the tables `train`, `val` (clips of one action),
-`sessions_train`, `sessions_val` (untrimmed videos) and `segments_train`, `segments_val` (the actions within them).
+`sessions_train`, `sessions_val` (untrimmed videos), `segments_train`, `segments_val` (the actions within them), and
+`phases_train`, `phases_val`.
 
 What is in a clip: an exercise (the label) that goes through its phases (the frame labels) once, at a random moment and
 with a bent clock; a sound at every key event; captions; boxes of the figure and of a distracting object.  Body,
 clothes, background, camera, light, noise and tempo are random and independent of the label, and no figure or
 background of `train` occurs in `val`.
+
+`phases_train` and `phases_val` are for frame-wise representations, in the manner of Penn Action: longer, one exercise
+of `PHASES_CLASSES` anywhere in it, phases of very different length, idle frames without a label.  Camera,
+background, light and distractor stand still in time (else the easiest clue to the moment would be their drift, and
+nothing about the pose need be learned); looks vary from video to video as everywhere.
 """
 
 from __future__ import annotations
@@ -44,7 +50,7 @@ from video_ssl.recipes import build_config, nearest, to_plain
 
 logger = logging.getLogger(__name__)
 
-FORMAT = 2
+FORMAT = 3
 """Counts changes of the generator that give other videos for the same seed."""
 
 _DONE, _BEGUN = "demo.json", ".demo.begun.json"
@@ -134,7 +140,7 @@ def _plan(settings: Mapping[str, Any], split: str, index: int) -> VideoPlan:
 def _missing(root: Path, settings: Mapping[str, Any]) -> list[tuple[str, int]]:
     """(split, index) of every video that is not there; a file is either complete or absent.
 
-    Sessions come first: they are long, and at the end short ones balance the processes better.
+    Long ones come first: at the end short ones balance the processes better.
     """
     size = SIZES[settings["size"]]
     wanted = [(split, index) for split in reversed(SPLITS) for index in range(size.count(split))]
@@ -222,6 +228,9 @@ def _write_tables(root: Path, settings: Mapping[str, Any]) -> None:
         sessions = [session_row(plan) for plan in plans]
         _save(sessions, root, f"sessions_{split}", list(TOPICS), classes, about)
         segments = [row for plan in plans for row in segment_rows(plan)]
+        name = f"phases_{split}"
+        rows = [clip_row(_plan(settings, name, i)) for i in range(size.count(name))]
+        _save(rows, root, name, classes, phases, about)
         _save(segments, root, f"segments_{split}", classes, phases, about)
 
 

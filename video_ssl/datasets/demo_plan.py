@@ -6,7 +6,7 @@ the two are independent, and a video is the same whoever makes it and in whateve
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -26,7 +26,8 @@ from video_ssl.datasets.demo_scene import NuisanceConfig, Scene
 from video_ssl.datasets.demo_sound import render_sound
 from video_ssl.datasets.demo_text import captions_of, session_captions
 
-SPLITS = ("train", "val", "sessions_train", "sessions_val")
+SPLITS = ("train", "val", "sessions_train", "sessions_val", "phases_train", "phases_val")
+"""The place of a name here is part of its random streams: new ones go to the end."""
 _POOLS = ("train", "val")
 _STREAMS = ("identity", "action", "style", "scene", "sway", "sound", "text", "figure", "background")
 
@@ -34,6 +35,14 @@ PHASE_NAMES: tuple[str, ...] = tuple(
     f"{exercise.name}/{phase}" for exercise in EXERCISES for phase in exercise.phase_names
 )
 """Names of the frame labels of clips: the phases of a class are neighbours, in the order in which they happen."""
+
+
+PHASES_CLASSES = ("kick", "throw", "bow_then_reach", "reach_then_bow")
+"""Exercises of the splits `phases_train` and `phases_val`: of three or four phases, two of them in opposite order."""
+
+# Spread of the logarithm of a phase's length there, in units of that of a clip (0.3): the longest of four phases
+# often takes five times as long as the shortest.
+_PHASES_SPREAD = 2.4
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -47,10 +56,13 @@ class DemoSize:
     num_val: int
     num_sessions_train: int
     num_sessions_val: int
+    num_phases_train: int
+    num_phases_val: int
     figures: tuple[int, int]
     backgrounds: tuple[int, int]
     session_sec: tuple[float, float] = (20.0, 40.0)
     clip_sec: tuple[float, float] = (3.5, 5.0)
+    phases_sec: tuple[float, float] = (6.0, 9.0)
     frame_px: int = 96
     fps: int = 12
 
@@ -62,14 +74,17 @@ class DemoSize:
 SIZES: dict[str, DemoSize] = {
     "tiny": DemoSize(
         num_train=24, num_val=12, num_sessions_train=2, num_sessions_val=1,
+        num_phases_train=8, num_phases_val=4,
         figures=(8, 4), backgrounds=(12, 6), session_sec=(9.0, 11.0),
     ),
     "small": DemoSize(
         num_train=900, num_val=300, num_sessions_train=12, num_sessions_val=6,
+        num_phases_train=160, num_phases_val=80,
         figures=(180, 60), backgrounds=(360, 120),
     ),
     "large": DemoSize(
         num_train=8000, num_val=2000, num_sessions_train=400, num_sessions_val=100,
+        num_phases_train=2000, num_phases_val=800,
         figures=(1000, 250), backgrounds=(2000, 500),
     ),
 }  # fmt: skip
@@ -157,7 +172,7 @@ def plan_video(
     seed: int, split: str, index: int, size: DemoSize, config: NuisanceConfig
 ) -> VideoPlan:
     """Returns the plan of video `index` of a split; classes and topics take turns, so that they are balanced."""
-    pool = split.removeprefix("sessions_")
+    pool = split.rpartition("_")[2]
     identity = np.random.default_rng(_stream(seed, split, index, "identity"))
     figure = int(identity.integers(size.figures[_POOLS.index(pool)]))
     background = int(identity.integers(size.backgrounds[_POOLS.index(pool)]))
@@ -170,6 +185,10 @@ def plan_video(
     if split.startswith("sessions_"):
         topic = tuple(TOPICS)[index % len(TOPICS)]
         poses, cuts = _plan_session(topic, style, rng, size, config)
+    elif split.startswith("phases_"):
+        name = PHASES_CLASSES[index % len(PHASES_CLASSES)]
+        poses, cuts = _plan_phases(CLASS_NAMES.index(name), style, rng, size, config)
+        config = replace(config, motion=0.0)
     else:
         poses, cuts = _plan_clip(index % len(EXERCISES), style, rng, size, config)
     sway = np.random.default_rng(_stream(seed, split, index, "sway"))
@@ -185,11 +204,7 @@ def _plan_clip(
     label: int, style: Any, rng: np.random.Generator, size: DemoSize, config: NuisanceConfig
 ) -> tuple[np.ndarray, tuple[Cut, ...]]:
     """One action between two stretches of idleness; no length depends on the action."""
-    low, high = size.clip_sec
-    middle, reach = (low + high) / 2, (high - low) / 2
-    seconds = middle + reach * min(1.0, config.speed) * rng.uniform(-1, 1)
-    num_frames = round(seconds * size.fps)
-    seconds = num_frames / size.fps
+    num_frames, seconds = _sample_length(size.clip_sec, rng, size, config)
     active = seconds * (0.66 + 0.14 * config.speed * rng.uniform(-1, 1))
     spare = seconds - active
     before = spare * rng.uniform(0.15, 0.85)
@@ -197,10 +212,39 @@ def _plan_clip(
         EXERCISES[label], style, rng, num_frames=num_frames, fps=size.fps,
         before_sec=before, active_sec=active, speed_spread=config.speed,
     )  # fmt: skip
-    first, last = np.searchsorted(
-        np.arange(num_frames) / size.fps, [motion.start_sec, motion.end_sec]
-    )
-    return motion.poses, (Cut(motion=motion, first=int(first), last=int(last)),)
+    return motion.poses, (_cut(motion, size),)
+
+
+def _plan_phases(
+    label: int, style: Any, rng: np.random.Generator, size: DemoSize, config: NuisanceConfig
+) -> tuple[np.ndarray, tuple[Cut, ...]]:
+    """One action anywhere in a long video, its phases of very different length: position hardly tells the phase."""
+    num_frames, seconds = _sample_length(size.phases_sec, rng, size, config)
+    active = 3.4 + 1.0 * min(1.0, config.speed) * rng.uniform(-1, 1)
+    before = (seconds - active) * rng.uniform(0.04, 0.96)
+    motion = perform(
+        EXERCISES[label], style, rng, num_frames=num_frames, fps=size.fps,
+        before_sec=before, active_sec=active, speed_spread=_PHASES_SPREAD * config.speed,
+    )  # fmt: skip
+    return motion.poses, (_cut(motion, size),)
+
+
+def _sample_length(
+    limits: tuple[float, float], rng: np.random.Generator, size: DemoSize, config: NuisanceConfig
+) -> tuple[int, float]:
+    """Frames and seconds of a video of `limits` seconds."""
+    low, high = limits
+    middle, reach = (low + high) / 2, (high - low) / 2
+    seconds = middle + reach * min(1.0, config.speed) * rng.uniform(-1, 1)
+    num_frames = round(seconds * size.fps)
+    return num_frames, num_frames / size.fps
+
+
+def _cut(motion: Motion, size: DemoSize) -> Cut:
+    """Where the action of a clip lies."""
+    times = np.arange(len(motion.phases)) / size.fps
+    first, last = np.searchsorted(times, [motion.start_sec, motion.end_sec])
+    return Cut(motion=motion, first=int(first), last=int(last))
 
 
 def _plan_session(
@@ -234,14 +278,21 @@ def _plan_session(
 
 
 def clip_row(plan: VideoPlan) -> dict[str, Any]:
-    """Returns the row of a clip for the tables `train` and `val`; `group` is the figure."""
+    """Returns the row of a clip; `group` is the figure.
+
+    Idle frames of `train` and `val` are the phases `ready` and `done`; those of `phases_train` and `phases_val` have no
+    label (-1), as in Penn Action, whose labels run from the start to the end of the action.
+    """
     (cut,) = plan.cuts
     label = CLASS_NAMES.index(cut.motion.exercise.name)
+    phases = phase_labels(cut.motion)
+    if plan.split.startswith("phases_"):
+        phases[: cut.first] = phases[cut.last :] = -1
     return {
         **_common(plan),
         "label": label,
         "captions": captions_of(cut.motion, plan.body, plan.stream("text"), seconds=plan.seconds),
-        "frame_labels": phase_labels(cut.motion),
+        "frame_labels": phases,
         "boxes": plan.scene().boxes(),
         "events": _event_rows(plan.events()),
         "group": plan.figure,

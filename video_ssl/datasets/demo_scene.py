@@ -46,6 +46,8 @@ class NuisanceConfig:
         noise: sensor noise.
         distractor: size and speed of the moving object.
         sound: background noise and hum in the audio track.
+        motion: how much camera, background, light and distractor change within a video, beside their own strengths;
+            0 keeps them still.
     """
 
     body: float = 1.0
@@ -65,6 +67,7 @@ class NuisanceConfig:
     noise: float = 0.3
     distractor: float = 0.7
     sound: float = 1.0
+    motion: float = 1.0
 
     def __post_init__(self) -> None:
         for name, value in vars(self).items():
@@ -137,19 +140,25 @@ def sample_camera(
         [smooth_curve(rng, num_frames, fps, hz=(0.08, 0.35), terms=2) for _ in range(2)], 1
     )
     shift = rng.uniform(-1, 1, 2) * np.array([0.11, 0.035])
-    pan = config.camera_shift * shift + config.camera_jitter * 0.006 * rng.uniform(0, 1.5) * shake
-    pan = pan + config.camera_pan * drift.clip(-1.8, 1.8) * np.array([0.07, 0.02])
+    pan = config.camera_shift * shift + config.camera_jitter * 0.006 * rng.uniform(0, 1.5) * (
+        config.motion * shake
+    )
+    pan = pan + config.motion * (config.camera_pan * drift.clip(-1.8, 1.8) * np.array([0.07, 0.02]))
     zoom = 1 + config.camera_zoom * (
         rng.uniform(-0.12, 0.08)
-        + 0.05 * smooth_curve(rng, num_frames, fps, hz=(0.08, 0.3)).clip(-1.5, 1.5)
+        + config.motion
+        * (0.05 * smooth_curve(rng, num_frames, fps, hz=(0.08, 0.3)).clip(-1.5, 1.5))
     )
-    roll = np.radians(2.5 * config.camera_jitter) * smooth_curve(
+    roll = np.radians(2.5 * config.camera_jitter * config.motion) * smooth_curve(
         rng, num_frames, fps, hz=(0.1, 0.6)
     ).clip(-2, 2)
     yaw = np.radians(
         40
         + config.view
-        * (rng.uniform(-20, 20) + 4 * smooth_curve(rng, num_frames, fps, hz=(0.1, 0.3)))
+        * (
+            rng.uniform(-20, 20)
+            + config.motion * (4 * smooth_curve(rng, num_frames, fps, hz=(0.1, 0.3)))
+        )
     )
     return Camera(
         zoom=zoom,
@@ -242,18 +251,18 @@ def sample_background(
 ) -> Background:
     """Returns the pattern of `texture_seed` with a random motion from `rng`, which keeps the frame inside of it."""
     heading = rng.uniform(0, 2 * np.pi)
-    times = np.arange(num_frames) / fps
+    times = config.motion * np.arange(num_frames) / fps
     # A triangle wave: constant speed, turning back before the pattern ends.
     speed, phase = config.texture_motion * rng.uniform(0.02, 0.22), rng.uniform(0, 4)
     run = np.abs((speed / 0.15 * times + phase) % 4 - 2) - 1
     sway = np.stack([smooth_curve(rng, num_frames, fps, hz=(0.15, 0.8)) for _ in range(2)], 1)
     offset = 0.3 * run[:, None] * np.array([np.cos(heading), np.sin(heading)])
-    offset = offset + config.texture_motion * 0.05 * rng.uniform(0, 1) * sway
+    offset = offset + config.texture_motion * 0.05 * rng.uniform(0, 1) * (config.motion * sway)
     turn = (
         config.texture_motion
         * 0.12
         * rng.uniform(0, 1)
-        * smooth_curve(rng, num_frames, fps, hz=(0.1, 0.4))
+        * (config.motion * smooth_curve(rng, num_frames, fps, hz=(0.1, 0.4)))
     )
     texture = paint_texture(np.random.default_rng(texture_seed), config, int(2.6 * size))
     return Background(
@@ -288,7 +297,7 @@ def sample_distractor(
     count = int(rng.choice([3, 4, 5, 6, 24]))
     around = 2 * np.pi * np.arange(count) / count
     stretch = np.array([1.0, rng.uniform(0.55, 1.0)])
-    times = np.arange(num_frames) / fps
+    times = config.motion * np.arange(num_frames) / fps
     hz = config.distractor * rng.uniform(0.08, 0.35, 2)
     path = np.sin(2 * np.pi * (hz * times[:, None] + rng.uniform(size=2)))
     middle, reach = rng.uniform(0.35, 0.65, 2), rng.uniform(0.12, 0.36, 2)
@@ -322,12 +331,13 @@ def sample_light(
     rng: np.random.Generator, config: NuisanceConfig, num_frames: int, fps: float
 ) -> Light:
     """Returns random light that changes slowly."""
-    slow = smooth_curve(rng, num_frames, fps, hz=(0.1, 0.5))
+    slow = config.motion * smooth_curve(rng, num_frames, fps, hz=(0.1, 0.5))
     return Light(
         gain=np.exp(config.lighting * (rng.uniform(-0.25, 0.15) + 0.12 * slow.clip(-2, 2))),
         tint=1 + config.lighting * rng.uniform(-0.12, 0.12, 3),
         slope=float(config.lighting * rng.uniform(0, 0.35)),
-        heading=rng.uniform(0, 2 * np.pi) + rng.uniform(-1, 1) * np.arange(num_frames) / fps,
+        heading=rng.uniform(0, 2 * np.pi)
+        + rng.uniform(-1, 1) * (config.motion * np.arange(num_frames)) / fps,
         noise=float(config.noise * rng.uniform(0, 5)),
         noise_seed=int(rng.integers(2**31)),
         shadow=bool(rng.uniform() < 0.6),
