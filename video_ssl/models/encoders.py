@@ -14,11 +14,8 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
-import shutil
 import typing
 from collections.abc import Mapping
-from dataclasses import dataclass
 from importlib import import_module
 from pathlib import Path
 from typing import Any, Protocol
@@ -29,51 +26,33 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-from video_ssl import __version__
-from video_ssl.clips.config import Sampling
-from video_ssl.models.model_card import model_card
+from video_ssl.models.encoder_folder import (
+    CONFIG,
+    FORMAT,
+    WEIGHTS,
+    EncoderError,
+    Preprocess,
+    fill_report,
+    find_encoder,
+    read_config,
+    write_encoder_folder,
+)
 from video_ssl.models.pixels import PixelEncoder, PixelsConfig
 from video_ssl.recipes import ConfigError, build_config, nearest, to_plain
 
-FORMAT = "video_ssl.encoder"
-WEIGHTS, CONFIG, CARD = "model.safetensors", "config.json", "README.md"
-
-
-class EncoderError(ValueError):
-    """An encoder that cannot be read or written; the text says what was found and expected."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Preprocess:
-    """What an encoder expects of a clip: its sampling, its size, and the statistics of its pixels.
-
-    Args:
-        num_frames: frames of a clip.
-        frame_stride: source frames from one sampled frame to the next.
-        fps: rate at which source frames are counted (frames are chosen by time); None counts the
-            frames of the file.
-        size: side of the square frames in pixels.
-        sampling: how training chose the frames, as in `ClipConfig`.
-        mean: RGB mean that is subtracted, in the range 0..1.
-        std: RGB standard deviation to divide by, in the range 0..1.
-    """
-
-    num_frames: int = 16
-    frame_stride: int = 4
-    fps: float | None = None
-    size: int = 224
-    sampling: Sampling = "constant"
-    mean: tuple[float, float, float] = (0.485, 0.456, 0.406)
-    std: tuple[float, float, float] = (0.229, 0.224, 0.225)
-
-    def __post_init__(self) -> None:
-        for name in ("num_frames", "frame_stride", "size"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name}={getattr(self, name)} must be at least 1.")
-        if self.fps is not None and self.fps <= 0:
-            raise ValueError(f"fps={self.fps} must be positive, or null to count frames.")
-        if min(self.std) <= 0:
-            raise ValueError(f"std={self.std} must be positive: pixels are divided by it.")
+__all__ = [
+    "CONFIG",
+    "FORMAT",
+    "Encoder",
+    "EncoderError",
+    "Preprocess",
+    "build_encoder",
+    "find_encoder",
+    "fingerprint",
+    "load_encoder",
+    "read_config",
+    "save_encoder",
+]
 
 
 class Encoder(Protocol):
@@ -140,37 +119,26 @@ def save_encoder(
         EncoderError: unknown architecture, weights that are not finite, a place that is taken by
             something else.
     """
-    folder = Path(folder)
     _encoder_class(architecture, str(folder))
-    _refuse_foreign_folder(folder)
     weights = _plain_weights(encoder)
-    content = {
-        "format": FORMAT,
-        "version": 1,
-        "architecture": architecture,
-        "config": to_plain(encoder.config),
-        "preprocess": to_plain(preprocess),
-        "num_parameters": sum(p.numel() for p in encoder.parameters()),
-        "embed_dim": encoder.embed_dim,
-        "source": source,
-        "versions": {"video_ssl": __version__, "torch": torch.__version__},
-    }
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    temporary = folder.with_name(f".{folder.name}.{os.getpid()}.tmp")
-    shutil.rmtree(temporary, ignore_errors=True)
-    temporary.mkdir()
-    try:
-        save_file(weights, temporary / WEIGHTS, metadata={"format": "pt"})
+
+    def write(place: Path) -> None:
+        save_file(weights, place / WEIGHTS, metadata={"format": "pt"})
         for name, tensors in (beside or {}).items():
             plain = {k: v.detach().to("cpu", copy=True).contiguous() for k, v in tensors.items()}
-            save_file(plain, temporary / name, metadata={"format": "pt"})
-        (temporary / CONFIG).write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
-        (temporary / CARD).write_text(model_card(content), encoding="utf-8")
-        _sync(temporary)
-        _swap(temporary, folder)
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)
-    return folder
+            save_file(plain, place / name, metadata={"format": "pt"})
+
+    return write_encoder_folder(
+        folder,
+        write,
+        architecture=architecture,
+        config=encoder.config,
+        preprocess=preprocess,
+        source=source,
+        num_parameters=sum(p.numel() for p in encoder.parameters()),
+        embed_dim=typing.cast(int, encoder.embed_dim),
+        versions={"torch": torch.__version__},
+    )
 
 
 def load_encoder(path_or_run: str | Path, device: str | torch.device = "cpu") -> Encoder:
@@ -232,72 +200,6 @@ def fingerprint(encoder: Encoder) -> str:
     return digest.hexdigest()[:16]
 
 
-def find_encoder(path: str | Path) -> Path:
-    """Returns the encoder folder named by a run (the folder above `encoder/`) or by itself.
-
-    Raises:
-        EncoderError: nothing there, a file, or a folder without an encoder; the text lists what is
-            there.
-    """
-    path = Path(path)
-    if not path.exists():
-        raise EncoderError(_not_there(path))
-    if path.is_file():
-        raise EncoderError(
-            f"{path} is a file, but an encoder is a folder with {WEIGHTS} and {CONFIG}; give the "
-            f"folder. "
-            "Weights of other projects are converted with `video-ssl convert`."
-        )
-    for folder in (path, path / "encoder"):
-        if (folder / CONFIG).is_file() and (folder / WEIGHTS).is_file():
-            return folder
-    there = sorted(p.name + ("/" if p.is_dir() else "") for p in path.iterdir())
-    listing = ", ".join(there[:12]) + (" ..." if len(there) > 12 else "") if there else "nothing"
-    hint = (
-        " The run has checkpoints but no encoder/ yet: it is written when training ends."
-        if "checkpoints/" in there
-        else ""
-    )
-    raise EncoderError(
-        f"{path} holds no encoder: expected {WEIGHTS} and {CONFIG} in it or in its sub-folder "
-        f"encoder/; there is {listing}.{hint}"
-    )
-
-
-def read_config(folder: Path) -> dict[str, Any]:
-    """Returns the content of an encoder's `config.json`.
-
-    Raises:
-        EncoderError: not JSON, or not the configuration of an encoder of this library.
-    """
-    file = folder / CONFIG
-    try:
-        content = json.loads(file.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as err:
-        raise EncoderError(f"{file} is not readable as JSON: {err}") from err
-    if not isinstance(content, dict) or content.get("format") != FORMAT:
-        raise EncoderError(
-            f'{file} does not describe a video_ssl encoder (it has no "format": "{FORMAT}"). '
-            "Weights of other projects are converted with `video-ssl convert`."
-        )
-    lacking = [k for k in ("architecture", "config", "preprocess") if k not in content]
-    if lacking:
-        raise EncoderError(f"{file} lacks {lacking}; save the encoder again with save_encoder.")
-    content.setdefault("source", {})
-    return content
-
-
-def _not_there(path: Path) -> str:
-    parent = next((p for p in path.parents if p.is_dir()), Path("."))
-    names = sorted(p.name for p in parent.iterdir() if p.is_dir())
-    rest = path.relative_to(parent) if parent in path.parents else path
-    hint = nearest(rest.parts[0], names) if rest.parts else ""
-    words = "RUN, RUN/encoder, untrained:PATH[@SEED], pixels[:SIZE] or pixels:PATH[@SIZE]"
-    kind = nearest(str(path).partition(":")[0], ["untrained", "pixels"]) if ":" in str(path) else ""
-    lacking = rest.parts[0] if rest.parts else path
-    return f"no encoder {str(path)!r}: {parent} has no {lacking}.{hint}{kind} Allowed are {words}."
-
-
 def _encoder_class(architecture: str, where: str) -> Any:
     from video_ssl.models import ENCODERS
 
@@ -341,20 +243,11 @@ def _fill(module: nn.Module, folder: Path) -> None:
             f"copy or save it again."
         ) from err
     wanted = module.state_dict()
-    missing = sorted(set(wanted) - set(found))
-    unexpected = sorted(set(found) - set(wanted))
-    mismatched = [
-        f"{k} {list(found[k].shape)} instead of {list(wanted[k].shape)}"
-        for k in sorted(set(wanted) & set(found))
-        if found[k].shape != wanted[k].shape
-    ]
-    if missing or unexpected or mismatched:
-        lists = (("missing", missing), ("unexpected", unexpected), ("mismatched", mismatched))
-        told = "; ".join(
-            f"{len(names)} {word}: {', '.join(names[:5])}{', ...' if len(names) > 5 else ''}"
-            for word, names in lists
-            if names
-        )
+    told = fill_report(
+        {k: tuple(v.shape) for k, v in found.items()},
+        {k: tuple(v.shape) for k, v in wanted.items()},
+    )
+    if told:
         raise EncoderError(f"{file} does not fit {folder / CONFIG}: {told}.")
     module.load_state_dict(found, strict=True)
 
@@ -399,30 +292,3 @@ def _plain_weights(encoder: nn.Module) -> dict[str, Tensor]:
             f"saved."
         )
     return weights
-
-
-def _refuse_foreign_folder(folder: Path) -> None:
-    if folder.is_file():
-        raise EncoderError(f"{folder} is a file; an encoder needs a folder of its own.")
-    if folder.is_dir() and any(folder.iterdir()) and not (folder / CONFIG).is_file():
-        raise EncoderError(
-            f"{folder} has content but is no encoder folder: it is not overwritten. Name a new "
-            f"folder."
-        )
-
-
-def _sync(folder: Path) -> None:
-    # safetensors writes for the owner alone; a folder that others may read is read whole.
-    mode = (folder / CONFIG).stat().st_mode
-    for file in folder.iterdir():
-        file.chmod(mode)
-        with open(file, "rb") as handle:
-            os.fsync(handle.fileno())
-
-
-def _swap(temporary: Path, folder: Path) -> None:
-    old = folder.with_name(f".{folder.name}.{os.getpid()}.old")
-    if folder.exists():
-        os.replace(folder, old)
-    os.replace(temporary, folder)
-    shutil.rmtree(old, ignore_errors=True)

@@ -35,8 +35,7 @@ def model_card(content: Mapping[str, Any]) -> str:
         "",
         *(f"- {name}: {_short(source.get(name, 'not recorded'))}" for name in _TOLD),
         *(f"- {name}: {_short(value)}" for name, value in source.items() if name not in _TOLD),
-        f"- written by: video_ssl {content['versions']['video_ssl']}, torch "
-        f"{content['versions']['torch']}",
+        f"- written by: {', '.join(f'{k} {v}' for k, v in content['versions'].items())}",
         "",
         "## What it expects",
         "",

@@ -80,25 +80,9 @@ def to_flax_variables(state: Mapping[str, NDArray[Any]]) -> dict[str, Any]:
     return variables
 
 
-def check_same_names(found: Mapping[str, Any], wanted: Mapping[str, Any], name: str) -> None:
-    """Raises BridgeError unless two trees of variables have the same names and shapes; the text lists differences."""
-    have, need = ({"/".join(p): tuple(v.shape) for p, v in _walk(tree)} for tree in (found, wanted))
-    lists = {
-        "missing": sorted(need.keys() - have.keys()),
-        "unexpected": sorted(have.keys() - need.keys()),
-        "mismatched": [
-            f"{k} {list(have[k])} instead of {list(need[k])}"
-            for k in sorted(need.keys() & have.keys())
-            if have[k] != need[k]
-        ],
-    }
-    told = "; ".join(
-        f"{len(names)} {word}: {', '.join(names[:5])}{', ...' if len(names) > 5 else ''}"
-        for word, names in lists.items()
-        if names
-    )
-    if told:
-        raise BridgeError(f"{name} does not fit the configuration: {told}.")
+def shapes_of(variables: Mapping[str, Any]) -> dict[str, tuple[int, ...]]:
+    """Returns name -> shape of a tree of arrays, names as `params/res2_block0/norm1/scale`."""
+    return {"/".join(path): tuple(value.shape) for path, value in _walk(variables)}
 
 
 def _from_kernel(value: NDArray[Any]) -> NDArray[Any]:

@@ -1,0 +1,226 @@
+"""Encoder folders on disk, free of torch and jax: what is in them, how they are found, read and written.
+
+A folder holds `model.safetensors` (weights under torch's names, whichever framework trained them), `config.json` and
+`README.md`, the model card.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from video_ssl import __version__
+from video_ssl.clips.config import Sampling
+from video_ssl.models.model_card import model_card
+from video_ssl.recipes import nearest, to_plain
+
+FORMAT = "video_ssl.encoder"
+WEIGHTS, CONFIG, CARD = "model.safetensors", "config.json", "README.md"
+
+
+class EncoderError(ValueError):
+    """An encoder that cannot be read or written; the text says what was found and expected."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Preprocess:
+    """What an encoder expects of a clip: its sampling, its size, and the statistics of its pixels.
+
+    Args:
+        num_frames: frames of a clip.
+        frame_stride: source frames from one sampled frame to the next.
+        fps: rate at which source frames are counted (frames are chosen by time); None counts the
+            frames of the file.
+        size: side of the square frames in pixels.
+        sampling: how training chose the frames, as in `ClipConfig`.
+        mean: RGB mean that is subtracted, in the range 0..1.
+        std: RGB standard deviation to divide by, in the range 0..1.
+    """
+
+    num_frames: int = 16
+    frame_stride: int = 4
+    fps: float | None = None
+    size: int = 224
+    sampling: Sampling = "constant"
+    mean: tuple[float, float, float] = (0.485, 0.456, 0.406)
+    std: tuple[float, float, float] = (0.229, 0.224, 0.225)
+
+    def __post_init__(self) -> None:
+        for name in ("num_frames", "frame_stride", "size"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name}={getattr(self, name)} must be at least 1.")
+        if self.fps is not None and self.fps <= 0:
+            raise ValueError(f"fps={self.fps} must be positive, or null to count frames.")
+        if min(self.std) <= 0:
+            raise ValueError(f"std={self.std} must be positive: pixels are divided by it.")
+
+
+def write_encoder_folder(
+    folder: str | Path,
+    write: Callable[[Path], None],
+    *,
+    architecture: str,
+    config: Any,
+    preprocess: Preprocess,
+    source: dict[str, Any],
+    num_parameters: int,
+    embed_dim: int,
+    versions: dict[str, str],
+) -> Path:
+    """Returns the folder into which an encoder was written: complete, or not at all.
+
+    It is written under a temporary name beside its place, then renamed. An encoder folder that is already there is
+    replaced; any other folder with content is refused.
+
+    Args:
+        folder: where to.
+        write: puts `model.safetensors`, and what else belongs there, into the folder it is given.
+        architecture, config, preprocess, source: as `save_encoder` of either framework takes them.
+        num_parameters, embed_dim: for the card.
+        versions: of the framework that wrote the weights.
+
+    Raises:
+        EncoderError: a place that is taken by something else.
+    """
+    folder = Path(folder)
+    _refuse_foreign_folder(folder)
+    content = {
+        "format": FORMAT,
+        "version": 1,
+        "architecture": architecture,
+        "config": to_plain(config),
+        "preprocess": to_plain(preprocess),
+        "num_parameters": num_parameters,
+        "embed_dim": embed_dim,
+        "source": source,
+        "versions": {"video_ssl": __version__, **versions},
+    }
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    temporary = folder.with_name(f".{folder.name}.{os.getpid()}.tmp")
+    shutil.rmtree(temporary, ignore_errors=True)
+    temporary.mkdir()
+    try:
+        write(temporary)
+        (temporary / CONFIG).write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
+        (temporary / CARD).write_text(model_card(content), encoding="utf-8")
+        _sync(temporary)
+        _swap(temporary, folder)
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+    return folder
+
+
+def fill_report(found: Mapping[str, tuple[int, ...]], wanted: Mapping[str, tuple[int, ...]]) -> str:
+    """Returns "" where names and shapes agree, else which are missing, unexpected or mismatched."""
+    lists = {
+        "missing": sorted(wanted.keys() - found.keys()),
+        "unexpected": sorted(found.keys() - wanted.keys()),
+        "mismatched": [
+            f"{k} {list(found[k])} instead of {list(wanted[k])}"
+            for k in sorted(wanted.keys() & found.keys())
+            if found[k] != wanted[k]
+        ],
+    }
+    return "; ".join(
+        f"{len(names)} {word}: {', '.join(names[:5])}{', ...' if len(names) > 5 else ''}"
+        for word, names in lists.items()
+        if names
+    )
+
+
+def find_encoder(path: str | Path) -> Path:
+    """Returns the encoder folder named by a run (the folder above `encoder/`) or by itself.
+
+    Raises:
+        EncoderError: nothing there, a file, or a folder without an encoder; the text lists what is
+            there.
+    """
+    path = Path(path)
+    if not path.exists():
+        raise EncoderError(_not_there(path))
+    if path.is_file():
+        raise EncoderError(
+            f"{path} is a file, but an encoder is a folder with {WEIGHTS} and {CONFIG}; give the "
+            f"folder. "
+            "Weights of other projects are converted with `video-ssl convert`."
+        )
+    for folder in (path, path / "encoder"):
+        if (folder / CONFIG).is_file() and (folder / WEIGHTS).is_file():
+            return folder
+    there = sorted(p.name + ("/" if p.is_dir() else "") for p in path.iterdir())
+    listing = ", ".join(there[:12]) + (" ..." if len(there) > 12 else "") if there else "nothing"
+    hint = (
+        " The run has checkpoints but no encoder/ yet: it is written when training ends."
+        if "checkpoints/" in there
+        else ""
+    )
+    raise EncoderError(
+        f"{path} holds no encoder: expected {WEIGHTS} and {CONFIG} in it or in its sub-folder "
+        f"encoder/; there is {listing}.{hint}"
+    )
+
+
+def read_config(folder: Path) -> dict[str, Any]:
+    """Returns the content of an encoder's `config.json`.
+
+    Raises:
+        EncoderError: not JSON, or not the configuration of an encoder of this library.
+    """
+    file = folder / CONFIG
+    try:
+        content = json.loads(file.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as err:
+        raise EncoderError(f"{file} is not readable as JSON: {err}") from err
+    if not isinstance(content, dict) or content.get("format") != FORMAT:
+        raise EncoderError(
+            f'{file} does not describe a video_ssl encoder (it has no "format": "{FORMAT}"). '
+            "Weights of other projects are converted with `video-ssl convert`."
+        )
+    lacking = [k for k in ("architecture", "config", "preprocess") if k not in content]
+    if lacking:
+        raise EncoderError(f"{file} lacks {lacking}; save the encoder again with save_encoder.")
+    content.setdefault("source", {})
+    return content
+
+
+def _not_there(path: Path) -> str:
+    parent = next((p for p in path.parents if p.is_dir()), Path("."))
+    names = sorted(p.name for p in parent.iterdir() if p.is_dir())
+    rest = path.relative_to(parent) if parent in path.parents else path
+    hint = nearest(rest.parts[0], names) if rest.parts else ""
+    words = "RUN, RUN/encoder, untrained:PATH[@SEED], pixels[:SIZE] or pixels:PATH[@SIZE]"
+    kind = nearest(str(path).partition(":")[0], ["untrained", "pixels"]) if ":" in str(path) else ""
+    lacking = rest.parts[0] if rest.parts else path
+    return f"no encoder {str(path)!r}: {parent} has no {lacking}.{hint}{kind} Allowed are {words}."
+
+
+def _refuse_foreign_folder(folder: Path) -> None:
+    if folder.is_file():
+        raise EncoderError(f"{folder} is a file; an encoder needs a folder of its own.")
+    if folder.is_dir() and any(folder.iterdir()) and not (folder / CONFIG).is_file():
+        raise EncoderError(
+            f"{folder} has content but is no encoder folder: it is not overwritten. Name a new "
+            f"folder."
+        )
+
+
+def _sync(folder: Path) -> None:
+    # safetensors writes for the owner alone; a folder that others may read is read whole.
+    mode = (folder / CONFIG).stat().st_mode
+    for file in folder.iterdir():
+        file.chmod(mode)
+        with open(file, "rb") as handle:
+            os.fsync(handle.fileno())
+
+
+def _swap(temporary: Path, folder: Path) -> None:
+    old = folder.with_name(f".{folder.name}.{os.getpid()}.old")
+    if folder.exists():
+        os.replace(folder, old)
+    os.replace(temporary, folder)
+    shutil.rmtree(old, ignore_errors=True)
