@@ -281,6 +281,7 @@ def test_nothing_is_left_or_said_at_exit_without_close(table, tmp_path, body, co
     assert process.returncode == code
     assert (errors.strip().splitlines() or [""])[-1] == last_line, errors
     assert "leaked" not in errors
+    assert not list(Path("/dev/shm").glob(f"video_ssl_{process.pid}_*"))
     assert_gone(pids)
 
 
@@ -292,6 +293,7 @@ def test_ctrl_c_ends_everything_with_one_traceback(table, tmp_path):
     assert errors.count("Traceback") == 1, errors
     assert errors.strip().endswith("KeyboardInterrupt")
     assert "leaked" not in errors
+    assert not list(Path("/dev/shm").glob(f"video_ssl_{process.pid}_*"))
     assert_gone(pids)
 
 

@@ -47,7 +47,7 @@ def main(clips: int = 20000, workers: int = 2) -> None:
 def report(clips, seconds, pids):
     memory = [psutil.Process(pid).memory_full_info() for pid in pids if psutil.pid_exists(pid)]
     uss, pss = (" ".join(f"{getattr(m, kind) / 2**20:7.1f}" for m in memory) for kind in ("uss", "pss"))  # fmt: skip
-    shm = sum(path.stat().st_size for path in Path("/dev/shm").glob("psm_*")) / 2**20
+    shm = sum(path.stat().st_size for path in Path("/dev/shm").glob("video_ssl_*")) / 2**20
     print(f"{clips:7} {clips / seconds:8.0f} {uss:>16} {pss:>16} {shm:8.1f}", flush=True)
 
 

@@ -32,7 +32,6 @@ from video_ssl.clips.workers import (
     WorkerDied,
     WorkerGroup,
     cause_of_death,
-    free_shared_memory,
     sent_from_outside,
 )
 from video_ssl.datasets.table import Table
@@ -220,7 +219,7 @@ class Pipeline:
             return
         self._workers.stop(iterator)
         del iterator
-        free_shared_memory()
+        self._workers.free_memory()
 
     def __enter__(self) -> Pipeline:
         return self

@@ -14,7 +14,6 @@ import contextlib
 import ctypes
 import faulthandler
 import functools
-import gc
 import itertools
 import logging
 import multiprocessing
@@ -30,6 +29,8 @@ from multiprocessing import connection, spawn
 from typing import Any
 
 import psutil
+
+from video_ssl.clips.segments import WORD_VARIABLE, free_segments, name_segments, new_word
 
 log = logging.getLogger(__name__)
 
@@ -74,6 +75,7 @@ def prepare_worker() -> None:
     signal.signal(signal.SIGUSR1, lambda *_: _stop.set())
     signal.signal(signal.SIGTERM, _on_terminate)
     signal.pthread_sigmask(signal.SIG_UNBLOCK, _SIGNALS_OF_THE_PARENT)
+    name_segments()
     sys.modules.setdefault("jax", None)  # type: ignore[arg-type]
     logging.getLogger("absl").setLevel(logging.ERROR)
     threading.Thread(target=_end_with_the_parent, daemon=True, name="parent-watch").start()
@@ -148,11 +150,12 @@ class WorkerGroup:
     def __init__(self, count: int) -> None:
         self._count = count
         self._pids: dict[int, Any] = {}
+        self._segments = new_word()
 
     @contextlib.contextmanager
     def starting(self) -> Iterator[None]:
         """Within it, processes that grain starts become members of this group."""
-        with _start_lock, _worker_environment(), _own_main_module() as begun:
+        with _start_lock, _worker_environment(self._segments), _own_main_module() as begun:
             try:
                 yield
                 limit = time.monotonic() + _START_LIMIT_SEC
@@ -234,6 +237,10 @@ class WorkerGroup:
                 log.debug("closing the data workers", exc_info=True)
         self._end()
 
+    def free_memory(self) -> None:
+        """Frees the shared memory of workers that have ended; batches must have been copied."""
+        free_segments(self._segments)
+
     def _kill(self) -> None:
         for process in self._pids.values():
             if process.is_alive():
@@ -258,16 +265,6 @@ def _prefetch_threads(iterator: Any) -> list[tuple[Any, Any]]:
     ]
     threads = [(node, getattr(node, "_prefetch_thread", None)) for node in nodes]
     return [(node, thread) for node, thread in threads if thread is not None]
-
-
-def free_shared_memory() -> None:
-    """Frees the batches that closed iterators still hold: grain leaves them in cycles, and unlinks in a thread."""
-    from grain._src.python.ipc.shared_memory_array import SharedMemoryArray
-
-    gc.collect()
-    deleter = getattr(SharedMemoryArray, "_del_thread_pool", None)
-    if deleter is not None:
-        deleter.apply(int)  # its one thread works in order: what was to be unlinked before now is
 
 
 def _told_code(err: Exception) -> int | None:
@@ -313,9 +310,10 @@ def _death_message(code: int) -> str:
 
 
 @contextlib.contextmanager
-def _worker_environment() -> Iterator[None]:
-    before = {name: os.environ.get(name) for name in _ENVIRONMENT}
-    os.environ.update(_ENVIRONMENT)
+def _worker_environment(segments: str) -> Iterator[None]:
+    wanted = {**_ENVIRONMENT, WORD_VARIABLE: segments}
+    before = {name: os.environ.get(name) for name in wanted}
+    os.environ.update(wanted)
     try:
         yield
     finally:

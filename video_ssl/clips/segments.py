@@ -1,0 +1,47 @@
+"""Shared memory that data workers send batches through, and its end.
+
+grain frees a segment in a thread, when the last array on it is collected; a worker that is killed, and a batch that
+Python still holds somewhere, would leave segments in /dev/shm.  So the workers of a pipeline give their segments names
+with a word in common, and whatever of that name is left once they have ended is removed.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import gc
+import os
+import secrets
+from multiprocessing import resource_tracker, shared_memory
+from pathlib import Path
+
+WORD_VARIABLE = "VIDEO_SSL_SEGMENTS"
+_FOLDER = Path("/dev/shm")
+# Python's own limit of 14 characters is macOS's; there nothing is listed either, and the tracker has to do.
+_NAME_LENGTH = 48
+
+
+def new_word() -> str:
+    """Returns a word that no other pipeline of this machine uses."""
+    return f"video_ssl_{os.getpid()}_{secrets.token_hex(4)}_"
+
+
+def name_segments() -> None:
+    """Makes this process name its segments by the word in the environment; does nothing where there is none."""
+    word = os.environ.get(WORD_VARIABLE)
+    if word and _FOLDER.is_dir() and hasattr(shared_memory, "_SHM_NAME_PREFIX"):
+        shared_memory._SHM_NAME_PREFIX = f"/{word}"
+        shared_memory._SHM_SAFE_NAME_LENGTH = _NAME_LENGTH  # type: ignore[attr-defined]
+
+
+def free_segments(word: str) -> None:
+    """Frees every segment of that word; to be called when the workers have ended and batches have been copied."""
+    from grain._src.python.ipc.shared_memory_array import SharedMemoryArray
+
+    gc.collect()  # closed iterators hold their batches in cycles
+    deleter = getattr(SharedMemoryArray, "_del_thread_pool", None)
+    if deleter is not None:
+        deleter.apply(int)  # its one thread works in order: what was to be unlinked before now is
+    for left in _FOLDER.glob(f"{word}*"):
+        with contextlib.suppress(OSError):
+            left.unlink()
+            resource_tracker.unregister(f"/{left.name}", "shared_memory")
