@@ -75,6 +75,41 @@ class Layout:
         return int((self.starts[number] + self.starts[number + 1] + self.num_frames - 1) // 2)
 
 
+@dataclass(frozen=True, kw_only=True, eq=False)
+class PartsLayout:
+    """The whole grid in ceil(G / most) parts of ceil(G / number) steps each; the last may be shorter.
+
+    Attributes:
+        grid: int64 (G,), the source frame of every step.
+        times: float64 (N,), of all source frames in seconds.
+        most: steps of a part, at most.
+    """
+
+    grid: Ints
+    times: NDArray[np.float64]
+    most: int
+
+    def __len__(self) -> int:
+        return -(-len(self.grid) // self._size)
+
+    @property
+    def _size(self) -> int:
+        return -(-len(self.grid) // -(-len(self.grid) // self.most))
+
+    def clip(self, number: int) -> ClipIndices:
+        """Returns the source frames and times of a part; all of them are frames of the video."""
+        shown = self.grid[number * self._size : (number + 1) * self._size]
+        return ClipIndices(indices=shown, valid=np.ones(len(shown), bool), times=self.times[shown])
+
+    def own(self, number: int) -> NDArray[np.bool_]:
+        """Returns which frames of a part belong to it: all."""
+        return self.clip(number).valid
+
+    def needed(self, first: int = 0) -> Ints:
+        """Returns the different source frames of the parts from number `first` on, in order."""
+        return np.unique(self.grid[first * self._size :])
+
+
 @dataclass(frozen=True, eq=False)
 class FixedLayout:
     """A few windows that a rule has chosen; they may lie between each other.

@@ -38,7 +38,13 @@ from video_ssl.clips.sampling import (
     resample_grid,
 )
 from video_ssl.clips.views import choose_clips
-from video_ssl.clips.window_layout import FixedLayout, Layout, starts_by_hop, starts_by_time
+from video_ssl.clips.window_layout import (
+    FixedLayout,
+    Layout,
+    PartsLayout,
+    starts_by_hop,
+    starts_by_time,
+)
 from video_ssl.datasets.table import Record
 
 #: Frames held at full size at a time; what is kept is cropped and scaled.
@@ -62,6 +68,8 @@ class WindowConfig:
         per_frame: windows that overlap by `overlap` and cover every `frame_stride`-th frame of the video (of `fps`,
             where set), each of which is the own frame of one window: the one whose middle is nearest.
         overlap: share of a window, in [0, 1), that the next one shows again; for `per_frame`.
+        whole: `per_frame`: one window of the whole video, or where it has more than `num_frames` frames the fewest
+            equal parts that have not (the last may be shorter); nothing overlaps.
         size: of the short side of the output in pixels.
         crop: "center" is the central square, "spread" `num_crops` squares along the long side, "short_side" the whole
             frame, the long side in proportion.
@@ -80,6 +88,7 @@ class WindowConfig:
     stride_sec: float | None = None
     per_frame: bool = False
     overlap: float = 0.5
+    whole: bool = False
     size: int = 224
     crop: Literal["center", "spread", "short_side"] = "center"
     num_crops: int = 1
@@ -99,6 +108,8 @@ class WindowConfig:
             raise ValueError(f"stride_sec={self.stride_sec} must be more than 0 seconds.")
         if not 0 <= self.overlap < 1:
             raise ValueError(f"overlap={self.overlap} must be at least 0 and below 1.")
+        if self.whole and not self.per_frame:
+            raise ValueError("whole=True is a way of per_frame: set per_frame=True too.")
         ways = {"hop": self.hop, "stride_sec": self.stride_sec, "per_frame": self.per_frame or None}
         given = [name for name, value in ways.items() if value is not None]
         if len(given) > 1:
@@ -138,7 +149,9 @@ class Window:
     own: NDArray[np.bool_] | None = None
 
 
-def lay_out_windows(record: Record, reader: Reader, config: WindowConfig) -> Layout | FixedLayout:
+def lay_out_windows(
+    record: Record, reader: Reader, config: WindowConfig
+) -> Layout | PartsLayout | FixedLayout:
     """Returns where the windows of a video lie, in temporal order; decodes no picture.
 
     Raises:
@@ -160,6 +173,8 @@ def lay_out_windows(record: Record, reader: Reader, config: WindowConfig) -> Lay
     stride = config.frame_stride
     if config.per_frame:
         grid, stride = grid[::stride], 1
+        if config.whole:
+            return PartsLayout(grid=grid, times=times, most=config.num_frames)
     shape = {"num_frames": config.num_frames, "frame_stride": stride}
     if config.short_video == "error":
         _refuse_short(record, len(grid), config, shape)
@@ -218,7 +233,7 @@ def iterate_windows(
             times=clip.times,
             valid=clip.valid,
             own=layout.own(number) & clip.valid
-            if isinstance(layout, Layout) and config.per_frame
+            if not isinstance(layout, FixedLayout) and config.per_frame
             else None,
         )
 

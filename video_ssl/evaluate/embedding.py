@@ -9,9 +9,10 @@ One feature per frame (`per_frame`): every sampled frame of a video gets a featu
 Windows of the encoder's clip length overlap by `overlap` (half, or nothing for encoders whose frame
 features do not depend on the other frames), and a frame is taken from the window in whose middle it
 lies best.  Where an encoder gives fewer moments than frames (tubelets), the feature of a frame is
-the linear interpolation between the moments before and behind it.  The rows of the file are still
-windows; their `frame_features` hold only their own frames, so that those of all rows of a record,
-one after the other, are the frames of the video (`FeatureFile.frames_of`).
+the linear interpolation between the moments before and behind it.  Encoders of whole videos (CARL)
+see all of a video at once, or in the fewest equal parts of at most their `max_frames` frames.  The
+rows of the file are still windows; their `frame_features` hold only their own frames, so that those
+of all rows of a record, one after the other, are the frames of the video (`FeatureFile.frames_of`).
 """
 
 from __future__ import annotations
@@ -50,7 +51,10 @@ from video_ssl.recipes import to_plain
 
 logger = logging.getLogger(__name__)
 
-FORMAT_VERSION = 2
+FORMAT_VERSION = 3
+
+#: Frames of a whole video that are turned into floating-point pixels at a time.
+_PIECE = 32
 
 
 class EmbeddingError(ValueError):
@@ -68,7 +72,8 @@ class EmbedConfig:
         per_frame: a feature for every sampled frame of a video; replaces `num_clips`.
         overlap: of the windows of `per_frame`, a share in [0, 1); null: 0.5, or 0 for encoders
             whose frame features do not depend on the other frames of the clip.
-        num_frames: of a clip; null: what the encoder was made for.
+        num_frames: of a clip; null: what the encoder was made for.  Encoders of whole videos get
+            windows with `per_frame` only where `num_frames` or `overlap` is set.
         frame_stride: source frames from one sampled frame to the next; null: the encoder's own.
         fps: sampled frames per second, chosen by time (with `frame_stride`: source frames per second);
             null: the encoder's own sampling.
@@ -197,10 +202,19 @@ class Embedder:
         self.fingerprint = fingerprint(encoder)
         encoder.to(self.device)
         self.embed_dim = encoder.feature_dim(self.config.cells)
+        self._positions: dict[int, np.ndarray] = {}
         try:
-            self.positions = encoder.frame_positions(self.windows.num_frames)
+            self.positions(self.windows.num_frames)
         except ValueError as err:
             raise EmbeddingError(f"{self.name} does not take such clips: {err}") from err
+
+    def positions(self, num_frames: int) -> np.ndarray:
+        """Returns where the frame features of a clip lie, (T',), in units of its sampled frames."""
+        if num_frames not in self._positions:
+            if len(self._positions) > 100:  # videos of many lengths, each seen whole
+                self._positions.clear()
+            self._positions[num_frames] = self.encoder.frame_positions(num_frames)
+        return self._positions[num_frames]
 
     def job(self, table: Table) -> dict[str, Any]:
         """Returns JSON that changes with whatever changes the features of a table: the encoder, the
@@ -294,7 +308,8 @@ class Embedder:
             self.forward,
             self.positions,
             table=table,
-            batch_size=self.config.batch_size,
+            # Whole videos have many lengths: each is a batch of its own.
+            batch_size=1 if self.windows.whole else self.config.batch_size,
             num_crops=num_crops,
             partial=partial,
         )
@@ -332,6 +347,10 @@ class Embedder:
             size=pre.size,
             sampling=pre.sampling,
         )
+        asked = self.config.num_frames is not None or self.config.overlap is not None
+        if self.config.per_frame and getattr(self.encoder, "whole_video", False) and not asked:
+            most = self.encoder.max_frames  # type: ignore[attr-defined]
+            return replace(windows, whole=True, num_frames=most)
         alone = getattr(self.encoder, "frames_stand_alone", False)
         if self.config.overlap is None and alone:
             return replace(windows, overlap=0.0)
@@ -383,11 +402,24 @@ class Embedder:
     def forward(self, video: np.ndarray) -> tuple[np.ndarray, np.ndarray | None]:
         """Returns clip and frame features, (B, D') and (B, T', D'), of uint8 (B, T, H, W, 3)."""
         pre = self.encoder.preprocess
-        pixels = torch.from_numpy(video).to(self.device, non_blocking=True)
-        x = to_model_input(pixels, Normalization(mean=pre.mean, std=pre.std))
+        normalization = Normalization(mean=pre.mean, std=pre.std)
+
+        def model_input(piece: np.ndarray) -> torch.Tensor:
+            pixels = torch.from_numpy(piece).to(self.device, non_blocking=True)
+            return to_model_input(pixels, normalization)
+
         half = self.config.precision == "bfloat16"
         with torch.autocast(self.device.type, torch.bfloat16, enabled=half):
-            clips, frames = self.encoder.features(x, self.config.cells, **self._choice)
+            if self.windows.whole:  # float pixels of a long video would fill the memory
+                pieces = (
+                    model_input(video[:, i : i + _PIECE]) for i in range(0, video.shape[1], _PIECE)
+                )
+                frames = self.encoder.frame_features_of(pieces)  # type: ignore[attr-defined]
+                clips = frames.mean(1)
+            else:
+                clips, frames = self.encoder.features(
+                    model_input(video), self.config.cells, **self._choice
+                )
         return (
             clips.float().cpu().numpy(),
             frames.float().cpu().numpy() if self.config.frames else None,

@@ -82,8 +82,8 @@ class FrameEvaluator:
                 is in train and in test.
         """
         sequences = {
-            "train": frame_sequences(train, labelled=self.needs_labels),
-            "test": frame_sequences(test, labelled=self.needs_labels),
+            "train": frame_sequences(train, labelled=self.needs_labels or None),
+            "test": frame_sequences(test, labelled=self.needs_labels or None),
         }
         notes = [f"{note} ({name})" for name, q in sequences.items() for note in q.notes]
         notes += shared_notes(*(_videos(q) for q in sequences.values()))

@@ -66,12 +66,13 @@ class Sequences:
         return replace(self, embs=embs)
 
 
-def frame_sequences(features: FeatureFile, *, labelled: bool = True) -> Sequences:
+def frame_sequences(features: FeatureFile, *, labelled: bool | None = True) -> Sequences:
     """Returns the videos of a feature file as sequences of frames.
 
     Args:
         features: with frame features.
-        labelled: keep only frames that have a phase label; otherwise labels are not looked at.
+        labelled: keep only frames that have a phase label; False never looks at labels, None keeps all frames where
+            no frame of the file has a label (CARL drops frames without one in every evaluation).
 
     A label array of another length than the frame features of its row is resampled.
 
@@ -87,16 +88,18 @@ def frame_sequences(features: FeatureFile, *, labelled: bool = True) -> Sequence
     clips = features.table["clip"].to_numpy()
     for row, key in enumerate(features.ids.tolist()):
         rows.setdefault(key, []).append(row)
-    kept: list[tuple[str, int, _Frames]] = []
     lost = _Lost()
-    for key, members in rows.items():
-        ordered = sorted(members, key=lambda row: clips[row])
-        frames = _video(features, ordered, lost)
+    rows = {key: sorted(members, key=lambda row: clips[row]) for key, members in rows.items()}
+    videos = {key: _video(features, ordered, lost) for key, ordered in rows.items()}
+    if labelled is None:
+        labelled = any((frames.labels >= 0).any() for frames in videos.values())
+    kept: list[tuple[str, int, _Frames]] = []
+    for key, frames in videos.items():
         frames = frames.only(np.isfinite(frames.embs).all(axis=1), lost, "not finite")
         if labelled:
             frames = frames.only(frames.labels >= 0, lost, "without a label")
         if len(frames.embs):
-            kept.append((key, int(features.labels[ordered[0]]), frames))
+            kept.append((key, int(features.labels[rows[key][0]]), frames))
         else:
             lost.videos += 1
     if not kept:

@@ -2,7 +2,8 @@
 
 For every ordered pair of videos (i, j), i != j: the nearest frame of j (squared Euclidean, first
 among equals) for every frame of i, and tau-b between 0..n-1 and the matched indices.  In -1..1; no
-labels are used.  Not a number where the matches are constant or i has one frame; such pairs are
+labels are used, but where there are some, frames without one are left out, as in all of CARL's
+evaluations.  Not a number where the matches are constant or i has one frame; such pairs are
 left out of the mean.
 
 Source: Dwibedi et al. 2019 (arXiv:1904.07846), as CARL (arXiv:2203.14957) computes it: strides of 2

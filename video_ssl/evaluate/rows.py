@@ -18,6 +18,7 @@ _ROWS, _BYTES, _COMMIT_SEC = 256, 8 * 2**20, 30.0
 
 #: uint8 (B, T, H, W, 3) -> clip features (B, D) and frame features (B, T', D) or None
 Forward = Callable[[np.ndarray], tuple[np.ndarray, np.ndarray | None]]
+Positions = Callable[[int], np.ndarray]
 
 
 class RowCollector:
@@ -27,7 +28,7 @@ class RowCollector:
 
     Args:
         forward: the encoder.
-        positions: of its frame features in units of sampled frames, (T',).
+        positions: of its frame features in units of sampled frames, (T',), for a number of frames.
         batch_size: clips in one call of it.
         num_crops: clips of one window.
         partial: where rows go, and where an interrupted job had come to.
@@ -36,7 +37,7 @@ class RowCollector:
     def __init__(
         self,
         forward: Forward,
-        positions: np.ndarray,
+        positions: Positions,
         *,
         table: Table,
         batch_size: int,
@@ -112,7 +113,8 @@ class RowCollector:
                     self._partial.skip(item.skipped)
                 continue
             own = None if moments is None else moments[place]
-            self._open.append(make_row(item, features[place], own, self._positions))
+            positions = self._positions(item.video.shape[0])
+            self._open.append(make_row(item, features[place], own, positions))
             place += 1
         self._waiting, self._num_clips = [], 0
         late = time.monotonic() - self._last_commit > _COMMIT_SEC

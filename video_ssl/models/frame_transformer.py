@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import copy
 import math
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 
 import numpy as np
 import torch
@@ -301,6 +301,19 @@ class FrameTransformer(nn.Module):
     def frame_features(self, video: Tensor, *, mask: Tensor | None = None) -> Tensor:
         """Returns (B, S, D) of unit length, before the projection: what evaluations use."""
         return F.normalize(self.embed(video, mask=mask).float(), dim=-1)
+
+    def frame_features_of(self, pieces: Iterable[Tensor]) -> Tensor:
+        """Returns what `frame_features` gives for the pieces (B, 3, n, H, W) of a video one after the other.
+
+        With the transformer head memory holds one piece, and one vector per frame; in evaluation mode only, where the
+        backbone sees every frame alone.  Context frames of the conv head begin with the first piece.
+        """
+        assert not self.training
+        if self.config.head == "conv":  # looks back over context frames
+            return self.frame_features(torch.cat(list(pieces), dim=2))
+        pooled = torch.cat([self.pooled(piece) for piece in pieces], dim=1)
+        parts = [self.head(pooled[:, a:b]) for a, b in chunks(pooled.shape[1], self.max_frames)]
+        return F.normalize(torch.cat(parts, dim=1).float(), dim=-1)
 
     def clip_features(self, video: Tensor, *, mask: Tensor | None = None) -> Tensor:
         """Returns (B, D): the mean over the valid frames."""
