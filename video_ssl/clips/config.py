@@ -76,7 +76,8 @@ class CropConfig:
             `no_flip` wins.
         resize: "decoder" crops, scales and converts while decoding (libswscale, bilinear with averaging): on average
             within 3 grey levels of "pillow", which converts whole frames and scales with Pillow as the references do,
-            and takes 4 times as long or more.
+            and takes 4 times as long or more.  "tensorflow" converts whole frames too and scales them without
+            averaging, as CVRL, TeG, ConST-CL and VATT do.
     """
 
     kind: Literal["multi_scale", "random_resized", "height_first", "center"] = "multi_scale"
@@ -86,7 +87,7 @@ class CropConfig:
     area: tuple[float, float] = (0.2, 1.0)
     aspect: tuple[float, float] = (3 / 4, 4 / 3)
     flip_probability: float = 0.0
-    resize: Literal["decoder", "pillow"] = "decoder"
+    resize: Literal["decoder", "pillow", "tensorflow"] = "decoder"
 
     def __post_init__(self) -> None:
         if self.size < 1:

@@ -257,6 +257,28 @@ def spread_crop_region(height: int, width: int, *, size: int, crop: int, num_cro
     return Region(left=left, top=top, width=size, height=size)
 
 
+def three_crop_region(height: int, width: int, *, size: int, crop: int) -> Region:
+    """Returns one of CVRL's three test crops of frames resized to a short side of at least `size`.
+
+    Crop 0, 1, 2 along the longer side begins at 0, round(side / 2 - size / 2), side - size (halves to even); along the
+    other, which is meant to be `size` long, it begins at 0.
+
+    >>> [three_crop_region(9, 15, size=7, crop=c).left for c in range(3)]
+    [0, 4, 8]
+
+    Source: papers/cvrl.md section 2.3.
+    """
+    if min(height, width) < size or crop not in (0, 1, 2):
+        raise ValueError(
+            f"crop={crop} with size={size} does not exist in frames of {width}x{height}: resize the short side to at "
+            f"least {size} first, and count crops 0, 1, 2."
+        )
+    room = max(height, width) - size
+    start = (0, round(room / 2), room)[crop]
+    top, left = (start, 0) if height > width else (0, start)
+    return Region(left=left, top=top, width=size, height=size)
+
+
 # Applying a region ------------------------------------------------------------------------------
 
 
@@ -282,11 +304,46 @@ def resize_frames(frames: Frames, size: tuple[int, int]) -> Frames:
     return out
 
 
-def view_frames(frames: Frames, region: Region, size: int | tuple[int, int]) -> Frames:
-    """Returns a region of the frames at `size`, an int for a square or (height, width)."""
-    return resize_frames(
-        crop_frames(frames, region), (size, size) if isinstance(size, int) else size
+def resize_sampled(frames: Frames, size: tuple[int, int]) -> Frames:
+    """Returns the frames at `size` (height, width) as TensorFlow resizes them: uint8, no averaging when it shrinks.
+
+    Bilinear between the four nearest pixels at half-pixel centres, values cut (not rounded) to integers.
+
+    Source: papers/cvrl.md section 2.2.
+    """
+    _check_frames(frames)
+    if frames.shape[1:3] == tuple(size):
+        return np.ascontiguousarray(frames)
+    (top, bottom, down), (left, right, across) = (
+        _taps(n, wanted) for n, wanted in zip(frames.shape[1:3], size, strict=True)
     )
+    down, across = down[:, None, None], across[:, None]
+    out = np.empty((len(frames), *size, 3), np.uint8)
+    for target, frame in zip(out, frames, strict=True):
+        x = frame.astype(np.float32)
+        rows = [x[i][:, left] + (x[i][:, right] - x[i][:, left]) * across for i in (top, bottom)]
+        target[:] = rows[0] + (rows[1] - rows[0]) * down
+    return out
+
+
+def _taps(n: int, wanted: int) -> tuple[NDArray[np.intp], NDArray[np.intp], NDArray[np.float32]]:
+    """The two pixels that each of `wanted` pixels lies between, and the weight of the second."""
+    place = (np.arange(wanted, dtype=np.float32) + np.float32(0.5)) * np.float32(n / wanted)
+    place -= np.float32(0.5)
+    low = np.floor(place)
+    first, second = np.maximum(low, 0), np.minimum(np.ceil(place), n - 1)
+    return first.astype(np.intp), second.astype(np.intp), place - low
+
+
+def view_frames(
+    frames: Frames,
+    region: Region,
+    size: int | tuple[int, int],
+    resize: Literal["decoder", "pillow", "tensorflow"] = "pillow",
+) -> Frames:
+    """Returns a region of the frames at `size`, an int for a square or (height, width); `resize` as in `CropConfig`."""
+    scale = resize_sampled if resize == "tensorflow" else resize_frames
+    return scale(crop_frames(frames, region), (size, size) if isinstance(size, int) else size)
 
 
 def view_boxes(

@@ -71,7 +71,7 @@ def read_views(
     reader: Reader,
     requests: Sequence[ViewRequest],
     *,
-    resize: Literal["decoder", "pillow"] = "decoder",
+    resize: Literal["decoder", "pillow", "tensorflow"] = "decoder",
 ) -> None:
     """Fills the views that are asked for; every frame is decoded once, however many of them show it.
 
@@ -79,7 +79,7 @@ def read_views(
         reader: of the video or segment.
         requests: what to show, and where to put it.
         resize: "decoder" leaves crop, scaling and conversion to the reader, in one pass over the pixels of the region,
-            where it can (`views`); "pillow" converts whole frames and scales them with Pillow, as the references do.
+            where it can (`views`); "pillow" and "tensorflow" convert whole frames and scale them as the references do.
     """
     fill = getattr(reader, "views", None)
     if resize == "decoder" and fill is not None:
@@ -88,7 +88,8 @@ def read_views(
     ends = np.cumsum([len(request.indices) for request in requests])
     frames, inverse = read_unique(reader, np.concatenate([r.indices for r in requests]))
     for request, places in zip(requests, np.split(inverse, ends[:-1]), strict=True):
-        (view,) = view_clip(frames, places, request.region, [request.out.shape[1:3]])
+        size = request.out.shape[1:3]
+        (view,) = view_clip(frames, places, request.region, [size], resize=resize)
         request.out[:] = view
 
 
@@ -138,13 +139,15 @@ def view_clip(
     places: NDArray[np.intp],
     region: Region,
     sizes: Sequence[int | tuple[int, int]],
+    *,
+    resize: Literal["decoder", "pillow", "tensorflow"] = "pillow",
 ) -> list[Frames]:
     """Returns a region of the clip that `places` picks from `frames`, at every size: uint8 (T, size, size, 3) each.
 
-    A size is the side of a square, or (height, width).
+    A size is the side of a square, or (height, width); `resize` is "tensorflow", or else Pillow's filter.
     """
     unique, inverse = np.unique(places, return_inverse=True)
-    return [view_frames(frames[unique], region, size)[inverse] for size in sizes]
+    return [view_frames(frames[unique], region, size, resize)[inverse] for size in sizes]
 
 
 def read_unique(reader: Reader, indices: Ints) -> tuple[Frames, NDArray[np.intp]]:

@@ -5,6 +5,12 @@ ENCODERS: dict[str, str] = {
     "vit": "video_ssl.models.vit:VideoViT",
     "image_vit": "video_ssl.models.image_vit:ImageViT",
     "r2plus1d": "video_ssl.models.r2plus1d:R2Plus1D",
+    "r3d": "video_ssl.models.r3d:R3D",
     "pixels": "video_ssl.models.pixels:PixelEncoder",
     "frame_transformer": "video_ssl.models.frame_transformer:FrameTransformer",
+}
+
+#: The same for flax: linen modules with a `config`, whose torch twins stand above under the same name.
+FLAX_ENCODERS: dict[str, str] = {
+    "r3d": "video_ssl.models.r3d_flax:R3D",
 }

@@ -9,6 +9,7 @@ from pydantic import Discriminator, Tag
 
 from video_ssl.models.config import ViTConfig
 from video_ssl.models.r2plus1d_config import R2Plus1DConfig
+from video_ssl.models.r3d_config import R3DConfig
 
 
 def _architecture(value: Any) -> str:
@@ -19,6 +20,8 @@ def _architecture(value: Any) -> str:
 
 #: Type of a field that takes any of them; a recipe without `architecture:` means a ViT.
 EncoderConfig = Annotated[
-    Annotated[ViTConfig, Tag("vit")] | Annotated[R2Plus1DConfig, Tag("r2plus1d")],
+    Annotated[ViTConfig, Tag("vit")]
+    | Annotated[R2Plus1DConfig, Tag("r2plus1d")]
+    | Annotated[R3DConfig, Tag("r3d")],
     Discriminator(_architecture),
 ]

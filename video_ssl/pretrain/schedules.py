@@ -53,6 +53,22 @@ def epoch_cosine_schedule(
     return final + 0.5 * (base - final) * (1 + np.cos(np.pi * epoch / (total + 1)))
 
 
+def ramped_cosine_schedule(base: float, num_steps: int, *, warmup_steps: int = 0) -> np.ndarray:
+    """Returns half a cosine from `base` to 0 whose beginning is a linear ramp from 0; float64 (num_steps,).
+
+        cosine(t) = base / 2 * (1 + cos(pi * t / num_steps))
+        value[t]  = t / warmup_steps * cosine(warmup_steps)    for t < warmup_steps,    cosine(t) after it
+
+    The ramp ends on the cosine, which began with it: `base` itself is not reached.
+
+    Source: papers/cvrl.md section 5 (CVRL, ConST-CL, TeG; TensorFlow's LinearWarmup over CosineDecay).
+    """
+    _check(num_steps, warmup_steps)
+    wave = 0.5 * base * (1 + np.cos(np.pi * np.arange(num_steps + 1) / max(num_steps, 1)))
+    wave[:warmup_steps] = wave[warmup_steps] * np.arange(warmup_steps) / max(warmup_steps, 1)
+    return wave[:num_steps]
+
+
 def constant_schedule(
     base: float, num_steps: int, *, warmup_steps: int = 0, start: float = 0.0
 ) -> np.ndarray:

@@ -1,0 +1,176 @@
+"""Colour changes on the device: the parameters of `video_ssl.clips.colour`, applied in jax; torch's are in `colour.py`.
+
+All frames of a view change alike.  All views go through all operations, each kept where the parameters ask for it, so
+that one program serves every batch and every device has only its own views.  Everything is float32.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import jax
+import jax.numpy as jnp
+
+from video_ssl.clips.colour import (
+    BLUR,
+    BLUR_EACH,
+    BRIGHTNESS,
+    CONTRAST,
+    GREY,
+    GREY_FIRST,
+    HUE,
+    LAWS,
+    NUM_PARAMETERS,
+    OFFSET,
+    ORDER,
+    SATURATION,
+    SOLARIZE,
+    ColourLaw,
+)
+from video_ssl.clips.config import ColorConfig
+from video_ssl.models.config import Normalization
+
+Array = jax.Array
+
+
+def augmented_input(
+    batch: Mapping[str, Array], normalization: Normalization, color: ColorConfig | None
+) -> Array:
+    """Returns float32 (B, V, T, H, W, 3), normalised: uint8 `batch["video"]` changed by `batch["color"]` (B, V,
+    NUM_PARAMETERS) where `color` is set.
+
+    Which operations can happen at all is read off `color`, so that no others are computed.
+    """
+    pixels = batch["video"].astype(jnp.float32) / 255
+    if color is not None:
+        flat = pixels.reshape(-1, *pixels.shape[2:])
+        rows = batch["color"].reshape(-1, NUM_PARAMETERS)
+        pixels = apply_colour(
+            flat, rows, color.law, blur_each=color.setting("blur_each_probability") > 0
+        ).reshape(pixels.shape)
+    return (pixels - jnp.asarray(normalization.mean)) / jnp.asarray(normalization.std)
+
+
+def apply_colour(
+    pixels: Array, parameters: Array, law: str | ColourLaw, *, blur_each: bool = True
+) -> Array:
+    """Returns pixels with their colours changed, float32 (N, T, H, W, 3) in [0, 1].
+
+    Args:
+        pixels: (N, T, H, W, 3) in [0, 1].
+        parameters: float (N, NUM_PARAMETERS), a row per view.
+        law: a key of `LAWS`, or a law.
+        blur_each: False promises that no view has a blur after each jitter, which spares four blurs.
+
+    Raises:
+        ValueError: shapes that do not belong together.
+    """
+    if parameters.shape != (pixels.shape[0], NUM_PARAMETERS) or pixels.shape[-1] != 3:
+        raise ValueError(
+            f"pixels {tuple(pixels.shape)} and parameters {tuple(parameters.shape)} do not belong together: give "
+            f"(N, T, H, W, 3) and (N, {NUM_PARAMETERS})."
+        )
+    rules = LAWS[law] if isinstance(law, str) else law
+    x, parameters = pixels.astype(jnp.float32), parameters.astype(jnp.float32)
+    value = [column[:, None, None, None, None] for column in parameters.T]
+    x = jnp.where(value[GREY_FIRST] > 0, grey(x, rules), x)
+    for op in value[ORDER]:
+        x = _jitter(x, op, value, rules)
+        if blur_each:
+            x = jnp.where(value[BLUR_EACH] > 0, blur(x, parameters[:, BLUR_EACH], rules), x)
+    x = jnp.where(value[GREY] > 0, grey(x, rules), x)
+    x = jnp.where(value[BLUR] > 0, blur(x, parameters[:, BLUR], rules), x)
+    x = jnp.where((value[SOLARIZE] > 0) & (x >= 0.5), 1 - x, x)
+    return x.clip(0, 1)
+
+
+def _jitter(x: Array, op: Array, value: list[Array], law: ColourLaw) -> Array:
+    """The jitter that `op` names, of each view."""
+    changes = (
+        (op == 0, _cut(x * value[BRIGHTNESS] + value[OFFSET], law)),
+        ((op == 1) & (value[CONTRAST] != 1), adjust_contrast(x, value[CONTRAST], law)),
+        ((op == 2) & (value[SATURATION] != 1), adjust_saturation(x, value[SATURATION], law)),
+        ((op == 3) & (value[HUE] != 0), shift_hue(x, value[HUE])),
+    )
+    for asked, changed in changes:
+        x = jnp.where(asked, changed, x)
+    return x
+
+
+# Operations: x is (..., T, H, W, 3), factors are numbers or broadcast against x ------------------
+
+
+def grey(x: Array, law: ColourLaw) -> Array:
+    """Returns (..., T, H, W, 1), the weighted sum of the colours."""
+    red, green, blue = jnp.split(x, 3, -1)
+    return red * law.grey[0] + green * law.grey[1] + blue * law.grey[2]
+
+
+def adjust_contrast(x: Array, factor: float | Array, law: ColourLaw) -> Array:
+    """Returns mean + factor * (x - mean); the law says of what the mean is."""
+    if law.contrast == "grey":
+        mean = grey(x, law).mean((-3, -2), keepdims=True)
+    else:
+        mean = x.mean((-3, -2) if law.contrast == "frame" else (-4, -3, -2), keepdims=True)
+    return _cut(x * factor + (1 - factor) * mean, law)
+
+
+def adjust_saturation(x: Array, factor: float | Array, law: ColourLaw) -> Array:
+    """Returns x moved away from its grey by `factor`, or with its saturation (HSV) times `factor`, cut to [0, 1]."""
+    if law.saturation == "blend":
+        return _cut(x * factor + (1 - factor) * grey(x, law), law)
+    top = x.max(-1, keepdims=True)
+    span = top - x.min(-1, keepdims=True)
+    saturation = span / jnp.maximum(top, 1e-12)
+    # In HSV all colours lie at top - span * something, so a new saturation scales their distances to the top.
+    wanted = (saturation * factor).clip(0 if law.cut_each else None, 1)
+    share = jnp.where(saturation > 0, wanted / jnp.maximum(saturation, 1e-12), 1.0)
+    return top - (top - x) * share
+
+
+def shift_hue(x: Array, turns: float | Array) -> Array:
+    """Returns x with its hue (HSV) shifted by `turns`; value and saturation stay."""
+    red, green, blue = jnp.split(x, 3, -1)
+    top, low = x.max(-1, keepdims=True), x.min(-1, keepdims=True)
+    span = top - low
+    safe = jnp.where(span > 0, span, 1.0)
+    sector = jnp.where(
+        top == red,
+        (green - blue) / safe,
+        jnp.where(top == green, 2 + (blue - red) / safe, 4 + (red - green) / safe),
+    )
+    # The colour with offset n at hue h is top - span * clip(min(k, 4 - k), 0, 1), k = (n + h) mod 6.
+    k = jnp.remainder(sector + 6 * turns + jnp.array([5.0, 3.0, 1.0]), 6)
+    return top - span * jnp.minimum(k, 4 - k).clip(0, 1)
+
+
+def blur(x: Array, sigma: Array, law: ColourLaw, radius: int | None = None) -> Array:
+    """Returns x (N, T, H, W, 3) after a Gaussian blur of each view's own sigma (N,) in pixels; 0 changes nothing.
+
+    The filter has 2 * radius + 1 taps, by default with radius = H // 20, as CVRL's.
+    """
+    radius = max(1, x.shape[-3] // 10 // 2) if radius is None else radius
+    taps = jnp.arange(-radius, radius + 1, dtype=jnp.float32)
+    spread = jnp.maximum(sigma.astype(jnp.float32), 1e-3)[:, None]
+    weights = jnp.exp(-(taps**2) / (2 * spread**2))
+    weights = weights / weights.sum(1, keepdims=True)
+    for axis in (3, 2):
+        x = _filter(x, weights, axis, radius, "edge" if law.border == "edge" else "constant")
+    return x
+
+
+def _filter(x: Array, weights: Array, axis: int, radius: int, mode: str) -> Array:
+    """A sum of shifted copies, each view with its own weights: no convolution has a kernel for each sample."""
+    size = x.shape[axis]
+    pad = [(0, 0)] * x.ndim
+    pad[axis] = (radius, radius)
+    wide = jnp.pad(x, pad, mode=mode)
+    total = jnp.zeros_like(x)
+    for i in range(2 * radius + 1):
+        part = jax.lax.slice_in_dim(wide, i, i + size, axis=axis)
+        total = total + part * weights[:, i, None, None, None, None]
+    return total
+
+
+def _cut(x: Array, law: ColourLaw) -> Array:
+    return x.clip(0, 1) if law.cut_each else x

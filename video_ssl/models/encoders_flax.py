@@ -1,0 +1,291 @@
+"""Encoders of flax: written to the same folders as torch's, and read from them.
+
+`model.safetensors` always has torch's names and order of axes, so `video_ssl.load_encoder` gives a torch encoder of
+what flax has trained, and `load_flax_encoder` the flax twin of what torch has trained.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import typing
+from collections.abc import Mapping
+from importlib import import_module
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+from safetensors import SafetensorError
+from safetensors.numpy import load_file, save_file
+
+from video_ssl.clips.sampling_pairs import feature_times
+from video_ssl.models import ENCODERS, FLAX_ENCODERS
+from video_ssl.models.encoder_folder import (
+    CONFIG,
+    WEIGHTS,
+    EncoderError,
+    Preprocess,
+    fill_report,
+    find_encoder,
+    read_config,
+    write_encoder_folder,
+)
+from video_ssl.models.r3d_bridge import BridgeError, shapes_of, to_flax_variables, to_torch_state
+from video_ssl.models.r3d_flax import temporal_features
+from video_ssl.recipes import ConfigError, build_config, to_plain
+
+Floats = NDArray[np.float32]
+Variables = Mapping[str, Any]
+
+
+class FlaxEncoder:
+    """A frozen encoder of flax with the methods of a torch one; arrays go in and come out, videos are (B, T, H, W, 3).
+
+    D is `embed_dim`, T' the number of frame features of a clip.
+
+    Args:
+        module: a linen module of `FLAX_ENCODERS` that gives its feature maps by name.
+        variables: {"params": ..., "batch_stats": ...}, on a device or not.
+        architecture: its name in `FLAX_ENCODERS`.
+        preprocess: how clips must be made for it.
+        source: where it comes from, as JSON.
+    """
+
+    #: Whether the features of a frame depend on that frame alone.
+    frames_stand_alone = False
+
+    def __init__(
+        self,
+        module: Any,
+        variables: Variables,
+        *,
+        architecture: str,
+        preprocess: Preprocess,
+        source: dict[str, Any],
+    ) -> None:
+        self.module, self.config = module, module.config
+        self.variables = jax.tree.map(jnp.asarray, dict(variables))
+        self.architecture, self.preprocess, self.source = architecture, preprocess, source
+        self.embed_dim: int = self.config.width
+        self._forward = jax.jit(self._maps)
+        self._pooled = jax.jit(self._pool, static_argnums=2)
+
+    @property
+    def num_frames(self) -> int:
+        return int(self.config.num_frames or self.preprocess.num_frames)
+
+    def feature_map(self, video: ArrayLike) -> Floats:
+        """Returns float32 (B, T', h, w, D) of a normalised video (B, T, H, W, 3)."""
+        return np.asarray(self._forward(self.variables, jnp.asarray(video, jnp.float32)))
+
+    def frame_features(self, video: ArrayLike) -> Floats:
+        """Returns (B, T', D), the means over the cells of each moment, of a normalised video (B, T, H, W, 3)."""
+        return self.features(video)[1]
+
+    def clip_features(self, video: ArrayLike) -> Floats:
+        """Returns (B, D), the mean over all cells, of a normalised video (B, T, H, W, 3)."""
+        return self.features(video)[0]
+
+    def features(self, video: ArrayLike, cells: int = 1) -> tuple[Floats, Floats]:
+        """Returns clip and frame features, (B, D') and (B, T', D'), of a normalised video (B, T, H, W, 3).
+
+        Args:
+            video: float.
+            cells: D' = cells * cells * D: the means of so many parts of the frame, side by side.
+        """
+        clips, frames = self._pooled(self.variables, jnp.asarray(video, jnp.float32), cells)
+        return np.asarray(clips), np.asarray(frames)
+
+    def features_of_pixels(self, video: NDArray[np.uint8], cells: int = 1) -> tuple[Floats, Floats]:
+        """Returns `features` of uint8 (B, T, H, W, 3), normalised as `preprocess` says."""
+        if video.dtype != np.uint8:
+            raise ValueError(f"video is {video.dtype}, but pixels must be uint8 (B, T, H, W, 3).")
+        return self.features(normalize_pixels(jnp.asarray(video), self.preprocess), cells)
+
+    def feature_dim(self, cells: int = 1) -> int:
+        """Returns D', the width of what `features` gives."""
+        return cells * cells * self.embed_dim
+
+    def frame_positions(self, num_frames: int) -> NDArray[np.float64]:
+        """Returns float64 (T',): where each frame feature lies, in units of sampled frames."""
+        count = self.config.grid(num_frames, 1, 1)[0]
+        return feature_times(0, num_frames=num_frames, frame_stride=1, num_positions=count)
+
+    def state_dict(self) -> dict[str, NDArray[Any]]:
+        """Returns the weights under torch's names."""
+        return to_torch_state(jax.device_get(self.variables))
+
+    def _maps(self, variables: Variables, video: jax.Array) -> jax.Array:
+        maps = self.module.apply(variables, video, train=False)
+        return maps[self.config.endpoint].astype(jnp.float32)
+
+    def _pool(
+        self, variables: Variables, video: jax.Array, cells: int
+    ) -> tuple[jax.Array, jax.Array]:
+        frames = spatial_cells(self._maps(variables, video), cells)
+        return frames.mean(1), frames
+
+
+def spatial_cells(feature_map: jax.Array, cells: int) -> jax.Array:
+    """Returns the means of `cells` x `cells` parts of every moment, side by side: (B, T', h, w, D) -> (B, T', cells²D).
+
+    Parts share a row or column where the size does not divide, as in torch's adaptive pooling.
+    """
+    if cells == 1:
+        return temporal_features(feature_map)
+    h, w = feature_map.shape[2:4]
+    parts = [
+        feature_map[
+            :,
+            :,
+            i * h // cells : -(-(i + 1) * h // cells),
+            j * w // cells : -(-(j + 1) * w // cells),
+        ]
+        for i in range(cells)
+        for j in range(cells)
+    ]
+    return jnp.concatenate([part.mean((2, 3)) for part in parts], -1)
+
+
+def normalize_pixels(video: jax.Array, preprocess: Preprocess) -> jax.Array:
+    """Returns float32 (..., 3), pixels of uint8 (..., 3) in [0, 1] minus the mean, divided by the deviation."""
+    pixels = video.astype(jnp.float32) / 255
+    return (pixels - jnp.asarray(preprocess.mean)) / jnp.asarray(preprocess.std)
+
+
+def save_flax_encoder(
+    folder: str | Path,
+    variables: Variables,
+    *,
+    architecture: str,
+    config: Any,
+    preprocess: Preprocess,
+    source: dict[str, Any],
+    beside: Mapping[str, Variables] | None = None,
+) -> Path:
+    """Returns the folder into which an encoder was written, for torch and flax alike; see `save_encoder` for the rules.
+
+    Args:
+        folder: where to; usually RUN/encoder.
+        variables: {"params": ..., "batch_stats": ...} of the encoder alone, whole arrays on this process.
+        architecture: its name in `FLAX_ENCODERS`.
+        config: of the encoder.
+        preprocess, source: as in `save_encoder`.
+        beside: file name -> variables of other parts (heads) kept with it.
+
+    Raises:
+        EncoderError: unknown architecture, weights that are not finite, a place that is taken by something else.
+    """
+    _module_class(architecture, str(folder))
+    weights = to_torch_state(jax.device_get(dict(variables)))
+    broken = [k for k, v in weights.items() if not np.isfinite(v).all()]
+    if broken:
+        raise EncoderError(
+            f"{len(broken)} weights are not finite, first {broken[0]!r}: such an encoder is not saved."
+        )
+
+    def write(place: Path) -> None:
+        save_file(weights, place / WEIGHTS, metadata={"format": "pt"})
+        for name, part in (beside or {}).items():
+            save_file(
+                to_torch_state(jax.device_get(dict(part))), place / name, metadata={"format": "pt"}
+            )
+
+    counted = [v.size for k, v in weights.items() if "running_" not in k and v.dtype.kind == "f"]
+    return write_encoder_folder(
+        folder,
+        write,
+        architecture=architecture,
+        config=config,
+        preprocess=preprocess,
+        source=source,
+        num_parameters=sum(counted),
+        embed_dim=config.width,
+        versions={"jax": jax.__version__},
+    )
+
+
+def load_flax_encoder(path_or_run: str | Path, *, dtype: Any = jnp.float32) -> FlaxEncoder:
+    """Returns the flax encoder of a run or an encoder folder, whichever framework has written it.
+
+    Args:
+        path_or_run: RUN, RUN/encoder, or `untrained:PATH[@SEED]`: the same architecture, fresh weights.
+        dtype: of activations.
+
+    Raises:
+        EncoderError: nothing there, an architecture without a flax twin, weights that do not fit.
+    """
+    spec = str(path_or_run)
+    untrained = spec.startswith("untrained:")
+    path, _, seed = spec.removeprefix("untrained:").rpartition("@") if untrained else (spec, "", "")
+    if untrained and not (path and seed.isdigit()):
+        path, seed = spec.removeprefix("untrained:"), "0"
+    folder = find_encoder(path)
+    content = read_config(folder)
+    cls = _module_class(content["architecture"], str(folder / CONFIG))
+    try:
+        config = build_config(typing.get_type_hints(cls)["config"], content["config"], "config")
+        preprocess = build_config(Preprocess, content["preprocess"], "preprocess")
+    except ConfigError as err:
+        raise EncoderError(f"{folder / CONFIG}: {err}") from err
+    module = cls(config, dtype=dtype)
+    source = content["source"]
+    if untrained:
+        variables = init_variables(module, jax.random.key(int(seed)))
+        source = {"objective": "none (untrained)", "seed": int(seed), "architecture of": path}
+    else:
+        variables = _read_variables(module, folder)
+    return FlaxEncoder(
+        module,
+        variables,
+        architecture=content["architecture"],
+        preprocess=preprocess,
+        source=source,
+    )
+
+
+def init_variables(module: Any, key: jax.Array) -> dict[str, Any]:
+    """Returns fresh variables of an encoder; shapes of parameters do not depend on the size of clips."""
+    variables = jax.jit(module.init)(key, jnp.zeros((1, 4, 32, 32, 3), jnp.float32))
+    return dict(variables)
+
+
+def fingerprint(encoder: FlaxEncoder) -> str:
+    """Returns 16 hexadecimal digits that change with any weight or setting; those of torch's twin differ."""
+    digest = hashlib.sha256(b"flax")
+    plain = [encoder.architecture, to_plain(encoder.config), to_plain(encoder.preprocess)]
+    digest.update(json.dumps(plain, sort_keys=True, default=str).encode())
+    for name, value in sorted(encoder.state_dict().items()):
+        digest.update(f"{name}{value.shape}{value.dtype}".encode())
+        digest.update(value.tobytes())
+    return digest.hexdigest()[:16]
+
+
+def _module_class(architecture: str, where: str) -> Any:
+    if architecture not in FLAX_ENCODERS:
+        known = "is for torch only" if architecture in ENCODERS else "is unknown"
+        raise EncoderError(
+            f"{where}: architecture {architecture!r} {known}; flax has {sorted(FLAX_ENCODERS)}."
+        )
+    module, name = FLAX_ENCODERS[architecture].split(":")
+    return getattr(import_module(module), name)
+
+
+def _read_variables(module: Any, folder: Path) -> dict[str, Any]:
+    file = folder / WEIGHTS
+    try:
+        variables = to_flax_variables(load_file(file))
+    except (SafetensorError, OSError, ValueError) as err:
+        told = (
+            str(err) if isinstance(err, BridgeError) else f"not a complete safetensors file ({err})"
+        )
+        raise EncoderError(f"{file}: {told}; copy or save it again.") from err
+    clip = jax.ShapeDtypeStruct((1, 4, 32, 32, 3), jnp.float32)
+    wanted = jax.eval_shape(module.init, jax.random.key(0), clip)
+    told = fill_report(shapes_of(variables), shapes_of(wanted))
+    if told:
+        raise EncoderError(f"{file} does not fit {folder / CONFIG}: {told}.")
+    return variables

@@ -1,0 +1,1 @@
+"""CVRL: two clips of one video attract, clips of other videos repel (flax)."""
