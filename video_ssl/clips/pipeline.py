@@ -24,6 +24,7 @@ from typing import Any, Literal
 
 import numpy as np
 
+from video_ssl.clips.balance import BalanceConfig, BalancedOrder, balanced_order
 from video_ssl.clips.casualties import InFlightBoard, Place
 from video_ssl.clips.reading import AUTO, READERS
 from video_ssl.clips.samples import Plan, Position, SampleMaker
@@ -106,6 +107,7 @@ class Pipeline:
         skip_log: Path | None = None,
         shuffle: bool = True,
         on_bad: Literal["replace", "raise"] = "replace",
+        balance: BalanceConfig | None = None,
     ) -> None:
         """
         Args:
@@ -122,9 +124,10 @@ class Pipeline:
             shuffle: False reads every table in its own order (one table: batch s holds rows s * B ...).
             on_bad: "replace" takes the next record of the table for one that cannot be read, "raise" raises BadVideo:
                 evaluation never replaces.
+            balance: draw groups of videos of a few classes in place of the shuffled order; for one table.
 
         Raises:
-            ValueError: settings that do not fit together.
+            ValueError: settings that do not fit together, or labels that `balance` cannot use.
         """
         config = config if config is not None else LoaderConfig()
         _validate(tables, global_batch_size, num_steps, start_step, host)
@@ -152,11 +155,23 @@ class Pipeline:
             board=self._board.folder if self._board is not None else None,
             banned=self._skips.banned,
         )
-        order = _order(
-            [(len(table), weight) for table, weight in tables], seed=seed, shuffle=shuffle
-        )
+        group = 1
+        if balance is None:
+            order = _order(
+                [(len(table), weight) for table, weight in tables], seed=seed, shuffle=shuffle
+            )
+        else:
+            _validate_balance(only_tables, balance, global_batch_size, host[1], shuffle)
+            group = balance.group_size
+            rows = balanced_order(only_tables[0], balance, seed=_derive(seed, 3))
+            order = _balanced(rows, num_steps * global_batch_size)
         self._batches = functools.partial(
-            _batches, order, seed=seed, host=host, global_batch_size=global_batch_size
+            _batches,
+            order,
+            seed=seed,
+            host=host,
+            global_batch_size=global_batch_size,
+            group=group,
         )
         self._begin()
         _open_pipelines.add(self)
@@ -358,12 +373,44 @@ def _order(sizes: Sequence[tuple[int, float]], *, seed: int, shuffle: bool) -> A
     return mixed.map_with_index(_to_position)
 
 
+def _balanced(rows: BalancedOrder, num_samples: int) -> Any:
+    """The order of class-balanced groups, for one table."""
+    places = _grain().MapDataset.range(num_samples)
+    return places.map(rows.row).map(functools.partial(_with_table, 0)).map_with_index(_to_position)
+
+
+def _validate_balance(
+    tables: Sequence[Table], balance: BalanceConfig, batch_size: int, hosts: int, shuffle: bool
+) -> None:
+    if len(tables) != 1 or not shuffle:
+        raise ValueError(
+            f"class-balanced batches are drawn at random from one table, not from {len(tables)} with "
+            f"shuffle={shuffle}: put the videos into one table, or leave data.balance empty."
+        )
+    balance.check_batch(batch_size, hosts)
+
+
 def _batches(
-    order: Any, maker: SampleMaker, *, seed: int, host: tuple[int, int], global_batch_size: int
+    order: Any,
+    maker: SampleMaker,
+    *,
+    seed: int,
+    host: tuple[int, int],
+    global_batch_size: int,
+    group: int = 1,
 ) -> Any:
+    """The batches of a host, which gets whole groups of `group` samples that follow each other."""
     index, count = host
     samples = order.random_map(maker, seed=_derive(seed, 2))
-    return samples[index::count].batch(global_batch_size // count, drop_remainder=True)
+    if group == 1:
+        return samples[index::count].batch(global_batch_size // count, drop_remainder=True)
+    groups = samples.batch(group, drop_remainder=True)[index::count]
+    return groups.batch(global_batch_size // count // group, drop_remainder=True).map(_joined)
+
+
+def _joined(groups: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """(groups, samples, ...) -> (samples of all groups, ...)."""
+    return {name: array.reshape(-1, *array.shape[2:]) for name, array in groups.items()}
 
 
 def _to_workers(batches: Any, num_workers: int, config: LoaderConfig) -> Any:

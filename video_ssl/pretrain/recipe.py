@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
+from video_ssl.clips.balance import BalanceConfig
 from video_ssl.clips.pipeline import LoaderConfig
 from video_ssl.objectives import OBJECTIVES
 from video_ssl.objectives.sources import EncoderSource
@@ -29,16 +30,23 @@ class DataConfig:
     Attributes:
         table: a table, folder, list or data set, as `video_ssl.datasets.open_table` takes it: `demo:train`.
         mix: further tables and their weights; the weight of `table` is 1.  Records are drawn in these proportions.
+        balance: every process gets groups of several videos of several classes, drawn at random (an epoch is then only
+            a number of records); empty = records one after the other in shuffled order, labels not looked at.
     """
 
     table: str
     mix: dict[str, float] = field(default_factory=dict)
+    balance: BalanceConfig | None = None
 
     def __post_init__(self) -> None:
         wrong = {name: weight for name, weight in self.mix.items() if not weight > 0}
         if wrong:
             raise ValueError(
                 f"mix={wrong}: weights must be positive. Remove a table by removing its line."
+            )
+        if self.balance is not None and self.mix:
+            raise ValueError(
+                f"balance draws from one table, but mix names {list(self.mix)} too: put them into one table."
             )
 
 
@@ -74,6 +82,11 @@ class TrainingConfig:
         accumulation: micro-batches into which each process divides its part of the batch to save memory.
         precision: "bf16" runs the products of the forward pass in bfloat16; weights and losses stay float32.
         compile: compile the objective with torch.compile.
+        sharding: what several processes divide among them: "ddp" nothing, "fsdp" weights, gradients and state of the
+            optimizer, "oss" the latter only.  Without an effect on one process.
+        activation_checkpointing: the blocks of the network compute their activations again in the backward pass
+            instead of keeping them.
+        sync_batch_norm: batch norms take their statistics over all processes.
         grad_clip: largest norm of the gradient of all parameters; empty = no clipping.
         ema: moving average of the weights; empty = none.
         log_every: steps from one line of metrics to the next.
@@ -88,6 +101,9 @@ class TrainingConfig:
     accumulation: int = 1
     precision: Literal["fp32", "bf16"] = "fp32"
     compile: bool = False
+    sharding: Literal["ddp", "fsdp", "oss"] = "ddp"
+    activation_checkpointing: bool = False
+    sync_batch_norm: bool = False
     grad_clip: float | None = None
     ema: EMAConfig | None = None
     log_every: int = 20
@@ -187,6 +203,9 @@ class PretrainRecipe:
     def __post_init__(self) -> None:
         if self.seed < 0:
             raise ValueError(f"seed={self.seed} must not be negative.")
+        if self.data.balance is not None:
+            training = self.training
+            self.data.balance.check_batch(training.global_batch_size, training.accumulation)
 
     @property
     def folder(self) -> Path:

@@ -24,7 +24,6 @@ from video_ssl.objectives import OBJECTIVES
 from video_ssl.pretrain.averages import WeightAverage
 from video_ssl.pretrain.checkpoints import (
     load_objective,
-    load_state,
     newest_checkpoint,
     read_meta,
     sweep_unfinished,
@@ -51,6 +50,8 @@ from video_ssl.pretrain.schedules import (
     epoch_cosine_schedule,
     scaled_lr,
 )
+from video_ssl.pretrain.sharded_checkpoints import load_for
+from video_ssl.pretrain.sharding import is_sharded, prepare, whole
 
 logger = logging.getLogger(__name__)
 
@@ -114,7 +115,7 @@ def _run(recipe: PretrainRecipe, processes: Processes, *, allow_changes: bool) -
         _announce(recipe, job)
         begin = time.perf_counter()
         metrics = train(job) or _last_metrics(folder)
-        processes.on_main(lambda: _finish(recipe, job, metrics))
+        _finish(recipe, job, metrics)
         logger.info(
             "finished %d steps in %s: encoder in %s",
             job.num_steps - job.start_step,
@@ -209,7 +210,8 @@ def build_job(
         "global_batch_size": training.global_batch_size,
     }
     num_steps = to_steps(training.duration, **sizes)
-    objective = build_objective(recipe, encoders).to(processes.device)
+    objective = prepare(build_objective(recipe, encoders).to(processes.device), training, processes)
+    divided = training.sharding == "oss" and processes.world_size > 1
     return Job(
         name=recipe.name,
         folder=recipe.folder,
@@ -217,7 +219,7 @@ def build_job(
         training=training,
         processes=processes,
         objective=objective,
-        optimizer=build_optimizer(objective, recipe.optimizer),
+        optimizer=build_optimizer(objective, recipe.optimizer, divided=divided),
         average=WeightAverage(objective, training.ema, num_steps=num_steps)
         if training.ema
         else None,
@@ -286,6 +288,7 @@ def batch_source(
             host=(processes.rank, processes.world_size),
             config=recipe.loader,
             skip_log=recipe.folder / "skipped.jsonl",
+            balance=recipe.data.balance,
         ) as pipeline:
             yield iter(pipeline)
 
@@ -321,7 +324,7 @@ def _resume(job: Job, *, allow_changes: bool) -> int:
             f"the data has {job.num_examples} records now and had {before} when {checkpoint.folder} was made: the "
             "order of the rest would be another one. Restore the data, or resume all the same with --allow-changes."
         )
-    state = load_state(checkpoint)
+    state = load_for(checkpoint, job.objective)
     load_objective(job.objective, state["objective"], str(checkpoint.folder))
     load_optimizer_state(job.optimizer, state["optimizer"])
     if job.average is not None and "average" in state:
@@ -358,9 +361,7 @@ def _announce(recipe: PretrainRecipe, job: Job) -> None:
 
 
 def _finish(recipe: PretrainRecipe, job: Job, metrics: Mapping[str, Any]) -> None:
-    """Exports the encoder and marks the run as finished, in this order."""
-    encoder = job.objective.encoder
-    assert isinstance(encoder, nn.Module)
+    """Exports the encoder and marks the run as finished, in this order.  Called by every process."""
     source = {
         "objective": recipe.objective_name,
         "data": recipe.data.table,
@@ -369,7 +370,8 @@ def _finish(recipe: PretrainRecipe, job: Job, metrics: Mapping[str, Any]) -> Non
         "seed": recipe.seed,
         "weights": "moving average" if job.average is not None else "last step",
     }
-    with job.average.in_place() if job.average is not None else contextlib.nullcontext():
+
+    def write(encoder: nn.Module) -> None:
         save_encoder(
             job.folder / "encoder",
             encoder,
@@ -377,8 +379,24 @@ def _finish(recipe: PretrainRecipe, job: Job, metrics: Mapping[str, Any]) -> Non
             preprocess=job.objective.preprocess(),  # type: ignore[operator]
             source=source,
         )
-    content = {"steps": job.num_steps, "metrics": dict(metrics)}
-    write_atomically(job.folder / FINISHED, json.dumps(content, indent=2) + "\n")
+        content = {"steps": job.num_steps, "metrics": dict(metrics)}
+        write_atomically(job.folder / FINISHED, json.dumps(content, indent=2) + "\n")
+
+    with job.average.in_place() if job.average is not None else contextlib.nullcontext():
+        encoder = _whole_encoder(job)
+        job.processes.on_main(lambda: write(encoder))
+
+
+def _whole_encoder(job: Job) -> nn.Module:
+    """The encoder; of a divided one a copy in one piece on the CPU."""
+    encoder = job.objective.encoder
+    assert isinstance(encoder, nn.Module)
+    if not is_sharded(job.objective):
+        return encoder
+    weights = {name: whole(value).cpu() for name, value in encoder.state_dict().items()}
+    copy: nn.Module = type(encoder)(encoder.config)  # type: ignore[call-arg]
+    copy.load_state_dict(weights, strict=True)
+    return copy
 
 
 def _finished(folder: Path) -> dict[str, Any] | None:
