@@ -130,6 +130,6 @@ class Helpers:
         )
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def helpers() -> type[Helpers]:
     return Helpers

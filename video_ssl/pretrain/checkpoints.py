@@ -67,14 +67,47 @@ def save_checkpoint(
     Raises:
         CheckpointError: the disk is full or refuses; what was there before is untouched.
     """
-    target = folder / f"step_{step}"
+    temporary = begin_checkpoint(folder, step)
+    try:
+        _write_state(temporary / STATE, state)
+    except (OSError, RuntimeError) as err:
+        shutil.rmtree(temporary, ignore_errors=True)
+        raise CheckpointError(save_failed(folder, step, err)) from err
+    return complete_checkpoint(folder, step, temporary, meta)
+
+
+def begin_checkpoint(folder: Path, step: int) -> Path:
+    """Returns a new folder under a temporary name, for the tensors of a checkpoint.
+
+    Raises:
+        CheckpointError: the disk is full or refuses.
+    """
     temporary = folder / f".step_{step}.{os.getpid()}.tmp"
     try:
         folder.mkdir(parents=True, exist_ok=True)
         shutil.rmtree(temporary, ignore_errors=True)
         temporary.mkdir()
-        _write_state(temporary / STATE, state)
-        content = {"step": step, **meta, "bytes": {STATE: (temporary / STATE).stat().st_size}}
+    except OSError as err:
+        raise CheckpointError(save_failed(folder, step, err)) from err
+    return temporary
+
+
+def complete_checkpoint(
+    folder: Path, step: int, temporary: Path, meta: Mapping[str, Any]
+) -> Checkpoint:
+    """Returns the checkpoint that a folder with all its tensors becomes: described, synced and renamed.
+
+    Raises:
+        CheckpointError: the disk is full or refuses; what was there before is untouched.
+    """
+    target = folder / f"step_{step}"
+    try:
+        sizes = {
+            str(p.relative_to(temporary)): p.stat().st_size
+            for p in sorted(temporary.rglob("*"))
+            if p.is_file()
+        }
+        content = {"step": step, **meta, "bytes": sizes}
         with open(temporary / META, "w", encoding="utf-8") as file:
             file.write(json.dumps(content, indent=2) + "\n")
             _to_disk(file)
@@ -85,7 +118,7 @@ def save_checkpoint(
         _sync_folder(folder)
     except (OSError, RuntimeError) as err:
         shutil.rmtree(temporary, ignore_errors=True)
-        raise CheckpointError(_save_failed(folder, step, err)) from err
+        raise CheckpointError(save_failed(folder, step, err)) from err
     shutil.rmtree(folder / f".step_{step}.{os.getpid()}.old", ignore_errors=True)
     return Checkpoint(step, target)
 
@@ -194,7 +227,8 @@ def _sync_folder(folder: Path) -> None:
         os.close(descriptor)
 
 
-def _save_failed(folder: Path, step: int, err: Exception) -> str:
+def save_failed(folder: Path, step: int, err: Exception) -> str:
+    """Returns the text of the error of a checkpoint that could not be written."""
     last = newest_checkpoint(folder)
     rest = (
         f"The checkpoint of step {last.step} is untouched: make room and start the same command again to resume there."

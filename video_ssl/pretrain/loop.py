@@ -33,6 +33,8 @@ from video_ssl.pretrain.optimizers import optimizer_state, set_lr
 from video_ssl.pretrain.processes import Processes, StopRequest
 from video_ssl.pretrain.recipe import TrainingConfig
 from video_ssl.pretrain.reporting import MetricsFile, Progress, Stopwatch, memory_figures
+from video_ssl.pretrain.sharded_checkpoints import save_shards
+from video_ssl.pretrain.sharding import is_sharded, sync_gradients, whole
 
 logger = logging.getLogger(__name__)
 
@@ -72,7 +74,7 @@ class Job:
         return len(self.lrs)
 
     def state(self) -> dict[str, Any]:
-        """The tensors of a checkpoint."""
+        """The tensors of a checkpoint; of a divided run, this process's parts of them.  Called by every process."""
         state: dict[str, Any] = {
             "objective": self.objective.state_dict(),
             "optimizer": optimizer_state(self.optimizer),
@@ -80,6 +82,16 @@ class Job:
         if self.average is not None:
             state["average"] = self.average.state()
         return state
+
+    def whole_state(self) -> dict[str, Any]:
+        """The tensors of a checkpoint in one piece, gathered from all processes, which must all call this."""
+        return _whole(self.state()) if is_sharded(self.objective) else self.state()
+
+
+def _whole(state: Any) -> Any:
+    if isinstance(state, Tensor):
+        return whole(state)
+    return {name: _whole(value) for name, value in state.items()}
 
 
 @dataclass
@@ -203,7 +215,7 @@ class _Session:
             seed=job.seed,
             processes=job.processes,
             batch=batch,
-            state=job.state,
+            state=job.whole_state,
             figures={"lr": float(job.lrs[failed])},
         )
 
@@ -242,11 +254,14 @@ class _Session:
             "versions": {"video_ssl": __version__, "torch": torch.__version__},
         }
 
-        def write() -> None:
-            save_checkpoint(folder, done, job.state(), meta)
-            sweep(folder, keep=job.training.keep, keep_every=job.keep_steps)
-
-        job.processes.on_main(write)
+        state = job.state()
+        if is_sharded(job.objective):
+            save_shards(folder, done, state, meta, job.processes)
+        else:
+            job.processes.on_main(lambda: save_checkpoint(folder, done, state, meta) and None)
+        job.processes.on_main(
+            lambda: sweep(folder, keep=job.training.keep, keep_every=job.keep_steps)
+        )
         self._saved = done
 
     def interrupt(self, done: int, signal_number: int) -> None:
@@ -286,12 +301,13 @@ class _Means:
 def gradients_of(module: nn.Module, batch: Batch, training: TrainingConfig) -> Outcome:
     """Runs forward and backward over the micro-batches of a batch and clips; the gradients are left in the parameters.
 
-    The loss is the mean over micro-batches.  Under DDP, gradients are averaged over processes once, with the last one.
+    The loss is the mean over micro-batches.  Gradients are averaged over processes once, with the last one.
     """
     parts = split_batch(batch, training.accumulation)
     losses, reports = [], []
     for i, part in enumerate(parts):
         lone = isinstance(module, DistributedDataParallel) and i < len(parts) - 1
+        sync_gradients(module, i == len(parts) - 1)
         with module.no_sync() if lone else contextlib.nullcontext():  # type: ignore[operator]
             with autocast(next(iter(part.values())).device, training.precision):
                 loss, report = module(part)
@@ -300,7 +316,7 @@ def gradients_of(module: nn.Module, batch: Batch, training: TrainingConfig) -> O
         losses.append(loss.detach())
         reports.append(report)
     parameters = [p for p in module.parameters() if p.grad is not None]
-    grad_norm = torch.nn.utils.get_total_norm([p.grad for p in parameters])  # type: ignore[misc]
+    grad_norm = whole(torch.nn.utils.get_total_norm([p.grad for p in parameters]))  # type: ignore[misc]
     if training.grad_clip is not None:
         torch.nn.utils.clip_grads_with_norm_(parameters, training.grad_clip, grad_norm)
     features = [r["features"].detach() for r in reports if "features" in r]
@@ -321,10 +337,10 @@ def clips_per_record(batch: Batch) -> int:
 
 
 def wrap(objective: nn.Module, processes: Processes, *, compile: bool) -> nn.Module:
-    """Returns the objective, compiled if wished, under DDP if there are several processes."""
+    """Returns the objective, compiled if wished, under DDP if there are several processes and it is not sharded."""
     if compile:
         objective.compile()
-    if processes.world_size == 1:
+    if processes.world_size == 1 or is_sharded(objective):
         return objective
     return DistributedDataParallel(objective, gradient_as_bucket_view=True)
 

@@ -21,6 +21,7 @@ from torch import Tensor
 
 from video_ssl.pretrain.errors import CheckpointError, NonFiniteLoss
 from video_ssl.pretrain.processes import Processes
+from video_ssl.pretrain.sharding import inner_optimizer
 
 logger = logging.getLogger(__name__)
 
@@ -37,7 +38,7 @@ class FiniteGuard:
         self._processes = processes
         self._found = torch.zeros((), device=processes.device)
         self._first = torch.full((), -1, dtype=torch.int64, device=processes.device)
-        optimizer.found_inf = self._found  # type: ignore[attr-defined]
+        inner_optimizer(optimizer).found_inf = self._found  # type: ignore[attr-defined]
 
     def look(self, step: int, loss: Tensor, grad_norm: Tensor) -> None:
         """Takes note of a step before the optimizer acts; never waits for the device."""
@@ -67,12 +68,13 @@ def save_evidence(
     place.mkdir(parents=True, exist_ok=True)
     try:
         torch.save({k: v.cpu() for k, v in batch.items()}, place / f"batch_{processes.rank}.pt")
+        content = dict(state())  # of divided states every process has a part
         if processes.is_main:
-            torch.save(dict(state()), place / "state.pt")
+            torch.save(content, place / "state.pt")
             report = {"step": step, "seed": seed, "world_size": processes.world_size}
             figures_text = {name: str(value) for name, value in figures.items()}
-            content = json.dumps({**report, "figures": figures_text}, indent=2) + "\n"
-            (place / "report.json").write_text(content, encoding="utf-8")
+            text = json.dumps({**report, "figures": figures_text}, indent=2) + "\n"
+            (place / "report.json").write_text(text, encoding="utf-8")
     except (OSError, RuntimeError) as err:
         raise CheckpointError(
             f"the loss of step {step} is not finite, and {place} could not be written: {err}. Make room, then start "

@@ -10,6 +10,7 @@ import torch
 from torch import nn
 
 from video_ssl.pretrain.recipe import OptimizerConfig
+from video_ssl.pretrain.sharding import inner_optimizer, wrap_optimizer
 from video_ssl.recipes import ConfigError
 
 _BLOCK = re.compile(r"blocks\.(\d+)\.")
@@ -92,11 +93,14 @@ def parameter_groups(
     return list(groups.values())
 
 
-def build_optimizer(module: nn.Module, config: OptimizerConfig) -> torch.optim.Optimizer:
+def build_optimizer(
+    module: nn.Module, config: OptimizerConfig, *, divided: bool = False
+) -> torch.optim.Optimizer:
     """Returns the optimizer of the trainable parameters of an objective.
 
     It is the fused kind, which takes a `found_inf` flag on the device and then leaves weights and state alone: that is
-    how a step whose loss is not finite is stopped without asking the device for its opinion.
+    how a step whose loss is not finite is stopped without asking the device for its opinion.  With `divided`, several
+    processes share its state among them (OSS).
 
     Raises:
         ConfigError: nothing to train; see also `parameter_groups`.
@@ -112,11 +116,17 @@ def build_optimizer(module: nn.Module, config: OptimizerConfig) -> torch.optim.O
     )
     if not groups:
         raise ConfigError("the objective has no trainable parameter.")
-    if config.name == "adamw":
-        return torch.optim.AdamW(groups, lr=0.0, betas=config.betas, eps=config.eps, fused=True)
-    if config.name == "adam":
-        return torch.optim.Adam(groups, lr=0.0, betas=config.betas, eps=config.eps, fused=True)
-    return torch.optim.SGD(groups, lr=0.0, momentum=config.momentum, fused=True)
+    settings: dict[str, Any] = {"lr": 0.0, "fused": True}
+    if config.name == "sgd":
+        settings["momentum"] = config.momentum
+    else:
+        settings.update(betas=config.betas, eps=config.eps)
+    kinds = {"adamw": torch.optim.AdamW, "adam": torch.optim.Adam, "sgd": torch.optim.SGD}
+    kind: Any = kinds[config.name]
+    if divided:
+        return wrap_optimizer(kind, groups, **settings)
+    optimizer: torch.optim.Optimizer = kind(groups, **settings)
+    return optimizer
 
 
 def set_lr(optimizer: torch.optim.Optimizer, lr: float) -> None:
@@ -126,7 +136,12 @@ def set_lr(optimizer: torch.optim.Optimizer, lr: float) -> None:
 
 
 def optimizer_state(optimizer: torch.optim.Optimizer) -> dict[str, dict[str, torch.Tensor]]:
-    """Returns the optimizer's state by the name of the parameter, independent of groups and their order."""
+    """Returns the optimizer's state by the name of the parameter, independent of groups and their order.
+
+    If it is divided among processes, all must call this; process 0 then has it and the others get nothing.
+    """
+    if inner_optimizer(optimizer) is not optimizer:
+        return _gathered_state(optimizer)
     return {
         name: {k: v for k, v in optimizer.state[p].items() if isinstance(v, torch.Tensor)}
         for name, p in _named(optimizer)
@@ -144,6 +159,20 @@ def load_optimizer_state(
             positions[position] = {k: v.clone() for k, v in state[name].items()}
     groups = optimizer.state_dict()["param_groups"]
     optimizer.load_state_dict({"state": positions, "param_groups": groups})
+
+
+def _gathered_state(optimizer: Any) -> dict[str, dict[str, torch.Tensor]]:
+    """The whole state of an OSS in process 0."""
+    optimizer.consolidate_state_dict(0)
+    if optimizer.rank != 0:
+        return {}
+    found = optimizer.state_dict()["state"]
+    names = [name for name, _ in _named(optimizer)]
+    return {
+        name: {k: v for k, v in found[position].items() if isinstance(v, torch.Tensor)}
+        for position, name in enumerate(names)
+        if position in found
+    }
 
 
 def _named(optimizer: torch.optim.Optimizer) -> list[tuple[str, nn.Parameter]]:

@@ -14,6 +14,7 @@ import time
 import traceback
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from datetime import timedelta
 from types import FrameType
 from typing import Any, TypeVar
 
@@ -25,6 +26,8 @@ from video_ssl.pretrain.errors import Interrupted, RunError
 logger = logging.getLogger(__name__)
 
 T = TypeVar("T")
+
+LOST_AFTER = "VIDEO_SSL_LOST_AFTER_SEC"
 
 
 @dataclass(frozen=True)
@@ -91,7 +94,9 @@ def join_processes(device: str) -> Iterator[Processes]:
     starts = world_size > 1 and not dist.is_initialized()
     if starts:
         # CPU tensors (flags, objects) go through gloo also where the gradients go through nccl.
-        dist.init_process_group("cpu:gloo,cuda:nccl" if chosen.type == "cuda" else "gloo")
+        dist.init_process_group(
+            "cpu:gloo,cuda:nccl" if chosen.type == "cuda" else "gloo", timeout=_lost_after()
+        )
     try:
         yield Processes(rank=rank, world_size=world_size, device=chosen)
     except BaseException as err:
@@ -104,6 +109,15 @@ def join_processes(device: str) -> Iterator[Processes]:
         if starts:
             gc.collect()
             dist.destroy_process_group()
+
+
+def _lost_after() -> timedelta:
+    """How long a process waits for another one before it takes it for lost; set by the launcher."""
+    text = os.environ.get(LOST_AFTER, "1800")
+    try:
+        return timedelta(seconds=float(text))
+    except ValueError as err:
+        raise RunError(f"{LOST_AFTER}={text!r} must be a number of seconds.") from err
 
 
 def choose_device(device: str, local_rank: int = 0) -> torch.device:
@@ -126,13 +140,14 @@ def choose_device(device: str, local_rank: int = 0) -> torch.device:
 class StopRequest:
     """Turns SIGINT and SIGTERM into a wish that all processes agree on at a step boundary.
 
-    The first signal sets a flag; one that comes later acts as it would without us.  A second one within
+    SIGUSR2 is what schedulers send before a time limit or a preemption (see the launch room).  The first signal sets a
+    flag; one that comes later acts as it would without us, unless the first was SIGUSR2.  A second one within
     SAME_SIGNAL_SEC counts as the first, since launchers pass on what the terminal has already sent to all.  Under
     several processes the largest flag is found by a collective on the CPU that is started at one step boundary and
     read at the next, so that no process waits for it and all stop after the same step.
     """
 
-    SIGNALS = (signal.SIGINT, signal.SIGTERM)
+    SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR2)
     SAME_SIGNAL_SEC = 0.5
 
     def __init__(self, processes: Processes) -> None:
@@ -183,7 +198,7 @@ class StopRequest:
             logger.warning(
                 "%s: stopping after this step; once more stops at once", signal.Signals(number).name
             )
-        elif now - self._asked_at > self.SAME_SIGNAL_SEC:
+        elif now - self._asked_at > self.SAME_SIGNAL_SEC and self._asked != signal.SIGUSR2:
             self._restore()
             os.kill(os.getpid(), number)
 

@@ -40,7 +40,7 @@ RECIPE, ENVIRONMENT, METRICS, FINISHED, LOCK = (
 )
 
 # What may differ between a run and its continuation.  Nothing here changes which records, views or weights come next,
-# except the device, whose arithmetic rounds differently, and `compile`, which may.
+# except the device, `compile`, `sharding` and `activation_checkpointing`, whose arithmetic may round differently.
 HARMLESS = (
     "name",
     "run",
@@ -55,6 +55,8 @@ HARMLESS = (
     "training.keep_every",
     "training.device",
     "training.compile",
+    "training.sharding",
+    "training.activation_checkpointing",
 )
 _PACKAGES = ("video_ssl", "torch", "numpy", "av", "grain", "pyarrow", "safetensors")
 
