@@ -17,6 +17,7 @@ from video_ssl.models.frame_transformer import (
     ProjectionHead,
     chunks,
     frame_position_table,
+    standardized,
 )
 from video_ssl.models.resnet import ResNet50, init_backbone
 from video_ssl.models.weights import WeightsError
@@ -204,6 +205,41 @@ def test_position_and_neighbours_matter_unless_positions_are_left_out():
         assert torch.allclose(straight, mixed, atol=1e-5) == same
 
 
+def test_position_dropout_hides_positions_from_whole_views_in_training_only():
+    model = small(position_dropout=0.5, dropout=0.0).train()
+    pooled = torch.rand(1, 6, model.backbone.out_dim).expand(40, 6, -1)
+    views = model.head(pooled)
+    kinds = torch.unique((views * 1e4).round(), dim=0)
+    assert len(kinds) == 2, "with and without positions"
+    plain = small(positions="none", dropout=0.0).train()
+    plain.load_state_dict(model.state_dict())
+    hidden = [torch.allclose(view, plain.head(pooled)[0], atol=1e-5) for view in views]
+    assert 5 < sum(hidden) < 35
+    model.eval()
+    assert torch.equal(model.head(pooled[:2])[0], model.head(pooled[:2])[1])
+    assert not torch.allclose(model.head(pooled[:1]), plain.eval().head(pooled[:1]), atol=1e-3)
+
+
+def test_standardized_features_forget_what_stays_the_same_in_a_video():
+    model = small(standardize=True).eval()
+    pooled = torch.rand(2, 6, model.backbone.out_dim)
+    mask = torch.tensor([[True] * 6, [True] * 4 + [False] * 2])
+    other = pooled * torch.rand(2, 1, model.backbone.out_dim).add(1) + 3
+    other[1, 4:] += 7  # frames that are not valid do not count
+    found, again = model.head(pooled, mask), model.head(other, mask)
+    torch.testing.assert_close(again[0], found[0], atol=1e-2, rtol=0)
+    torch.testing.assert_close(again[1, :4], found[1, :4], atol=1e-2, rtol=0)
+    assert (found[0] - found[1]).abs().max() > 0.05
+    one = standardized(pooled, mask)
+    torch.testing.assert_close(one[1, :4].mean(0), torch.zeros(one.shape[-1]), atol=1e-5, rtol=0)
+    torch.testing.assert_close(
+        one[1, :4].std(0, correction=0), torch.ones(one.shape[-1]), atol=1e-2, rtol=0
+    )
+    assert standardized(torch.ones(1, 3, 2), None).abs().max() == 0, "nothing changes: 0, not NaN"
+    plain = small().eval()
+    assert (plain.head(pooled, mask) - plain.head(other, mask)).abs().max() > 0.05
+
+
 def test_chunks_of_the_backbone_change_batch_statistics_only():
     video = torch.randn(2, 3, 6, 16, 16)
     whole, parts = small(), small(chunk_frames=4)
@@ -371,6 +407,8 @@ def test_what_is_no_carl_checkpoint_is_refused(tmp_path, carl_model, monkeypatch
         ({"frozen_parts": 6}, "so 0 to 5"),
         ({"backbone": "small", "frozen_parts": 2}, "so 0 to 1"),
         ({"fc_dims": ()}, "one or more widths"),
+        ({"position_dropout": 1.5}, r"position_dropout=1.5 must lie in \[0, 1\]"),
+        ({"standardize": True, "head": "conv"}, "standardize goes with head='transformer'"),
     ],
 )
 def test_refused_settings_say_why(settings, text):

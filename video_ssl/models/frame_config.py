@@ -33,6 +33,11 @@ class FrameTransformerConfig:
         fc_dims: hidden layers between pooled backbone features and the transformer.
         hidden_dim, num_layers, num_heads, ffn_dim: of the transformer.
         positions: "sincos", or "none" where seeing the position would solve the task (TCC, TCN).
+        position_dropout: share of views in training that are seen without positions, so that the others cannot be
+            matched by counting (ours; 0 in CARL).
+        standardize: head "transformer": bring every channel of the pooled backbone features to mean 0 and deviation 1
+            over the valid frames of a video: what stays the same in it, such as clothes and background, is gone.  Ours,
+            for backbones without pre-training.
         embed_dim: width of a frame feature.
         dropout: everywhere in the head.
         num_contexts, context_stride: head "conv": frames per feature, and source frames between two of them.
@@ -53,6 +58,8 @@ class FrameTransformerConfig:
     num_heads: int = 8
     ffn_dim: int = 1024
     positions: Literal["sincos", "none"] = "sincos"
+    position_dropout: float = 0.0
+    standardize: bool = False
     embed_dim: int = 128
     dropout: float = 0.1
     num_contexts: int = 2
@@ -68,6 +75,10 @@ class FrameTransformerConfig:
             raise ValueError(f"num_frames={self.num_frames} must be at least 1, or null.")
         if not 0 <= self.dropout < 1:
             raise ValueError(f"dropout={self.dropout} must lie in [0, 1).")
+        if not 0 <= self.position_dropout <= 1:
+            raise ValueError(f"position_dropout={self.position_dropout} must lie in [0, 1].")
+        if self.standardize and self.head == "conv":
+            raise ValueError("standardize goes with head='transformer', not with head='conv'.")
         if self.hidden_dim % self.num_heads:
             raise ValueError(
                 f"hidden_dim={self.hidden_dim} is not divisible by num_heads={self.num_heads}: choose a multiple."

@@ -147,9 +147,15 @@ class TransformerHead(nn.Module):
 
         `mask` bool (B, S), True = valid: frames that are not are no keys, but have an output.
         """
+        if self.config.standardize:
+            pooled = standardized(pooled, mask)
         x = self.embed(pooled)
         if self.config.positions != "none":
-            x = x + self.table(x.shape[1], x.device).to(x.dtype)
+            table = self.table(x.shape[1], x.device).to(x.dtype)
+            if self.training and self.config.position_dropout > 0:
+                seen = torch.rand(len(x), 1, 1, device=x.device) >= self.config.position_dropout
+                table = table * seen
+            x = x + table
         x = self.video_encoder(self.dropout(x), mask)
         return self.embedding_layer(x)
 
@@ -357,6 +363,18 @@ def chunks(length: int, most: int) -> Iterator[tuple[int, int]]:
     size = math.ceil(length / math.ceil(length / most))
     for start in range(0, length, size):
         yield start, min(start + size, length)
+
+
+def standardized(frames: Tensor, mask: Tensor | None) -> Tensor:
+    """Returns (B, S, D) with mean 0 and deviation 1 of every channel over the frames whose mask (B, S) is True.
+
+    A channel that does not change becomes 0.
+    """
+    with torch.autocast(frames.device.type, enabled=False):
+        x = frames.float()
+        x = x - masked_mean(x, mask)[:, None]
+        scale = torch.rsqrt(masked_mean(x.square(), mask)[:, None] + 1e-5)
+        return (x * scale).to(frames.dtype)
 
 
 def masked_mean(frames: Tensor, mask: Tensor | None) -> Tensor:
