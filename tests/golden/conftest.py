@@ -46,6 +46,18 @@ KINDS = {
     "carl_keys": ("carl*", ("names", "shapes", "dtypes")),
     "carl_evaluators": ("carl*", ("val_tau", "val_ap_at_k", "cls_val_acc", "progress_val_r2")),
     "frame_probe": ("carl*", ("W0", "b0", "videos_per_batch", "losses")),
+    "tf_r3d": ("const_cl*", ("block_repeats", "eval/5", "train/5", "param/.*")),
+    "cvrl_model": ("const_cl*", ("hidden_dim", "projection_dim", "loss/contrastive_loss")),
+    "mlp_head": ("const_cl*", ("norm_momentum", "normalize_inputs", "out_train")),
+    "global_loss": ("const_cl*", (r"\w+/inputs", r"\w+/entropy", r"\w+/grad_inputs")),
+    "cvrl_pairs": ("const_cl*", ("seq_len", "num_steps", "swap", "indices")),
+    "cvrl_eval": ("const_cl*", (r"linspace\d+/indices", r"keyframe\d+/args", "three_crop/out")),
+    "cvrl_lr": ("const_cl*", (r"\w+/args", r"\w+/steps", r"\w+/lr")),
+    "tf_resize": ("const_cl*", ("resize_in", "resize_out", "crop_yxhw")),
+    "teg_pairs": ("teg*", (r"\d+/start_long", r"\d+/idx_short", r"\d+/position")),
+    "teg_fine": ("teg*", (r"\w+/loss_intra", r"\w+/grad_long_both")),
+    "teg_total": ("teg*", (r"\w+/loss_total", r"\w+/omega")),
+    "tf_checkpoint": ("vatt*", ("file/index", "file/data", "names")),
 }
 
 
