@@ -9,6 +9,8 @@ RECIPE ?=
 DATA ?=
 SET ?=
 RUN ?=
+# The evaluation that goes with an objective.
+EVALUATE ?= $(if $(filter carl tcc tcn,$*),demo_frames,demo)
 
 .PHONY: help test test-fast static check format clean
 .DEFAULT_GOAL := help
@@ -26,11 +28,11 @@ help:  ## what there is
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[dev]'
 	@touch $@
 
-pretrain-%: .venv/.ready  ## train objective X (mae, videomae, mvd, supervised) and probe what it learned
+pretrain-%: .venv/.ready  ## train objective X (mae, videomae, mvd, carl, tcc, tcn, supervised) and probe what it learned
 	$(BIN)/video-ssl pretrain $(or $(RECIPE),pretrain/$*/demo.yaml) run=$(or $(RUN),runs/$*-demo) \
 	  $(if $(DATA),data.table=$(DATA)) $(SET)
 	$(if $(DATA),@echo "To probe it: $(BIN)/video-ssl evaluate evaluate/probe.yaml encoder=$(or $(RUN),runs/$*-demo) train=... test=...", \
-	  $(BIN)/video-ssl evaluate evaluate/demo.yaml encoder=$(or $(RUN),runs/$*-demo))
+	  $(BIN)/video-ssl evaluate $(EVALUATE) encoder=$(or $(RUN),runs/$*-demo))
 
 test: .venv/.ready  ## every test
 	$(BIN)/python -m pytest -q
