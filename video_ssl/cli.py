@@ -22,6 +22,10 @@ data_app = typer.Typer(help="Make or check data sets.", no_args_is_help=True)
 bench_app = typer.Typer(help="Measure the loader or the training step.", no_args_is_help=True)
 app.add_typer(data_app, name="data")
 app.add_typer(bench_app, name="bench")
+jobs_app = typer.Typer(
+    help="Jobs that were launched, by the folder of their run.", no_args_is_help=True
+)
+app.add_typer(jobs_app, name="jobs")
 
 RecipeArgument = Annotated[str, typer.Argument(help="A recipe file, or its name: mvd/demo.")]
 Overrides = Annotated[
@@ -389,6 +393,75 @@ def readers(
     from video_ssl.clips.bench_readers import bench_readers
 
     bench_readers(folder, out=out, draws=draws)
+
+
+@app.command(context_settings={"ignore_unknown_options": True, "allow_extra_args": True})
+def launch(
+    context: typer.Context,
+    profile: Annotated[str, typer.Argument(help="local, slurm, slurm_array, or a file.")],
+    verb: Annotated[str, typer.Argument(help="pretrain, evaluate or embed; then what it takes.")],
+    settings: Annotated[
+        list[str] | None, typer.Option("--set", help="Of the profile: --set nodes=2.")
+    ] = None,
+    chain: Annotated[
+        bool, typer.Option("--chain", help="Stages and evaluation as jobs of their own.")
+    ] = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Print the sbatch scripts.")] = False,
+) -> None:
+    """Run a verb as jobs on a cluster, or as several processes here; a,b makes a grid."""
+    from video_ssl.launch.launching import launch as run
+
+    typer.echo(
+        run(profile, verb, context.args, overrides=settings or [], chain=chain, dry_run=dry_run)
+    )
+
+
+RunArgument = Annotated[str, typer.Argument(help="The folder of a run or grid, or a feature file.")]
+
+
+@jobs_app.command()
+def status(run: RunArgument) -> None:
+    """States of the jobs, why they wait, and every attempt so far."""
+    from video_ssl.launch.jobs import status as told
+
+    typer.echo(told(run))
+
+
+@jobs_app.command()
+def logs(
+    run: RunArgument,
+    follow: Annotated[bool, typer.Option("-f", help="Until the jobs have ended.")] = False,
+    job: Annotated[str | None, typer.Option(help="Of this job, not of the newest.")] = None,
+    rank: Annotated[int, typer.Option(help="Of this process.")] = 0,
+) -> None:
+    """What the processes say."""
+    from video_ssl.launch.jobs import show_logs
+
+    show_logs(run, job=job, rank=rank, follow=follow)
+
+
+@jobs_app.command()
+def cancel(run: RunArgument) -> None:
+    """End the jobs of a run."""
+    from video_ssl.launch.jobs import cancel as end
+
+    typer.echo(end(run))
+
+
+@jobs_app.command()
+def requeue(run: RunArgument) -> None:
+    """Save running jobs and queue them again; queue failed ones again."""
+    from video_ssl.launch.jobs import requeue as again
+
+    typer.echo(again(run))
+
+
+@jobs_app.command()
+def results(run: RunArgument) -> None:
+    """The table of a grid, as far as it has come."""
+    from video_ssl.launch.results import write_results
+
+    typer.echo(write_results(Path(run)))
 
 
 @app.command()

@@ -394,7 +394,7 @@ def _whole_encoder(job: Job) -> nn.Module:
     if not is_sharded(job.objective):
         return encoder
     weights = {name: whole(value).cpu() for name, value in encoder.state_dict().items()}
-    copy: nn.Module = type(encoder)(encoder.config)  # type: ignore[call-arg]
+    copy: nn.Module = type(encoder)(encoder.config)
     copy.load_state_dict(weights, strict=True)
     return copy
 

@@ -83,7 +83,7 @@ def recompute_blocks(objective: nn.Module) -> None:
         if any(isinstance(m, _BatchNorm) for m in block.modules()):
             _fairscale("checkpoint_wrapper", "nn.checkpoint")(block)
         else:
-            block.forward = functools.partial(checkpoint, block.forward, use_reentrant=False)  # type: ignore[method-assign]
+            block.forward = functools.partial(checkpoint, block.forward, use_reentrant=False)
 
 
 def _fairscale(name: str, module: str) -> Any:
@@ -112,7 +112,7 @@ def synchronise_batch_norm(module: nn.Module, device: torch.device) -> nn.Module
             "training.sync_batch_norm=true on the CPU needs pytorchvideo: pip install 'video_ssl[zoo]', or set it to "
             "false."
         ) from err
-    kinds = {
+    kinds: dict[type[nn.Module], Any] = {
         nn.BatchNorm1d: batch_norm.NaiveSyncBatchNorm1d,
         nn.BatchNorm2d: batch_norm.NaiveSyncBatchNorm2d,
         nn.BatchNorm3d: batch_norm.NaiveSyncBatchNorm3d,

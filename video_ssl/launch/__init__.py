@@ -1,0 +1,1 @@
+"""Starting runs: processes on this machine, and jobs on SLURM through submitit."""

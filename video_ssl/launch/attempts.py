@@ -1,0 +1,186 @@
+"""RUN/attempts.jsonl: when a task was started and how it ended; and the decision whether it is tried again.
+
+    {"event": "start", "task": "pretrain", "attempt": 2, "job": "17", "nodes": "n[1-2]", "step": 40, "time": ..}
+    {"event": "end", "task": "pretrain", "attempt": 2, "job": "17", "outcome": "preempted", "again": true, ..}
+
+Outcomes: finished; preempted (told to stop: preemption or time limit; saved); stopped (SIGTERM or Ctrl-C; saved);
+cancelled (scancel); failed (an error that a second attempt would meet again); lost (a process was killed, or a node
+gone).  Every process leaves a note about its own end in RUN/launch/ends; the one that finds a note missing knows that
+a process was killed.  Free of torch: it runs in the batch script, after everything else has died.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import socket
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+ATTEMPTS = "attempts.jsonl"
+
+
+def read_attempts(run: str | Path, task: str | None = None) -> list[dict[str, Any]]:
+    """Returns the lines of RUN/attempts.jsonl, of one task or of all; damaged lines are left out."""
+    path = Path(run) / ATTEMPTS
+    rows = []
+    for line in path.read_text(encoding="utf-8").splitlines() if path.is_file() else ():
+        try:
+            row = json.loads(line)
+        except ValueError:
+            continue
+        if isinstance(row, dict) and (task is None or row.get("task") == task):
+            rows.append(row)
+    return rows
+
+
+def note_start(run: str | Path, task: str, *, job: str, nodes: str) -> int:
+    """Adds the start of an attempt and returns its number, from 1."""
+    number = 1 + sum(row["event"] == "start" for row in read_attempts(run, task))
+    _append(
+        run,
+        {
+            "event": "start",
+            "task": task,
+            "attempt": number,
+            "job": job,
+            "nodes": nodes,
+            "host": socket.gethostname(),
+            "step": progress_of(run, task),
+        },
+    )
+    return number
+
+
+def note_end(
+    run: str | Path, task: str, *, job: str, outcome: str, reason: str, again: bool
+) -> None:
+    """Adds the end of the latest attempt."""
+    number = sum(row["event"] == "start" for row in read_attempts(run, task))
+    _append(
+        run,
+        {
+            "event": "end",
+            "task": task,
+            "attempt": number,
+            "job": job,
+            "outcome": outcome,
+            "reason": reason,
+            "again": again,
+            "step": progress_of(run, task),
+        },
+    )
+
+
+def _append(run: str | Path, row: Mapping[str, Any]) -> None:
+    Path(run).mkdir(parents=True, exist_ok=True)
+    line = json.dumps({**row, "time": time.time()}) + "\n"
+    with open(Path(run) / ATTEMPTS, "ab", buffering=0) as file:
+        file.write(line.encode())
+
+
+def progress_of(run: str | Path, task: str) -> int:
+    """Returns what grows whenever something was saved: the newest step, or the bytes of the journal of a shard."""
+    folder = Path(run)
+    if task.startswith("embed"):
+        place = task.partition(" ")[2].replace("/", "-of-")
+        journals = folder.glob(f"{place}.arrow*/journal.jsonl")
+        done = folder / f"{place}.arrow"
+        return sum(j.stat().st_size for j in journals) + (2**40 if done.is_file() else 0)
+    steps = [
+        int(path.parent.name.removeprefix("step_"))
+        for path in folder.glob("checkpoints/step_*/meta.json")
+        if path.parent.name.removeprefix("step_").isdigit()
+    ]
+    return max(steps, default=0)
+
+
+def end_note(run: str | Path, job: str, task: str, attempt: str, rank: int) -> Path:
+    """Returns where process `rank` leaves the note about its end."""
+    name = f"{job}.{attempt}.{task.replace(' ', '_').replace('/', '-of-')}.{rank}.json"
+    return Path(run) / "launch" / "ends" / name
+
+
+def leave_note(path: Path, outcome: str, reason: str) -> None:
+    """Writes the note about the end of a process."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    temporary.write_text(json.dumps({"outcome": outcome, "reason": reason}), encoding="utf-8")
+    os.replace(temporary, path)
+
+
+def read_notes(paths: Sequence[Path]) -> list[dict[str, str]]:
+    """Returns the notes of all processes; a missing one says `killed`."""
+    notes = []
+    for rank, path in enumerate(paths):
+        try:
+            notes.append({**json.loads(path.read_text(encoding="utf-8")), "rank": str(rank)})
+        except (OSError, ValueError):
+            notes.append({"outcome": "killed", "reason": "it left no word", "rank": str(rank)})
+    return notes
+
+
+def conclude(
+    notes: Sequence[Mapping[str, str]], *, exit_code: int, job_state: str = ""
+) -> tuple[str, str]:
+    """Returns outcome and reason of an attempt.
+
+    Args:
+        notes: of every process.
+        exit_code: of all together.
+        job_state: what SLURM says of the job, if it is asked.
+    """
+    if exit_code == 0:
+        return "finished", ""
+    if job_state.startswith("CANCELLED"):
+        return "cancelled", "scancel"
+    for outcome in ("preempted", "failed"):
+        for note in notes:
+            if note["outcome"] == outcome:
+                return outcome, f"process {note['rank']}: {note['reason']}"
+    if job_state.startswith("TIMEOUT"):
+        return "preempted", "time limit"
+    for note in notes:
+        if note["outcome"] == "stopped":
+            return "stopped", f"process {note['rank']}: {note['reason']}"
+    gone = [note["rank"] for note in notes if note["outcome"] == "killed"]
+    told = [note for note in notes if note["outcome"] == "alone"]
+    who = f"process {', '.join(gone)} killed" if gone else "a process was lost"
+    return "lost", f"{who} (exit code {exit_code})" + (f"; {told[0]['reason']}" if told else "")
+
+
+def tried_again(
+    rows: Sequence[Mapping[str, Any]],
+    outcome: str,
+    *,
+    step: int,
+    max_requeues: int,
+    max_failures: int,
+) -> tuple[bool, str]:
+    """Returns whether a task is tried again, and if not, why.
+
+    Args:
+        rows: its attempts so far, this one's start among them.
+        outcome: of this one.
+        step: progress now.
+        max_requeues, max_failures: see `LaunchProfile`.
+    """
+    starts = [row for row in rows if row["event"] == "start"]
+    if outcome == "preempted":
+        wanted = len(starts) <= max_requeues
+        return wanted, "" if wanted else f"max_requeues={max_requeues} is reached"
+    if outcome != "lost":
+        return False, ""
+    in_vain = 0  # losses since the last progress, this one included
+    for start in reversed(starts):
+        if start.get("step", 0) < step:
+            in_vain += not in_vain
+            break
+        in_vain += 1
+    wanted = in_vain <= max_failures
+    return (
+        wanted,
+        "" if wanted else f"max_failures={max_failures} is reached without a new checkpoint",
+    )

@@ -1,0 +1,148 @@
+"""`video-ssl jobs`: what became of the jobs of a run, by its folder."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from video_ssl.launch.attempts import progress_of, read_attempts
+from video_ssl.launch.errors import LaunchError
+from video_ssl.launch.launching import launch_folder, read_jobs
+from video_ssl.launch.slurm import JobInfo, ask, job_infos
+from video_ssl.launch.steps import shards_folder
+
+
+def find_home(run: str | Path) -> Path:
+    """Returns the folder whose jobs are meant: a run, a grid, an evaluation, or a feature file.
+
+    Raises:
+        LaunchError: nothing was launched there.
+    """
+    path = Path(run)
+    for folder in (path, shards_folder(path)):
+        if (folder / "launch").is_dir():
+            return folder
+    raise LaunchError(
+        f"{run}: nothing was launched there. Give the folder that `launch` has named."
+    )
+
+
+def status(run: str | Path) -> str:
+    """Returns the jobs of a run with their states, and the attempts of its tasks."""
+    home = find_home(run)
+    lines = []
+    jobs = read_jobs(home)
+    names = {job["id"]: job["name"] for job in jobs}
+    for info in job_infos([job["id"] for job in jobs]):
+        lines.append(f"{names[info.job.partition('_')[0]]:12} {info.told()}")
+    for folder in _folders(home):
+        rows = read_attempts(folder)
+        where = "" if folder == home else f"{folder.name}: "
+        lines += [f"{where}{_told(row)}" for row in rows[-20:]]
+        step = progress_of(folder, "pretrain")
+        if step:
+            lines.append(f"{where}newest checkpoint: step {step}")
+    return "\n".join(lines) or f"{home}: no jobs and no attempts yet"
+
+
+def _folders(home: Path) -> list[Path]:
+    below = [p for p in home.glob("*=*") if p.is_dir()] + list(home.glob("stages/*"))
+    return [home, *sorted(below)]
+
+
+def _told(row: dict[str, Any]) -> str:
+    when = time.strftime("%m-%d %H:%M:%S", time.localtime(row["time"])) if "time" in row else ""
+    if row["event"] == "start":
+        where = f"on {row.get('nodes', '?')}, job {row['job']}, from step {row['step']}"
+        return f"{when} {row['task']} attempt {row['attempt']} {where}"
+    again = ", queued again" if row.get("again") else ""
+    return f"{when} {row['task']} {row['outcome']}: {row['reason']}{again}".rstrip(": ")
+
+
+def log_files(run: str | Path, *, job: str | None = None, rank: int = 0) -> list[Path]:
+    """Returns the logs of one process of every element of the newest job that has any, or of `job`.
+
+    Raises:
+        LaunchError: there is none yet, and what SLURM says of the jobs.
+    """
+    home = find_home(run)
+    numbers = [job] if job else [row["id"] for row in reversed(read_jobs(home))]
+    folder = launch_folder(home)
+    for number in numbers:
+        found = sorted(
+            [*folder.glob(f"{number}_{rank}_log.out"), *folder.glob(f"{number}_*_{rank}_log.out")]
+        )
+        if found:
+            return found
+    states = [info.told() for info in job_infos(numbers)]
+    raise LaunchError(f"{home} has no log of process {rank} yet: {'; '.join(states) or 'no jobs'}.")
+
+
+def log_lines(
+    run: str | Path, *, job: str | None = None, rank: int = 0, follow: bool = False
+) -> Iterator[str]:
+    """Yields the lines of the logs; with `follow` those that come, until the jobs have ended."""
+    places: dict[Path, int] = {}
+    while True:
+        ended = not follow or not any(info.alive for info in _infos(run, job))
+        try:
+            files = log_files(run, job=job, rank=rank)
+        except LaunchError:
+            if ended:
+                raise
+            files = []
+        for file in files:
+            with open(file, encoding="utf-8", errors="replace") as content:
+                content.seek(places.get(file, 0))
+                prefix = f"{file.name.removesuffix('_log.out')}: " if len(files) > 1 else ""
+                for line in content:
+                    yield prefix + line.rstrip("\n")
+                places[file] = content.tell()
+        if ended:
+            return
+        time.sleep(1)
+
+
+def _infos(run: str | Path, job: str | None) -> list[JobInfo]:
+    numbers = [job] if job else [row["id"] for row in read_jobs(find_home(run))]
+    return job_infos(numbers)
+
+
+def show_logs(run: str | Path, *, job: str | None, rank: int, follow: bool) -> None:
+    """Prints the logs."""
+    for line in log_lines(run, job=job, rank=rank, follow=follow):
+        print(line, flush=True)
+    sys.stdout.flush()
+
+
+def cancel(run: str | Path) -> str:
+    """Cancels every job of a run that has not ended and returns their numbers."""
+    alive = [info.job for info in _infos(run, None) if info.alive]
+    if not alive:
+        return f"{run}: every job has ended already"
+    ask(["scancel", *alive])
+    return f"cancelled: {', '.join(alive)}"
+
+
+def requeue(run: str | Path) -> str:
+    """Queues the jobs of a run again under their own numbers: running ones are saved first, ended ones start again.
+
+    Raises:
+        LaunchError: SLURM refuses, or the run has no jobs.
+    """
+    infos = [i for i in _infos(run, None) if i.state not in ("PENDING", "COMPLETED")]
+    if not infos:
+        raise LaunchError(f"{run}: no job that runs or has failed. Launch it.")
+    running = [i.job for i in infos if i.state == "RUNNING"]
+    ended = [i.job for i in infos if not i.alive]
+    for job in running:  # they save at the next step and queue themselves again
+        ask(["scancel", "--signal=USR2", job])
+    for job in ended:
+        done = subprocess.run(["scontrol", "requeue", job], capture_output=True, text=True)
+        if done.returncode:
+            raise LaunchError(f"SLURM does not queue job {job} again: {done.stderr.strip()}")
+    return f"queued again: {', '.join([*running, *ended])}"

@@ -1,0 +1,268 @@
+"""`video-ssl launch`: a plan becomes jobs on SLURM, or processes on this machine.
+
+RUN/launch/jobs.jsonl          every job that was submitted
+RUN/launch/STEP.json           the batch of a step
+RUN/launch/code-KEY/           the code they run
+RUN/launch/JOB_submission.sh   the script; JOB_0_log.out what process 0 says, JOB_1_log.out process 1
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import json
+import logging
+import os
+import shlex
+import subprocess
+import sys
+import time
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+from video_ssl.launch.aftermath import settle
+from video_ssl.launch.attempts import ATTEMPTS
+from video_ssl.launch.batch import Batch, write_batch
+from video_ssl.launch.errors import LaunchError
+from video_ssl.launch.profile import LaunchProfile, load_profile
+from video_ssl.launch.slurm import job_infos, parameters, require, script_text, submit
+from video_ssl.launch.snapshot import NOTE, take_snapshot
+from video_ssl.launch.steps import Plan, Step, plan_launch, write_files
+from video_ssl.launch.task import ATTEMPT, LOST_AFTER
+
+logger = logging.getLogger(__name__)
+
+JOBS = "jobs.jsonl"
+
+
+def launch(
+    profile_name: str,
+    verb: str,
+    arguments: Sequence[str],
+    *,
+    overrides: Sequence[str] = (),
+    chain: bool = False,
+    dry_run: bool = False,
+) -> str:
+    """Returns what to tell the user: the numbers of jobs, or with `dry_run` the scripts.
+
+    Args:
+        profile_name: a profile, or its file.
+        verb, arguments: as on the command line.
+        overrides: dotted settings of the profile.
+        chain: see `plan_launch`.
+        dry_run: submit nothing and write nothing.
+
+    Raises:
+        LaunchError: SLURM is not there or refuses, or the folder has jobs that have not ended.
+    """
+    profile = load_profile(profile_name, overrides)
+    plan = plan_launch(verb, arguments, profile, chain=chain)
+    if dry_run:
+        return _dry_run(plan)
+    if profile.executor == "slurm":
+        require("sbatch")
+    folder = launch_folder(plan.home)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as err:
+        raise LaunchError(f"{folder} cannot be made: {err}.") from err
+    with _alone(folder):
+        refuse_running(plan.home)
+        write_files(plan)
+        if profile.executor == "local":
+            return _run_here(plan)
+        return _submit(plan, folder)
+
+
+def launch_folder(home: Path) -> Path:
+    """Returns the folder of scripts, logs and code of a run."""
+    return home.absolute() / "launch"
+
+
+@contextlib.contextmanager
+def _alone(folder: Path) -> Iterator[None]:
+    """Two launches at the same moment must not both find the folder free."""
+    with open(folder / ".lock", "w", encoding="utf-8") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as err:
+            raise LaunchError(f"{folder.parent} is being launched by another command.") from err
+        yield
+
+
+def read_jobs(home: Path) -> list[dict[str, Any]]:
+    """Returns the jobs that were submitted for a run, oldest first."""
+    path = launch_folder(home) / JOBS
+    lines = path.read_text(encoding="utf-8").splitlines() if path.is_file() else []
+    return [json.loads(line) for line in lines]
+
+
+def refuse_running(home: Path) -> None:
+    """Raises LaunchError if a job of the run has not ended."""
+    jobs = [job["id"] for job in read_jobs(home)]
+    if not jobs:
+        return
+    alive = [info.told() for info in job_infos(jobs) if info.alive]
+    if alive:
+        listed = "\n  ".join(alive[:10])
+        raise LaunchError(
+            f"{home} has jobs that have not ended:\n  {listed}\nWait for them (`video-ssl jobs status {home}`), "
+            f"end them (`video-ssl jobs cancel {home}`), or give this run another folder: run=..."
+        )
+
+
+def _submit(plan: Plan, folder: Path) -> str:
+    code = take_snapshot(folder)
+    numbers: dict[str, str] = {}
+    told = []
+    for step in plan.steps:
+        batch = write_batch(folder / f"{step.name}.json", batch_of(step))
+        settings = step_settings(step, plan, code, numbers)
+        try:
+            number = submit(folder, settings, batch, elements=len(step.tasks))
+        except LaunchError as err:
+            if numbers:
+                subprocess.run(["scancel", *numbers.values()], capture_output=True)
+                raise LaunchError(f"{err} The jobs before it were cancelled.") from err
+            raise
+        numbers[step.name] = number
+        row = {
+            "id": number,
+            "name": step.name,
+            "elements": len(step.tasks),
+            "processes": step.profile.world_size,
+            "after": [numbers[name] for name in step.after],
+            "code": str(code),
+            "time": time.time(),
+        }
+        with open(folder / JOBS, "a", encoding="utf-8") as file:
+            file.write(json.dumps(row) + "\n")
+        many = f" x {len(step.tasks)}" if len(step.tasks) > 1 else ""
+        after = f" after {', '.join(step.after)}" if step.after else ""
+        told.append(f"job {number}: {step.name}{many}{after}")
+    told.append(f"video-ssl jobs status {plan.home}    or: logs -f, cancel, requeue")
+    return "\n".join(told)
+
+
+def batch_of(step: Step) -> Batch:
+    """Returns the batch of a step."""
+    profile = step.profile
+    return Batch(
+        tasks=step.tasks,
+        max_requeues=profile.max_requeues,
+        max_failures=profile.max_failures,
+        lost_after_sec=profile.lost_after_sec,
+    )
+
+
+def step_settings(step: Step, plan: Plan, code: Path, numbers: dict[str, str]) -> dict[str, Any]:
+    """Returns the parameters of sbatch for a step whose predecessors have these numbers."""
+    folder = launch_folder(plan.home)
+    dependency = (
+        ":".join([step.how, *(numbers[name] for name in step.after)]) if step.after else None
+    )
+    return parameters(
+        step.profile,
+        name=f"{step.name}:{plan.home.name}",
+        setup=setup_lines(step, folder, code),
+        dependency=dependency,
+    )
+
+
+def setup_lines(step: Step, folder: Path, code: Path) -> list[str]:
+    """Returns the shell lines before srun: environment, code, and the trap that ends every attempt."""
+    quoted = shlex.quote
+    gone = {
+        "event": "end",
+        "task": step.tasks[0].name,
+        "outcome": "failed",
+        "reason": f"the code {code} is gone: launch again",
+        "again": False,
+    }
+    attempts = quoted(str(folder.parent / ATTEMPTS))
+    batch, python = quoted(str(folder / f"{step.name}.json")), quoted(sys.executable)
+    lines = [f"export {k}={quoted(str(v))}" for k, v in step.profile.environment.items()]
+    return [
+        *lines,
+        *step.profile.setup,
+        "# the code as it was at the launch",
+        f"if [ ! -f {quoted(str(code / NOTE))} ]; then",
+        f"  echo {quoted(gone['reason'])}",  # type: ignore[arg-type]
+        f"  echo {quoted(json.dumps(gone))} >> {attempts}",
+        "  exit 66",
+        "fi",
+        f"export PYTHONPATH={quoted(str(code))}${{PYTHONPATH:+:$PYTHONPATH}}",
+        "# how it ended, and whether it is queued again",
+        f"trap '{python} -m video_ssl.launch.aftermath {batch} \"$?\" {step.profile.world_size}' EXIT",
+    ]
+
+
+def _dry_run(plan: Plan) -> str:
+    folder = launch_folder(plan.home)
+    texts = []
+    for step in plan.steps:
+        if step.profile.executor == "local":
+            texts.append(shlex.join(_local_command(step, folder / f"{step.name}.json", 0)))
+            continue
+        numbers = {name: f"JOB_OF_{name}" for name in step.after}
+        settings = step_settings(step, plan, folder / "code-KEY", numbers)
+        texts.append(script_text(folder, settings, elements=len(step.tasks)))
+    return "\n".join(texts)
+
+
+def _local_command(step: Step, batch: Path, index: int) -> list[str]:
+    own = ["-m", "video_ssl.launch.task", str(batch), str(index)]
+    if step.profile.world_size == 1:
+        return [sys.executable, *own]
+    count = f"--nproc-per-node={step.profile.tasks_per_node}"
+    return [sys.executable, "-m", "torch.distributed.run", "--standalone", count, *own]
+
+
+def _run_here(plan: Plan) -> str:
+    """Runs the tasks one after the other; what lost a process is started again, as on a cluster."""
+    folder = launch_folder(plan.home)
+    for step in plan.steps:
+        batch = write_batch(folder / f"{step.name}.json", batch_of(step))
+        for index, task in enumerate(step.tasks):
+            _until_over(step, batch, index, task.name)
+    return f"finished: {plan.home}"
+
+
+def _until_over(step: Step, batch: Path, index: int, name: str) -> None:
+    profile: LaunchProfile = step.profile
+    first = time.time_ns()  # notes of earlier launches must not be taken for ours
+    for attempt in range(profile.max_requeues + profile.max_failures + 1):
+        number = f"{first}-{attempt}"
+        environment = {
+            **os.environ,
+            **{k: str(v) for k, v in profile.environment.items()},
+            ATTEMPT: number,
+            LOST_AFTER: str(profile.lost_after_sec),
+        }
+        code = _wait(subprocess.Popen(_local_command(step, batch, index), env=environment))
+        again = settle(
+            str(batch),
+            index,
+            job="local",
+            attempt=number,
+            code=code,
+            processes=profile.world_size,
+            state="",
+        )
+        if code == 0:
+            return
+        if not again:
+            raise LaunchError(
+                f"{name} has ended with exit code {code}; see {step.tasks[index].run}/{ATTEMPTS} and the log above."
+            )
+
+
+def _wait(process: subprocess.Popen[bytes]) -> int:
+    """The exit code; Ctrl-C has reached the processes too, which save and end by themselves."""
+    while True:
+        try:
+            return process.wait()
+        except KeyboardInterrupt:
+            continue

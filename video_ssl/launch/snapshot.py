@@ -1,0 +1,99 @@
+"""A copy of the code that a job runs, so that edits after the launch do not reach it.
+
+FOLDER/video_ssl/          the package with the recipes inside, as in a wheel
+FOLDER/snapshot.json       commit, changed and untracked files, time
+FOLDER/changes.patch       git diff against the commit, where there is one
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shutil
+import subprocess
+import time
+from pathlib import Path
+from typing import Any
+
+import video_ssl
+from video_ssl.launch.errors import LaunchError
+from video_ssl.recipes import ROOMS, recipe_folder
+
+NOTE = "snapshot.json"
+
+
+def take_snapshot(folder: Path) -> Path:
+    """Returns folder/code-KEY with a copy of the running code; KEY is of its content, so equal code is copied once.
+
+    Raises:
+        LaunchError: the folder cannot be written.
+    """
+    package = Path(video_ssl.__file__).resolve().parent
+    files = {file.relative_to(package.parent): file for file in _files(package, "*")}
+    for room in ROOMS:
+        source = recipe_folder(room)
+        if source.is_dir():
+            inside = Path("video_ssl", "_recipes", room)
+            files |= {inside / f.relative_to(source): f for f in _files(source, "*.yaml")}
+    digest = hashlib.sha256()
+    for name in sorted(files):
+        digest.update(f"{name}\0".encode() + files[name].read_bytes())
+    target = folder.resolve() / f"code-{digest.hexdigest()[:12]}"
+    if (target / NOTE).is_file():
+        return target
+    temporary = target.with_name(f".{target.name}.{os.getpid()}.tmp")
+    try:
+        for name, file in files.items():
+            (temporary / name).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copyfile(file, temporary / name)
+        note, patch = git_state(package.parent)
+        if patch:
+            (temporary / "changes.patch").write_text(patch, encoding="utf-8")
+        content = {
+            "time": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
+            "source": str(package),
+            "git": note,
+        }
+        (temporary / NOTE).write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
+        os.replace(temporary, target)
+    except OSError as err:
+        shutil.rmtree(temporary, ignore_errors=True)
+        raise LaunchError(
+            f"the code could not be copied to {folder}: {err}. The run folder must be writable."
+        ) from err
+    return target
+
+
+def git_state(root: Path) -> tuple[dict[str, Any] | None, str]:
+    """Returns commit, changed and untracked files of a checkout, and its diff; (None, "") outside of one."""
+    if not (root / ".git").exists():
+        return None, ""
+    try:
+        commit, status, patch = (
+            subprocess.run(
+                ["git", "-C", str(root), *words],
+                capture_output=True,
+                text=True,
+                timeout=30,
+                check=True,
+            ).stdout
+            for words in (["rev-parse", "HEAD"], ["status", "--porcelain"], ["diff", "HEAD"])
+        )
+    except (OSError, subprocess.SubprocessError):
+        return None, ""
+    lines = status.splitlines()
+    return {
+        "commit": commit.strip(),
+        "changed_files": [line for line in lines if not line.startswith("??")],
+        "untracked_files": [line[3:] for line in lines if line.startswith("??")],
+    }, patch
+
+
+def _files(folder: Path, pattern: str) -> list[Path]:
+    skipped = ("__pycache__", "_recipes")
+    return [
+        f
+        for f in sorted(folder.rglob(pattern))
+        if f.is_file() and not any(part in skipped for part in f.relative_to(folder).parts)
+    ]

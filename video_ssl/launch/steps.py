@@ -1,0 +1,199 @@
+"""From a verb and its arguments to jobs: which tasks, in which folders, which job after which."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from omegaconf import OmegaConf
+
+from video_ssl.launch.batch import TaskSpec
+from video_ssl.launch.errors import LaunchError
+from video_ssl.launch.grid import expand
+from video_ssl.launch.profile import LaunchProfile
+from video_ssl.recipes import nearest
+
+LAUNCHED = ("pretrain", "evaluate", "embed")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Step:
+    """One job or job array.
+
+    Attributes:
+        name: of the job.
+        tasks: of its elements.
+        profile: with what it runs.
+        after: names of steps that must have ended before.
+        how: of sbatch's dependencies: afterok, aftercorr (element by element), afterany.
+    """
+
+    name: str
+    tasks: tuple[TaskSpec, ...]
+    profile: LaunchProfile
+    after: tuple[str, ...] = ()
+    how: str = "afterok"
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What a launch does: its folder, its steps, and recipe files to write before (path -> content)."""
+
+    home: Path
+    steps: list[Step]
+    files: dict[Path, Any]
+
+
+def plan_launch(
+    verb: str, arguments: Sequence[str], profile: LaunchProfile, *, chain: bool = False
+) -> Plan:
+    """Returns what `launch PROFILE VERB ARGUMENTS` does.
+
+    Args:
+        verb: of `LAUNCHED`.
+        arguments: what the verb takes on the command line.
+        profile: of all jobs; those that cannot use several processes get one.
+        chain: stages of a training and its evaluation become jobs of their own.
+
+    Raises:
+        LaunchError, ConfigError: unknown verb, bad recipe, arguments that do not go with a launch.
+    """
+    if verb not in LAUNCHED:
+        raise LaunchError(
+            f"launch {verb!r}: allowed are {list(LAUNCHED)}.{nearest(verb, LAUNCHED)}"
+        )
+    if not arguments:
+        raise LaunchError(f"launch {verb}: say what, as for `video-ssl {verb}`; see its --help.")
+    if verb == "pretrain":
+        return _pretrain(arguments[0], arguments[1:], profile, chain=chain)
+    if chain:
+        raise LaunchError("--chain goes with pretrain: it makes jobs of its stages and evaluation.")
+    if verb == "evaluate":
+        return _evaluate(arguments, profile)
+    return _embed(list(arguments), profile)
+
+
+def _one_process(profile: LaunchProfile) -> LaunchProfile:
+    gpus = min(profile.gpus_per_node, 1) if profile.gpus_per_node is not None else None
+    return dataclasses.replace(profile, nodes=1, tasks_per_node=1, gpus_per_node=gpus)
+
+
+def _pretrain(name: str, overrides: Sequence[str], profile: LaunchProfile, *, chain: bool) -> Plan:
+    from video_ssl.pretrain.recipe import load_pretrain_recipe, recipe_to_dict
+
+    runs = expand(overrides)
+    recipes = [load_pretrain_recipe(name, settings) for _, settings in runs]
+    home = recipes[0].folder
+    files: dict[Path, Any] = {}
+    tasks = []
+    for (label, _), recipe in zip(runs, recipes, strict=True):
+        run = home / label if label else home
+        recipe = recipe.replace(run=str(run))
+        files[run / "launch" / "pretrain.yaml"] = recipe_to_dict(recipe)
+        tasks.append(_task("pretrain", "pretrain", [str(run / "launch" / "pretrain.yaml")], run))
+    before: list[Step] = []
+    if chain and len(runs) == 1:
+        before = _stages(recipes[0], profile, files)
+    steps = [
+        *before,
+        Step(
+            name="pretrain",
+            tasks=tuple(tasks),
+            profile=profile,
+            after=tuple(step.name for step in before),
+        ),
+    ]
+    if chain and recipes[0].evaluate is not None:
+        evaluations = [
+            _task(
+                "evaluate", "evaluate", [recipes[0].evaluate, f"encoder={task.run}"], Path(task.run)
+            )
+            for task in tasks
+        ]
+        steps.append(
+            Step(
+                name="evaluate",
+                tasks=tuple(evaluations),
+                profile=_one_process(profile),
+                after=("pretrain",),
+                how="aftercorr" if len(runs) > 1 else "afterok",
+            )
+        )
+    if len(runs) > 1:
+        steps.append(
+            Step(
+                name="results",
+                tasks=(_task("results", "results", [], home),),
+                profile=_one_process(profile),
+                after=(steps[-1].name,),
+                how="afterany",
+            )
+        )
+    return Plan(home, steps, files)
+
+
+def _stages(recipe: Any, profile: LaunchProfile, files: dict[Path, Any]) -> list[Step]:
+    """Stages that are trained from recipes, in RUN/stages/NAME, where the run looks for them."""
+    from video_ssl.pretrain.recipe import recipe_to_dict, stage_recipe
+
+    steps: list[Step] = []
+    for stage, source in recipe.objective.stages().items():
+        if source.recipe is None:
+            continue
+        inner = stage_recipe(recipe, stage, source)
+        file = inner.folder / "launch" / "pretrain.yaml"
+        files[file] = recipe_to_dict(inner)
+        task = _task("pretrain", "pretrain", [str(file)], inner.folder)
+        steps.append(Step(name=f"stage-{stage}", tasks=(task,), profile=profile))
+    return steps
+
+
+def _evaluate(arguments: Sequence[str], profile: LaunchProfile) -> Plan:
+    from video_ssl.evaluate.recipe import load_evaluate_recipe
+
+    home = load_evaluate_recipe(arguments[0], arguments[1:]).folder()
+    task = _task("evaluate", "evaluate", arguments, home)
+    return Plan(home, [Step(name="evaluate", tasks=(task,), profile=_one_process(profile))], {})
+
+
+def _embed(arguments: list[str], profile: LaunchProfile) -> Plan:
+    if len(arguments) < 3 or any(a.startswith("-") for a in arguments[:3]):
+        raise LaunchError(
+            "launch embed ENCODER VIDEOS OUT.arrow [options]: these three come first."
+        )
+    if "--shard" in arguments:
+        raise LaunchError("launch embed divides by itself: --set shards=N, not --shard.")
+    out = Path(arguments[2])
+    home = shards_folder(out)
+    single, count = _one_process(profile), profile.shards
+    if "--restart" in arguments:
+        raise LaunchError(f"--restart would start over after every interruption: remove {home}.")
+    tasks = tuple(
+        _task(f"embed {k}/{count}", "embed", [*arguments, "--shard", f"{k}/{count}"], home)
+        for k in range(count)
+    )
+    merge = _task("merge", "merge", [str(out)], home)
+    steps = [
+        Step(name="embed", tasks=tasks, profile=single),
+        Step(name="merge", tasks=(merge,), profile=single, after=("embed",)),
+    ]
+    return Plan(home, steps, {})
+
+
+def shards_folder(out: Path) -> Path:
+    """Returns the folder of the shards of a feature file."""
+    return out.with_name(f"{out.name}.shards")
+
+
+def _task(name: str, verb: str, arguments: Sequence[str], run: Path) -> TaskSpec:
+    return TaskSpec(name=name, verb=verb, arguments=tuple(arguments), run=str(run.absolute()))
+
+
+def write_files(plan: Plan) -> None:
+    """Writes the recipe files of a plan."""
+    for path, content in plan.files.items():
+        path.parent.mkdir(parents=True, exist_ok=True)
+        OmegaConf.save(OmegaConf.create(content), path)
