@@ -98,6 +98,7 @@ def embed(
     restart: Annotated[
         bool, typer.Option("--restart", help="Throw away what is there, complete or not.")
     ] = False,
+    shard: Annotated[str | None, typer.Option(help="Only part k of n: 0/4. Then merge.")] = None,
 ) -> None:
     """Write features of videos, per clip and per moment, with times; goes on where it was stopped."""
     from video_ssl.evaluate.embed_videos import embed_from_command
@@ -108,6 +109,7 @@ def embed(
         out,
         device=device,
         restart=restart,
+        shard=shard,
         num_clips=num_clips,
         stride_sec=stride_sec,
         hop=hop,
@@ -124,6 +126,14 @@ def embed(
         video_timeout_sec=timeout_sec,
         strict=strict,
     )
+
+
+@app.command()
+def merge(out: Annotated[Path, typer.Argument(help="As it was given to embed --shard.")]) -> None:
+    """Put the shards of a feature file together."""
+    from video_ssl.evaluate.shards import merge_shards
+
+    merge_shards(out)
 
 
 @app.command()

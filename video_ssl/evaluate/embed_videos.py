@@ -60,8 +60,14 @@ def embed_table(
 
 def embed_from_command(encoder: str, source: str, out: Path, **options: Any) -> None:
     """Does what `video-ssl embed` is told; settings are checked as those of a recipe are."""
-    device, restart = options.pop("device"), options.pop("restart")
+    device, restart, shard = (options.pop(name) for name in ("device", "restart", "shard"))
     build_config(EmbedConfig, options, "embed")
+    if shard is not None:
+        from video_ssl.evaluate.shards import embed_shard
+
+        videos = open_source(source)
+        embed_shard(encoder, videos, out, shard, device=device, restart=restart, **options)
+        return
     embed_table(encoder, source, out, device=device, restart=restart, **options)
 
 

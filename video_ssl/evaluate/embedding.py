@@ -248,12 +248,25 @@ class Embedder:
             FeatureError: a feature that is not finite, a full disk, or OUT.partial belongs to
                 another job.
         """
+        self.write(table, out, progress=progress, restart=restart)
+        return open_features(out)
+
+    def write(
+        self,
+        table: Table,
+        out: str | Path,
+        *,
+        progress: bool = True,
+        restart: bool = False,
+        may_be_empty: bool = False,
+    ) -> None:
+        """Does what `embed` does; with `may_be_empty`, videos that cannot be read at all give a file without rows."""
         out, job = Path(out), self.job(table)
         started = time.perf_counter()
         with PartialFeatures(
             out,
             embed_dim=self.embed_dim,
-            metadata=self._metadata(table, job),
+            metadata=self.metadata(table, job),
             job=job,
             restart=restart,
         ) as partial:
@@ -267,7 +280,7 @@ class Embedder:
                     before,
                 )
             self._embed_rest(table, partial, progress=progress)
-            if partial.num_rows == 0:
+            if partial.num_rows == 0 and not may_be_empty:
                 first = partial.skipped[0]
                 discard(out)
                 raise EmbeddingError(
@@ -291,7 +304,6 @@ class Embedder:
                 partial.skipped[0]["source"],
                 partial.skipped[0]["reason"],
             )
-        return open_features(out)
 
     def _embed_rest(self, table: Table, partial: PartialFeatures, *, progress: bool) -> None:
         """Embeds what an interrupted job has not embedded yet."""
@@ -377,7 +389,8 @@ class Embedder:
                 raise EmbeddingError(f"{self.name}: {err}") from err
         return choice
 
-    def _metadata(self, table: Table, job: dict[str, Any]) -> dict[str, Any]:
+    def metadata(self, table: Table, job: dict[str, Any]) -> dict[str, Any]:
+        """Returns what the feature file of a table and its `job` says about itself."""
         encoder, layer = self.encoder, self.config.layer
         return {
             "job": job,

@@ -13,7 +13,6 @@ from video_ssl.launch.attempts import progress_of, read_attempts
 from video_ssl.launch.errors import LaunchError
 from video_ssl.launch.launching import launch_folder, read_jobs
 from video_ssl.launch.slurm import JobInfo, ask, job_infos
-from video_ssl.launch.steps import shards_folder
 
 
 def find_home(run: str | Path) -> Path:
@@ -23,7 +22,7 @@ def find_home(run: str | Path) -> Path:
         LaunchError: nothing was launched there.
     """
     path = Path(run)
-    for folder in (path, shards_folder(path)):
+    for folder in (path, path.with_name(f"{path.name}.shards")):
         if (folder / "launch").is_dir():
             return folder
     raise LaunchError(

@@ -167,6 +167,8 @@ def _embed(arguments: list[str], profile: LaunchProfile) -> Plan:
     if "--shard" in arguments:
         raise LaunchError("launch embed divides by itself: --set shards=N, not --shard.")
     out = Path(arguments[2])
+    from video_ssl.evaluate.shards import shards_folder
+
     home = shards_folder(out)
     single, count = _one_process(profile), profile.shards
     if "--restart" in arguments:
@@ -181,11 +183,6 @@ def _embed(arguments: list[str], profile: LaunchProfile) -> Plan:
         Step(name="merge", tasks=(merge,), profile=single, after=("embed",)),
     ]
     return Plan(home, steps, {})
-
-
-def shards_folder(out: Path) -> Path:
-    """Returns the folder of the shards of a feature file."""
-    return out.with_name(f"{out.name}.shards")
 
 
 def _task(name: str, verb: str, arguments: Sequence[str], run: Path) -> TaskSpec:

@@ -1,0 +1,126 @@
+"""A feature file of shards equals one made in one piece; whatever is missing or does not belong is told."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from video_ssl.datasets.table import Table
+from video_ssl.evaluate.embed_videos import embed_table
+from video_ssl.evaluate.embedding import EmbeddingError
+from video_ssl.evaluate.shards import (
+    embed_shard,
+    merge_shards,
+    parse_shard,
+    shard_rows,
+    shards_folder,
+)
+from video_ssl.models.encoders import Preprocess, save_encoder
+from video_ssl.models.vit import VideoViT, ViTConfig
+
+SETTINGS: dict[str, Any] = {"hop": 3, "batch_size": 4, "num_workers": 0, "device": "cpu"}
+
+
+@pytest.fixture(scope="session")
+def encoder(tmp_path_factory: pytest.TempPathFactory) -> str:
+    config = ViTConfig(
+        preset=None,
+        image_size=16,
+        num_frames=4,
+        tubelet_size=2,
+        patch_size=8,
+        embed_dim=16,
+        depth=1,
+        num_heads=2,
+    )
+    folder = tmp_path_factory.mktemp("encoder") / "encoder"
+    preprocess = Preprocess(num_frames=4, frame_stride=1, size=16)
+    save_encoder(folder, VideoViT(config), architecture="vit", preprocess=preprocess, source={})
+    return str(folder)
+
+
+@pytest.mark.parametrize(("name", "count"), [("train", 5), ("broken", 6)])
+def test_shards_equal_one_piece(
+    name: str, count: int, videos: Path, encoder: str, tmp_path: Path
+) -> None:
+    """12 videos in 5 shards; 6 videos in 6, two of which have nothing that can be read.  Features to 1e-6."""
+    table = str(videos / f"{name}.arrow")
+    whole = embed_table(encoder, table, tmp_path / "whole.arrow", **SETTINGS)
+    out = tmp_path / "parts.arrow"
+    for k in reversed(range(count)):
+        embed_shard(encoder, Table.open(table), out, f"{k}/{count}", **SETTINGS)
+    merged = merge_shards(out)
+    assert merged.ids.tolist() == whole.ids.tolist()
+    for column in whole.table.column_names:
+        if column not in ("feature", "frame_features"):
+            assert merged.table[column].to_pylist() == whole.table[column].to_pylist(), column
+    np.testing.assert_allclose(merged.features, whole.features, atol=1e-6)
+    for row in range(len(whole)):
+        np.testing.assert_allclose(merged.frames(row)[0], whole.frames(row)[0], atol=1e-6)
+    assert merged.skipped == whole.skipped
+    assert merged.metadata == whole.metadata
+    assert len(whole.skipped) == (2 if name == "broken" else 0)
+    assert merge_shards(out).ids.tolist() == whole.ids.tolist()  # once more changes nothing
+    assert (
+        embed_table(encoder, table, out, **SETTINGS).ids.tolist() == whole.ids.tolist()
+    )  # the same job
+
+
+def test_every_record_is_in_one_shard() -> None:
+    for records in (1, 2, 7, 100):
+        for count in range(1, records + 1):
+            parts = [shard_rows(records, k, count) for k in range(count)]
+            assert [row for part in parts for row in part] == list(range(records))
+            assert max(map(len, parts)) - min(map(len, parts)) <= 1
+
+
+def test_what_is_missing_is_named(videos: Path, encoder: str, tmp_path: Path) -> None:
+    out, table = tmp_path / "parts.arrow", Table.open(videos / "test.arrow")
+    with pytest.raises(EmbeddingError, match="no shards"):
+        merge_shards(out)
+    for k in (0, 2):
+        embed_shard(encoder, table, out, f"{k}/3", **SETTINGS)
+    with pytest.raises(EmbeddingError, match=r"lacks the shards 1/3 of 3: .*--shard 1/3"):
+        merge_shards(out)
+    embed_shard(encoder, table, out, "1/3", **{**SETTINGS, "hop": 2})
+    with pytest.raises(EmbeddingError, match=r"1-of-3.* differ: settings.hop: 2 <- 3"):
+        merge_shards(out)
+    with pytest.raises(EmbeddingError, match=r"another job .*\n  settings.hop: 3 <- 2"):
+        embed_shard(encoder, table, out, "1/3", **SETTINGS)
+    assert not out.exists()
+    embed_shard(encoder, table, out, "0/2", **SETTINGS)
+    with pytest.raises(EmbeddingError, match=r"divisions: remove all but one"):
+        merge_shards(out)
+
+
+def test_a_shard_of_other_records_is_refused(videos: Path, encoder: str, tmp_path: Path) -> None:
+    out, table = tmp_path / "parts.arrow", Table.open(videos / "test.arrow")
+    for k in range(2):
+        embed_shard(encoder, table, out, f"{k}/2", **SETTINGS)
+    folder = shards_folder(out)
+    for suffix in ("arrow", "json"):
+        shutil.copy(folder / f"0-of-2.{suffix}", folder / f"1-of-2.{suffix}")
+    with pytest.raises(EmbeddingError, match="begins at record 0, expected was 3"):
+        merge_shards(out)
+    note = folder / "1-of-2.json"
+    note.write_text(json.dumps({**json.loads(note.read_text()), "first": 3, "records": 2}))
+    with pytest.raises(EmbeddingError, match="has 5 of 6 records"):
+        merge_shards(out)
+
+
+@pytest.mark.parametrize("text", ["4/4", "1", "-1/2", "a/b", "0/0"])
+def test_wrong_shards(text: str) -> None:
+    with pytest.raises(EmbeddingError, match="must be k/n"):
+        parse_shard(text)
+
+
+def test_more_shards_than_videos(videos: Path, encoder: str, tmp_path: Path) -> None:
+    with pytest.raises(EmbeddingError, match="7 shards of 6 videos"):
+        embed_shard(
+            encoder, Table.open(videos / "test.arrow"), tmp_path / "o.arrow", "0/7", **SETTINGS
+        )
