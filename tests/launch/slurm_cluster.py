@@ -71,7 +71,7 @@ def configuration() -> str:
         "PreemptType": "preempt/partition_prio",
         "PreemptMode": "REQUEUE",
         "JobRequeue": 1,
-        "KillWait": 2,
+        "KillWait": 5,
         "MinJobAge": 3600,
         "InactiveLimit": 0,
         "ReturnToService": 2,

@@ -1,0 +1,141 @@
+"""Tiny videos and recipes, a command that cannot hang, and the question whether a SLURM is there."""
+
+from __future__ import annotations
+
+import functools
+import importlib.util
+import json
+import os
+import shutil
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from omegaconf import OmegaConf
+
+_spec = importlib.util.spec_from_file_location(
+    "pretrain_helpers", Path(__file__).parents[1] / "pretrain" / "conftest.py"
+)
+assert _spec is not None
+assert _spec.loader is not None
+_pretrain = importlib.util.module_from_spec(_spec)
+_spec.loader.exec_module(_pretrain)
+
+# Drop path draws per process, so a single process would train otherwise.
+TRAINING = {
+    "objective__encoder__drop_path": 0.0,
+    "optimizer__name": "sgd",
+    "optimizer__base_lr": 0.3,
+    "training__global_batch_size": 8,
+    "training__duration": 120,
+    "training__checkpoint_every": 1000,
+    "training__log_every": 2,
+}
+
+
+@functools.cache
+def missing_slurm() -> str:
+    """Why there is no SLURM to test on; empty if there is one."""
+    if shutil.which("sinfo") is None:
+        return "SLURM is not installed; as root: python tests/launch/slurm_cluster.py up"
+    if importlib.util.find_spec("submitit") is None:
+        return "submitit is not installed: pip install 'video_ssl[slurm]'"
+    try:
+        done = subprocess.run(
+            ["sinfo", "-h", "-N", "-o", "%N"], capture_output=True, text=True, timeout=5
+        )
+    except subprocess.TimeoutExpired:
+        return "sinfo does not answer"
+    if done.returncode or len(set(done.stdout.split())) < 2:
+        return f"no SLURM with two nodes answers: {done.stderr.strip() or done.stdout.strip()}"
+    return ""
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    wanted = os.environ.get("VIDEO_SSL_REQUIRE_SLURM")
+    for item in items:
+        if item.get_closest_marker("slurm") and missing_slurm() and not wanted:
+            item.add_marker(pytest.mark.skip(reason=missing_slurm()))
+
+
+@pytest.fixture(scope="session")
+def videos(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """12 videos of 32 x 32 px and 12 frames."""
+    folder = tmp_path_factory.mktemp("videos")
+    for i in range(12):
+        _pretrain.write_video(folder / f"{i:02}.mp4", seed=i)
+    return folder
+
+
+class Kit:
+    """What the tests of launches have in common."""
+
+    weights = staticmethod(_pretrain.Helpers.weights)
+
+    @staticmethod
+    def recipe(videos: Path, run: Path, **changes: Any) -> Path:
+        """The file of a tiny recipe that trains in RUN."""
+        file = run.with_suffix(".yaml")
+        content = _pretrain.tiny(videos, run, **{**TRAINING, **changes})
+        OmegaConf.save(OmegaConf.create(content), file)
+        return file
+
+    @staticmethod
+    def command(*words: Any, code: int = 0, limit_sec: float = 120) -> str:
+        """What `video-ssl WORDS` prints; it must end with `code`."""
+        start = "from video_ssl.cli import main; main()"
+        done = subprocess.run(
+            [sys.executable, "-c", start, *map(str, words)],
+            env={**os.environ, "OMP_NUM_THREADS": "1"},
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            timeout=limit_sec,
+        )
+        assert done.returncode == code, done.stdout
+        return done.stdout
+
+    @staticmethod
+    def attempts(run: Path) -> list[dict[str, Any]]:
+        file = run / "attempts.jsonl"
+        lines = file.read_text().splitlines() if file.is_file() else []
+        return [json.loads(line) for line in lines]
+
+    @classmethod
+    def outcomes(cls, run: Path) -> list[str]:
+        return [row["outcome"] for row in cls.attempts(run) if row["event"] == "end"]
+
+    @classmethod
+    def wait(cls, condition: Callable[[], Any], run: Path, limit_sec: float = 90) -> Any:
+        """Waits until a condition holds; on failure shows everything about the run."""
+        end = time.monotonic() + limit_sec
+        while not (found := condition()):
+            assert time.monotonic() < end, cls.story(run)
+            time.sleep(0.1)
+        return found
+
+    @classmethod
+    def story(cls, run: Path) -> str:
+        logs = "\n".join(
+            f"== {f.name}\n{f.read_text()[-3000:]}" for f in sorted(run.glob("launch/*.out"))
+        )
+        return f"{cls.attempts(run)}\n{cls.command('jobs', 'status', run)}\n{logs}"
+
+    @staticmethod
+    def steps(run: Path) -> int:
+        """Steps in metrics.jsonl."""
+        file = run / "metrics.jsonl"
+        lines = file.read_text().splitlines() if file.is_file() else []
+        try:
+            return int(json.loads(lines[-1])["step"]) if lines else 0
+        except ValueError:
+            return 0
+
+
+@pytest.fixture(scope="session")
+def kit() -> type[Kit]:
+    return Kit

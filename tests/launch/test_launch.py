@@ -1,0 +1,371 @@
+"""Launches without a cluster: profiles, plans, scripts, snapshots, decisions, and processes on this machine."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+
+from video_ssl.launch import launching, slurm, snapshot
+from video_ssl.launch.attempts import conclude, note_end, note_start, read_attempts, tried_again
+from video_ssl.launch.batch import Batch, TaskSpec, read_batch, write_batch
+from video_ssl.launch.errors import LaunchError
+from video_ssl.launch.grid import expand
+from video_ssl.launch.profile import LaunchProfile, load_profile
+from video_ssl.launch.results import grid_results, table_text
+from video_ssl.launch.snapshot import take_snapshot
+from video_ssl.launch.steps import plan_launch
+from video_ssl.launch.task import describe
+from video_ssl.pretrain.errors import Interrupted, RunError
+from video_ssl.recipes import ConfigError, list_recipes
+
+SLURM = LaunchProfile(executor="slurm")
+
+
+# Profiles
+
+
+def test_every_profile_is_valid() -> None:
+    names = list(list_recipes("launch"))
+    assert {"local", "slurm", "slurm_preemptible", "slurm_array"} <= set(names)
+    assert all(load_profile(name) for name in names)
+
+
+@pytest.mark.parametrize(
+    ("override", "text"),
+    [
+        ("node=2", "unknown key 'profile.node'.*Did you mean 'nodes'"),
+        ("nodes=0", "nodes=0 must be at least 1"),
+        ("nodes=two", "nodes='two'"),
+        ("time_min=1", "signal_before_sec=120 is not less than the time limit, time_min=1"),
+        ("memory_gib=-3", "memory_gib=-3.* must be positive"),
+    ],
+)
+def test_a_wrong_profile_is_explained(override: str, text: str) -> None:
+    with pytest.raises(ConfigError, match=text):
+        load_profile("slurm", [override])
+
+
+def test_two_nodes_are_not_local() -> None:
+    with pytest.raises(ConfigError, match="nodes=2 with executor='local', which is this machine"):
+        load_profile("local", ["nodes=2"])
+
+
+def test_a_profile_becomes_options_of_sbatch(tmp_path: Path) -> None:
+    pytest.importorskip("submitit")
+    profile = load_profile(
+        "slurm",
+        ["nodes=2", "tasks_per_node=4", "gpus_per_node=4", "cpus_per_task=6", "memory_gib=12.5", "time_min=90"]
+        + ["partition=gpu", "account=me", "qos=long", "constraint=a100", "exclude=n7", "exclusive=true"]
+        + ["sbatch.reservation=mine", "srun=[--label]", "signal_before_sec=60"],
+    )  # fmt: skip
+    settings = slurm.parameters(
+        profile, name="job", setup=["module load cuda"], dependency="afterok:7"
+    )
+    lines = slurm.script_text(tmp_path, settings, elements=3).splitlines()
+    for option in (
+        *(
+            "nodes=2",
+            "ntasks-per-node=4",
+            "gpus-per-node=4",
+            "cpus-per-task=6",
+            "mem=12800M",
+            "time=90",
+        ),
+        *("partition=gpu", "account=me", "qos=long", "constraint=a100", "exclude=n7", "exclusive"),
+        *("reservation=mine", "signal=USR2@60", "requeue", "dependency=afterok:7", "array=0-2%3"),
+        *("open-mode=append", "kill-on-invalid-dep=yes", "job-name=job"),
+    ):
+        assert f"#SBATCH --{option}" in lines, option
+    (srun,) = [line for line in lines if line.startswith("srun")]
+    for word in ("--kill-on-bad-exit=1", "--label", "--cpus-per-task=6", "submitit.core._submit"):
+        assert word in srun
+    assert lines.index("module load cuda") < lines.index(srun)
+
+
+# Grids and plans
+
+
+def test_a_grid_has_every_combination_once() -> None:
+    runs = expand(["optimizer.base_lr=1e-3,3e-4", "seed=0,1,2", "x=[1,2]"])
+    assert len(runs) == len({name for name, _ in runs}) == 6
+    assert runs[1] == (
+        "optimizer.base_lr=1e-3__seed=1",
+        ["optimizer.base_lr=1e-3", "seed=1", "x=[1,2]"],
+    )
+    assert expand(["a=1", "b=[1,2]"]) == [("", ["a=1", "b=[1,2]"])]
+    assert expand([]) == [("", [])]
+
+
+@pytest.mark.parametrize("override", ["a=1,1", "a=1,", "run=a,b"])
+def test_a_wrong_grid(override: str) -> None:
+    with pytest.raises(LaunchError):
+        expand([override])
+
+
+def test_a_chain_has_a_job_for_every_stage_and_the_evaluation(tmp_path: Path) -> None:
+    plan = plan_launch("pretrain", ["mvd/demo", f"run={tmp_path / 'r'}"], SLURM, chain=True)
+    assert [(s.name, s.after, s.how) for s in plan.steps] == [
+        ("stage-image", (), "afterok"),
+        ("stage-video", (), "afterok"),
+        ("pretrain", ("stage-image", "stage-video"), "afterok"),
+        ("evaluate", ("pretrain",), "afterok"),
+    ]
+    assert [Path(step.tasks[0].run) for step in plan.steps] == [
+        tmp_path / "r" / "stages" / "image",
+        tmp_path / "r" / "stages" / "video",
+        tmp_path / "r",
+        tmp_path / "r",
+    ]
+    assert all(Path(s.tasks[0].arguments[0]) in plan.files for s in plan.steps[:3])
+    assert plan.steps[3].tasks[0].arguments == ("demo", f"encoder={tmp_path / 'r'}")
+    assert len(plan_launch("pretrain", ["mvd/demo"], SLURM).steps) == 1
+
+
+def test_a_grid_ends_in_a_table(tmp_path: Path) -> None:
+    words = ["mvd/demo", f"run={tmp_path}", "seed=0,1"]
+    plan = plan_launch("pretrain", words, SLURM, chain=True)
+    assert [(s.name, len(s.tasks), s.how) for s in plan.steps] == [
+        ("pretrain", 2, "afterok"),
+        ("evaluate", 2, "aftercorr"),
+        ("results", 1, "afterany"),
+    ]
+    assert [Path(task.run).name for task in plan.steps[0].tasks] == ["seed=0", "seed=1"]
+
+
+def test_shards_are_single_processes_and_merged_at_the_end(tmp_path: Path) -> None:
+    profile = LaunchProfile(executor="slurm", nodes=2, tasks_per_node=4, gpus_per_node=4, shards=3)
+    plan = plan_launch("embed", ["ENC", "videos", str(tmp_path / "o.arrow"), "--hop", "4"], profile)
+    shards, merge = plan.steps
+    assert [task.arguments[-2:] for task in shards.tasks] == [
+        ("--shard", f"{k}/3") for k in range(3)
+    ]
+    assert (shards.profile.world_size, shards.profile.gpus_per_node) == (1, 1)
+    assert merge.after == ("embed",)
+
+
+@pytest.mark.parametrize(
+    ("verb", "words", "text"),
+    [
+        ("pretrian", ["a"], "Did you mean 'pretrain'"),
+        ("pretrain", [], "say what"),
+        ("embed", ["a", "b"], "these three come first"),
+        ("embed", ["a", "b", "c.arrow", "--shard", "0/2"], "divides by itself"),
+    ],
+)
+def test_wrong_words(verb: str, words: list[str], text: str) -> None:
+    with pytest.raises(LaunchError, match=text):
+        plan_launch(verb, words, SLURM)
+
+
+# Without SLURM
+
+
+def test_sbatch_missing(
+    videos: Path, tmp_path: Path, kit: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Said before anything is written; the dry run works all the same."""
+    pytest.importorskip("submitit")
+    monkeypatch.setenv("PATH", str(tmp_path))
+    file, run = kit.recipe(videos, tmp_path / "run"), tmp_path / "run"
+    with pytest.raises(LaunchError, match="sbatch is not on the PATH.*--dry-run"):
+        launching.launch("slurm", "pretrain", [str(file)])
+    assert not run.exists()
+    text = launching.launch("slurm", "pretrain", [str(file)], dry_run=True)
+    assert "#SBATCH --time=1440" in text
+    assert f"--output={run}/launch/%j_0_log.out" in text
+    assert not run.exists()
+
+
+def test_jobs_of_nothing(tmp_path: Path, kit: Any) -> None:
+    assert "nothing was launched there" in kit.command("jobs", "status", tmp_path, code=2)
+
+
+# Code
+
+
+def test_a_snapshot_is_the_code_of_now_and_runs_alone(tmp_path: Path) -> None:
+    folder = take_snapshot(tmp_path)
+    assert take_snapshot(tmp_path) == folder  # equal code is not copied twice
+    note = json.loads((folder / snapshot.NOTE).read_text())
+    assert Path(note["source"]).name == "video_ssl"
+    code = (
+        "import video_ssl, video_ssl.recipes as r, sys\n"
+        "print(video_ssl.__file__); print(r.find_recipe('mvd/demo', 'pretrain'))"
+    )
+    told = subprocess.run(
+        [sys.executable, "-c", code],
+        env={**os.environ, "PYTHONPATH": str(folder)},
+        capture_output=True,
+        text=True,
+        check=True,
+        cwd=tmp_path,
+    ).stdout.splitlines()
+    assert all(line.startswith(str(folder)) for line in told)
+
+
+def test_git_state_names_what_differs(tmp_path: Path) -> None:
+    def git(*words: str) -> None:
+        who = ("-c", "user.name=a", "-c", "user.email=a@b")
+        subprocess.run(["git", "-C", tmp_path, *who, *words], check=True, capture_output=True)
+
+    assert snapshot.git_state(tmp_path) == (None, "")
+    git("init")
+    (tmp_path / "a.py").write_text("1\n")
+    git("add", "a.py")
+    git("commit", "-m", "first")
+    (tmp_path / "a.py").write_text("2\n")
+    (tmp_path / "b.py").write_text("3\n")
+    state, patch = snapshot.git_state(tmp_path)
+    assert state is not None
+    assert len(state["commit"]) == 40
+    assert state["changed_files"] == [" M a.py"]
+    assert state["untracked_files"] == ["b.py"]
+    assert "-1\n+2\n" in patch
+
+
+# Ends
+
+
+def notes(*outcomes: str) -> list[dict[str, str]]:
+    return [{"outcome": o, "reason": "why", "rank": str(i)} for i, o in enumerate(outcomes)]
+
+
+@pytest.mark.parametrize(
+    ("outcomes", "code", "state", "expected"),
+    [
+        (["finished", "finished"], 0, "", "finished"),
+        (["preempted", "killed"], 137, "RUNNING", "preempted"),
+        (["alone", "killed"], 137, "RUNNING", "lost"),
+        (["killed", "killed"], 137, "RUNNING", "lost"),
+        (["killed", "killed"], 137, "CANCELLED", "cancelled"),
+        (["killed"], 137, "TIMEOUT", "preempted"),
+        (["failed", "alone"], 1, "RUNNING", "failed"),
+        (["stopped", "stopped"], 143, "RUNNING", "stopped"),
+    ],
+)
+def test_how_an_attempt_ended(outcomes: list[str], code: int, state: str, expected: str) -> None:
+    assert conclude(notes(*outcomes), exit_code=code, job_state=state)[0] == expected
+
+
+@pytest.mark.parametrize(
+    ("err", "outcome"),
+    [
+        (Interrupted(signal.SIGUSR2, "x"), "preempted"),
+        (Interrupted(signal.SIGTERM, "x"), "stopped"),
+        (RunError("the recipe changed"), "failed"),
+        (RuntimeError("[gloo/transport] Connection closed by peer [127.0.0.1]:1"), "alone"),
+        (RuntimeError("shapes do not fit"), "failed"),
+    ],
+)
+def test_how_a_process_ended(err: BaseException, outcome: str) -> None:
+    assert describe(err)[0] == outcome
+
+
+def starts(*steps: int) -> list[dict[str, Any]]:
+    return [{"event": "start", "step": step} for step in steps]
+
+
+@pytest.mark.parametrize(
+    ("outcome", "steps", "now", "again"),
+    [
+        ("preempted", (0, 5), 9, True),
+        ("preempted", (0, 5, 9), 12, False),  # max_requeues=2
+        ("lost", (0,), 0, True),
+        ("lost", (0, 0), 0, True),
+        ("lost", (0, 0, 0), 0, False),  # max_failures=2 in vain
+        ("lost", (0, 0, 0), 4, True),  # the last one got further
+        ("lost", (0, 4, 4), 4, True),
+        ("lost", (0, 4, 4, 4), 4, False),
+        ("failed", (0,), 0, False),
+        ("cancelled", (0,), 0, False),
+        ("finished", (0,), 0, False),
+    ],
+)
+def test_who_is_tried_again(outcome: str, steps: tuple[int, ...], now: int, again: bool) -> None:
+    decided, why = tried_again(starts(*steps), outcome, step=now, max_requeues=2, max_failures=2)
+    assert decided == again
+    if not again and outcome in ("lost", "preempted"):
+        assert "is reached" in why
+
+
+def test_the_history_tells_tasks_apart_and_survives_a_cut_line(tmp_path: Path) -> None:
+    assert note_start(tmp_path, "embed 0/2", job="1_0", nodes="n1") == 1
+    assert note_start(tmp_path, "embed 1/2", job="1_1", nodes="n2") == 1
+    note_end(tmp_path, "embed 0/2", job="1_0", outcome="lost", reason="x", again=True)
+    assert note_start(tmp_path, "embed 0/2", job="1_0", nodes="n1") == 2
+    with open(tmp_path / "attempts.jsonl", "a") as file:
+        file.write('{"event": "sta')
+    assert [row["attempt"] for row in read_attempts(tmp_path, "embed 0/2")] == [1, 1, 2]
+    assert len(read_attempts(tmp_path)) == 4
+
+
+def test_a_batch_comes_back_as_it_was(tmp_path: Path) -> None:
+    task = TaskSpec(name="a", verb="pretrain", arguments=("x", "y=1"), run="r")
+    batch = Batch(tasks=(task,), max_requeues=1, max_failures=2, lost_after_sec=3.0)
+    assert read_batch(write_batch(tmp_path / "b" / "batch.json", batch)) == batch
+
+
+def test_the_table_has_what_differs_and_what_came_out(tmp_path: Path) -> None:
+    for name, loss in (("lr=1", 0.5), ("lr=2", 0.25)):
+        run = tmp_path / name
+        run.mkdir()
+        (run / "finished.json").write_text(json.dumps({"steps": 7, "metrics": {"loss": loss}}))
+        place = run / "evaluate" / "demo"
+        place.mkdir(parents=True)
+        scores = {
+            "encoders": {"encoder": {"results": {"probe": {"metrics": {"top1": loss + 0.1}}}}}
+        }
+        (place / "results.json").write_text(json.dumps(scores))
+    (tmp_path / "lr=3").mkdir()
+    assert table_text(grid_results(tmp_path)).splitlines() == [
+        "| lr | state | steps | loss | demo/probe |",
+        "|---|---|---|---|---|",
+        "| 1 | finished | 7 | 0.5 | 0.6 |",
+        "| 2 | finished | 7 | 0.25 | 0.35 |",
+        "| 3 | not ended |  |  |  |",
+    ]
+
+
+# On this machine
+
+
+@pytest.mark.slow
+def test_local_processes_start_again_when_one_is_killed(
+    videos: Path, tmp_path: Path, kit: Any
+) -> None:
+    run = tmp_path / "run"
+    file = kit.recipe(videos, run, training__checkpoint_every=10)
+    start = "from video_ssl.cli import main; main()"
+    words = ["launch", "local", "pretrain", str(file), "--set", "tasks_per_node=2"]
+    process = subprocess.Popen(
+        [sys.executable, "-c", start, *words],
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )
+    end = time.monotonic() + 90
+    while kit.steps(run) < 12:
+        assert process.poll() is None
+        assert time.monotonic() < end
+        time.sleep(0.05)
+    ranks = [
+        p
+        for p in psutil.Process(process.pid).children(recursive=True)
+        if "video_ssl.launch.task" in p.cmdline() and p.environ().get("RANK") == "1"
+    ]
+    ranks[-1].kill()
+    out, _ = process.communicate(timeout=120)
+    assert process.returncode == 0, out
+    assert kit.outcomes(run) == ["lost", "finished"]
+    assert [row["step"] for row in kit.attempts(run) if row["event"] == "start"][1] >= 10
+    assert kit.steps(run) == 120
