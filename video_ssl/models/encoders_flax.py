@@ -234,7 +234,7 @@ def load_flax_encoder(path_or_run: str | Path, *, dtype: Any = jnp.float32) -> F
     module = cls(config, dtype=dtype)
     source = content["source"]
     if untrained:
-        variables = init_variables(module, jax.random.key(int(seed)))
+        variables = init_variables(module, int(seed))
         source = {"objective": "none (untrained)", "seed": int(seed), "architecture of": path}
     else:
         variables = _read_variables(module, folder)
@@ -247,10 +247,14 @@ def load_flax_encoder(path_or_run: str | Path, *, dtype: Any = jnp.float32) -> F
     )
 
 
-def init_variables(module: Any, key: jax.Array) -> dict[str, Any]:
-    """Returns fresh variables of an encoder; shapes of parameters do not depend on the size of clips."""
-    variables = jax.jit(module.init)(key, jnp.zeros((1, 4, 32, 32, 3), jnp.float32))
-    return dict(variables)
+def init_variables(module: Any, seed: int) -> dict[str, Any]:
+    """Returns fresh variables of a module that takes videos, on one device; the size of clips does not matter to them.
+
+    The generator is XLA's own: programs with hundreds of draws of jax's default one take minutes to compile.  Its
+    numbers are the same for the same kind of device, but not under another sharding: shard what comes out.
+    """
+    key = jax.random.key(seed, impl="rbg")
+    return dict(jax.jit(module.init)(key, jnp.zeros((1, 4, 32, 32, 3), jnp.float32)))
 
 
 def fingerprint(encoder: FlaxEncoder) -> str:

@@ -7,8 +7,9 @@ from typing import Any, TypeVar
 
 from video_ssl.models.config import ImageViTConfig, ViTConfig
 from video_ssl.models.r2plus1d_config import R2Plus1DConfig
+from video_ssl.models.r3d_config import R3DConfig
 
-C = TypeVar("C", bound=ViTConfig | ImageViTConfig | R2Plus1DConfig)
+C = TypeVar("C", bound=ViTConfig | ImageViTConfig | R2Plus1DConfig | R3DConfig)
 
 
 def fit_encoder(encoder: C, *, size: int, num_frames: int | None = None) -> C:
@@ -18,7 +19,7 @@ def fit_encoder(encoder: C, *, size: int, num_frames: int | None = None) -> C:
         ValueError: a value that is set differs from the crop or the clip, or does not divide into tokens.
     """
     fields: dict[str, Any] = {}
-    if not isinstance(encoder, R2Plus1DConfig):  # a convolution takes frames of any size
+    if hasattr(encoder, "image_size"):  # a convolution takes frames of any size
         fields["image_size"] = size
     if not isinstance(encoder, ImageViTConfig) and num_frames is not None:
         fields["num_frames"] = num_frames

@@ -1,0 +1,71 @@
+"""torch and jax never meet in one file, and nobody meets TensorFlow."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import grimp
+import pytest
+
+import video_ssl
+
+ROOT = Path(video_ssl.__file__).parent
+JAX = {"jax", "jaxlib", "flax", "optax", "orbax"}
+
+
+def name_of(file):
+    return ".".join(("video_ssl", *file.relative_to(ROOT).with_suffix("").parts))
+
+
+FLAX_FILES = sorted(name_of(file) for file in ROOT.rglob("*_flax.py"))
+
+
+@pytest.fixture(scope="module")
+def graph():
+    return grimp.build_graph("video_ssl", include_external_packages=True, cache_dir=None)
+
+
+def test_there_are_flax_files():
+    assert len(FLAX_FILES) >= 6
+
+
+@pytest.mark.parametrize("name", FLAX_FILES)
+def test_a_flax_file_never_leads_to_torch(graph, name):
+    chain = graph.find_shortest_chain(name, "torch") if "torch" in graph.modules else None
+    assert chain is None, " -> ".join(chain)
+
+
+def test_only_flax_files_import_jax(graph):
+    there = JAX & graph.modules
+    assert "jax" in there
+    guilty = {
+        importer
+        for package in there
+        for importer in graph.find_modules_that_directly_import(package)
+        if not importer.endswith("_flax")
+    }
+    assert not guilty
+
+
+def test_importing_the_jax_side_imports_neither_tensorflow_nor_torch():
+    code = (
+        "import importlib, sys\n"
+        f"for name in {FLAX_FILES!r} + ['tensorflow_datasets', 'video_ssl.models.tf_checkpoint']:\n"
+        "    importlib.import_module(name)\n"
+        "print(sorted({'tensorflow', 'torch', 'keras'} & set(sys.modules)))"
+    )
+    environment = {**os.environ, "JAX_PLATFORMS": "cpu"}
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, env=environment, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.strip() == "[]"
+
+
+def test_without_jax_one_line_says_what_to_install():
+    code = "import sys\nsys.modules['jax'] = None\nimport video_ssl\nvideo_ssl.load_flax_encoder"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert done.stderr.strip().splitlines()[-1] == (
+        "ImportError: load_flax_encoder needs jax: pip install 'video_ssl[jax]'"
+    )
