@@ -33,7 +33,7 @@ TRAINING = {
     "training__global_batch_size": 8,
     "training__duration": 120,
     "training__checkpoint_every": 1000,
-    "training__log_every": 2,
+    "training__log_every": 1,  # means over the steps since a resume would not be comparable
 }
 
 
@@ -110,10 +110,17 @@ class Kit:
         return [row["outcome"] for row in cls.attempts(run) if row["event"] == "end"]
 
     @classmethod
+    def over(cls, run: Path) -> bool:
+        """Whether the latest attempt has ended for good, and not well."""
+        ends = [row for row in cls.attempts(run) if row["event"] == "end"]
+        return bool(ends) and not ends[-1]["again"] and ends[-1]["outcome"] != "finished"
+
+    @classmethod
     def wait(cls, condition: Callable[[], Any], run: Path, limit_sec: float = 90) -> Any:
         """Waits until a condition holds; on failure shows everything about the run."""
         end = time.monotonic() + limit_sec
         while not (found := condition()):
+            assert not cls.over(run), cls.story(run)  # nothing will come any more
             assert time.monotonic() < end, cls.story(run)
             time.sleep(0.1)
         return found

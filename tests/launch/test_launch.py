@@ -176,7 +176,7 @@ def test_sbatch_missing(
     pytest.importorskip("submitit")
     monkeypatch.setenv("PATH", str(tmp_path))
     file, run = kit.recipe(videos, tmp_path / "run"), tmp_path / "run"
-    with pytest.raises(LaunchError, match="sbatch is not on the PATH.*--dry-run"):
+    with pytest.raises(LaunchError, match=r"sbatch is not on the PATH.*--dry-run"):
         launching.launch("slurm", "pretrain", [str(file)])
     assert not run.exists()
     text = launching.launch("slurm", "pretrain", [str(file)], dry_run=True)

@@ -233,7 +233,10 @@ WORK = """
 import sys, torch, torch.distributed as dist
 from torch import nn
 from video_ssl.models.collectives import gather_with_grad
-from video_ssl.pretrain.sharding import synchronise_batch_norm
+from video_ssl.pretrain.optimizers import build_optimizer, set_lr
+from video_ssl.pretrain.processes import Processes
+from video_ssl.pretrain.recipe import OptimizerConfig
+from video_ssl.pretrain.sharding import shard, synchronise_batch_norm, whole as whole_tensor
 rank = int(sys.argv[1])
 dist.init_process_group("gloo", init_method="file://" + sys.argv[2], rank=rank, world_size=2)
 torch.manual_seed(0)
@@ -258,13 +261,41 @@ for p, w in zip(synced.parameters(), wanted):
 torch.testing.assert_close(rows, whole, atol=1e-6, rtol=1e-5)
 mean = nn.functional.conv3d(x, net[0].weight, net[0].bias).mean((0, 2, 3, 4))
 torch.testing.assert_close(synced[1].running_mean, 0.1 * mean)
+
+class Pair(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.blocks = nn.ModuleList(nn.Sequential(nn.Linear(4, 6), nn.ReLU(), nn.Linear(6, 4)) for _ in range(2))
+
+    def forward(self, x):
+        for block in self.blocks:
+            x = x + block(x)
+        return x
+
+ends = []
+for divided in (False, True):
+    torch.manual_seed(1)
+    pair = Pair()
+    if divided:
+        shard(pair, Processes(rank, 2, torch.device("cpu")), precision="fp32")
+    optimizer = build_optimizer(pair, OptimizerConfig(name="sgd", momentum=0.9))
+    set_lr(optimizer, 0.1)
+    x = torch.linspace(-1, 1, 32).view(8, 4)
+    for _ in range(3):
+        optimizer.zero_grad()
+        pair(x.chunk(2)[rank] if divided else x).square().mean().backward()
+        optimizer.step()
+    ends.append([whole_tensor(p) for p in pair.parameters()])
+for one, two in zip(*ends):
+    torch.testing.assert_close(one, two, atol=1e-6, rtol=1e-5)
 dist.destroy_process_group()
 print("equal")
 """
 
 
-def test_gather_and_batch_norm_over_processes_equal_the_joint_batch(tmp_path: Path) -> None:
-    """A contrastive loss over all rows: gradients of the weights, averaged over processes, as with one process."""
+def test_gather_batch_norm_and_sgd_over_processes_equal_the_joint_batch(tmp_path: Path) -> None:
+    """A contrastive loss over all rows: gradients of the weights, averaged over processes, as with one process.  SGD
+    of sharded parameters, which has no fused kind, takes the same steps."""
     pytest.importorskip("pytorchvideo")
     import subprocess
     import sys

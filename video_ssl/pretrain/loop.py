@@ -29,7 +29,7 @@ from video_ssl.pretrain.checkpoints import save_checkpoint, sweep
 from video_ssl.pretrain.device_feed import Batch, DeviceFeed, split_batch, to_tensors
 from video_ssl.pretrain.errors import Interrupted
 from video_ssl.pretrain.nonfinite import FiniteGuard, save_evidence
-from video_ssl.pretrain.optimizers import optimizer_state, set_lr
+from video_ssl.pretrain.optimizers import leaves_nonfinite_alone, optimizer_state, set_lr
 from video_ssl.pretrain.processes import Processes, StopRequest
 from video_ssl.pretrain.recipe import TrainingConfig
 from video_ssl.pretrain.reporting import MetricsFile, Progress, Stopwatch, memory_figures
@@ -188,6 +188,8 @@ class _Session:
         job.optimizer.zero_grad(set_to_none=True)
         outcome = gradients_of(self._module, batch, job.training)
         self._guard.look(step, outcome.loss, outcome.grad_norm)
+        if not leaves_nonfinite_alone(job.optimizer):
+            self.check()
         job.optimizer.step()
         if job.processes.device.type == "cpu":  # nothing to wait for: stop at the very step
             self.check()

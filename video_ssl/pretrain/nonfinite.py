@@ -20,6 +20,7 @@ import torch
 from torch import Tensor
 
 from video_ssl.pretrain.errors import CheckpointError, NonFiniteLoss
+from video_ssl.pretrain.optimizers import leaves_nonfinite_alone
 from video_ssl.pretrain.processes import Processes
 from video_ssl.pretrain.sharding import inner_optimizer
 
@@ -38,7 +39,8 @@ class FiniteGuard:
         self._processes = processes
         self._found = torch.zeros((), device=processes.device)
         self._first = torch.full((), -1, dtype=torch.int64, device=processes.device)
-        inner_optimizer(optimizer).found_inf = self._found  # type: ignore[attr-defined]
+        if leaves_nonfinite_alone(optimizer):
+            inner_optimizer(optimizer).found_inf = self._found  # type: ignore[attr-defined]
 
     def look(self, step: int, loss: Tensor, grad_norm: Tensor) -> None:
         """Takes note of a step before the optimizer acts; never waits for the device."""

@@ -8,6 +8,7 @@ from typing import Any
 
 import torch
 from torch import nn
+from torch.distributed.tensor import DTensor
 
 from video_ssl.pretrain.recipe import OptimizerConfig
 from video_ssl.pretrain.sharding import inner_optimizer, wrap_optimizer
@@ -99,8 +100,9 @@ def build_optimizer(
     """Returns the optimizer of the trainable parameters of an objective.
 
     It is the fused kind, which takes a `found_inf` flag on the device and then leaves weights and state alone: that is
-    how a step whose loss is not finite is stopped without asking the device for its opinion.  With `divided`, several
-    processes share its state among them (OSS).
+    how a step whose loss is not finite is stopped without asking the device for its opinion; only SGD of sharded
+    parameters, for which torch has no fused kind, needs that question (`leaves_nonfinite_alone`).  With `divided`,
+    several processes share its state among them (OSS).
 
     Raises:
         ConfigError: nothing to train; see also `parameter_groups`.
@@ -116,7 +118,8 @@ def build_optimizer(
     )
     if not groups:
         raise ConfigError("the objective has no trainable parameter.")
-    settings: dict[str, Any] = {"lr": 0.0, "fused": True}
+    sharded = any(isinstance(p, DTensor) for group in groups for p in group["params"])
+    settings: dict[str, Any] = {"lr": 0.0, "fused": not (sharded and config.name == "sgd")}
     if config.name == "sgd":
         settings["momentum"] = config.momentum
     else:
@@ -127,6 +130,11 @@ def build_optimizer(
         return wrap_optimizer(kind, groups, **settings)
     optimizer: torch.optim.Optimizer = kind(groups, **settings)
     return optimizer
+
+
+def leaves_nonfinite_alone(optimizer: torch.optim.Optimizer) -> bool:
+    """Returns whether the optimizer heeds `found_inf`; otherwise a bad step must be found out before it acts."""
+    return bool(inner_optimizer(optimizer).defaults.get("fused"))
 
 
 def set_lr(optimizer: torch.optim.Optimizer, lr: float) -> None:
