@@ -285,3 +285,17 @@ def test_pytorchvideo_shows_the_same_clips(odd_videos, truth, name):
     theirs = clip.numpy().transpose(1, 2, 3, 0).astype(np.uint8)
     np.testing.assert_array_equal(theirs, ours)
     video.close()
+
+
+def test_a_file_that_must_be_looked_at_is_fetched_within_the_time(monkeypatch):
+    asked = []
+
+    def locate(source, *, byte_range=None, timeout_sec=None):
+        asked.append(timeout_sec)
+        raise BadVideo(source, "took too long.")
+
+    monkeypatch.setattr(backends, "locate", locate)
+    monkeypatch.setattr(backends, "missing", lambda backend: None)
+    with pytest.raises(BadVideo, match="took too long"):
+        open_record(record_of("https://slow.example/a.mp4"), "decord", timeout_sec=2.5)
+    assert asked == [2.5]

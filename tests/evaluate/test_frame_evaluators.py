@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import json
 import math
+from fractions import Fraction
 
+import av
 import numpy as np
 import pytest
 import torch
@@ -268,6 +270,42 @@ def test_label_arrays_of_another_length_are_resampled_when_embedding(videos, enc
     found = frame_sequences(embedder.embed(Table.from_rows(rows), tmp_path / "a.arrow"))
     assert found.labels[0].tolist() == [t // 2 for t in range(len(found.labels[0]))]
     assert found.labels[1].tolist() == [2 * t for t in range(len(found.labels[1]))]
+
+
+def uneven_video(path, gaps):
+    """12 frames at milliseconds 0, gaps[0], gaps[0] + gaps[1], ..."""
+    with av.open(str(path), "w") as container:
+        stream = container.add_stream("libx264", rate=10)
+        stream.width, stream.height, stream.pix_fmt = 48, 32, "yuv420p"
+        stream.codec_context.time_base = Fraction(1, 1000)
+        for number, time in enumerate(np.cumsum([0, *gaps]).tolist()):
+            picture = np.full((32, 48, 3), 10 * number, np.uint8)
+            frame = av.VideoFrame.from_ndarray(picture, "rgb24")
+            frame.pts, frame.time_base = time, Fraction(1, 1000)
+            container.mux(stream.encode(frame))
+        container.mux(stream.encode())
+
+
+@pytest.mark.parametrize("per_frame", [True, False])
+def test_labels_belong_to_frames_whatever_the_rate(encoder, tmp_path, per_frame):
+    """A file of variable rate, whole and as a segment; no row says a rate."""
+    gaps = [40, 40, 400, 40, 40, 40, 200, 40, 40, 40, 40]
+    uneven_video(tmp_path / "uneven.mp4", gaps)
+    rows = [
+        {"id": "whole", "source": "uneven.mp4", "frame_labels": np.arange(12)},
+        {"id": "part", "source": "uneven.mp4", "start_sec": 0.48, "frame_labels": np.arange(3, 12)},
+    ]  # fmt: skip
+    settings = EmbedConfig(num_workers=0, per_frame=per_frame, frame_stride=1)
+    table = Table.from_rows(rows, root=tmp_path)
+    found = frame_sequences(
+        Embedder(load_encoder(encoder), settings).embed(table, tmp_path / "a.arrow")
+    )
+    shown = np.cumsum([0, *gaps]) / 1000
+    for ours, labels, first in zip(found.times, found.labels, (0, 3), strict=True):
+        expected = np.searchsorted(shown, ours + 1e-6, side="right") - 1
+        assert labels.tolist() == expected.tolist()
+        if per_frame:
+            assert labels.tolist() == list(range(first, 12))
 
 
 def test_the_demo_recipe_prints_position_alone(videos, encoder, tmp_path, capsys):

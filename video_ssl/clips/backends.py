@@ -32,7 +32,7 @@ _CODECS = {"decord": ("h264", "vp9"), "torchcodec": ("h264", "hevc", "av1", "vp9
 _said: set[tuple[str, str]] = set()
 
 
-def choose_backend(requested: str, record: Record) -> str:
+def choose_backend(requested: str, record: Record, *, timeout_sec: float | None = None) -> str:
     """Returns the backend to read the record with: `requested` where it is exact on that file, else "pyav".
 
     Where the column `exact` is filled it decides.  Elsewhere "auto" is "pyav", and a backend asked for by name is
@@ -41,6 +41,7 @@ def choose_backend(requested: str, record: Record) -> str:
 
     Args:
         requested: a key of `READERS`, or "auto": the fastest one that is installed and proven exact.
+        timeout_sec: longest time to fetch a file that must be looked at and lies elsewhere.
 
     Raises:
         ValueError: unknown backend.
@@ -64,7 +65,9 @@ def choose_backend(requested: str, record: Record) -> str:
     if proven is not None:
         reason = None if requested in proven else "the scan has not proven it exact"
     else:
-        reason = _wrong_by_columns(requested, record) or _wrong_by_file(requested, record)
+        reason = _wrong_by_columns(requested, record) or _wrong_by_file(
+            requested, record, timeout_sec
+        )
     if reason is None:
         return requested
     if (requested, reason) not in _said:
@@ -119,11 +122,11 @@ def _wrong_by_columns(backend: str, record: Record) -> str | None:
     return "it is wrong where an edit list hides frames" if record.edit_list else None
 
 
-def _wrong_by_file(backend: str, record: Record) -> str | None:
+def _wrong_by_file(backend: str, record: Record, timeout_sec: float | None) -> str | None:
     byte_range = None
     if record.byte_offset is not None and record.byte_size is not None:
         byte_range = (record.byte_offset, record.byte_size)
-    place = locate(record.source, byte_range=byte_range)
+    place = locate(record.source, byte_range=byte_range, timeout_sec=timeout_sec)
     try:
         if place.is_frames:
             return None

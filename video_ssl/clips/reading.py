@@ -190,7 +190,7 @@ def open_record(
     if backend != "pyav":
         from video_ssl.clips.backends import choose_backend
 
-        backend = choose_backend(backend, record)
+        backend = choose_backend(backend, record, timeout_sec=timeout_sec)
     settings: dict[str, Any] = {"timeout_sec": timeout_sec, "byte_range": byte_range}
     try:
         reader = open_video(record.source, backend, fps=record.fps, **settings)

@@ -140,12 +140,16 @@ class Window:
         video: uint8 (num_crops, T, H, W, 3).
         times: float64 (T,), seconds since the first frame of the record (of its segment, if it is one).
         valid: bool (T,), False for frames that fill up a short video.
+        indices: int64 (T,), which frames of the record (of its segment, if it is one) these are.
+        num_source: how many the record has.
         own: bool (T,), the frames that no other window shows nearer to its middle; None where nobody asked.
     """
 
     video: Frames
     times: NDArray[np.float64]
     valid: NDArray[np.bool_]
+    indices: NDArray[np.int64]
+    num_source: int
     own: NDArray[np.bool_] | None = None
 
 
@@ -232,6 +236,8 @@ def iterate_windows(
             video=_crops(np.stack([held[index] for index in wanted]), config),
             times=clip.times,
             valid=clip.valid,
+            indices=clip.indices,
+            num_source=len(layout.times),
             own=layout.own(number) & clip.valid
             if not isinstance(layout, FixedLayout) and config.per_frame
             else None,

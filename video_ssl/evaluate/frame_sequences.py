@@ -15,6 +15,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from video_ssl.datasets.frame_labels import resampled_labels
 from video_ssl.evaluate.features import FeatureError, FeatureFile
 
 
@@ -105,7 +106,7 @@ def frame_sequences(features: FeatureFile, *, labelled: bool | None = True) -> S
     if not kept:
         raise FeatureError(
             f"{name} has no frame with {'a label' if labelled else 'finite numbers'}: this evaluator "
-            "needs a table with frame_labels (and fps, to place them)."
+            "needs a table with frame_labels."
             if labelled
             else f"{name} has no frame with finite numbers: embed the videos again."
         )
@@ -184,26 +185,6 @@ def _in_time(
         embs = (np.add.reduceat(embs, first, axis=0) / counts[:, None]).astype(embs.dtype)
         labels, times = np.maximum.reduceat(labels, first), times[first]
     return embs, labels, times
-
-
-def resampled_labels(labels: ArrayLike, num_frames: int) -> NDArray[np.int64]:
-    """Returns int64 (num_frames,): one label for every frame, from an array (M,) of another length.
-
-    The rule for Penn Action: the longer of labels and frames is taken at floor(j * longer / shorter).
-    So M > L gives frame i the label floor(i M / L).  M < L would drop the frames between those
-    taken; here they stay, with the label of the last frame taken, so that every feature has one.
-    No labels at all: -1.
-
-    >>> resampled_labels([0, 1, 2, 3], 2).tolist(), resampled_labels([0, 1], 5).tolist()
-    ([0, 2], [0, 0, 1, 1, 1])
-    """
-    given = np.asarray(labels, np.int64)
-    if not len(given):
-        return np.full(num_frames, -1, np.int64)
-    frame = np.arange(num_frames, dtype=np.int64)
-    if len(given) >= num_frames:
-        return given[frame * len(given) // max(1, num_frames)]
-    return given[-(-(frame + 1) * len(given) // num_frames) - 1]
 
 
 def usable_frames(embs: ArrayLike, labels: ArrayLike) -> tuple[np.ndarray, np.ndarray]:

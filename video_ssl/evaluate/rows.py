@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 
 from video_ssl.clips.windows import Window, feature_times, feature_valid
+from video_ssl.datasets.frame_labels import resampled_labels
 from video_ssl.datasets.table import Record, Table
-from video_ssl.evaluate.frame_sequences import resampled_labels
 from video_ssl.evaluate.partial import PartialFeatures
 
 #: Rows are written when there are this many of them, or bytes of features, or after this time.
@@ -187,11 +187,14 @@ def make_row(
         if window.own is None:
             row["frame_features"] = moments[shown]
             row["frame_times_sec"] = feature_times(times, positions)[shown]
+            # Times and frames run at different paces where the rate varies, so places are taken from the frames.
+            source = np.floor(feature_times(window.indices, positions)[shown] + 1e-6)
         else:
             at = np.flatnonzero(window.own)
             row["frame_features"] = features_at(moments[shown], positions[shown], at)
             row["frame_times_sec"] = times[at]
-        row["frame_labels"] = labels_at(record, row["frame_times_sec"])
+            source = window.indices[at]
+        row["frame_labels"] = labels_at(record, source.astype(np.int64), window.num_source)
     return row
 
 
@@ -211,15 +214,18 @@ def features_at(moments: np.ndarray, positions: np.ndarray, at: np.ndarray) -> n
     return mixed
 
 
-def labels_at(record: Record, times: np.ndarray) -> np.ndarray | None:
-    """The label of the source frame shown at each time; None where frames cannot be placed.
+def labels_at(record: Record, frames: np.ndarray, num_source: int) -> np.ndarray | None:
+    """Returns int16 (n,): the labels of some frames of a record, or None where it has none.
 
-    A label array of another length than the video is resampled, where the table knows the length.
+    Args:
+        record: its `frame_labels` are of its own frames (of its segment, if it is one), in their order; an array of
+            another length than there are frames is resampled, see `resampled_labels`.
+        frames: places of the frames among those of the record, (n,).
+        num_source: how many frames it has.
     """
     labels = record.frame_labels
-    if labels is None or not len(labels) or not record.fps or record.start_sec is not None:
+    if labels is None or not len(labels):
         return None
-    if record.num_frames is not None and record.num_frames != len(labels):
-        labels = resampled_labels(labels, record.num_frames)
-    index = np.floor(times * record.fps + 1e-6).astype(np.int64)
-    return np.asarray(labels[index.clip(0, len(labels) - 1)], np.int16)
+    if num_source != len(labels):
+        labels = resampled_labels(labels, num_source)
+    return np.asarray(labels[frames], np.int16)
