@@ -159,7 +159,8 @@ def feature_times(
     Source: papers/teg.md section 4.1 (our specification).
     """
     each = num_frames / num_positions
-    return start + ((np.arange(num_positions) + 0.5) * each - 0.5) * frame_stride
+    places = np.arange(num_positions, dtype=np.float64)
+    return start + ((places + 0.5) * each - 0.5) * frame_stride
 
 
 def correspondence(

@@ -10,6 +10,7 @@ from collections.abc import Mapping
 
 import jax
 import jax.numpy as jnp
+from jax import Array
 
 from video_ssl.clips.colour import (
     BLUR,
@@ -29,8 +30,6 @@ from video_ssl.clips.colour import (
 )
 from video_ssl.clips.config import ColorConfig
 from video_ssl.models.config import Normalization
-
-Array = jax.Array
 
 
 def augmented_input(

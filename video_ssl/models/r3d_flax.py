@@ -11,6 +11,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 from flax import linen as nn
+from jax import Array
 
 from video_ssl.models.r3d_config import (
     BottleneckSpec,
@@ -20,7 +21,6 @@ from video_ssl.models.r3d_config import (
     stem_specs,
 )
 
-Array = jax.Array
 Triple = tuple[int, int, int]
 #: TensorFlow's default of these models: variance 1 / fan_in, normal cut at two standard deviations.
 CONV_INIT = nn.initializers.variance_scaling(1.0, "fan_in", "truncated_normal")
@@ -189,9 +189,9 @@ class R3D(nn.Module):
         """
         config = self.config
         x = video.astype(self.dtype)
-        for spec in stem_specs(config):
-            x = SameConv(spec.width, spec.kernel, spec.stride, self.dtype, name=spec.name)(x)
-            x = nn.relu(_norm(spec.norm, x, config, train))
+        for stem in stem_specs(config):
+            x = SameConv(stem.width, stem.kernel, stem.stride, self.dtype, name=stem.name)(x)
+            x = nn.relu(_norm(stem.norm, x, config, train))
         x = nn.max_pool(x, pool_window(config), (config.pool_time_stride, 2, 2), "SAME")
         block = nn.remat(Bottleneck, static_argnums=(2,)) if self.remat else Bottleneck
         endpoints: dict[str, Array] = {}

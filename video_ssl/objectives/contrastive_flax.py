@@ -10,8 +10,8 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+from jax import Array
 
-Array = jax.Array
 #: A logit that leaves nothing of its entry; in float32 only.
 NEVER = -1e9
 

@@ -9,8 +9,9 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
+from jax import Array
 
-from video_ssl.objectives.contrastive_flax import NEVER, Array, l2_normalize, products
+from video_ssl.objectives.contrastive_flax import NEVER, l2_normalize, products
 
 
 class ContrastiveTerms(NamedTuple):

@@ -9,10 +9,10 @@ from typing import Any
 
 import jax.numpy as jnp
 from flax import linen as nn
+from jax import Array
 
 from video_ssl.models.r3d_config import R3DConfig
 from video_ssl.models.r3d_flax import R3D, ProjectionHead, clip_features
-from video_ssl.objectives.contrastive_flax import Array
 
 
 class CvrlModel(nn.Module):

@@ -9,10 +9,10 @@ from typing import Any, NamedTuple
 
 import jax.numpy as jnp
 from flax import linen as nn
+from jax import Array
 
 from video_ssl.models.r3d_config import R3DConfig
 from video_ssl.models.r3d_flax import R3D, ProjectionHead, temporal_features
-from video_ssl.objectives.contrastive_flax import Array
 from video_ssl.objectives.teg.loss_config import TegHeadsConfig
 
 
