@@ -49,7 +49,9 @@ class TokenFeatures:
         """Raises ValueError for a block or a pooling that the encoder does not have."""
         depth = len(getattr(self, "blocks", ()))
         if layer is not None and not depth:
-            raise ValueError(f"layer={layer}, but the encoder offers only its output: leave out layer.")
+            raise ValueError(
+                f"layer={layer}, but the encoder offers only its output: leave out layer."
+            )
         if layer is not None and not -depth <= layer < depth:
             raise ValueError(
                 f"layer={layer} of {depth} blocks: give 0 to {depth - 1}, or -1 for the last."
