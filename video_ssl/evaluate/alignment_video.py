@@ -20,6 +20,11 @@ _GAP = 4  # black pixels between the two
 # From near (dark) to far (light); red is free for the path.
 _COLOURS = np.array([(20, 20, 60), (40, 90, 140), (60, 160, 150), (180, 210, 120), (250, 245, 220)])
 
+#: uint8 (256, 3): the same in small steps.
+PALETTE = np.stack(
+    [np.interp(np.arange(256), np.linspace(0, 255, len(_COLOURS)), c) for c in _COLOURS.T], axis=1
+).round().astype(np.uint8)  # fmt: skip
+
 
 def write_side_by_side(
     path: Path,
@@ -48,7 +53,7 @@ def write_side_by_side(
         with open_video(query.source) as left, open_video(key.source) as right:
             shown = _frames_of(left, query)
             matched = key_times(alignment, query_sec, key_sec, left.times(shown))
-            beside = _frames_at(right, matched)
+            beside = frames_at(right, matched)
             rate = Fraction(left.info.fps or 25).limit_denominator(1001)
             _encode(partial, _pictures(left, right, shown, beside, height), rate)
         partial.replace(path)
@@ -64,8 +69,8 @@ def _frames_of(reader: Reader, record: Record) -> np.ndarray:
     return np.flatnonzero((times >= start) & (times < end))
 
 
-def _frames_at(reader: Reader, times: np.ndarray) -> np.ndarray:
-    """The frame shown at each time."""
+def frames_at(reader: Reader, times: np.ndarray) -> np.ndarray:
+    """Returns int64 (T,): the frame that is shown at each time, in seconds."""
     known = reader.times(np.arange(reader.info.num_frames))
     return np.clip(np.searchsorted(known, times + 5e-4, side="right") - 1, 0, len(known) - 1)
 
@@ -105,17 +110,22 @@ def _encode(path: Path, pictures: Iterator[np.ndarray], rate: Fraction) -> None:
         container.mux(stream.encode())
 
 
+def distance_levels(cost: np.ndarray) -> np.ndarray:
+    """Returns uint8 (n, m): distances as places in `PALETTE`, from the nearest (0) to the farthest 2 % (255)."""
+    distance = np.sqrt(cost)
+    low, high = np.quantile(distance, [0.0, 0.98])
+    share = np.clip((distance - low) / max(high - low, 1e-12), 0, 1)
+    levels: np.ndarray = (share * 255).round().astype(np.uint8)
+    return levels
+
+
 def path_picture(alignment: Alignment, *, longest_px: int = 800) -> Image.Image:
     """Returns the matrix of distances (query downwards, key to the right; dark is near) with the path in red."""
-    cost = np.sqrt(alignment.cost)
-    low, high = np.quantile(cost, [0.0, 0.98])
-    share = np.clip((cost - low) / max(high - low, 1e-12), 0, 1) * (len(_COLOURS) - 1)
-    floor = np.minimum(share.astype(np.int64), len(_COLOURS) - 2)
-    rest = (share - floor)[..., None]
-    colours = _COLOURS[floor] * (1 - rest) + _COLOURS[floor + 1] * rest
+    cost = alignment.cost
+    colours = PALETTE[distance_levels(cost)]
     scale = longest_px / max(cost.shape)
     size = tuple(max(1, round(side * scale)) for side in reversed(cost.shape))
-    picture = Image.fromarray(colours.round().astype(np.uint8)).resize(
+    picture = Image.fromarray(colours).resize(
         size, Image.Resampling.NEAREST if scale > 1 else Image.Resampling.BOX
     )
     pixels = np.array(picture)

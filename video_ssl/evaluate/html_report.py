@@ -20,7 +20,7 @@ from omegaconf import OmegaConf
 from video_ssl.evaluate.html_charts import confusion_chart, legend, line_chart, share_bar
 from video_ssl.evaluate.html_neighbours import neighbours_section
 from video_ssl.evaluate.html_pictures import masked_clips
-from video_ssl.evaluate.html_style import SCRIPT, STYLE
+from video_ssl.evaluate.html_style import POLICY, SCRIPT, STYLE
 from video_ssl.evaluate.report_data import RunData, RunNotFound, class_name, read_run
 from video_ssl.pretrain.reporting import duration_text
 from video_ssl.pretrain.run_folder import write_atomically
@@ -50,7 +50,6 @@ _CURVES: tuple[tuple[str, tuple[str, ...], str, str], ...] = (
     ("Speed", ("clips_per_sec",), "plain", "clips per second"),
     ("Memory", ("host_memory_gib", "device_memory_gib"), "plain", "peak, GiB"),
 )
-_POLICY = "default-src 'none'; img-src data:; style-src 'unsafe-inline'; script-src 'unsafe-inline'"
 
 
 def write_report(
@@ -84,7 +83,7 @@ def write_report(
     state, kind = data.state
     page = (
         '<!doctype html><html lang="en"><head><meta charset="utf-8">'
-        f'<meta http-equiv="Content-Security-Policy" content="{_POLICY}">'
+        f'<meta http-equiv="Content-Security-Policy" content="{POLICY}">'
         '<meta name="viewport" content="width=device-width, initial-scale=1">'
         f"<title>{esc(data.name)}: report</title><style>{STYLE}</style></head><body>"
         f'<header><div><h1>{esc(data.name)}<span class="state {kind}">{esc(state)}</span></h1>'

@@ -1,5 +1,7 @@
 """Style and script of the report.  Nothing is fetched: the page's own policy forbids it."""
 
+POLICY = "default-src 'none'; img-src data:; style-src 'unsafe-inline'; script-src 'unsafe-inline'"
+
 STYLE = """
 :root { --ink: #1c2430; --soft: #5c6878; --line: #e3e7ee; --paper: #fff; --ground: #f4f6f9; --accent: #2a6fdb;
   --good: #2f9e6e; --bad: #c2405b; }

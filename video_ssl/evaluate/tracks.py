@@ -47,7 +47,7 @@ def track_of(features: FeatureFile, key: str) -> Track:
         known = sorted(set(features.ids.tolist()))
         name = features.path or "the features"
         raise FeatureError(f"{name} has no record {key!r} among {len(known)}.{nearest(key, known)}")
-    own = FeatureFile(_rows_of(features.table, rows), path=features.path)
+    own = FeatureFile(rows_of(features.table, rows), path=features.path)
     found = frame_sequences(own, labelled=False)
     return Track(
         id=key,
@@ -58,8 +58,8 @@ def track_of(features: FeatureFile, key: str) -> Track:
     )
 
 
-def _rows_of(table: pa.Table, rows: np.ndarray) -> pa.Table:
-    """The rows as views; `take` would copy the whole column of features first."""
+def rows_of(table: pa.Table, rows: np.ndarray) -> pa.Table:
+    """Returns the rows as views; `take` would copy the whole column of features first."""
     runs = np.split(rows, np.flatnonzero(np.diff(rows) > 1) + 1)
     return pa.concat_tables([table.slice(int(run[0]), len(run)) for run in runs])
 
