@@ -203,6 +203,33 @@ def search(
 
 
 @app.command()
+def explore(
+    source: Annotated[
+        str, typer.Argument(help="A feature file, a run, an encoder folder, untrained:RUN.")
+    ],
+    out: Annotated[
+        Path | None, typer.Argument(help="HTML file; beside the features, or RUN/explore.html.")
+    ] = None,
+    table: Annotated[
+        str | None, typer.Option(help="Videos that the encoder embeds; demo:phases_val.")
+    ] = None,
+    videos: Annotated[str | None, typer.Option(help="Ids with commas between them.")] = None,
+    max_videos: Annotated[int, typer.Option(help="Otherwise: so many, of all classes.")] = 12,
+    max_frames: Annotated[int, typer.Option(help="Of a video; longer ones are thinned.")] = 120,
+    height: Annotated[int, typer.Option(help="Of the pictures, in pixels.")] = 160,
+    device: Annotated[str, typer.Option(help="auto, cpu, cuda.")] = "auto",
+) -> None:
+    """One HTML page on which videos move together: alignments, map of the frames, nearest frames."""
+    from video_ssl.evaluate.html_explore import explore_to_html
+
+    page = explore_to_html(
+        source, out, table=table, videos=videos, device=device, height=height, max_videos=max_videos,
+        max_frames=max_frames,
+    )  # fmt: skip
+    typer.echo(page)
+
+
+@app.command()
 def report(
     run: Annotated[Path, typer.Argument(help="The folder of a run, finished or not.")],
     out: Annotated[Path | None, typer.Argument(help="HTML file; RUN/report.html.")] = None,
