@@ -31,6 +31,9 @@ PUBLIC_KINDS: dict[str, str] = {
     "hmdb51": "video_ssl.datasets.hmdb51:read_hmdb51",
     "diving48": "video_ssl.datasets.diving48:read_diving48",
     "imagenet": "video_ssl.datasets.imagenet:read_imagenet",
+    "penn_action": "video_ssl.datasets.penn_action:read_penn_action",
+    "pouring": "video_ssl.datasets.pouring:read_pouring",
+    "finegym": "video_ssl.datasets.finegym:read_finegym",
 }
 
 DATA_ENVIRONMENT = "VIDEO_SSL_DATA"

@@ -26,6 +26,7 @@ log = logging.getLogger(__name__)
 _FORMAT = 1
 _STAMP = ".video_ssl_tables.json"
 _NAMED = 5
+_LISTED_FILES = 20
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -50,7 +51,7 @@ class Annotations:
 
     Attributes:
         splits: by name.
-        files: the annotation files; the tables are made anew when one changes.
+        files: the annotation files; the tables are made anew when one changes, or appears if it may be absent.
         class_names: names of the labels.
         metadata: further metadata of the tables, for example `no_flip`.
         suffixes: what counts as a video.
@@ -144,7 +145,12 @@ def check_public(
     except TableError as err:
         return [*lines, f"  {err}"], False
     complete = True
-    lines += [f"  annotation file {os.path.relpath(file, root)}" for file in annotations.files]
+    files = [file for file in annotations.files if file.exists()]
+    if len(files) > _LISTED_FILES:
+        folder = os.path.relpath(os.path.commonpath(files), root)
+        lines.append(f"  {len(files)} annotation files and folders in {folder}")
+    else:
+        lines += [f"  annotation file {os.path.relpath(file, root)}" for file in files]
     present = _Present(root, annotations.suffixes)
     for split, listed in annotations.splits.items():
         missing = [names[0] for names in _all_names(listed) if present.find(*names) is None]
