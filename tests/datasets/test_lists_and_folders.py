@@ -64,6 +64,41 @@ def test_a_missing_or_binary_list_is_named(tmp_path):
         read_list(tmp_path / "binary.txt")
 
 
+@pytest.mark.parametrize("separator", [" ", ",", "\t"])
+def test_folders_of_frames_with_their_number(tmp_path, separator):
+    """VideoMAE's lists of raw frames: `path num_frames label`."""
+    touch(tmp_path, "some where/v 1/img_00001.jpg", "some where/v2/img_00001.jpg")
+    lines = [("some where/v 1", 30, 4), ("some where/v2", 7, -1), ("some where/gone", 12, 0)]
+    text = "".join(separator.join(map(str, line)) + "\n" for line in lines)
+    table = read_list(write(tmp_path / "list.csv", text))
+    records = [table.record(i) for i in range(3)]
+    assert [(r.id, r.num_frames, r.label) for r in records] == lines
+    assert records[0].source == str(tmp_path / "some where/v 1")
+
+
+def test_a_number_that_belongs_to_the_path_stays_there(tmp_path):
+    touch(tmp_path, "take 3/img_00001.jpg", "take/img_00001.jpg")
+    table = read_list(write(tmp_path / "list.txt", "take 3 1\n"))
+    assert (table.record(0).source, table.record(0).label) == (str(tmp_path / "take 3"), 1)
+    assert "num_frames" not in table.column_names
+    videos = read_list(write(tmp_path / "videos.txt", "a.mp4 5 1\n"))
+    assert videos.record(0).id == "a.mp4 5", "not a folder: as it was"
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("v 30 4\nv 2\n", "line 2: 'v' is not `folder num_frames`"),
+        ("v 30 4\nv 0 2\n", "line 2: 'v 0' is not `folder num_frames` before the label, with at least one frame"),
+        ("v 0 4\n", "line 1: 'v 0' announces no frame"),
+    ],
+)  # fmt: skip
+def test_wrong_numbers_of_frames_name_the_line(tmp_path, text, message):
+    touch(tmp_path, "v/img_00001.jpg")
+    with pytest.raises(TableError, match=re.escape(message)):
+        read_list(write(tmp_path / "list.txt", text))
+
+
 def touch(folder, *names):
     for name in names:
         (folder / name).parent.mkdir(parents=True, exist_ok=True)

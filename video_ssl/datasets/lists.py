@@ -1,8 +1,9 @@
 """Lists of videos: text files with one `path` or `path label` a line, as other projects write them.
 
 Read are the VideoMAE and MVD style (fields separated by one space, the last one is the label), the PySlowFast and
-jepa styles (`path label` or `path,label`), and lists of paths alone.  The separator is decided once for the file, from
-its first line that has one, and so is whether there are labels.
+jepa styles (`path label` or `path,label`), VideoMAE's lists of folders of frames (`folder num_frames label`), and lists
+of paths alone.  The separator is decided once for the file, from its first line that has one, and so is whether there
+are labels, and whether the paths are folders followed by a number of frames.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ from video_ssl.datasets.table import Table, TableError
 
 LIST_SUFFIXES = (".txt", ".csv", ".list")
 _SEPARATORS = {"comma": ",", "tab": "\t", "space": " "}
+_WITH_COUNT = re.compile(r"(?P<path>.*\S)\s*[\s,]\s*(?P<count>\d+)")
 _NUMBER = re.compile(r"[+-]?\d+(\.\d*)?")
 
 
@@ -27,11 +29,14 @@ def read_list(path: str | os.PathLike[str], *, root: str | os.PathLike[str] | No
         path: the list.
         root: folder that relative paths are relative to; the list's own folder by default.
 
-    A line may be blank (ignored); a path may hold the separator where the line ends in a label.  A leading header line
-    `path,label` (or `path label`, `video ...`) is skipped.
+    Where the first line is `folder num_frames label` and there is a folder of that name (and none with the number in
+    it), so is every line, and `num_frames` becomes a column.  A line may be blank (ignored); a path may hold the
+    separator where the line ends in a label.  A leading header line `path,label` (or `path label`, `video ...`) is
+    skipped.
 
     Raises:
-        TableError: missing or empty file, a label that is not an integer, a line without one where others have one.
+        TableError: missing or empty file, a label or number of frames that is not an integer, a line without one where
+            others have one.
     """
     path = Path(path)
     text = _read_text(path)
@@ -42,12 +47,18 @@ def read_list(path: str | os.PathLike[str], *, root: str | os.PathLike[str] | No
         raise TableError(f"{path} names no video: give one `path label` (or `path`) a line.")
     sources, labels = _split_lines(path, lines)
     folder = Path(os.path.abspath(path)).parent if root is None else Path(root)
+    counts: list[int] = []
+    if labels and _is_folder_with_count(folder, sources[0]):
+        numbers = [number for number, _ in lines]
+        sources, counts = _split_counts(path, numbers, sources)
     columns: dict[str, list[str] | list[int]] = {
         "id": [printable(source) for source in sources],
         "source": [_source(folder, source) for source in sources],
     }
     if labels:
         columns["label"] = labels
+    if counts:
+        columns["num_frames"] = counts
     return Table.from_columns(columns, root=folder)
 
 
@@ -90,6 +101,30 @@ def _split_lines(path: Path, lines: list[tuple[int, str]]) -> tuple[list[str], l
             ) from err
         sources.append(source)
     return sources, labels
+
+
+def _is_folder_with_count(folder: Path, text: str) -> bool:
+    """Whether what precedes the label is a folder of frames and their number, and not a path that ends in a number."""
+    match = _WITH_COUNT.fullmatch(text)
+    return bool(
+        match and os.path.isdir(folder / match["path"].strip('"')) and not (folder / text).exists()
+    )
+
+
+def _split_counts(path: Path, numbers: list[int], texts: list[str]) -> tuple[list[str], list[int]]:
+    sources, counts = [], []
+    for number, text in zip(numbers, texts, strict=True):
+        match = _WITH_COUNT.fullmatch(text)
+        if match is None or int(match["count"]) < 1:
+            raise TableError(
+                f"{path} line {number}: {text!r} is not `folder num_frames` before the label, with at least one frame, "
+                "but the first line is."
+                if number != numbers[0]
+                else f"{path} line {number}: {text!r} announces no frame: write `folder num_frames label`."
+            )
+        sources.append(match["path"].strip('"'))
+        counts.append(int(match["count"]))
+    return sources, counts
 
 
 def _splitter(line: str) -> Callable[[str], tuple[str, str]] | None:
