@@ -2,6 +2,7 @@
 
     python tests/launch/slurm_cluster.py up      installs what is missing (apt, as root), starts, waits for the nodes
     python tests/launch/slurm_cluster.py down    cancels jobs, stops exactly what `up` has started, removes its files
+    python tests/launch/slurm_cluster.py running exit code 0 if it is up
     python tests/launch/slurm_cluster.py kill NODE | start NODE     a node that dies, and comes back
 
 Only the standard library.  Exit code 3: SLURM cannot be brought up here (no root, no apt, a SLURM that is not ours).
@@ -231,6 +232,8 @@ def main(words: list[str]) -> int:
     try:
         if len(words) == 1 and words[0] in actions:
             actions[words[0]]()
+        elif words == ["running"]:
+            return 0 if process_of("slurmctld", "slurmctld") is not None else 1
         elif len(words) == 2 and words[0] == "kill":
             end_process(f"slurmd-{words[1]}", "slurmd", signal.SIGKILL)
         elif len(words) == 2 and words[0] == "start":

@@ -44,31 +44,55 @@ def settle(
     return again
 
 
-def job_state(job: str) -> str:
-    """Returns what SLURM says of a job: RUNNING, CANCELLED, TIMEOUT, ...; empty if it does not answer."""
+def job_state(job: str, attempt: str) -> str:
+    """Returns what SLURM has done to a job: RUNNING (nothing), CANCELLED, TIMEOUT, REQUEUED; "" if it does not answer.
+
+    While our script still runs, a job that was ended from outside is only COMPLETING; its other figures tell why.
+    """
     try:
         told = subprocess.run(
             ["scontrol", "-o", "show", "job", job], capture_output=True, text=True, timeout=30
         ).stdout
     except (OSError, subprocess.SubprocessError):
         return ""
-    words = [word for word in told.split() if word.startswith("JobState=")]
-    return words[0].partition("=")[2] if words else ""
+    about = dict(word.split("=", 1) for word in told.split() if "=" in word)
+    if int(about.get("Restarts", "0")) > int(attempt):
+        return "REQUEUED"
+    state = about.get("JobState", "")
+    if state != "COMPLETING":
+        return state
+    over = seconds(about.get("RunTime", "")) >= seconds(about.get("TimeLimit", "")) > 0
+    return "TIMEOUT" if over or about.get("Reason") == "TimeLimit" else "CANCELLED"
+
+
+def seconds(text: str) -> int:
+    """Returns the seconds of a time as SLURM writes it; 0 for anything else, such as UNLIMITED.
+
+    >>> seconds("1-02:00:03"), seconds("00:01:00"), seconds("UNLIMITED")
+    (93603, 60, 0)
+    """
+    days, _, clock = text.rpartition("-")
+    try:
+        hours, minutes, rest = (int(part) for part in clock.split(":"))
+        return ((int(days or 0) * 24 + hours) * 60 + minutes) * 60 + rest
+    except ValueError:
+        return 0
 
 
 def main(arguments: list[str]) -> None:
     path, code, processes = arguments[0], int(arguments[1]), int(arguments[2])
-    job = slurm_job()
+    job, attempt = slurm_job(), os.environ.get("SLURM_RESTART_COUNT", "0")
+    state = job_state(job, attempt) if code else ""
     again = settle(
         path,
         int(os.environ.get("SLURM_ARRAY_TASK_ID", "0")),
         job=job,
-        attempt=os.environ.get("SLURM_RESTART_COUNT", "0"),
+        attempt=attempt,
         code=code,
         processes=processes,
-        state=job_state(job) if code else "",
+        state=state,
     )
-    if again:
+    if again and state != "REQUEUED":
         done = subprocess.run(["scontrol", "requeue", job], capture_output=True, text=True)
         if done.returncode:
             print(f"SLURM does not queue job {job} again: {done.stderr.strip()}", flush=True)

@@ -142,6 +142,8 @@ def conclude(
                 return outcome, f"process {note['rank']}: {note['reason']}"
     if job_state.startswith("TIMEOUT"):
         return "preempted", "time limit"
+    if job_state == "REQUEUED":
+        return "preempted", "SLURM has queued it again"
     for note in notes:
         if note["outcome"] == "stopped":
             return "stopped", f"process {note['rank']}: {note['reason']}"

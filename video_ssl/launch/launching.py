@@ -195,6 +195,7 @@ def setup_lines(step: Step, folder: Path, code: Path) -> list[str]:
         "fi",
         f"export PYTHONPATH={quoted(str(code))}${{PYTHONPATH:+:$PYTHONPATH}}",
         "# how it ended, and whether it is queued again",
+        "trap 'exit 143' TERM  # after srun; without it bash would report its last exit code",
         f"trap '{python} -m video_ssl.launch.aftermath {batch} \"$?\" {step.profile.world_size}' EXIT",
     ]
 

@@ -74,7 +74,7 @@ def describe(err: BaseException) -> tuple[str, str]:
     Outcome `alone`: it could not reach the others, who have their own story.
     """
     lines = str(err).strip().splitlines()
-    text = f"{type(err).__name__}: {lines[0] if lines else ''}"[:500]
+    text = f"{type(err).__name__}: {lines[0] if lines else ''}"[:300]
     name = getattr(err, "signal_name", "")
     if name == "SIGUSR2":
         return "preempted", text
