@@ -6,6 +6,7 @@ Bring one up with `python tests/launch/slurm_cluster.py up`.  A test waits for e
 from __future__ import annotations
 
 import contextlib
+import json
 import os
 import shutil
 import signal
@@ -114,6 +115,10 @@ def test_preempted_twice_equals_undisturbed(videos: Path, tmp_path: Path, kit: A
     starts = [row["step"] for row in kit.attempts(run) if row["event"] == "start"]
     assert starts == sorted(set(starts))
     assert state(job) in ("COMPLETED", "COMPLETING")
+    (row,) = read_jobs(run)
+    runs = json.loads((run / "environment.json").read_text())["starts"]
+    assert [start["code"] for start in runs] == [row["code"]] * 3  # the copy, not the checkout
+    assert all("commit" in start["git"] for start in runs)
     calm_file = kit.recipe(videos, calm, training__sharding="fsdp")
     kit.command("launch", "local", "pretrain", calm_file, "--set", "tasks_per_node=2")
     assert same_bits(exported(run), exported(calm))

@@ -193,6 +193,7 @@ def setup_lines(step: Step, folder: Path, code: Path) -> list[str]:
         f"  echo {quoted(json.dumps(gone))} >> {attempts}",
         "  exit 66",
         "fi",
+        "export PYTHONSAFEPATH=1  # or a checkout in the working folder would come first",
         f"export PYTHONPATH={quoted(str(code))}${{PYTHONPATH:+:$PYTHONPATH}}",
         "# how it ended, and whether it is queued again",
         "trap 'exit 143' TERM  # after srun; without it bash would report its last exit code",

@@ -27,7 +27,7 @@ from typing import Any
 from omegaconf import OmegaConf
 
 from video_ssl.pretrain.errors import RunError
-from video_ssl.pretrain.processes import Processes
+from video_ssl.pretrain.place import Place
 
 logger = logging.getLogger(__name__)
 
@@ -58,7 +58,10 @@ HARMLESS = (
     "training.sharding",
     "training.activation_checkpointing",
 )
-_PACKAGES = ("video_ssl", "torch", "numpy", "av", "grain", "pyarrow", "safetensors")
+_PACKAGES = (
+    *("video_ssl", "torch", "numpy", "av", "grain", "pyarrow", "safetensors"),
+    *("jax", "jaxlib", "flax", "optax", "orbax-checkpoint"),
+)
 
 
 @contextlib.contextmanager
@@ -153,7 +156,7 @@ def _flat(content: Any, prefix: str = "") -> dict[str, Any]:
     return flat
 
 
-def note_start(folder: Path, processes: Processes, *, step: int) -> None:
+def note_start(folder: Path, processes: Place, *, step: int) -> None:
     """Adds this start of the run to environment.json: versions, git state, command, machine, first step."""
     path = folder / ENVIRONMENT
     starts: list[Any] = []
@@ -168,6 +171,7 @@ def note_start(folder: Path, processes: Processes, *, step: int) -> None:
             "step": step,
             "command": sys.argv,
             "folder": os.getcwd(),
+            "code": str(Path(__file__).resolve().parents[2]),
             "host": socket.gethostname(),
             "world_size": processes.world_size,
             "device": str(processes.device),
@@ -188,8 +192,14 @@ def _version(package: str) -> str | None:
 
 
 def _git_state() -> dict[str, Any] | None:
-    """The commit of this checkout and the files that differ from it; None for an installed package."""
+    """The commit of this checkout and the files that differ from it; None for an installed package.
+
+    For the copy that a launch has made (see `launch/snapshot.py`), what was noted then.
+    """
     root = Path(__file__).resolve().parents[2]
+    if (root / "snapshot.json").is_file():
+        noted: dict[str, Any] | None = json.loads((root / "snapshot.json").read_text())["git"]
+        return noted
     if not (root / ".git").exists():
         return None
     try:
