@@ -262,7 +262,7 @@ def convert(
     table: Annotated[
         str, typer.Option(help="Positions at another size: interpolate or recompute.")
     ] = "interpolate",
-    family: Annotated[str, typer.Option(help="auto, mae, videomae, videomae_v2 or mvd.")] = "auto",
+    family: Annotated[str, typer.Option(help="auto, mae, videomae, videomae_v2, mvd, carl or hico.")] = "auto",
     num_heads: Annotated[int | None, typer.Option(help="Where the width has no usual one.")] = None,
     min_share: Annotated[
         float, typer.Option(help="Least share of the weights that must be filled.")
@@ -309,6 +309,24 @@ def check(
     lines, complete = check_data(name)
     typer.echo("\n".join(lines))
     raise typer.Exit(0 if complete else 1)
+
+
+@data_app.command()
+def build(
+    source: Annotated[str, typer.Argument(help="A folder, list, table or data set: demo:train.")],
+    out: Annotated[Path, typer.Argument(help="Folder for shards and tables.")],
+    shards: Annotated[
+        int | None, typer.Option(help="Per split; of about 256 MiB if not given.")
+    ] = None,
+    num_workers: Annotated[
+        int | None, typer.Option(help="Shards written at once; all cores if not given.")
+    ] = None,
+) -> None:
+    """Write videos and all that is known about them as ArrayRecord, for grain, tfds and OUT:SPLIT."""
+    from video_ssl.datasets.array_record_build import build_array_records
+    from video_ssl.datasets.opening import open_splits
+
+    build_array_records(open_splits(source), out, num_shards=shards, num_workers=num_workers)
 
 
 @bench_app.command()

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal, cast
 
@@ -26,12 +26,13 @@ from video_ssl.models.export_names import (
 )
 from video_ssl.models.export_program import write_program
 from video_ssl.models.published import Family, Published, Sizes, read_published
+from video_ssl.models.published_cnn import CNN_FAMILIES, PublishedCNN, read_cnn
 from video_ssl.models.weights import LoadReport, WeightsError, load_weights
 
 To = Literal["ours", "original", "huggingface", "export"]
 SUFFIXES: dict[str, tuple[str, ...]] = {"original": (".pth", ".pt", ".bin"), "export": (".pt2",)}
 REPORT = "conversion.json"
-FAMILIES = ("auto", "mae", "videomae", "videomae_v2", "mvd")
+FAMILIES = ("auto", "mae", "videomae", "videomae_v2", "mvd", *CNN_FAMILIES)
 
 
 @dataclass(frozen=True)
@@ -50,7 +51,7 @@ class Conversion:
     source: str
     out: str
     to: str
-    model: Published
+    model: Published | PublishedCNN
     parts: Mapping[str, int]
     written: tuple[str, ...]
     notes: tuple[str, ...] = ()
@@ -126,7 +127,7 @@ def convert(
     *,
     to: To = "ours",
     sizes: Sizes | None = None,
-    family: Family = "auto",
+    family: Family | Literal["carl", "hico"] = "auto",
     num_heads: int | None = None,
     min_share: float = 1.0,
     frame_stride: int | None = None,
@@ -140,7 +141,8 @@ def convert(
             is not overwritten.
         to: see `out`.
         sizes: what clips the result is for; the position table follows.
-        family, num_heads, min_share: as in `read_published`.
+        family, num_heads, min_share: as in `read_published`; "carl" and "hico" (see `read_cnn`) can only be written as
+            "ours".
         frame_stride: source frames between two of a clip, for the preprocessing that the result states; empty = 4,
             or what an encoder of ours says.
 
@@ -155,6 +157,10 @@ def convert(
     differences: dict[str, float] = {}
     if to == "ours":
         write_folder(out, model, preprocess=preprocess, source=told)
+    elif isinstance(model, PublishedCNN):
+        raise WeightsError(
+            f"{source} is a model of {model.family}, which has no other form here: leave out --to {to}."
+        )
     elif to == "huggingface":
         write_hugging_face(out, model, preprocess)
     else:
@@ -223,11 +229,11 @@ def _check_choices(to: str, family: str, min_share: float, out: Path) -> None:
 def _read(
     source: Path,
     sizes: Sizes | None,
-    family: Family,
+    family: str,
     num_heads: int | None,
     min_share: float,
     frame_stride: int | None,
-) -> tuple[Published, Preprocess]:
+) -> tuple[Published | PublishedCNN, Preprocess]:
     if not source.exists():
         raise WeightsError(f"there is no {source}: give a weights file or a folder with one.")
     # A file beside its config.json says less than the folder.
@@ -240,10 +246,15 @@ def _read(
         if frame_stride is not None:
             preprocess = Preprocess(**{**vars(preprocess), "frame_stride": frame_stride})
         return model, preprocess
+    if source.is_file() and family in ("auto", *CNN_FAMILIES):
+        other = read_cnn(source, family=family, sizes=sizes, num_heads=num_heads)
+        if other is not None:
+            stride = frame_stride or other.preprocess.frame_stride
+            return other, replace(other.preprocess, frame_stride=stride)
     model = read_published(
         source,
         sizes=sizes or Sizes(),
-        family=family,
+        family=cast(Family, family),
         num_heads=num_heads,
         min_share=min_share,
     )
@@ -283,7 +294,7 @@ def _export(
     return write_program(out, encoder, clip_shape=shape, note=note, head=head)
 
 
-def _parts(model: Published) -> dict[str, int]:
+def _parts(model: Published | PublishedCNN) -> dict[str, int]:
     sizes: dict[str, int] = {}
     for key, value in model.state().items():
         part = ".".join(key.split(".")[: 2 if key.startswith("decoders.") else 1])
@@ -291,9 +302,9 @@ def _parts(model: Published) -> dict[str, int]:
     return sizes
 
 
-def _lost(model: Published, to: To) -> list[str]:
+def _lost(model: Published | PublishedCNN, to: To) -> list[str]:
     """What the wished format leaves out."""
-    if to == "ours":
+    if to == "ours" or isinstance(model, PublishedCNN):
         return []
     if to == "export":
         lost = tuple(dict.fromkeys(key.split(".")[0] for key in model.decoders))

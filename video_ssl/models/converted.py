@@ -21,6 +21,7 @@ from video_ssl.models.encoders import (
 )
 from video_ssl.models.image_vit import ImageViT
 from video_ssl.models.published import Published
+from video_ssl.models.published_cnn import PublishedCNN
 from video_ssl.models.published_encoder import Sizes, table_text
 from video_ssl.models.stored_tables import regrid
 from video_ssl.models.vit import VideoViT
@@ -30,7 +31,11 @@ HEAD, DECODER = "head.safetensors", "decoder.safetensors"
 
 
 def write_folder(
-    folder: str | Path, model: Published, *, preprocess: Preprocess, source: Mapping[str, Any]
+    folder: str | Path,
+    model: Published | PublishedCNN,
+    *,
+    preprocess: Preprocess,
+    source: Mapping[str, Any],
 ) -> Path:
     """Returns the encoder folder that was written: `model.safetensors` (the encoder), and
     `head.safetensors`, `decoder.safetensors` where the model has such parts.
