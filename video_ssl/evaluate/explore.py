@@ -50,7 +50,7 @@ class Near(NamedTuple):
 class Agreement(NamedTuple):
     """Share of matched frames that are in the same phase: aligned, and with the key only stretched.
 
-    NaN where no two matched frames have a phase.
+    NaN where the videos have no phase in common, or no two matched frames have one.
     """
 
     aligned: float
@@ -109,10 +109,11 @@ class Exploration:
     def agreement(self, query: str | int, key: str | int) -> Agreement:
         """Returns how often frames that belong together are in the same phase."""
         a, b = (self.tracks[self.index(v)] for v in (query, key))
+        common = np.intersect1d(a.labels[a.labels >= 0], b.labels).size > 0
         shares = []
         for found in (self.pair(query, key), align(a.embs, b.embs, method="linear")):
             here, there = a.labels[found.path_i], b.labels[found.path_j]
-            known = (here >= 0) & (there >= 0)
+            known = (here >= 0) & (there >= 0) & common
             shares.append(float((here == there)[known].mean()) if known.any() else float("nan"))
         return Agreement(*shares)
 

@@ -53,9 +53,9 @@ button { cursor: pointer; } button:hover, select:hover { border-color: var(--acc
 .notes { color: var(--soft); font-size: 13.5px; padding-left: 20px; margin: 18px 0 0; }
 #agree { color: var(--soft); margin: 8px 0 0; font-size: 14px; } #agree b { color: var(--ink); }
 .how { color: var(--soft); font-size: 13px; margin: 10px 0 0; max-width: none; }
-@media (max-width: 820px) { .trio, .lower { grid-template-columns: 1fr 1fr; }
+@media (max-width: 820px) { .trio { grid-template-columns: repeat(2, minmax(0, 1fr)); }
   .trio > :last-child { grid-column: 1 / -1; }
-  .lower { grid-template-columns: 1fr; } #scrub { flex-basis: 100%; } }
+  .lower { grid-template-columns: minmax(0, 1fr); } #scrub { flex-basis: 100%; } }
 """
 
 BODY = """
@@ -89,7 +89,7 @@ BODY = """
  <div class="card"><div class="tools"><h2>Map of the frames</h2>
   <label>colour <select id="tint"><option value="phase">phase</option><option value="class">class</option>
    <option value="time">time</option></select></label>
-  <label>show <select id="scope"><option value="own">this class</option><option value="all">all videos</option>
+  <label>show <select id="scope"><option value="own">class of A</option><option value="all">all videos</option>
    </select></label>
   </div><svg id="map" viewBox="0 0 640 430"></svg><div class="legend" id="legend"></div>
   <p class="how" id="axes"></p></div>
@@ -177,7 +177,7 @@ function tellAgreement() {
   const [aligned, stretched] = pair().agree, box = $("agree");
   box.replaceChildren();
   if (aligned === null) {
-    box.textContent = "No two frames that belong together have a phase label.";
+    box.textContent = "The two videos have no phase in common, so there is nothing to agree on.";
     return;
   }
   const number = document.createElement("b");
@@ -332,9 +332,12 @@ function show() {
   const place = `#a=${id(state.a)}&b=${id(state.b)}&t=${s}`;
   try { history.replaceState(null, "", place); } catch (ignored) { /* not allowed here */ }
 }
+let wish = "own";
 function choose(a, b, frame) {
   state.a = a; state.b = b; lastNear = "";
   state.t = frame === undefined ? 0 : Math.max(0, pair().i.indexOf(frame));
+  const apart = videos[a].kind >= 0 && videos[a].kind !== videos[b].kind;  // one map has to hold both
+  $("scope").disabled = apart; $("scope").value = apart ? "all" : wish;
   $("pick-a").value = a; $("pick-b").value = b; $("scrub").max = pair().i.length - 1;
   drawMatrix(); drawLinks(); drawMap(); tellAgreement(); show();
 }
@@ -344,7 +347,7 @@ $("scrub").oninput = event => { state.t = +event.target.value; show(); };
 $("pick-a").onchange = event => choose(+event.target.value, state.b);
 $("pick-b").onchange = event => choose(state.a, +event.target.value, pair().i[state.t]);
 $("swap").onclick = () => choose(state.b, state.a, pair().j[state.t]);
-$("tint").onchange = $("scope").onchange = () => { drawMap(); show(); };
+$("tint").onchange = $("scope").onchange = () => { wish = $("scope").value; drawMap(); show(); };
 $("map").onclick = event => {
   const { v, f } = event.target.dataset;
   if (v !== undefined) choose(+v, +v === state.a ? state.b : state.a, +f);
@@ -388,7 +391,7 @@ addEventListener("keydown", event => {
 
 fillSelect($("pick-a")); fillSelect($("pick-b"));
 if (!videos.some(video => video.kind >= 0)) {
-  $("tint").querySelector("[value=class]").remove(); $("scope").value = "all"; $("scope").parentElement.hidden = true;
+  $("tint").querySelector("[value=class]").remove(); wish = "all"; $("scope").parentElement.hidden = true;
 }
 if (!Object.keys(data.phases).length) { $("tint").querySelector("[value=phase]").remove(); $("tint").value = "time"; }
 function readHash() {
