@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from dataclasses import replace
 from pathlib import Path
 
 from video_ssl.datasets.frame_items import Item, item_split
@@ -54,11 +55,9 @@ def read_finegym(root: Path, classes: int) -> Annotations:
     files.append(categories)
     if categories.is_file():
         elements = _names(categories, classes)
-    events = sorted({e for split in splits.values() for e in split.columns["label"]} - {None})
-    for split in splits.values():
-        split.columns["label"][:] = [
-            None if e is None else events.index(e) for e in split.columns["label"]
-        ]
+    numbers = {e for listed in splits.values() for e in listed.columns["label"]}
+    events = sorted(numbers - {None})
+    splits = {split: _renumbered(listed, events) for split, listed in splits.items()}
     return Annotations(
         splits=splits,
         files=files,
@@ -73,6 +72,13 @@ def _split(file: Path, classes: int, *, labelled: bool = True) -> Split:
     return item_split(
         file, label_of=_event_of, phases_of=lambda label: range(classes), labelled=labelled
     )
+
+
+def _renumbered(listed: Split, events: list[int]) -> Split:
+    """The split with places in `events` as labels."""
+    given = listed.columns["label"]
+    labels = [None if event is None else events.index(event) for event in given]
+    return replace(listed, columns={**listed.columns, "label": labels})
 
 
 def _event_of(item: Item) -> int | None:

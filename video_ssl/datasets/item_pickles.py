@@ -68,6 +68,7 @@ class _StandIn:
     """A function of a pickle; without attributes, so that the pickle cannot change it."""
 
     __slots__ = ("_call",)
+    _call: Callable[..., Any]
 
     def __init__(self, call: Callable[..., Any]) -> None:
         object.__setattr__(self, "_call", call)

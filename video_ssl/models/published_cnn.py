@@ -10,10 +10,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from torch import Tensor, nn
+from torch import Tensor
 
 from video_ssl.models.carl_weights import load_carl
 from video_ssl.models.encoders import Preprocess
+from video_ssl.models.frame_transformer import FrameTransformer
 from video_ssl.models.published_encoder import Sizes
 from video_ssl.models.r2plus1d import R2Plus1D, from_hico
 from video_ssl.models.r2plus1d_config import R2Plus1DConfig
@@ -40,7 +41,7 @@ class PublishedCNN:
         table: positions, in words.
     """
 
-    encoder: nn.Module
+    encoder: FrameTransformer | R2Plus1D
     preprocess: Preprocess
     family: str
     container: str
