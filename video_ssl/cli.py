@@ -262,7 +262,9 @@ def convert(
     table: Annotated[
         str, typer.Option(help="Positions at another size: interpolate or recompute.")
     ] = "interpolate",
-    family: Annotated[str, typer.Option(help="auto, mae, videomae, videomae_v2, mvd, carl or hico.")] = "auto",
+    family: Annotated[
+        str, typer.Option(help="auto, mae, videomae, videomae_v2, mvd, carl or hico.")
+    ] = "auto",
     num_heads: Annotated[int | None, typer.Option(help="Where the width has no usual one.")] = None,
     min_share: Annotated[
         float, typer.Option(help="Least share of the weights that must be filled.")

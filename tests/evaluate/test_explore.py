@@ -1,0 +1,492 @@
+"""Exploring frame features: what is computed, the page in a browser, and the notebook from top to bottom."""
+
+from __future__ import annotations
+
+import base64
+import importlib.util
+import io
+import json
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from video_ssl.datasets.table import Table
+from video_ssl.evaluate.explore import (
+    COLOURS,
+    colour,
+    explore,
+    frame_map,
+    frame_pictures,
+    open_exploration,
+)
+from video_ssl.evaluate.features import FeatureError, FeatureWriter, open_features
+from video_ssl.evaluate.html_explore import explore_to_html, write_exploration
+
+sys.path.insert(0, str(Path(__file__).parent))
+from browser import Browser, needs_browser
+
+NOTEBOOK = Path(__file__).parents[2] / "notebooks" / "frame_embeddings.ipynb"
+# The place in the action (0 .. 1) that each frame of each video shows; its feature and its brightness.
+PLACES = {
+    "slow": np.linspace(0, 1, 41),
+    "fast": np.linspace(0, 1, 21),
+    "late <b>": np.concatenate([np.zeros(10), np.linspace(0, 1, 21)]),
+    "other": np.linspace(0, 1, 15),
+}
+KINDS = {"slow": 0, "fast": 0, "late <b>": 0, "other": 1}
+
+
+def feature(places: np.ndarray, kind: int) -> np.ndarray:
+    angle = 2.5 * places
+    return np.stack([np.cos(angle), np.sin(angle), np.full(len(angle), 0.3 * kind)], 1)
+
+
+def grey(place: float) -> int:
+    return round(30 + 190 * float(place))
+
+
+def write_features(path: Path, videos=PLACES, table: Path | None = None, **changes) -> Path:
+    about = {"class_names": ["wave", "bow"]}
+    if table is not None:
+        about["table"] = {"path": str(table)}
+    with FeatureWriter(path, embed_dim=3, metadata=about) as writer:
+        for name, places in videos.items():
+            values = feature(places, KINDS[name]).astype(np.float32)
+            row = {
+                "id": name,
+                "clip": 0,
+                "label": KINDS[name],
+                "feature": values.mean(axis=0),
+                "frame_features": values,
+                "frame_times_sec": (np.arange(len(places)) / 10).tolist(),
+                "frame_labels": np.where(
+                    places < 0.1, -1, 2 * KINDS[name] + (places > 0.5)
+                ).tolist(),
+            }
+            writer.write([{**row, **changes}])
+    return path
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory):
+    """features.arrow of four videos whose frames have one grey each, with the table beside it."""
+    folder = tmp_path_factory.mktemp("explore")
+    rows = []
+    for number, (name, places) in enumerate(PLACES.items()):
+        path = folder / f"{number}.mp4"
+        write_greys(path, [grey(place) for place in places])
+        rows.append({"id": name, "source": str(path), "label": KINDS[name], "fps": 10.0})
+    phases = ["wave/up", "wave/down", "bow/down", "bow/up"]
+    Table.from_rows(rows, class_names=["wave", "bow"], phase_names=phases).save(
+        folder / "table.arrow"
+    )
+    write_features(folder / "features.arrow", table=folder / "table.arrow")
+    return folder
+
+
+def write_greys(path, greys):
+    from fractions import Fraction
+
+    import av
+
+    with av.open(str(path), "w") as container:
+        stream = container.add_stream("libx264", rate=10, options={"crf": "5"})
+        stream.height, stream.width, stream.pix_fmt = 48, 64, "yuv420p"
+        for number, value in enumerate(greys):
+            frame = av.VideoFrame.from_ndarray(np.full((48, 64, 3), value, np.uint8), "rgb24")
+            frame.pts, frame.time_base = number, Fraction(1, 10)
+            container.mux(stream.encode(frame))
+        container.mux(stream.encode())
+
+
+@pytest.fixture(scope="module")
+def page(made):
+    return explore_to_html(str(made / "features.arrow"), made / "page.html")
+
+
+def shown(browser: Browser) -> list[float]:
+    """The mean grey of the two pictures on the page."""
+    found = []
+    for which in "ab":
+        uri = browser.eval(f"document.querySelector('#shot-{which} img').src")
+        found.append(decoded(uri).mean())
+    return found
+
+
+def decoded(uri: str) -> np.ndarray:
+    assert uri.startswith("data:image/jpeg;base64,"), uri[:60]
+    return np.asarray(Image.open(io.BytesIO(base64.b64decode(uri.partition(",")[2]))), float)
+
+
+def steps(browser: Browser) -> tuple[int, int]:
+    a, b = browser.eval("document.documentElement.dataset.frames").split(",")
+    return int(a), int(b)
+
+
+@needs_browser
+def test_the_scrubber_moves_both_videos_in_step(page):
+    with Browser() as browser:
+        browser.open(page, "#a=slow&b=fast&t=0")
+        np.testing.assert_allclose(shown(browser), [30, 30], atol=4)
+        before = browser.screenshot()
+        x, y = browser.middle("#scrub")
+        width = browser.eval("document.querySelector('#scrub').clientWidth")
+        seen = []
+        browser.mouse("mousePressed", x - 0.49 * width, y)
+        for share in (-0.2, 0.1, 0.3):
+            browser.mouse("mouseMoved", x + share * width, y)
+            a, b = steps(browser)
+            greys = shown(browser)
+            np.testing.assert_allclose(
+                greys, [grey(PLACES["slow"][a]), grey(PLACES["fast"][b])], atol=4
+            )
+            assert abs(greys[0] - greys[1]) < 12  # both videos show the same moment
+            seen.append(a)
+        browser.mouse("mouseReleased", x + 0.3 * width, y)
+        assert seen == sorted(set(seen))
+        assert seen[-1] > 25
+        # The drawing has followed: pictures, matrix, bars and map are other pixels now.
+        one, two = (
+            np.asarray(Image.open(io.BytesIO(s)).convert("RGB")).astype(int)
+            for s in (before, browser.screenshot())
+        )
+        assert (np.abs(one - two).max(axis=-1) > 40).mean() > 0.05
+        # One press of an arrow key on the slider is one step.
+        at = browser.eval("+document.documentElement.dataset.step")
+        browser.key("ArrowRight", 39)
+        assert browser.eval("+document.documentElement.dataset.step") == at + 1
+        assert browser.eval("location.hash").endswith(f"&t={at + 1}")
+        assert browser.errors == []
+        assert [r for r in browser.requests if not r.startswith(("data:", "file:", "about:"))] == []
+
+
+@needs_browser
+def test_matrix_map_neighbours_and_menus_answer(page):
+    with Browser() as browser:
+        browser.open(page)
+        assert browser.eval("document.querySelector('#pick-a').selectedOptions[0].text") == "slow"
+        x, y = browser.middle("#matrix")
+        browser.drag((x - 40, y - 60), (x, y))
+        a, b = steps(browser)
+        assert (abs(a - 20), abs(b - 10)) <= (2, 1)
+        assert "distance 0.0" in browser.eval("document.querySelector('#near-by').textContent")
+        # Nearest frames: the other wavers first, in the same phase; a click makes one B.
+        names = browser.eval(
+            "[...document.querySelectorAll('#near small')].map(e => e.textContent)"
+        )
+        assert [n.split("\n")[1] for n in names][2] == "other"
+        assert browser.eval("document.querySelectorAll('#near .hit').length") == 2
+        assert browser.eval("document.querySelectorAll('#near .miss').length") == 1
+        for place, uri in enumerate(
+            browser.eval("[...document.querySelectorAll('#near img')].map(e => e.src)")
+        ):
+            assert abs(decoded(uri).mean() - grey(PLACES["slow"][a])) < (14 if place < 2 else 40)
+        browser.click("#near button:nth-child(3)")
+        assert browser.eval("document.querySelector('#pick-b').selectedOptions[0].text") == "other"
+        assert steps(browser)[0] == a
+        assert "no phase in common" in browser.eval("document.querySelector('#agree').textContent")
+        assert browser.eval("document.querySelector('#scope').value") == "all"
+        assert browser.eval("document.querySelectorAll('#map .dot').length") == sum(
+            map(len, PLACES.values())
+        )
+        # A point of the map: A goes there.
+        browser.eval(
+            'document.querySelector(\'.dot[data-v="1"][data-f="12"]\')'
+            ".dispatchEvent(new MouseEvent('click', {bubbles: true}))"
+        )
+        assert browser.eval("document.querySelector('#pick-a').selectedOptions[0].text") == "fast"
+        assert steps(browser)[0] == 12
+        browser.click("#swap")
+        assert steps(browser)[1] == 12
+        # Ids are shown, not obeyed.
+        browser.open(page, "#a=late%20%3Cb%3E&b=slow&t=5")
+        assert browser.eval("document.querySelector('#shot-a + .cap b').textContent") == "late <b>"
+        browser.eval("document.querySelector('#play').click()")
+        browser.wait("+document.documentElement.dataset.step > 7")
+        assert browser.errors == []
+
+
+def test_everything_is_inside(page):
+    text = page.read_text(encoding="utf-8")
+    assert "default-src 'none'" in text
+    for attribute in re.findall(r'(?:src|href|action)="([^"]*)"', text):
+        assert attribute.startswith("data:image/"), attribute
+    assert not re.search(r"url\((?!data:image/)|@import|<link|fetch\(|XMLHttpRequest", text)
+    content = re.search(r'<script type="application/json" id="data">(.*?)</script>', text)[1]
+    assert "<" not in content
+    data = json.loads(content)
+    assert [v["id"] for v in data["videos"]] == list(PLACES)
+    assert [len(v["frames"]) for v in data["videos"]] == [len(p) for p in PLACES.values()]
+    for video, places in zip(data["videos"], PLACES.values(), strict=True):
+        greys = [decoded(uri).mean() for uri in video["frames"]]
+        np.testing.assert_allclose(greys, [grey(p) for p in places], atol=4)
+
+
+def test_pairs_agreement_and_neighbours(made):
+    found = explore(open_features(made / "features.arrow"))
+    assert found.start() == (0, 1)
+    path = found.pair("late <b>", "fast")
+    assert path.path_j[path.path_i == 10].tolist() == [0]  # waits until the action begins
+    assert found.agreement("late <b>", "fast").aligned == 1
+    assert found.agreement("late <b>", "fast").stretched < 0.8
+    assert np.isnan(found.agreement("slow", "other").aligned)  # no phase in common
+    near = found.nearest("fast", 10, count=2)
+    assert [(n.video, n.frame) for n in near] == [(0, 20), (2, 20)]
+    assert near[0].cosine == pytest.approx(1, abs=1e-6)
+    frames, cosines = found.like("fast", "slow")
+    assert frames.tolist() == (2 * np.arange(21)).tolist()
+    np.testing.assert_allclose(cosines, 1, atol=1e-6)
+    assert [found.phase_name(k) for k in (0, 3, 9, -1)] == ["up", "up", "phase 9", "no phase"]
+    assert len(set(found.phase_colours.values())) == 4
+    with pytest.raises(FeatureError, match=r"no video 'slov' among the 4.*'slow'"):
+        found.pair("slov", "fast")
+
+
+def test_the_map_is_that_of_the_principal_components():
+    rng = np.random.default_rng(0)
+    for shape in ((40, 5), (6, 30), (7, 1), (1, 4)):
+        x = rng.normal(size=shape) * np.linspace(1, 3, shape[1])
+        parts, shares = frame_map([x[: shape[0] // 2], x[shape[0] // 2 :]])
+        places = np.concatenate(parts)
+        centred = x - x.mean(axis=0)
+        _, singular, rows = np.linalg.svd(centred, full_matrices=False)
+        count = min(2, len(singular))
+        expected = centred @ rows[:count].T
+        np.testing.assert_allclose(np.abs(places[:, :count]), np.abs(expected), atol=1e-9)
+        if singular.sum() > 0:
+            expected_shares = (singular**2 / (singular**2).sum())[:count]
+            np.testing.assert_allclose(shares[:count], expected_shares, atol=1e-9)
+    assert not np.isnan(frame_map([np.ones((5, 3))])[1]).any()
+
+
+def test_videos_are_chosen_in_turn_and_long_ones_thinned(made):
+    features = open_features(made / "features.arrow")
+    few = explore(features, max_videos=2, max_frames=20)
+    assert [t.id for t in few.tracks] == ["slow", "other"]
+    assert [len(t.embs) for t in few.tracks] == [14, 15]
+    assert few.notes == [
+        "2 of 4 videos are shown.",
+        "slow is long: every 3. of its 41 frames is shown.",
+    ]
+    asked = explore(features, videos=["other", "fast"])
+    assert [t.id for t in asked.tracks] == ["other", "fast"]
+    greys = [p.mean() for p in frame_pictures(few.tracks[0], height=24)]
+    np.testing.assert_allclose(greys, [grey(p) for p in PLACES["slow"][::3]], atol=4)
+    with pytest.raises(FeatureError, match=r"no record 'fasst' among 4.*'fast'"):
+        explore(features, videos=["fasst"])
+
+
+def test_a_video_alone_is_its_own_partner(tmp_path, made):
+    videos = {"fast": PLACES["fast"]}
+    path = write_features(tmp_path / "one.arrow", videos, table=made / "table.arrow")
+    found = explore(open_features(path))
+    assert found.start() == (0, 0)
+    assert found.nearest(0, 3) == []
+    assert found.pair(0, 0).match.tolist() == list(range(21))
+    text = write_exploration(found, tmp_path / "one.html").read_text(encoding="utf-8")
+    assert "There is one video only" in text
+
+
+def test_videos_that_are_gone_are_shown_without_pictures(tmp_path):
+    rows = [{"id": n, "source": str(tmp_path / f"{n[0]}.mp4"), "fps": 10.0} for n in PLACES]
+    Table.from_rows(rows).save(tmp_path / "table.arrow")
+    for name, table in (("lost", tmp_path / "table.arrow"), ("nowhere", None)):
+        path = write_features(tmp_path / f"{name}.arrow", table=table)
+        text = write_exploration(explore(open_features(path)), tmp_path / "p.html").read_text()
+        assert text.count("No pictures of ") == 4
+        assert '"frames":null' in text
+    assert "its table is gone" in text
+
+
+@needs_browser
+def test_a_page_without_pictures_phases_times_or_classes_works(tmp_path):
+    rng = np.random.default_rng(0)
+    np.savez(
+        tmp_path / "bare.npz",
+        features=rng.normal(size=(2, 4)),
+        frame_features=rng.normal(size=(2, 9, 4)),
+    )
+    page = explore_to_html(str(tmp_path / "bare.npz"))
+    assert page == tmp_path / "bare.html"
+    with Browser() as browser:
+        browser.open(page, "#t=4")
+        assert steps(browser) != (0, 0)
+        assert (
+            browser.eval("document.querySelector('#shot-a .none').textContent") == "no picture of 0"
+        )
+        assert "frame " in browser.eval("document.querySelector('#shot-a + .cap time').textContent")
+        assert browser.eval("document.querySelector('#tint').value") == "time"
+        assert browser.errors == []
+
+
+def test_frames_that_are_not_finite_are_left_out(tmp_path, made, monkeypatch):
+    monkeypatch.setattr("video_ssl.evaluate.features._check_row", lambda *_: None)
+    broken = feature(PLACES["fast"], 0).astype(np.float32)
+    broken[3] = np.nan
+    path = write_features(
+        tmp_path / "nan.arrow",
+        {"fast": PLACES["fast"]},
+        made / "table.arrow",
+        frame_features=broken,
+    )
+    found = explore(open_features(path))
+    assert len(found.tracks[0].embs) == 20
+    assert "1 frames not finite are left out." in found.notes
+    write_exploration(found, tmp_path / "nan.html")
+    path = write_features(
+        tmp_path / "all.arrow", {"fast": PLACES["fast"]}, frame_features=broken * np.nan
+    )
+    with pytest.raises(FeatureError, match="no frame with finite numbers: embed the videos again"):
+        explore(open_features(path))
+    np.savez(
+        tmp_path / "n.npz", features=np.zeros((2, 3)), frame_features=np.full((2, 4, 3), np.nan)
+    )
+    with pytest.raises(FeatureError, match="frame_features is not finite in 2 of 2 rows"):
+        open_exploration(tmp_path / "n.npz")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["explore", "plain.npz"], "has no frame features; embed again with frames=true"),
+        (["explore", "nothing.arrow"], "no feature file nothing.arrow"),
+        (["explore", "plain.npz", "--table", "demo:val"], "goes with an encoder only"),
+        (["explore", "untrained:runs/none"], "say where the page of untrained:runs/none"),
+    ],
+)
+def test_mistakes_end_in_one_sentence(tmp_path, arguments, message):
+    np.savez(tmp_path / "plain.npz", features=np.zeros((3, 2)))
+    command = [sys.executable, "-m", "video_ssl", *arguments]
+    done = subprocess.run(
+        command, capture_output=True, text=True, check=False, timeout=120, cwd=tmp_path
+    )
+    assert done.returncode == 2
+    assert message in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_colours_do_not_run_out():
+    assert len({colour(rank) for rank in range(60)}) >= 55
+    assert all(re.fullmatch("#[0-9a-f]{6}", colour(rank)) for rank in range(60))
+    assert colour(3) == COLOURS[3]
+
+
+@pytest.fixture(scope="module")
+def small_run(tmp_path_factory):
+    """An encoder that was never trained, and three videos with phases that it has not seen."""
+    import torch
+
+    from video_ssl.models.config import ViTConfig
+    from video_ssl.models.encoders import Preprocess, save_encoder
+    from video_ssl.models.vit import VideoViT
+
+    folder = tmp_path_factory.mktemp("run")
+    torch.manual_seed(0)
+    config = ViTConfig(
+        preset=None, embed_dim=32, depth=1, num_heads=2, image_size=16, num_frames=4, patch_size=8
+    )
+    save_encoder(
+        folder / "encoder",
+        VideoViT(config),
+        architecture="vit",
+        preprocess=Preprocess(num_frames=4, frame_stride=1, size=16),
+        source={"objective": "videomae"},
+    )
+    rows = []
+    for number in range(3):
+        path = folder / f"{number}.mp4"
+        write_greys(path, 60 + 5 * number + 4 * np.arange(16 + 2 * number))
+        labels = np.repeat([0, 1], [8, 8 + 2 * number])
+        rows.append(
+            {
+                "id": str(number),
+                "source": str(path),
+                "label": 0,
+                "fps": 10.0,
+                "frame_labels": labels,
+            }
+        )
+    Table.from_rows(rows, class_names=["a"], phase_names=["up", "down"]).save(folder / "t.arrow")
+    return folder
+
+
+def test_an_encoder_embeds_what_is_shown(small_run, tmp_path):
+    found = open_exploration(
+        small_run / "encoder", table=str(small_run / "t.arrow"), keep=tmp_path / "k.arrow"
+    )
+    assert [len(t.embs) for t in found.tracks] == [16, 18, 20]
+    assert [t.labels.max() for t in found.tracks] == [1, 1, 1]
+    assert len(frame_pictures(found.tracks[2])) == 20
+    fewer = open_exploration(
+        small_run / "encoder",
+        table=str(small_run / "t.arrow"),
+        keep=tmp_path / "k.arrow",
+        videos=["1"],
+    )
+    assert [t.id for t in fewer.tracks] == ["1"]
+    assert len(open_features(tmp_path / "k.arrow")) < 10
+
+
+@pytest.mark.skipif(
+    any(
+        importlib.util.find_spec(n) is None
+        for n in ("nbclient", "ipykernel", "ipywidgets", "matplotlib")
+    ),
+    reason="nbclient, ipykernel, ipywidgets and matplotlib are not all installed",
+)
+def test_the_notebook_runs_from_top_to_bottom(small_run, tmp_path, monkeypatch):
+    import nbformat
+    from nbclient import NotebookClient
+
+    monkeypatch.setenv("VIDEO_SSL_NOTEBOOK_SOURCE", str(small_run / "encoder"))
+    monkeypatch.setenv("VIDEO_SSL_NOTEBOOK_TABLE", str(small_run / "t.arrow"))
+    monkeypatch.setenv("VIDEO_SSL_NOTEBOOK_KEEP", str(tmp_path / "kept.arrow"))
+    notebook = nbformat.read(NOTEBOOK, 4)
+    nbformat.validate(notebook)
+    assert all(not cell.get("outputs") for cell in notebook.cells)  # kept without pictures
+    nbformat.write(notebook, tmp_path / "notebook.ipynb")
+    ran = NotebookClient(
+        notebook,
+        timeout=120,
+        kernel_name="python3",
+        resources={"metadata": {"path": str(tmp_path)}},
+    ).execute()
+    outputs = [output for cell in ran.cells for output in cell.get("outputs", [])]
+    assert "3 videos, 54 frames" in "".join(o.text for o in outputs if o.output_type == "stream")
+    pictures = [
+        np.asarray(Image.open(io.BytesIO(base64.b64decode(o.data["image/png"]))).convert("RGB"))
+        for o in outputs
+        if "image/png" in o.get("data", {})
+    ]
+    assert len(pictures) == 4
+    red = [(np.abs(p.astype(int) - (230, 40, 40)).sum(-1) < 40).sum() for p in pictures]
+    assert min(red[:2]) > 200  # the alignment is drawn on both kinds of matrices
+    blue = np.abs(pictures[2].astype(int) - (0x2A, 0x6F, 0xDB)).sum(-1) < 60
+    orange = np.abs(pictures[2].astype(int) - (0xE0, 0x7B, 0x39)).sum(-1) < 60
+    assert min(blue.sum(), orange.sum()) > 200  # the map has both phases
+    widgets = [
+        o for o in outputs if "application/vnd.jupyter.widget-view+json" in o.get("data", {})
+    ]
+    assert len(widgets) == 1
+
+
+def test_the_scrubber_of_the_notebook_changes_both_pictures(made):
+    pytest.importorskip("ipywidgets", reason="ipywidgets is not installed")
+    from video_ssl.evaluate.explore_plots import scrubber
+
+    found = explore(open_features(made / "features.arrow"))
+    both = scrubber(found, "slow", "fast")
+    slider = both.children[0].children[1]
+    images = [box.children[0] for box in both.children[1].children]
+    path = found.pair("slow", "fast")
+    for step in (0, 15, slider.max):
+        slider.value = step
+        greys = [np.asarray(Image.open(io.BytesIO(image.value))).mean() for image in images]
+        expected = [PLACES["slow"][path.path_i[step]], PLACES["fast"][path.path_j[step]]]
+        np.testing.assert_allclose(greys, [grey(p) for p in expected], atol=4)
+    assert "down" in both.children[1].children[0].children[1].value
