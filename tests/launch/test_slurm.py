@@ -256,10 +256,8 @@ def test_shards_of_an_embedding_one_killed(videos: Path, tmp_path: Path, kit: An
     victim = kit.wait(lambda: processes(home, 0), home)[0]
     for process in [*victim.children(recursive=True), victim]:
         process.send_signal(signal.SIGKILL)
-    kit.wait(out.is_file, home)
-    assert sorted(kit.outcomes(home)) == sorted(["lost", *["finished"] * 4]) or "merge" in str(
-        kit.attempts(home)
-    )
+    ends = ["finished"] * 5 + ["lost"]  # four shards and the merge
+    kit.wait(lambda: sorted(kit.outcomes(home)) == ends, home)
     kit.command("embed", run, videos, tmp_path / "whole.arrow", *options)
     merged, whole = open_features(out), open_features(tmp_path / "whole.arrow")
     assert merged.ids.tolist() == whole.ids.tolist()
@@ -285,8 +283,8 @@ def test_a_grid_with_one_table(videos: Path, tmp_path: Path, kit: Any) -> None:
 
 
 def test_a_time_limit_in_the_middle_of_a_step(videos: Path, tmp_path: Path, kit: Any) -> None:
-    """The process hangs (it is stopped), so no warning helps: SLURM kills it at its limit of a minute, and it goes on
-    from the newest checkpoint."""
+    """The process stands still in a step (SIGSTOP) when the warning comes, so nothing is saved in time.  At its limit of
+    a minute SLURM wakes and ends it; whatever it still manages to save, the job goes on from the newest checkpoint."""
     run = tmp_path / "run"
     file = kit.recipe(videos, run, training__duration=10**6, training__checkpoint_every=5)
     launch(kit, "slurm", "pretrain", file, "--set", "time_min=1", "--set", "signal_before_sec=1")
@@ -294,5 +292,5 @@ def test_a_time_limit_in_the_middle_of_a_step(videos: Path, tmp_path: Path, kit:
     os.kill(processes(run, 0)[0].pid, signal.SIGSTOP)
     kit.wait(lambda: len(kit.attempts(run)) == 3, run, limit_sec=180)
     assert kit.outcomes(run) == ["preempted"]
-    assert "time limit" in kit.attempts(run)[1]["reason"]
-    assert kit.attempts(run)[-1]["step"] >= 10
+    assert any(word in kit.attempts(run)[1]["reason"] for word in ("time limit", "Interrupted"))
+    assert kit.attempts(run)[-1]["step"] == kit.attempts(run)[1]["step"] >= 10

@@ -56,7 +56,8 @@ def _folders(home: Path) -> list[Path]:
 def _told(row: dict[str, Any]) -> str:
     when = time.strftime("%m-%d %H:%M:%S", time.localtime(row["time"])) if "time" in row else ""
     if row["event"] == "start":
-        where = f"on {row.get('nodes', '?')}, job {row['job']}, from step {row['step']}"
+        where = f"on {row.get('nodes', '?')}, job {row['job']}"
+        where += f", from step {row['step']}" if row["task"] == "pretrain" else ""
         return f"{when} {row['task']} attempt {row['attempt']} {where}"
     again = ", queued again" if row.get("again") else ""
     return f"{when} {row['task']} {row['outcome']}: {row['reason']}{again}".rstrip(": ")

@@ -95,7 +95,7 @@ def _stop_now(number: int, frame: Any) -> NoReturn:
 
 def _pretrain(spec: TaskSpec, batch: Batch) -> None:
     from video_ssl.pretrain.recipe import load_pretrain_recipe
-    from video_ssl.pretrain.run import pretrain
+    from video_ssl.pretrain.start import pretrain
 
     pretrain(load_pretrain_recipe(spec.arguments[0], spec.arguments[1:]))
 
