@@ -284,7 +284,7 @@ def test_a_grid_with_one_table(videos: Path, tmp_path: Path, kit: Any) -> None:
 
 def test_a_time_limit_in_the_middle_of_a_step(videos: Path, tmp_path: Path, kit: Any) -> None:
     """The process stands still in a step (SIGSTOP) when the warning comes, so nothing is saved in time.  At its limit
-    of a minute SLURM wakes and ends it; whatever it still manages to save, the job goes on from the newest checkpoint."""
+    of a minute SLURM wakes and ends it; whatever it then manages to save, it goes on from the newest checkpoint."""
     run = tmp_path / "run"
     file = kit.recipe(videos, run, training__duration=10**6, training__checkpoint_every=5)
     launch(kit, "slurm", "pretrain", file, "--set", "time_min=1", "--set", "signal_before_sec=1")
