@@ -119,7 +119,8 @@ def open_video(
 
     Args:
         source: a local file, a folder of frames, a picture (a video of one frame), a URI (fetched into the local
-            cache), or `SHARD.tar!/MEMBER` with any of the first and last for the tar.
+            cache), `SHARD.tar!/MEMBER`, or `SHARD.array_record-00000-of-00008#INDEX` (a record that
+            `video-ssl data build` has written); tar and shard may be a local file or a URI.
         backend: a key of `READERS`.  Frames and pictures are not its business; where it cannot read a video inside of
             another file, PyAV does.
         timeout_sec: life time of the reader; work on a file beyond it raises BadVideo instead of going on.  To fetch a

@@ -1,4 +1,4 @@
-"""Where the bytes of a source lie: local files, members of tars, folders of frames, and URIs through the cache.
+"""Where the bytes of a source lie: files, members of tars, records, folders of frames, and URIs through the cache.
 
 `locate` turns `Record.source` into a local path, with a range of bytes where the video lies inside of a tar.  Nothing
 here decodes.
@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from typing import Any, cast
 
 from video_ssl.clips.reading import BadVideo, Reader
+from video_ssl.datasets.array_records import HeldBytes, RecordProblem, divide_record, read_video
 from video_ssl.datasets.cache import CachedFile
 from video_ssl.datasets.paths import PICTURE_SUFFIXES, local_path
 from video_ssl.datasets.remote import FetchError, fetch, is_remote
@@ -36,7 +37,7 @@ class Place:
     byte_range: tuple[int, int] | None
     name: str
     is_frames: bool
-    _cached: CachedFile | None = field(default=None, repr=False)
+    _cached: CachedFile | HeldBytes | None = field(default=None, repr=False)
 
     def release(self) -> None:
         """Gives a fetched file back to the cache, which may then delete it."""
@@ -51,7 +52,7 @@ class Place:
 class _Releasing:
     """A reader that gives its file back to the cache after closing."""
 
-    def __init__(self, reader: Reader, cached: CachedFile) -> None:
+    def __init__(self, reader: Reader, cached: CachedFile | HeldBytes) -> None:
         self._reader = reader
         self._cached = cached
 
@@ -84,6 +85,9 @@ def locate(
     Raises:
         BadVideo: no such file, URI or member, or one that takes too long.
     """
+    shard, index = divide_record(source)
+    if index is not None:
+        return _locate_record(source, shard, index, timeout_sec)
     holder, member = divide_member(source)
     inner = source if member is None else member
     is_picture = inner.lower().endswith(PICTURE_SUFFIXES)
@@ -104,6 +108,30 @@ def locate(
         raise BadVideo(source, str(err)) from err
     is_frames = is_picture or (member is None and os.path.isdir(path))
     return Place(path=path, byte_range=within, name=source, is_frames=is_frames, _cached=cached)
+
+
+def _locate_record(source: str, shard: str, index: int, timeout_sec: float | None) -> Place:
+    """The video of a record, taken out of its shard; a shard that lies elsewhere is fetched whole."""
+    cached = None
+    try:
+        if is_remote(shard):
+            cached = fetch(shard, timeout_sec=timeout_sec)
+        content = read_video(local_path(shard) if cached is None else cached.path, index)
+    except FetchError as err:
+        raise BadVideo(source, err.reason) from err
+    except RecordProblem as err:
+        raise BadVideo(source, str(err)) from err
+    finally:
+        if cached is not None:
+            cached.release()
+    held = HeldBytes(content)
+    return Place(
+        path=held.path,
+        byte_range=(0, len(content)),  # the optional backends read files with a name only
+        name=source,
+        is_frames=source.lower().endswith(PICTURE_SUFFIXES),
+        _cached=held,
+    )
 
 
 def refuse_changed_file(record: Record) -> None:

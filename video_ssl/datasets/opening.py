@@ -10,6 +10,11 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
+from video_ssl.datasets.array_records import (
+    STAMP_SUFFIX,
+    refuse_broken_shards,
+    refuse_other_records,
+)
 from video_ssl.datasets.folder import read_folder
 from video_ssl.datasets.lists import LIST_SUFFIXES, read_list
 from video_ssl.datasets.mapped import mapped, open_mapped
@@ -48,9 +53,10 @@ def open_table(
         spec: `NAME_OR_PATH[:SPLIT]`, where the first part is
             an `.arrow` file; a CSV or TSV with a header, JSON lines or Parquet (with a split: the rows whose column
             `split` says so); a `path label` list (.txt, .csv, .list); tars (`x-{000..010}.tar`, `x-*.tar`); any of
-            these as a URI; a folder with one `SPLIT.arrow` per split; a folder of videos, of folders of frames or of
-            tars (class sub-folders give labels); or the name of a dataset recipe (`demo:train`), whose tables are made
-            when they are missing.
+            these as a URI; a folder with one `SPLIT.arrow` per split (with ArrayRecord shards beside it where
+            `video-ssl data build` has made it), here or, with a split, as a URI; a folder of videos, of folders of
+            frames or of tars (class sub-folders give labels); or the name of a dataset recipe (`demo:train`), whose
+            tables are made when they are missing.
         root: the folder that relative paths in a file are relative to, if not the file's own.
 
     Tables that are not Arrow files are kept as such in the cache when they are large, so that they are read once and
@@ -68,6 +74,8 @@ def open_table(
     if is_remote(name):
         return _open_remote(name, split, root)
     path = Path(name)
+    if path.exists():
+        refuse_other_records(path)
     if path.is_dir():
         return _open_folder(path, split)
     if path.is_file() and path.suffix != ".yaml":
@@ -76,6 +84,27 @@ def open_table(
     if path.suffix in known or name.startswith(("/", "./", "../", "~")):
         raise TableError(f"no table {name}: there is no such file or folder.")
     return _open_folder(_build(name), split)
+
+
+def open_splits(spec: str | os.PathLike[str]) -> dict[str, Table]:
+    """Returns every split that `spec` names: all of a folder of tables or a dataset recipe, or the one after the colon.
+
+    Data without splits are "train".
+
+    Raises:
+        TableError, ConfigError, FetchError: see `open_table`.
+    """
+    text = os.fspath(spec)
+    name, split = (text, None) if Path(text).exists() else _divide(text)
+    if split is not None:
+        return {split: open_table(text)}
+    folder = Path(name)
+    if not folder.exists() and name in list_recipes("datasets"):
+        folder = _build(name)
+    splits = sorted(file.stem for file in folder.glob("*.arrow")) if folder.is_dir() else []
+    if splits:
+        return {split: open_table(f"{folder}:{split}") for split in splits}
+    return {"train": open_table(text)}
 
 
 def _divide(text: str) -> tuple[str, str | None]:
@@ -112,10 +141,12 @@ def _open_file(path: Path, split: str | None, root: str | os.PathLike[str] | Non
 def _open_remote(uri: str, split: str | None, root: str | os.PathLike[str] | None) -> Table:
     """The table of a file that lies elsewhere; its relative sources lie beside it, unless `root` says other."""
     suffixes = (".arrow", *LIST_SUFFIXES, *TABLE_SUFFIXES)
+    if split is not None and not os.path.splitext(uri.rpartition("/")[2])[1]:  # a folder of tables
+        return _open_remote(f"{uri.rstrip('/')}/{split}.arrow", None, root)
     if not uri.lower().endswith(suffixes):
         raise TableError(
             f"{uri} is not a table: a URI must name tars or end in {', '.join(suffixes)}. "
-            "For a folder of videos elsewhere give a list of their URIs."
+            "For a folder of videos elsewhere give a list of their URIs, for one of tables FOLDER:SPLIT."
         )
     cached = fetch(uri)
     try:
@@ -130,11 +161,14 @@ def _open_remote(uri: str, split: str | None, root: str | os.PathLike[str] | Non
 def _open_folder(folder: Path, split: str | None) -> Table:
     splits = sorted(file.stem for file in folder.glob("*.arrow"))
     if split is None:
+        if len(splits) == 1 and (folder / f"{splits[0]}{STAMP_SUFFIX}").exists():
+            return _open_folder(folder, splits[0])
         if splits:
             raise TableError(
                 f"{folder} has the splits {splits}: write which one, for example {folder}:{splits[0]}."
             )
         return mapped(read_folder(folder))
+    refuse_broken_shards(folder, split)
     if split in splits:
         return Table.open(folder / f"{split}.arrow")
     if splits:

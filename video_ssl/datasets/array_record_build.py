@@ -1,0 +1,426 @@
+"""`video-ssl data build`: any table as ArrayRecord shards that tensorflow-datasets, grain and `open_table` read.
+
+One example is one video file, byte by byte, with what the table says about it.  Where several rows take stretches of
+one video, the file is written once; the rows are in `segments`, and complete in `rows`.  The table itself is written
+beside the shards, with sources `SHARD#INDEX`.
+
+Every shard is written under another name and then renamed, so a build that was killed goes on with the shards that are
+missing.  TensorFlow is not needed.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import hashlib
+import json
+import logging
+import os
+import re
+import threading
+from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+from video_ssl.datasets.array_record_examples import (
+    FULL,
+    LEFT_OUT,
+    MAX_VIDEO_BYTES,
+    features_of,
+    make_example,
+    make_serializer,
+)
+from video_ssl.datasets.array_records import (
+    BEGUN_SUFFIX,
+    STAMP_SUFFIX,
+    count_records,
+    divide_record,
+    read_stamp,
+)
+from video_ssl.datasets.paths import PICTURE_SUFFIXES, local_path
+from video_ssl.datasets.remote import MissingPackage, is_remote
+from video_ssl.datasets.table import SCHEMA, Table, TableError
+from video_ssl.datasets.tars import divide_member
+
+log = logging.getLogger(__name__)
+
+NAME = "videos"
+"""What tensorflow-datasets calls every data set that is written here; shards are `videos-SPLIT.array_record-...`."""
+
+FORMAT = 1
+_SHARD_BYTES = 256 * 2**20
+_GUESSED_BYTES = 4 * 2**20
+_NAMED = 5
+# Videos do not get smaller, and a group of one is what random access needs.
+_WRITER_OPTIONS = "group_size:1,uncompressed"
+
+
+@dataclass(frozen=True)
+class _Video:
+    """One video file and the rows of the table that show something of it."""
+
+    rows: list[int]
+    size: int | None
+
+
+@dataclass(frozen=True)
+class _Shard:
+    """A part of a split: the videos from `first` on."""
+
+    path: Path
+    table: Table
+    videos: Sequence[_Video]
+
+
+def build_array_records(
+    tables: Mapping[str, Table],
+    out: str | os.PathLike[str],
+    *,
+    num_shards: int | None = None,
+    num_workers: int | None = None,
+    progress: bool = True,
+) -> Path:
+    """Returns `out` with ArrayRecord shards, tables and the description for tensorflow-datasets, made or completed.
+
+    Splits that are there and not in `tables` stay.
+
+    Args:
+        tables: split -> its table; see `video_ssl.datasets.opening.open_splits`.
+        out: the folder; created if needed.
+        num_shards: of every split, at most one per video; None for about 256 MiB each, or what an unfinished build had.
+        num_workers: shards that are written at once; None for one per core.  The files do not depend on it.
+        progress: show a progress bar.
+
+    Raises:
+        TableError: a video that is missing, has changed or is too large, folders of frames, a name of a split that
+            tensorflow-datasets refuses, a folder that holds other data.
+        MissingPackage: tensorflow-datasets or array_record is not installed.
+        OSError: the disk is full, or the folder cannot be written.
+    """
+    _require_packages()
+    for name, number in (("num_shards", num_shards), ("num_workers", num_workers)):
+        if number is not None and number < 1:
+            raise TableError(f"{name}={number} must be at least 1.")
+    for split in tables:
+        if not re.fullmatch(r"[A-Za-z]\w*", split, re.ASCII) or split == "all":
+            raise TableError(
+                f"the split {split!r} must be of letters, digits and underscores, and not `all`: "
+                "tensorflow-datasets takes no other name."
+            )
+    out = Path(os.path.abspath(out))
+    with _full_disk_is_named(), _only_build(out):
+        plans = {split: _plan(out, split, table, num_shards) for split, table in tables.items()}
+        _write_shards(out, [s for plan in plans.values() if plan for s in plan.shards],
+                      num_workers or len(os.sched_getaffinity(0)), progress)  # fmt: skip
+        for split, plan in plans.items():
+            if plan:
+                _finish(out, split, plan)
+        _describe(out)
+    return out
+
+
+@dataclass(frozen=True)
+class _Plan:
+    stamp: dict[str, Any]
+    table: Table
+    shards: list[_Shard]
+
+
+def _plan(out: Path, split: str, table: Table, num_shards: int | None) -> _Plan | None:
+    """What to write for a split; None where it is complete."""
+    videos = _videos(table)
+    done = read_stamp(out / f"{split}{STAMP_SUFFIX}")
+    begun = out / f"{split}{BEGUN_SUFFIX}"
+    found = done or read_stamp(begun)
+    if num_shards is None:
+        total = sum(_GUESSED_BYTES if video.size is None else video.size for video in videos)
+        num_shards = found["num_shards"] if found else -(-total // _SHARD_BYTES)
+    num_shards = max(1, min(num_shards, len(videos)))
+    stamp = {"format": FORMAT, "data": _fingerprint(table, videos), "num_shards": num_shards}
+    if found is not None and any(found.get(key) != value for key, value in stamp.items()):
+        what = (
+            f"num_shards={found.get('num_shards')}, now {num_shards}"
+            if found.get("data") == stamp["data"]
+            else "another table, or of files that have changed since"
+        )
+        raise TableError(
+            f"{out} holds the split {split!r} made of something else ({what}). "
+            "Choose another folder, or delete this one."
+        )
+    bounds = [round(i * len(videos) / num_shards) for i in range(num_shards + 1)]
+    shards = [
+        _Shard(out / _shard_name(split, i, num_shards), table, videos[bounds[i] : bounds[i + 1]])
+        for i in range(num_shards)
+    ]
+    missing = [shard for shard in shards if not _is_complete(shard)]
+    if done is not None and not missing and (out / f"{split}.arrow").is_file():
+        log.info("%s: %s is complete", out, split)
+        return None
+    (out / f"{split}{STAMP_SUFFIX}").unlink(missing_ok=True)
+    (out / f"{split}.arrow").unlink(missing_ok=True)
+    _write_json(begun, stamp)
+    return _Plan(stamp, table, shards)
+
+
+def _shard_name(split: str, index: int, count: int) -> str:
+    return f"{NAME}-{split}.array_record-{index:05d}-of-{count:05d}"
+
+
+def _is_complete(shard: _Shard) -> bool:
+    return shard.path.is_file() and count_records(str(shard.path)) == len(shard.videos)
+
+
+def _videos(table: Table) -> list[_Video]:
+    """The files of a table in the order in which it comes to them.
+
+    Raises:
+        TableError: files that are missing or are folders.
+    """
+    data = table.arrow
+    sources = data["source"].to_pylist()
+    offsets: list[Any] = [None] * len(sources)
+    if "byte_offset" in data.column_names:
+        offsets = data["byte_offset"].to_pylist()
+    groups: dict[tuple[str, int | None], list[int]] = {}
+    for row, place in enumerate(zip(sources, offsets, strict=True)):
+        groups.setdefault(place, []).append(row)
+    videos, wrong = [], []
+    for (source, _), rows in groups.items():
+        try:
+            videos.append(_Video(rows, _size(table._absolute(source))))
+        except TableError as err:
+            wrong.append(str(err))
+    for video in videos:
+        if video.size is not None and video.size > MAX_VIDEO_BYTES:
+            wrong.append(
+                f"{sources[video.rows[0]]} has {video.size} bytes, a record less than 2 GiB"
+            )
+    if wrong:
+        more = f" (and {len(wrong) - _NAMED} more)" if len(wrong) > _NAMED else ""
+        raise TableError(
+            f"{'; '.join(wrong[:_NAMED])}{more}. Files must be there: `video-ssl scan` writes a table without "
+            "what is broken, `video-ssl transcode` makes videos of frames, and long videos small or (--cut) short."
+        )
+    return videos
+
+
+def _size(source: str) -> int | None:
+    """Bytes of a local file; None for members, records and URIs."""
+    holder = divide_member(source)[0]
+    holder = divide_record(holder)[0]
+    if is_remote(holder):
+        return None
+    path = local_path(holder)
+    if os.path.isdir(path):
+        raise TableError(f"{source} is a folder, not a video file")
+    try:
+        size = os.stat(path).st_size
+    except OSError as err:
+        raise TableError(f"{source} cannot be read ({err.strerror})") from err
+    return size if holder == source else None
+
+
+class _Digest:
+    """A file that only remembers a hash of what is written."""
+
+    closed = False
+
+    def __init__(self) -> None:
+        self.hash = hashlib.sha256()
+
+    def write(self, content: Any) -> int:
+        self.hash.update(content)
+        return len(content)
+
+    def flush(self) -> None: ...
+
+
+def _fingerprint(table: Table, videos: Sequence[_Video]) -> str:
+    digest = _Digest()
+    data = table.arrow.combine_chunks()
+    with pa.ipc.new_stream(pa.PythonFile(digest, mode="w"), data.schema) as writer:
+        writer.write_table(data)
+    digest.write(str(table.root).encode())
+    digest.write(np.array([-1 if v.size is None else v.size for v in videos], np.int64).tobytes())
+    return digest.hash.hexdigest()
+
+
+# Writing
+
+
+def _write_shards(out: Path, shards: list[_Shard], num_workers: int, progress: bool) -> None:
+    missing = [shard for shard in shards if not _is_complete(shard)]
+    if not missing:
+        return
+    total = sum(len(shard.videos) for shard in shards)
+    there = total - sum(len(shard.videos) for shard in missing)
+    if there:
+        log.info("%s: %d of %d videos are there already", out, there, total)
+    columns = (
+        TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn()
+    )  # fmt: skip
+    stop = threading.Event()
+    with (
+        Progress(*columns, disable=not progress) as bar,
+        ThreadPoolExecutor(max(1, min(num_workers, len(missing)))) as pool,
+    ):
+        task = bar.add_task("videos", total=total, completed=there)
+        tell = lambda: bar.advance(task)  # noqa: E731
+        running = [pool.submit(_write_shard, shard, stop, tell) for shard in missing]
+        try:
+            finished, _ = wait(running, return_when=FIRST_EXCEPTION)
+        finally:
+            stop.set()
+            pool.shutdown(cancel_futures=True)
+        for future in finished:
+            future.result()
+
+
+def _write_shard(shard: _Shard, stop: threading.Event, tell: Any) -> None:
+    from array_record.python import array_record_module
+
+    serialize = make_serializer()
+    partial = shard.path.with_name(f".{shard.path.name}.partial")
+    writer = None
+    try:
+        writer = array_record_module.ArrayRecordWriter(str(partial), _WRITER_OPTIONS)
+        for video in shard.videos:
+            if stop.is_set():
+                return
+            writer.write(serialize(make_example(shard.table, video.rows, video.size)))
+            tell()
+        writer.close()
+        writer = None
+        with open(partial, "rb") as file:
+            os.fsync(file.fileno())
+        os.replace(partial, shard.path)
+    except RuntimeError as err:  # how array_record reports everything
+        raise _write_error(partial, err) from err
+    finally:
+        if writer is not None:
+            with contextlib.suppress(RuntimeError):
+                writer.close()
+        partial.unlink(missing_ok=True)
+
+
+def _write_error(path: Path, err: RuntimeError) -> OSError:
+    for code in FULL:
+        if os.strerror(code) in str(err):
+            return OSError(code, os.strerror(code), str(path))
+    return OSError(f"{path} cannot be written ({err}).")
+
+
+# Descriptions
+
+
+def _finish(out: Path, split: str, plan: _Plan) -> None:
+    """Writes the table of a split and its stamp."""
+    data = plan.table.arrow
+    old = data["source"].to_pylist()
+    sources = [""] * len(old)
+    for shard in plan.shards:
+        for index, video in enumerate(shard.videos):
+            for row in video.rows:
+                ending = os.path.splitext(old[row])[1].lower()
+                ending = ending if ending in PICTURE_SUFFIXES else ""
+                sources[row] = f"{shard.path.name}#{index}{ending}"
+    place = data.column_names.index("source")
+    data = data.set_column(place, SCHEMA.field("source"), pa.array(sources, pa.string()))
+    data = data.drop_columns([name for name in LEFT_OUT if name in data.column_names])
+    Table(data=data, root=out).save(out / f"{split}.arrow")
+    shards = [
+        {"name": s.path.name, "records": len(s.videos), "bytes": s.path.stat().st_size}
+        for s in plan.shards
+    ]
+    about = {**plan.stamp, "shards": shards, "class_names": list(plan.table.class_names)}
+    _write_json(out / f"{split}{STAMP_SUFFIX}", about)
+    (out / f"{split}{BEGUN_SUFFIX}").unlink(missing_ok=True)
+
+
+def _describe(out: Path) -> None:
+    """Writes dataset_info.json and features.json over all splits that are complete."""
+    import tensorflow_datasets as tfds
+
+    core = tfds.core
+    stamps = {}
+    for file in sorted(out.glob(f"*{STAMP_SUFFIX}")):
+        stamp = read_stamp(file)
+        if stamp is not None:
+            stamps[file.name.removesuffix(STAMP_SUFFIX)] = stamp
+    names = {tuple(stamp["class_names"]) for stamp in stamps.values()}
+    template = core.ShardedFileTemplate(
+        data_dir=out, dataset_name=NAME, filetype_suffix="array_record"
+    )
+    info = core.DatasetInfo(
+        builder=core.dataset_info.DatasetIdentity(
+            name=NAME, version=core.Version("1.0.0"), data_dir=str(out), module_name=""
+        ),
+        description="Video files with labels, written by `video-ssl data build`.",
+        features=features_of(names.pop() if len(names) == 1 else ()),
+    )
+    info.set_file_format(core.FileFormat.ARRAY_RECORD)
+    splits = [
+        core.SplitInfo(
+            name=split,
+            shard_lengths=[shard["records"] for shard in stamp["shards"]],
+            num_bytes=sum(shard["bytes"] for shard in stamp["shards"]),
+            filename_template=template.replace(split=split),
+        )
+        for split, stamp in stamps.items()
+    ]
+    info.set_splits(core.splits.SplitDict(splits))
+    info.write_to_directory(out)
+
+
+# The folder
+
+
+def _require_packages() -> None:
+    try:
+        import array_record.python.array_record_module  # noqa: F401
+        import tensorflow_datasets  # noqa: F401
+    except ImportError as err:
+        raise MissingPackage(
+            "to build ArrayRecord data sets tensorflow-datasets and array_record are needed: "
+            f"pip install 'video_ssl[jax]' ({err})"
+        ) from err
+
+
+@contextlib.contextmanager
+def _only_build(out: Path) -> Iterator[None]:
+    """Keeps a second build out of the folder."""
+    out.mkdir(parents=True, exist_ok=True)
+    path = out / ".build.lock"
+    with open(path, "ab") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as err:
+            raise TableError(f"another process is building {out}: wait for it.") from err
+        yield
+
+
+@contextlib.contextmanager
+def _full_disk_is_named() -> Iterator[None]:
+    try:
+        yield
+    except OSError as err:
+        if err.errno not in FULL:
+            raise
+        raise OSError(
+            f"the disk is full ({err}): free space and run the same command again, it goes on from here."
+        ) from err
+
+
+def _write_json(path: Path, content: Mapping[str, Any]) -> None:
+    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
+    try:
+        partial.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
+        os.replace(partial, path)
+    finally:
+        partial.unlink(missing_ok=True)
