@@ -115,7 +115,7 @@ class Browser:
         """Opens a page and waits until its script has said that it is ready."""
         self.send("Page.navigate", url="about:blank")
         self.send("Page.navigate", url=page.as_uri() + place)
-        self.wait("document.documentElement.dataset.ready === 'yes'")
+        self.wait("document.documentElement?.dataset.ready === 'yes'")
 
     def wait(self, condition: str) -> None:
         until = time.monotonic() + _WAIT_SEC

@@ -398,7 +398,7 @@ def _embedded(
     out.parent.mkdir(parents=True, exist_ok=True)
     chosen = out.with_suffix(".videos.arrow")
     table.select(rows).save(chosen)
-    settings = {"per_frame": True, "num_workers": 1, "device": device}
+    settings: dict[str, Any] = {"per_frame": True, "num_workers": 1, "device": device}
     try:
         return embed_table(encoder, str(chosen), out, **settings)
     except EmbeddingError:  # made of other videos or by another encoder: it is ours to replace
