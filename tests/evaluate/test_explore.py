@@ -271,7 +271,7 @@ def test_videos_are_chosen_in_turn_and_long_ones_thinned(made):
     assert [len(t.embs) for t in few.tracks] == [14, 15]
     assert few.notes == [
         "2 of 4 videos are shown.",
-        "slow is long: every 3. of its 41 frames is shown.",
+        "1 videos are long (slow): of each, every second, third, ... frame is shown, at most 20.",
     ]
     asked = explore(features, videos=["other", "fast"])
     assert [t.id for t in asked.tracks] == ["other", "fast"]
@@ -356,6 +356,7 @@ def test_frames_that_are_not_finite_are_left_out(tmp_path, made, monkeypatch):
         (["explore", "plain.npz"], "has no frame features; embed again with frames=true"),
         (["explore", "nothing.arrow"], "no feature file nothing.arrow"),
         (["explore", "plain.npz", "--table", "demo:val"], "goes with an encoder only"),
+        (["explore", "runs/none"], "no encoder 'runs/none'"),
         (["explore", "untrained:runs/none"], "say where the page of untrained:runs/none"),
     ],
 )
@@ -368,6 +369,9 @@ def test_mistakes_end_in_one_sentence(tmp_path, arguments, message):
     assert done.returncode == 2
     assert message in done.stderr
     assert "Traceback" not in done.stderr
+    assert [p.name for p in tmp_path.iterdir()] == [
+        "plain.npz"
+    ]  # no videos were made for a wrong name
 
 
 def test_colours_do_not_run_out():

@@ -279,7 +279,13 @@ def explore(
             labels=found.labels[v],
             record=record_of(features, found.ids[v]),
         )
-        tracks.append(_thinned(track, max_frames, notes))
+        tracks.append(_thinned(track, max_frames))
+    long = [found.ids[v] for v in order if len(found.embs[v]) > max_frames]
+    if long:
+        notes.append(
+            f"{len(long)} videos are long ({long[0]}{', ...' if len(long) > 1 else ''}): of each, every second, "
+            f"third, ... frame is shown, at most {max_frames}."
+        )
     return Exploration(
         name=name,
         tracks=tracks,
@@ -312,11 +318,10 @@ def _chosen(
     return [known[place] for place in sorted(place for _, place in sorted(turns)[:count])]
 
 
-def _thinned(track: Track, max_frames: int, notes: list[str]) -> Track:
+def _thinned(track: Track, max_frames: int) -> Track:
     stride = -(-len(track.embs) // max_frames)
     if stride == 1:
         return track
-    notes.append(f"{track.id} is long: every {stride}. of its {len(track.embs)} frames is shown.")
     parts = {name: getattr(track, name)[::stride] for name in ("embs", "times", "labels")}
     return replace(track, **parts)
 
@@ -389,8 +394,10 @@ def _embedded(
     """Embeds the videos that will be shown; the table of just these lies beside the features."""
     from video_ssl.datasets.table import Table
     from video_ssl.evaluate.embed_videos import embed_table, open_source
-    from video_ssl.evaluate.embedding import EmbeddingError
+    from video_ssl.evaluate.embedding import EmbeddingError, pick_device
+    from video_ssl.models.encoders import load_encoder
 
+    load_encoder(encoder, pick_device(device))  # before any video is made, a wrong name is told
     table: Table = open_source(spec)
     ids, labels = (np.asarray(table.column(name)) for name in ("id", "label"))
     videos = _chosen(ids, labels, choice.get("videos"), choice.get("max_videos", 12), spec)

@@ -82,7 +82,8 @@ def write_exploration(exploration: Exploration, out: str | Path, *, height: int 
     data = page_data(exploration, height=height, notes=notes)
     # Inside <script> only "</" and "<!--" mean something; "<" is written as JSON allows it.
     text = json.dumps(data, allow_nan=False, separators=(",", ":")).replace("<", "\\u003c")
-    name = Path(exploration.name).stem if exploration.name else "features"
+    source = Path(exploration.name)  # a file that this command made has the name of its folder
+    name = source.absolute().parent.name if source.stem == "explore" else source.stem
     listed = "".join(f"<li>{esc(note)}</li>" for note in notes)
     told = f'<ul class="notes">{listed}</ul>' if notes else ""
     page = (
