@@ -28,7 +28,7 @@ help:  ## what there is
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[dev]'
 	@touch $@
 
-pretrain-%: .venv/.ready  ## train objective X (mae, videomae, mvd, carl, tcc, tcn, supervised) and probe what it learned
+pretrain-%: .venv/.ready  ## train objective X (mae, videomae, mvd, carl, tcc, tcn, teg, cvrl, supervised) and probe what it learned
 	$(BIN)/video-ssl pretrain $(or $(RECIPE),pretrain/$*/demo.yaml) run=$(or $(RUN),runs/$*-demo) \
 	  $(if $(DATA),data.table=$(DATA)) $(SET)
 	$(if $(DATA),@echo "To probe it: $(BIN)/video-ssl evaluate evaluate/probe.yaml encoder=$(or $(RUN),runs/$*-demo) train=... test=...", \

@@ -44,7 +44,7 @@ def pretrain(
 ) -> None:
     """Train an objective, resuming by itself, and export its encoder to RUN/encoder."""
     from video_ssl.pretrain.recipe import load_pretrain_recipe
-    from video_ssl.pretrain.run import pretrain as run
+    from video_ssl.pretrain.start import pretrain as run
 
     run(load_pretrain_recipe(recipe, overrides or []), allow_changes=allow_changes)
 

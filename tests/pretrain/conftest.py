@@ -105,7 +105,8 @@ class Helpers:
     @staticmethod
     def weights(run: Path) -> dict[str, Any]:
         """Objective weights of the newest checkpoint of a run."""
-        from video_ssl.pretrain.checkpoints import load_state, newest_checkpoint
+        from video_ssl.pretrain.checkpoint_folders import newest_checkpoint
+        from video_ssl.pretrain.checkpoints import load_state
 
         checkpoint = newest_checkpoint(run / "checkpoints")
         assert checkpoint is not None

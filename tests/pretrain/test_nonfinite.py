@@ -11,7 +11,8 @@ import torch
 from torch import nn
 
 from video_ssl.objectives.videomae.objective import Objective
-from video_ssl.pretrain.checkpoints import Checkpoint, list_checkpoints, load_state
+from video_ssl.pretrain.checkpoint_folders import Checkpoint, list_checkpoints
+from video_ssl.pretrain.checkpoints import load_state
 from video_ssl.pretrain.errors import NonFiniteLoss
 from video_ssl.pretrain.nonfinite import FiniteGuard, replay
 from video_ssl.pretrain.optimizers import build_optimizer, set_lr

@@ -16,7 +16,7 @@ import pytest
 import torch
 from omegaconf import OmegaConf
 
-from video_ssl.pretrain.checkpoints import list_checkpoints
+from video_ssl.pretrain.checkpoint_folders import list_checkpoints
 from video_ssl.pretrain.reporting import read_metrics
 from video_ssl.pretrain.run import pretrain
 
@@ -87,7 +87,12 @@ def newest_step(run: Path) -> int:
 @pytest.mark.parametrize("send", [os.kill, os.killpg], ids=["to-the-run", "to-all-processes"])
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
 def test_a_signal_saves_and_ends_the_workers(
-    send: Callable[[int, int], None], number: int, code: int, videos: Path, tmp_path: Path, helpers: Any
+    send: Callable[[int, int], None],
+    number: int,
+    code: int,
+    videos: Path,
+    tmp_path: Path,
+    helpers: Any,
 ) -> None:
     import psutil
 

@@ -13,7 +13,7 @@ from omegaconf import OmegaConf
 from torch import nn
 
 import video_ssl
-from video_ssl.pretrain.checkpoints import newest_checkpoint
+from video_ssl.pretrain.checkpoint_folders import newest_checkpoint
 from video_ssl.pretrain.errors import CheckpointError, RunError
 from video_ssl.pretrain.recipe import TrainingConfig
 from video_ssl.pretrain.reporting import read_metrics

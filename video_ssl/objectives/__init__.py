@@ -9,7 +9,7 @@ from typing import Any, Literal
 
 @dataclass(frozen=True)
 class Entry:
-    """Where an objective lives: `Config`, `Plan` and `Objective` in the modules of these names."""
+    """Where an objective lives: `Config`, `Plan`, `Objective` in modules of these names, or `objective_flax`."""
 
     package: str
     framework: Literal["torch", "flax"] = "torch"
@@ -21,7 +21,8 @@ class Entry:
         return import_module(f"{self.package}.plan").Plan
 
     def objective(self) -> Any:
-        return import_module(f"{self.package}.objective").Objective
+        module = "objective" if self.framework == "torch" else f"objective_{self.framework}"
+        return import_module(f"{self.package}.{module}").Objective
 
 
 OBJECTIVES: dict[str, Entry] = {
@@ -32,4 +33,6 @@ OBJECTIVES: dict[str, Entry] = {
     "carl": Entry("video_ssl.objectives.carl"),
     "tcc": Entry("video_ssl.objectives.tcc"),
     "tcn": Entry("video_ssl.objectives.tcn"),
+    "cvrl": Entry("video_ssl.objectives.cvrl", "flax"),
+    "teg": Entry("video_ssl.objectives.teg", "flax"),
 }

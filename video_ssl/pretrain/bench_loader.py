@@ -32,7 +32,7 @@ from video_ssl.pretrain.bench_footage import FOOTAGE, make_footage
 from video_ssl.pretrain.bench_yardsticks import Floor, RecordingReader, plain_decoder, plain_loop
 from video_ssl.pretrain.device_feed import to_tensors
 from video_ssl.pretrain.recipe import PretrainRecipe
-from video_ssl.pretrain.run import open_tables
+from video_ssl.pretrain.run_common import open_tables
 
 #: Stages of the loader in the order of a clip's way; "plan" is what the plan does beside the frames: draws, masks.
 STAGES = ("open", "decode", "resize", "plan", "transport", "device")

@@ -28,11 +28,12 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from video_ssl.clips.reading import VideoInfo
 from video_ssl.datasets.table import Record
+from video_ssl.models import ENCODERS
 from video_ssl.models.encoders import save_encoder
 from video_ssl.objectives import OBJECTIVES
 from video_ssl.pretrain.optimizers import build_optimizer
 from video_ssl.pretrain.recipe import PretrainRecipe, stage_recipe
-from video_ssl.pretrain.run import architecture_of
+from video_ssl.pretrain.run_common import architecture_of
 
 log = logging.getLogger(__name__)
 
@@ -133,7 +134,7 @@ def untrained_stages(recipe: PretrainRecipe, folder: Path) -> dict[str, Path]:
         save_encoder(
             folder / name / "encoder",
             built.encoder,
-            architecture=architecture_of(built.encoder),
+            architecture=architecture_of(built.encoder, ENCODERS),
             preprocess=built.preprocess(),
             source={"objective": inner.objective_name, "untrained": True},
         )

@@ -9,12 +9,9 @@ resumed runs end in the same bits.
 from __future__ import annotations
 
 import contextlib
-import logging
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -22,56 +19,28 @@ import torch
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
-from video_ssl import __version__
 from video_ssl.models.health import effective_rank, feature_std
 from video_ssl.pretrain.averages import WeightAverage
-from video_ssl.pretrain.checkpoints import save_checkpoint, sweep
+from video_ssl.pretrain.checkpoints import save_checkpoint
 from video_ssl.pretrain.device_feed import Batch, DeviceFeed, split_batch, to_tensors
-from video_ssl.pretrain.errors import Interrupted
 from video_ssl.pretrain.nonfinite import FiniteGuard, save_evidence
 from video_ssl.pretrain.optimizers import leaves_nonfinite_alone, optimizer_state, set_lr
 from video_ssl.pretrain.processes import Processes, StopRequest
 from video_ssl.pretrain.recipe import TrainingConfig
-from video_ssl.pretrain.reporting import MetricsFile, Progress, Stopwatch, memory_figures
+from video_ssl.pretrain.reporting import host_memory
+from video_ssl.pretrain.session import BaseJob, Session
 from video_ssl.pretrain.sharded_checkpoints import save_shards
 from video_ssl.pretrain.sharding import is_sharded, sync_gradients, whole
 
-logger = logging.getLogger(__name__)
 
-OpenBatches = Callable[[int], AbstractContextManager[Iterator[dict[str, np.ndarray]]]]
+@dataclass(kw_only=True)
+class Job(BaseJob):
+    """Everything a training needs, built and loaded; `objective` is on its device, not wrapped."""
 
-
-@dataclass
-class Job:
-    """Everything a training needs, built and loaded.
-
-    Attributes:
-        objective: on its device; not wrapped.
-        lrs: float (num_steps,), the learning rate of every step.
-        open_batches: gives this process's part of the batches from a step on.
-        checkpoint_steps, keep_steps: settings of the recipe in steps.
-        num_examples: records of the tables; a resumed run must find as many.
-        start_step: steps already done.
-    """
-
-    name: str
-    folder: Path
-    seed: int
-    training: TrainingConfig
     processes: Processes
     objective: nn.Module
     optimizer: torch.optim.Optimizer
     average: WeightAverage | None
-    lrs: np.ndarray
-    open_batches: OpenBatches
-    checkpoint_steps: int
-    keep_steps: int | None
-    num_examples: int
-    start_step: int = 0
-
-    @property
-    def num_steps(self) -> int:
-        return len(self.lrs)
 
     def state(self) -> dict[str, Any]:
         """The tensors of a checkpoint; of a divided run, this process's parts of them.  Called by every process."""
@@ -119,68 +88,21 @@ def train(job: Job) -> dict[str, Any]:
         batches = enter(job.open_batches(job.start_step))
         feed = enter(DeviceFeed(iter(batches), job.processes.device))
         session = enter(_Session(job))
-        for step in range(job.start_step, job.num_steps):
-            batch = session.next_batch(feed, stop)
-            if batch is None:  # the workers went with the signal that stops us
-                session.interrupt(step, stop.agreed())
-            assert batch is not None
-            session.step(step, batch)
-            done = step + 1
-            signal_number = stop.agreed()
-            saves = done % job.checkpoint_steps == 0 or done == job.num_steps
-            if done % job.training.log_every == 0 or done == job.num_steps:
-                session.report(done)
-            if saves and not signal_number:
-                session.save(done)
-            if signal_number:
-                session.interrupt(done, signal_number)
-        return session.last_row
+        job.objective.train()
+        return session.run(feed, stop)
 
 
-class _Session:
-    """The running parts of one `train` call: wrapped module, guard, figures and files."""
+class _Session(Session[Job]):
+    """The loop of torch: wrapped module, guard and optimizer."""
 
     def __init__(self, job: Job) -> None:
-        self._job = job
-        self._main = job.processes.is_main
+        super().__init__(job, job.processes)
         self._module = wrap(job.objective, job.processes, compile=job.training.compile)
         self._guard = FiniteGuard(job.optimizer, job.processes)
         self._means = _Means()
-        self._clock = Stopwatch()
-        self._saved = job.start_step
         self._outcome: Outcome | None = None
-        self._files: MetricsFile | None = None
-        self.last_row: dict[str, Any] = {}
 
-    def __enter__(self) -> _Session:
-        job = self._job
-        self._progress = Progress(
-            name=job.name, start_step=job.start_step, num_steps=job.num_steps, show=self._main
-        )
-        self._progress.__enter__()
-        if self._main:
-            self._files = MetricsFile(job.folder, start_step=job.start_step)
-        job.objective.train()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._progress.__exit__()
-        if self._files is not None:
-            self._files.close()
-
-    def next_batch(self, feed: DeviceFeed, stop: StopRequest) -> Batch | None:
-        """The next batch; None if there is none because this process has been asked to stop."""
-        begin = time.perf_counter()
-        try:
-            batch = next(feed)
-        except Exception:
-            if stop.asked and self._job.processes.world_size == 1:
-                return None
-            raise
-        self._clock.waited(time.perf_counter() - begin)
-        return batch
-
-    def step(self, step: int, batch: Batch) -> None:
+    def _step(self, step: int, batch: Batch) -> int:
         job = self._job
         lr = float(job.lrs[step])
         set_lr(job.optimizer, lr)
@@ -200,11 +122,9 @@ class _Session:
             after_step((step + 1) / job.num_steps)
         self._outcome = outcome
         self._means.add({"loss": outcome.loss, "grad_norm": outcome.grad_norm, **outcome.scalars})
-        self._clock.trained(job.training.global_batch_size * clips_per_record(batch))
-        self._progress.step(step + 1)
+        return job.training.global_batch_size * clips_per_record(batch)
 
     def check(self) -> None:
-        """Raises NonFiniteLoss if a step so far was not finite."""
         failed = self._guard.failed_step()
         if failed is None:
             return
@@ -221,62 +141,30 @@ class _Session:
             figures={"lr": float(job.lrs[failed])},
         )
 
-    def report(self, done: int) -> None:
-        """Writes a row of metrics: means since the last row, and health of the features of the last step."""
-        self.check()
-        job = self._job
+    def _figures(self) -> dict[str, float]:
         assert self._outcome is not None
-        row: dict[str, Any] = {
-            "step": done,
-            "progress": done / job.num_steps,
-            "lr": float(job.lrs[done - 1]),
-            **self._means.read(job.processes),
-            **health_figures(self._outcome.features, job.processes),
-            **self._clock.read(),
-            **memory_figures(job.processes.device),
-            "time": time.time(),
-        }
-        self.last_row = row
-        if self._files is not None:
-            self._files.write(row)
-        self._progress.row(row)
-
-    def save(self, done: int) -> None:
-        """Saves a checkpoint of `done` steps; never one with a non-finite step in it."""
-        self.check()
-        job = self._job
-        if done == self._saved:
-            return
-        folder = job.folder / "checkpoints"
-        meta = {
-            "num_steps": job.num_steps,
-            "num_examples": job.num_examples,
-            "seed": job.seed,
-            "world_size": job.processes.world_size,
-            "versions": {"video_ssl": __version__, "torch": torch.__version__},
+        processes = self._job.processes
+        return {
+            **self._means.read(processes),
+            **health_figures(self._outcome.features, processes),
         }
 
+    def _memory(self) -> dict[str, float]:
+        figures, device = host_memory(), self._job.processes.device
+        if device.type == "cuda":
+            figures["device_memory_gib"] = torch.cuda.max_memory_allocated(device) / 2**30
+        return figures
+
+    def _write(self, done: int, meta: dict[str, Any]) -> None:
+        job, folder = self._job, self._job.folder / "checkpoints"
         state = job.state()
         if is_sharded(job.objective):
             save_shards(folder, done, state, meta, job.processes)
         else:
             job.processes.on_main(lambda: save_checkpoint(folder, done, state, meta) and None)
-        job.processes.on_main(
-            lambda: sweep(folder, keep=job.training.keep, keep_every=job.keep_steps)
-        )
-        self._saved = done
 
-    def interrupt(self, done: int, signal_number: int) -> None:
-        """Saves, then ends the run with 128 + signal number."""
-        self.save(done)
-        error = Interrupted(
-            signal_number,
-            f"stopped after step {done} of {self._job.num_steps}; everything up to there is in {self._job.folder}. "
-            "Start the same command again to go on.",
-        )
-        if self._main:
-            logger.warning("%s", error)
-        raise error
+    def _versions(self) -> dict[str, str]:
+        return {"torch": torch.__version__}
 
 
 class _Means:

@@ -92,7 +92,8 @@ def save_evidence(
 
 def replay(folder: Path, rank: int = 0) -> dict[str, Any]:
     """Returns loss, gradient norm and the parameters without a finite gradient of the step kept in RUN/nonfinite."""
-    from video_ssl.pretrain.checkpoints import Checkpoint, load_objective, load_state
+    from video_ssl.pretrain.checkpoint_folders import Checkpoint
+    from video_ssl.pretrain.checkpoints import load_objective, load_state
     from video_ssl.pretrain.loop import gradients_of, seed_step
     from video_ssl.pretrain.recipe import load_pretrain_recipe
     from video_ssl.pretrain.run import build_objective

@@ -56,7 +56,8 @@ def parameter_groups(
 ) -> list[dict[str, Any]]:
     """Returns optimizer groups of the trainable parameters, one per (layer, decayed or not), in order of first use.
 
-    With `decay_all` every parameter is decayed.  Each group has `params`, `names`, `weight_decay`, `lr_scale` and `layer` (None without `layer_decay`).
+    With `decay_all` every parameter is decayed.  Each group has `params`, `names`, `weight_decay`, `lr_scale` and
+    `layer` (None without `layer_decay`).
 
     Raises:
         ConfigError: a name in `no_decay` that does not exist; `layer_decay` for an encoder without blocks.
@@ -107,6 +108,8 @@ def build_optimizer(
     Raises:
         ConfigError: nothing to train; see also `parameter_groups`.
     """
+    if config.name == "lars":
+        raise ConfigError("optimizer.name=lars is for the objectives of flax. Use sgd or adamw.")
     names = getattr(module, "no_weight_decay", None)
     no_decay = names() if names is not None else ()
     groups = parameter_groups(

@@ -7,23 +7,18 @@ from __future__ import annotations
 
 import contextlib
 import gc
-import logging
 import os
-import signal
-import time
 import traceback
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from datetime import timedelta
-from types import FrameType
 from typing import Any, TypeVar
 
 import torch
 import torch.distributed as dist
 
-from video_ssl.pretrain.errors import Interrupted, RunError
-
-logger = logging.getLogger(__name__)
+from video_ssl.pretrain.errors import RunError
+from video_ssl.pretrain.stop import StopSignals
 
 T = TypeVar("T")
 
@@ -122,6 +117,8 @@ def _lost_after() -> timedelta:
 
 def choose_device(device: str, local_rank: int = 0) -> torch.device:
     """Returns the device of a process: `auto` is CUDA where there is one."""
+    if device == "tpu":
+        raise RunError("training.device=tpu is for the objectives of flax. Use auto, cuda or cpu.")
     available = torch.cuda.device_count() if torch.cuda.is_available() else 0
     if device == "cpu" or (device == "auto" and not available):
         return torch.device("cpu")
@@ -137,72 +134,19 @@ def choose_device(device: str, local_rank: int = 0) -> torch.device:
     return torch.device("cuda", local_rank)
 
 
-class StopRequest:
-    """Turns SIGINT and SIGTERM into a wish that all processes agree on at a step boundary.
-
-    SIGUSR2 is what schedulers send before a time limit or a preemption (see the launch room).  The first signal sets a
-    flag; one that comes later acts as it would without us, unless the first was SIGUSR2.  A second one within
-    SAME_SIGNAL_SEC counts as the first, since launchers pass on what the terminal has already sent to all.  Under
-    several processes the largest flag is found by a collective on the CPU that is started at one step boundary and
-    read at the next, so that no process waits for it and all stop after the same step.
-    """
-
-    SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR2)
-    SAME_SIGNAL_SEC = 0.5
+class StopRequest(StopSignals):
+    """`StopSignals` of torch: processes agree by a collective on the CPU."""
 
     def __init__(self, processes: Processes) -> None:
-        self._processes = processes
-        self._asked = 0
-        self._asked_at = 0.0
-        self._before: dict[int, Any] = {}
+        super().__init__(processes.world_size)
         self._flag = torch.zeros(1, dtype=torch.int64)
         self._work: Any = None
 
-    def __enter__(self) -> StopRequest:
-        with contextlib.suppress(ValueError):  # not in the main thread: no handlers, no stopping
-            for number in self.SIGNALS:
-                self._before[number] = signal.signal(number, self._note)
-        return self
-
-    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
-        if kind is None or issubclass(kind, Interrupted):
-            self._finish()
-        self._work = None  # after an error the others may never answer
-        self._restore()
-
-    @property
-    def asked(self) -> bool:
-        """Whether a signal has reached this process."""
-        return self._asked != 0
-
-    def agreed(self) -> int:
-        """Returns the signal after which every process stops now, or 0.  Called once per step by every process."""
-        if self._processes.world_size == 1:
-            return self._asked
-        found = self._finish()
-        self._flag = torch.tensor([self._asked], dtype=torch.int64)
+    def _begin(self, asked: int) -> None:
+        self._flag = torch.tensor([asked], dtype=torch.int64)
         self._work = dist.all_reduce(self._flag, op=dist.ReduceOp.MAX, async_op=True)
-        return found
 
-    def _finish(self) -> int:
-        if self._work is None:
-            return 0
+    def _read(self) -> int:
         self._work.wait()
         self._work = None
         return int(self._flag.item())
-
-    def _note(self, number: int, frame: FrameType | None) -> None:
-        now = time.monotonic()
-        if not self._asked:
-            self._asked, self._asked_at = number, now
-            logger.warning(
-                "%s: stopping after this step; once more stops at once", signal.Signals(number).name
-            )
-        elif now - self._asked_at > self.SAME_SIGNAL_SEC and self._asked != signal.SIGUSR2:
-            self._restore()
-            os.kill(os.getpid(), number)
-
-    def _restore(self) -> None:
-        for number, handler in self._before.items():
-            signal.signal(number, handler)
-        self._before = {}

@@ -93,7 +93,7 @@ class TrainingConfig:
         checkpoint_every: duration between checkpoints; there is always one at the end.
         keep: newest checkpoints that stay on disk.
         keep_every: further checkpoints that stay for good, one per this duration; empty = none.
-        device: "auto" takes a CUDA device where there is one.
+        device: "auto" takes a CUDA device (flax: a TPU or CUDA devices) where there is one.
     """
 
     duration: str | int
@@ -110,7 +110,7 @@ class TrainingConfig:
     checkpoint_every: str | int = "1 epoch"
     keep: int = 2
     keep_every: str | int | None = None
-    device: Literal["auto", "cpu", "cuda"] = "auto"
+    device: Literal["auto", "cpu", "cuda", "tpu"] = "auto"
 
     def __post_init__(self) -> None:
         for name in ("global_batch_size", "accumulation", "log_every", "keep"):
@@ -135,25 +135,26 @@ class OptimizerConfig:
     """How the weights move.  1-D tensors, biases and what the objective names are not decayed unless `decay_all`.
 
     Attributes:
-        name: "adamw"; "adam", whose weight decay is added to the gradient; "sgd".
+        name: "adamw"; "adam", whose weight decay is added to the gradient; "sgd"; "lars" (flax only so far).
         base_lr: peak learning rate before scaling.
         lr_scaling: "linear_256" multiplies base_lr and min_lr by global_batch_size / 256.
         min_lr: rate that the cosine approaches, before scaling.
         warmup: duration of the linear ramp from 0; the first step has rate 0.
         schedule: what follows the ramp.  "cosine_epochs" moves once per epoch e of E, without a ramp:
             min_lr + (base_lr - min_lr) / 2 * (1 + cos(pi * e / (E + 1))).
+            "cosine_ramped" is a cosine over all steps to 0 whose beginning is the ramp (CVRL, TeG).
         betas, eps: of AdamW and Adam.
-        momentum: of SGD.
+        momentum: of SGD and LARS.
         decay_all: weight decay acts on every trained tensor.
         layer_decay: factor of the learning rate from each block of the encoder to the one below it; empty = none.
     """
 
-    name: Literal["adamw", "adam", "sgd"] = "adamw"
+    name: Literal["adamw", "adam", "sgd", "lars"] = "adamw"
     base_lr: float = 1.5e-4
     lr_scaling: Literal["linear_256", "none"] = "linear_256"
     min_lr: float = 0.0
     warmup: str | int = 0
-    schedule: Literal["cosine", "cosine_epochs", "constant"] = "cosine"
+    schedule: Literal["cosine", "cosine_epochs", "cosine_ramped", "constant"] = "cosine"
     betas: tuple[float, float] = (0.9, 0.95)
     eps: float = 1e-8
     momentum: float = 0.9

@@ -11,8 +11,6 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import torch
-
 from video_ssl.pretrain.run_folder import METRICS, write_atomically
 
 logger = logging.getLogger(__name__)
@@ -31,9 +29,7 @@ class MetricsFile:
         self._file.write(json.dumps(row) + "\n")
         self._file.flush()
         if self._board is not None:
-            for name, value in row.items():
-                if isinstance(value, (int, float)) and name != "step":
-                    self._board.add_scalar(name, value, row["step"])
+            self._board.write(row)
 
     def close(self) -> None:
         self._file.close()
@@ -59,13 +55,42 @@ def keep_metrics(path: Path, step: int) -> None:
         write_atomically(path, "".join(json.dumps(row) + "\n" for row in rows))
 
 
-def _tensorboard(folder: Path, start_step: int) -> Any:
+class Board:
+    """Scalars for TensorBoard, written with its own package alone."""
+
+    def __init__(self, folder: Path, start_step: int) -> None:
+        from tensorboard.compat.proto import event_pb2, summary_pb2
+        from tensorboard.summary.writer.event_file_writer import EventFileWriter
+
+        self._event, self._summary = event_pb2.Event, summary_pb2.Summary
+        self._session = event_pb2.SessionLog
+        self._writer = EventFileWriter(str(folder / "tensorboard"))
+        start = self._session(status=self._session.START)  # hides what is repeated from here on
+        self._writer.add_event(
+            self._event(wall_time=time.time(), step=start_step + 1, session_log=start)
+        )
+
+    def write(self, row: Mapping[str, Any]) -> None:
+        values = [
+            self._summary.Value(tag=name, simple_value=value)
+            for name, value in row.items()
+            if isinstance(value, (int, float)) and name != "step"
+        ]
+        event = self._event(
+            wall_time=time.time(), step=row["step"], summary=self._summary(value=values)
+        )
+        self._writer.add_event(event)
+
+    def close(self) -> None:
+        self._writer.close()
+
+
+def _tensorboard(folder: Path, start_step: int) -> Board | None:
     try:
-        from torch.utils.tensorboard import SummaryWriter
+        return Board(folder, start_step)
     except ImportError:
         logger.info("TensorBoard is not installed: metrics go to %s only", METRICS)
         return None
-    return SummaryWriter(str(folder / "tensorboard"), purge_step=start_step + 1)
 
 
 class Stopwatch:
@@ -93,13 +118,10 @@ class Stopwatch:
         return figures
 
 
-def memory_figures(device: torch.device) -> dict[str, float]:
-    """Returns the peak memory of this process in GiB (its workers not included) and of its device."""
+def host_memory() -> dict[str, float]:
+    """Returns the peak memory of this process in GiB, its workers not included."""
     per_unit = 2**30 if sys.platform == "darwin" else 2**20
-    figures = {"host_memory_gib": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / per_unit}
-    if device.type == "cuda":
-        figures["device_memory_gib"] = torch.cuda.max_memory_allocated(device) / 2**30
-    return figures
+    return {"host_memory_gib": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / per_unit}
 
 
 class Progress:

@@ -17,13 +17,13 @@ import torch.distributed as dist
 import torch.distributed.checkpoint as dcp
 from torch import Tensor, nn
 
-from video_ssl.pretrain.checkpoints import (
+from video_ssl.pretrain.checkpoint_folders import (
     Checkpoint,
     begin_checkpoint,
     complete_checkpoint,
-    load_state,
     save_failed,
 )
+from video_ssl.pretrain.checkpoints import load_state
 from video_ssl.pretrain.errors import CheckpointError
 from video_ssl.pretrain.processes import Processes
 from video_ssl.pretrain.sharding import like

@@ -1,0 +1,481 @@
+"""Whole runs of flax objectives on tiny videos: devices, exactness, what is left behind and what is refused."""
+
+from __future__ import annotations
+
+import json
+import os
+import socket
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+import pytest
+from omegaconf import OmegaConf
+from safetensors.numpy import load_file
+
+import video_ssl
+from video_ssl.objectives.teg.objective_flax import Objective
+from video_ssl.pretrain import devices_flax, loop_flax, start
+from video_ssl.pretrain.checkpoint_folders import list_checkpoints, newest_checkpoint
+from video_ssl.pretrain.devices_flax import _distributed_settings, join_flax_processes
+from video_ssl.pretrain.errors import CheckpointError, NonFiniteLoss, RunError
+from video_ssl.pretrain.loop_flax import gradients_of, variables_of
+from video_ssl.pretrain.optimizers_flax import build_optimizer
+from video_ssl.pretrain.recipe import OptimizerConfig, PretrainRecipe, recipe_from_dict
+from video_ssl.pretrain.reporting import read_metrics
+from video_ssl.pretrain.run_common import batch_source, open_tables
+from video_ssl.pretrain.run_flax import build_job, build_objective, pretrain
+from video_ssl.recipes import ConfigError
+
+TIMES = ("time", "clips_per_sec", "data_wait_share", "host_memory_gib")
+ENCODER = {
+    "architecture": "r3d",
+    "preset": None,
+    "blocks": [1, 1, 1, 1],
+    "filters": [2, 2, 3, 3],
+    "stem_width": 4,
+}
+CROP = {"kind": "random_resized", "size": 16, "flip_probability": 0.5}
+OBJECTIVES = {
+    "teg": {
+        "name": "teg",
+        "long_frames": 4,
+        "long_stride": 2,
+        "short_frames": 4,
+        "short_stride": 1,
+        "crop": CROP,
+        "color": None,
+        "encoder": ENCODER,
+        "heads": {"hidden_dims": [5], "out_dim": 4},
+    },
+    "cvrl": {
+        "name": "cvrl",
+        "num_frames": 4,
+        "frame_stride": 1,
+        "crop": CROP,
+        "color": None,
+        "encoder": ENCODER,
+        "hidden_dims": [5],
+        "out_dim": 4,
+    },
+}
+
+
+def content(videos: Path, run: Path, name: str = "teg", **changes: Any) -> dict[str, Any]:
+    made: dict[str, Any] = {
+        "name": "tiny",
+        "run": str(run),
+        "seed": 3,
+        "objective": json.loads(json.dumps(OBJECTIVES[name])),
+        "data": {"table": str(videos)},
+        "loader": {"num_workers": 0},
+        "training": {
+            "duration": "6 steps",
+            "global_batch_size": 8,
+            "log_every": 1,
+            "checkpoint_every": "2 steps",
+            "device": "cpu",
+        },
+        "optimizer": {
+            "name": "sgd",
+            "base_lr": 0.005,
+            "lr_scaling": "none",
+            "warmup": "2 steps",
+            "schedule": "cosine_ramped",
+            "weight_decay": 0.0,
+        },
+    }
+    for key, value in changes.items():
+        *path, last = key.split("__")
+        place = made
+        for part in path:
+            place = place.setdefault(part, {})
+        place[last] = value
+    return made
+
+
+def tiny(videos: Path, run: Path, name: str = "teg", **changes: Any) -> PretrainRecipe:
+    return recipe_from_dict(content(videos, run, name, **changes))
+
+
+def losses(run: Path) -> list[float]:
+    return [row["loss"] for row in read_metrics(run / "metrics.jsonl")]
+
+
+def weights(run: Path) -> dict[str, np.ndarray]:
+    return load_file(run / "encoder" / "model.safetensors")
+
+
+def assert_same_bits(one: dict[str, np.ndarray], two: dict[str, np.ndarray]) -> None:
+    assert one.keys() == two.keys()
+    assert [k for k in one if not np.array_equal(one[k], two[k])] == []
+
+
+class Killed(BaseException):
+    """Stands for the end of the process."""
+
+
+def kill_after(monkeypatch: pytest.MonkeyPatch, step: int) -> None:
+    """The run ends without a word right after optimizer step number `step`."""
+    original = loop_flax._FlaxSession._step
+
+    def dies(self: Any, number: int, batch: Any) -> int:
+        clips = original(self, number, batch)
+        if number + 1 == step:
+            raise Killed
+        return clips
+
+    monkeypatch.setattr(loop_flax._FlaxSession, "_step", dies)
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _compiled_once(tmp_path_factory: pytest.TempPathFactory) -> Any:
+    """Most runs here are of one program."""
+    before = jax.config.jax_compilation_cache_dir
+    jax.config.update("jax_compilation_cache_dir", str(tmp_path_factory.mktemp("compiled")))
+    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.5)
+    yield
+    jax.config.update("jax_compilation_cache_dir", before)
+
+
+@pytest.fixture(scope="module")
+def straight(videos: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run on one device."""
+    run = tmp_path_factory.mktemp("straight")
+    pretrain(tiny(videos, run), devices=jax.devices()[:1])
+    return run
+
+
+def test_a_run_leaves_what_it_promises(straight: Path) -> None:
+    rows = read_metrics(straight / "metrics.jsonl")
+    assert [row["step"] for row in rows] == [1, 2, 3, 4, 5, 6]
+    wanted = {"lr", "grad_norm", "feature_std", "effective_rank", "clips_per_sec", "penalty"}
+    assert {*wanted, "match_accuracy", "fine", "persistent"} <= rows[0].keys()
+    assert [row["lr"] for row in rows][:2] == [0, pytest.approx(0.005 * 0.75 / 2)]
+    assert rows[-1]["loss"] != rows[0]["loss"]
+    assert [c.step for c in list_checkpoints(straight / "checkpoints")] == [4, 6]
+    assert "step 6/6" in (straight / "logs" / "rank_0.log").read_text()
+    starts = json.loads((straight / "environment.json").read_text())["starts"]
+    assert starts[0]["versions"]["jax"] == jax.__version__
+    torch_twin, flax_twin = (
+        video_ssl.load_encoder(straight),
+        video_ssl.load_flax_encoder(straight),
+    )
+    assert torch_twin.preprocess == flax_twin.preprocess
+    assert flax_twin.preprocess.frame_stride == 2
+    video = np.random.default_rng(0).random((2, 4, 16, 16, 3), np.float32)
+    import torch
+
+    with torch.no_grad():
+        found = torch_twin.eval().clip_features(torch.from_numpy(video.transpose(0, 4, 1, 2, 3)))
+    np.testing.assert_allclose(found.numpy(), flax_twin.clip_features(video), atol=1e-5)
+
+
+@pytest.mark.parametrize("count", [2, 8])
+def test_the_number_of_devices_changes_nothing_but_rounding(
+    straight: Path, videos: Path, tmp_path: Path, count: int
+) -> None:
+    pretrain(tiny(videos, tmp_path / "run"), devices=jax.devices()[:count])
+    np.testing.assert_allclose(losses(tmp_path / "run"), losses(straight), rtol=1e-4)
+    for name, value in weights(straight).items():
+        np.testing.assert_allclose(weights(tmp_path / "run")[name], value, atol=1e-4)
+
+
+@pytest.mark.parametrize("killed_at", [2, 3])
+def test_killed_and_resumed_equals_uninterrupted_to_the_bit(
+    straight: Path,
+    videos: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    killed_at: int,
+) -> None:
+    recipe = tiny(videos, tmp_path / "run")
+    kill_after(monkeypatch, killed_at)
+    with pytest.raises(Killed):
+        pretrain(recipe, devices=jax.devices()[:1])
+    monkeypatch.undo()
+    pretrain(recipe, devices=jax.devices()[:1])
+    assert_same_bits(weights(tmp_path / "run"), weights(straight))
+    one, two = (read_metrics(run / "metrics.jsonl") for run in (straight, tmp_path / "run"))
+    for a, b in zip(one, two, strict=True):
+        assert {k: v for k, v in a.items() if k not in TIMES} == {
+            k: v for k, v in b.items() if k not in TIMES
+        }
+    starts = json.loads((tmp_path / "run" / "environment.json").read_text())["starts"]
+    assert [s["step"] for s in starts] == [0, (killed_at - 1) // 2 * 2]
+
+
+def test_fsdp_divides_the_state_and_fewer_devices_go_on_with_it(
+    straight: Path, videos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(devices_flax, "SMALLEST_SHARDED", 8)
+    divided: list[Any] = []
+    original = loop_flax._FlaxSession._step
+
+    def looks(self: Any, number: int, batch: Any) -> int:
+        clips = original(self, number, batch)
+        if not divided:
+            leaves = jax.tree.leaves(self._job.state)
+            divided.extend(x.shape for x in leaves if not x.is_fully_replicated)
+        if number + 1 == 3 and self._job.start_step == 0:
+            raise Killed
+        return clips
+
+    monkeypatch.setattr(loop_flax._FlaxSession, "_step", looks)
+    with pytest.raises(Killed):
+        pretrain(tiny(videos, tmp_path, training__sharding="fsdp"), devices=jax.devices()[:4])
+    assert len(divided) >= 4
+    pretrain(tiny(videos, tmp_path, training__sharding="ddp"), devices=jax.devices()[:2])
+    np.testing.assert_allclose(losses(tmp_path), losses(straight), rtol=1e-4)
+    for name, value in weights(straight).items():
+        np.testing.assert_allclose(weights(tmp_path)[name], value, atol=1e-4)
+
+
+def test_accumulation_is_the_mean_over_micro_batches(videos: Path, tmp_path: Path) -> None:
+    """Statistics of batch norms and negatives are those of a micro-batch, so it is no larger batch."""
+    recipe = tiny(videos, tmp_path, "cvrl")
+    objective = build_objective(recipe)
+    variables = objective.init(0)
+    rng = np.random.default_rng(0)
+    batch = {"video": rng.integers(0, 256, (8, 2, 4, 16, 16, 3), dtype=np.uint8)}
+    key = jax.random.key(0)
+    run = jax.jit(gradients_of, static_argnums=(0, 4))
+    whole, _, told = run(objective.loss, variables, batch, key, 2)
+    parts, rest = [], variables
+    for k in range(2):
+        part = {name: value[k::2] for name, value in batch.items()}
+        gradient, changed, figures = run(objective.loss, rest, part, key, 1)
+        rest = {**rest, **changed}
+        parts.append((gradient, figures["loss"]))
+    assert told["loss"] == pytest.approx((parts[0][1] + parts[1][1]) / 2, rel=1e-5)
+    assert told["features"].shape == (8, 12)
+    jax.tree.map(
+        lambda w, a, b: np.testing.assert_allclose(w, (a + b) / 2, atol=2e-4),
+        *(whole, parts[0][0], parts[1][0]),
+    )
+
+
+def test_bfloat16_computes_alike_and_keeps_float32(
+    straight: Path, videos: Path, tmp_path: Path
+) -> None:
+    changes = {"training__precision": "bf16", "training__duration": 2, "training__accumulation": 2}
+    pretrain(tiny(videos, tmp_path, "cvrl", **changes), devices=jax.devices()[:1])
+    assert np.isfinite(losses(tmp_path)).all()
+    assert {v.dtype for k, v in weights(tmp_path).items() if "tracked" not in k} == {
+        np.dtype(np.float32)
+    }
+    recipe = tiny(videos, tmp_path, "cvrl")
+    batch = {
+        "video": np.random.default_rng(0).integers(0, 256, (8, 2, 4, 16, 16, 3), dtype=np.uint8)
+    }
+    variables = build_objective(recipe).init(0)
+    both = [
+        jax.jit(build_objective(tiny(videos, tmp_path, "cvrl", training__precision=p)).loss)(
+            variables, batch, jax.random.key(0)
+        )[0]
+        for p in ("fp32", "bf16")
+    ]
+    assert both[0].dtype == both[1].dtype == np.float32
+    assert both[0] != both[1]
+    assert both[0] == pytest.approx(both[1], rel=0.05)
+
+
+def test_both_loops_get_the_same_bytes(videos: Path, tmp_path: Path) -> None:
+    """The data depend on (seed, step) alone: the torch loop's feed and the flax loop's give equal arrays."""
+    import torch
+
+    from video_ssl.pretrain.device_feed import DeviceFeed
+
+    recipe = tiny(videos, tmp_path, objective__color={"law": "cvrl"})
+    source = batch_source(recipe, open_tables(recipe), 4, (0, 1))
+    with join_flax_processes("cpu") as processes, source(2) as one, source(2) as two:
+        flax = list(loop_flax._feed(iter(one), processes))
+        pairs = list(zip(flax, DeviceFeed(iter(two), torch.device("cpu")), strict=True))
+    assert len(pairs) == 2
+    for ours, theirs in pairs:
+        assert ours.keys() == theirs.keys() >= {"short", "long", "position", "color"}
+        for name in ours:
+            wanted = theirs[name].numpy()  # jax has no int64
+            assert np.asarray(ours[name]).astype(wanted.dtype).tobytes() == wanted.tobytes()
+
+
+# What is refused ----------------------------------------------------------------------------------
+
+
+def test_a_batch_that_the_devices_cannot_share(videos: Path, tmp_path: Path) -> None:
+    recipe = tiny(videos, tmp_path, training__global_batch_size=6)
+    with pytest.raises(RunError, match=r"=6 cannot be divided among 4 devices .* multiple of 4"):
+        pretrain(recipe, devices=jax.devices()[:4])
+    with join_flax_processes("cpu", jax.devices()[:4]) as processes:
+        hosts = type(processes)(rank=0, world_size=4, mesh=processes.mesh)
+        with pytest.raises(RunError, match="divided among 4 processes"):
+            build_job(recipe, open_tables(recipe), {}, hosts)
+
+
+@pytest.mark.parametrize(
+    ("changes", "text"),
+    [
+        ({"training__ema": {"decay": 0.9}}, "training.ema is set"),
+        ({"training__sharding": "oss"}, "use ddp or fsdp"),
+        ({"training__device": "tpu"}, "jax sees no such device"),
+    ],
+)
+def test_settings_that_only_torch_knows(
+    videos: Path, tmp_path: Path, changes: dict[str, Any], text: str
+) -> None:
+    with pytest.raises(RunError, match=text):
+        pretrain(tiny(videos, tmp_path, **changes))
+
+
+def test_another_seed_or_batch_or_model_is_not_resumed(
+    videos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    one = jax.devices()[:1]
+    kill_after(monkeypatch, 3)
+    with pytest.raises(Killed):
+        pretrain(tiny(videos, tmp_path), devices=one)
+    monkeypatch.undo()
+    with pytest.raises(RunError, match=r"seed: 4 <- 3"):
+        pretrain(tiny(videos, tmp_path, seed=4), devices=one)
+    with pytest.raises(RunError, match=r"training\.global_batch_size: 4 <- 8"):
+        pretrain(tiny(videos, tmp_path, training__global_batch_size=4), devices=one)
+    (tmp_path / "recipe.yaml").unlink()  # the checkpoint itself knows too
+    with pytest.raises(CheckpointError, match="was made with seed=3, now it is 4"):
+        pretrain(tiny(videos, tmp_path, seed=4), devices=one)
+    (tmp_path / "recipe.yaml").unlink()
+    wider = tiny(videos, tmp_path, objective__heads={"hidden_dims": [6], "out_dim": 4})
+    with pytest.raises(CheckpointError, match=r"another architecture: .*mismatched"):
+        pretrain(wider, devices=one)
+    (tmp_path / "recipe.yaml").unlink()
+    checkpoint = newest_checkpoint(tmp_path / "checkpoints")
+    assert checkpoint is not None
+    for file in (checkpoint.folder / "state").rglob("*"):
+        if file.is_file():
+            file.write_bytes(bytes(file.stat().st_size))
+    with pytest.raises(CheckpointError, match="cannot be read"):
+        pretrain(tiny(videos, tmp_path), devices=one)
+
+
+def test_a_loss_that_is_not_finite_stops_at_its_step(
+    videos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    original = Objective.loss
+    state: dict[str, Any] = {}
+
+    def poisoned(self: Any, variables: Any, batch: Any, key: Any) -> Any:
+        loss, rest = original(self, variables, batch, key)
+        return loss / state["gone"](batch), rest
+
+    recipe = tiny(videos, tmp_path)
+    source = batch_source(recipe, open_tables(recipe), 6, (0, 1))
+    with source(3) as batches:
+        bad = next(iter(batches))["position"]
+    state["gone"] = lambda batch: 1 - (batch["position"] == bad).all()
+    monkeypatch.setattr(Objective, "loss", poisoned)
+    with pytest.raises(NonFiniteLoss, match="of step 3 is not finite"):
+        pretrain(recipe, devices=jax.devices()[:1])
+    assert len(losses(tmp_path)) == 3
+    assert [c.step for c in list_checkpoints(tmp_path / "checkpoints")] == [2]
+    kept = np.load(tmp_path / "nonfinite" / "batch_0.npz")
+    np.testing.assert_array_equal(kept["position"], bad)
+    assert json.loads((tmp_path / "nonfinite" / "report.json").read_text())["step"] == 3
+    assert (tmp_path / "nonfinite" / "state").is_dir()
+
+
+def test_without_jax_one_line_says_what_to_install(
+    videos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def missing(name: str) -> Any:
+        raise ModuleNotFoundError("No module named 'optax'", name="optax")
+
+    monkeypatch.setattr(start, "import_module", missing)
+    with pytest.raises(
+        RunError, match=r"^objective.name=teg needs optax: pip install 'video_ssl\[jax\]'$"
+    ):
+        start.pretrain(tiny(videos, tmp_path))
+
+
+@pytest.mark.parametrize("name", ["adamw", "adam", "sgd", "lars"])
+def test_optimizers_follow_the_schedule_and_decay_kernels_only(name: str) -> None:
+    config = OptimizerConfig(name=name, weight_decay=0.5, momentum=0.0)  # type: ignore[arg-type]
+    params = {"kernel": np.full((2, 3), 2.0, np.float32), "bias": np.full(3, 2.0, np.float32)}
+    optimizer = build_optimizer(config, np.array([0.0, 0.1]))
+    state = optimizer.init(params)
+    gradient = jax.tree.map(np.zeros_like, params)
+    steps = []
+    for _ in range(2):
+        updates, state = optimizer.update(gradient, state, params)
+        steps.append(updates)
+    assert not any(np.any(value) for value in jax.tree.leaves(steps[0]))  # its rate is 0
+    assert np.all(steps[1]["kernel"] < 0)
+    assert not np.any(steps[1]["bias"])
+    if name in ("sgd", "adamw"):
+        np.testing.assert_allclose(steps[1]["kernel"], -0.1 * 0.5 * 2, rtol=1e-5)
+    with pytest.raises(ConfigError, match="layer_decay"):
+        build_optimizer(OptimizerConfig(layer_decay=0.5), np.ones(1))
+
+
+# Several processes --------------------------------------------------------------------------------
+
+
+def test_the_environment_names_the_processes() -> None:
+    torchrun = {"WORLD_SIZE": "2", "RANK": "1", "MASTER_ADDR": "n1", "MASTER_PORT": "29500"}
+    found = _distributed_settings(torchrun)
+    assert found == {"coordinator_address": "n1:29500", "num_processes": 2, "process_id": 1}
+    again = _distributed_settings({**torchrun, "TORCHELASTIC_RUN_ID": "x"})
+    assert again is not None
+    assert again["coordinator_address"] == "n1:29501"  # torchrun itself listens on the other
+    assert _distributed_settings({"TPU_WORKER_HOSTNAMES": "a,b"}) == {}
+    assert _distributed_settings({"TPU_WORKER_HOSTNAMES": "a"}) is None
+    with pytest.raises(RunError, match="MASTER_ADDR, MASTER_PORT, RANK not set"):
+        _distributed_settings({"WORLD_SIZE": "2"})
+
+
+def test_two_processes_are_one(straight: Path, videos: Path, tmp_path: Path) -> None:
+    """Two processes with two devices each, that divide the state, give the losses of one device."""
+    file = tmp_path / "recipe.yaml"
+    made = content(videos, tmp_path / "run", training__sharding="fsdp", training__duration=6)
+    OmegaConf.save(OmegaConf.create(made), file)
+    code = (
+        "import sys\n"
+        "from video_ssl.pretrain import devices_flax\n"
+        "devices_flax.SMALLEST_SHARDED = 8\n"
+        "from video_ssl.pretrain.recipe import load_pretrain_recipe\n"
+        "from video_ssl.pretrain.start import pretrain\n"
+        "pretrain(load_pretrain_recipe(sys.argv[1]))\n"
+    )
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = str(free.getsockname()[1])
+    place = {
+        **os.environ,
+        "OMP_NUM_THREADS": "1",
+        "XLA_FLAGS": "--xla_force_host_platform_device_count=2 --xla_backend_optimization_level=0",
+        "JAX_COORDINATOR_ADDRESS": f"127.0.0.1:{port}",
+        "JAX_NUM_PROCESSES": "2",
+    }
+    processes = [
+        subprocess.Popen(
+            [sys.executable, "-c", code, str(file)],
+            env={**place, "JAX_PROCESS_ID": str(rank)},
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+        )
+        for rank in range(2)
+    ]
+    for process in processes:
+        out, _ = process.communicate(timeout=120)
+        assert process.returncode == 0, out
+    np.testing.assert_allclose(losses(tmp_path / "run"), losses(straight), rtol=1e-4)
+    for name, value in weights(straight).items():
+        np.testing.assert_allclose(weights(tmp_path / "run")[name], value, atol=1e-4)
+    assert {p.name for p in (tmp_path / "run" / "logs").iterdir()} == {"rank_0.log", "rank_1.log"}
+
+
+def test_the_state_is_the_variables_and_more() -> None:
+    state = {"params": 1, "batch_stats": 2, "optimizer": 3, "step": 4, "failed": 5}
+    assert variables_of(state) == {"params": 1, "batch_stats": 2}

@@ -1,0 +1,74 @@
+"""CVRL as the loop of flax takes it; see `FlaxObjective`."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import jax.numpy as jnp
+from jax import Array
+
+from video_ssl.models.colour_flax import augmented_input
+from video_ssl.models.encoder_folder import Preprocess
+from video_ssl.models.encoders_flax import init_variables
+from video_ssl.models.r3d_flax import R3D
+from video_ssl.objectives.contrastive_flax import kernel_penalty
+from video_ssl.objectives.cvrl.config import Config
+from video_ssl.objectives.cvrl.loss_flax import contrastive_loss
+from video_ssl.objectives.cvrl.model_flax import CvrlModel
+
+
+class Objective:
+    """The contrastive loss of two clips and the penalty on kernels.
+
+    Args:
+        config: see there.
+        encoders: none is needed.
+        dtype: of activations.
+        remat: recompute the bottlenecks in the backward pass.
+    """
+
+    encoder_name = "encoder"
+
+    def __init__(
+        self,
+        config: Config,
+        *,
+        encoders: Mapping[str, Path] | None = None,
+        dtype: Any = jnp.float32,
+        remat: bool = False,
+    ) -> None:
+        self.config = config
+        self.encoder = R3D(config.encoder)
+        self.model = CvrlModel(
+            config.encoder, config.hidden_dims, config.out_dim, dtype=dtype, remat=remat
+        )
+
+    def init(self, seed: int) -> dict[str, Any]:
+        return init_variables(self.model, seed)
+
+    def loss(
+        self, variables: Mapping[str, Any], batch: Mapping[str, Array], key: Array
+    ) -> tuple[Array, tuple[dict[str, Any], dict[str, Array]]]:
+        config = self.config
+        video = augmented_input(batch, config.normalization, config.applied_color)
+        both = jnp.concatenate([video[:, 0], video[:, 1]])
+        (z, features), changed = self.model.apply(
+            variables, both, train=True, mutable=["batch_stats"], rngs={"dropout": key}
+        )
+        first, second = jnp.split(z, 2)
+        loss, figures = contrastive_loss(first, second, temperature=config.temperature)
+        penalty = kernel_penalty(variables["params"], config.penalty)
+        figures = {"contrastive": loss, "penalty": penalty, **figures}
+        return loss + penalty, (changed, {**figures, "features": features[: len(first)]})
+
+    def preprocess(self) -> Preprocess:
+        config = self.config
+        return Preprocess(
+            num_frames=config.num_frames,
+            frame_stride=config.frame_stride,
+            size=config.crop.size,
+            mean=config.normalization.mean,
+            std=config.normalization.std,
+        )

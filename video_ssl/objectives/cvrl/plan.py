@@ -1,0 +1,31 @@
+"""What CVRL sees of a record: two clips, near ones likelier than far ones, each with its own crop and colours."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from video_ssl.clips.reading import Reader
+from video_ssl.clips.sampling_pairs import decreasing_pair
+from video_ssl.datasets.table import Record
+from video_ssl.objectives.cvrl.config import Config
+from video_ssl.objectives.pair_plan import clip_pair
+
+
+class Plan:
+    """Makes a sample; the arrays are those in the docstring of `Config`, without the batch axis."""
+
+    def __init__(self, config: Config) -> None:
+        self.config = config
+
+    def __call__(
+        self, record: Record, reader: Reader, rng: np.random.Generator, progress: float
+    ) -> dict[str, np.ndarray]:
+        config = self.config
+        clips = decreasing_pair(
+            reader.info.num_frames,
+            rng.random(4),
+            num_frames=config.num_frames,
+            frame_stride=config.frame_stride,
+        )
+        views, color = clip_pair(record, reader, rng, config, clips)
+        return {"video": np.stack(views), **color}

@@ -1,0 +1,88 @@
+"""TeG as the loop of flax takes it; see `FlaxObjective`."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import jax.numpy as jnp
+from jax import Array
+
+from video_ssl.models.colour_flax import augmented_input
+from video_ssl.models.encoder_folder import Preprocess
+from video_ssl.models.encoders_flax import init_variables
+from video_ssl.models.r3d_flax import R3D
+from video_ssl.objectives.contrastive_flax import kernel_penalty
+from video_ssl.objectives.teg.config import Config
+from video_ssl.objectives.teg.loss_flax import teg_loss
+from video_ssl.objectives.teg.model_flax import TegModel
+
+
+class Objective:
+    """TeG's loss of a short clip and the long one around it, and the penalty on kernels.
+
+    Args:
+        config: see there.
+        encoders: none is needed.
+        dtype: of activations.
+        remat: recompute the bottlenecks in the backward pass.
+    """
+
+    encoder_name = "encoder"
+
+    def __init__(
+        self,
+        config: Config,
+        *,
+        encoders: Mapping[str, Path] | None = None,
+        dtype: Any = jnp.float32,
+        remat: bool = False,
+    ) -> None:
+        self.config = config
+        self.encoder = R3D(config.encoder)
+        self.model = TegModel(config.encoder, config.heads, dtype=dtype, remat=remat)
+
+    def init(self, seed: int) -> dict[str, Any]:
+        return init_variables(self.model, seed)
+
+    def loss(
+        self, variables: Mapping[str, Any], batch: Mapping[str, Array], key: Array
+    ) -> tuple[Array, tuple[dict[str, Any], dict[str, Array]]]:
+        config = self.config
+        short, long = self._views(batch)
+        (small, large), changed = self.model.apply(
+            variables,
+            short,
+            long,
+            train=True,
+            method="both",
+            mutable=["batch_stats"],
+            rngs={"dropout": key},
+        )
+        loss, figures = teg_loss(small.z, large.z, batch["position"], small.g, large.g, config.loss)
+        penalty = kernel_penalty(variables["params"], config.penalty)
+        figures = {**figures, "penalty": penalty, "features": large.features.mean(1)}
+        return loss + penalty, (changed, figures)
+
+    def _views(self, batch: Mapping[str, Array]) -> list[Array]:
+        """The clips, short and long, with their colours changed and normalised."""
+        config = self.config
+        views = []
+        for i, name in enumerate(("short", "long")):
+            part = {"video": batch[name][:, None]}
+            if config.color is not None:
+                part["color"] = batch["color"][:, i : i + 1]
+            views.append(augmented_input(part, config.normalization, config.applied_color)[:, 0])
+        return views
+
+    def preprocess(self) -> Preprocess:
+        """Returns that of the long clip."""
+        config = self.config
+        return Preprocess(
+            num_frames=config.long_frames,
+            frame_stride=config.long_stride,
+            size=config.crop.size,
+            mean=config.normalization.mean,
+            std=config.normalization.std,
+        )

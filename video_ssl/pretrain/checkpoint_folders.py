@@ -1,0 +1,166 @@
+"""Folders of checkpoints, whatever wrote the tensors: complete or not there, found again by themselves.
+
+    RUN/checkpoints/step_N/meta.json   step, versions, sizes of the files
+    RUN/checkpoints/step_N/...         tensors, see `checkpoints.py`, `sharded_checkpoints.py`, `checkpoints_flax.py`
+
+A folder is filled under a temporary name, synced to the disk and renamed; what a crash leaves under a temporary name is
+never read and swept away by the next start.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import re
+import shutil
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO, Any
+
+from video_ssl.pretrain.errors import CheckpointError
+
+logger = logging.getLogger(__name__)
+
+META = "meta.json"
+_NAME = re.compile(r"step_(\d+)")
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """A complete checkpoint on disk."""
+
+    step: int
+    folder: Path
+
+
+def list_checkpoints(folder: Path) -> list[Checkpoint]:
+    """Returns the complete checkpoints below RUN/checkpoints, oldest first; damaged ones are logged."""
+    found = []
+    for path in folder.iterdir() if folder.is_dir() else ():
+        match = _NAME.fullmatch(path.name)
+        if match is None:
+            continue
+        problem = _problem(path)
+        if problem:
+            logger.warning("checkpoint %s is not complete (%s) and is not used", path, problem)
+        else:
+            found.append(Checkpoint(int(match[1]), path))
+    return sorted(found, key=lambda c: c.step)
+
+
+def newest_checkpoint(folder: Path) -> Checkpoint | None:
+    """Returns the complete checkpoint of the highest step, or None."""
+    return max(list_checkpoints(folder), key=lambda c: c.step, default=None)
+
+
+def begin_checkpoint(folder: Path, step: int) -> Path:
+    """Returns a new folder under a temporary name, for the tensors of a checkpoint.
+
+    Raises:
+        CheckpointError: the disk is full or refuses.
+    """
+    temporary = folder / f".step_{step}.{os.getpid()}.tmp"
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        shutil.rmtree(temporary, ignore_errors=True)
+        temporary.mkdir()
+    except OSError as err:
+        raise CheckpointError(save_failed(folder, step, err)) from err
+    return temporary
+
+
+def complete_checkpoint(
+    folder: Path, step: int, temporary: Path, meta: Mapping[str, Any]
+) -> Checkpoint:
+    """Returns the checkpoint that a folder with all its tensors becomes: described, synced and renamed.
+
+    Raises:
+        CheckpointError: the disk is full or refuses; what was there before is untouched.
+    """
+    target = folder / f"step_{step}"
+    try:
+        sizes = {
+            str(p.relative_to(temporary)): p.stat().st_size
+            for p in sorted(temporary.rglob("*"))
+            if p.is_file()
+        }
+        content = {"step": step, **meta, "bytes": sizes}
+        with open(temporary / META, "w", encoding="utf-8") as file:
+            file.write(json.dumps(content, indent=2) + "\n")
+            to_disk(file)
+        _sync_folder(temporary)
+        if target.exists():  # only after a resume from an earlier step; both would be complete
+            os.replace(target, folder / f".step_{step}.{os.getpid()}.old")
+        os.replace(temporary, target)
+        _sync_folder(folder)
+    except (OSError, RuntimeError) as err:
+        shutil.rmtree(temporary, ignore_errors=True)
+        raise CheckpointError(save_failed(folder, step, err)) from err
+    shutil.rmtree(folder / f".step_{step}.{os.getpid()}.old", ignore_errors=True)
+    return Checkpoint(step, target)
+
+
+def read_meta(checkpoint: Checkpoint) -> dict[str, Any]:
+    """Returns what was written about a checkpoint beside its tensors."""
+    content: dict[str, Any] = json.loads((checkpoint.folder / META).read_text(encoding="utf-8"))
+    return content
+
+
+def sweep(folder: Path, *, keep: int, keep_every: int | None = None) -> None:
+    """Removes all but the `keep` newest checkpoints and those whose step is a multiple of `keep_every`."""
+    for checkpoint in list_checkpoints(folder)[:-keep]:
+        if not (keep_every and checkpoint.step % keep_every == 0):
+            shutil.rmtree(checkpoint.folder, ignore_errors=True)
+
+
+def sweep_unfinished(folder: Path) -> None:
+    """Removes what crashes have left under temporary names.  Only for the holder of the run folder.
+
+    A complete checkpoint that was moved aside by a crash between two renames is put back first.
+    """
+    if not folder.is_dir():
+        return
+    for path in folder.glob(".step_*.old"):
+        target = folder / path.name.split(".")[1]
+        if not target.exists():
+            os.replace(path, target)
+    for path in [*folder.glob(".step_*.tmp"), *folder.glob(".step_*.old")]:
+        shutil.rmtree(path, ignore_errors=True)
+
+
+def _problem(folder: Path) -> str | None:
+    try:
+        sizes = json.loads((folder / META).read_text(encoding="utf-8"))["bytes"]
+        for name, size in sizes.items():
+            if (folder / name).stat().st_size != size:
+                return f"{name} has {(folder / name).stat().st_size} bytes instead of {size}"
+    except (OSError, ValueError, KeyError, AttributeError) as err:
+        return f"{type(err).__name__}: {err}"
+    return None
+
+
+def to_disk(file: IO[Any]) -> None:
+    file.flush()
+    os.fsync(file.fileno())
+
+
+def _sync_folder(folder: Path) -> None:
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def save_failed(folder: Path, step: int, err: Exception) -> str:
+    """Returns the text of the error of a checkpoint that could not be written."""
+    last = newest_checkpoint(folder)
+    rest = (
+        f"The checkpoint of step {last.step} is untouched: make room and start the same command again to resume there."
+        if last
+        else "There is no earlier checkpoint: make room and start again."
+    )
+    free = shutil.disk_usage(folder).free / 2**30 if folder.is_dir() else float("nan")
+    return f"the checkpoint of step {step} could not be written to {folder} ({err}; {free:.1f} GiB free). {rest}"

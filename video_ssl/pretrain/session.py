@@ -1,0 +1,208 @@
+"""The training loop of both frameworks: what happens around a step, when figures are written and checkpoints made.
+
+It never asks which objective runs, nor which framework: those fill in `_step`, `check`, `_figures` and `_write`.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Generic, NoReturn, TypeVar
+
+import numpy as np
+
+from video_ssl import __version__
+from video_ssl.pretrain.checkpoint_folders import sweep
+from video_ssl.pretrain.errors import Interrupted
+from video_ssl.pretrain.place import Place
+from video_ssl.pretrain.recipe import TrainingConfig
+from video_ssl.pretrain.reporting import MetricsFile, Progress, Stopwatch
+from video_ssl.pretrain.stop import StopSignals
+
+logger = logging.getLogger(__name__)
+
+OpenBatches = Callable[[int], AbstractContextManager[Iterator[dict[str, np.ndarray]]]]
+
+
+@dataclass(kw_only=True)
+class BaseJob:
+    """What a training needs whatever its framework, built and loaded.
+
+    Attributes:
+        lrs: float (num_steps,), the learning rate of every step.
+        open_batches: gives this process's part of the batches from a step on.
+        checkpoint_steps, keep_steps: settings of the recipe in steps.
+        num_examples: records of the tables; a resumed run must find as many.
+        start_step: steps already done.
+    """
+
+    name: str
+    folder: Path
+    seed: int
+    training: TrainingConfig
+    lrs: np.ndarray
+    open_batches: OpenBatches
+    checkpoint_steps: int
+    keep_steps: int | None
+    num_examples: int
+    start_step: int = 0
+
+    @property
+    def num_steps(self) -> int:
+        return len(self.lrs)
+
+
+J = TypeVar("J", bound=BaseJob)
+
+
+class Session(Generic[J]):
+    """The running parts of one training: figures, files and the order of things.  A context manager.
+
+    Args:
+        job: what to train.
+        processes: of the run.
+    """
+
+    def __init__(self, job: J, processes: Place) -> None:
+        self._job = job
+        self._processes = processes
+        self._clock = Stopwatch()
+        self._saved = job.start_step
+        self._files: MetricsFile | None = None
+        self.last_row: dict[str, Any] = {}
+
+    def __enter__(self) -> Session[J]:
+        job, main = self._job, self._processes.is_main
+        self._progress = Progress(
+            name=job.name, start_step=job.start_step, num_steps=job.num_steps, show=main
+        )
+        self._progress.__enter__()
+        if main:
+            self._files = MetricsFile(job.folder, start_step=job.start_step)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._progress.__exit__()
+        if self._files is not None:
+            self._files.close()
+
+    def run(self, feed: Iterator[Any], stop: StopSignals) -> dict[str, Any]:
+        """Runs steps start_step .. num_steps - 1 and returns the last row of metrics ({} if no step was left).
+
+        Raises:
+            Interrupted: SIGINT or SIGTERM; a checkpoint of the last whole step exists.
+            NonFiniteLoss: a loss or gradient was not finite.
+            CheckpointError: a checkpoint could not be written.
+        """
+        job = self._job
+        for step in range(job.start_step, job.num_steps):
+            batch = self._next_batch(feed, stop)
+            if batch is None:  # the workers went with the signal that stops us
+                self._interrupt(step, stop.agreed())
+            clips = self._step(step, batch)
+            self._clock.trained(clips)
+            self._progress.step(step + 1)
+            done = step + 1
+            signal_number = stop.agreed()
+            saves = done % job.checkpoint_steps == 0 or done == job.num_steps
+            if done % job.training.log_every == 0 or done == job.num_steps:
+                self._report(done)
+            if saves and not signal_number:
+                self._save(done)
+            if signal_number:
+                self._interrupt(done, signal_number)
+        return self.last_row
+
+    # What the frameworks fill in ----------------------------------------------------------------
+
+    def _step(self, step: int, batch: Any) -> int:
+        """Trains on a batch and returns the number of clips in the global batch."""
+        raise NotImplementedError
+
+    def check(self) -> None:
+        """Raises NonFiniteLoss if a step so far was not finite.  Waits for the device."""
+        raise NotImplementedError
+
+    def _figures(self) -> dict[str, float]:
+        """Returns means since the last call, `loss` and `grad_norm` among them, and the health of the features."""
+        raise NotImplementedError
+
+    def _memory(self) -> dict[str, float]:
+        """Returns peak memory."""
+        raise NotImplementedError
+
+    def _write(self, done: int, meta: dict[str, Any]) -> None:
+        """Writes the checkpoint of `done` steps; called by every process."""
+        raise NotImplementedError
+
+    def _versions(self) -> dict[str, str]:
+        raise NotImplementedError
+
+    # ---------------------------------------------------------------------------------------------
+
+    def _next_batch(self, feed: Iterator[Any], stop: StopSignals) -> Any:
+        """The next batch; None if there is none because this process has been asked to stop."""
+        begin = time.perf_counter()
+        try:
+            batch = next(feed)
+        except Exception:
+            if stop.asked and self._processes.world_size == 1:
+                return None
+            raise
+        self._clock.waited(time.perf_counter() - begin)
+        return batch
+
+    def _report(self, done: int) -> None:
+        """Writes a row of metrics: means since the last row, and health of the features of the last step."""
+        self.check()
+        job = self._job
+        row: dict[str, Any] = {
+            "step": done,
+            "progress": done / job.num_steps,
+            "lr": float(job.lrs[done - 1]),
+            **self._figures(),
+            **self._clock.read(),
+            **self._memory(),
+            "time": time.time(),
+        }
+        self.last_row = row
+        if self._files is not None:
+            self._files.write(row)
+        self._progress.row(row)
+
+    def _save(self, done: int) -> None:
+        """Saves a checkpoint of `done` steps; never one with a non-finite step in it."""
+        self.check()
+        job = self._job
+        if done == self._saved:
+            return
+        meta = {
+            "num_steps": job.num_steps,
+            "num_examples": job.num_examples,
+            "seed": job.seed,
+            "global_batch_size": job.training.global_batch_size,
+            "world_size": self._processes.world_size,
+            "versions": {"video_ssl": __version__, **self._versions()},
+        }
+        self._write(done, meta)
+        folder = job.folder / "checkpoints"
+        self._processes.on_main(
+            lambda: sweep(folder, keep=job.training.keep, keep_every=job.keep_steps)
+        )
+        self._saved = done
+
+    def _interrupt(self, done: int, signal_number: int) -> NoReturn:
+        """Saves, then ends the run with 128 + signal number."""
+        self._save(done)
+        error = Interrupted(
+            signal_number,
+            f"stopped after step {done} of {self._job.num_steps}; everything up to there is in {self._job.folder}. "
+            "Start the same command again to go on.",
+        )
+        if self._processes.is_main:
+            logger.warning("%s", error)
+        raise error

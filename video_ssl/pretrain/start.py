@@ -1,0 +1,44 @@
+"""Where a run begins: the objective says which framework trains it.  Free of torch and jax."""
+
+from __future__ import annotations
+
+from importlib import import_module
+
+from video_ssl.objectives import OBJECTIVES
+from video_ssl.pretrain.errors import RunError
+from video_ssl.pretrain.recipe import PretrainRecipe
+from video_ssl.pretrain.run_common import RunResult
+
+#: framework -> where its `pretrain` is
+LOOPS = {"torch": "video_ssl.pretrain.run", "flax": "video_ssl.pretrain.run_flax"}
+_JAX_SIDE = ("jax", "jaxlib", "flax", "optax", "orbax")
+
+
+def pretrain(recipe: PretrainRecipe, *, allow_changes: bool = False) -> RunResult:
+    """Returns the result of a run, trained to its end: from the start, from its newest checkpoint, or at once if done.
+
+    Under several processes every process calls it.  Encoders that the objective needs and that a recipe is given for
+    are trained first, in RUN/stages/NAME, by the same processes.
+
+    Args:
+        recipe: see `load_pretrain_recipe`.
+        allow_changes: resume a folder although its recipe differs in more than harmless settings.
+
+    Raises:
+        RunError: the folder is in use, holds another recipe, or the batch does not fit the processes; or the framework
+            is not installed.
+        CheckpointError: a checkpoint cannot be written or is of another architecture.
+        NonFiniteLoss: the loss or gradient is NaN or infinite.
+        Interrupted: SIGINT or SIGTERM; a `SystemExit` with code 128 + signal.
+    """
+    framework = OBJECTIVES[recipe.objective_name].framework
+    try:
+        loop = import_module(LOOPS[framework])
+    except ModuleNotFoundError as err:
+        if (err.name or "").partition(".")[0] not in _JAX_SIDE:
+            raise
+        raise RunError(
+            f"objective.name={recipe.objective_name} needs {err.name}: pip install 'video_ssl[jax]'"
+        ) from err
+    result: RunResult = loop.pretrain(recipe, allow_changes=allow_changes)
+    return result
