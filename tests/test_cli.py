@@ -7,7 +7,18 @@ import sys
 
 import pytest
 
-VERBS = ["pretrain", "evaluate", "embed", "align", "search", "recipes", "data", "bench", "scan", "transcode"]
+VERBS = [
+    "pretrain",
+    "evaluate",
+    "embed",
+    "align",
+    "search",
+    "recipes",
+    "data",
+    "bench",
+    "scan",
+    "transcode",
+]
 
 
 def run(*arguments: str) -> subprocess.CompletedProcess[str]:

@@ -221,9 +221,13 @@ def test_fsdp_divides_the_state_and_fewer_devices_go_on_with_it(
 ) -> None:
     monkeypatch.setattr(devices_flax, "SMALLEST_SHARDED", 8)
     divided: list[Any] = []
+    states: dict[str, Any] = {}
     original = loop_flax._FlaxSession._step
 
     def looks(self: Any, number: int, batch: Any) -> int:
+        if number == 2:  # what the checkpoint of step 2 holds, and what is made of it
+            when = "restored" if self._job.start_step else "saved"
+            states[when] = jax.device_get(self._job.state)
         clips = original(self, number, batch)
         if not divided:
             leaves = jax.tree.leaves(self._job.state)
@@ -237,7 +241,9 @@ def test_fsdp_divides_the_state_and_fewer_devices_go_on_with_it(
         pretrain(tiny(videos, tmp_path, training__sharding="fsdp"), devices=jax.devices()[:4])
     assert len(divided) >= 4
     pretrain(tiny(videos, tmp_path, training__sharding="ddp"), devices=jax.devices()[:2])
-    assert_same_losses(tmp_path, straight)
+    jax.tree.map(np.testing.assert_array_equal, states["restored"], states["saved"])
+    np.testing.assert_allclose(losses(tmp_path)[:2], losses(straight)[:2], rtol=1e-5)
+    np.testing.assert_allclose(losses(tmp_path)[2], losses(straight)[2], rtol=2e-4)
 
 
 def test_accumulation_is_the_mean_over_micro_batches(videos: Path, tmp_path: Path) -> None:
