@@ -74,7 +74,8 @@ def build_demo(
         root: folder to fill; created if needed.
         size: a name in `SIZES`: `tiny` (tests), `small` (a laptop), `large` (a GPU).
         seed: another seed gives other figures, backgrounds, motions and sounds.
-        num_workers: processes; None for one per core, 0 or 1 to work in this one.
+        num_workers: processes; None for one per core, 0 to work in this one.  Libraries that this process has loaded may
+            then change last bits of the pictures (seen beside torch and jax), processes of their own never differ.
         progress: show a progress bar.
         nuisances: strengths of what is not the action; the defaults if None.
 
@@ -93,10 +94,10 @@ def build_demo(
         (root / "videos" / split).mkdir(parents=True, exist_ok=True)
     _write_json(root / _BEGUN, settings)
     missing = _missing(root, settings)
-    workers = len(os.sched_getaffinity(0)) if num_workers is None else max(1, num_workers)
-    workers = min(workers, max(1, len(missing)))
+    workers = len(os.sched_getaffinity(0)) if num_workers is None else max(0, num_workers)
+    workers = min(workers, len(missing))
     logger.info("making %d demo videos below %s with %d processes", len(missing), root, workers)
-    if workers == 1:
+    if workers == 0:
         _render_here(root, settings, missing, progress)
     else:
         _render_in_processes(root, settings, len(missing), workers, progress)
