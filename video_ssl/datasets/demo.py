@@ -74,8 +74,8 @@ def build_demo(
         root: folder to fill; created if needed.
         size: a name in `SIZES`: `tiny` (tests), `small` (a laptop), `large` (a GPU).
         seed: another seed gives other figures, backgrounds, motions and sounds.
-        num_workers: processes; None for one per core, 0 to work in this one.  Libraries that this process has loaded may
-            then change last bits of the pictures (seen beside torch and jax), processes of their own never differ.
+        num_workers: processes; None for one per core, 0 to work in this one.  Libraries that this process has loaded
+            may then change last bits of the pictures (seen beside torch and jax), processes of their own never differ.
         progress: show a progress bar.
         nuisances: strengths of what is not the action; the defaults if None.
 
