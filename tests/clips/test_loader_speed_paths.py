@@ -101,11 +101,6 @@ def test_odd_files_with_and_without_the_short_cuts(path, monkeypatch):
         np.testing.assert_array_equal(quick, reader.frames(indices, (32, 48)))
 
 
-def test_odd_files_are_there():
-    if not sample_videos():
-        pytest.skip("VIDEO_SSL_SAMPLE_VIDEOS is not set to a folder with videos")
-
-
 def test_pictures_are_really_left_out(coded, monkeypatch):
     """Only wanted or referenced pictures come out of the decoder, and nothing is read past the last one wanted."""
     decoded, read = [], []
