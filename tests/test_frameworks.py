@@ -51,7 +51,7 @@ def test_only_flax_files_import_jax(graph):
 def test_importing_the_jax_side_imports_neither_tensorflow_nor_torch():
     code = (
         "import importlib, sys\n"
-        f"for name in {FLAX_FILES!r} + ['tensorflow_datasets', 'video_ssl.models.tf_checkpoint']:\n"
+        f"for name in {FLAX_FILES!r} + ['tensorflow_datasets', 'video_ssl.models.exchange.tf_checkpoint']:\n"
         "    importlib.import_module(name)\n"
         "print(sorted({'tensorflow', 'torch', 'keras'} & set(sys.modules)))"
     )

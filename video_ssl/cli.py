@@ -101,7 +101,7 @@ def embed(
     shard: Annotated[str | None, typer.Option(help="Only part k of n: 0/4. Then merge.")] = None,
 ) -> None:
     """Write features of videos, per clip and per moment, with times; goes on where it was stopped."""
-    from video_ssl.evaluate.embed_videos import embed_from_command
+    from video_ssl.evaluate.embed.embed_videos import embed_from_command
 
     embed_from_command(
         encoder,
@@ -131,7 +131,7 @@ def embed(
 @app.command()
 def merge(out: Annotated[Path, typer.Argument(help="As it was given to embed --shard.")]) -> None:
     """Put the shards of a feature file together."""
-    from video_ssl.evaluate.shards import merge_shards
+    from video_ssl.evaluate.embed.shards import merge_shards
 
     merge_shards(out)
 
@@ -220,7 +220,7 @@ def explore(
     device: Annotated[str, typer.Option(help="auto, cpu, cuda.")] = "auto",
 ) -> None:
     """One HTML page on which videos move together: alignments, map of the frames, nearest frames."""
-    from video_ssl.evaluate.html_explore import explore_to_html
+    from video_ssl.evaluate.pages.explore_page import explore_to_html
 
     page = explore_to_html(
         source, out, table=table, videos=videos, device=device, height=height, max_videos=max_videos,
@@ -237,7 +237,7 @@ def report(
     max_queries: Annotated[int, typer.Option(help="Videos whose neighbours are shown.")] = 8,
 ) -> None:
     """One HTML file about a run: curves, masked clips, nearest neighbours, results, settings."""
-    from video_ssl.evaluate.html_report import write_report
+    from video_ssl.evaluate.pages.report_page import write_report
 
     typer.echo(write_report(run, out, max_clips=max_clips, max_queries=max_queries))
 
@@ -272,7 +272,7 @@ def convert(
     frame_stride: Annotated[int | None, typer.Option(help="Stated in the result; 4.")] = None,
 ) -> None:
     """Weights in and out: published checkpoints, Hugging Face, our folders, torch.export."""
-    from video_ssl.models.convert import convert_and_print
+    from video_ssl.models.exchange.convert import convert_and_print
 
     convert_and_print(
         source,
@@ -447,7 +447,7 @@ def readers(
     draws: Annotated[int, typer.Option(help="Clips timed per file.")] = 25,
 ) -> None:
     """Which decoder is exact on which odd file, and how fast each one is, on files made here."""
-    from video_ssl.clips.bench_readers import bench_readers
+    from video_ssl.clips.decoders.bench_readers import bench_readers
 
     bench_readers(folder, out=out, draws=draws)
 

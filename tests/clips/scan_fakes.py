@@ -6,8 +6,8 @@ import os
 import sys
 import time
 
-from video_ssl.clips.isolated_worker import beat
-from video_ssl.clips.probe import probe
+from video_ssl.clips.decoders.probe import probe
+from video_ssl.clips.processes.isolated_worker import beat
 
 
 def misbehaving_probe(task):

@@ -4,8 +4,8 @@ import json
 
 import pytest
 
-from video_ssl.clips import bench_readers as bench
-from video_ssl.clips.backends import missing
+from video_ssl.clips.decoders import bench_readers as bench
+from video_ssl.clips.decoders.backends import missing
 from video_ssl.clips.reading import READERS, BadVideo
 
 

@@ -12,11 +12,11 @@ import psutil
 import pytest
 from pipeline_plans import DyingPlan, LateDyingPlan, PickyPlan, SlowPlan
 
-from video_ssl.clips.casualties import InFlightBoard, at_record
 from video_ssl.clips.pipeline import LoaderConfig, Pipeline
+from video_ssl.clips.processes.casualties import InFlightBoard, at_record
+from video_ssl.clips.processes.workers import WorkerDied
 from video_ssl.clips.reading import BadVideo
 from video_ssl.clips.samples import TooManyBadVideos
-from video_ssl.clips.workers import WorkerDied
 from video_ssl.datasets.table import Table
 
 NAMES = ["gop12.mp4", "gop250.mp4", "audio.mp4", "matroska.mkv", "h264.avi"]

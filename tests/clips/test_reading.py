@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from video_maker import NUM_FRAMES, SIZE, chirp, read_index, sequential
 
-from video_ssl.clips.backends import missing
+from video_ssl.clips.decoders.backends import missing
 from video_ssl.clips.reading import READERS, BadVideo, VideoInfo, open_record, open_video
 from video_ssl.datasets.table import Record
 
@@ -287,7 +287,7 @@ def test_an_unknown_backend_names_the_known(videos):
 
 def test_only_what_is_needed_is_decoded(videos, monkeypatch):
     """16 of 60 frames near the end of a file with short GOPs must not cost a decode from the start."""
-    from video_ssl.clips import pyav_reader
+    from video_ssl.clips.decoders import pyav_reader
 
     decoded = []
     original = pyav_reader.PyAVReader._frames_after_seek

@@ -13,11 +13,11 @@ import numpy as np
 import pytest
 from video_maker import sequential
 
-from video_ssl.clips.backends import missing
-from video_ssl.clips.isolated import DiskFull, Failure, run_isolated
-from video_ssl.clips.journal import Journal
-from video_ssl.clips.odd_videos import ODD_VIDEOS
-from video_ssl.clips.probe import Probe, probe
+from video_ssl.clips.decoders.backends import missing
+from video_ssl.clips.decoders.odd_videos import ODD_VIDEOS
+from video_ssl.clips.decoders.probe import Probe, probe
+from video_ssl.clips.processes.isolated import DiskFull, Failure, run_isolated
+from video_ssl.clips.processes.journal import Journal
 from video_ssl.clips.reading import BadVideo, open_record
 from video_ssl.clips.scan import scan_table
 from video_ssl.datasets.folder import read_folder
@@ -103,7 +103,7 @@ def test_exact_is_what_decoding_has_shown(scanned):
 def test_a_wrong_frame_is_found_by_the_proof(odd_videos, monkeypatch):
     if missing("decord"):
         pytest.skip(missing("decord"))
-    from video_ssl.clips import proof
+    from video_ssl.clips.decoders import proof
 
     monkeypatch.setattr(proof, "wrong_on", lambda *_: None)  # only decoding speaks
     for name, said in (("transport.ts", "differs"), ("hevc.mp4", "differs"), ("av1.mp4", "opened")):
@@ -260,8 +260,8 @@ def test_two_scans_and_other_settings_are_refused(tmp_path):
 def test_a_full_disk_is_said_and_nothing_is_lost(tmp_path):
     code = (
         "import resource, signal, sys\nfrom pathlib import Path\n"
-        "from video_ssl.clips.journal import Journal\n"
-        "from video_ssl.clips.isolated import DiskFull\n"
+        "from video_ssl.clips.processes.journal import Journal\n"
+        "from video_ssl.clips.processes.isolated import DiskFull\n"
         "signal.signal(signal.SIGXFSZ, signal.SIG_IGN)\n"
         "resource.setrlimit(resource.RLIMIT_FSIZE, (1000, resource.RLIM_INFINITY))\n"
         f"journal = Journal(Path({str(tmp_path / 'j')!r}), {{}})\n"
@@ -311,7 +311,7 @@ def test_all_frames_are_decoded_when_asked(odd_videos, tmp_path):
 
 
 def test_times_of_variable_rate_are_noticed_not_rounding():
-    from video_ssl.clips.probe import _is_variable
+    from video_ssl.clips.decoders.probe import _is_variable
 
     steady = np.arange(3000) / 29.97
     assert not _is_variable(np.round(steady, 3), 29.97)

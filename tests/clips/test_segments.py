@@ -12,7 +12,7 @@ FOLDER = Path("/dev/shm")
 SCRIPT = """
     import os
     from multiprocessing import shared_memory
-    from video_ssl.clips import segments
+    from video_ssl.clips.processes import segments
 
     word = segments.new_word()
     os.environ[segments.WORD_VARIABLE] = word
@@ -49,7 +49,7 @@ def test_without_it_python_complains():
 def test_segments_of_others_stay():
     from multiprocessing import shared_memory
 
-    from video_ssl.clips import segments
+    from video_ssl.clips.processes import segments
 
     mine = shared_memory.SharedMemory(create=True, size=64)
     try:

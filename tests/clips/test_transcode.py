@@ -14,10 +14,16 @@ import pytest
 from PIL import Image
 from video_maker import sequential
 
-from video_ssl.clips.backends import OPTIONAL, missing, wrong_on
-from video_ssl.clips.isolated import DiskFull
-from video_ssl.clips.odd_videos import ODD_VIDEOS, VideoStyle, chirp, read_index, write_video
-from video_ssl.clips.probe import file_facts
+from video_ssl.clips.decoders.backends import OPTIONAL, missing, wrong_on
+from video_ssl.clips.decoders.odd_videos import (
+    ODD_VIDEOS,
+    VideoStyle,
+    chirp,
+    read_index,
+    write_video,
+)
+from video_ssl.clips.decoders.probe import file_facts
+from video_ssl.clips.processes.isolated import DiskFull
 from video_ssl.clips.reading import open_record, open_video
 from video_ssl.clips.scan import scan_table
 from video_ssl.clips.transcode import transcode_table

@@ -13,8 +13,8 @@ import numpy as np
 import pytest
 
 from video_ssl.clips import reading
+from video_ssl.clips.decoders.pyav_reader import PyAVReader
 from video_ssl.clips.pipeline import LoaderConfig, Pipeline
-from video_ssl.clips.pyav_reader import PyAVReader
 from video_ssl.clips.reading import BadVideo, open_record
 from video_ssl.datasets import array_record_build, array_records, open_table
 from video_ssl.datasets.array_record_build import build_array_records

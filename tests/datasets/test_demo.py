@@ -25,8 +25,8 @@ from video_ssl.datasets.demo_sound import EVENT_SEC, RATE
 from video_ssl.datasets.demo_text import ACTIONS
 from video_ssl.datasets.demo_text import PHASES as PHASE_WORDS
 from video_ssl.datasets.table import Record, Table
-from video_ssl.evaluate.frame_sequences import position_features
-from video_ssl.evaluate.phase_classification import phase_accuracy
+from video_ssl.evaluate.frames.frame_sequences import position_features
+from video_ssl.evaluate.frames.phase_classification import phase_accuracy
 
 PHASES = ("phases_train", "phases_val")
 TABLES = (

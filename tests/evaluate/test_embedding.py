@@ -9,13 +9,15 @@ import numpy as np
 import pytest
 import torch
 
-from video_ssl.clips import pyav_reader, reading, windows
+from video_ssl.clips import reading, windows
+from video_ssl.clips.decoders import pyav_reader
+from video_ssl.clips.decoders.backends import missing
 from video_ssl.clips.reading import READERS, BadVideo, open_record
 from video_ssl.datasets.table import Table
-from video_ssl.evaluate import window_workers
-from video_ssl.evaluate.embed_videos import embed_table
-from video_ssl.evaluate.embedding import EmbedConfig, Embedder, EmbeddingError
-from video_ssl.evaluate.window_workers import Job, Piece, read_windows
+from video_ssl.evaluate.embed import window_workers
+from video_ssl.evaluate.embed.embed_videos import embed_table
+from video_ssl.evaluate.embed.embedding import EmbedConfig, Embedder, EmbeddingError
+from video_ssl.evaluate.embed.window_workers import Job, Piece, read_windows
 from video_ssl.models.config import ViTConfig
 from video_ssl.models.encoders import Encoder, Preprocess, load_encoder, save_encoder
 from video_ssl.models.pixels import PixelEncoder, PixelsConfig
@@ -256,7 +258,8 @@ def test_a_bug_is_not_the_fault_of_a_video(videos, forked, num_workers):
 
 def test_another_decoder_streams_the_same_windows(videos, tmp_path, encoder):
     backend = "torchcodec"  # decord cannot read pictures as narrow as these
-    pytest.importorskip(backend, reason=f"{backend} is not installed")
+    if (problem := missing(backend)) is not None:
+        pytest.skip(problem)
     table = Table.open(videos / "test.arrow")
     config = {"hop": 3, "num_workers": 0, "video_timeout_sec": 60.0}
     made = [

@@ -16,10 +16,10 @@ from video_ssl.clips.reading import open_record
 from video_ssl.clips.window_layout import Layout, starts_by_hop, starts_by_time
 from video_ssl.clips.windows import WindowConfig, iterate_windows
 from video_ssl.datasets.table import Record, Table
-from video_ssl.evaluate.embed_videos import embed_table
-from video_ssl.evaluate.embedding import EmbedConfig, Embedder, EmbeddingError
+from video_ssl.evaluate.embed.embed_videos import embed_table
+from video_ssl.evaluate.embed.embedding import EmbedConfig, Embedder, EmbeddingError
+from video_ssl.evaluate.embed.rows import features_at
 from video_ssl.evaluate.features import FeatureError
-from video_ssl.evaluate.rows import features_at
 from video_ssl.models.config import ImageViTConfig, ViTConfig
 from video_ssl.models.encoders import Preprocess
 from video_ssl.models.image_vit import ImageViT

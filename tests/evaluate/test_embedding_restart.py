@@ -13,13 +13,14 @@ import numpy as np
 import pytest
 import torch
 
-from video_ssl.clips import pyav_reader, reading, windows
+from video_ssl.clips import reading, windows
+from video_ssl.clips.decoders import pyav_reader
 from video_ssl.clips.reading import READERS, BadVideo
 from video_ssl.datasets.table import Table
-from video_ssl.evaluate import partial, rows, window_workers
-from video_ssl.evaluate.embedding import EmbedConfig, Embedder, EmbeddingError
+from video_ssl.evaluate.embed import partial, rows, window_workers
+from video_ssl.evaluate.embed.embedding import EmbedConfig, Embedder, EmbeddingError
+from video_ssl.evaluate.embed.partial import PartialFeatures
 from video_ssl.evaluate.features import FeatureError
-from video_ssl.evaluate.partial import PartialFeatures
 from video_ssl.models.encoders import Preprocess
 from video_ssl.models.pixels import PixelEncoder, PixelsConfig
 

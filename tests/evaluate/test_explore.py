@@ -25,7 +25,7 @@ from video_ssl.evaluate.explore import (
     open_exploration,
 )
 from video_ssl.evaluate.features import FeatureError, FeatureWriter, open_features
-from video_ssl.evaluate.html_explore import explore_to_html, write_exploration
+from video_ssl.evaluate.pages.explore_page import explore_to_html, write_exploration
 
 sys.path.insert(0, str(Path(__file__).parent))
 from browser import Browser, needs_browser

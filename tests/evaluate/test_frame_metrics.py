@@ -11,13 +11,13 @@ from scipy import stats
 from video_ssl.datasets.frame_labels import resampled_labels
 from video_ssl.evaluate import distances
 from video_ssl.evaluate.distances import nearest_in_each, squared_distances
-from video_ssl.evaluate.few_shot import few_shot_accuracy, t_half_width
-from video_ssl.evaluate.frame_probe import ProbeSchedule, frame_accuracy, train_frame_probe
-from video_ssl.evaluate.frame_retrieval import frame_precision
-from video_ssl.evaluate.frame_sequences import first_share, position_features
-from video_ssl.evaluate.kendalls_tau import kendalls_tau, tau_b, tau_matrix
-from video_ssl.evaluate.phase_classification import phase_accuracy
-from video_ssl.evaluate.phase_progression import phase_progression, progress_targets
+from video_ssl.evaluate.frames.few_shot import few_shot_accuracy, t_half_width
+from video_ssl.evaluate.frames.frame_probe import ProbeSchedule, frame_accuracy, train_frame_probe
+from video_ssl.evaluate.frames.frame_retrieval import frame_precision
+from video_ssl.evaluate.frames.frame_sequences import first_share, position_features
+from video_ssl.evaluate.frames.kendalls_tau import kendalls_tau, tau_b, tau_matrix
+from video_ssl.evaluate.frames.phase_classification import phase_accuracy
+from video_ssl.evaluate.frames.phase_progression import phase_progression, progress_targets
 
 
 def made(seed, lengths=(9, 14, 11, 20), width=4, phases=3, noise=0.3):

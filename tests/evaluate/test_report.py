@@ -15,12 +15,12 @@ import pytest
 import torch
 from PIL import Image
 
-from video_ssl.evaluate.embedding import EmbedConfig
+from video_ssl.evaluate.embed.embedding import EmbedConfig
 from video_ssl.evaluate.features import features_from_arrays
-from video_ssl.evaluate.html_charts import confusion_chart, line_chart
-from video_ssl.evaluate.html_neighbours import _chosen, _videos
-from video_ssl.evaluate.html_pictures import hide
-from video_ssl.evaluate.html_report import RunNotFound, write_report
+from video_ssl.evaluate.pages.charts import confusion_chart, line_chart
+from video_ssl.evaluate.pages.neighbours_section import _chosen, _videos
+from video_ssl.evaluate.pages.pictures import hide
+from video_ssl.evaluate.pages.report_page import RunNotFound, write_report
 from video_ssl.evaluate.recipe import EvaluateRecipe
 from video_ssl.evaluate.run import evaluate
 from video_ssl.models.config import ViTConfig

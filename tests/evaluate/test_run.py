@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from video_ssl.datasets.table import Table
-from video_ssl.evaluate import embedding
+from video_ssl.evaluate.embed import embedding
 from video_ssl.evaluate.recipe import EvaluateRecipe, load_evaluate_recipe
 from video_ssl.evaluate.report import summary
 from video_ssl.evaluate.run import evaluate

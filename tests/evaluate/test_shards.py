@@ -11,9 +11,9 @@ import numpy as np
 import pytest
 
 from video_ssl.datasets.table import Table
-from video_ssl.evaluate.embed_videos import embed_table
-from video_ssl.evaluate.embedding import EmbeddingError
-from video_ssl.evaluate.shards import (
+from video_ssl.evaluate.embed.embed_videos import embed_table
+from video_ssl.evaluate.embed.embedding import EmbeddingError
+from video_ssl.evaluate.embed.shards import (
     embed_shard,
     merge_shards,
     parse_shard,

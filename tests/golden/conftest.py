@@ -14,7 +14,7 @@ import pytest
 import torch
 
 from video_ssl.models.config import ViTConfig
-from video_ssl.models.published import infer_config
+from video_ssl.models.exchange.published import infer_config
 
 ROOT = Path(os.environ.get("VIDEO_SSL_GOLDEN", Path(__file__).parent / "data"))
 

@@ -8,7 +8,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from video_ssl.models.carl_weights import CARL_KEYS, CarlModel, config_of
+from video_ssl.models.exchange.carl_weights import CARL_KEYS, CarlModel, config_of
 from video_ssl.models.frame_config import FrameTransformerConfig
 from video_ssl.models.frame_transformer import ProjectionHead, TransformerHead
 from video_ssl.models.weights import renamed_keys

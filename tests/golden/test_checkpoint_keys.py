@@ -7,10 +7,10 @@ import pytest
 import torch
 
 from video_ssl.models.config import VIT_PRESETS, ViTConfig
-from video_ssl.models.export_names import original_state
+from video_ssl.models.exchange.export_names import original_state
+from video_ssl.models.exchange.published import interpret
+from video_ssl.models.exchange.published_names import to_hugging_face
 from video_ssl.models.positions import position_table
-from video_ssl.models.published import interpret
-from video_ssl.models.published_names import to_hugging_face
 from video_ssl.models.vit import VideoViT
 
 

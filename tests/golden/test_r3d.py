@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from video_ssl.models import r3d, r3d_flax
+from video_ssl.models.exchange.tf_checkpoint import read_tf_checkpoint
 from video_ssl.models.r3d_bridge import (
     backbone_of_tf,
     from_tf,
@@ -13,7 +14,6 @@ from video_ssl.models.r3d_bridge import (
     to_flax_variables,
     to_torch_state,
 )
-from video_ssl.models.tf_checkpoint import read_tf_checkpoint
 from video_ssl.objectives.contrastive_flax import kernel_penalty
 from video_ssl.objectives.cvrl.loss_flax import contrastive_loss
 from video_ssl.objectives.cvrl.model_flax import CvrlModel

@@ -7,7 +7,7 @@ import torch
 
 from video_ssl.clips.config import ClipConfig, CropConfig, MaskConfig
 from video_ssl.models.config import IMAGENET_MEAN, IMAGENET_STD, DecoderConfig
-from video_ssl.models.published import encoder_part
+from video_ssl.models.exchange.published import encoder_part
 from video_ssl.models.weights import load_weights, renamed_keys
 from video_ssl.objectives.videomae.config import Config
 from video_ssl.objectives.videomae.objective import PUBLISHED_KEYS, Objective

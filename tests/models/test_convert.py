@@ -24,11 +24,11 @@ from typer.testing import CliRunner
 
 from video_ssl.cli import app
 from video_ssl.models.classifier import VideoClassifier
-from video_ssl.models.convert import convert
-from video_ssl.models.converted import load_classifier
 from video_ssl.models.encoders import EncoderError, Preprocess, load_encoder, save_encoder
+from video_ssl.models.exchange.convert import convert
+from video_ssl.models.exchange.converted import load_classifier
+from video_ssl.models.exchange.published import Sizes
 from video_ssl.models.pixels import PixelEncoder, PixelsConfig
-from video_ssl.models.published import Sizes
 from video_ssl.models.weights import WeightsError, read_container
 
 OPTIONS = {"sizes": Sizes(**TRAINED), "num_heads": 2}

@@ -9,8 +9,8 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from video_ssl.models.carl_weights import CARL_KEYS, CarlModel, import_carl, load_carl
 from video_ssl.models.encoders import Preprocess, load_encoder, save_encoder
+from video_ssl.models.exchange.carl_weights import CARL_KEYS, CarlModel, import_carl, load_carl
 from video_ssl.models.frame_config import BackboneInit, FrameTransformerConfig
 from video_ssl.models.frame_transformer import (
     FrameTransformer,

@@ -8,11 +8,11 @@ import torch
 from typer.testing import CliRunner
 
 from video_ssl.cli import app
-from video_ssl.models.carl_weights import CARL_KEYS, CarlModel
-from video_ssl.models.convert import convert
 from video_ssl.models.encoders import load_encoder
+from video_ssl.models.exchange.carl_weights import CARL_KEYS, CarlModel
+from video_ssl.models.exchange.convert import convert
+from video_ssl.models.exchange.published import Sizes
 from video_ssl.models.frame_config import FrameTransformerConfig
-from video_ssl.models.published import Sizes
 from video_ssl.models.r2plus1d import R2Plus1D, from_hico
 from video_ssl.models.r2plus1d_config import R2Plus1DConfig
 from video_ssl.models.weights import WeightsError

@@ -6,11 +6,15 @@ import torch
 from tf_checkpoint_maker import write_checkpoint
 
 from video_ssl.models.encoders import load_encoder
+from video_ssl.models.exchange.r3d_weights import import_tf_r3d, load_tf_r3d
+from video_ssl.models.exchange.tf_checkpoint import (
+    TFCheckpointError,
+    checkpoint_prefix,
+    read_tf_checkpoint,
+)
 from video_ssl.models.r3d import R3D
 from video_ssl.models.r3d_bridge import tf_layer_names
 from video_ssl.models.r3d_config import R3DConfig
-from video_ssl.models.r3d_weights import import_tf_r3d, load_tf_r3d
-from video_ssl.models.tf_checkpoint import TFCheckpointError, checkpoint_prefix, read_tf_checkpoint
 from video_ssl.models.weights import WeightsError
 
 SUFFIX = "/.ATTRIBUTES/VARIABLE_VALUE"

@@ -18,9 +18,9 @@ from published_maker import (
     videomae_file,
 )
 
-from video_ssl.models.convert import convert
-from video_ssl.models.converted import load_classifier
-from video_ssl.models.published import Sizes, read_published
+from video_ssl.models.exchange.convert import convert
+from video_ssl.models.exchange.converted import load_classifier
+from video_ssl.models.exchange.published import Sizes, read_published
 
 transformers = pytest.importorskip("transformers", reason="transformers is no dependency")
 

@@ -13,10 +13,10 @@ import torch
 from safetensors.torch import save_file
 from torch import nn
 
-from video_ssl.models.checkpoint_files import read_content
 from video_ssl.models.config import ImageViTConfig, ViTConfig
+from video_ssl.models.exchange.checkpoint_files import read_content
+from video_ssl.models.exchange.published import load_published
 from video_ssl.models.image_vit import ImageViT
-from video_ssl.models.published import load_published
 from video_ssl.models.vit import VideoViT
 from video_ssl.models.weights import WeightsError, load_weights, read_state
 

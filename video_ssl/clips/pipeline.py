@@ -25,16 +25,16 @@ from typing import Any, Literal
 import numpy as np
 
 from video_ssl.clips.balance import BalanceConfig, BalancedOrder, balanced_order
-from video_ssl.clips.casualties import InFlightBoard, Place
-from video_ssl.clips.reading import AUTO, READERS
-from video_ssl.clips.samples import Plan, Position, SampleMaker
-from video_ssl.clips.skips import PipelineStats, SkipLog
-from video_ssl.clips.workers import (
+from video_ssl.clips.processes.casualties import InFlightBoard, Place
+from video_ssl.clips.processes.workers import (
     WorkerDied,
     WorkerGroup,
     cause_of_death,
     sent_from_outside,
 )
+from video_ssl.clips.reading import AUTO, READERS
+from video_ssl.clips.samples import Plan, Position, SampleMaker
+from video_ssl.clips.skips import PipelineStats, SkipLog
 from video_ssl.datasets.table import Table
 from video_ssl.recipes import nearest
 

@@ -27,9 +27,9 @@ _STREAM_PIECE = 32
 #: The fastest backend of those that are exact on the file (see backends.BY_SPEED); for records only.
 AUTO = "auto"
 READERS: dict[str, str] = {
-    "pyav": "video_ssl.clips.pyav_reader:PyAVReader",
-    "decord": "video_ssl.clips.decord_reader:DecordReader",
-    "torchcodec": "video_ssl.clips.torchcodec_reader:TorchcodecReader",
+    "pyav": "video_ssl.clips.decoders.pyav_reader:PyAVReader",
+    "decord": "video_ssl.clips.decoders.decord_reader:DecordReader",
+    "torchcodec": "video_ssl.clips.decoders.torchcodec_reader:TorchcodecReader",
 }
 
 
@@ -138,7 +138,7 @@ def open_video(
     place = locate(os.fspath(source), byte_range=byte_range, timeout_sec=timeout_sec)
     try:
         if place.is_frames:
-            from video_ssl.clips.frame_folder import FrameFolderReader
+            from video_ssl.clips.decoders.frame_folder import FrameFolderReader
 
             reader: Reader = FrameFolderReader(
                 place.path, byte_range=place.byte_range, name=place.name, fps=fps or 25.0
@@ -177,7 +177,7 @@ def open_record(
     one with time < end_sec.
 
     A backend other than "pyav" (or "auto") is used only where it is exact on the file; see
-    `video_ssl.clips.backends.choose_backend`.
+    `video_ssl.clips.decoders.backends.choose_backend`.
 
     Raises:
         BadVideo: unreadable video, a segment without a frame, or a file that has changed since it was scanned.
@@ -189,7 +189,7 @@ def open_record(
     if record.byte_offset is not None and record.byte_size is not None:
         byte_range = (record.byte_offset, record.byte_size)
     if backend != "pyav":
-        from video_ssl.clips.backends import choose_backend
+        from video_ssl.clips.decoders.backends import choose_backend
 
         backend = choose_backend(backend, record, timeout_sec=timeout_sec)
     settings: dict[str, Any] = {"timeout_sec": timeout_sec, "byte_range": byte_range}

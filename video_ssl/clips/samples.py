@@ -12,9 +12,9 @@ from typing import Literal, Protocol
 
 import numpy as np
 
-from video_ssl.clips.casualties import Ban, Place, at_record
+from video_ssl.clips.processes.casualties import Ban, Place, at_record
+from video_ssl.clips.processes.workers import hang_limit, return_free_memory, stop_requested
 from video_ssl.clips.reading import BadVideo, Reader, open_record
-from video_ssl.clips.workers import hang_limit, return_free_memory, stop_requested
 from video_ssl.datasets.table import Record, Table
 
 # A broken video is replaced by the next record, at most this often for one sample.

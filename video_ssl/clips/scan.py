@@ -1,7 +1,7 @@
 """`video-ssl scan`: every file of a table is looked at once; what it is becomes columns, what is broken a skip list.
 
-Files are read in processes of their own (`video_ssl.clips.isolated`).  Finished files are kept in a journal beside the
-output, so a scan that was killed goes on where it stopped; a file that has changed since is looked at again.
+Files are read in processes of their own (`video_ssl.clips.processes.isolated`).  Finished files are kept in a journal
+beside the output, so a scan that was killed goes on where it stopped; a file that has changed since is looked at again.
 """
 
 from __future__ import annotations
@@ -18,17 +18,17 @@ from typing import Any
 import numpy as np
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-from video_ssl.clips.backends import OPTIONAL, missing
-from video_ssl.clips.isolated import Failure, run_isolated
-from video_ssl.clips.journal import Journal, full_disk_is_named, write_lines
-from video_ssl.clips.probe import Probe, stamp
-from video_ssl.clips.proof import Proof
+from video_ssl.clips.decoders.backends import OPTIONAL, missing
+from video_ssl.clips.decoders.probe import Probe, stamp
+from video_ssl.clips.decoders.proof import Proof
+from video_ssl.clips.processes.isolated import Failure, run_isolated
+from video_ssl.clips.processes.journal import Journal, full_disk_is_named, write_lines
 from video_ssl.datasets.table import METADATA_KEY, SCHEMA, Table, TableError
 
 log = logging.getLogger(__name__)
 
-PROBE = "video_ssl.clips.probe:probe"
-PROVE = "video_ssl.clips.proof:prove"
+PROBE = "video_ssl.clips.decoders.probe:probe"
+PROVE = "video_ssl.clips.decoders.proof:prove"
 # The reader keeps its own limit between packets; this many times it, the process is ended.
 _HANG_FACTOR = 2
 _PER_FILE = ("fps", "width", "height", "has_audio", "codec", "container", "rotation", "variable_fps",

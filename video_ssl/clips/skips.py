@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from video_ssl.clips.casualties import Ban, Place
+from video_ssl.clips.processes.casualties import Ban, Place
 from video_ssl.clips.samples import BAD_REASONS, BAD_ROWS, TooManyBadVideos, unpack_reason
 from video_ssl.datasets.table import Record, Table
 

@@ -18,9 +18,9 @@ from typing import Any
 import numpy as np
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-from video_ssl.clips.isolated import Failure, run_isolated
-from video_ssl.clips.journal import Journal, full_disk_is_named, write_lines
-from video_ssl.clips.probe import stamp
+from video_ssl.clips.decoders.probe import stamp
+from video_ssl.clips.processes.isolated import Failure, run_isolated
+from video_ssl.clips.processes.journal import Journal, full_disk_is_named, write_lines
 from video_ssl.clips.transcode_file import Transcode, VideoFormat
 from video_ssl.datasets.table import METADATA_KEY, SCHEMA, Record, Table, TableError
 

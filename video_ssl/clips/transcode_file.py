@@ -17,8 +17,8 @@ import av
 import numpy as np
 from av.error import FFmpegError
 
-from video_ssl.clips.isolated_worker import FULL, beat
-from video_ssl.clips.probe import Probe, probe, stamp
+from video_ssl.clips.decoders.probe import Probe, probe, stamp
+from video_ssl.clips.processes.isolated_worker import FULL, beat
 from video_ssl.clips.reading import BadVideo, Reader, open_record, stream_frames
 from video_ssl.datasets.table import Record
 
@@ -70,7 +70,7 @@ class Transcode:
 
 
 def transcode_file(task: Transcode) -> dict[str, Any]:
-    """Writes the file, atomically, and returns its columns; see `video_ssl.clips.probe.probe`.
+    """Writes the file, atomically, and returns its columns; see `video_ssl.clips.decoders.probe.probe`.
 
     "segments" holds (num_frames, duration_sec) of every segment in the new file.  With `return_map`, "map" holds for
     every frame of the new file the index of the frame of the old one that it shows, and "old_times", "new_times" the

@@ -17,12 +17,12 @@ EVALUATORS: dict[str, str] = {
     "probe": "video_ssl.evaluate.probe:LinearProbe",
     "knn": "video_ssl.evaluate.knn:NearestNeighbours",
     "retrieval": "video_ssl.evaluate.retrieval:Retrieval",
-    "phases": "video_ssl.evaluate.phase_classification:PhaseClassification",
-    "progression": "video_ssl.evaluate.phase_progression:PhaseProgression",
-    "kendalls_tau": "video_ssl.evaluate.kendalls_tau:KendallsTau",
-    "frame_retrieval": "video_ssl.evaluate.frame_retrieval:FrameRetrieval",
-    "frame_probe": "video_ssl.evaluate.frame_probe:FrameProbe",
-    "few_shot_phases": "video_ssl.evaluate.few_shot:FewShotPhases",
+    "phases": "video_ssl.evaluate.frames.phase_classification:PhaseClassification",
+    "progression": "video_ssl.evaluate.frames.phase_progression:PhaseProgression",
+    "kendalls_tau": "video_ssl.evaluate.frames.kendalls_tau:KendallsTau",
+    "frame_retrieval": "video_ssl.evaluate.frames.frame_retrieval:FrameRetrieval",
+    "frame_probe": "video_ssl.evaluate.frames.frame_probe:FrameProbe",
+    "few_shot_phases": "video_ssl.evaluate.frames.few_shot:FewShotPhases",
 }
 
 

@@ -23,7 +23,7 @@ from video_ssl.evaluate.alignment import Alignment, align
 from video_ssl.evaluate.alignment_video import frames_at
 from video_ssl.evaluate.archive import unit
 from video_ssl.evaluate.features import FeatureError, FeatureFile, open_features
-from video_ssl.evaluate.frame_sequences import frame_sequences
+from video_ssl.evaluate.frames.frame_sequences import frame_sequences
 from video_ssl.evaluate.tracks import Track, record_of, rows_of
 from video_ssl.recipes import nearest
 
@@ -374,7 +374,7 @@ def open_exploration(
 
 def _evaluated(run: Path) -> FeatureFile | None:
     """The first feature file with frame features that an evaluation of a run has left."""
-    from video_ssl.evaluate.report_data import RunNotFound, read_run
+    from video_ssl.evaluate.pages.report_data import RunNotFound, read_run
 
     try:
         data = read_run(run)
@@ -393,8 +393,8 @@ def _embedded(
 ) -> FeatureFile:
     """Embeds the videos that will be shown; the table of just these lies beside the features."""
     from video_ssl.datasets.table import Table
-    from video_ssl.evaluate.embed_videos import embed_table, open_source
-    from video_ssl.evaluate.embedding import EmbeddingError, pick_device
+    from video_ssl.evaluate.embed.embed_videos import embed_table, open_source
+    from video_ssl.evaluate.embed.embedding import EmbeddingError, pick_device
     from video_ssl.models.encoders import load_encoder
 
     load_encoder(encoder, pick_device(device))  # before any video is made, a wrong name is told

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from video_ssl.evaluate.embedding import EmbedConfig
+from video_ssl.evaluate.embed.embedding import EmbedConfig
 from video_ssl.evaluate.evaluators import Evaluator, evaluator_class
 from video_ssl.recipes import build_config, read_recipe
 

@@ -27,7 +27,7 @@ from rich.console import Console
 from video_ssl import __version__
 from video_ssl.datasets import open_table
 from video_ssl.datasets.table import Table, refuse_other_classes
-from video_ssl.evaluate.embedding import Embedder, pick_device
+from video_ssl.evaluate.embed.embedding import Embedder, pick_device
 from video_ssl.evaluate.features import FeatureError, FeatureFile, open_features
 from video_ssl.evaluate.recipe import EvaluateRecipe
 from video_ssl.evaluate.report import results_table, summary

@@ -13,7 +13,7 @@ import pyarrow as pa
 
 from video_ssl.datasets.table import Record, Table, TableError
 from video_ssl.evaluate.features import FeatureError, FeatureFile
-from video_ssl.evaluate.frame_sequences import frame_sequences
+from video_ssl.evaluate.frames.frame_sequences import frame_sequences
 from video_ssl.recipes import nearest
 
 
@@ -94,7 +94,7 @@ def embed_video(
     Raises:
         FeatureError: the encoder is not that of the feature file, or the video cannot be read.
     """
-    from video_ssl.evaluate.embedding import EmbedConfig, Embedder, pick_device
+    from video_ssl.evaluate.embed.embedding import EmbedConfig, Embedder, pick_device
     from video_ssl.models.encoders import load_encoder
 
     where = pick_device(device)

@@ -13,7 +13,7 @@ from pathlib import Path
 
 from torch import Tensor, nn
 
-from video_ssl.models.checkpoint_files import WeightsError, read_content
+from video_ssl.models.exchange.checkpoint_files import WeightsError, read_content
 
 log = logging.getLogger(__name__)
 

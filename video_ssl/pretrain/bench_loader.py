@@ -23,8 +23,8 @@ import torch
 from rich.console import Console
 from rich.table import Table as ScreenTable
 
+from video_ssl.clips.decoders.pyav_views import RegionScaler
 from video_ssl.clips.pipeline import Pipeline
-from video_ssl.clips.pyav_views import RegionScaler
 from video_ssl.clips.reading import open_record
 from video_ssl.datasets.table import Table
 from video_ssl.objectives import OBJECTIVES

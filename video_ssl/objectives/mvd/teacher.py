@@ -12,10 +12,10 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from video_ssl.models.config import ImageViTConfig, Normalization, ViTConfig
+from video_ssl.models.exchange.published import load_teacher
 from video_ssl.models.layers import LAYER_NORM_EPS
 from video_ssl.models.positions import Grid
 from video_ssl.models.preprocess import normalize
-from video_ssl.models.published import load_teacher
 from video_ssl.objectives.mvd.config import Config, ImageTeacherConfig, TeacherConfig
 
 log = logging.getLogger(__name__)

@@ -1,0 +1,1 @@
+"""From a table of videos and a frozen encoder to a feature file."""

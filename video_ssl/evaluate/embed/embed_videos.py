@@ -1,0 +1,95 @@
+"""`video-ssl embed`: encoder, videos and output by name; a finished file is not made twice."""
+
+from __future__ import annotations
+
+import logging
+import os
+from pathlib import Path
+from typing import Any
+
+from video_ssl.datasets import open_table
+from video_ssl.datasets.folder import VIDEO_SUFFIXES
+from video_ssl.datasets.table import Table
+from video_ssl.evaluate.embed.embedding import EmbedConfig, Embedder, EmbeddingError, pick_device
+from video_ssl.evaluate.embed.partial import discard
+from video_ssl.evaluate.features import FeatureError, FeatureFile, open_features
+from video_ssl.models.encoders import load_encoder
+from video_ssl.pretrain.run_folder import recipe_changes
+from video_ssl.recipes import build_config
+
+logger = logging.getLogger(__name__)
+
+
+def embed_table(
+    encoder: str,
+    table: str,
+    out: str | Path,
+    *,
+    device: str = "auto",
+    restart: bool = False,
+    **settings: Any,
+) -> FeatureFile:
+    """Returns the features of videos named by a text, written to `out`.
+
+    A complete file that the same job has written is left as it is.
+
+    Args:
+        encoder: see `load_encoder`.
+        table: a video file, or what `open_table` takes.
+        out: ends in .arrow.
+        restart: write anew what is there, complete or not.
+        settings: fields of `EmbedConfig`.
+
+    Raises:
+        EmbeddingError: another name than .arrow, or `out` has features of another job.
+    """
+    out, where = Path(out), pick_device(device)
+    if out.suffix != ".arrow":
+        raise EmbeddingError(f"{out} must end in .arrow: that is the only kind that is written.")
+    embedder = Embedder(
+        load_encoder(encoder, where), EmbedConfig(**settings), device=where, name=encoder
+    )
+    videos = open_source(table)
+    if out.exists() and not restart:
+        found = _finished(out, embedder.job(videos))
+        logger.info("%s is complete already (%d clips); --restart writes it anew", out, len(found))
+        discard(out)
+        return found
+    return embedder.embed(videos, out, restart=restart)
+
+
+def embed_from_command(encoder: str, source: str, out: Path, **options: Any) -> None:
+    """Does what `video-ssl embed` is told; settings are checked as those of a recipe are."""
+    device, restart, shard = (options.pop(name) for name in ("device", "restart", "shard"))
+    build_config(EmbedConfig, options, "embed")
+    if shard is not None:
+        from video_ssl.evaluate.embed.shards import embed_shard
+
+        videos = open_source(source)
+        embed_shard(encoder, videos, out, shard, device=device, restart=restart, **options)
+        return
+    embed_table(encoder, source, out, device=device, restart=restart, **options)
+
+
+def open_source(spec: str) -> Table:
+    """Returns the table of a single video file, or whatever `open_table` understands."""
+    path = Path(spec)
+    if path.is_file() and path.suffix.lower() in VIDEO_SUFFIXES:
+        return Table.from_rows([{"id": path.name, "source": os.path.abspath(path)}])
+    return open_table(spec)
+
+
+def _finished(out: Path, job: dict[str, Any]) -> FeatureFile:
+    """The features that are there, if they are those of this job."""
+    try:
+        found = open_features(out)
+    except FeatureError as err:
+        raise EmbeddingError(f"{err} Remove it, or write it anew with --restart.") from err
+    changes = recipe_changes(found.metadata.get("job", {}), job)
+    if changes:
+        listed = "\n  ".join(list(changes.values())[:20])
+        raise EmbeddingError(
+            f"{out} is there already and has other features (now <- there):\n  {listed}\n"
+            "Give another output file, or replace it with --restart."
+        )
+    return found

@@ -1,0 +1,1 @@
+"""Evaluators on frame features and frame labels: phases, order, progression, retrieval."""

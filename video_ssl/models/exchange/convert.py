@@ -1,0 +1,320 @@
+"""`video-ssl convert`: published weights in, our encoders out, and every other way round."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any, Literal, cast
+
+from rich.box import SIMPLE_HEAD
+from rich.console import Console
+from rich.table import Table
+from torch import nn
+
+from video_ssl.models.classifier import VideoClassifier
+from video_ssl.models.config import IMAGENET_MEAN, IMAGENET_STD, ViTConfig
+from video_ssl.models.encoders import CONFIG, FORMAT, Preprocess
+from video_ssl.models.exchange.converted import read_folder, write_folder
+from video_ssl.models.exchange.export_names import (
+    lost_parts,
+    original_form,
+    write_hugging_face,
+    write_original,
+)
+from video_ssl.models.exchange.export_program import write_program
+from video_ssl.models.exchange.published import Family, Published, Sizes, read_published
+from video_ssl.models.exchange.published_cnn import CNN_FAMILIES, PublishedCNN, read_cnn
+from video_ssl.models.weights import LoadReport, WeightsError, load_weights
+
+To = Literal["ours", "original", "huggingface", "export"]
+SUFFIXES: dict[str, tuple[str, ...]] = {"original": (".pth", ".pt", ".bin"), "export": (".pt2",)}
+REPORT = "conversion.json"
+FAMILIES = ("auto", "mae", "videomae", "videomae_v2", "mvd", *CNN_FAMILIES)
+
+
+@dataclass(frozen=True)
+class Conversion:
+    """What was converted, and what became of every key.
+
+    Attributes:
+        source, out, to: as asked for.
+        model: what was read.
+        parts: part of the model -> number of its parameters.
+        written: files, relative to `out` where that is a folder.
+        notes: sentences a reader must know.
+        differences: of an exported program, by output.
+    """
+
+    source: str
+    out: str
+    to: str
+    model: Published | PublishedCNN
+    parts: Mapping[str, int]
+    written: tuple[str, ...]
+    notes: tuple[str, ...] = ()
+    differences: Mapping[str, float] = field(default_factory=dict)
+
+    @property
+    def report(self) -> LoadReport:
+        """What became of the keys of the source."""
+        return self.model.report
+
+    def as_json(self) -> dict[str, Any]:
+        """Returns everything that the printed table says, and all keys in full."""
+        report, model = self.report, self.model
+        return {
+            "source": self.source,
+            "out": self.out,
+            "to": self.to,
+            "family": model.family,
+            "layout": model.layout,
+            "container": model.container,
+            "parts": dict(self.parts),
+            "num_classes": model.num_classes,
+            "positions": model.table,
+            "share": report.share,
+            "matched": list(report.matched),
+            "renamed": dict(report.renamed),
+            "missing": list(report.missing),
+            "mismatched": list(report.mismatched),
+            "unused": list(report.unused),
+            "computed": list(report.computed),
+            "notes": list(self.notes),
+            "differences": dict(self.differences),
+            "written": list(self.written),
+        }
+
+    def table(self) -> Table:
+        """Returns the report for the screen."""
+        report, model = self.report, self.model
+        table = Table(box=SIMPLE_HEAD, title=f"{self.source} -> {self.out}", title_justify="left")
+        table.add_column("", no_wrap=True)
+        table.add_column("number", justify="right")
+        table.add_column("", overflow="fold")
+        container = f" below {model.container!r}" if model.container else ""
+        table.add_row("model", "", f"{model.family}, {model.layout} naming{container}")
+        for part, size in self.parts.items():
+            table.add_row(part, f"{size:,}", "parameters")
+        table.add_row("positions", "", model.table)
+        table.add_row(
+            "matched", str(len(report.matched)), f"{report.share:.1%} of the model's keys"
+        )
+        renamed = [f"{old} -> {new}" for old, new in report.renamed.items()]
+        rows = (
+            ("renamed", renamed),
+            ("missing", report.missing),
+            ("mismatched", report.mismatched),
+            ("unused", report.unused),
+            ("computed", report.computed),
+        )
+        for name, keys in rows:
+            table.add_row(name, str(len(keys)), _some(keys))
+        for note in self.notes:
+            table.add_row("note", "", note)
+        if self.differences:
+            told = ", ".join(f"{name} {value:.1e}" for name, value in self.differences.items())
+            table.add_row("compared", "", f"largest difference of the written program: {told}")
+        table.add_row("written", str(len(self.written)), ", ".join(self.written))
+        return table
+
+
+def convert(
+    source: str | Path,
+    out: str | Path,
+    *,
+    to: To = "ours",
+    sizes: Sizes | None = None,
+    family: Family | Literal["carl", "hico"] = "auto",
+    num_heads: int | None = None,
+    min_share: float = 1.0,
+    frame_stride: int | None = None,
+) -> Conversion:
+    """Returns what was converted; the same stands as JSON beside the result (`conversion.json` in a folder,
+    `NAME.json` beside a file).
+
+    Args:
+        source: a checkpoint file, a folder of Hugging Face, or an encoder folder or run of ours.
+        out: "ours" and "huggingface" write a folder, "original" a `.pth` file, "export" a `.pt2` file.  What exists
+            is not overwritten.
+        to: see `out`.
+        sizes: what clips the result is for; the position table follows.
+        family, num_heads, min_share: as in `read_published`; "carl" and "hico" (see `read_cnn`) can only be written as
+            "ours".
+        frame_stride: source frames between two of a clip, for the preprocessing that the result states; empty = 4,
+            or what an encoder of ours says.
+
+    Raises:
+        WeightsError, EncoderError: nothing readable there, too few weights, a model that the wished format cannot hold,
+            or a place that is taken.
+    """
+    source, out = Path(source), Path(out)
+    _check_choices(to, family, min_share, out)
+    model, preprocess = _read(source, sizes, family, num_heads, min_share, frame_stride)
+    told = {"converted from": source.name, "share of weights": round(model.report.share, 4)}
+    differences: dict[str, float] = {}
+    if to == "ours":
+        write_folder(out, model, preprocess=preprocess, source=told)
+    elif isinstance(model, PublishedCNN):
+        raise WeightsError(
+            f"{source} is a model of {model.family}, which has no other form here: leave out --to {to}."
+        )
+    elif to == "huggingface":
+        write_hugging_face(out, model, preprocess)
+    else:
+        out.parent.mkdir(parents=True, exist_ok=True)
+        if to == "original":
+            write_original(out, model, container=model.container or "model")
+        else:
+            differences = _export(out, model, preprocess, told)
+    place = out / REPORT if out.is_dir() else out.with_name(out.name + ".json")
+    written = sorted(p.name for p in out.iterdir()) if out.is_dir() else [out.name]
+    conversion = Conversion(
+        source=str(source),
+        out=str(out),
+        to=to,
+        model=model,
+        parts=_parts(model),
+        written=tuple(dict.fromkeys([*written, place.name])),
+        notes=(*model.report.notes, *_lost(model, to)),
+        differences=differences,
+    )
+    place.write_text(json.dumps(conversion.as_json(), indent=2) + "\n", encoding="utf-8")
+    return conversion
+
+
+def convert_and_print(
+    source: Path,
+    out: Path,
+    *,
+    sizes: tuple[int | None, int | None, int | None, int | None, str],
+    **options: Any,
+) -> None:
+    """Converts and prints the report; `sizes` are the fields of `Sizes` in order."""
+    size, num_frames, trained_size, trained_frames, table = sizes
+    if table not in ("interpolate", "recompute"):
+        raise WeightsError(f"--table={table} must be interpolate or recompute.")
+    wished = Sizes(
+        image_size=size,
+        num_frames=num_frames,
+        trained_size=trained_size,
+        trained_frames=trained_frames,
+        table=cast(Any, table),
+    )
+    Console().print(convert(source, out, sizes=wished, **options).table())
+
+
+def _check_choices(to: str, family: str, min_share: float, out: Path) -> None:
+    for name, value, allowed in (
+        ("--to", to, ("ours", "original", "huggingface", "export")),
+        ("--family", family, FAMILIES),
+    ):
+        if value not in allowed:
+            raise WeightsError(f"{name}={value} must be one of {', '.join(allowed)}.")
+    if not 0 <= min_share <= 1:
+        raise WeightsError(f"--min-share={min_share} must lie in [0, 1].")
+    suffixes = SUFFIXES.get(to)
+    if suffixes and out.suffix not in suffixes:
+        raise WeightsError(
+            f"--to {to} writes one file, {out} must end with {' or '.join(suffixes)}."
+        )
+    if not suffixes and out.suffix in (".pth", ".pt", ".bin", ".pt2", ".safetensors"):
+        raise WeightsError(f"--to {to} writes a folder, but {out} is the name of a file.")
+    if out.is_file() or (out.is_dir() and (suffixes or any(out.iterdir()))):
+        raise WeightsError(f"{out} exists and is not overwritten: name another place.")
+
+
+def _read(
+    source: Path,
+    sizes: Sizes | None,
+    family: str,
+    num_heads: int | None,
+    min_share: float,
+    frame_stride: int | None,
+) -> tuple[Published | PublishedCNN, Preprocess]:
+    if not source.exists():
+        raise WeightsError(f"there is no {source}: give a weights file or a folder with one.")
+    # A file beside its config.json says less than the folder.
+    if source.name in ("model.safetensors", "pytorch_model.bin") and (
+        source.with_name(CONFIG).is_file()
+    ):
+        source = source.parent
+    if source.is_dir() and _is_ours(source):
+        model, preprocess = read_folder(source, sizes=sizes)
+        if frame_stride is not None:
+            preprocess = Preprocess(**{**vars(preprocess), "frame_stride": frame_stride})
+        return model, preprocess
+    if source.is_file() and family in ("auto", *CNN_FAMILIES):
+        other = read_cnn(source, family=family, sizes=sizes, num_heads=num_heads)
+        if other is not None:
+            stride = frame_stride or other.preprocess.frame_stride
+            return other, replace(other.preprocess, frame_stride=stride)
+    model = read_published(
+        source,
+        sizes=sizes or Sizes(),
+        family=cast(Family, family),
+        num_heads=num_heads,
+        min_share=min_share,
+    )
+    config = model.encoder.config
+    frames = config.num_frames if isinstance(config, ViTConfig) else None
+    assert config.image_size is not None
+    return model, Preprocess(
+        num_frames=frames or (sizes and sizes.num_frames) or 16,
+        frame_stride=frame_stride or 4,
+        size=config.image_size,
+        mean=IMAGENET_MEAN,
+        std=IMAGENET_STD,
+    )
+
+
+def _is_ours(folder: Path) -> bool:
+    if (folder / "encoder" / CONFIG).is_file() or (folder / "checkpoints").is_dir():
+        return True
+    try:
+        content = json.loads((folder / CONFIG).read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return False
+    return isinstance(content, dict) and content.get("format") == FORMAT
+
+
+def _export(
+    out: Path, model: Published, preprocess: Preprocess, told: dict[str, Any]
+) -> dict[str, float]:
+    head = None
+    encoder = model.encoder.eval()
+    if model.head:
+        classifier = VideoClassifier(encoder.config, num_classes=model.num_classes)
+        load_weights(classifier, model.state())
+        head = nn.Sequential(classifier.fc_norm, classifier.head)
+    shape = (preprocess.num_frames, preprocess.size, preprocess.size)
+    note = {"source": told, "preprocess": vars(preprocess), "family": model.family}
+    return write_program(out, encoder, clip_shape=shape, note=note, head=head)
+
+
+def _parts(model: Published | PublishedCNN) -> dict[str, int]:
+    sizes: dict[str, int] = {}
+    for key, value in model.state().items():
+        part = ".".join(key.split(".")[: 2 if key.startswith("decoders.") else 1])
+        sizes[part] = sizes.get(part, 0) + math.prod(value.shape)
+    return sizes
+
+
+def _lost(model: Published | PublishedCNN, to: To) -> list[str]:
+    """What the wished format leaves out."""
+    if to == "ours" or isinstance(model, PublishedCNN):
+        return []
+    if to == "export":
+        lost = tuple(dict.fromkeys(key.split(".")[0] for key in model.decoders))
+    else:
+        form = original_form(model) if to == "original" else to
+        lost = tuple(part.rstrip(".") for part in lost_parts(model, form) if part != "-")
+    return [f"{to} has no place for {', '.join(lost)}: left out."] if lost else []
+
+
+def _some(keys: Any, limit: int = 4) -> str:
+    names = list(keys)
+    more = f" and {len(names) - limit} more" if len(names) > limit else ""
+    return ", ".join(names[:limit]) + more

@@ -1,0 +1,163 @@
+"""Folders of converted models: an encoder folder with the head or the decoders kept beside it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from safetensors.torch import load_file
+from torch import Tensor
+
+from video_ssl.models.classifier import VideoClassifier
+from video_ssl.models.config import ViTConfig
+from video_ssl.models.encoders import (
+    EncoderError,
+    Preprocess,
+    find_encoder,
+    load_encoder,
+    save_encoder,
+)
+from video_ssl.models.exchange.published import Published
+from video_ssl.models.exchange.published_cnn import PublishedCNN
+from video_ssl.models.exchange.published_encoder import Sizes, table_text
+from video_ssl.models.exchange.stored_tables import regrid
+from video_ssl.models.image_vit import ImageViT
+from video_ssl.models.vit import VideoViT
+from video_ssl.models.weights import LoadReport, WeightsError, load_weights
+
+HEAD, DECODER = "head.safetensors", "decoder.safetensors"
+
+
+def write_folder(
+    folder: str | Path,
+    model: Published | PublishedCNN,
+    *,
+    preprocess: Preprocess,
+    source: Mapping[str, Any],
+) -> Path:
+    """Returns the encoder folder that was written: `model.safetensors` (the encoder), and
+    `head.safetensors`, `decoder.safetensors` where the model has such parts.
+
+    Raises:
+        EncoderError: as `save_encoder`.
+    """
+    beside = {HEAD: model.head, DECODER: model.decoders}
+    told = {
+        "objective": model.family,
+        **source,
+        "form": model.form,
+        "container": model.container,
+        "num_classes": model.num_classes,
+        "positions": model.table,
+    }
+    return save_encoder(
+        folder,
+        model.encoder,
+        architecture=model.encoder.architecture,
+        preprocess=preprocess,
+        source=told,
+        beside={name: tensors for name, tensors in beside.items() if tensors},
+    )
+
+
+def read_folder(path: str | Path, *, sizes: Sizes | None = None) -> tuple[Published, Preprocess]:
+    """Returns the model of an encoder folder (or run) of ours, and how clips are made for it.
+
+    Args:
+        path: RUN, RUN/encoder, or a converted folder.
+        sizes: other clips than those it is for: the position table follows.
+
+    Raises:
+        EncoderError: as `load_encoder`.
+        WeightsError: an encoder that is no ViT.
+    """
+    folder = find_encoder(path)
+    encoder = load_encoder(folder)
+    if not isinstance(encoder, VideoViT | ImageViT):
+        raise WeightsError(
+            f"{folder} holds a {encoder.architecture!r} encoder; only the ViTs of MAE, VideoMAE and MVD have "
+            "another naming or another size."
+        )
+    preprocess, source = encoder.preprocess, encoder.source
+    module, text = resize(encoder, sizes or Sizes())
+    head, decoders = _beside(folder, HEAD), _beside(folder, DECODER)
+    keys = [*(f"encoder.{key}" for key in module.state_dict()), *head, *decoders]
+    model = Published(
+        encoder=module,
+        head=head,
+        decoders=decoders,
+        family=_family(module, str(source.get("objective", ""))),
+        layout="ours",
+        form=str(source.get("form", "ours")),
+        container=str(source.get("container", "")),
+        report=LoadReport(matched=tuple(keys)),
+        table=text,
+    )
+    config = module.config
+    frames = config.num_frames if isinstance(config, ViTConfig) else None
+    frames = frames or (sizes and sizes.num_frames) or preprocess.num_frames
+    return model, replace(preprocess, size=config.image_size or preprocess.size, num_frames=frames)
+
+
+def load_classifier(path: str | Path) -> VideoClassifier:
+    """Returns the classifier of a converted folder that kept its head, in evaluation mode.
+
+    Raises:
+        EncoderError: no encoder there, or one without a head.
+    """
+    folder = find_encoder(path)
+    head = _beside(folder, HEAD)
+    if not head:
+        raise EncoderError(
+            f"{folder} keeps no head: it was not converted from a fine-tuned model. load_encoder gives its encoder."
+        )
+    encoder = load_encoder(folder)
+    classes = len(head["head.weight"]) if "head.weight" in head else 0
+    model = VideoClassifier(encoder.config, num_classes=classes)
+    load_weights(model, {**{f"encoder.{k}": v for k, v in encoder.state_dict().items()}, **head})
+    return model.requires_grad_(False).eval()
+
+
+def resize(encoder: VideoViT | ImageViT, sizes: Sizes) -> tuple[VideoViT | ImageViT, str]:
+    """Returns the encoder for other clips, and its position table in words.
+
+    A fixed table stays that of the clips it was made for and is interpolated (or computed anew, see
+    `Sizes.table`); a learned one is interpolated and stored.
+    """
+    config = encoder.config
+    made_for = config.table_grid
+    changes: dict[str, Any] = {"image_size": sizes.image_size or config.image_size}
+    keep = sizes.table == "interpolate" or config.positions == "learned"
+    side = made_for[1] * config.patch_size
+    if config.positions != "learned":
+        changes["table_size"] = side if keep and side != changes["image_size"] else None
+    if isinstance(config, ViTConfig):
+        changes["num_frames"] = sizes.num_frames or config.num_frames
+        frames = made_for[0] * config.tubelet_size
+        if config.positions != "learned":
+            changes["table_frames"] = frames if keep and frames != changes["num_frames"] else None
+    new = replace(config, **changes)
+    text = table_text(config.positions, made_for, new, keep=keep)
+    if new == config:
+        return encoder, text
+    module = VideoViT(new) if isinstance(new, ViTConfig) else ImageViT(new)
+    state = encoder.state_dict()
+    if config.positions == "learned":
+        table = regrid(state["positions.table"][0], config.grid, new.grid)
+        state = {**state, "positions.table": table[None]}
+    module.load_state_dict(state)
+    return module, text
+
+
+def _beside(folder: Path, name: str) -> dict[str, Tensor]:
+    return load_file(folder / name) if (folder / name).is_file() else {}
+
+
+def _family(encoder: VideoViT | ImageViT, objective: str) -> str:
+    if objective in ("mae", "videomae", "videomae_v2", "mvd"):
+        return objective
+    if isinstance(encoder, ImageViT):
+        return "mae"
+    return "mvd" if encoder.config.positions == "sincos_3d" else "videomae"

@@ -1,0 +1,389 @@
+"""Published checkpoints of MAE, VideoMAE (also VideoMAE V2 and the files on the Hugging Face hub) and
+MVD: the encoder, and with it the classifier's head or the decoders; sizes are read off the weights."""
+
+from __future__ import annotations
+
+import json
+import logging
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any, Literal, cast
+
+import torch
+from torch import Tensor, nn
+
+from video_ssl.models.config import DecoderConfig
+from video_ssl.models.decoder import MaskedDecoder
+from video_ssl.models.encoders import load_encoder
+from video_ssl.models.exchange.published_encoder import Sizes, build_encoder, infer_config
+from video_ssl.models.exchange.published_names import Named, name_keys
+from video_ssl.models.image_vit import ImageViT
+from video_ssl.models.vit import VideoViT
+from video_ssl.models.weights import LoadReport, WeightsError, read_container
+
+log = logging.getLogger(__name__)
+
+Family = Literal["auto", "mae", "videomae", "videomae_v2", "mvd"]
+
+#: What an encoder owns in a checkpoint of a whole model.
+PARTS = ("patch_embed.", "blocks.", "norm.", "cls_token")
+#: Clips as the model was trained on.
+AS_TRAINED = Sizes()
+DECODERS = ("decoder.", "decoders.image.", "decoders.video.")
+
+
+@dataclass(frozen=True)
+class Published:
+    """A checkpoint, read.
+
+    Attributes:
+        encoder: on the CPU, in training mode.
+        head: `fc_norm.*` and `head.*` of a fine-tuned model; `head.*` is absent where the file has
+            only the norm.  Empty = no classifier.
+        decoders: `decoder.*`, or `decoders.image.*` and `decoders.video.*`; empty = none.
+        family: "mae", "videomae", "videomae_v2" or "mvd".
+        layout, form, container: how the file named and wrapped its tensors.
+        report: what became of every key.
+        table: the position table, in words.
+        strange: keys inside the encoder's blocks that no block of ours has: an architecture we do not know.
+    """
+
+    encoder: VideoViT | ImageViT
+    head: Mapping[str, Tensor] = field(default_factory=dict)
+    decoders: Mapping[str, Tensor] = field(default_factory=dict)
+    family: str = "videomae"
+    layout: str = "original"
+    form: str = "finetuned"
+    container: str = ""
+    report: LoadReport = field(default_factory=lambda: LoadReport(matched=()))
+    table: str = ""
+    strange: tuple[str, ...] = ()
+
+    @property
+    def num_classes(self) -> int:
+        """Outputs of the head, 0 without one."""
+        return len(self.head["head.weight"]) if "head.weight" in self.head else 0
+
+    def state(self) -> dict[str, Tensor]:
+        """Returns the whole model under our names, without position tables that are a formula."""
+        own = {f"encoder.{key}": value for key, value in self.encoder.state_dict().items()}
+        return {**own, **self.head, **self.decoders}
+
+
+def read_published(
+    path: str | Path,
+    *,
+    sizes: Sizes = AS_TRAINED,
+    family: Family = "auto",
+    num_heads: int | None = None,
+    min_share: float = 1.0,
+) -> Published:
+    """Returns the model of a checkpoint file, or of a folder of the Hugging Face hub.
+
+    Args:
+        path: the file, or the folder that holds it beside its `config.json`.
+        sizes: what clips it is for; see `Sizes`.
+        family: whose it is; needed only for MVD's fine-tuned files, whose keys are VideoMAE's but whose positions
+            are not.
+        num_heads: not stored; by default the number that goes with the width.
+        min_share: least share of the model's weights that the file must fill, in [0, 1].
+
+    Raises:
+        WeightsError: unreadable, no such model, a width whose heads are not known, or too few weights.
+    """
+    path = Path(path)
+    hub: dict[str, Any] = {}
+    if path.is_dir():
+        path, hub = _hub_folder(path)
+    state, container = read_container(path)
+    sizes = replace(
+        sizes,
+        trained_size=sizes.trained_size or _positive(hub, "image_size", "img_size"),
+        trained_frames=sizes.trained_frames or _positive(hub, "num_frames"),
+    )
+    return interpret(
+        state,
+        name=str(path),
+        container=container,
+        sizes=sizes,
+        family=family,
+        num_heads=num_heads,
+        hub=hub,
+        min_share=min_share,
+    )
+
+
+def interpret(
+    state: Mapping[str, Tensor],
+    *,
+    name: str = "the state dict",
+    container: str = "",
+    sizes: Sizes = AS_TRAINED,
+    family: Family = "auto",
+    num_heads: int | None = None,
+    hub: Mapping[str, Any] | None = None,
+    min_share: float = 1.0,
+) -> Published:
+    """Returns the model of a state dict; arguments and errors as in `read_published`.
+
+    `hub` is the `config.json` of the Hugging Face folder it comes from.
+    """
+    named = name_keys(state)
+    if named is None:
+        raise WeightsError(
+            f"{name} has no patch_embed.proj.weight, bare or below encoder. or backbone., nor the names of "
+            "Hugging Face: it is not a checkpoint of MAE, VideoMAE or MVD."
+        )
+    if not named.tensors["encoder.patch_embed.proj.weight"].numel():
+        raise WeightsError(
+            f"{name} holds empty tensors, as the parts that ZeRO stage 3 leaves: gather them with DeepSpeed's "
+            "zero_to_fp32.py first."
+        )
+    notes = _head_notes(named)
+    encoder, table, table_notes, computed = build_encoder(named, sizes, family, num_heads)
+    notes += _hub_notes(encoder, hub or {}) + table_notes
+    expected = {f"encoder.{k}": v.shape for k, v in encoder.state_dict().items()}
+    head = {k: v for k, v in named.tensors.items() if k.startswith(("fc_norm.", "head."))}
+    head = head if "fc_norm.weight" in head else {}
+    expected |= _head_shapes(head, encoder.embed_dim)
+    for prefix in DECODERS:
+        expected |= _decoder_shapes(named.tensors, prefix)
+    report = replace(_compare(named, expected, computed), notes=tuple(notes))
+    if report.share < min_share:
+        raise WeightsError(
+            f"only {report.share:.0%} of the weights of the model in {name} would be filled, at least "
+            f"{min_share:.0%} is asked for: {report}. Is the file complete, and a model of this kind?"
+        )
+    blocks = tuple(
+        k for k in report.unused if (named.places[k] or "").startswith("encoder.blocks.")
+    )
+    if blocks and min_share == 1.0:
+        raise WeightsError(_strange(name, blocks))
+    filled = {k: v for k, v in named.tensors.items() if k in set(report.matched)}
+    own = encoder.state_dict()
+    own |= {k.removeprefix("encoder."): v for k, v in filled.items() if k.startswith("encoder.")}
+    encoder.load_state_dict(own)
+    return Published(
+        encoder=encoder,
+        head={k: v for k, v in filled.items() if k in head},
+        decoders={k: v for k, v in filled.items() if k.startswith(DECODERS)},
+        family=_family_of(named, encoder, family, container),
+        layout=named.layout,
+        form=named.form,
+        container=container,
+        report=report,
+        table=table,
+        strange=blocks,
+    )
+
+
+def _strange(name: str, keys: Sequence[str]) -> str:
+    return (
+        f"{name} has {len(keys)} weights inside its blocks that no block here has: {', '.join(keys[:4])}. Its features "
+        "would differ from the original's; `video-ssl convert --min-share 0.99` leaves them out all the same."
+    )
+
+
+# Reading -------------------------------------------------------------------------------------------
+
+
+def _hub_folder(folder: Path) -> tuple[Path, dict[str, Any]]:
+    """The weights of a folder as Hugging Face lays it out, and what its config.json says."""
+    stems = ("model.safetensors", "pytorch_model.bin")
+    names = [stem + end for stem in stems for end in ("", ".index.json")]
+    file = next((folder / n for n in names if (folder / n).is_file()), None)
+    if file is None:
+        there = sorted(p.name for p in folder.iterdir())[:10]
+        raise WeightsError(
+            f"{folder} holds no weights: expected one of {', '.join(names)}; there is "
+            f"{', '.join(there) or 'nothing'}."
+        )
+    config: Any = {}
+    if (folder / "config.json").is_file():
+        try:
+            config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+        except ValueError as err:
+            raise WeightsError(f"{folder / 'config.json'} is not JSON: {err}.") from err
+    if not isinstance(config, dict):
+        config = {}
+    # OpenGVLab's files keep their settings one level lower (unverified).
+    inner = config.get("model_config")
+    return file, {**config, **inner} if isinstance(inner, dict) else config
+
+
+def _positive(config: Mapping[str, Any], *names: str) -> int | None:
+    values = [config.get(name) for name in names]
+    return next((v for v in values if type(v) is int and v > 0), None)
+
+
+# What is around the encoder -----------------------------------------------------------------------
+
+
+def _head_shapes(head: Mapping[str, Tensor], dim: int) -> dict[str, torch.Size]:
+    if not head:
+        return {}
+    shapes = {"fc_norm.weight": torch.Size([dim]), "fc_norm.bias": torch.Size([dim])}
+    if "head.weight" in head:
+        classes = head["head.weight"].shape[0]
+        shapes |= {"head.weight": torch.Size([classes, dim]), "head.bias": torch.Size([classes])}
+    return shapes
+
+
+def _decoder_shapes(tensors: Mapping[str, Tensor], prefix: str) -> dict[str, torch.Size]:
+    """The keys of the decoder below `prefix` that fits; {} if there is none."""
+    own = {k.removeprefix(prefix): v for k, v in tensors.items() if k.startswith(prefix)}
+    numbers = [int(k.split(".")[1]) for k in own if k.startswith("blocks.")]
+    if not {"embed.weight", "head.weight", "blocks.0.mlp.fc1.weight"} <= set(own):
+        return {}
+    dim, in_dim = own["embed.weight"].shape
+    config = DecoderConfig(
+        embed_dim=dim,
+        depth=1 + max(numbers),
+        num_heads=1,
+        mlp_ratio=own["blocks.0.mlp.fc1.weight"].shape[0] / dim,
+        drop_path=0.0,
+    )
+    full = "blocks.0.attn.qkv.bias" in own
+    with torch.device("meta"):
+        module = MaskedDecoder(
+            config,
+            in_dim=in_dim,
+            out_dim=own["head.weight"].shape[0],
+            table="sincos_1d",
+            grid=(1, 1, 1),
+            embed_bias="embed.bias" in own,
+            qkv_bias="full" if full else "q_v" if "blocks.0.attn.q_bias" in own else "none",
+        )
+    return {prefix + key: value.shape for key, value in module.state_dict().items()}
+
+
+def _head_notes(named: Named) -> list[str]:
+    if "head.weight" in named.tensors and "fc_norm.weight" not in named.tensors:
+        return [
+            "the head reads one token behind the final norm, which `VideoClassifier` (mean, norm, head) cannot: "
+            "it is left out."
+        ]
+    return []
+
+
+def _hub_notes(encoder: VideoViT | ImageViT, hub: Mapping[str, Any]) -> list[str]:
+    notes = []
+    stated = _positive(hub, "num_attention_heads", "num_heads")
+    heads = encoder.config.heads
+    if stated is not None and stated != heads:
+        notes.append(
+            f"config.json says {stated} heads, the model was trained with {heads}; {heads} are taken "
+            "(--num-heads overrides)."
+        )
+    if hub.get("layer_norm_eps") not in (None, 1e-6):
+        notes.append(
+            f"config.json says layer_norm_eps {hub['layer_norm_eps']}, the model was trained with 1e-6, which is "
+            "taken."
+        )
+    return notes
+
+
+def _compare(
+    named: Named, expected: Mapping[str, Sequence[int]], computed: Sequence[str]
+) -> LoadReport:
+    """What became of the keys; dropped are those without a place in `expected`."""
+    have = named.tensors
+    right = [k for k in expected if k in have and have[k].shape == torch.Size(expected[k])]
+    wrong = [k for k in expected if k in have and k not in set(right)]
+    filled, tables = set(right), set(computed)
+    return LoadReport(
+        matched=tuple(right),
+        renamed={k: p for k, p in named.places.items() if p in filled and p != k},
+        missing=tuple(k for k in expected if k not in have),
+        unused=tuple(
+            k
+            for k, p in named.places.items()
+            if p is None or (p not in expected and p not in tables)
+        ),
+        mismatched=tuple(
+            f"{k} {list(have[k].shape)} instead of {list(expected[k])}" for k in wrong
+        ),
+        computed=tuple(k for k, p in named.places.items() if p in tables),
+    )
+
+
+def _family_of(named: Named, encoder: VideoViT | ImageViT, family: str, container: str) -> str:
+    if family != "auto":
+        return family
+    if isinstance(encoder, ImageViT):
+        return "mae"
+    if named.form == "mvd" or encoder.config.positions == "sincos_3d":
+        return "mvd"
+    config = encoder.config
+    second = config.cosine_attention or config.width == 1408
+    second |= "head.weight" in named.tensors and len(named.tensors["head.weight"]) == 710
+    second |= any(key.startswith("model.") for key in named.places)
+    return "videomae_v2" if second else "videomae"
+
+
+# The encoder alone ---------------------------------------------------------------------------------
+
+
+def encoder_part(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Returns what belongs to the encoder of a state dict in original naming, under the keys of
+    `VideoViT` and `ImageViT`."""
+    for prefix in ("encoder.", "backbone.", ""):
+        own = {k[len(prefix) :]: v for k, v in state.items() if k.startswith(prefix)}
+        if "patch_embed.proj.weight" in own:
+            break
+    return {key: value for key, value in own.items() if key.startswith(PARTS)}
+
+
+def load_published(
+    path: str | Path,
+    *,
+    image_size: int = 224,
+    num_frames: int = 16,
+    num_heads: int | None = None,
+) -> VideoViT | ImageViT:
+    """Returns the encoder of a checkpoint, on the CPU: an `ImageViT` if patches are 2-D, else a
+    `VideoViT`.  Its table is computed for the given clips, as the reference codes do; for trained
+    positions at other sizes see `read_published`.
+
+    Raises:
+        WeightsError: as `read_published`.
+    """
+    sizes = Sizes(image_size=image_size, num_frames=num_frames, table="recompute")
+    found = read_published(path, sizes=sizes, num_heads=num_heads, min_share=0.0)
+    report = found.report
+    lacking = [k for k in (*report.missing, *report.mismatched) if k.startswith("encoder.")]
+    if lacking:
+        raise WeightsError(f"the encoder in {path} is not whole: {', '.join(lacking[:8])}.")
+    if found.strange:
+        raise WeightsError(_strange(str(path), found.strange))
+    log.info("weights of %s: %s", path, report)
+    return found.encoder
+
+
+def load_teacher(
+    path: str | Path, *, image_size: int, num_frames: int, num_heads: int | None = None
+) -> nn.Module:
+    """Returns a frozen encoder in evaluation mode from an encoder folder (or run) or from a file.
+
+    Raises:
+        WeightsError, EncoderError: nothing there, or nothing that can be read as an encoder.
+    """
+    if Path(path).is_file():
+        module = load_published(
+            path, image_size=image_size, num_frames=num_frames, num_heads=num_heads
+        )
+        return module.requires_grad_(False).eval()
+    return cast(nn.Module, load_encoder(path))
+
+
+__all__ = [
+    "Published",
+    "Sizes",
+    "encoder_part",
+    "infer_config",
+    "interpret",
+    "load_published",
+    "load_teacher",
+    "read_published",
+]

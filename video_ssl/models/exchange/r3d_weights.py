@@ -1,0 +1,83 @@
+"""Encoders out of TensorFlow's published checkpoints of R3D and 3D ResNet-RS, without TensorFlow.
+
+Names are those of the current reference code (papers/cvrl.md section 8, const_cl.md section 8); the published files
+themselves (`r3d_1x_k600_800ep_backbone-1` and the like) were not opened: unverified.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from video_ssl.models.encoders import Preprocess, save_encoder
+from video_ssl.models.exchange.tf_checkpoint import read_tf_checkpoint
+from video_ssl.models.r3d import R3D
+from video_ssl.models.r3d_bridge import BridgeError, backbone_of_tf, from_tf, infer_config
+from video_ssl.models.weights import LoadReport, WeightsError, load_weights
+
+Four = tuple[int, int, int, int]
+
+
+def load_tf_r3d(
+    path: str | Path, *, num_frames: int = 16, blocks: Four | None = None
+) -> tuple[R3D, LoadReport]:
+    """Returns the encoder of a TensorFlow checkpoint, and the report of its keys; heads and optimizers are left out.
+
+    Args:
+        path: prefix of the checkpoint, one of its files, or a folder with exactly one.
+        num_frames: of the clips it is for.
+        blocks: bottlenecks of the four groups; by default a group ends where the filters change.
+
+    Raises:
+        TFCheckpointError: not there, cut or damaged.
+        WeightsError: no network of this family, or one whose weights are not complete.
+    """
+    arrays = read_tf_checkpoint(path, wanted=lambda name: ".OPTIMIZER_SLOT" not in name)
+    try:
+        backbone = backbone_of_tf(arrays)
+        config = infer_config(backbone, blocks=blocks, num_frames=num_frames)
+        state: dict[str, Tensor] = {
+            key: torch.from_numpy(value) for key, value in from_tf(backbone, config).items()
+        }
+    except BridgeError as err:
+        raise WeightsError(f"{path}: {err}") from err
+    encoder = R3D(config)
+    return encoder, load_weights(encoder, state, min_share=1.0)
+
+
+def import_tf_r3d(
+    path: str | Path,
+    folder: str | Path,
+    *,
+    num_frames: int = 16,
+    frame_stride: int = 2,
+    size: int = 224,
+    zero_centered: bool = False,
+    blocks: Four | None = None,
+) -> Path:
+    """Returns the encoder folder into which the encoder of a TensorFlow checkpoint was written.
+
+    Args:
+        path, num_frames, blocks: see `load_tf_r3d`.
+        folder: where to; `video_ssl.load_encoder` and `load_flax_encoder` read it.
+        frame_stride, size: of the clips it is for (CVRL: 16 frames, stride 2; linear evaluation 32 frames).
+        zero_centered: pixels in [-1, 1] (ConST-CL and supervised models) instead of [0, 1] (CVRL).
+
+    Raises:
+        TFCheckpointError, WeightsError: see `load_tf_r3d`.
+        EncoderError: a place that is taken by something else.
+    """
+    encoder, _ = load_tf_r3d(path, num_frames=num_frames, blocks=blocks)
+    middle = (0.5, 0.5, 0.5) if zero_centered else (0.0, 0.0, 0.0)
+    scale = (0.5, 0.5, 0.5) if zero_centered else (1.0, 1.0, 1.0)
+    return save_encoder(
+        folder,
+        encoder,
+        architecture=encoder.architecture,
+        preprocess=Preprocess(
+            num_frames=num_frames, frame_stride=frame_stride, size=size, mean=middle, std=scale
+        ),
+        source={"objective": "not recorded", "converted from": Path(path).name},
+    )
