@@ -340,17 +340,19 @@ def step(
     compile_too: Annotated[
         bool, typer.Option("--compile", help="Time torch.compile as well.")
     ] = False,
+    twins: Annotated[
+        bool, typer.Option("--twins", help="Instead: the encoder alone, in flax and in torch.")
+    ] = False,
 ) -> None:
     """Time of a training step, share of the frozen networks, memory, share of the chip's rate."""
-    from video_ssl.pretrain.bench_step import bench_step
+    from video_ssl.pretrain.bench_step import bench_step, bench_twins
     from video_ssl.pretrain.recipe import load_pretrain_recipe
 
-    bench_step(
-        load_pretrain_recipe(recipe, overrides or []),
-        batch_size=batch_size,
-        steps=steps,
-        compile_too=compile_too,
-    )
+    loaded = load_pretrain_recipe(recipe, overrides or [])
+    if twins:
+        bench_twins(loaded, batch_size=batch_size, steps=steps)
+    else:
+        bench_step(loaded, batch_size=batch_size, steps=steps, compile_too=compile_too)
 
 
 @bench_app.command()

@@ -268,6 +268,11 @@ def fingerprint(encoder: FlaxEncoder) -> str:
     return digest.hexdigest()[:16]
 
 
+def build_flax_module(config: Any, *, dtype: Any = jnp.float32) -> Any:
+    """Returns the linen module that a config's `architecture` names in `FLAX_ENCODERS`; weights come of its `init`."""
+    return _module_class(config.architecture, type(config).__name__)(config, dtype=dtype)
+
+
 def _module_class(architecture: str, where: str) -> Any:
     if architecture not in FLAX_ENCODERS:
         known = "is for torch only" if architecture in ENCODERS else "is unknown"
