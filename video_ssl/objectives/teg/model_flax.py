@@ -75,8 +75,9 @@ class TegModel(nn.Module):
         """
         if short.shape != long.shape:
             return self(short, train=train), self(long, train=train)
-        out, count = self(jnp.concatenate([short, long]), train=train), len(short)
-        return TegOutput(*(x[:count] for x in out)), TegOutput(*(x[count:] for x in out))
+        out = self(jnp.concatenate([short, long]), train=train)
+        halves = [jnp.split(x, 2) for x in out]  # as CVRL does: gradients are added in the same order
+        return TegOutput(*(half[0] for half in halves)), TegOutput(*(half[1] for half in halves))
 
     def _head(self) -> ProjectionHead:
         return ProjectionHead(self.heads.hidden_dims, self.heads.out_dim, dtype=self.dtype)
