@@ -61,7 +61,8 @@ def evaluate(recipe: RecipeArgument, overrides: Overrides = None) -> None:
 @app.command()
 def embed(
     encoder: Annotated[
-        str, typer.Argument(help="A run, an encoder folder, untrained:PATH, pixels:PATH.")
+        str,
+        typer.Argument(help="A run, an encoder folder, untrained:PATH, pixels:PATH, flax:PATH."),
     ],
     source: Annotated[
         str, typer.Argument(help="A video, folder, list, table or data set: demo:val.")

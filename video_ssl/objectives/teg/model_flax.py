@@ -76,7 +76,9 @@ class TegModel(nn.Module):
         if short.shape != long.shape:
             return self(short, train=train), self(long, train=train)
         out = self(jnp.concatenate([short, long]), train=train)
-        halves = [jnp.split(x, 2) for x in out]  # as CVRL does: gradients are added in the same order
+        halves = [
+            jnp.split(x, 2) for x in out
+        ]  # as CVRL does: gradients are added in the same order
         return TegOutput(*(half[0] for half in halves)), TegOutput(*(half[1] for half in halves))
 
     def _head(self) -> ProjectionHead:
