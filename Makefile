@@ -9,8 +9,8 @@ RECIPE ?=
 DATA ?=
 SET ?=
 RUN ?=
-# The evaluation that goes with an objective.
-EVALUATE ?= $(if $(filter carl tcc tcn,$*),demo_frames,demo)
+# The evaluations that go with an objective: of videos (demo), of frames (demo_frames), or both.
+EVALUATE ?= $(if $(filter carl tcc tcn,$*),demo_frames,$(if $(filter teg cvrl,$*),demo demo_frames,demo))
 
 .PHONY: help test test-fast static check format clean
 .DEFAULT_GOAL := help
@@ -32,7 +32,7 @@ pretrain-%: .venv/.ready  ## train objective X (mae, videomae, mvd, carl, tcc, t
 	$(BIN)/video-ssl pretrain $(or $(RECIPE),pretrain/$*/demo.yaml) run=$(or $(RUN),runs/$*-demo) \
 	  $(if $(DATA),data.table=$(DATA)) $(SET)
 	$(if $(DATA),@echo "To probe it: $(BIN)/video-ssl evaluate evaluate/probe.yaml encoder=$(or $(RUN),runs/$*-demo) train=... test=...", \
-	  $(BIN)/video-ssl evaluate $(EVALUATE) encoder=$(or $(RUN),runs/$*-demo))
+	  $(foreach recipe,$(EVALUATE),$(BIN)/video-ssl evaluate $(recipe) encoder=$(or $(RUN),runs/$*-demo) &&) true)
 
 test: .venv/.ready  ## every test
 	$(BIN)/python -m pytest -q

@@ -61,7 +61,8 @@ def evaluate(recipe: RecipeArgument, overrides: Overrides = None) -> None:
 @app.command()
 def embed(
     encoder: Annotated[
-        str, typer.Argument(help="A run, an encoder folder, untrained:PATH, pixels:PATH.")
+        str,
+        typer.Argument(help="A run, an encoder folder, untrained:PATH, pixels:PATH, flax:PATH."),
     ],
     source: Annotated[
         str, typer.Argument(help="A video, folder, list, table or data set: demo:val.")
@@ -340,17 +341,19 @@ def step(
     compile_too: Annotated[
         bool, typer.Option("--compile", help="Time torch.compile as well.")
     ] = False,
+    twins: Annotated[
+        bool, typer.Option("--twins", help="Instead: the encoder alone, in flax and in torch.")
+    ] = False,
 ) -> None:
     """Time of a training step, share of the frozen networks, memory, share of the chip's rate."""
-    from video_ssl.pretrain.bench_step import bench_step
+    from video_ssl.pretrain.bench_step import bench_step, bench_twins
     from video_ssl.pretrain.recipe import load_pretrain_recipe
 
-    bench_step(
-        load_pretrain_recipe(recipe, overrides or []),
-        batch_size=batch_size,
-        steps=steps,
-        compile_too=compile_too,
-    )
+    loaded = load_pretrain_recipe(recipe, overrides or [])
+    if twins:
+        bench_twins(loaded, batch_size=batch_size, steps=steps)
+    else:
+        bench_step(loaded, batch_size=batch_size, steps=steps, compile_too=compile_too)
 
 
 @bench_app.command()

@@ -182,7 +182,7 @@ CLIP = jax.ShapeDtypeStruct((2, 8, 32, 32, 3), jnp.float32)
 @pytest.mark.parametrize(
     ("options", "heads"),
     [
-        ({}, {"fine_head", "persistent_head"}),
+        ({}, {"fine_head", "head"}),
         ({"share_heads": True}, {"fine_head"}),
         ({"global_from_dense": True}, {"fine_head"}),
     ],

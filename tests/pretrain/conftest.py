@@ -14,6 +14,8 @@ import pytest
 
 from video_ssl.pretrain.recipe import PretrainRecipe, recipe_from_dict
 
+sys.path.insert(0, str(Path(__file__).parent))  # flax_runs, which several tests share
+
 
 @pytest.fixture(scope="session")
 def videos(tmp_path_factory: pytest.TempPathFactory) -> Path:

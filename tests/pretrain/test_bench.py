@@ -18,9 +18,11 @@ from video_ssl.clips.reading import open_video
 from video_ssl.clips.views import read_views
 from video_ssl.pretrain.bench_footage import FOOTAGE, Footage, make_footage
 from video_ssl.pretrain.bench_loader import STAGES, _Clock, bench_loader
-from video_ssl.pretrain.bench_step import _flops_of, bench_step, random_batch
+from video_ssl.pretrain.bench_step import bench_step, bench_twins
+from video_ssl.pretrain.bench_torch import _flops_of, random_batch
 from video_ssl.pretrain.bench_yardsticks import Floor, RecordingReader, Shown, plain_loop
 from video_ssl.pretrain.recipe import load_pretrain_recipe
+from video_ssl.recipes import ConfigError
 
 SMALL = ["training.device=cpu", "objective.clip.num_clips=2"]
 
@@ -53,6 +55,11 @@ def test_step_counts_clips_and_the_share_of_frozen_networks(name, has_teachers):
     assert set(row.parts_sec) == {"frozen", "student", "backward", "optimizer"}
     assert row.flops > 0
     assert row.chip_flops > 0
+
+
+def test_an_encoder_without_a_twin_is_told():
+    with pytest.raises(ConfigError, match=r"architecture=vit has no twin.*\['r3d'\]"):
+        bench_twins(load_pretrain_recipe("mvd/demo", SMALL))
 
 
 def test_random_batch_has_the_shapes_of_the_recipe():

@@ -4,122 +4,31 @@ from __future__ import annotations
 
 import json
 import os
-import socket
+import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 from typing import Any
 
 import jax
 import numpy as np
 import pytest
+from flax_runs import assert_same_bits, assert_same_losses, content, losses, tiny, weights
 from omegaconf import OmegaConf
-from safetensors.numpy import load_file
 
 import video_ssl
 from video_ssl.objectives.teg.objective_flax import Objective
 from video_ssl.pretrain import devices_flax, loop_flax, start
 from video_ssl.pretrain.checkpoint_folders import list_checkpoints, newest_checkpoint
-from video_ssl.pretrain.devices_flax import _distributed_settings, join_flax_processes
+from video_ssl.pretrain.devices_flax import join_flax_processes
 from video_ssl.pretrain.errors import CheckpointError, NonFiniteLoss, RunError
 from video_ssl.pretrain.loop_flax import gradients_of, variables_of
-from video_ssl.pretrain.optimizers_flax import build_optimizer
-from video_ssl.pretrain.recipe import OptimizerConfig, PretrainRecipe, recipe_from_dict
 from video_ssl.pretrain.reporting import read_metrics
 from video_ssl.pretrain.run_common import batch_source, open_tables
 from video_ssl.pretrain.run_flax import build_job, build_objective, pretrain
-from video_ssl.recipes import ConfigError
 
 TIMES = ("time", "clips_per_sec", "data_wait_share", "host_memory_gib")
-ENCODER = {
-    "architecture": "r3d",
-    "preset": None,
-    "blocks": [1, 1, 1, 1],
-    "filters": [2, 2, 3, 3],
-    "stem_width": 4,
-}
-CROP = {"kind": "random_resized", "size": 16, "flip_probability": 0.5}
-OBJECTIVES = {
-    "teg": {
-        "name": "teg",
-        "long_frames": 4,
-        "long_stride": 2,
-        "short_frames": 4,
-        "short_stride": 1,
-        "crop": CROP,
-        "color": None,
-        "encoder": ENCODER,
-        "heads": {"hidden_dims": [5], "out_dim": 4},
-    },
-    "cvrl": {
-        "name": "cvrl",
-        "num_frames": 4,
-        "frame_stride": 1,
-        "crop": CROP,
-        "color": None,
-        "encoder": ENCODER,
-        "hidden_dims": [5],
-        "out_dim": 4,
-    },
-}
-
-
-def content(videos: Path, run: Path, name: str = "teg", **changes: Any) -> dict[str, Any]:
-    made: dict[str, Any] = {
-        "name": "tiny",
-        "run": str(run),
-        "seed": 3,
-        "objective": json.loads(json.dumps(OBJECTIVES[name])),
-        "data": {"table": str(videos)},
-        "loader": {"num_workers": 0},
-        "training": {
-            "duration": "6 steps",
-            "global_batch_size": 8,
-            "log_every": 1,
-            "checkpoint_every": "2 steps",
-            "device": "cpu",
-        },
-        "optimizer": {
-            "name": "sgd",
-            "base_lr": 0.005,
-            "lr_scaling": "none",
-            "warmup": "2 steps",
-            "schedule": "cosine_ramped",
-            "weight_decay": 0.0,
-        },
-    }
-    for key, value in changes.items():
-        *path, last = key.split("__")
-        place = made
-        for part in path:
-            place = place.setdefault(part, {})
-        place[last] = value
-    return made
-
-
-def tiny(videos: Path, run: Path, name: str = "teg", **changes: Any) -> PretrainRecipe:
-    return recipe_from_dict(content(videos, run, name, **changes))
-
-
-def losses(run: Path) -> list[float]:
-    return [row["loss"] for row in read_metrics(run / "metrics.jsonl")]
-
-
-def weights(run: Path) -> dict[str, np.ndarray]:
-    return load_file(run / "encoder" / "model.safetensors")
-
-
-def assert_same_bits(one: dict[str, np.ndarray], two: dict[str, np.ndarray]) -> None:
-    assert one.keys() == two.keys()
-    assert [k for k in one if not np.array_equal(one[k], two[k])] == []
-
-
-def assert_same_losses(one: Path, two: Path) -> None:
-    """Equal to rounding, which this tiny network, with batch norms over few numbers, lets grow tenfold in a step:
-    only what comes before that is compared.  Two of these steps follow a change of the weights.
-    """
-    np.testing.assert_allclose(losses(one)[:2], losses(two)[:2], rtol=1e-5)
-    np.testing.assert_allclose(losses(one)[2:4], losses(two)[2:4], rtol=2e-4)
 
 
 class Killed(BaseException):
@@ -213,6 +122,31 @@ def test_killed_and_resumed_equals_uninterrupted_to_the_bit(
         }
     starts = json.loads((tmp_path / "run" / "environment.json").read_text())["starts"]
     assert [s["step"] for s in starts] == [0, (killed_at - 1) // 2 * 2]
+
+
+@pytest.mark.slow
+def test_a_process_killed_for_real_is_resumed_to_the_bit(
+    straight: Path, videos: Path, tmp_path: Path
+) -> None:
+    run, file = tmp_path / "run", tmp_path / "recipe.yaml"
+    OmegaConf.save(OmegaConf.create(content(videos, run)), file)
+    flags = "--xla_force_host_platform_device_count=1 --xla_backend_optimization_level=0"
+    process = subprocess.Popen(
+        [sys.executable, "-m", "video_ssl", "pretrain", str(file)],
+        env={**os.environ, "XLA_FLAGS": flags},
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    )
+    while process.poll() is None and not list_checkpoints(run / "checkpoints"):
+        time.sleep(0.005)
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    steps = [c.step for c in list_checkpoints(run / "checkpoints")]
+    assert steps, "it ended before its first checkpoint"
+    pretrain(tiny(videos, run), devices=jax.devices()[:1])
+    assert_same_bits(weights(run), weights(straight))
+    starts = json.loads((run / "environment.json").read_text())["starts"]
+    assert [start["step"] for start in starts] == [0, steps[-1]]
 
 
 @pytest.mark.slow
@@ -409,83 +343,6 @@ def test_without_jax_one_line_says_what_to_install(
         RunError, match=r"^objective.name=teg needs optax: pip install 'video_ssl\[jax\]'$"
     ):
         start.pretrain(tiny(videos, tmp_path))
-
-
-@pytest.mark.parametrize("name", ["adamw", "adam", "sgd", "lars"])
-def test_optimizers_follow_the_schedule_and_decay_kernels_only(name: str) -> None:
-    config = OptimizerConfig(name=name, weight_decay=0.5, momentum=0.0)  # type: ignore[arg-type]
-    params = {"kernel": np.full((2, 3), 2.0, np.float32), "bias": np.full(3, 2.0, np.float32)}
-    optimizer = build_optimizer(config, np.array([0.0, 0.1]))
-    state = optimizer.init(params)
-    gradient = jax.tree.map(np.zeros_like, params)
-    steps = []
-    for _ in range(2):
-        updates, state = optimizer.update(gradient, state, params)
-        steps.append(updates)
-    assert not any(np.any(value) for value in jax.tree.leaves(steps[0]))  # its rate is 0
-    assert np.all(steps[1]["kernel"] < 0)
-    assert not np.any(steps[1]["bias"])
-    if name in ("sgd", "adamw"):
-        np.testing.assert_allclose(steps[1]["kernel"], -0.1 * 0.5 * 2, rtol=1e-5)
-    with pytest.raises(ConfigError, match="layer_decay"):
-        build_optimizer(OptimizerConfig(layer_decay=0.5), np.ones(1))
-
-
-# Several processes --------------------------------------------------------------------------------
-
-
-def test_the_environment_names_the_processes() -> None:
-    torchrun = {"WORLD_SIZE": "2", "RANK": "1", "MASTER_ADDR": "n1", "MASTER_PORT": "29500"}
-    found = _distributed_settings(torchrun)
-    assert found == {"coordinator_address": "n1:29500", "num_processes": 2, "process_id": 1}
-    again = _distributed_settings({**torchrun, "TORCHELASTIC_RUN_ID": "x"})
-    assert again is not None
-    assert again["coordinator_address"] == "n1:29501"  # torchrun itself listens on the other
-    assert _distributed_settings({"TPU_WORKER_HOSTNAMES": "a,b"}) == {}
-    assert _distributed_settings({"TPU_WORKER_HOSTNAMES": "a"}) is None
-    with pytest.raises(RunError, match="MASTER_ADDR, MASTER_PORT, RANK not set"):
-        _distributed_settings({"WORLD_SIZE": "2"})
-
-
-@pytest.mark.slow
-def test_two_processes_are_one(straight: Path, videos: Path, tmp_path: Path) -> None:
-    """Two processes with two devices each, that divide the state, give the losses of one device."""
-    file = tmp_path / "recipe.yaml"
-    made = content(videos, tmp_path / "run", training__sharding="fsdp", training__duration=6)
-    OmegaConf.save(OmegaConf.create(made), file)
-    code = (
-        "import sys\n"
-        "from video_ssl.pretrain import devices_flax\n"
-        "devices_flax.SMALLEST_SHARDED = 8\n"
-        "from video_ssl.pretrain.recipe import load_pretrain_recipe\n"
-        "from video_ssl.pretrain.start import pretrain\n"
-        "pretrain(load_pretrain_recipe(sys.argv[1]))\n"
-    )
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = str(free.getsockname()[1])
-    place = {
-        **os.environ,
-        "OMP_NUM_THREADS": "1",
-        "XLA_FLAGS": "--xla_force_host_platform_device_count=2 --xla_backend_optimization_level=0",
-        "JAX_COORDINATOR_ADDRESS": f"127.0.0.1:{port}",
-        "JAX_NUM_PROCESSES": "2",
-    }
-    processes = [
-        subprocess.Popen(
-            [sys.executable, "-c", code, str(file)],
-            env={**place, "JAX_PROCESS_ID": str(rank)},
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-        )
-        for rank in range(2)
-    ]
-    for process in processes:
-        out, _ = process.communicate(timeout=120)
-        assert process.returncode == 0, out
-    assert_same_losses(tmp_path / "run", straight)
-    assert {p.name for p in (tmp_path / "run" / "logs").iterdir()} == {"rank_0.log", "rank_1.log"}
 
 
 def test_the_state_is_the_variables_and_more() -> None:

@@ -350,7 +350,7 @@ def open_exploration(
     where `table` is given, videos are embedded frame by frame: as many as are shown, in turn from every class.
 
     Args:
-        source: a feature file, or what `load_encoder` takes (a run, an encoder folder, untrained:RUN, ...).
+        source: a feature file, or what `open_encoder` takes (a run, an encoder folder, untrained:RUN, ...).
         table: the videos to embed; `DEMO_TABLE` by default.
         keep: where their features are kept; RUN/explore.arrow by default.
         choice: see `explore`.
@@ -394,10 +394,10 @@ def _embedded(
     """Embeds the videos that will be shown; the table of just these lies beside the features."""
     from video_ssl.datasets.table import Table
     from video_ssl.evaluate.embed.embed_videos import embed_table, open_source
-    from video_ssl.evaluate.embed.embedding import EmbeddingError, pick_device
-    from video_ssl.models.encoders import load_encoder
+    from video_ssl.evaluate.embed.embedding import EmbeddingError
+    from video_ssl.evaluate.frozen import open_encoder
 
-    load_encoder(encoder, pick_device(device))  # before any video is made, a wrong name is told
+    open_encoder(encoder, device)  # before any video is made, a wrong name is told
     table: Table = open_source(spec)
     ids, labels = (np.asarray(table.column(name)) for name in ("id", "label"))
     videos = _chosen(ids, labels, choice.get("videos"), choice.get("max_videos", 12), spec)

@@ -9,6 +9,7 @@ from typing import Any
 
 from video_ssl.evaluate.embed.embedding import EmbedConfig
 from video_ssl.evaluate.evaluators import Evaluator, evaluator_class
+from video_ssl.evaluate.frozen import without_flax
 from video_ssl.recipes import build_config, read_recipe
 
 
@@ -19,14 +20,14 @@ class EvaluateRecipe:
     Attributes:
         name: of the evaluation; names its folder.
         encoder: what `{encoder}` stands for in `encoders`: usually a run.
-        encoders: name in the report -> what `load_encoder` understands, or features:TRAIN,TEST: two
+        encoders: name in the report -> what `open_encoder` understands, or features:TRAIN,TEST: two
             feature files, which nothing is embedded for.
         train: the table that evaluators learn from, as `open_table` understands it.
         test: the table they are tested on.
         embed: how videos become features.
         evaluators: name in the table of evaluators -> its settings.
         out: folder for features and results; null: RUN/evaluate/NAME of the encoder's run, or
-            runs/evaluate/NAME.
+            runs/evaluate/NAME; NAME_flax for flax:RUN.
         seed: of everything random (held-out videos, order of training).
         device: auto, cpu, cuda.
     """
@@ -73,7 +74,7 @@ class EvaluateRecipe:
         if self.encoder is None and any("{encoder}" in spec for spec in self.encoders.values()):
             raise ValueError(
                 f"the evaluation {self.name!r} needs an encoder: add encoder=RUN, the folder of a "
-                "pretraining run or of an encoder (see `load_encoder`)."
+                "pretraining run or of an encoder (see `open_encoder`)."
             )
         return {
             name: spec.replace("{encoder}", self.encoder or "")
@@ -84,12 +85,15 @@ class EvaluateRecipe:
         """Returns where features and results go."""
         if self.out is not None:
             return Path(self.out)
-        run = Path(self.encoder) if self.encoder and Path(self.encoder).is_dir() else None
+        given = self.encoder or ""
+        plain = without_flax(given)
+        name = self.name if plain == given else f"{self.name}_flax"
+        run = Path(plain) if plain and Path(plain).is_dir() else None
         if run is not None and (run / "encoder" / "config.json").is_file():
-            return run / "evaluate" / self.name
+            return run / "evaluate" / name
         if run is not None and run.name == "encoder":
-            return run.parent / "evaluate" / self.name
-        return Path("runs") / "evaluate" / self.name
+            return run.parent / "evaluate" / name
+        return Path("runs") / "evaluate" / name
 
 
 def load_evaluate_recipe(name: str | Path, overrides: Sequence[str] = ()) -> EvaluateRecipe:

@@ -29,9 +29,9 @@ from video_ssl.datasets import open_table
 from video_ssl.datasets.table import Table, refuse_other_classes
 from video_ssl.evaluate.embed.embedding import Embedder, pick_device
 from video_ssl.evaluate.features import FeatureError, FeatureFile, open_features
+from video_ssl.evaluate.frozen import open_encoder
 from video_ssl.evaluate.recipe import EvaluateRecipe
 from video_ssl.evaluate.report import results_table, summary
-from video_ssl.models.encoders import load_encoder
 from video_ssl.recipes import to_plain
 
 logger = logging.getLogger(__name__)
@@ -54,7 +54,7 @@ def evaluate(recipe: EvaluateRecipe, *, quiet: bool = False) -> dict[str, Any]:
     given = {name: given_features(spec) for name, spec in specs.items() if is_features(spec)}
     for name, spec in specs.items():  # a wrong path is told now, not after an hour of decoding
         if name not in given:
-            load_encoder(spec)
+            open_encoder(spec)
     tables: dict[str, Table] = {}
     if len(given) < len(specs):
         tables = {"train": open_table(recipe.train), "test": open_table(recipe.test)}
@@ -65,7 +65,9 @@ def evaluate(recipe: EvaluateRecipe, *, quiet: bool = False) -> dict[str, Any]:
         if name in given:
             files, about = given[name], {"source": {}, "fingerprint": None}
         else:
-            embedder = Embedder(load_encoder(spec, device), recipe.embed, device=device, name=name)
+            embedder = Embedder(
+                open_encoder(spec, recipe.device), recipe.embed, device=device, name=name
+            )
             about = {"source": embedder.encoder.source, "fingerprint": embedder.fingerprint}
             files = {
                 split: cached_features(embedder, table, out / "features", split, progress=not quiet)

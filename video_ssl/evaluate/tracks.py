@@ -87,7 +87,7 @@ def embed_video(
     """Returns the frames of a video file, embedded now.
 
     Args:
-        encoder: see `load_encoder`.
+        encoder: see `open_encoder`.
         like: metadata of a feature file whose features these are to be compared with: the same settings
             are used.  Without it, every frame that the encoder samples is embedded.
 
@@ -95,14 +95,14 @@ def embed_video(
         FeatureError: the encoder is not that of the feature file, or the video cannot be read.
     """
     from video_ssl.evaluate.embed.embedding import EmbedConfig, Embedder, pick_device
-    from video_ssl.models.encoders import load_encoder
+    from video_ssl.evaluate.frozen import open_encoder
 
     where = pick_device(device)
     known = {f.name for f in fields(EmbedConfig)}
     settings = {k: v for k, v in (like or {}).get("settings", {}).items() if k in known}
     config = EmbedConfig(**settings) if like else EmbedConfig(per_frame=True)
     config = replace(config, num_workers=0, batch_size=4, strict=True)
-    embedder = Embedder(load_encoder(encoder, where), config, device=where, name=encoder)
+    embedder = Embedder(open_encoder(encoder, device), config, device=where, name=encoder)
     expected = (like or {}).get("encoder", {}).get("fingerprint")
     if expected and expected != embedder.fingerprint:
         raise FeatureError(

@@ -52,6 +52,7 @@ class FlaxEncoder:
         architecture: its name in `FLAX_ENCODERS`.
         preprocess: how clips must be made for it.
         source: where it comes from, as JSON.
+        device: of jax, where it computes; None = the first one.
     """
 
     #: Whether the features of a frame depend on that frame alone.
@@ -65,9 +66,10 @@ class FlaxEncoder:
         architecture: str,
         preprocess: Preprocess,
         source: dict[str, Any],
+        device: Any = None,
     ) -> None:
         self.module, self.config = module, module.config
-        self.variables = jax.tree.map(jnp.asarray, dict(variables))
+        self.variables = jax.device_put(jax.tree.map(jnp.asarray, dict(variables)), device)
         self.architecture, self.preprocess, self.source = architecture, preprocess, source
         self.embed_dim: int = self.config.width
         self._forward = jax.jit(self._maps)
@@ -113,6 +115,21 @@ class FlaxEncoder:
         """Returns float64 (T',): where each frame feature lies, in units of sampled frames."""
         count = self.config.grid(num_frames, 1, 1)[0]
         return feature_times(0, num_frames=num_frames, frame_stride=1, num_positions=count)
+
+    def with_dtype(self, name: str) -> FlaxEncoder:
+        """Returns the same encoder with activations of another dtype, "float32" or "bfloat16"."""
+        return FlaxEncoder(
+            self.module.clone(dtype=jnp.dtype(name)),
+            self.variables,
+            architecture=self.architecture,
+            preprocess=self.preprocess,
+            source=self.source,
+        )
+
+    @property
+    def fingerprint(self) -> str:
+        """16 hexadecimal digits that change with any weight or setting; those of torch's twin differ."""
+        return fingerprint(self)
 
     def state_dict(self) -> dict[str, NDArray[Any]]:
         """Returns the weights under torch's names."""
@@ -208,15 +225,19 @@ def save_flax_encoder(
     )
 
 
-def load_flax_encoder(path_or_run: str | Path, *, dtype: Any = jnp.float32) -> FlaxEncoder:
+def load_flax_encoder(
+    path_or_run: str | Path, *, dtype: Any = jnp.float32, device: str | None = None
+) -> FlaxEncoder:
     """Returns the flax encoder of a run or an encoder folder, whichever framework has written it.
 
     Args:
         path_or_run: RUN, RUN/encoder, or `untrained:PATH[@SEED]`: the same architecture, fresh weights.
         dtype: of activations.
+        device: platform whose first device computes: "cpu", "cuda", "tpu"; None = jax's own choice.
 
     Raises:
-        EncoderError: nothing there, an architecture without a flax twin, weights that do not fit.
+        EncoderError: nothing there, an architecture without a flax twin, weights that do not fit; jax sees no such
+            device.
     """
     spec = str(path_or_run)
     untrained = spec.startswith("untrained:")
@@ -244,7 +265,20 @@ def load_flax_encoder(path_or_run: str | Path, *, dtype: Any = jnp.float32) -> F
         architecture=content["architecture"],
         preprocess=preprocess,
         source=source,
+        device=_first_device(device),
     )
+
+
+def _first_device(platform: str | None) -> Any:
+    if platform is None:
+        return None
+    try:
+        return jax.devices(platform)[0]
+    except RuntimeError as err:
+        raise EncoderError(
+            f"device={platform}, but jax sees no such device ({str(err).splitlines()[0]}). Use device=cpu, or install "
+            "the jax of that platform: pip install 'jax[cuda12]' or 'jax[tpu]'."
+        ) from err
 
 
 def init_variables(module: Any, seed: int) -> dict[str, Any]:
@@ -266,6 +300,11 @@ def fingerprint(encoder: FlaxEncoder) -> str:
         digest.update(f"{name}{value.shape}{value.dtype}".encode())
         digest.update(value.tobytes())
     return digest.hexdigest()[:16]
+
+
+def build_flax_module(config: Any, *, dtype: Any = jnp.float32) -> Any:
+    """Returns the linen module that a config's `architecture` names in `FLAX_ENCODERS`; weights come of its `init`."""
+    return _module_class(config.architecture, type(config).__name__)(config, dtype=dtype)
 
 
 def _module_class(architecture: str, where: str) -> Any:

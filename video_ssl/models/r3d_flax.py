@@ -247,8 +247,11 @@ def temporal_features(feature_map: Array) -> Array:
 
 
 def clip_features(feature_map: Array) -> Array:
-    """Returns float32 (B, D), the mean over time, height and width of (B, T', h, w, D)."""
-    return feature_map.astype(jnp.float32).mean((1, 2, 3))
+    """Returns float32 (B, D), the mean over time, height and width of (B, T', h, w, D).
+
+    Frame by frame first, so that CVRL and TeG add in the same order.
+    """
+    return temporal_features(feature_map).mean(1)
 
 
 def _norm(name: str, x: Array, config: R3DConfig, train: bool) -> Array:

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import signal
+from collections.abc import Iterator
+
+_JAX_SIDE = ("jax", "jaxlib", "flax", "optax", "orbax")
 
 
 class RunError(ValueError):
@@ -27,3 +31,18 @@ class Interrupted(SystemExit):
 
     def __str__(self) -> str:
         return self.message
+
+
+@contextlib.contextmanager
+def missing_jax(what: str) -> Iterator[None]:
+    """Turns the absence of a package of the jax side into a RunError of one line that says what to install.
+
+    Args:
+        what: asked for it: "objective.name=teg".
+    """
+    try:
+        yield
+    except ModuleNotFoundError as err:
+        if (err.name or "").partition(".")[0] not in _JAX_SIDE:
+            raise
+        raise RunError(f"{what} needs {err.name}: pip install 'video_ssl[jax]'") from err

@@ -84,7 +84,14 @@ class _FlaxSession(Session[FlaxJob]):
 
     def __init__(self, job: FlaxJob) -> None:
         super().__init__(job, job.processes)
-        self._train_step = make_step(job)
+        self._train_step = make_step(
+            job.objective,
+            job.optimizer,
+            shardings=job.shardings,
+            processes=job.processes,
+            seed=job.seed,
+            accumulation=job.training.accumulation,
+        )
         self._health = jax.jit(
             lambda x: {"feature_std": feature_std(x), "effective_rank": effective_rank(x)},
             out_shardings=job.processes.whole,
@@ -130,15 +137,26 @@ class _FlaxSession(Session[FlaxJob]):
         return {"jax": jax.__version__, "flax": flax.__version__, "optax": optax.__version__}
 
 
-def make_step(job: FlaxJob) -> Callable[[State, Batch], tuple[State, dict[str, jax.Array]]]:
+def make_step(
+    objective: FlaxObjective,
+    optimizer: optax.GradientTransformation,
+    *,
+    shardings: State,
+    processes: FlaxProcesses,
+    seed: int,
+    accumulation: int = 1,
+) -> Callable[[State, Batch], tuple[State, dict[str, jax.Array]]]:
     """Returns the jitted step: (state, batch) -> (state, figures); the state that goes in is gone afterwards.
 
     Figures are scalars on every device, and `features`.  Where the loss or the norm of the gradient is not finite, in
     this step or before, the state stays as it is and `failed` keeps the first such step.
+
+    Args:
+        objective, optimizer, shardings, processes: as in `FlaxJob`.
+        seed: of what is random in a step.
+        accumulation: micro-batches of a step.
     """
-    loss_of, optimizer = job.objective.loss, job.optimizer
-    parts, whole = job.training.accumulation, job.processes.whole
-    seed = job.seed
+    loss_of, parts, whole = objective.loss, accumulation, processes.whole
 
     def step(state: State, batch: Batch) -> tuple[State, dict[str, jax.Array]]:
         key = jax.random.fold_in(jax.random.key(seed), state["step"])
@@ -160,7 +178,7 @@ def make_step(job: FlaxJob) -> Callable[[State, Batch], tuple[State, dict[str, j
         told = jax.lax.with_sharding_constraint({**figures, "grad_norm": norm}, whole)
         return new, told if features is None else {**told, "features": features}
 
-    return jax.jit(step, donate_argnums=0, out_shardings=(job.shardings, None))
+    return jax.jit(step, donate_argnums=0, out_shardings=(shardings, None))
 
 
 def gradients_of(

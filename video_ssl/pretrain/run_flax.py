@@ -101,12 +101,26 @@ def build_job(
     processes: FlaxProcesses,
 ) -> FlaxJob:
     """Returns everything the loop needs to train from the start."""
+    settings = job_settings(recipe, tables, (processes.rank, processes.world_size))
+    return FlaxJob(**settings, **trained_parts(recipe, encoders, processes, settings["lrs"]))
+
+
+def trained_parts(
+    recipe: PretrainRecipe,
+    encoders: Mapping[str, Path] | None,
+    processes: FlaxProcesses,
+    lrs: np.ndarray,
+) -> dict[str, Any]:
+    """Returns the fields of `FlaxJob` that do not depend on the data; the state is new and lies on the devices.
+
+    Raises:
+        RunError: the batch cannot be shared equally by the processes or the devices.
+    """
     training = recipe.training
     check_batch(recipe, processes.world_size)
     check_batch(recipe, processes.num_devices, "devices")
-    settings = job_settings(recipe, tables, (processes.rank, processes.world_size))
     objective = build_objective(recipe, encoders)
-    optimizer = build_optimizer(recipe.optimizer, settings["lrs"], grad_clip=training.grad_clip)
+    optimizer = build_optimizer(recipe.optimizer, lrs, grad_clip=training.grad_clip)
     # Every process makes the same weights on one device; they are divided afterwards.
     state = jax.device_get(objective.init(recipe.seed))
     state |= {
@@ -115,14 +129,13 @@ def build_job(
         "failed": np.int32(-1),
     }
     shardings = state_sharding(state, processes, sharding=training.sharding)
-    return FlaxJob(
-        **settings,
-        processes=processes,
-        objective=objective,
-        optimizer=optimizer,
-        state=jax.tree.map(_place, state, shardings),
-        shardings=shardings,
-    )
+    return {
+        "processes": processes,
+        "objective": objective,
+        "optimizer": optimizer,
+        "state": jax.tree.map(_place, state, shardings),
+        "shardings": shardings,
+    }
 
 
 def _place(value: np.ndarray, sharding: Any) -> jax.Array:

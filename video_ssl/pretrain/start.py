@@ -5,13 +5,12 @@ from __future__ import annotations
 from importlib import import_module
 
 from video_ssl.objectives import OBJECTIVES
-from video_ssl.pretrain.errors import RunError
+from video_ssl.pretrain.errors import missing_jax
 from video_ssl.pretrain.recipe import PretrainRecipe
 from video_ssl.pretrain.run_common import RunResult
 
 #: framework -> where its `pretrain` is
 LOOPS = {"torch": "video_ssl.pretrain.run", "flax": "video_ssl.pretrain.run_flax"}
-_JAX_SIDE = ("jax", "jaxlib", "flax", "optax", "orbax")
 
 
 def pretrain(recipe: PretrainRecipe, *, allow_changes: bool = False) -> RunResult:
@@ -32,13 +31,7 @@ def pretrain(recipe: PretrainRecipe, *, allow_changes: bool = False) -> RunResul
         Interrupted: SIGINT or SIGTERM; a `SystemExit` with code 128 + signal.
     """
     framework = OBJECTIVES[recipe.objective_name].framework
-    try:
+    with missing_jax(f"objective.name={recipe.objective_name}"):
         loop = import_module(LOOPS[framework])
-    except ModuleNotFoundError as err:
-        if (err.name or "").partition(".")[0] not in _JAX_SIDE:
-            raise
-        raise RunError(
-            f"objective.name={recipe.objective_name} needs {err.name}: pip install 'video_ssl[jax]'"
-        ) from err
     result: RunResult = loop.pretrain(recipe, allow_changes=allow_changes)
     return result

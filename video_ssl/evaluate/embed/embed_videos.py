@@ -13,7 +13,7 @@ from video_ssl.datasets.table import Table
 from video_ssl.evaluate.embed.embedding import EmbedConfig, Embedder, EmbeddingError, pick_device
 from video_ssl.evaluate.embed.partial import discard
 from video_ssl.evaluate.features import FeatureError, FeatureFile, open_features
-from video_ssl.models.encoders import load_encoder
+from video_ssl.evaluate.frozen import open_encoder
 from video_ssl.pretrain.run_folder import recipe_changes
 from video_ssl.recipes import build_config
 
@@ -34,7 +34,7 @@ def embed_table(
     A complete file that the same job has written is left as it is.
 
     Args:
-        encoder: see `load_encoder`.
+        encoder: see `open_encoder`.
         table: a video file, or what `open_table` takes.
         out: ends in .arrow.
         restart: write anew what is there, complete or not.
@@ -47,7 +47,7 @@ def embed_table(
     if out.suffix != ".arrow":
         raise EmbeddingError(f"{out} must end in .arrow: that is the only kind that is written.")
     embedder = Embedder(
-        load_encoder(encoder, where), EmbedConfig(**settings), device=where, name=encoder
+        open_encoder(encoder, device), EmbedConfig(**settings), device=where, name=encoder
     )
     videos = open_source(table)
     if out.exists() and not restart:

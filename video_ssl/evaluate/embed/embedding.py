@@ -176,7 +176,7 @@ class Embedder:
     """Turns tables into feature files with one encoder.
 
     Args:
-        encoder: as `load_encoder` gives it.
+        encoder: as `open_encoder` gives it, of torch or flax.
         config: how.
         device: where the encoder runs.
         name: what the encoder is called in the file and in the log.
@@ -199,8 +199,14 @@ class Embedder:
         self.name = name or encoder.architecture
         self.windows = self._windows()
         self._choice = self._features_choice()
-        self.fingerprint = fingerprint(encoder)
-        encoder.to(self.device)
+        self.of_flax = hasattr(encoder, "features_of_pixels")
+        if self.of_flax:  # its arrays lie where they compute
+            flax: Any = encoder
+            self.encoder = flax.with_dtype(self.config.precision)
+            self.fingerprint: str = flax.fingerprint
+        else:
+            self.fingerprint = fingerprint(encoder)
+            encoder.to(self.device)
         self.embed_dim = encoder.feature_dim(self.config.cells)
         self._positions: dict[int, np.ndarray] = {}
         try:
@@ -397,6 +403,7 @@ class Embedder:
             "encoder": {
                 "name": self.name,
                 "architecture": encoder.architecture,
+                "framework": "flax" if self.of_flax else "torch",
                 "fingerprint": self.fingerprint,
                 "config": to_plain(encoder.config),
                 "source": encoder.source,
@@ -414,6 +421,12 @@ class Embedder:
     @torch.inference_mode()
     def forward(self, video: np.ndarray) -> tuple[np.ndarray, np.ndarray | None]:
         """Returns clip and frame features, (B, D') and (B, T', D'), of uint8 (B, T, H, W, 3)."""
+        if self.of_flax:
+            clips, frames = self.encoder.features_of_pixels(video, self.config.cells)  # type: ignore[attr-defined]
+            return clips, frames if self.config.frames else None
+        return self._torch_features(video)
+
+    def _torch_features(self, video: np.ndarray) -> tuple[np.ndarray, np.ndarray | None]:
         pre = self.encoder.preprocess
         normalization = Normalization(mean=pre.mean, std=pre.std)
 

@@ -24,7 +24,7 @@ import pyarrow as pa
 from video_ssl.datasets.table import Table
 from video_ssl.evaluate.embed.embedding import EmbedConfig, Embedder, EmbeddingError, pick_device
 from video_ssl.evaluate.features import SKIPPED_KEY, FeatureFile, FeatureWriter, open_features
-from video_ssl.models.encoders import load_encoder
+from video_ssl.evaluate.frozen import open_encoder
 from video_ssl.pretrain.run_folder import recipe_changes, write_atomically
 
 logger = logging.getLogger(__name__)
@@ -93,7 +93,7 @@ def embed_shard(
     if out.suffix != ".arrow":
         raise EmbeddingError(f"{out} must end in .arrow: that is the only kind that is written.")
     embedder = Embedder(
-        load_encoder(encoder, where), EmbedConfig(**settings), device=where, name=encoder
+        open_encoder(encoder, device), EmbedConfig(**settings), device=where, name=encoder
     )
     path = shards_folder(out) / f"{index}-of-{count}.arrow"
     path.parent.mkdir(parents=True, exist_ok=True)

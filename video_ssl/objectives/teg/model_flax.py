@@ -33,6 +33,9 @@ class TegOutput(NamedTuple):
 class TegModel(nn.Module):
     """Encoder (parameters below "encoder", which is what leaves the training) and heads.
 
+    Encoder and "head", that of the whole clip, have the names that they have in `CvrlModel`, and so the same weights at
+    the start; "fine_head" is that of the moments.
+
     Attributes:
         encoder_config: of the network.
         heads: see `TegHeadsConfig`.
@@ -48,7 +51,7 @@ class TegModel(nn.Module):
         self.encoder = R3D(self.encoder_config, dtype=self.dtype, remat=self.remat)
         self.fine_head = self._head()
         if not (self.heads.share_heads or self.heads.global_from_dense):
-            self.persistent_head = self._head()
+            self.head = self._head()
 
     def __call__(self, video: Array, *, train: bool = False) -> TegOutput:
         """Returns the embeddings of normalised clips (N, T, H, W, 3); clips of one length, of either kind."""
@@ -58,7 +61,7 @@ class TegModel(nn.Module):
         if self.heads.global_from_dense:
             g = z.mean(1)
         else:
-            head = self.fine_head if self.heads.share_heads else self.persistent_head
+            head = self.fine_head if self.heads.share_heads else self.head
             g = head(dense.mean(1), train=train)
         return TegOutput(z, g, dense)
 
@@ -72,8 +75,11 @@ class TegModel(nn.Module):
         """
         if short.shape != long.shape:
             return self(short, train=train), self(long, train=train)
-        out, count = self(jnp.concatenate([short, long]), train=train), len(short)
-        return TegOutput(*(x[:count] for x in out)), TegOutput(*(x[count:] for x in out))
+        out = self(jnp.concatenate([short, long]), train=train)
+        halves = [
+            jnp.split(x, 2) for x in out
+        ]  # as CVRL does: gradients are added in the same order
+        return TegOutput(*(half[0] for half in halves)), TegOutput(*(half[1] for half in halves))
 
     def _head(self) -> ProjectionHead:
         return ProjectionHead(self.heads.hidden_dims, self.heads.out_dim, dtype=self.dtype)

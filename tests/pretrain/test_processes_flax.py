@@ -1,0 +1,86 @@
+"""Several processes of a flax run: how they find each other, and that they are one."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import socket
+import subprocess
+import sys
+from pathlib import Path
+
+import jax
+import numpy as np
+import pytest
+from flax_runs import assert_same_losses, content, losses, tiny
+from omegaconf import OmegaConf
+
+from video_ssl.pretrain import devices_flax
+from video_ssl.pretrain.devices_flax import _distributed_settings
+from video_ssl.pretrain.errors import RunError
+from video_ssl.pretrain.recipe import recipe_from_dict
+from video_ssl.pretrain.run_flax import pretrain
+
+
+def test_the_environment_names_the_processes() -> None:
+    torchrun = {"WORLD_SIZE": "2", "RANK": "1", "MASTER_ADDR": "n1", "MASTER_PORT": "29500"}
+    found = _distributed_settings(torchrun)
+    assert found == {"coordinator_address": "n1:29500", "num_processes": 2, "process_id": 1}
+    again = _distributed_settings({**torchrun, "TORCHELASTIC_RUN_ID": "x"})
+    assert again is not None
+    assert again["coordinator_address"] == "n1:29501"  # torchrun itself listens on the other
+    assert _distributed_settings({"TPU_WORKER_HOSTNAMES": "a,b"}) == {}
+    assert _distributed_settings({"TPU_WORKER_HOSTNAMES": "a"}) is None
+    with pytest.raises(RunError, match="MASTER_ADDR, MASTER_PORT, RANK not set"):
+        _distributed_settings({"WORLD_SIZE": "2"})
+
+
+@pytest.mark.slow
+def test_two_processes_are_one(
+    videos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Two processes with two devices each, that divide the state, are one with four; one goes on where they were."""
+    file, run, four = tmp_path / "recipe.yaml", tmp_path / "run", tmp_path / "four"
+    made = content(videos, run, training__sharding="fsdp")
+    OmegaConf.save(OmegaConf.create(made), file)
+    code = (
+        "import sys\n"
+        "from video_ssl.pretrain import devices_flax\n"
+        "devices_flax.SMALLEST_SHARDED = 8\n"
+        "from video_ssl.pretrain.recipe import load_pretrain_recipe\n"
+        "from video_ssl.pretrain.start import pretrain\n"
+        "pretrain(load_pretrain_recipe(sys.argv[1]))\n"
+    )
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = str(free.getsockname()[1])
+    place = {
+        **os.environ,
+        "OMP_NUM_THREADS": "1",
+        "XLA_FLAGS": "--xla_force_host_platform_device_count=2 --xla_backend_optimization_level=0",
+        "JAX_COORDINATOR_ADDRESS": f"127.0.0.1:{port}",
+        "JAX_NUM_PROCESSES": "2",
+    }
+    processes = [
+        subprocess.Popen(
+            [sys.executable, "-c", code, str(file)],
+            env={**place, "JAX_PROCESS_ID": str(rank)},
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+        )
+        for rank in range(2)
+    ]
+    for process in processes:
+        out, _ = process.communicate(timeout=120)
+        assert process.returncode == 0, out
+    monkeypatch.setattr(devices_flax, "SMALLEST_SHARDED", 8)
+    pretrain(tiny(videos, four, training__sharding="fsdp"), devices=jax.devices()[:4])
+    assert_same_losses(run, four)
+    assert {p.name for p in (run / "logs").iterdir()} == {"rank_0.log", "rank_1.log"}
+    before = losses(run)
+    for lost in ("checkpoints/step_6", "encoder"):
+        shutil.rmtree(run / lost)
+    pretrain(recipe_from_dict(made), devices=jax.devices()[:1])
+    assert losses(run)[:4] == before[:4]
+    np.testing.assert_allclose(losses(run)[4], before[4], rtol=2e-4)
