@@ -82,8 +82,7 @@ def write_exploration(exploration: Exploration, out: str | Path, *, height: int 
     data = page_data(exploration, height=height, notes=notes)
     # Inside <script> only "</" and "<!--" mean something; "<" is written as JSON allows it.
     text = json.dumps(data, allow_nan=False, separators=(",", ":")).replace("<", "\\u003c")
-    source = Path(exploration.name)  # a file that this command made has the name of its folder
-    name = source.absolute().parent.name if source.stem == "explore" else source.stem
+    name = _title(Path(exploration.name).absolute())
     listed = "".join(f"<li>{esc(note)}</li>" for note in notes)
     told = f'<ul class="notes">{listed}</ul>' if notes else ""
     page = (
@@ -103,6 +102,20 @@ def write_exploration(exploration: Exploration, out: str | Path, *, height: int 
         logger.info("Note: %s", note)
     logger.info("%s: %.1f MB, everything inside", path, len(page.encode()) / 1e6)
     return path
+
+
+def _title(features: Path) -> str:
+    """Returns the name of the run that a feature file belongs to, or else that of the file.
+
+    >>> _title(Path("/runs/a/explore.arrow")), _title(Path("/runs/a/evaluate/phases/features/encoder-test-0f.arrow"))
+    ('a', 'a')
+    """
+    if features.stem == "explore":
+        return features.parent.name
+    parts = features.parts
+    if parts[-2] == "features" and parts[-4:-3] == ("evaluate",):
+        return parts[-5]
+    return features.stem
 
 
 def _subtitle(exploration: Exploration) -> str:
