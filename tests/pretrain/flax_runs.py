@@ -62,7 +62,7 @@ def content(videos: Path, run: Path, name: str = "teg", **changes: Any) -> dict[
         },
         "optimizer": {
             "name": "sgd",
-            "base_lr": 0.005,
+            "base_lr": 1e-6,  # gradients are in the hundreds: larger steps are chaos
             "lr_scaling": "none",
             "warmup": "2 steps",
             "schedule": "cosine_ramped",
@@ -96,8 +96,6 @@ def assert_same_bits(one: dict[str, np.ndarray], two: dict[str, np.ndarray]) -> 
 
 
 def assert_same_losses(one: Path, two: Path) -> None:
-    """Equal to rounding, which this tiny network, with batch norms over few numbers, lets grow tenfold in a step:
-    only what comes before that is compared.  Two of these steps follow a change of the weights.
-    """
+    """Equal to rounding: exactly so before the weights move, and with what grows out of it afterwards."""
     np.testing.assert_allclose(losses(one)[:2], losses(two)[:2], rtol=1e-5)
-    np.testing.assert_allclose(losses(one)[2:4], losses(two)[2:4], rtol=2e-4)
+    np.testing.assert_allclose(losses(one), losses(two), rtol=2e-4)

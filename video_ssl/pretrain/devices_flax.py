@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import contextlib
 import gc
+import logging
 import os
 import pickle
 from collections.abc import Callable, Iterator, Sequence
@@ -106,6 +107,8 @@ def join_flax_processes(
     Raises:
         RunError: a platform that jax does not see.
     """
+    # jax tells at INFO of every platform that this machine does not have, as if it were an error.
+    logging.getLogger("jax._src.xla_bridge").setLevel(logging.WARNING)
     starts = _start_distributed(device)
     try:
         found = list(devices) if devices is not None else _devices(device)
