@@ -10,10 +10,11 @@ import shutil
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 from omegaconf import OmegaConf
 
@@ -142,6 +143,63 @@ class Kit:
             return int(json.loads(lines[-1])["step"]) if lines else 0
         except ValueError:
             return 0
+
+
+class Cluster:
+    """What the tests on a real SLURM have in common."""
+
+    # The signal comes up to a minute before it is due, so limits are long where they are not the subject.
+    SHORT = ("--set", "time_min=10", "--set", "signal_before_sec=30", "--set", "lost_after_sec=20")
+    TWO = ("--set", "nodes=2", *SHORT)
+
+    @staticmethod
+    def run(*words: str) -> str:
+        return subprocess.run(words, capture_output=True, text=True, timeout=30, check=True).stdout
+
+    @classmethod
+    def submit(cls, script: str, *options: str) -> str:
+        """A job on all of both nodes."""
+        common = ("sbatch", "--parsable", "-N2", "--exclusive", "-o", "/dev/null", "--wrap", script)
+        return cls.run(*common, *options).strip()
+
+    @classmethod
+    def state(cls, job: str) -> str:
+        return cls.run("squeue", "-h", "-t", "all", "-j", job, "-o", "%T").split("\n")[0]
+
+    @staticmethod
+    def processes(run: Path, rank: int) -> list[psutil.Process]:
+        """The process of a rank of the jobs of a run, as on a node of its own."""
+        found = []
+        for process in psutil.process_iter(["cmdline"]):
+            words = process.info["cmdline"] or []
+            ours = words[1:4] == ["-u", "-m", "submitit.core._submit"]
+            if ours and words[-1] == str(run / "launch"):
+                try:
+                    place = process.environ().get("SLURM_PROCID")
+                except psutil.Error:
+                    continue
+                if place == str(rank):
+                    found.append(process)
+        return found
+
+    @staticmethod
+    def launch(*words: Any) -> str:
+        """The number of the first job."""
+        return Kit.command("launch", *words).split(":")[0].removeprefix("job ")
+
+
+@pytest.fixture
+def nothing_stays() -> Iterator[None]:
+    """Ends what a test has left on the cluster."""
+    yield
+    jobs = Cluster.run("squeue", "-h", "-o", "%A").split()
+    if jobs:
+        subprocess.run(["scancel", *set(jobs)], timeout=30)
+
+
+@pytest.fixture(scope="session")
+def cluster() -> type[Cluster]:
+    return Cluster
 
 
 @pytest.fixture(scope="session")
