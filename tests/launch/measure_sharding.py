@@ -1,6 +1,6 @@
 """Memory and time of a step of ViT-B under DDP and FSDP2, on two CPU processes (not a test).
 
-    python tests/launch/measure_sharding.py [--batch 2] [--steps 3] [--only fsdp]
+    python tests/launch/measure_sharding.py [--batch 2] [--steps 3] [--only fsdp] [--keep]
 
 Prints a table for process 0, in GiB.  `now` is what is resident after a stage and `peak` the most since the stage
 began, so that what is needed once, to build the model, is told apart from what every step needs; `holds` is what the
@@ -74,7 +74,7 @@ def held_gib(module: Any, optimizer: Any) -> float:
     return total / 2**30
 
 
-def work(rank: int, meet: str, changes: str, batch_size: int, steps: int) -> None:
+def work(rank: int, meet: str, changes: str, batch_size: int, steps: int, keep: bool) -> None:
     import torch
     import torch.distributed as dist
 
@@ -83,7 +83,7 @@ def work(rank: int, meet: str, changes: str, batch_size: int, steps: int) -> Non
     from video_ssl.pretrain.processes import Processes
     from video_ssl.pretrain.recipe import load_pretrain_recipe
     from video_ssl.pretrain.run import build_objective
-    from video_ssl.pretrain.sharding import prepare
+    from video_ssl.pretrain.sharding import prepare, return_freed_memory
 
     torch.set_num_threads(1)
     dist.init_process_group("gloo", init_method=f"file://{meet}", rank=rank, world_size=2)
@@ -97,6 +97,8 @@ def work(rank: int, meet: str, changes: str, batch_size: int, steps: int) -> Non
         **json.loads(changes),
     )
     stages = Stages(rank)
+    if not keep:
+        return_freed_memory(training, processes)
     stages.end("imported")
     objective = build_objective(recipe)
     stages.end("built")
@@ -128,6 +130,9 @@ def main() -> None:
     parser.add_argument("--batch", type=int, default=2)
     parser.add_argument("--steps", type=int, default=3)
     parser.add_argument("--only", choices=list(SETTINGS))
+    parser.add_argument(
+        "--keep", action="store_true", help="leave glibc as it is: without `return_freed_memory`"
+    )
     given = parser.parse_args()
     for name, changes in SETTINGS.items():
         if given.only not in (None, name):
@@ -138,6 +143,7 @@ def main() -> None:
                 json.dumps(changes),
                 str(given.batch),
                 str(given.steps),
+                str(int(given.keep)),
             ]
             print(f"{name}:", flush=True)
             started = [
@@ -152,7 +158,7 @@ def main() -> None:
 
 if __name__ == "__main__":
     if "--work" in sys.argv:
-        rank, meet, changes, batch, steps = sys.argv[2:]
-        work(int(rank), meet, changes, int(batch), int(steps))
+        rank, meet, changes, batch, steps, keep = sys.argv[2:]
+        work(int(rank), meet, changes, int(batch), int(steps), keep == "1")
     else:
         main()

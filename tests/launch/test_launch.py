@@ -256,6 +256,10 @@ def test_how_an_attempt_ended(outcomes: list[str], code: int, state: str, expect
     assert conclude(notes(*outcomes), exit_code=code, job_state=state)[0] == expected
 
 
+class JaxRuntimeError(RuntimeError):
+    """Has the name of jax's."""
+
+
 @pytest.mark.parametrize(
     ("err", "outcome"),
     [
@@ -264,6 +268,8 @@ def test_how_an_attempt_ended(outcomes: list[str], code: int, state: str, expect
         (RunError("the recipe changed"), "failed"),
         (RuntimeError("[gloo/transport] Connection closed by peer [127.0.0.1]:1"), "alone"),
         (RuntimeError("shapes do not fit"), "failed"),
+        (JaxRuntimeError("UNKNOWN: Gloo AllReduce failed: Connection closed by peer"), "alone"),
+        (JaxRuntimeError("RESOURCE_EXHAUSTED: out of memory"), "failed"),
     ],
 )
 def test_how_a_process_ended(err: BaseException, outcome: str) -> None:
