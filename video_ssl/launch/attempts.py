@@ -82,8 +82,11 @@ def _append(run: str | Path, row: Mapping[str, Any]) -> None:
 
 
 def progress_of(run: str | Path, task: str) -> int:
-    """Returns what grows whenever something was saved: the newest step, or the bytes of the journal of a shard."""
+    """Returns what grows whenever something was saved: the newest step, or the bytes of features and their journals."""
     folder = Path(run)
+    if task == "evaluate":
+        kept = [*folder.rglob("features/**/journal.jsonl"), *folder.rglob("features/**/*.arrow")]
+        return sum(file.stat().st_size for file in kept if file.is_file())
     if task.startswith("embed"):
         place = task.partition(" ")[2].replace("/", "-of-")
         journals = folder.glob(f"{place}.arrow*/journal.jsonl")

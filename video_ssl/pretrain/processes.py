@@ -64,6 +64,11 @@ class Processes:
             dist.all_reduce(values, op=dist.ReduceOp.MAX)
         return values
 
+    def wait(self) -> None:
+        """Waits until every process has come here."""
+        if self.world_size > 1:
+            dist.all_reduce(torch.zeros(1))
+
     def gather(self, rows: torch.Tensor) -> torch.Tensor:
         """Returns the rows (B, D) of every process under each other, in the order of ranks."""
         if self.world_size == 1:
