@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import signal
@@ -15,7 +16,16 @@ import psutil
 import pytest
 
 from video_ssl.launch import launching, slurm, snapshot
-from video_ssl.launch.attempts import conclude, note_end, note_start, read_attempts, tried_again
+from video_ssl.launch.attempts import (
+    conclude,
+    end_note,
+    leave_note,
+    note_end,
+    note_start,
+    read_attempts,
+    read_notes,
+    tried_again,
+)
 from video_ssl.launch.batch import Batch, TaskSpec, read_batch, write_batch
 from video_ssl.launch.errors import LaunchError
 from video_ssl.launch.grid import expand
@@ -312,6 +322,29 @@ def test_the_history_tells_tasks_apart_and_survives_a_cut_line(tmp_path: Path) -
         file.write('{"event": "sta')
     assert [row["attempt"] for row in read_attempts(tmp_path, "embed 0/2")] == [1, 1, 2]
     assert len(read_attempts(tmp_path)) == 4
+
+
+@pytest.mark.parametrize("number", [errno.ENOSPC, errno.EDQUOT])
+def test_the_end_is_told_where_the_disk_or_the_quota_is_full(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int
+) -> None:
+    """Full is what holds as long as the room that was kept has not been given up."""
+    original = Path.write_text
+
+    def full(path: Path, *words: Any, **more: Any) -> int:
+        if list(tmp_path.rglob(".room")):
+            raise OSError(number, os.strerror(number))
+        return original(path, *words, **more)
+
+    note_start(tmp_path, "pretrain", job="1", nodes="n1")
+    (room,) = tmp_path.rglob(".room")
+    assert room.stat().st_size == 2**16
+    monkeypatch.setattr(Path, "write_text", full)
+    note = end_note(tmp_path, "1", "pretrain", "0", 0)
+    leave_note(note, "failed", "no space")
+    assert read_notes([note]) == [{"outcome": "failed", "reason": "no space", "rank": "0"}]
+    note_start(tmp_path, "pretrain", job="1", nodes="n1")
+    assert room.is_file()
 
 
 def test_a_batch_comes_back_as_it_was(tmp_path: Path) -> None:
