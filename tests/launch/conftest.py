@@ -113,17 +113,18 @@ class Kit:
     @classmethod
     def over(cls, run: Path) -> bool:
         """Whether the latest attempt has ended for good, and not well."""
-        ends = [row for row in cls.attempts(run) if row["event"] == "end"]
-        return bool(ends) and not ends[-1]["again"] and ends[-1]["outcome"] != "finished"
+        last = (cls.attempts(run) or [{"event": "start"}])[-1]
+        return last["event"] == "end" and not last["again"] and last["outcome"] != "finished"
 
     @classmethod
     def wait(cls, condition: Callable[[], Any], run: Path, limit_sec: float = 90) -> Any:
         """Waits until a condition holds; on failure shows everything about the run."""
-        end = time.monotonic() + limit_sec
+        end, over_since = time.monotonic() + limit_sec, None
         while not (found := condition()):
-            if cls.over(run):  # little can come any more
-                end = min(end, time.monotonic() + 10)
-            assert time.monotonic() < end, cls.story(run)
+            now = time.monotonic()
+            over_since = (over_since or now) if cls.over(run) else None
+            assert now < end, cls.story(run)
+            assert over_since is None or now < over_since + 15, cls.story(run)  # nothing can come
             time.sleep(0.1)
         return found
 

@@ -1,4 +1,4 @@
-"""Memory and time of a step of ViT-B under DDP and FSDP2, on two CPU processes (not a test).
+"""Memory and time of a step of ViT-B under DDP, fairscale's OSS and FSDP2, on two CPU processes (not a test).
 
     python tests/launch/measure_sharding.py [--batch 2] [--steps 3] [--only fsdp] [--keep]
 
@@ -24,6 +24,8 @@ from typing import Any
 
 SETTINGS = {
     "ddp": {},
+    "ddp, recomputed": {"activation_checkpointing": True},
+    "oss": {"sharding": "oss"},
     "fsdp": {"sharding": "fsdp"},
     "fsdp, recomputed": {"sharding": "fsdp", "activation_checkpointing": True},
 }
@@ -104,7 +106,7 @@ def work(rank: int, meet: str, changes: str, batch_size: int, steps: int, keep: 
     stages.end("built")
     objective = prepare(objective, training, processes)
     stages.end("divided")
-    optimizer = build_optimizer(objective, recipe.optimizer)
+    optimizer = build_optimizer(objective, recipe.optimizer, divided=training.sharding == "oss")
     module = wrap(objective, processes, compile=False)
     stages.end("wrapped")
     tokens = 8 * 14 * 14

@@ -104,8 +104,13 @@ def test_fine_tuning_on_two_nodes(
     """From a run on SLURM, from its encoder folder as two processes here: the same bits.  One process: losses to 1e-5.
     From scratch it begins elsewhere."""
     two, folder, one, scratch = (tmp_path / n for n in ("two", "folder", "one", "scratch"))
-    cluster.launch("slurm", "pretrain", finetune(table, two, run, run), *cluster.TWO)
-    kit.wait(lambda: kit.outcomes(two) == ["finished"], two)
+    more = ("--set", "environment.MARK=7", "--set", "setup=['echo mark=$MARK']")
+    cluster.launch("slurm", "pretrain", finetune(table, two, run, run), *cluster.TWO, *more)
+    told = kit.command("jobs", "logs", "-f", two)  # until the job has ended
+    assert kit.outcomes(two) == ["finished"], kit.story(two)
+    assert "mark=7" in told.splitlines()
+    assert "finished 20 steps" in told
+    assert "finished 20 steps" in (two / "logs" / "rank_1.log").read_text()
     file = finetune(table, folder, run / "encoder", run)
     kit.command("launch", "local", "pretrain", file, "--set", "tasks_per_node=2")
     a, b = (video_ssl.load_encoder(r).state_dict() for r in (two, folder))
@@ -119,3 +124,37 @@ def test_fine_tuning_on_two_nodes(
     assert len(losses["two"]) == 20
     np.testing.assert_allclose(losses["two"], losses["one"], atol=1e-5)
     assert abs(losses["scratch"][0] - losses["one"][0]) > 1e-4
+
+
+def test_a_chain_of_stage_training_and_evaluation(
+    table: Path, run: Path, tmp_path: Path, kit: Any, cluster: Any
+) -> None:
+    """Three jobs, each after the one before; the last reads what the first two have made."""
+    out = tmp_path / "chain"
+    train, test = halves(table, tmp_path)
+    evaluation = tmp_path / "quick.yaml"
+    content = {"train": str(train), "test": str(test), "embed": {"num_workers": 0}, "device": "cpu"}
+    content |= {"name": "quick", "evaluators": {"probe": {"poolings": ["clip"], "epochs": 5}}}
+    OmegaConf.save(OmegaConf.create(content), evaluation)
+    file = finetune(table, out, run, run)
+    changes = OmegaConf.load(file)
+    changes.objective.init = {"recipe": str(run.with_suffix(".yaml"))}
+    changes.evaluate = str(evaluation)
+    OmegaConf.save(changes, file)
+    told = kit.command("launch", "slurm", "pretrain", file, "--chain", *cluster.SHORT)
+    assert [line.split(": ")[1] for line in told.splitlines()[:3]] == [
+        "stage-init",
+        "pretrain after stage-init",
+        "evaluate after pretrain",
+    ]
+    kit.wait(lambda: len(kit.outcomes(out)) == 2, out)
+    assert kit.outcomes(out) == ["finished", "finished"]
+    ends = [row for row in kit.attempts(out) if row["event"] == "end"]
+    assert [row["task"] for row in ends] == ["pretrain", "evaluate"]
+    stage = out / "stages" / "init"
+    assert kit.outcomes(stage) == ["finished"]
+    assert kit.attempts(stage)[-1]["time"] < kit.attempts(out)[0]["time"]
+    results = json.loads((out / "evaluate" / "quick" / "results.json").read_text())
+    assert results["encoders"]["encoder"]["results"]["probe"]["total"] == 4
+    status = kit.command("jobs", "status", out)
+    assert all(f"{name} " in status for name in ("stage-init", "pretrain", "evaluate"))

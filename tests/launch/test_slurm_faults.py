@@ -31,6 +31,24 @@ def small_disk(tmp_path: Path) -> Iterator[Path]:
         subprocess.run(["umount", "-l", folder], check=True)
 
 
+@pytest.mark.parametrize(
+    ("setting", "reason"),
+    [
+        ("time_min=600", "PartitionTimeLimit: time_min is more than the partition allows"),
+        ("nodes=3", "PartitionConfig: the partition cannot run such a job"),
+    ],
+)
+def test_what_waits_for_ever_says_why(
+    videos: Path, tmp_path: Path, kit: Any, cluster: Any, setting: str, reason: str
+) -> None:
+    """SLURM takes such jobs and lets them wait; some clusters refuse them at once."""
+    run = tmp_path / "run"
+    job = cluster.launch("slurm", "pretrain", kit.recipe(videos, run), "--set", setting)
+    kit.wait(lambda: reason in kit.command("jobs", "status", run), run, limit_sec=30)
+    assert f"cancelled: {job}" in kit.command("jobs", "cancel", run)  # also what never began
+    kit.wait(lambda: cluster.state(job) == "CANCELLED", run)
+
+
 def fill(folder: Path) -> Path:
     """Takes all room that is left, to the last byte."""
     path = folder / "of_somebody_else"

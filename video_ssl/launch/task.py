@@ -35,8 +35,17 @@ def run_in_slurm(batch: str, index: int) -> None:
     """Does a task of a batch as one process of a SLURM job; submitit calls it."""
     from submitit.helpers import TorchDistributedEnvironment
 
+    _sweep_result()
     TorchDistributedEnvironment().export(set_cuda_visible_devices=False, overwrite=True)
     run_task(batch, index, job=slurm_job(), attempt=os.environ.get("SLURM_RESTART_COUNT", "0"))
+
+
+def _sweep_result() -> None:
+    """Removes what an attempt that was killed, or met a full disk, has left of its result: submitit stumbles over it."""
+    from submitit import JobEnvironment
+
+    result = JobEnvironment().paths.result_pickle
+    result.with_name(f"{result.name}.save_tmp").unlink(missing_ok=True)
 
 
 def slurm_job() -> str:

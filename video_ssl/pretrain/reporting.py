@@ -31,20 +31,21 @@ class MetricsFile:
         try:
             self._file.write(json.dumps(row) + "\n")
             self._file.flush()
+            if self._board is not None:
+                self._board.write(row)  # its thread may have failed with the row before
         except OSError as err:
             raise RunError(
                 f"the metrics of step {row.get('step')} could not be written to {self._path} ({err.strerror or err}). "
                 "Make room, or have the quota raised, and start the same command again: it goes on from the newest "
                 "checkpoint."
             ) from err
-        if self._board is not None:
-            self._board.write(row)
 
     def close(self) -> None:
         with contextlib.suppress(OSError):  # what could not be written has been told
             self._file.close()
         if self._board is not None:
-            self._board.close()
+            with contextlib.suppress(OSError):
+                self._board.close()
 
 
 def read_metrics(path: Path) -> list[dict[str, Any]]:
