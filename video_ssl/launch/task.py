@@ -41,7 +41,7 @@ def run_in_slurm(batch: str, index: int) -> None:
 
 
 def _sweep_result() -> None:
-    """Removes what an attempt that was killed, or met a full disk, has left of its result: submitit stumbles over it."""
+    """Removes what an attempt that broke off (killed, full disk) has left of its result: submitit stumbles over it."""
     from submitit import JobEnvironment
 
     result = JobEnvironment().paths.result_pickle
