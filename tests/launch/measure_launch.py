@@ -7,7 +7,7 @@ again once on the way, and prints seconds:
 
     submit      until the command has returned                          to start    until process 0 began
     to step     from there until the first step was done                launch to first step: all three
-    step        median time between two steps without a save            stall       what a step with a save takes longer
+    step        median time between two steps                           stall       a save holds up the training
     save        from `jobs requeue` to the end of the attempt           wait        until process 0 began again
     to step     from there until the next step was done                 resume      from the last step to the next one
 
@@ -19,6 +19,7 @@ from __future__ import annotations
 import argparse
 import itertools
 import json
+import re
 import statistics
 import subprocess
 import sys
@@ -61,7 +62,7 @@ def events(run: Path, event: str) -> list[dict[str, Any]]:
 def measure(given: argparse.Namespace, run: Path) -> dict[str, float]:
     """Returns name -> seconds of one run."""
     settings = [f"training.duration={given.steps}", f"training.checkpoint_every={given.every}"]
-    settings += ["training.log_every=1", f"run={run}"]
+    settings += ["training.log_every=1", "optimizer.warmup=1", f"run={run}"]
     profile = [word for value in given.set for word in ("--set", value)]
     begin = time.time()
     words = (given.recipe, *given.overrides, *settings, *profile)
@@ -79,16 +80,16 @@ def measure(given: argparse.Namespace, run: Path) -> dict[str, float]:
     rows = read_metrics(run / "metrics.jsonl")
     gap = {b["step"]: b["time"] - a["time"] for a, b in itertools.pairwise(rows)}
     resumed = ended["step"] + 1
-    saving = {step for step in gap if (step - 1) % given.every == 0 and step != resumed}
-    plain = [sec for step, sec in gap.items() if step not in saving and step not in (2, resumed)]
-    step = statistics.median(plain)
+    step = statistics.median(sec for number, sec in gap.items() if number not in (2, resumed))
+    told = (run / "logs" / "rank_0.log").read_text(encoding="utf-8")
+    saves = [float(sec) for sec in re.findall(r"checkpoint of step \d+: ([\d.]+) s", told)]
     return {
         "submit": returned - begin,
         "to start": started - returned,
         "to step": first - started,
         "launch to first step": first - begin,
         "step": step,
-        "stall of a save": statistics.median(gap[n] for n in saving) - step,
+        "stall of a save": statistics.median(saves),
         "requeue to end": ended["time"] - asked,
         "wait": again - ended["time"],
         "start to step": next(r["time"] for r in rows if r["step"] == resumed) - again,

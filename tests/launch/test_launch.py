@@ -22,6 +22,7 @@ from video_ssl.launch.attempts import (
     leave_note,
     note_end,
     note_start,
+    progress_of,
     read_attempts,
     read_notes,
     tried_again,
@@ -160,6 +161,32 @@ def test_shards_are_single_processes_and_merged_at_the_end(tmp_path: Path) -> No
     ]
     assert (shards.profile.world_size, shards.profile.gpus_per_node) == (1, 1)
     assert merge.after == ("embed",)
+
+
+def test_an_evaluation_gets_every_process_alone_and_after_a_training(tmp_path: Path) -> None:
+    profile = LaunchProfile(executor="slurm", nodes=2, tasks_per_node=4, gpus_per_node=4)
+    plan = plan_launch("evaluate", ["probe", "encoder=RUN", f"out={tmp_path}"], profile)
+    assert [(step.name, step.profile) for step in plan.steps] == [("evaluate", profile)]
+    assert plan.home == tmp_path
+    words = ["mae/demo", f"run={tmp_path / 'run'}"]
+    chain = plan_launch("pretrain", words, profile, chain=True)
+    assert [(step.name, step.profile) for step in chain.steps] == [
+        ("pretrain", profile),
+        ("evaluate", profile),
+    ]
+
+
+def test_what_an_evaluation_has_embedded_is_its_progress(tmp_path: Path) -> None:
+    """Of one on its own, and of the evaluation of a run; otherwise a lost process would count as one in vain."""
+    for place in (tmp_path / "one", tmp_path / "two" / "evaluate" / "probe"):
+        home = tmp_path / place.relative_to(tmp_path).parts[0]
+        assert progress_of(home, "evaluate") == 0
+        journal = place / "features" / "a.arrow.shards" / "0-of-2.arrow.partial" / "journal.jsonl"
+        journal.parent.mkdir(parents=True)
+        journal.write_text("12345")
+        assert progress_of(home, "evaluate") == 5
+        (place / "features" / "a.arrow").write_text("123456789")
+        assert progress_of(home, "evaluate") == 14
 
 
 @pytest.mark.parametrize(

@@ -35,7 +35,7 @@ def small_disk(tmp_path: Path) -> Iterator[Path]:
     ("setting", "reason"),
     [
         ("time_min=600", "PartitionTimeLimit: time_min is more than the partition allows"),
-        ("nodes=3", "PartitionConfig: the partition cannot run such a job"),
+        ("nodes=3", "PartitionNodeLimit: the partition does not have so many nodes"),
     ],
 )
 def test_what_waits_for_ever_says_why(
@@ -43,7 +43,9 @@ def test_what_waits_for_ever_says_why(
 ) -> None:
     """SLURM takes such jobs and lets them wait; some clusters refuse them at once."""
     run = tmp_path / "run"
-    job = cluster.launch("slurm", "pretrain", kit.recipe(videos, run), "--set", setting)
+    job = cluster.launch(
+        "slurm", "pretrain", kit.recipe(videos, run), *cluster.SHORT, "--set", setting
+    )
     kit.wait(lambda: reason in kit.command("jobs", "status", run), run, limit_sec=30)
     assert f"cancelled: {job}" in kit.command("jobs", "cancel", run)  # also what never began
     kit.wait(lambda: cluster.state(job) == "CANCELLED", run)
