@@ -10,10 +10,11 @@ import shutil
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 from omegaconf import OmegaConf
 
@@ -112,17 +113,18 @@ class Kit:
     @classmethod
     def over(cls, run: Path) -> bool:
         """Whether the latest attempt has ended for good, and not well."""
-        ends = [row for row in cls.attempts(run) if row["event"] == "end"]
-        return bool(ends) and not ends[-1]["again"] and ends[-1]["outcome"] != "finished"
+        last = (cls.attempts(run) or [{"event": "start"}])[-1]
+        return last["event"] == "end" and not last["again"] and last["outcome"] != "finished"
 
     @classmethod
     def wait(cls, condition: Callable[[], Any], run: Path, limit_sec: float = 90) -> Any:
         """Waits until a condition holds; on failure shows everything about the run."""
-        end = time.monotonic() + limit_sec
+        end, over_since = time.monotonic() + limit_sec, None
         while not (found := condition()):
-            if cls.over(run):  # little can come any more
-                end = min(end, time.monotonic() + 10)
-            assert time.monotonic() < end, cls.story(run)
+            now = time.monotonic()
+            over_since = (over_since or now) if cls.over(run) else None
+            assert now < end, cls.story(run)
+            assert over_since is None or now < over_since + 15, cls.story(run)  # nothing can come
             time.sleep(0.1)
         return found
 
@@ -142,6 +144,63 @@ class Kit:
             return int(json.loads(lines[-1])["step"]) if lines else 0
         except ValueError:
             return 0
+
+
+class Cluster:
+    """What the tests on a real SLURM have in common."""
+
+    # The signal comes up to a minute before it is due, so limits are long where they are not the subject.
+    SHORT = ("--set", "time_min=10", "--set", "signal_before_sec=30", "--set", "lost_after_sec=20")
+    TWO = ("--set", "nodes=2", *SHORT)
+
+    @staticmethod
+    def run(*words: str) -> str:
+        return subprocess.run(words, capture_output=True, text=True, timeout=30, check=True).stdout
+
+    @classmethod
+    def submit(cls, script: str, *options: str) -> str:
+        """A job on all of both nodes."""
+        common = ("sbatch", "--parsable", "-N2", "--exclusive", "-o", "/dev/null", "--wrap", script)
+        return cls.run(*common, *options).strip()
+
+    @classmethod
+    def state(cls, job: str) -> str:
+        return cls.run("squeue", "-h", "-t", "all", "-j", job, "-o", "%T").split("\n")[0]
+
+    @staticmethod
+    def processes(run: Path, rank: int) -> list[psutil.Process]:
+        """The process of a rank of the jobs of a run, as on a node of its own."""
+        found = []
+        for process in psutil.process_iter(["cmdline"]):
+            words = process.info["cmdline"] or []
+            ours = words[1:4] == ["-u", "-m", "submitit.core._submit"]
+            if ours and words[-1] == str(run / "launch"):
+                try:
+                    place = process.environ().get("SLURM_PROCID")
+                except psutil.Error:
+                    continue
+                if place == str(rank):
+                    found.append(process)
+        return found
+
+    @staticmethod
+    def launch(*words: Any) -> str:
+        """The number of the first job."""
+        return Kit.command("launch", *words).split(":")[0].removeprefix("job ")
+
+
+@pytest.fixture
+def nothing_stays() -> Iterator[None]:
+    """Ends what a test has left on the cluster."""
+    yield
+    jobs = Cluster.run("squeue", "-h", "-o", "%A").split()
+    if jobs:
+        subprocess.run(["scancel", *set(jobs)], timeout=30)
+
+
+@pytest.fixture(scope="session")
+def cluster() -> type[Cluster]:
+    return Cluster
 
 
 @pytest.fixture(scope="session")

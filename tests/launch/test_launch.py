@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import signal
@@ -15,7 +16,17 @@ import psutil
 import pytest
 
 from video_ssl.launch import launching, slurm, snapshot
-from video_ssl.launch.attempts import conclude, note_end, note_start, read_attempts, tried_again
+from video_ssl.launch.attempts import (
+    conclude,
+    end_note,
+    leave_note,
+    note_end,
+    note_start,
+    progress_of,
+    read_attempts,
+    read_notes,
+    tried_again,
+)
 from video_ssl.launch.batch import Batch, TaskSpec, read_batch, write_batch
 from video_ssl.launch.errors import LaunchError
 from video_ssl.launch.grid import expand
@@ -152,6 +163,32 @@ def test_shards_are_single_processes_and_merged_at_the_end(tmp_path: Path) -> No
     assert merge.after == ("embed",)
 
 
+def test_an_evaluation_gets_every_process_alone_and_after_a_training(tmp_path: Path) -> None:
+    profile = LaunchProfile(executor="slurm", nodes=2, tasks_per_node=4, gpus_per_node=4)
+    plan = plan_launch("evaluate", ["probe", "encoder=RUN", f"out={tmp_path}"], profile)
+    assert [(step.name, step.profile) for step in plan.steps] == [("evaluate", profile)]
+    assert plan.home == tmp_path
+    words = ["mae/demo", f"run={tmp_path / 'run'}"]
+    chain = plan_launch("pretrain", words, profile, chain=True)
+    assert [(step.name, step.profile) for step in chain.steps] == [
+        ("pretrain", profile),
+        ("evaluate", profile),
+    ]
+
+
+def test_what_an_evaluation_has_embedded_is_its_progress(tmp_path: Path) -> None:
+    """Of one on its own, and of the evaluation of a run; otherwise a lost process would count as one in vain."""
+    for place in (tmp_path / "one", tmp_path / "two" / "evaluate" / "probe"):
+        home = tmp_path / place.relative_to(tmp_path).parts[0]
+        assert progress_of(home, "evaluate") == 0
+        journal = place / "features" / "a.arrow.shards" / "0-of-2.arrow.partial" / "journal.jsonl"
+        journal.parent.mkdir(parents=True)
+        journal.write_text("12345")
+        assert progress_of(home, "evaluate") == 5
+        (place / "features" / "a.arrow").write_text("123456789")
+        assert progress_of(home, "evaluate") == 14
+
+
 @pytest.mark.parametrize(
     ("verb", "words", "text"),
     [
@@ -256,6 +293,10 @@ def test_how_an_attempt_ended(outcomes: list[str], code: int, state: str, expect
     assert conclude(notes(*outcomes), exit_code=code, job_state=state)[0] == expected
 
 
+class JaxRuntimeError(RuntimeError):
+    """Has the name of jax's."""
+
+
 @pytest.mark.parametrize(
     ("err", "outcome"),
     [
@@ -264,6 +305,8 @@ def test_how_an_attempt_ended(outcomes: list[str], code: int, state: str, expect
         (RunError("the recipe changed"), "failed"),
         (RuntimeError("[gloo/transport] Connection closed by peer [127.0.0.1]:1"), "alone"),
         (RuntimeError("shapes do not fit"), "failed"),
+        (JaxRuntimeError("UNKNOWN: Gloo AllReduce failed: Connection closed by peer"), "alone"),
+        (JaxRuntimeError("RESOURCE_EXHAUSTED: out of memory"), "failed"),
     ],
 )
 def test_how_a_process_ended(err: BaseException, outcome: str) -> None:
@@ -306,6 +349,29 @@ def test_the_history_tells_tasks_apart_and_survives_a_cut_line(tmp_path: Path) -
         file.write('{"event": "sta')
     assert [row["attempt"] for row in read_attempts(tmp_path, "embed 0/2")] == [1, 1, 2]
     assert len(read_attempts(tmp_path)) == 4
+
+
+@pytest.mark.parametrize("number", [errno.ENOSPC, errno.EDQUOT])
+def test_the_end_is_told_where_the_disk_or_the_quota_is_full(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int
+) -> None:
+    """Full is what holds as long as the room that was kept has not been given up."""
+    original = Path.write_text
+
+    def full(path: Path, *words: Any, **more: Any) -> int:
+        if list(tmp_path.rglob(".room")):
+            raise OSError(number, os.strerror(number))
+        return original(path, *words, **more)
+
+    note_start(tmp_path, "pretrain", job="1", nodes="n1")
+    (room,) = tmp_path.rglob(".room")
+    assert room.stat().st_size == 2**16
+    monkeypatch.setattr(Path, "write_text", full)
+    note = end_note(tmp_path, "1", "pretrain", "0", 0)
+    leave_note(note, "failed", "no space")
+    assert read_notes([note]) == [{"outcome": "failed", "reason": "no space", "rank": "0"}]
+    note_start(tmp_path, "pretrain", job="1", nodes="n1")
+    assert room.is_file()
 
 
 def test_a_batch_comes_back_as_it_was(tmp_path: Path) -> None:

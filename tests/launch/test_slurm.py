@@ -12,7 +12,6 @@ import shutil
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -26,49 +25,13 @@ from video_ssl.launch.jobs import status
 from video_ssl.launch.launching import read_jobs
 from video_ssl.pretrain.reporting import read_metrics
 
-pytestmark = [pytest.mark.slurm, pytest.mark.slow]
+pytestmark = [
+    pytest.mark.slurm,
+    pytest.mark.slow,
+    pytest.mark.usefixtures("nothing_stays"),
+]
 
-# The signal comes up to a minute before it is due, so limits are long where they are not the subject.
-SHORT = ("--set", "time_min=10", "--set", "signal_before_sec=30", "--set", "lost_after_sec=20")
-TWO = ("--set", "nodes=2", *SHORT)
 CLUSTER = Path(__file__).with_name("slurm_cluster.py")
-
-
-def slurm(*words: str) -> str:
-    return subprocess.run(words, capture_output=True, text=True, timeout=30, check=True).stdout
-
-
-def submit(script: str, *options: str) -> str:
-    """A job on all of both nodes."""
-    common = ("sbatch", "--parsable", "-N2", "--exclusive", "-o", "/dev/null", "--wrap", script)
-    return slurm(*common, *options).strip()
-
-
-def state(job: str) -> str:
-    return slurm("squeue", "-h", "-t", "all", "-j", job, "-o", "%T").split("\n")[0]
-
-
-@pytest.fixture(autouse=True)
-def nothing_stays() -> Iterator[None]:
-    yield
-    jobs = slurm("squeue", "-h", "-o", "%A").split()
-    if jobs:
-        subprocess.run(["scancel", *set(jobs)], timeout=30)
-
-
-def processes(run: Path, rank: int) -> list[psutil.Process]:
-    """The process of a rank of the jobs of a run, as on a node of its own."""
-    found = []
-    for process in psutil.process_iter(["cmdline"]):
-        words = process.info["cmdline"] or []
-        if words[1:4] == ["-u", "-m", "submitit.core._submit"] and words[-1] == str(run / "launch"):
-            try:
-                place = process.environ().get("SLURM_PROCID")
-            except psutil.Error:
-                continue
-            if place == str(rank):
-                found.append(process)
-    return found
 
 
 def with_supervisors(job: str) -> list[psutil.Process]:
@@ -92,29 +55,26 @@ def exported(run: Path) -> dict[str, torch.Tensor]:
     return video_ssl.load_encoder(run).state_dict()
 
 
-def launch(kit: Any, *words: Any) -> str:
-    """The number of the first job."""
-    return kit.command("launch", *words).split(":")[0].removeprefix("job ")
-
-
-def test_preempted_twice_equals_undisturbed(videos: Path, tmp_path: Path, kit: Any) -> None:
+def test_preempted_twice_equals_undisturbed(
+    videos: Path, tmp_path: Path, kit: Any, cluster: Any
+) -> None:
     """FSDP2 on 2 nodes x 1 process, stopped by `jobs requeue` and by a job of higher priority.  The encoder has the
     same bits as that of two undisturbed processes, and the losses are those of a single one to 1e-4."""
     run, calm = tmp_path / "run", tmp_path / "calm"
     file = kit.recipe(videos, run, training__sharding="fsdp")
-    job = launch(kit, "slurm", "pretrain", file, *TWO)
+    job = cluster.launch("slurm", "pretrain", file, *cluster.TWO)
     kit.wait(lambda: kit.steps(run) >= 10, run)
     kit.command("jobs", "requeue", run)
     kit.wait(lambda: kit.outcomes(run) == ["preempted"], run)
     again = kit.attempts(run)[-1]["step"]
     assert again >= 10
     kit.wait(lambda: kit.steps(run) > again + 5, run)
-    high = submit("true", "-p", "high")
-    kit.wait(lambda: state(high) == "COMPLETED", run)
+    high = cluster.submit("true", "-p", "high")
+    kit.wait(lambda: cluster.state(high) == "COMPLETED", run)
     kit.wait(lambda: kit.outcomes(run) == ["preempted", "preempted", "finished"], run)
     starts = [row["step"] for row in kit.attempts(run) if row["event"] == "start"]
     assert starts == sorted(set(starts))
-    assert state(job) in ("COMPLETED", "COMPLETING")
+    assert cluster.state(job) in ("COMPLETED", "COMPLETING")
     (row,) = read_jobs(run)
     runs = json.loads((run / "environment.json").read_text())["starts"]
     assert [start["code"] for start in runs] == [row["code"]] * 3  # the copy, not the checkout
@@ -133,14 +93,14 @@ def test_preempted_twice_equals_undisturbed(videos: Path, tmp_path: Path, kit: A
     )
 
 
-def test_a_killed_process_and_a_cap(videos: Path, tmp_path: Path, kit: Any) -> None:
+def test_a_killed_process_and_a_cap(videos: Path, tmp_path: Path, kit: Any, cluster: Any) -> None:
     """kill -9 of process 1: the other notices, the job starts again from the newest checkpoint; once is the cap here,
     so a second loss without a new checkpoint ends it."""
     run = tmp_path / "run"
     file = kit.recipe(videos, run, training__duration=100000, training__checkpoint_every=10)
-    job = launch(kit, "slurm", "pretrain", file, *TWO, "--set", "max_failures=1")
+    job = cluster.launch("slurm", "pretrain", file, *cluster.TWO, "--set", "max_failures=1")
     kit.wait(lambda: kit.steps(run) >= 12, run)
-    processes(run, 1)[0].kill()
+    cluster.processes(run, 1)[0].kill()
     kit.wait(lambda: kit.outcomes(run) == ["lost"], run, limit_sec=30)
     first = kit.attempts(run)[-1]
     assert first["again"]
@@ -149,48 +109,52 @@ def test_a_killed_process_and_a_cap(videos: Path, tmp_path: Path, kit: Any) -> N
     kit.wait(lambda: len(kit.attempts(run)) == 3, run)
     assert kit.attempts(run)[-1]["step"] == first["step"] >= 10
     shutil.rmtree(run / "checkpoints")  # so that nothing is gained in between
-    kit.wait(lambda: processes(run, 0), run)
-    processes(run, 0)[0].kill()
+    kit.wait(lambda: cluster.processes(run, 0), run)
+    cluster.processes(run, 0)[0].kill()
     kit.wait(lambda: kit.outcomes(run) == ["lost", "lost"], run, limit_sec=30)
     assert "max_failures=1 is reached" in kit.attempts(run)[-1]["reason"]
-    kit.wait(lambda: state(job) == "FAILED", run)
+    kit.wait(lambda: cluster.state(job) == "FAILED", run)
     assert "max_failures=1" in kit.command("jobs", "status", run)
 
 
-def test_cancel_second_launch_and_snapshot_gone(videos: Path, tmp_path: Path, kit: Any) -> None:
+def test_cancel_second_launch_and_snapshot_gone(
+    videos: Path, tmp_path: Path, kit: Any, cluster: Any
+) -> None:
     run = tmp_path / "run"
     file = kit.recipe(videos, run, training__duration=100000)
-    job = launch(kit, "slurm", "pretrain", file, *SHORT)
+    job = cluster.launch("slurm", "pretrain", file, *cluster.SHORT)
     kit.wait(lambda: kit.steps(run) >= 4, run)
-    told = kit.command("launch", "slurm", "pretrain", file, *SHORT, code=2)
+    told = kit.command("launch", "slurm", "pretrain", file, *cluster.SHORT, code=2)
     assert f"{job} RUNNING" in told
     assert f"jobs cancel {run}" in told
     assert kit.command("jobs", "cancel", run).strip() == f"cancelled: {job}"
     kit.wait(lambda: kit.outcomes(run) == ["cancelled"], run)
-    kit.wait(lambda: state(job) == "CANCELLED", run)
+    kit.wait(lambda: cluster.state(job) == "CANCELLED", run)
     assert "ended already" in kit.command("jobs", "cancel", run)
     (row,) = read_jobs(run)
     shutil.rmtree(row["code"])
     kit.command("jobs", "requeue", run)
-    kit.wait(lambda: state(job) == "FAILED", run)
+    kit.wait(lambda: cluster.state(job) == "FAILED", run)
     assert "is gone: launch again" in kit.command("jobs", "status", run)
     assert "is gone: launch again" in kit.command("jobs", "logs", run)
     assert kit.outcomes(run) == ["cancelled", "failed"]
 
 
-def test_an_error_of_the_run_is_not_repeated(videos: Path, tmp_path: Path, kit: Any) -> None:
+def test_an_error_of_the_run_is_not_repeated(
+    videos: Path, tmp_path: Path, kit: Any, cluster: Any
+) -> None:
     run = tmp_path / "run"
-    job = launch(
-        kit, "slurm", "pretrain", kit.recipe(videos, run, training__global_batch_size=3), *TWO
+    job = cluster.launch(
+        "slurm", "pretrain", kit.recipe(videos, run, training__global_batch_size=3), *cluster.TWO
     )
     kit.wait(lambda: kit.outcomes(run), run)
     assert kit.outcomes(run) == ["failed"]
     assert "global_batch_size=3 cannot be divided among 2" in kit.attempts(run)[-1]["reason"]
-    kit.wait(lambda: state(job) == "FAILED", run)
+    kit.wait(lambda: cluster.state(job) == "FAILED", run)
 
 
 def test_refusals_are_explained_and_the_dry_run_is_exact(
-    videos: Path, tmp_path: Path, kit: Any
+    videos: Path, tmp_path: Path, kit: Any, cluster: Any
 ) -> None:
     run = tmp_path / "run"
     file = kit.recipe(videos, run, training__duration=1)
@@ -202,8 +166,8 @@ def test_refusals_are_explained_and_the_dry_run_is_exact(
     assert "eature" in told
     assert not read_jobs(run)
     hold = ("--set", "sbatch.hold=true")
-    dry = kit.command("launch", "slurm", "pretrain", file, *TWO, *hold, "--dry-run")
-    job = launch(kit, "slurm", "pretrain", file, *TWO, *hold)
+    dry = kit.command("launch", "slurm", "pretrain", file, *cluster.TWO, *hold, "--dry-run")
+    job = cluster.launch("slurm", "pretrain", file, *cluster.TWO, *hold)
     (row,) = read_jobs(run)
     script = (run / "launch" / f"{job}_submission.sh").read_text()
     assert dry.strip() == script.replace(row["code"], str(run / "launch" / "code-KEY")).strip()
@@ -214,21 +178,23 @@ def test_refusals_are_explained_and_the_dry_run_is_exact(
     assert "JobHeldUser" in told
 
 
-def test_status_says_what_a_job_waits_for(videos: Path, tmp_path: Path, kit: Any) -> None:
+def test_status_says_what_a_job_waits_for(
+    videos: Path, tmp_path: Path, kit: Any, cluster: Any
+) -> None:
     run = tmp_path / "run"
-    busy = submit("sleep 600")
-    kit.wait(lambda: state(busy) == "RUNNING", tmp_path)
-    launch(kit, "slurm", "pretrain", kit.recipe(videos, run), *TWO)
+    busy = cluster.submit("sleep 600")
+    kit.wait(lambda: cluster.state(busy) == "RUNNING", tmp_path)
+    cluster.launch("slurm", "pretrain", kit.recipe(videos, run), *cluster.TWO)
     kit.wait(lambda: "(Resources: it waits for free nodes)" in status(run), run)
 
 
-def test_a_node_that_dies(videos: Path, tmp_path: Path, kit: Any) -> None:
+def test_a_node_that_dies(videos: Path, tmp_path: Path, kit: Any, cluster: Any) -> None:
     """The daemon of a node and what ran on it are gone: the job starts again on the other one and goes on."""
     run = tmp_path / "run"
     file = kit.recipe(videos, run, training__duration=10**6, training__checkpoint_every=10)
-    job = launch(kit, "slurm", "pretrain", file, *SHORT)
+    job = cluster.launch("slurm", "pretrain", file, *cluster.SHORT)
     kit.wait(lambda: kit.steps(run) >= 12, run)
-    node = slurm("squeue", "-h", "-j", job, "-o", "%N").strip()
+    node = cluster.run("squeue", "-h", "-j", job, "-o", "%N").strip()
     try:
         subprocess.run([sys.executable, CLUSTER, "kill", node], check=True, timeout=30)
         for process in with_supervisors(job):
@@ -240,20 +206,22 @@ def test_a_node_that_dies(videos: Path, tmp_path: Path, kit: Any) -> None:
         assert last["step"] >= 10
     finally:
         subprocess.run([sys.executable, CLUSTER, "start", node], check=True, timeout=30)
-        kit.wait(lambda: "down" not in slurm("sinfo", "-h", "-N", "-o", "%t"), run)
+        kit.wait(lambda: "down" not in cluster.run("sinfo", "-h", "-N", "-o", "%t"), run)
 
 
-def test_shards_of_an_embedding_one_killed(videos: Path, tmp_path: Path, kit: Any) -> None:
+def test_shards_of_an_embedding_one_killed(
+    videos: Path, tmp_path: Path, kit: Any, cluster: Any
+) -> None:
     """4 shards as an array, one of them killed on its way: merged, they are the file of one process."""
     run = tmp_path / "run"
     kit.command("pretrain", kit.recipe(videos, run, training__duration=2))
     out, options = tmp_path / "features.arrow", ("--hop", 1, "--num-workers", 0, "--batch-size", 1)
-    job = launch(
-        *(kit, "slurm_array", "embed", run, videos, out, *options),
-        *("--set", "shards=4", "--set", "array_parallelism=2", *SHORT),
+    job = cluster.launch(
+        *("slurm_array", "embed", run, videos, out, *options),
+        *("--set", "shards=4", "--set", "array_parallelism=2", *cluster.SHORT),
     )
     home = tmp_path / "features.arrow.shards"
-    victim = kit.wait(lambda: processes(home, 0), home)[0]
+    victim = kit.wait(lambda: cluster.processes(home, 0), home)[0]
     for process in [*victim.children(recursive=True), victim]:
         process.send_signal(signal.SIGKILL)
     ends = ["finished"] * 5 + ["lost"]  # four shards and the merge
@@ -268,11 +236,11 @@ def test_shards_of_an_embedding_one_killed(videos: Path, tmp_path: Path, kit: An
     assert str(job) in lost[0]["job"]
 
 
-def test_a_grid_with_one_table(videos: Path, tmp_path: Path, kit: Any) -> None:
+def test_a_grid_with_one_table(videos: Path, tmp_path: Path, kit: Any, cluster: Any) -> None:
     run = tmp_path / "grid"
     file = kit.recipe(videos, run, training__duration=4)
     told = kit.command(
-        "launch", "slurm_array", "pretrain", file, "optimizer.base_lr=0.1,0.5", *SHORT
+        "launch", "slurm_array", "pretrain", file, "optimizer.base_lr=0.1,0.5", *cluster.SHORT
     )
     assert "pretrain x 2" in told
     kit.wait((run / "results.md").is_file, run)
@@ -282,14 +250,16 @@ def test_a_grid_with_one_table(videos: Path, tmp_path: Path, kit: Any) -> None:
     assert all("| finished | 4 |" in line for line in lines[2:])
 
 
-def test_a_time_limit_in_the_middle_of_a_step(videos: Path, tmp_path: Path, kit: Any) -> None:
+def test_a_time_limit_in_the_middle_of_a_step(
+    videos: Path, tmp_path: Path, kit: Any, cluster: Any
+) -> None:
     """The process stands still in a step (SIGSTOP) when the warning comes, so nothing is saved in time.  At its limit
     of a minute SLURM wakes and ends it; whatever it then manages to save, it goes on from the newest checkpoint."""
     run = tmp_path / "run"
     file = kit.recipe(videos, run, training__duration=10**6, training__checkpoint_every=5)
-    launch(kit, "slurm", "pretrain", file, "--set", "time_min=1", "--set", "signal_before_sec=1")
+    cluster.launch("slurm", "pretrain", file, "--set", "time_min=1", "--set", "signal_before_sec=1")
     kit.wait(lambda: kit.steps(run) >= 12, run)
-    os.kill(processes(run, 0)[0].pid, signal.SIGSTOP)
+    os.kill(cluster.processes(run, 0)[0].pid, signal.SIGSTOP)
     kit.wait(lambda: len(kit.attempts(run)) == 3, run, limit_sec=180)
     assert kit.outcomes(run) == ["preempted"]
     assert any(word in kit.attempts(run)[1]["reason"] for word in ("time limit", "Interrupted"))

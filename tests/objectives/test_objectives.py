@@ -510,6 +510,14 @@ def test_supervised_starts_from_an_encoder_when_told(tmp_path):
             build_config(package.config(), {**wider, "init": {"run": str(folder)}}),
             encoders={"init": folder},
         )
+    other = {**settings, "encoder": {**settings["encoder"], "positions": "sincos_1d"}}
+    with pytest.raises(
+        ValueError, match=r"positions='sincos_3d' \(not 'sincos_1d'\)\. Set them so"
+    ):
+        package.objective()(  # the shapes are the same
+            build_config(package.config(), {**other, "init": {"run": str(folder)}}),
+            encoders={"init": folder},
+        )
 
 
 def test_a_teacher_with_other_tokens_is_refused():

@@ -143,6 +143,37 @@ def test_two_processes_go_on_from_one(
     assert_same_training(helpers, videos, single_run, run)
 
 
+def test_mvd_is_divided_and_its_teacher_is_not(videos: Path, tmp_path: Path, helpers: Any) -> None:
+    """FSDP2 on two processes: the losses of one to 1e-5, the encoder to 2e-5; nothing of the teacher is saved."""
+    pretrain(helpers.recipe(videos, tmp_path / "teacher", training__duration=2))
+    student = helpers.tiny(videos, tmp_path)["objective"]
+    objective = {
+        **student,
+        "name": "mvd",
+        "image": None,
+        "video": {"source": {"run": str(tmp_path / "teacher")}},
+        "encoder": {**student["encoder"], "embed_dim": 32, "positions": "sincos_3d"},
+        "decoder": {"embed_dim": 16, "depth": 1, "num_heads": 2},
+    }
+    runs = tmp_path / "one", tmp_path / "two"
+    changes = {"objective": objective, **SAME}
+    pretrain(helpers.recipe(videos, runs[0], **changes))
+    file = tmp_path / "two.yaml"
+    OmegaConf.save(OmegaConf.create(helpers.tiny(videos, runs[1], **changes)), file)
+    two(helpers, file, "training.sharding=fsdp")
+    rows = [read_metrics(run / "metrics.jsonl") for run in runs]
+    assert rows[0][0]["loss"] != rows[0][-1]["loss"]
+    for one, other in zip(*rows, strict=True):
+        assert other["loss"] == pytest.approx(one["loss"], abs=1e-5)
+    assert largest_difference(*(video_ssl.load_encoder(run).state_dict() for run in runs)) < 2e-5
+    whole = build_objective(helpers.recipe(videos, runs[1], **changes))
+    checkpoint = newest_checkpoint(runs[1] / "checkpoints")
+    assert checkpoint is not None
+    saved = load_for(checkpoint, whole)["objective"]
+    assert saved.keys() == whole.state_dict().keys()
+    assert {name.split(".")[0] for name in saved} == {"encoder", "decoders"}
+
+
 def test_a_damaged_shard_is_not_used(
     videos: Path, tmp_path: Path, helpers: Any, divided_run: Path
 ) -> None:

@@ -1,7 +1,8 @@
 """The table of evaluators.  An evaluator is one file that works on feature files, and one line here.
 
 It is a class with a frozen dataclass `Config` as class attribute, made by `Class(config)`, and
-`evaluate(train, test, seed=...)`.  It never sees videos or encoders.
+`evaluate(train, test, seed=...)`.  It never sees videos or encoders.  Under several processes it runs in process 0; one
+that says `shares_work = True` runs in all of them and is told `processes=...`.
 """
 
 from __future__ import annotations

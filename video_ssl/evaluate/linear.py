@@ -3,7 +3,8 @@
 All heads of one pooling lie side by side in one weight matrix (D, H K), so that a step is two matrix
 products however many heads there are.  The gradient of a softmax regression is written out
 (X^T (p - y) / B), and so are the two optimisers, because each column has its own learning rate.
-Every head ends where it would end if it were trained alone.
+Every head ends where it would end if it were trained alone.  Several processes may each have some of the
+rows: they take their parts of the same batches and add up the gradients.
 """
 
 from __future__ import annotations
@@ -16,6 +17,8 @@ from typing import Literal
 import numpy as np
 import torch
 from torch import Tensor
+
+from video_ssl.evaluate.sharing import ALONE, Share
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -52,14 +55,21 @@ class LinearHeads:
         self.num_classes = num_classes
         self.device = torch.device(device)
 
-    def fit(self, features: np.ndarray, labels: np.ndarray, fit: Fit) -> LinearHeads:
+    def fit(
+        self, features: np.ndarray, labels: np.ndarray, fit: Fit, share: Share | None = None
+    ) -> LinearHeads:
         """Trains all heads on `features` (N, D) and `labels` (N,) in 0..K-1, and returns them.
 
         Weights start at zero; the order of clips depends on `fit.seed` and N only.
+
+        Args:
+            features, labels, fit: see above.
+            share: which rows of all these are, where other processes have others; the heads are the same in all.
         """
+        share = share or Share(np.arange(len(features)), len(features), ALONE)
         x = torch.from_numpy(np.require(features, np.float32, ["C", "W"]))
         y = torch.from_numpy(np.asarray(labels, np.int64))
-        std, self.mean = torch.std_mean(x, dim=0, correction=0)
+        std, self.mean = share.moments(x)
         constant = std <= 1e-6 * (1e-12 + self.mean.abs())
         self.scale = torch.where(constant, 0.0, 1.0 / std)
         columns = len(self.heads) * self.num_classes
@@ -67,17 +77,19 @@ class LinearHeads:
         self.bias = torch.zeros(columns, device=self.device)
         state = _Optimizer(self, fit.optimizer)
         generator = torch.Generator().manual_seed(fit.seed)
-        num_batches = math.ceil(len(x) / fit.batch_size)
+        num_batches = math.ceil(share.total / fit.batch_size)
         for epoch in range(fit.epochs):
-            order = torch.randperm(len(x), generator=generator)
+            order = torch.randperm(share.total, generator=generator)
             for number, rows in enumerate(order.split(fit.batch_size)):
                 done = (epoch * num_batches + number) / (fit.epochs * num_batches)
-                batch = self._standardise(x[rows])
+                mine = share.local(rows)
+                batch = self._standardise(x[mine])
                 error = self._probabilities(batch)
-                picked = y[rows].to(self.device)[:, None, None].expand(-1, len(self.heads), 1)
+                picked = y[mine].to(self.device)[:, None, None].expand(-1, len(self.heads), 1)
                 error.scatter_add_(2, picked, torch.full_like(error[:, :, :1], -1.0))
                 error = error.flatten(1) / len(rows)
-                state.step(batch.T @ error, error.sum(0), 0.5 * (1 + math.cos(math.pi * done)))
+                weight_grad, bias_grad = share.summed(batch.T @ error, error.sum(0))
+                state.step(weight_grad, bias_grad, 0.5 * (1 + math.cos(math.pi * done)))
         return self
 
     def predict(self, features: np.ndarray, chunk: int = 4096) -> np.ndarray:
@@ -87,7 +99,8 @@ class LinearHeads:
             piece = np.require(features[start : start + chunk], np.float32, ["C", "W"])
             batch = self._standardise(torch.from_numpy(piece))
             parts.append(self._probabilities(batch).cpu().numpy())
-        return np.concatenate(parts)
+        shape = (0, len(self.heads), self.num_classes)
+        return np.concatenate(parts) if parts else np.zeros(shape, np.float32)
 
     def _standardise(self, rows: Tensor) -> Tensor:
         return ((rows - self.mean) * self.scale).to(self.device)

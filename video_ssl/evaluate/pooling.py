@@ -35,8 +35,8 @@ def check_poolings(names: Sequence[str]) -> None:
             )
 
 
-def pooled_features(features: FeatureFile, name: str) -> np.ndarray:
-    """Returns float32 (N, D'): one vector for every clip, pooled as `name` says.
+def pooled_features(features: FeatureFile, name: str, rows: np.ndarray | None = None) -> np.ndarray:
+    """Returns float32 (N, D'): one vector for every clip, or for the clips `rows` (ascending), pooled as `name` says.
 
     Raises:
         ValueError: unknown pooling.
@@ -44,17 +44,25 @@ def pooled_features(features: FeatureFile, name: str) -> np.ndarray:
     """
     check_poolings([name])
     if name == "clip":
-        return features.features
+        return features.features if rows is None else features.features[rows]
     parts: list[np.ndarray] = []
+    first = 0
     for moments, lengths in features.frame_batches():
+        here = np.arange(len(lengths))
+        if rows is not None:
+            here = rows[(rows >= first) & (rows < first + len(lengths))] - first
+        first += len(lengths)
         starts = np.cumsum(lengths) - lengths
         pooled: dict[int, np.ndarray] = {}
-        for length in np.unique(lengths):
-            rows = np.flatnonzero(lengths == length)
-            frames = moments[starts[rows][:, None] + np.arange(length)]
-            for row, vector in zip(rows, pool(frames, name), strict=True):
+        for length in np.unique(lengths[here]):
+            same = here[lengths[here] == length]
+            frames = moments[starts[same][:, None] + np.arange(length)]
+            for row, vector in zip(same, pool(frames, name), strict=True):
                 pooled[int(row)] = vector
-        parts.append(np.stack([pooled[row] for row in range(len(lengths))]))
+        if len(here):
+            parts.append(np.stack([pooled[row] for row in here.tolist()]))
+    if not parts:  # the width is that of any clip
+        return pooled_features(features, name, np.zeros(1, np.int64))[:0]
     return np.concatenate(parts)
 
 

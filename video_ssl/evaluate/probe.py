@@ -5,13 +5,16 @@ the best on the rest of train (whole groups, stratified by class) is chosen and 
 of train; only then are the test features opened.  The probabilities of several clips of a video
 are averaged.  The pooled features of train are held in memory: N clips times the summed width of
 the poolings, in float32.
+
+Several processes share the clips of train and test: each pools and holds its own, gradients are added up over
+processes, and the result is that of one process up to rounding.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from itertools import product
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 import numpy as np
 
@@ -20,6 +23,7 @@ from video_ssl.evaluate.evaluators import Result
 from video_ssl.evaluate.features import FeatureFile
 from video_ssl.evaluate.linear import Fit, Head, LinearHeads
 from video_ssl.evaluate.pooling import check_poolings, pooled_features
+from video_ssl.evaluate.sharing import ALONE, Share, own_rows
 from video_ssl.evaluate.videos import (
     Videos,
     classes_of,
@@ -28,6 +32,7 @@ from video_ssl.evaluate.videos import (
     split_train,
     videos_of,
 )
+from video_ssl.pretrain.processes import Processes
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -72,12 +77,20 @@ class LinearProbe:
     """The evaluator `probe`."""
 
     Config = ProbeConfig
+    shares_work: ClassVar[bool] = True
 
     def __init__(self, config: ProbeConfig) -> None:
         self.config = config
 
-    def evaluate(self, train: FeatureFile, test: FeatureFile, *, seed: int) -> Result:
-        """Returns accuracy on `test` of the head that was chosen and fitted on `train`.
+    def evaluate(
+        self,
+        train: FeatureFile,
+        test: FeatureFile,
+        *,
+        seed: int,
+        processes: Processes = ALONE,
+    ) -> Result:
+        """Returns accuracy on `test` of the head that was chosen and fitted on `train`.  Called by every process.
 
         Raises:
             FeatureError: labels or frame features are missing, or train has one class only.
@@ -86,7 +99,11 @@ class LinearProbe:
         train_videos, test_videos = videos_of(train), videos_of(test)
         classes, train_labels, test_labels = classes_of(train_videos, test_videos)
         held, notes = split_train(train_videos, config.held_out_share, seed)
-        grid, models = self._train_grid(train, train_videos, train_labels, held, len(classes), seed)
+        clips = train_labels[train_videos.index]
+        mine = own_rows(len(train), processes)
+        grid, models = self._train_grid(
+            train, train_videos, clips, held, len(classes), self._fit(seed), processes
+        )
         best = max(range(len(grid)), key=lambda i: _merit(grid[i]))
         chosen = grid[best]
         heads = len(config.learning_rates) * len(config.weight_decays)
@@ -94,9 +111,11 @@ class LinearProbe:
         if config.refit:
             head = Head(lr=chosen["learning_rate"], weight_decay=chosen["weight_decay"])
             model, column = LinearHeads([head], len(classes), config.device), 0
-            clips = train_labels[train_videos.index]
-            model.fit(pooled_features(train, chosen["pooling"]), clips, self._fit(seed))
-        scores = model.predict(pooled_features(test, chosen["pooling"]))[:, column]
+            x = pooled_features(train, chosen["pooling"], mine)
+            model.fit(x, clips[mine], self._fit(seed), Share(mine, len(train), processes))
+        mine = own_rows(len(test), processes)
+        x = pooled_features(test, chosen["pooling"], mine)
+        scores = Share(mine, len(test), processes).assemble(model.predict(x)[:, column])
         notes += shared_notes(train_videos, test_videos) + self._edge_notes(chosen)
         result = recognition_result(
             test_videos.mean(scores), train_labels, test_labels, classes, notes
@@ -114,10 +133,11 @@ class LinearProbe:
         self,
         train: FeatureFile,
         videos: Videos,
-        labels: np.ndarray,
+        clips: np.ndarray,
         held: np.ndarray,
         num_classes: int,
-        seed: int,
+        fit: Fit,
+        processes: Processes,
     ) -> tuple[list[dict[str, Any]], dict[str, LinearHeads]]:
         config = self.config
         heads = [
@@ -125,14 +145,18 @@ class LinearProbe:
             for lr, decay in product(config.learning_rates, config.weight_decays)
         ]
         held_clips = held[videos.index]
+        labels = np.zeros(len(videos), np.int64)
+        labels[videos.index] = clips
+        mine = own_rows(len(train), processes)
+        learned, judged = (_share_of(which, mine, processes) for which in (~held_clips, held_clips))
+        _, index = np.unique(videos.index[held_clips], return_inverse=True)
         grid, models = [], {}
         for pooling in config.poolings:
-            x = pooled_features(train, pooling)
+            x = pooled_features(train, pooling, mine)
             model = LinearHeads(heads, num_classes, config.device)
-            model.fit(x[~held_clips], labels[videos.index[~held_clips]], self._fit(seed))
+            model.fit(x[~held_clips[mine]], clips[mine][~held_clips[mine]], fit, learned)
             models[pooling] = model
-            _, index = np.unique(videos.index[held_clips], return_inverse=True)
-            probabilities = mean_by(model.predict(x[held_clips]), index)
+            probabilities = mean_by(judged.assemble(model.predict(x[held_clips[mine]])), index)
             for number, head in enumerate(heads):
                 own = probabilities[:, number]
                 truth = own[np.arange(len(own)), labels[held]]
@@ -164,6 +188,12 @@ class LinearProbe:
                 "wider grid may do better"
             ]
         return []
+
+
+def _share_of(which: np.ndarray, mine: np.ndarray, processes: Processes) -> Share:
+    """The share of this process, which has the clips `mine`, in the clips that `which` (bool, N) takes."""
+    places = np.cumsum(which) - 1
+    return Share(places[mine[which[mine]]], int(which.sum()), processes)
 
 
 def _merit(entry: dict[str, Any]) -> tuple[float, float]:

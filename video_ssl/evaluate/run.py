@@ -5,6 +5,9 @@
 
 A feature file is used again as long as its key is the same; the key changes with the encoder's
 weights, the settings that shape features, and the videos.
+
+Several processes (torchrun, `video-ssl launch`) share the work: each embeds its part of every table, and those
+evaluators that can, such as the probe, divide the features among them.
 """
 
 from __future__ import annotations
@@ -28,17 +31,25 @@ from video_ssl import __version__
 from video_ssl.datasets import open_table
 from video_ssl.datasets.table import Table, refuse_other_classes
 from video_ssl.evaluate.embed.embedding import Embedder, pick_device
+from video_ssl.evaluate.embed.shards import embed_together
+from video_ssl.evaluate.evaluators import Evaluator, Result
 from video_ssl.evaluate.features import FeatureError, FeatureFile, open_features
 from video_ssl.evaluate.frozen import open_encoder
 from video_ssl.evaluate.recipe import EvaluateRecipe
 from video_ssl.evaluate.report import results_table, summary
+from video_ssl.pretrain.processes import Processes, join_processes
 from video_ssl.recipes import to_plain
 
 logger = logging.getLogger(__name__)
 
+#: Shards take their time, and a process that is lost breaks its connections anyway.
+_PATIENCE_SEC = 7 * 24 * 3600.0
+
 
 def evaluate(recipe: EvaluateRecipe, *, quiet: bool = False) -> dict[str, Any]:
     """Returns the results of an evaluation, as they are in OUT/results.json, and prints a table.
+
+    Under several processes every process calls it and gets the same.
 
     Args:
         recipe: what to do.
@@ -48,7 +59,14 @@ def evaluate(recipe: EvaluateRecipe, *, quiet: bool = False) -> dict[str, Any]:
         EncoderError, TableError, FeatureError, EmbeddingError: see there; encoders and tables are
             looked at before the first video is decoded.
     """
-    out, device = recipe.folder(), pick_device(recipe.device)
+    if int(os.environ.get("WORLD_SIZE", "1")) == 1:
+        return _evaluate(recipe, Processes(0, 1, pick_device(recipe.device)), quiet=quiet)
+    with join_processes(recipe.device, patience_sec=_PATIENCE_SEC) as processes:
+        return _evaluate(recipe, processes, quiet=quiet or not processes.is_main)
+
+
+def _evaluate(recipe: EvaluateRecipe, processes: Processes, *, quiet: bool) -> dict[str, Any]:
+    out, device = recipe.folder(), processes.device
     evaluators = recipe.make_evaluators()
     specs = recipe.encoder_specs()
     given = {name: given_features(spec) for name, spec in specs.items() if is_features(spec)}
@@ -57,7 +75,10 @@ def evaluate(recipe: EvaluateRecipe, *, quiet: bool = False) -> dict[str, Any]:
             open_encoder(spec)
     tables: dict[str, Table] = {}
     if len(given) < len(specs):
-        tables = {"train": open_table(recipe.train), "test": open_table(recipe.test)}
+        named = {"train": recipe.train, "test": recipe.test}
+        # Generated videos that are missing are made by one process, while the others wait.
+        processes.on_main(lambda: [len(open_table(table)) for table in named.values()])
+        tables = {split: open_table(table) for split, table in named.items()}
         refuse_other_classes(tables["train"], tables["test"])
     entries: dict[str, Any] = {}
     about: dict[str, Any]
@@ -70,14 +91,15 @@ def evaluate(recipe: EvaluateRecipe, *, quiet: bool = False) -> dict[str, Any]:
             )
             about = {"source": embedder.encoder.source, "fingerprint": embedder.fingerprint}
             files = {
-                split: cached_features(embedder, table, out / "features", split, progress=not quiet)
+                split: cached_features(
+                    embedder, table, out / "features", split, processes, progress=not quiet
+                )
                 for split, table in tables.items()
             }
         results = {}
         for title, evaluator in evaluators.items():
             logger.info("%s: %s", name, title)
-            result = evaluator.evaluate(files["train"], files["test"], seed=recipe.seed)
-            results[title] = dataclasses.asdict(result)
+            results[title] = dataclasses.asdict(_result(evaluator, files, recipe.seed, processes))
         entries[name] = {
             "spec": spec,
             **about,
@@ -102,7 +124,7 @@ def evaluate(recipe: EvaluateRecipe, *, quiet: bool = False) -> dict[str, Any]:
         "encoders": entries,
     }
     found["summary"] = summary(found)
-    _write_json(out / "results.json", found)
+    processes.on_main(lambda: _write_json(out / "results.json", found))
     if not quiet:
         console = Console()
         console.print(results_table(found))
@@ -130,21 +152,48 @@ def given_features(spec: str) -> dict[str, FeatureFile]:
     }
 
 
+def _result(
+    evaluator: Evaluator, files: dict[str, FeatureFile], seed: int, processes: Processes
+) -> Result:
+    """What an evaluator found, in every process."""
+    train, test = files["train"], files["test"]
+    if processes.world_size > 1 and getattr(evaluator, "shares_work", False):
+        together: Any = evaluator
+        result: Result = together.evaluate(train, test, seed=seed, processes=processes)
+        return result
+    return processes.on_main(lambda: evaluator.evaluate(train, test, seed=seed))
+
+
 def cached_features(
-    embedder: Embedder, table: Table, folder: Path, split: str, *, progress: bool
+    embedder: Embedder,
+    table: Table,
+    folder: Path,
+    split: str,
+    processes: Processes,
+    *,
+    progress: bool,
 ) -> FeatureFile:
-    """Returns the features of a table, from `folder` where the same were written before."""
+    """Returns the features of a table, from `folder` where the same were written before.  Called by every process."""
     safe = re.sub(r"[^\w.-]+", "_", embedder.name)
     path = folder / f"{safe}-{split}-{embedder.key(table)}.arrow"
-    if path.is_file():
-        try:
-            found = open_features(path)
-        except FeatureError as err:
-            logger.warning("%s is embedded again: %s", path, err)
-        else:
-            logger.info("%s: features of %s are there already: %s", embedder.name, split, path)
-            return found
+    if processes.on_main(lambda: _usable(path)):
+        logger.info("%s: features of %s are there already: %s", embedder.name, split, path)
+        return open_features(path)
+    if processes.world_size > 1:
+        return embed_together(embedder, table, path, processes, progress=progress)
     return embedder.embed(table, path, progress=progress)
+
+
+def _usable(path: Path) -> bool:
+    """Whether there are features that can be read."""
+    if not path.is_file():
+        return False
+    try:
+        open_features(path)
+    except FeatureError as err:
+        logger.warning("%s is embedded again: %s", path, err)
+        return False
+    return True
 
 
 def _where(file: FeatureFile, out: Path) -> str:

@@ -6,6 +6,7 @@ processes were killed or have hit the time limit.  The job is queued again under
 
 from __future__ import annotations
 
+import contextlib
 import os
 import subprocess
 import sys
@@ -40,8 +41,13 @@ def settle(
     )
     reason = "; ".join(filter(None, (reason, refusal)))
     note_end(spec.run, spec.name, job=job, outcome=outcome, reason=reason, again=again)
-    print(f"{spec.name}: {outcome} {reason}{', once more' if again else ''}", flush=True)
+    _tell(f"{spec.name}: {outcome} {reason}{', once more' if again else ''}")
     return again
+
+
+def _tell(text: str) -> None:
+    with contextlib.suppress(OSError):  # the log may be on a full disk
+        print(text, flush=True)
 
 
 def job_state(job: str, attempt: str) -> str:
@@ -95,7 +101,7 @@ def main(arguments: list[str]) -> None:
     if again and state != "REQUEUED":
         done = subprocess.run(["scontrol", "requeue", job], capture_output=True, text=True)
         if done.returncode:
-            print(f"SLURM does not queue job {job} again: {done.stderr.strip()}", flush=True)
+            _tell(f"SLURM does not queue job {job} again: {done.stderr.strip()}")
 
 
 if __name__ == "__main__":

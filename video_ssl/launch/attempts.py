@@ -6,20 +6,25 @@
 Outcomes: finished; preempted (told to stop: preemption or time limit; saved); stopped (SIGTERM or Ctrl-C; saved);
 cancelled (scancel); failed (an error that a second attempt would meet again); lost (a process was killed, or a node
 gone).  Every process leaves a note about its own end in RUN/launch/ends; the one that finds a note missing knows that
-a process was killed.  Free of torch: it runs in the batch script, after everything else has died.
+a process was killed.  Where the disk or the quota is full, room that was kept from the start is given up for these
+words.  Free of torch: it runs in the batch script, after everything else has died.
 """
 
 from __future__ import annotations
 
+import contextlib
+import errno
 import json
 import os
 import socket
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 ATTEMPTS = "attempts.jsonl"
+_ROOM, _ROOM_BYTES = ".room", 2**16
+_FULL = (errno.ENOSPC, errno.EDQUOT)
 
 
 def read_attempts(run: str | Path, task: str | None = None) -> list[dict[str, Any]]:
@@ -37,7 +42,8 @@ def read_attempts(run: str | Path, task: str | None = None) -> list[dict[str, An
 
 
 def note_start(run: str | Path, task: str, *, job: str, nodes: str) -> int:
-    """Adds the start of an attempt and returns its number, from 1."""
+    """Adds the start of an attempt and returns its number, from 1; keeps room for what will be said about its end."""
+    _keep_room(Path(run))
     number = 1 + sum(row["event"] == "start" for row in read_attempts(run, task))
     _append(
         run,
@@ -77,13 +83,42 @@ def note_end(
 def _append(run: str | Path, row: Mapping[str, Any]) -> None:
     Path(run).mkdir(parents=True, exist_ok=True)
     line = json.dumps({**row, "time": time.time()}) + "\n"
-    with open(Path(run) / ATTEMPTS, "ab", buffering=0) as file:
-        file.write(line.encode())
+
+    def write(text: bytes) -> None:
+        with open(Path(run) / ATTEMPTS, "ab", buffering=0) as file:
+            if file.write(text) < len(text):
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), ATTEMPTS)
+
+    _with_room(Path(run), lambda: write(line.encode()), lambda: write(b"\n" + line.encode()))
+
+
+def _keep_room(run: Path) -> None:
+    place = run / "launch" / "ends" / _ROOM
+    if not place.is_file():
+        with contextlib.suppress(OSError):
+            place.parent.mkdir(parents=True, exist_ok=True)
+            place.write_bytes(os.urandom(_ROOM_BYTES))  # zeros may take no room
+
+
+def _with_room(
+    run: Path, write: Callable[[], None], again: Callable[[], None] | None = None
+) -> None:
+    """Writes; where the disk is full, gives up the room that was kept and writes once more."""
+    try:
+        write()
+    except OSError as err:
+        if err.errno not in _FULL:
+            raise
+        (run / "launch" / "ends" / _ROOM).unlink(missing_ok=True)
+        (again or write)()
 
 
 def progress_of(run: str | Path, task: str) -> int:
-    """Returns what grows whenever something was saved: the newest step, or the bytes of the journal of a shard."""
+    """Returns what grows whenever something was saved: the newest step, or the bytes of features and their journals."""
     folder = Path(run)
+    if task == "evaluate":
+        kept = [*folder.rglob("features/**/journal.jsonl"), *folder.rglob("features/**/*.arrow")]
+        return sum(file.stat().st_size for file in kept if file.is_file())
     if task.startswith("embed"):
         place = task.partition(" ")[2].replace("/", "-of-")
         journals = folder.glob(f"{place}.arrow*/journal.jsonl")
@@ -105,10 +140,15 @@ def end_note(run: str | Path, job: str, task: str, attempt: str, rank: int) -> P
 
 def leave_note(path: Path, outcome: str, reason: str) -> None:
     """Writes the note about the end of a process."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    temporary.write_text(json.dumps({"outcome": outcome, "reason": reason}), encoding="utf-8")
-    os.replace(temporary, path)
+    text = json.dumps({"outcome": outcome, "reason": reason})
+
+    def write() -> None:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+        temporary.write_text(text, encoding="utf-8")
+        os.replace(temporary, path)
+
+    _with_room(path.parents[2], write)
 
 
 def read_notes(paths: Sequence[Path]) -> list[dict[str, str]]:

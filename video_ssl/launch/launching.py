@@ -29,7 +29,8 @@ from video_ssl.launch.profile import LaunchProfile, load_profile
 from video_ssl.launch.slurm import job_infos, parameters, require, script_text, submit
 from video_ssl.launch.snapshot import NOTE, take_snapshot
 from video_ssl.launch.steps import Plan, Step, plan_launch, write_files
-from video_ssl.launch.task import ATTEMPT, LOST_AFTER
+from video_ssl.launch.task import ATTEMPT
+from video_ssl.pretrain.place import LOST_AFTER
 
 logger = logging.getLogger(__name__)
 

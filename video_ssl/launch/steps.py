@@ -117,7 +117,7 @@ def _pretrain(name: str, overrides: Sequence[str], profile: LaunchProfile, *, ch
             Step(
                 name="evaluate",
                 tasks=tuple(evaluations),
-                profile=_one_process(profile),
+                profile=profile,
                 after=("pretrain",),
                 how="aftercorr" if len(runs) > 1 else "afterok",
             )
@@ -156,7 +156,7 @@ def _evaluate(arguments: Sequence[str], profile: LaunchProfile) -> Plan:
 
     home = load_evaluate_recipe(arguments[0], arguments[1:]).folder()
     task = _task("evaluate", "evaluate", arguments, home)
-    return Plan(home, [Step(name="evaluate", tasks=(task,), profile=_one_process(profile))], {})
+    return Plan(home, [Step(name="evaluate", tasks=(task,), profile=profile)], {})
 
 
 def _embed(arguments: list[str], profile: LaunchProfile) -> Plan:

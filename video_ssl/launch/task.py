@@ -13,11 +13,11 @@ from typing import Any, NoReturn
 
 from video_ssl.launch.attempts import end_note, leave_note, note_start
 from video_ssl.launch.batch import Batch, TaskSpec, read_batch
+from video_ssl.pretrain.place import LOST_AFTER
 
 logger = logging.getLogger(__name__)
 
 ATTEMPT = "VIDEO_SSL_ATTEMPT"
-LOST_AFTER = "VIDEO_SSL_LOST_AFTER_SEC"
 _ALONE = (
     "connection closed by peer",
     "connection reset",
@@ -25,15 +25,27 @@ _ALONE = (
     "broken pipe",
     "gloo",
     "nccl",
+    "heartbeat",  # of jax's coordination service
+    "coordination service",
 )
+_OF_FRAMEWORKS = ("DistError", "JaxRuntimeError", "XlaRuntimeError")
 
 
 def run_in_slurm(batch: str, index: int) -> None:
     """Does a task of a batch as one process of a SLURM job; submitit calls it."""
     from submitit.helpers import TorchDistributedEnvironment
 
+    _sweep_result()
     TorchDistributedEnvironment().export(set_cuda_visible_devices=False, overwrite=True)
     run_task(batch, index, job=slurm_job(), attempt=os.environ.get("SLURM_RESTART_COUNT", "0"))
+
+
+def _sweep_result() -> None:
+    """Removes what an attempt that broke off (killed, full disk) has left of its result: submitit stumbles over it."""
+    from submitit import JobEnvironment
+
+    result = JobEnvironment().paths.result_pickle
+    result.with_name(f"{result.name}.save_tmp").unlink(missing_ok=True)
 
 
 def slurm_job() -> str:
@@ -82,7 +94,8 @@ def describe(err: BaseException) -> tuple[str, str]:
         return "stopped", text
     kinds = {cls.__name__ for cls in type(err).__mro__}
     told = str(err).lower()
-    if "DistError" in kinds or (type(err) is RuntimeError and any(word in told for word in _ALONE)):
+    generic = type(err) is RuntimeError or kinds.intersection(_OF_FRAMEWORKS)
+    if "DistError" in kinds or (generic and any(word in told for word in _ALONE)):
         return "alone", text
     return "failed", text
 

@@ -26,7 +26,8 @@ import numpy as np
 from jax.experimental import multihost_utils
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
-from video_ssl.pretrain.errors import RunError
+from video_ssl.pretrain.errors import Interrupted, RunError
+from video_ssl.pretrain.place import lost_after_sec
 from video_ssl.pretrain.stop import StopSignals
 
 T = TypeVar("T")
@@ -115,6 +116,11 @@ def join_flax_processes(
         # Axes of type Explicit, the default of jax.make_mesh, break ordinary code.
         mesh = Mesh(np.array(found), (AXIS,), axis_types=(AxisType.Auto,))
         yield FlaxProcesses(rank=jax.process_index(), world_size=jax.process_count(), mesh=mesh)
+    except Interrupted:
+        raise
+    except BaseException:
+        starts = False  # the others may never come to its barrier, and jax then aborts before the error is told
+        raise
     finally:
         if starts:
             gc.collect()
@@ -137,8 +143,19 @@ def _start_distributed(device: str) -> bool:
     if found is None or jax.distributed.is_initialized():
         return False
     jax.config.update("jax_cpu_collectives_implementation", "gloo")
-    jax.distributed.initialize(**found)
+    jax.distributed.initialize(**found, **_patience())
     return True
+
+
+def _patience() -> dict[str, int]:
+    """How long the processes of jax wait for each other: as those of torch, but not longer than jax would."""
+    seconds = max(1, round(lost_after_sec()))
+    return {
+        "heartbeat_timeout_seconds": min(seconds, 100),
+        "shutdown_timeout_seconds": min(
+            seconds, 30
+        ),  # all end together; after an error jax waits in vain
+    }
 
 
 def _distributed_settings(env: dict[str, str]) -> dict[str, Any] | None:

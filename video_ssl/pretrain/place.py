@@ -2,10 +2,28 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from typing import Any, Protocol, TypeVar
 
+from video_ssl.pretrain.errors import RunError
+
 T = TypeVar("T")
+
+LOST_AFTER = "VIDEO_SSL_LOST_AFTER_SEC"
+
+
+def lost_after_sec() -> float:
+    """Returns how long a process waits for another one before it takes it for lost; the launcher sets it.
+
+    Raises:
+        RunError: the variable is no number.
+    """
+    text = os.environ.get(LOST_AFTER, "1800")
+    try:
+        return float(text)
+    except ValueError as err:
+        raise RunError(f"{LOST_AFTER}={text!r} must be a number of seconds.") from err
 
 
 class Place(Protocol):

@@ -18,11 +18,10 @@ import torch
 import torch.distributed as dist
 
 from video_ssl.pretrain.errors import RunError
+from video_ssl.pretrain.place import lost_after_sec
 from video_ssl.pretrain.stop import StopSignals
 
 T = TypeVar("T")
-
-LOST_AFTER = "VIDEO_SSL_LOST_AFTER_SEC"
 
 
 @dataclass(frozen=True)
@@ -65,6 +64,11 @@ class Processes:
             dist.all_reduce(values, op=dist.ReduceOp.MAX)
         return values
 
+    def wait(self) -> None:
+        """Waits until every process has come here."""
+        if self.world_size > 1:
+            dist.all_reduce(torch.zeros(1))
+
     def gather(self, rows: torch.Tensor) -> torch.Tensor:
         """Returns the rows (B, D) of every process under each other, in the order of ranks."""
         if self.world_size == 1:
@@ -75,8 +79,12 @@ class Processes:
 
 
 @contextlib.contextmanager
-def join_processes(device: str) -> Iterator[Processes]:
+def join_processes(device: str, *, patience_sec: float | None = None) -> Iterator[Processes]:
     """Gives this process its place; starts the process group if torchrun's variables are set and nobody has yet.
+
+    Args:
+        device: auto, cuda or cpu.
+        patience_sec: how long a process waits for the others; null: `lost_after_sec`.
 
     Raises:
         RunError: `cuda` asked for where there is none, or more local processes than devices.
@@ -90,7 +98,8 @@ def join_processes(device: str) -> Iterator[Processes]:
     if starts:
         # CPU tensors (flags, objects) go through gloo also where the gradients go through nccl.
         dist.init_process_group(
-            "cpu:gloo,cuda:nccl" if chosen.type == "cuda" else "gloo", timeout=_lost_after()
+            "cpu:gloo,cuda:nccl" if chosen.type == "cuda" else "gloo",
+            timeout=timedelta(seconds=patience_sec or lost_after_sec()),
         )
     try:
         yield Processes(rank=rank, world_size=world_size, device=chosen)
@@ -104,15 +113,6 @@ def join_processes(device: str) -> Iterator[Processes]:
         if starts:
             gc.collect()
             dist.destroy_process_group()
-
-
-def _lost_after() -> timedelta:
-    """How long a process waits for another one before it takes it for lost; set by the launcher."""
-    text = os.environ.get(LOST_AFTER, "1800")
-    try:
-        return timedelta(seconds=float(text))
-    except ValueError as err:
-        raise RunError(f"{LOST_AFTER}={text!r} must be a number of seconds.") from err
 
 
 def choose_device(device: str, local_rank: int = 0) -> torch.device:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import logging
 import resource
@@ -11,6 +12,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from video_ssl.pretrain.errors import RunError
 from video_ssl.pretrain.run_folder import METRICS, write_atomically
 
 logger = logging.getLogger(__name__)
@@ -26,15 +28,24 @@ class MetricsFile:
         self._board = _tensorboard(folder, start_step)
 
     def write(self, row: Mapping[str, Any]) -> None:
-        self._file.write(json.dumps(row) + "\n")
-        self._file.flush()
-        if self._board is not None:
-            self._board.write(row)
+        try:
+            self._file.write(json.dumps(row) + "\n")
+            self._file.flush()
+            if self._board is not None:
+                self._board.write(row)  # its thread may have failed with the row before
+        except OSError as err:
+            raise RunError(
+                f"the metrics of step {row.get('step')} could not be written to {self._path} ({err.strerror or err}). "
+                "Make room, or have the quota raised, and start the same command again: it goes on from the newest "
+                "checkpoint."
+            ) from err
 
     def close(self) -> None:
-        self._file.close()
+        with contextlib.suppress(OSError):  # what could not be written has been told
+            self._file.close()
         if self._board is not None:
-            self._board.close()
+            with contextlib.suppress(OSError):
+                self._board.close()
 
 
 def read_metrics(path: Path) -> list[dict[str, Any]]:

@@ -33,7 +33,7 @@ from video_ssl.pretrain.run_common import (
     run,
 )
 from video_ssl.pretrain.sharded_checkpoints import load_for
-from video_ssl.pretrain.sharding import is_sharded, prepare, whole
+from video_ssl.pretrain.sharding import is_sharded, prepare, return_freed_memory, whole
 
 logger = logging.getLogger(__name__)
 
@@ -85,6 +85,7 @@ def build_job(
     training = recipe.training
     check_batch(recipe, processes.world_size)
     settings = job_settings(recipe, tables, (processes.rank, processes.world_size))
+    return_freed_memory(training, processes)
     objective = prepare(build_objective(recipe, encoders).to(processes.device), training, processes)
     divided = training.sharding == "oss" and processes.world_size > 1
     return Job(

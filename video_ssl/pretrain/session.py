@@ -180,6 +180,7 @@ class Session(Generic[J]):
         job = self._job
         if done == self._saved:
             return
+        begin = time.perf_counter()
         meta = {
             "num_steps": job.num_steps,
             "num_examples": job.num_examples,
@@ -194,6 +195,8 @@ class Session(Generic[J]):
             lambda: sweep(folder, keep=job.training.keep, keep_every=job.keep_steps)
         )
         self._saved = done
+        if self._processes.is_main:
+            logger.info("checkpoint of step %d: %.2f s", done, time.perf_counter() - begin)
 
     def _interrupt(self, done: int, signal_number: int) -> NoReturn:
         """Saves, then ends the run with 128 + signal number."""

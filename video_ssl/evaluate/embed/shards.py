@@ -25,6 +25,7 @@ from video_ssl.datasets.table import Table
 from video_ssl.evaluate.embed.embedding import EmbedConfig, Embedder, EmbeddingError, pick_device
 from video_ssl.evaluate.features import SKIPPED_KEY, FeatureFile, FeatureWriter, open_features
 from video_ssl.evaluate.frozen import open_encoder
+from video_ssl.pretrain.processes import Processes
 from video_ssl.pretrain.run_folder import recipe_changes, write_atomically
 
 logger = logging.getLogger(__name__)
@@ -95,6 +96,24 @@ def embed_shard(
     embedder = Embedder(
         open_encoder(encoder, device), EmbedConfig(**settings), device=where, name=encoder
     )
+    return write_shard(embedder, videos, out, index, count, restart=restart)
+
+
+def write_shard(
+    embedder: Embedder,
+    videos: Table,
+    out: Path,
+    index: int,
+    count: int,
+    *,
+    restart: bool = False,
+    progress: bool = True,
+) -> Path:
+    """Returns the file with shard `index` of `count` of the features of a table, see `embed_shard`.
+
+    Raises:
+        EmbeddingError: another job has written this shard.
+    """
     path = shards_folder(out) / f"{index}-of-{count}.arrow"
     path.parent.mkdir(parents=True, exist_ok=True)
     job = embedder.job(videos)
@@ -120,8 +139,38 @@ def embed_shard(
         return path
     write_atomically(note, json.dumps(about) + "\n")
     part = videos.select(np.arange(rows.start, rows.stop))
-    embedder.write(part, path, restart=restart, may_be_empty=True)
+    embedder.write(part, path, restart=restart, may_be_empty=True, progress=progress)
     return path
+
+
+def embed_together(
+    embedder: Embedder, videos: Table, out: Path, processes: Processes, *, progress: bool = True
+) -> FeatureFile:
+    """Returns the features of a table, of which every process has embedded its shard.  Called by every process.
+
+    Stopped and called again it goes on, with another number of processes from the start.
+
+    Raises:
+        EmbeddingError, FeatureError: as `Embedder.embed`.
+    """
+    count = min(processes.world_size, len(videos))
+    processes.on_main(lambda: _remove_other_divisions(shards_folder(out), count))
+    if processes.rank < count:
+        write_shard(embedder, videos, out, processes.rank, count, progress=progress)
+    processes.wait()
+    processes.on_main(lambda: _merge_and_clear(out))
+    return open_features(out)
+
+
+def _merge_and_clear(out: Path) -> None:
+    merge_shards(out)
+    shutil.rmtree(shards_folder(out), ignore_errors=True)
+
+
+def _remove_other_divisions(folder: Path, count: int) -> None:
+    for path in folder.glob("*-of-*"):
+        if path.name.partition("-of-")[2].split(".")[0] != str(count):
+            shutil.rmtree(path) if path.is_dir() else path.unlink()
 
 
 def merge_shards(out: str | Path) -> FeatureFile:

@@ -14,6 +14,7 @@ from video_ssl.models.encoders import Preprocess, build_encoder, load_encoder
 from video_ssl.models.weights import load_weights
 from video_ssl.objectives.export import preprocess_of
 from video_ssl.objectives.supervised.config import Config
+from video_ssl.recipes import to_plain
 
 
 class Objective(nn.Module):
@@ -61,8 +62,12 @@ class Objective(nn.Module):
         return preprocess_of(config.clip, config.crop.size, config.normalization)
 
 
+#: Settings of encoders that leave the meaning of weights alone, or are told by the shapes.
+_MAY_DIFFER = ("preset", "drop_path", "checkpoint_blocks", "image_size", "num_frames", "table_size")
+
+
 def _start_from(encoder: nn.Module, path: Path | None) -> None:
-    """Fills an encoder with the weights of another one of the same shape.
+    """Fills an encoder with the weights of another one of the same shape, whose settings give them the same meaning.
 
     Raises:
         ValueError: no encoder was given, or it does not fit.
@@ -72,3 +77,11 @@ def _start_from(encoder: nn.Module, path: Path | None) -> None:
     source = load_encoder(path)
     assert isinstance(source, nn.Module)
     load_weights(encoder, source.state_dict(), min_share=1.0)
+    before, now = (to_plain(e.config) for e in (source, encoder))
+    differ = [k for k in now if k not in _MAY_DIFFER and k in before and before[k] != now[k]]
+    if differ:
+        wanted = ", ".join(f"{k}={before[k]!r} (not {now[k]!r})" for k in differ)
+        raise ValueError(
+            f"the encoder of {path} was trained with other settings than this one: {wanted}. Set them so in "
+            "objective.encoder."
+        )

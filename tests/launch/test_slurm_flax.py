@@ -1,0 +1,136 @@
+"""Launches of flax objectives: one process per node, on a real SLURM, and several on this machine."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from omegaconf import OmegaConf
+from safetensors.numpy import load_file
+
+from video_ssl.pretrain.reporting import read_metrics
+
+pytest.importorskip("jax")
+pytestmark = pytest.mark.slow
+
+STEPS = 60
+
+
+def recipe(videos: Path, run: Path, **training: Any) -> Path:
+    """The file of a tiny TeG."""
+    content = {
+        "name": "tiny",
+        "run": str(run),
+        "seed": 3,
+        "objective": {
+            "name": "teg",
+            "long_frames": 4,
+            "long_stride": 2,
+            "short_frames": 4,
+            "short_stride": 1,
+            "crop": {"kind": "random_resized", "size": 16, "flip_probability": 0.5},
+            "color": None,
+            "encoder": {
+                "architecture": "r3d",
+                "preset": None,
+                "blocks": [1, 1, 1, 1],
+                "filters": [2, 2, 3, 3],
+                "stem_width": 4,
+            },
+            "heads": {"hidden_dims": [5], "out_dim": 4},
+        },
+        "data": {"table": str(videos)},
+        "loader": {"num_workers": 0},
+        "training": {
+            "duration": STEPS,
+            "global_batch_size": 8,
+            "log_every": 1,
+            "checkpoint_every": 1000,
+            "device": "cpu",
+            **training,
+        },
+        "optimizer": {
+            "name": "sgd",
+            "base_lr": 0.005,
+            "lr_scaling": "none",
+            "warmup": "2 steps",
+            "schedule": "cosine_ramped",
+            "weight_decay": 0.0,
+        },
+    }
+    file = run.with_suffix(".yaml")
+    OmegaConf.save(OmegaConf.create(content), file)
+    return file
+
+
+@pytest.fixture
+def devices(monkeypatch: pytest.MonkeyPatch) -> Any:
+    """Sets how many devices a process that is started has; jobs inherit it."""
+
+    def choose(count: int) -> None:
+        flags = f"--xla_force_host_platform_device_count={count} --xla_backend_optimization_level=0"
+        monkeypatch.setenv("XLA_FLAGS", flags)
+
+    return choose
+
+
+def losses(run: Path) -> list[float]:
+    return [row["loss"] for row in read_metrics(run / "metrics.jsonl")]
+
+
+def assert_same_bits(one: Path, two: Path) -> None:
+    a, b = (load_file(run / "encoder" / "model.safetensors") for run in (one, two))
+    assert a.keys() == b.keys()
+    assert [name for name in a if not np.array_equal(a[name], b[name])] == []
+
+
+@pytest.mark.slurm
+@pytest.mark.usefixtures("nothing_stays")
+def test_two_nodes_requeued_equal_undisturbed_and_one_process(
+    videos: Path, tmp_path: Path, kit: Any, cluster: Any, devices: Any
+) -> None:
+    """2 nodes x 1 process, saved and queued again on the way: the bits of two undisturbed processes on this machine,
+    and the losses of one process with two devices."""
+    run, calm, alone = (tmp_path / name for name in ("run", "calm", "alone"))
+    devices(1)
+    job = cluster.launch("slurm", "pretrain", recipe(videos, run), *cluster.TWO)
+    kit.wait(lambda: kit.steps(run) >= 5, run)
+    kit.command("jobs", "requeue", run)
+    kit.wait(lambda: kit.outcomes(run) == ["preempted"], run)
+    saved = kit.attempts(run)[-1]["step"]
+    assert 5 <= saved < STEPS
+    kit.wait(lambda: kit.outcomes(run) == ["preempted", "finished"], run)
+    assert [row["step"] for row in kit.attempts(run) if row["event"] == "start"] == [0, saved]
+    kit.wait(lambda: cluster.state(job) == "COMPLETED", run)
+    assert {p.name for p in (run / "logs").iterdir()} == {"rank_0.log", "rank_1.log"}
+    kit.command("launch", "local", "pretrain", recipe(videos, calm), "--set", "tasks_per_node=2")
+    assert_same_bits(run, calm)
+    assert losses(run) == losses(calm)
+    devices(2)
+    kit.command("pretrain", recipe(videos, alone))
+    assert len(losses(alone)) == len(losses(run)) == STEPS
+    # Rounding, which the few numbers of these batch norms multiply in every step: see tests/pretrain/test_loop_flax.py.
+    np.testing.assert_allclose(losses(run)[:2], losses(alone)[:2], rtol=1e-5)
+    np.testing.assert_allclose(losses(run)[2:4], losses(alone)[2:4], rtol=2e-4)
+
+
+@pytest.mark.slurm
+@pytest.mark.usefixtures("nothing_stays")
+def test_a_killed_process_of_flax(
+    videos: Path, tmp_path: Path, kit: Any, cluster: Any, devices: Any
+) -> None:
+    """The other process only sees its connection break: the attempt counts as lost, not as failed, and is repeated."""
+    run = tmp_path / "run"
+    devices(1)
+    file = recipe(videos, run, duration=100000, checkpoint_every=10)
+    cluster.launch("slurm", "pretrain", file, *cluster.TWO)
+    kit.wait(lambda: kit.steps(run) >= 12, run)
+    cluster.processes(run, 1)[0].kill()
+    kit.wait(lambda: kit.outcomes(run) == ["lost"], run, limit_sec=40)
+    first = kit.attempts(run)[-1]
+    assert first["again"]
+    assert "killed" in first["reason"]
+    kit.wait(lambda: len(kit.attempts(run)) == 3, run)
+    assert kit.attempts(run)[-1]["step"] == first["step"] >= 10
