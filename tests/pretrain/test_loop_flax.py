@@ -145,6 +145,7 @@ def test_killed_and_resumed_equals_uninterrupted_to_the_bit(
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(900)
 def test_a_process_killed_for_real_is_resumed_to_the_bit(videos: Path, tmp_path: Path) -> None:
     def start(name: str) -> subprocess.Popen[bytes]:
         file, run = tmp_path / f"{name}.yaml", tmp_path / name
@@ -157,14 +158,14 @@ def test_a_process_killed_for_real_is_resumed_to_the_bit(videos: Path, tmp_path:
             stderr=subprocess.DEVNULL,
         )
 
-    assert start("straight").wait(120) == 0
+    assert start("straight").wait(300) == 0
     process = start("killed")
     while process.poll() is None and not list_checkpoints(tmp_path / "killed" / "checkpoints"):
         time.sleep(0.005)
     process.send_signal(signal.SIGKILL)
     assert process.wait() == -signal.SIGKILL, "it ended before it was killed"
     steps = [c.step for c in list_checkpoints(tmp_path / "killed" / "checkpoints")]
-    assert start("killed").wait(120) == 0
+    assert start("killed").wait(300) == 0
     assert_same_bits(weights(tmp_path / "killed"), weights(tmp_path / "straight"))
     starts = json.loads((tmp_path / "killed" / "environment.json").read_text())["starts"]
     assert [attempt["step"] for attempt in starts] == [0, steps[-1]]

@@ -50,6 +50,7 @@ def test_the_environment_names_the_processes() -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(900)
 def test_two_processes_are_one(
     videos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -85,9 +86,13 @@ def test_two_processes_are_one(
         )
         for rank in range(2)
     ]
-    for process in processes:
-        out, _ = process.communicate(timeout=120)
-        assert process.returncode == 0, out
+    try:
+        for process in processes:
+            out, _ = process.communicate(timeout=600)
+            assert process.returncode == 0, out
+    finally:
+        for process in processes:
+            process.kill()
     monkeypatch.setattr(devices_flax, "SMALLEST_SHARDED", 8)
     pretrain(tiny(videos, four, training__sharding="fsdp"), devices=jax.devices()[:4])
     assert_same_losses(run, four)
