@@ -306,6 +306,8 @@ class JaxRuntimeError(RuntimeError):
         (RuntimeError("[gloo/transport] Connection closed by peer [127.0.0.1]:1"), "alone"),
         (RuntimeError("shapes do not fit"), "failed"),
         (JaxRuntimeError("UNKNOWN: Gloo AllReduce failed: Connection closed by peer"), "alone"),
+        (ValueError("UNKNOWN: Gloo all-reduce failed: Connection reset by peer"), "alone"),
+        (ValueError("a.mp4: reading timed out"), "failed"),
         (JaxRuntimeError("RESOURCE_EXHAUSTED: out of memory"), "failed"),
     ],
 )

@@ -74,7 +74,7 @@ def test_preempted_twice_equals_undisturbed(
     kit.wait(lambda: kit.outcomes(run) == ["preempted", "preempted", "finished"], run)
     starts = [row["step"] for row in kit.attempts(run) if row["event"] == "start"]
     assert starts == sorted(set(starts))
-    assert cluster.state(job) in ("COMPLETED", "COMPLETING")
+    kit.wait(lambda: cluster.state(job) in ("COMPLETED", "COMPLETING"), run)
     (row,) = read_jobs(run)
     runs = json.loads((run / "environment.json").read_text())["starts"]
     assert [start["code"] for start in runs] == [row["code"]] * 3  # the copy, not the checkout

@@ -28,6 +28,8 @@ _ALONE = (
     "heartbeat",  # of jax's coordination service
     "coordination service",
 )
+# Depending on the moment jax reports a broken connection as its own error or as a ValueError.
+_STATUS_OF_JAX = ("unknown: ", "unavailable: ", "aborted: ", "internal: ", "deadline_exceeded: ")
 _OF_FRAMEWORKS = ("DistError", "JaxRuntimeError", "XlaRuntimeError")
 
 
@@ -94,7 +96,8 @@ def describe(err: BaseException) -> tuple[str, str]:
         return "stopped", text
     kinds = {cls.__name__ for cls in type(err).__mro__}
     told = str(err).lower()
-    generic = type(err) is RuntimeError or kinds.intersection(_OF_FRAMEWORKS)
+    of_jax = type(err) is ValueError and told.startswith(_STATUS_OF_JAX)
+    generic = type(err) is RuntimeError or of_jax or kinds.intersection(_OF_FRAMEWORKS)
     if "DistError" in kinds or (generic and any(word in told for word in _ALONE)):
         return "alone", text
     return "failed", text
