@@ -16,6 +16,7 @@ from torch import nn
 from video_ssl.clips.crops import Region, ViewRequest
 from video_ssl.clips.reading import open_video
 from video_ssl.clips.views import read_views
+from video_ssl.pretrain import sharding
 from video_ssl.pretrain.bench_footage import FOOTAGE, Footage, make_footage
 from video_ssl.pretrain.bench_loader import STAGES, _Clock, bench_loader
 from video_ssl.pretrain.bench_step import bench_step, bench_twins
@@ -55,6 +56,19 @@ def test_step_counts_clips_and_the_share_of_frozen_networks(name, has_teachers):
     assert set(row.parts_sec) == {"frozen", "student", "backward", "optimizer"}
     assert row.flops > 0
     assert row.chip_flops > 0
+
+
+def test_recomputed_blocks_are_computed_again_and_counted_once(monkeypatch):
+    (plain,) = bench_step(load_pretrain_recipe("videomae/demo", SMALL), batch_size=2, steps=1)
+    again, real = [], sharding.checkpoint
+    monkeypatch.setattr(
+        sharding, "checkpoint", lambda *args, **kw: again.append(1) or real(*args, **kw)
+    )
+    settings = [*SMALL, "training.activation_checkpointing=true"]
+    (row,) = bench_step(load_pretrain_recipe("videomae/demo", settings), batch_size=2, steps=1)
+    assert again
+    assert row.variant == "eager, recomputed"
+    assert row.flops == plain.flops
 
 
 def test_an_encoder_without_a_twin_is_told():

@@ -35,6 +35,7 @@ from video_ssl.pretrain.bench_figures import (
 from video_ssl.pretrain.optimizers import build_optimizer
 from video_ssl.pretrain.recipe import PretrainRecipe, stage_recipe
 from video_ssl.pretrain.run_common import architecture_of
+from video_ssl.pretrain.sharding import recompute_blocks
 
 Autocast = Callable[[], Any]
 
@@ -52,9 +53,14 @@ def measure_step(
         )
     objective.to(device).train()
     batch = random_batch(recipe, batch_size, device)
+    # Counted before blocks are computed twice: the share of the chip's rate is that of the useful operations.
+    flops = _flops_of(objective, batch, _autocast(recipe, device))
+    objective.zero_grad(set_to_none=True)
+    if recipe.training.activation_checkpointing:
+        recompute_blocks(objective)
     variants = (False, True) if compile_too else (False,)
     return [
-        _measure(recipe, objective, batch, device, timing, compiled=compiled)
+        _measure(recipe, objective, batch, device, timing, flops=flops, compiled=compiled)
         for compiled in variants
     ]
 
@@ -127,6 +133,7 @@ def _measure(
     device: torch.device,
     timing: Timing,
     *,
+    flops: float,
     compiled: bool,
 ) -> StepFigures:
     optimizer = build_optimizer(objective, recipe.optimizer)
@@ -140,17 +147,16 @@ def _measure(
         optimizer.step()
         optimizer.zero_grad(set_to_none=True)
 
-    flops = _flops_of(objective, batch, autocast)
-    objective.zero_grad(set_to_none=True)
     first = timed(step, lambda: _wait(device)) if compiled else None
     parts = {} if compiled else _parts(objective, optimizer, batch, autocast, device, timing.steps)
     video = batch["video"]
+    recomputed = ", recomputed" if recipe.training.activation_checkpointing else ""
     return _figures(
         recipe,
         step,
         device,
         timing,
-        variant="compiled" if compiled else "eager",
+        variant=("compiled" if compiled else "eager") + recomputed,
         batch_size=len(video),
         clips=video.shape[0] * video.shape[1],
         flops=flops,
