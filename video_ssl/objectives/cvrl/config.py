@@ -35,7 +35,8 @@ class PairConfig:
         second_color: of the second one (TeG's long one); null = as `color`.  Its law must work as that of `color`.
         encoder: the network, `architecture: r3d`.
         normalization: of pixels; the references have none.
-        penalty: factor of 0.5 * ||w||² of the kernels of convolutions and dense layers, within the loss.
+        penalty: factor of 0.5 * ||w||² of the kernels of convolutions and dense layers, within the loss.  For SGD; with
+            Adam, which scales every gradient to one size, it drives weights that nothing else moves to zero: set 0.
     """
 
     crop: CropConfig = field(default_factory=cvrl_crop)
