@@ -10,6 +10,7 @@ from typing import Annotated
 
 import typer
 
+from video_ssl.cli_groups import Overrides, RecipeArgument, bench_app, data_app, jobs_app
 from video_ssl.recipes import ROOMS, list_recipes
 
 app = typer.Typer(
@@ -18,20 +19,9 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
 )
-data_app = typer.Typer(help="Make or check data sets.", no_args_is_help=True)
-bench_app = typer.Typer(help="Measure the loader or the training step.", no_args_is_help=True)
 app.add_typer(data_app, name="data")
 app.add_typer(bench_app, name="bench")
-jobs_app = typer.Typer(
-    help="Jobs that were launched, by the folder of their run.", no_args_is_help=True
-)
 app.add_typer(jobs_app, name="jobs")
-
-RecipeArgument = Annotated[str, typer.Argument(help="A recipe file, or its name: mvd/demo.")]
-Overrides = Annotated[
-    list[str] | None,
-    typer.Argument(help="Settings that win over the recipe: optimizer.base_lr=1e-4."),
-]
 
 
 @app.command()
@@ -287,110 +277,6 @@ def convert(
     )
 
 
-@data_app.command()
-def demo(
-    out: Annotated[Path, typer.Argument(help="Folder to fill.")] = Path("data/demo-small"),
-    size: Annotated[str, typer.Option(help="tiny, small or large.")] = "small",
-    seed: Annotated[int, typer.Option(help="Same seed, same videos.")] = 0,
-    num_workers: Annotated[
-        int | None, typer.Option(help="Processes; all cores if not given.")
-    ] = None,
-) -> None:
-    """Generate the default videos: figures that exercise, with every kind of label."""
-    from video_ssl.datasets.demo import build_demo
-
-    build_demo(out, size=size, seed=seed, num_workers=num_workers)
-
-
-@data_app.command()
-def check(
-    name: Annotated[str, typer.Argument(help="A dataset recipe: ucf101, kinetics400, ...")],
-) -> None:
-    """Say what of a public data set is there and what is missing; exit code 1 if anything is."""
-    from video_ssl.datasets.opening import check_data
-
-    lines, complete = check_data(name)
-    typer.echo("\n".join(lines))
-    raise typer.Exit(0 if complete else 1)
-
-
-@data_app.command()
-def build(
-    source: Annotated[str, typer.Argument(help="A folder, list, table or data set: demo:train.")],
-    out: Annotated[Path, typer.Argument(help="Folder for shards and tables.")],
-    shards: Annotated[
-        int | None, typer.Option(help="Per split; of about 256 MiB if not given.")
-    ] = None,
-    num_workers: Annotated[
-        int | None, typer.Option(help="Shards written at once; all cores if not given.")
-    ] = None,
-) -> None:
-    """Write videos and all that is known about them as ArrayRecord, for grain, tfds and OUT:SPLIT."""
-    from video_ssl.datasets.array_record_build import build_array_records
-    from video_ssl.datasets.opening import open_splits
-
-    build_array_records(open_splits(source), out, num_shards=shards, num_workers=num_workers)
-
-
-@bench_app.command()
-def step(
-    recipe: RecipeArgument,
-    overrides: Overrides = None,
-    batch_size: Annotated[int, typer.Option(help="Records per step.")] = 8,
-    steps: Annotated[int, typer.Option(help="Timed steps; the median is shown.")] = 5,
-    compile_too: Annotated[
-        bool, typer.Option("--compile", help="Time torch.compile as well.")
-    ] = False,
-    twins: Annotated[
-        bool, typer.Option("--twins", help="Instead: the encoder alone, in flax and in torch.")
-    ] = False,
-) -> None:
-    """Time of a training step, share of the frozen networks, memory, share of the chip's rate."""
-    from video_ssl.pretrain.bench_step import bench_step, bench_twins
-    from video_ssl.pretrain.recipe import load_pretrain_recipe
-
-    loaded = load_pretrain_recipe(recipe, overrides or [])
-    if twins:
-        bench_twins(loaded, batch_size=batch_size, steps=steps)
-    else:
-        bench_step(loaded, batch_size=batch_size, steps=steps, compile_too=compile_too)
-
-
-@bench_app.command()
-def loader(
-    recipe: RecipeArgument,
-    overrides: Overrides = None,
-    footage: Annotated[
-        str,
-        typer.Option(help="easy or hard (files made on first use), or table: the recipe's own."),
-    ] = "table",
-    batches: Annotated[
-        int, typer.Option(help="Batches drawn from the pipeline with workers; 0: none.")
-    ] = 30,
-    records: Annotated[int, typer.Option(help="Records timed one by one in every turn.")] = 20,
-    repeats: Annotated[int, typer.Option(help="Turns; medians are shown.")] = 5,
-    step_ms: Annotated[float, typer.Option(help="What a step of the consumer takes.")] = 0.0,
-    folder: Annotated[Path, typer.Option(help="Where the footage is kept.")] = Path(
-        "data/bench-footage"
-    ),
-    json_path: Annotated[Path | None, typer.Option("--json", help="Write figures here.")] = None,
-) -> None:
-    """Clips per second of the loader, beside a plain loop and decoding alone; what each stage costs."""
-    from video_ssl.pretrain.bench_loader import bench_loader
-    from video_ssl.pretrain.recipe import load_pretrain_recipe
-
-    bench_loader(
-        load_pretrain_recipe(recipe, overrides or []),
-        footage=footage,
-        folder=folder,
-        num_batches=batches,
-        num_records=records,
-        repeats=repeats,
-        step_ms=step_ms,
-        json_path=json_path,
-    )
-
-
 @app.command()
 def scan(
     table: Annotated[str, typer.Argument(help="A folder, list, table or data set: demo:val.")],
@@ -441,20 +327,6 @@ def transcode(
     )  # fmt: skip
 
 
-@bench_app.command()
-def readers(
-    folder: Annotated[
-        Path | None, typer.Argument(help="Where to make the files; a temporary one.")
-    ] = None,
-    out: Annotated[Path | None, typer.Option(help="JSON file with the numbers.")] = None,
-    draws: Annotated[int, typer.Option(help="Clips timed per file.")] = 25,
-) -> None:
-    """Which decoder is exact on which odd file, and how fast each one is, on files made here."""
-    from video_ssl.clips.decoders.bench_readers import bench_readers
-
-    bench_readers(folder, out=out, draws=draws)
-
-
 @app.command(context_settings={"ignore_unknown_options": True, "allow_extra_args": True})
 def launch(
     context: typer.Context,
@@ -474,54 +346,6 @@ def launch(
     typer.echo(
         run(profile, verb, context.args, overrides=settings or [], chain=chain, dry_run=dry_run)
     )
-
-
-RunArgument = Annotated[str, typer.Argument(help="The folder of a run or grid, or a feature file.")]
-
-
-@jobs_app.command()
-def status(run: RunArgument) -> None:
-    """States of the jobs, why they wait, and every attempt so far."""
-    from video_ssl.launch.jobs import status as told
-
-    typer.echo(told(run))
-
-
-@jobs_app.command()
-def logs(
-    run: RunArgument,
-    follow: Annotated[bool, typer.Option("-f", help="Until the jobs have ended.")] = False,
-    job: Annotated[str | None, typer.Option(help="Of this job, not of the newest.")] = None,
-    rank: Annotated[int, typer.Option(help="Of this process.")] = 0,
-) -> None:
-    """What the processes say."""
-    from video_ssl.launch.jobs import show_logs
-
-    show_logs(run, job=job, rank=rank, follow=follow)
-
-
-@jobs_app.command()
-def cancel(run: RunArgument) -> None:
-    """End the jobs of a run."""
-    from video_ssl.launch.jobs import cancel as end
-
-    typer.echo(end(run))
-
-
-@jobs_app.command()
-def requeue(run: RunArgument) -> None:
-    """Save running jobs and queue them again; queue failed ones again."""
-    from video_ssl.launch.jobs import requeue as again
-
-    typer.echo(again(run))
-
-
-@jobs_app.command()
-def results(run: RunArgument) -> None:
-    """The table of a grid, as far as it has come."""
-    from video_ssl.launch.results import write_results
-
-    typer.echo(write_results(Path(run)))
 
 
 @app.command()
