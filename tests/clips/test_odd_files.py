@@ -1,10 +1,12 @@
 """The odd videos are as odd as they claim, and PyAV's reader shows every frame of them under its own index."""
 
+import os
+
 import av
 import numpy as np
 import pytest
 
-from video_ssl.clips.decoders.odd_videos import ODD_VIDEOS, VideoStyle, read_index
+from video_ssl.clips.decoders.odd_videos import ODD_VIDEOS, VideoStyle, read_index, write_odd_video
 from video_ssl.clips.decoders.probe import file_facts
 from video_ssl.clips.reading import open_video
 
@@ -62,6 +64,13 @@ def test_rotated_videos_are_upright_but_coded_lying(odd_videos, name):
 )
 def test_a_file_has_its_oddity(odd_videos, name, property, value):
     assert getattr(file_facts(str(odd_videos / name)), property) == value
+
+
+def test_making_videos_leaves_the_process_as_it_was(tmp_path):
+    """Fails for root where the AV1 encoder has its way: all processes that follow would be real-time ones."""
+    write_odd_video(tmp_path, "av1.mp4")
+    threads = [int(thread) for thread in os.listdir("/proc/self/task")]
+    assert {os.sched_getscheduler(thread) for thread in threads} == {os.SCHED_OTHER}
 
 
 def test_packed_b_frames_are_two_pictures_in_a_chunk(odd_videos):

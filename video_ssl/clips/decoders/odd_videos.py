@@ -7,7 +7,9 @@ decoder.  Used by the tests of the readers and by `video-ssl bench readers`.
 
 from __future__ import annotations
 
+import contextlib
 import os
+import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from fractions import Fraction
@@ -81,11 +83,31 @@ class VideoStyle:
     decoy: bool = False
 
 
+@contextlib.contextmanager
+def _scheduling_kept() -> Iterator[None]:
+    """SVT-AV1 under root makes the whole process real-time (SCHED_FIFO), and so every process that it starts later.
+
+    Two such processes that wait for each other in a loop stop the machine.
+    """
+    kept = os.sched_getscheduler(0), os.sched_getparam(0)
+    try:
+        yield
+    finally:
+        for thread in {
+            threading.get_native_id(),
+            os.getpid(),
+        }:  # it sets the first thread, not its caller
+            os.sched_setscheduler(thread, *kept)
+
+
 def write_video(path: Path, style: VideoStyle) -> None:
     """Writes one video."""
-    with av.open(
-        str(path), "w", format=style.container, options=dict(style.container_options)
-    ) as out:
+    with (
+        _scheduling_kept(),
+        av.open(
+            str(path), "w", format=style.container, options=dict(style.container_options)
+        ) as out,
+    ):
         decoy = _video_stream(out, style, (48, 64)) if style.decoy else None
         video = _video_stream(out, style, style.size)
         if style.decoy:
