@@ -104,7 +104,7 @@ class Kit:
     def attempts(run: Path) -> list[dict[str, Any]]:
         file = run / "attempts.jsonl"
         lines = file.read_text().splitlines() if file.is_file() else []
-        return [json.loads(line) for line in lines]
+        return [json.loads(line) for line in lines if line]  # a full disk leaves empty ones
 
     @classmethod
     def outcomes(cls, run: Path) -> list[str]:

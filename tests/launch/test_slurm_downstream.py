@@ -19,6 +19,7 @@ from video_ssl.pretrain.reporting import read_metrics
 pytestmark = [pytest.mark.slow, pytest.mark.slurm, pytest.mark.usefixtures("nothing_stays")]
 
 NO_DROP = {"objective__encoder__drop_path": 0.0}
+NUM = 9000  # enough that an embedding takes seconds
 
 
 @pytest.fixture(scope="module")
@@ -76,6 +77,58 @@ def test_a_probe_on_two_nodes_is_that_of_one_process(
         np.testing.assert_allclose(
             open_features(path).features, open_features(other).features, atol=1e-4
         )
+
+
+def rows_of(file: Path) -> int:
+    """Records that a shard has written so far."""
+    journal = file / "journal.jsonl"
+    return journal.read_bytes().count(b"\n") if journal.is_file() else 0
+
+
+def test_a_shared_evaluation_killed_and_queued_again(
+    videos: Path, run: Path, tmp_path: Path, kit: Any, cluster: Any
+) -> None:
+    """One of its two processes is killed on its way, later all are told to stop.  What was embedded is not embedded
+    again, and features, choices and accuracies are those of one process."""
+    files = sorted(videos.glob("*.mp4"))
+    rows = [
+        {"id": f"{i:04}", "source": str(files[i % 12]), "label": i % 2, "group": f"{i % 12}"}
+        for i in range(NUM)
+    ]
+    Table.from_rows(rows, class_names=["even", "odd"]).save(tmp_path / "all.arrow")
+    train, test = tmp_path / "all.arrow", tmp_path / "test.arrow"
+    Table.open(train).select(np.arange(0, NUM, 100)).save(test)
+    two, one = tmp_path / "two", tmp_path / "one"
+    words = ["probe", f"encoder={run}", f"train={train}", f"test={test}", "device=cpu"]
+    words += ["embed.num_workers=0", "embed.batch_size=1", "evaluators.probe.epochs=1"]
+    cluster.launch("slurm", "evaluate", *words, f"out={two}", *cluster.TWO)
+
+    def part() -> int:
+        return max(
+            map(rows_of, (two / "features").glob("*.shards/1-of-2.arrow.partial")), default=0
+        )
+
+    kit.wait(part, two)
+    cluster.processes(two, 1)[0].kill()
+    kit.wait(lambda: kit.outcomes(two) == ["lost"], two)
+    killed = part()
+    assert 0 < killed < NUM // 2
+    kit.wait(lambda: part() > killed, two)
+    kit.command("jobs", "requeue", two)
+    kit.wait(lambda: len(kit.outcomes(two)) == 2, two)
+    assert kit.outcomes(two) == ["lost", "preempted"]
+    kit.wait(lambda: kit.outcomes(two) == ["lost", "preempted", "finished"], two)
+    starts = [row["step"] for row in kit.attempts(two) if row["event"] == "start"]
+    assert 0 == starts[0] < starts[1] < starts[2]
+    kit.command("evaluate", *words, f"out={one}")
+    found = [json.loads((out / "results.json").read_text()) for out in (one, two)]
+    results = [f["encoders"]["encoder"]["results"] for f in found]
+    for title in ("probe", "knn"):
+        assert results[0][title]["metrics"] == results[1][title]["metrics"]
+    for split in ("train", "test"):
+        (path,), (other,) = ((o / "features").glob(f"encoder-{split}-*.arrow") for o in (two, one))
+        assert open_features(path).ids.tolist() == open_features(other).ids.tolist()
+        np.testing.assert_array_equal(open_features(path).features, open_features(other).features)
 
 
 def finetune(table: Path, out: Path, source: Path | None, run: Path) -> Path:

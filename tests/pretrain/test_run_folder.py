@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import subprocess
@@ -56,6 +57,17 @@ def test_a_file_is_no_run_folder(tmp_path: Path) -> None:
     (tmp_path / "x").touch()
     with pytest.raises(RunError, match="not a folder"), hold(tmp_path / "x"):
         pass
+
+
+@pytest.mark.parametrize("number", [errno.ENOSPC, errno.EDQUOT])
+def test_a_full_disk_is_told_with_what_to_do(tmp_path: Path, number: int) -> None:
+    with (
+        pytest.raises(RunError, match=rf"x could not be written \({os.strerror(number)}\)\. Make"),
+        hold(tmp_path),
+    ):
+        raise OSError(number, os.strerror(number), str(tmp_path / "x"))
+    with pytest.raises(IsADirectoryError), hold(tmp_path):
+        (tmp_path / ".").read_text()
 
 
 RECIPE = {

@@ -18,8 +18,9 @@ import numpy as np
 from av.error import FFmpegError
 
 from video_ssl.clips.decoders.probe import Probe, probe, stamp
-from video_ssl.clips.processes.isolated_worker import FULL, beat
+from video_ssl.clips.processes.isolated_worker import beat
 from video_ssl.clips.reading import BadVideo, Reader, open_record, stream_frames
+from video_ssl.datasets.full_disk import FULL
 from video_ssl.datasets.table import Record
 
 _AUDIO_RATE = 48000

@@ -29,7 +29,6 @@ import pyarrow as pa
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from video_ssl.datasets.array_record_examples import (
-    FULL,
     LEFT_OUT,
     MAX_VIDEO_BYTES,
     features_of,
@@ -43,6 +42,7 @@ from video_ssl.datasets.array_records import (
     divide_record,
     read_stamp,
 )
+from video_ssl.datasets.full_disk import FULL
 from video_ssl.datasets.paths import PICTURE_SUFFIXES, local_path
 from video_ssl.datasets.remote import MissingPackage, is_remote
 from video_ssl.datasets.table import SCHEMA, Table, TableError

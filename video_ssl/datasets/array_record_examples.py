@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import errno
 import json
 import os
 from collections.abc import Callable, Sequence
@@ -16,6 +15,7 @@ from video_ssl.datasets.array_records import (
     divide_record,
     read_video,
 )
+from video_ssl.datasets.full_disk import FULL
 from video_ssl.datasets.paths import local_path
 from video_ssl.datasets.remote import FetchError, fetch, is_remote
 from video_ssl.datasets.table import Record, Table, TableError
@@ -23,7 +23,6 @@ from video_ssl.datasets.tars import TarProblem, divide_member, find_member
 
 #: Columns about the file that the video came from, not about the record.
 LEFT_OUT = ("byte_offset", "byte_size", "file_size", "file_mtime")
-FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 #: Protocol buffers end at 2 GiB; the rest is for labels.
 MAX_VIDEO_BYTES = 2**31 - 2**20
 

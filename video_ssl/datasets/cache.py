@@ -8,13 +8,14 @@ Locks belong to the open file, so they end with the process, however it ends.
 from __future__ import annotations
 
 import contextlib
-import errno
 import fcntl
 import os
 import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import IO
+
+from video_ssl.datasets.full_disk import FULL
 
 FOLDER_ENVIRONMENT = "VIDEO_SSL_CACHE"
 LIMIT_ENVIRONMENT = "VIDEO_SSL_CACHE_GIB"
@@ -26,7 +27,7 @@ class CacheError(OSError):
     """The cache folder cannot be used; the text says what to set."""
 
     def __init__(self, folder: Path, err: OSError) -> None:
-        full = err.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+        full = err.errno in FULL
         advice = (
             f"free space there, lower ${LIMIT_ENVIRONMENT}, or set ${FOLDER_ENVIRONMENT} to a folder with more room."
             if full

@@ -22,9 +22,10 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from video_ssl.datasets.full_disk import FULL
+
 ATTEMPTS = "attempts.jsonl"
 _ROOM, _ROOM_BYTES = ".room", 2**16
-_FULL = (errno.ENOSPC, errno.EDQUOT)
 
 
 def read_attempts(run: str | Path, task: str | None = None) -> list[dict[str, Any]]:
@@ -107,7 +108,7 @@ def _with_room(
     try:
         write()
     except OSError as err:
-        if err.errno not in _FULL:
+        if err.errno not in FULL:
             raise
         (run / "launch" / "ends" / _ROOM).unlink(missing_ok=True)
         (again or write)()

@@ -26,6 +26,7 @@ from typing import Any
 
 from omegaconf import OmegaConf
 
+from video_ssl.datasets.full_disk import FULL
 from video_ssl.pretrain.errors import RunError
 from video_ssl.pretrain.place import Place
 
@@ -69,8 +70,23 @@ def hold(folder: Path) -> Iterator[None]:
     """Makes the folder and keeps every other process out of it until the end, also after a crash of this one.
 
     Raises:
-        RunError: another process holds it (its number and host are named), or the path is a file.
+        RunError: another process holds it (its number and host are named), the path is a file, or whatever is done in
+            between finds the disk full and has not told it itself.
     """
+    try:
+        with _held(folder):
+            yield
+    except OSError as err:
+        if err.errno not in FULL:
+            raise
+        raise RunError(
+            f"{err.filename or folder} could not be written ({err.strerror}). Make room, or have the quota raised, and "
+            "start the same command again: it goes on from the newest checkpoint."
+        ) from err
+
+
+@contextlib.contextmanager
+def _held(folder: Path) -> Iterator[None]:
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except (FileExistsError, NotADirectoryError) as err:
@@ -90,7 +106,8 @@ def hold(folder: Path) -> Iterator[None]:
         try:
             yield
         finally:
-            file.truncate(0)
+            with contextlib.suppress(OSError):  # a full file system that copies on write
+                file.truncate(0)
 
 
 def settle_recipe(folder: Path, recipe: Mapping[str, Any], *, allow_changes: bool) -> bool:

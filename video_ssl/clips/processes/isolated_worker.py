@@ -8,7 +8,6 @@ once, then one argument per task.  Out: ("ready",), then per task any number of 
 from __future__ import annotations
 
 import contextlib
-import errno
 import importlib
 import os
 import pickle
@@ -22,7 +21,8 @@ import traceback
 from collections.abc import Callable
 from typing import Any, BinaryIO
 
-FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+from video_ssl.datasets.full_disk import FULL
+
 _BEAT_SEC = 0.5
 _answers: BinaryIO | None = None
 _last_beat = 0.0

@@ -13,7 +13,7 @@ from types import TracebackType
 from typing import Any
 
 from video_ssl.clips.processes.isolated import DiskFull
-from video_ssl.clips.processes.isolated_worker import FULL
+from video_ssl.datasets.full_disk import FULL
 
 _SYNC_SEC = 2.0
 
