@@ -63,7 +63,7 @@ def measure(given: argparse.Namespace, run: Path) -> dict[str, float]:
     """Returns name -> seconds of one run."""
     settings = [f"training.duration={given.steps}", f"training.checkpoint_every={given.every}"]
     settings += ["training.log_every=1", "optimizer.warmup=1", f"run={run}"]
-    profile = [word for value in given.set for word in ("--set", value)]
+    profile = [word for value in ("time_min=60", *given.set) for word in ("--set", value)]
     begin = time.time()
     words = (given.recipe, *given.overrides, *settings, *profile)
     command("launch", given.profile, "pretrain", *words)

@@ -226,6 +226,35 @@ def test_recomputing_counts_a_batch_once_and_changes_no_gradient() -> None:
         torch.testing.assert_close(one.grad, other.grad)
 
 
+def tower_of(architecture: str) -> nn.Module:
+    from video_ssl.models.r2plus1d import R2Plus1D
+    from video_ssl.models.r2plus1d_config import R2Plus1DConfig
+    from video_ssl.models.r3d import R3D
+    from video_ssl.models.r3d_config import R3DConfig
+
+    torch.manual_seed(0)
+    if architecture == "r2plus1d":
+        return R2Plus1D(R2Plus1DConfig())
+    return R3D(R3DConfig(preset=None, blocks=(1, 2, 1, 1), filters=(2, 2, 3, 3), stem_width=4))
+
+
+@pytest.mark.parametrize("architecture", ["r3d", "r2plus1d"])
+def test_recomputing_3d_residual_networks(architecture: str) -> None:
+    """Weights' gradients and running statistics are those without recomputation; TensorFlow's biased variance too."""
+    pytest.importorskip("fairscale")
+    plain, recomputed = (tower_of(architecture).train() for _ in range(2))
+    assert len(blocks_of(recomputed)) >= 4
+    recompute_blocks(recomputed)
+    x = torch.rand(2, 3, 4, 32, 32)
+    for model in (plain, recomputed):
+        model.tokens(x).square().mean().backward()
+    assert largest_difference(plain.state_dict(), recomputed.state_dict()) == 0
+    counts = [v for k, v in recomputed.state_dict().items() if k.endswith("num_batches_tracked")]
+    assert {int(count) for count in counts} == {1}
+    for one, other in zip(plain.parameters(), recomputed.parameters(), strict=True):
+        torch.testing.assert_close(one.grad, other.grad)
+
+
 def test_recomputing_holds_fewer_activations(videos: Path, tmp_path: Path, helpers: Any) -> None:
     """Counts the numbers that autograd keeps for the backward pass."""
     kept = []

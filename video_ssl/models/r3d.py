@@ -81,7 +81,7 @@ class BatchNorm(nn.BatchNorm3d):
 
     def _norm(self, x: Tensor) -> Tensor:
         count = x.numel() // x.shape[1]
-        if not self.training or self.unbiased or count < 2:
+        if not self.training or self.unbiased or count < 2 or not self.track_running_stats:
             return super().forward(x)
         assert self.running_mean is not None
         assert self.running_var is not None
@@ -163,6 +163,12 @@ class R3D(TokenFeatures, nn.Module):
         for specs in bottleneck_specs(config).values():
             for spec in specs:
                 self.add_module(spec.name, Bottleneck(spec, config))
+
+    @property
+    def block_names(self) -> list[str]:
+        """What repeats, for what is done block by block (recomputation, dividing weights)."""
+        groups = bottleneck_specs(self.config).values()
+        return [spec.name for specs in groups for spec in specs]
 
     @property
     def num_frames(self) -> int:

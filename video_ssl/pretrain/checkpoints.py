@@ -47,6 +47,16 @@ def save_checkpoint(
     return complete_checkpoint(folder, step, temporary, meta)
 
 
+def to_host(state: Mapping[str, Any]) -> dict[str, Any]:
+    """Returns a copy of nested tensors in the memory of the host, which later steps do not change."""
+    return {
+        name: value.detach().to("cpu", copy=True)
+        if isinstance(value, torch.Tensor)
+        else to_host(value)
+        for name, value in state.items()
+    }
+
+
 def load_state(checkpoint: Checkpoint) -> dict[str, Any]:
     """Returns the tensors of a checkpoint on the CPU, mapped from the file; nothing is unpickled but tensors.
 

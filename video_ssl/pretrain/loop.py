@@ -9,7 +9,7 @@ resumed runs end in the same bits.
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Any
@@ -21,7 +21,7 @@ from torch.nn.parallel import DistributedDataParallel
 
 from video_ssl.models.health import effective_rank, feature_std
 from video_ssl.pretrain.averages import WeightAverage
-from video_ssl.pretrain.checkpoints import save_checkpoint
+from video_ssl.pretrain.checkpoints import save_checkpoint, to_host
 from video_ssl.pretrain.device_feed import Batch, DeviceFeed, split_batch, to_tensors
 from video_ssl.pretrain.nonfinite import FiniteGuard, save_evidence
 from video_ssl.pretrain.optimizers import leaves_nonfinite_alone, optimizer_state, set_lr
@@ -29,7 +29,7 @@ from video_ssl.pretrain.processes import Processes, StopRequest
 from video_ssl.pretrain.recipe import TrainingConfig
 from video_ssl.pretrain.reporting import host_memory
 from video_ssl.pretrain.session import BaseJob, Session
-from video_ssl.pretrain.sharded_checkpoints import save_shards
+from video_ssl.pretrain.sharded_checkpoints import ShardWriter
 from video_ssl.pretrain.sharding import is_sharded, sync_gradients, whole
 
 
@@ -99,6 +99,7 @@ class _Session(Session[Job]):
         super().__init__(job, job.processes)
         self._module = wrap(job.objective, job.processes, compile=job.training.compile)
         self._guard = FiniteGuard(job.optimizer, job.processes)
+        self._shards = ShardWriter(job.processes) if is_sharded(job.objective) else None
         self._means = _Means()
         self._outcome: Outcome | None = None
 
@@ -155,13 +156,19 @@ class _Session(Session[Job]):
             figures["device_memory_gib"] = torch.cuda.max_memory_allocated(device) / 2**30
         return figures
 
-    def _write(self, done: int, meta: dict[str, Any]) -> None:
+    def _snapshot(self, done: int, meta: dict[str, Any]) -> Callable[[], None]:
         job, folder = self._job, self._job.folder / "checkpoints"
+        if self._shards is not None:
+            return self._shards.save(folder, done, job.state(), meta)
         state = job.state()
-        if is_sharded(job.objective):
-            save_shards(folder, done, state, meta, job.processes)
-        else:
-            job.processes.on_main(lambda: save_checkpoint(folder, done, state, meta) and None)
+        if not job.processes.is_main:
+            return lambda: None
+        copy = to_host(state)
+
+        def write() -> None:
+            save_checkpoint(folder, done, copy, meta)
+
+        return write
 
     def _versions(self) -> dict[str, str]:
         return {"torch": torch.__version__}

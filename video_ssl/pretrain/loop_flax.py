@@ -128,10 +128,12 @@ class _FlaxSession(Session[FlaxJob]):
             figures["device_memory_gib"] = stats["peak_bytes_in_use"] / 2**30
         return figures
 
-    def _write(self, done: int, meta: dict[str, Any]) -> None:
+    def _snapshot(self, done: int, meta: dict[str, Any]) -> Callable[[], None]:
+        """Writes all at once: a step gives the arrays of its state away, so a copy would double them on the device."""
         job = self._job
         meta["devices"] = job.processes.num_devices
         save_flax(job.folder / "checkpoints", done, job.state, meta, job.processes)
+        return lambda: None
 
     def _versions(self) -> dict[str, str]:
         return {"jax": jax.__version__, "flax": flax.__version__, "optax": optax.__version__}

@@ -1,6 +1,9 @@
 """The training loop of both frameworks: what happens around a step, when figures are written and checkpoints made.
 
-It never asks which objective runs, nor which framework: those fill in `_step`, `check`, `_figures` and `_write`.
+It never asks which objective runs, nor which framework: those fill in `_step`, `check`, `_figures` and `_snapshot`.
+
+A checkpoint holds up the training for as long as its tensors are copied; they are written beside the next steps.  The
+one before must be written first, and a training that ends or is told to stop waits for its last.
 """
 
 from __future__ import annotations
@@ -16,6 +19,7 @@ from typing import Any, Generic, NoReturn, TypeVar
 import numpy as np
 
 from video_ssl import __version__
+from video_ssl.pretrain.background import BackgroundWriter
 from video_ssl.pretrain.checkpoint_folders import sweep
 from video_ssl.pretrain.errors import Interrupted
 from video_ssl.pretrain.place import Place
@@ -72,6 +76,8 @@ class Session(Generic[J]):
         self._processes = processes
         self._clock = Stopwatch()
         self._saved = job.start_step
+        self._held_sec = 0.0
+        self._writer = BackgroundWriter()
         self._files: MetricsFile | None = None
         self.last_row: dict[str, Any] = {}
 
@@ -86,6 +92,7 @@ class Session(Generic[J]):
         return self
 
     def __exit__(self, *_: object) -> None:
+        self._writer.close()
         self._progress.__exit__()
         if self._files is not None:
             self._files.close()
@@ -107,6 +114,7 @@ class Session(Generic[J]):
             self._clock.trained(clips)
             self._progress.step(step + 1)
             done = step + 1
+            self._look()
             signal_number = stop.agreed()
             saves = done % job.checkpoint_steps == 0 or done == job.num_steps
             if done % job.training.log_every == 0 or done == job.num_steps:
@@ -115,6 +123,7 @@ class Session(Generic[J]):
                 self._save(done)
             if signal_number:
                 self._interrupt(done, signal_number)
+        self._settle()
         return self.last_row
 
     # What the frameworks fill in ----------------------------------------------------------------
@@ -135,8 +144,9 @@ class Session(Generic[J]):
         """Returns peak memory."""
         raise NotImplementedError
 
-    def _write(self, done: int, meta: dict[str, Any]) -> None:
-        """Writes the checkpoint of `done` steps; called by every process."""
+    def _snapshot(self, done: int, meta: dict[str, Any]) -> Callable[[], None]:
+        """Copies what belongs to the checkpoint of `done` steps and returns what writes the copy, to be called in a
+        thread; called by every process."""
         raise NotImplementedError
 
     def _versions(self) -> dict[str, str]:
@@ -181,6 +191,7 @@ class Session(Generic[J]):
         if done == self._saved:
             return
         begin = time.perf_counter()
+        self._settle()
         meta = {
             "num_steps": job.num_steps,
             "num_examples": job.num_examples,
@@ -189,18 +200,37 @@ class Session(Generic[J]):
             "world_size": self._processes.world_size,
             "versions": {"video_ssl": __version__, **self._versions()},
         }
-        self._write(done, meta)
-        folder = job.folder / "checkpoints"
-        self._processes.on_main(
-            lambda: sweep(folder, keep=job.training.keep, keep_every=job.keep_steps)
-        )
+        write = self._snapshot(done, meta)
+
+        def finish() -> None:
+            write()
+            if self._processes.is_main:
+                folder = job.folder / "checkpoints"
+                sweep(folder, keep=job.training.keep, keep_every=job.keep_steps)
+
         self._saved = done
-        if self._processes.is_main:
-            logger.info("checkpoint of step %d: %.2f s", done, time.perf_counter() - begin)
+        self._writer.start(finish)
+        self._held_sec = time.perf_counter() - begin
+        self._processes.on_main(self._look)  # what has failed at once is told by every process
+
+    def _look(self) -> None:
+        """Raises the error of a checkpoint that was being written."""
+        self._told(self._writer.look())
+
+    def _settle(self) -> None:
+        """Waits until no checkpoint is being written; the error of process 0 is raised by every process."""
+        self._processes.on_main(lambda: self._told(self._writer.settle()))
+        self._told(self._writer.settle())
+
+    def _told(self, seconds: float | None) -> None:
+        if seconds is not None and self._processes.is_main:
+            text = "checkpoint of step %d: %.2f s, written in %.2f s"
+            logger.info(text, self._saved, self._held_sec, seconds)
 
     def _interrupt(self, done: int, signal_number: int) -> NoReturn:
         """Saves, then ends the run with 128 + signal number."""
         self._save(done)
+        self._settle()
         error = Interrupted(
             signal_number,
             f"stopped after step {done} of {self._job.num_steps}; everything up to there is in {self._job.folder}. "

@@ -8,7 +8,8 @@ Either kind is read by a run of either kind, so `training.sharding` may change b
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -25,30 +26,49 @@ from video_ssl.pretrain.checkpoint_folders import (
 )
 from video_ssl.pretrain.checkpoints import load_state
 from video_ssl.pretrain.errors import CheckpointError
+from video_ssl.pretrain.place import lost_after_sec
 from video_ssl.pretrain.processes import Processes
 from video_ssl.pretrain.sharding import like
 
 SHARDS = "shards"
 
 
-def save_shards(
-    folder: Path,
-    step: int,
-    state: Mapping[str, Any],
-    meta: Mapping[str, Any],
-    processes: Processes,
-) -> None:
-    """Writes RUN/checkpoints/step_N; called by every process with its part of the state.
+class ShardWriter:
+    """Writes checkpoints of a divided run; made by every process, at the same time.
 
-    Raises:
-        CheckpointError: a process could not write; what was there before is untouched.
+    Args:
+        processes: of the run.  While they write they talk in a group of their own, beside the training.
     """
-    temporary = Path(processes.on_main(lambda: str(begin_checkpoint(folder, step))))
-    try:
-        dcp.save(_flat(state), checkpoint_id=temporary / SHARDS)
-    except Exception as err:  # of any process; every process gets the same
-        raise CheckpointError(save_failed(folder, step, err)) from err
-    processes.on_main(lambda: complete_checkpoint(folder, step, temporary, meta))
+
+    def __init__(self, processes: Processes) -> None:
+        self._processes = processes
+        patience = timedelta(seconds=lost_after_sec())
+        self._group = dist.new_group(backend="gloo", timeout=patience)
+
+    def save(
+        self, folder: Path, step: int, state: Mapping[str, Any], meta: Mapping[str, Any]
+    ) -> Callable[[], None]:
+        """Copies this process's part of a state, begins to write RUN/checkpoints/step_N and returns what waits for the
+        end; called by every process.
+
+        Raises:
+            CheckpointError: a process could not write; what was there before is untouched.  Here and by the result.
+        """
+        processes = self._processes
+        temporary = Path(processes.on_main(lambda: str(begin_checkpoint(folder, step))))
+        place = temporary / SHARDS
+        begun = dcp.async_save(_flat(state), checkpoint_id=place, process_group=self._group)
+        ended: Any = getattr(begun, "upload_completion", begun)
+
+        def wait() -> None:
+            try:
+                ended.result()
+            except Exception as err:  # of any process; every process gets the same
+                raise CheckpointError(save_failed(folder, step, err)) from err
+            if processes.is_main:
+                complete_checkpoint(folder, step, temporary, meta)
+
+        return wait
 
 
 def load_for(checkpoint: Checkpoint, objective: nn.Module) -> dict[str, Any]:

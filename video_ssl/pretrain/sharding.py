@@ -65,8 +65,12 @@ def return_freed_memory(training: TrainingConfig, processes: Processes) -> None:
 
 def blocks_of(module: nn.Module) -> list[tuple[str, nn.Module]]:
     """Returns names and modules of the repeated blocks that are trained: the members of lists and sequences whose
-    members are all of one class and have parts of their own; none lies inside another.
+    members are all of one class and have parts of their own, and what a module calls its `block_names`; none lies
+    inside another.
     """
+    named = [(n, module.get_submodule(n)) for n in getattr(module, "block_names", ())]
+    if named:
+        return [(n, m) for n, m in named if _trained(m)]
     found: list[tuple[str, nn.Module]] = []
     for name, child in module.named_children():
         members = list(child.named_children())
