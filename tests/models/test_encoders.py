@@ -182,6 +182,12 @@ def edit_config(folder: Path, **changes: object) -> None:
     (folder / "config.json").write_text(json.dumps({**content, **changes}))
 
 
+def test_a_setting_that_once_stood_in_folders_is_passed_over(saved):
+    config = json.loads((saved / "config.json").read_text())["config"]
+    edit_config(saved, config={**config, "checkpoint_blocks": True})
+    load_encoder(saved)
+
+
 def test_a_path_that_is_not_there_names_the_nearest(saved):
     near = saved.parent.with_name("rum")
     with pytest.raises(EncoderError, match=r"has no rum\. Did you mean 'run'\?.*untrained:PATH"):

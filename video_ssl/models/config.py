@@ -47,7 +47,6 @@ class _TransformerConfig:
     drop_path: float = 0.0
     layer_scale: float = 0.0
     final_norm: bool = True
-    checkpoint_blocks: bool = False
 
     def __post_init__(self) -> None:
         if self.preset is not None and self.preset not in VIT_PRESETS:
@@ -128,7 +127,6 @@ class ViTConfig(_TransformerConfig):
         drop_path: stochastic depth of the last block; rises linearly from 0 at the first.
         layer_scale: initial value of the per-channel scale of both branches; 0 = absent.
         final_norm: a LayerNorm after the last block.
-        checkpoint_blocks: recompute blocks in the backward pass instead of keeping their activations.
     """
 
     architecture: Literal["vit"] = "vit"

@@ -12,7 +12,6 @@ from video_ssl.models.layers import (
     LAYER_NORM_EPS,
     init_transformer,
     make_blocks,
-    run_blocks,
     take,
 )
 from video_ssl.models.position_tables import PositionTable
@@ -34,7 +33,6 @@ class MaskedDecoder(nn.Module):
         grid: tokens along time, rows, columns.
         embed_bias: whether the projection into the decoder has a bias (MAE, MVD) or not (VideoMAE).
         qkv_bias: as in the encoder.
-        recompute: keep no activations inside the blocks.
     """
 
     def __init__(
@@ -47,14 +45,12 @@ class MaskedDecoder(nn.Module):
         grid: Grid,
         embed_bias: bool = True,
         qkv_bias: Literal["q_v", "full", "none"] = "q_v",
-        recompute: bool = False,
     ) -> None:
         super().__init__()
         dim, heads, rate = config.embed_dim, config.num_heads, config.drop_path
         assert dim is not None
         assert heads is not None
         assert rate is not None
-        self.recompute = recompute
         self.embed = nn.Linear(in_dim, dim, bias=embed_bias)
         self.mask_token = nn.Parameter(torch.zeros(1, 1, dim))
         # Decoders keep a formula where the encoder learns its positions, as the references do.
@@ -87,5 +83,6 @@ class MaskedDecoder(nn.Module):
         asked = self.mask_token + take(table, wanted)
         parts = [seen, asked] if prefix == 0 else [x[:, :prefix].to(seen.dtype), seen, asked]
         x = torch.cat(parts, dim=1)
-        x = run_blocks(self.blocks, x, recompute=self.recompute and self.training)
+        for block in self.blocks:
+            x = block(x)
         return self.head(self.norm(x[:, -wanted.shape[1] :]))

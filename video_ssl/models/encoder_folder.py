@@ -185,6 +185,10 @@ def read_config(folder: Path) -> dict[str, Any]:
     if lacking:
         raise EncoderError(f"{file} lacks {lacking}; save the encoder again with save_encoder.")
     content.setdefault("source", {})
+    if isinstance(content["config"], dict):
+        content["config"].pop(
+            "checkpoint_blocks", None
+        )  # of training, in folders from before it left
     return content
 
 

@@ -12,7 +12,6 @@ from video_ssl.models.layers import (
     PatchEmbed,
     init_transformer,
     make_blocks,
-    run_blocks,
     take,
 )
 from video_ssl.models.position_tables import make_positions
@@ -85,7 +84,8 @@ class ImageViT(TokenFeatures, nn.Module):
         """Returns all outputs, (N, P+K, D), for frames (N, C, 1, H, W): the final norm is applied,
         the class token comes first."""
         x = self.embed(frames, keep)
-        x = run_blocks(self.blocks, x, recompute=self.config.checkpoint_blocks and self.training)
+        for block in self.blocks:
+            x = block(x)
         return x if self.norm is None else self.norm(x)
 
     def tokens(self, video: Tensor, *, keep: Tensor | None = None) -> Tensor:

@@ -8,7 +8,6 @@ from typing import Literal
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from torch.utils.checkpoint import checkpoint
 
 LAYER_NORM_EPS = 1e-6
 
@@ -183,16 +182,6 @@ def spatial_cells(tokens: Tensor, cells: int) -> Tensor:
     b, t, _, _, d = tokens.shape
     pooled = F.adaptive_avg_pool2d(tokens.flatten(0, 1).permute(0, 3, 1, 2), cells)
     return pooled.permute(0, 2, 3, 1).reshape(b, t, cells * cells * d)
-
-
-def run_blocks(blocks: nn.ModuleList, x: Tensor, *, recompute: bool = False) -> Tensor:
-    """Returns x after all blocks; `recompute` keeps no activations inside them for the backward."""
-    for block in blocks:
-        if recompute and torch.is_grad_enabled():
-            x = checkpoint(block, x, use_reentrant=False)
-        else:
-            x = block(x)
-    return x
 
 
 def make_blocks(

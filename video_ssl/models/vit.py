@@ -16,7 +16,6 @@ from video_ssl.models.layers import (
     PatchEmbed,
     init_transformer,
     make_blocks,
-    run_blocks,
     take,
 )
 from video_ssl.models.position_tables import make_positions
@@ -92,7 +91,8 @@ class VideoViT(TokenFeatures, nn.Module):
     def forward(self, video: Tensor, keep: Tensor | None = None) -> Tensor:
         """Returns all outputs, (B, P+K, D): the final norm is applied, a class token comes first."""
         x = self.embed(video, keep)
-        x = run_blocks(self.blocks, x, recompute=self.config.checkpoint_blocks and self.training)
+        for block in self.blocks:
+            x = block(x)
         return x if self.norm is None else self.norm(x)
 
     def tokens(self, video: Tensor, *, keep: Tensor | None = None) -> Tensor:

@@ -49,7 +49,6 @@ class Objective(nn.Module):
             table="sincos_2d",
             grid=encoder.grid,
             qkv_bias=encoder.qkv_bias,
-            recompute=encoder.checkpoint_blocks,
         )
         nn.init.normal_(self.decoder.mask_token, std=0.02)
         num_tokens = encoder.grid[1] * encoder.grid[2]

@@ -102,7 +102,6 @@ class Objective(nn.Module):
             table=encoder.positions,
             grid=encoder.grid,
             qkv_bias=encoder.qkv_bias,
-            recompute=encoder.checkpoint_blocks,
         )
 
     def forward(self, batch: Mapping[str, Tensor]) -> tuple[Tensor, dict[str, Tensor]]:

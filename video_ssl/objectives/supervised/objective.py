@@ -63,7 +63,7 @@ class Objective(nn.Module):
 
 
 #: Settings of encoders that leave the meaning of weights alone, or are told by the shapes.
-_MAY_DIFFER = ("preset", "drop_path", "checkpoint_blocks", "image_size", "num_frames", "table_size")
+_MAY_DIFFER = ("preset", "drop_path", "image_size", "num_frames", "table_size")
 
 
 def _start_from(encoder: nn.Module, path: Path | None) -> None:

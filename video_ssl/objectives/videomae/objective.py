@@ -48,7 +48,6 @@ class Objective(nn.Module):
             grid=encoder.grid,
             embed_bias=False,
             qkv_bias=encoder.qkv_bias,
-            recompute=encoder.checkpoint_blocks,
         )
         # The reference never runs its own init on this layer.
         self.decoder.embed.reset_parameters()
