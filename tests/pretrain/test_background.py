@@ -17,7 +17,7 @@ import torch
 from video_ssl.pretrain import checkpoints, session
 from video_ssl.pretrain.background import BackgroundWriter
 from video_ssl.pretrain.checkpoint_folders import Checkpoint, list_checkpoints
-from video_ssl.pretrain.checkpoints import load_state, to_host
+from video_ssl.pretrain.checkpoints import HostCopy, load_state
 from video_ssl.pretrain.errors import CheckpointError, Interrupted
 from video_ssl.pretrain.reporting import read_metrics
 from video_ssl.pretrain.run import pretrain
@@ -59,11 +59,21 @@ def test_an_error_is_raised_once_by_whoever_looks_or_logged(
 
 def test_a_copy_stays_what_it_was() -> None:
     state = {"objective": {"w": torch.zeros(2)}, "optimizer": {"w": {"step": torch.tensor(3.0)}}}
-    copy = to_host(state)
+    copy = HostCopy().take(state)
     state["objective"]["w"] += 1  # type: ignore[operator]
     state["optimizer"]["w"]["step"] += 1  # type: ignore[index]
     assert copy["objective"]["w"].tolist() == [0, 0]
     assert copy["optimizer"]["w"]["step"] == 3
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+def test_copies_from_a_device_use_the_same_memory() -> None:
+    copier = HostCopy()
+    first = copier.take({"w": torch.full((3,), 1.0, device="cuda")})["w"]
+    assert first.is_pinned()
+    second = copier.take({"w": torch.full((3,), 2.0, device="cuda")})["w"]
+    assert second.tolist() == [2, 2, 2]
+    assert second.data_ptr() == first.data_ptr()
 
 
 @pytest.fixture

@@ -21,7 +21,7 @@ from torch.nn.parallel import DistributedDataParallel
 
 from video_ssl.models.health import effective_rank, feature_std
 from video_ssl.pretrain.averages import WeightAverage
-from video_ssl.pretrain.checkpoints import save_checkpoint, to_host
+from video_ssl.pretrain.checkpoints import HostCopy, save_checkpoint
 from video_ssl.pretrain.device_feed import Batch, DeviceFeed, split_batch, to_tensors
 from video_ssl.pretrain.nonfinite import FiniteGuard, save_evidence
 from video_ssl.pretrain.optimizers import leaves_nonfinite_alone, optimizer_state, set_lr
@@ -100,6 +100,7 @@ class _Session(Session[Job]):
         self._module = wrap(job.objective, job.processes, compile=job.training.compile)
         self._guard = FiniteGuard(job.optimizer, job.processes)
         self._shards = ShardWriter(job.processes) if is_sharded(job.objective) else None
+        self._host_copy = HostCopy()
         self._means = _Means()
         self._outcome: Outcome | None = None
 
@@ -163,7 +164,7 @@ class _Session(Session[Job]):
         state = job.state()
         if not job.processes.is_main:
             return lambda: None
-        copy = to_host(state)
+        copy = self._host_copy.take(state)
 
         def write() -> None:
             save_checkpoint(folder, done, copy, meta)
