@@ -187,7 +187,7 @@ def blur(x: Tensor, sigma: Tensor, law: ColourLaw, radius: int | None = None) ->
 def _bands(weights: Tensor, size: int, *, edge: bool) -> Tensor:
     """Returns (N, size, size): rows times it are filtered by weights (N, 2 * radius + 1) that differ from view to view.
 
-    On a CPU the product takes an eighth of the time of a convolution with as many groups as views (16 frames of 224 px).
+    On a CPU it takes an eighth of the time of a convolution with as many groups as views (16 frames of 224 px).
     """
     radius = weights.shape[1] // 2
     cells = torch.arange(size, device=weights.device)
