@@ -6,6 +6,7 @@ ENCODERS: dict[str, str] = {
     "image_vit": "video_ssl.models.image_vit:ImageViT",
     "r2plus1d": "video_ssl.models.r2plus1d:R2Plus1D",
     "r3d": "video_ssl.models.r3d:R3D",
+    "zoo": "video_ssl.models.zoo:ZooEncoder",
     "pixels": "video_ssl.models.pixels:PixelEncoder",
     "frame_transformer": "video_ssl.models.frame_transformer:FrameTransformer",
 }

@@ -10,6 +10,7 @@ from pydantic import Discriminator, Tag
 from video_ssl.models.config import ViTConfig
 from video_ssl.models.r2plus1d_config import R2Plus1DConfig
 from video_ssl.models.r3d_config import R3DConfig
+from video_ssl.models.zoo_config import ZooConfig
 
 
 def _architecture(value: Any) -> str:
@@ -22,6 +23,7 @@ def _architecture(value: Any) -> str:
 EncoderConfig = Annotated[
     Annotated[ViTConfig, Tag("vit")]
     | Annotated[R2Plus1DConfig, Tag("r2plus1d")]
-    | Annotated[R3DConfig, Tag("r3d")],
+    | Annotated[R3DConfig, Tag("r3d")]
+    | Annotated[ZooConfig, Tag("zoo")],
     Discriminator(_architecture),
 ]

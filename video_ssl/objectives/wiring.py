@@ -8,8 +8,9 @@ from typing import Any, TypeVar
 from video_ssl.models.config import ImageViTConfig, ViTConfig
 from video_ssl.models.r2plus1d_config import R2Plus1DConfig
 from video_ssl.models.r3d_config import R3DConfig
+from video_ssl.models.zoo_config import ZooConfig
 
-C = TypeVar("C", bound=ViTConfig | ImageViTConfig | R2Plus1DConfig | R3DConfig)
+C = TypeVar("C", bound=ViTConfig | ImageViTConfig | R2Plus1DConfig | R3DConfig | ZooConfig)
 
 
 def fit_encoder(encoder: C, *, size: int, num_frames: int | None = None) -> C:

@@ -1,4 +1,4 @@
-"""Published checkpoints of convolutional encoders: CARL's frame encoder, HiCo's R(2+1)D and R2D3D.
+"""Published checkpoints of convolutional encoders: CARL's frame encoder, HiCo's R(2+1)D and R2D3D, pytorchvideo's zoo.
 
 Their other parts (projections, heads) are left out, and they have no other naming to be written in.
 """
@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
+import torch
 from torch import Tensor
 
 from video_ssl.models.encoders import Preprocess
@@ -19,9 +20,12 @@ from video_ssl.models.frame_transformer import FrameTransformer
 from video_ssl.models.r2plus1d import R2Plus1D, from_hico
 from video_ssl.models.r2plus1d_config import R2Plus1DConfig
 from video_ssl.models.weights import LoadReport, WeightsError, load_weights, read_container
+from video_ssl.models.zoo import ZooEncoder
+from video_ssl.models.zoo_config import ZOO, ZOO_MEAN, ZOO_STD, ZooConfig
 
-CNN_FAMILIES = ("carl", "hico")
+CNN_FAMILIES = ("carl", "hico", "pytorchvideo")
 _PROJECTION = "projection."
+_ZOO_STEMS = ("blocks.0.conv.", "blocks.0.multipathway_blocks.")
 # papers/hico.md sections 2 and 6: 16 frames, every fourth of 30 a second, 112 pixels, one mean and deviation.
 _HICO = Preprocess(
     num_frames=16, frame_stride=4, fps=30.0, size=112, mean=(0.45,) * 3, std=(0.225,) * 3
@@ -35,13 +39,13 @@ class PublishedCNN:
     Attributes:
         encoder: on the CPU, in training mode.
         preprocess: how its clips are made.
-        family: "carl" or "hico".
+        family: of `CNN_FAMILIES`.
         container: how the file wrapped its tensors.
         report: what became of every key.
         table: positions, in words.
     """
 
-    encoder: FrameTransformer | R2Plus1D
+    encoder: FrameTransformer | R2Plus1D | ZooEncoder
     preprocess: Preprocess
     family: str
     container: str
@@ -59,9 +63,11 @@ class PublishedCNN:
 
 
 def family_of(state: Mapping[str, Tensor]) -> str | None:
-    """Returns "carl" or "hico" if the keys are those of such a checkpoint, else None."""
+    """Returns which of `CNN_FAMILIES` the keys are of, else None."""
     if "embed.video_emb.weight" in state and "res_finetune.0.conv1.weight" in state:
         return "carl"
+    if any(key.startswith(_ZOO_STEMS) for key in state):
+        return "pytorchvideo"
     return "hico" if "backbone.conv2.res_1.conv_branch.a1.weight" in state or (
         "backbone.conv2.res_1.conv_branch.a.weight" in state
     ) else None  # fmt: skip
@@ -74,11 +80,11 @@ def read_cnn(
     sizes: Sizes | None = None,
     num_heads: int | None = None,
 ) -> PublishedCNN | None:
-    """Returns the encoder of a checkpoint file of CARL or HiCo; None if `family` is "auto" and it is neither.
+    """Returns the encoder of a checkpoint file of `CNN_FAMILIES`; None if `family` is "auto" and it is of none.
 
     Args:
         path: the file.
-        family: "auto", "carl" or "hico".
+        family: "auto" or one of them.
         sizes: of its clips: `num_frames` and `image_size`; of CARL `trained_frames` are the frames of a training view,
             where the file does not say it.
         num_heads: of CARL's transformer; by default what the file says.
@@ -93,7 +99,10 @@ def read_cnn(
         return None
     if family not in ("auto", found):
         raise WeightsError(f"{path} has not the keys of a checkpoint of {family}.")
-    read = _carl(path, sizes, num_heads) if found == "carl" else _hico(state, sizes, name=str(path))
+    if found == "carl":
+        read = _carl(path, sizes, num_heads)
+    else:
+        read = (_hico if found == "hico" else _zoo)(state, sizes, name=str(path))
     preprocess = replace(read.preprocess, size=sizes.image_size or read.preprocess.size)
     return replace(read, preprocess=preprocess, container=container)
 
@@ -137,6 +146,55 @@ def _hico(state: Mapping[str, Tensor], sizes: Sizes, *, name: str) -> PublishedC
         report=replace(report, unused=others, notes=tuple(notes)),
         table="none",
     )
+
+
+def _zoo(state: Mapping[str, Tensor], sizes: Sizes, *, name: str) -> PublishedCNN:
+    """The network is the one that has just the weights of the file, but for the head.
+
+    Source: the names of the files of pytorchvideo's model zoo for frames and distances, its builders for sizes, where
+    x3d_xs, x3d_s and x3d_m are one network: `sizes.num_frames` tells them apart, x3d_m is the default.
+    """
+    chosen = next((n for n in _zoo_order(sizes.num_frames) if _fits(n, state)), None)
+    if chosen is None:
+        raise WeightsError(
+            f"{name} holds none of pytorchvideo's networks as a whole: {', '.join(ZOO)}."
+        )
+    known = ZOO[chosen]
+    frames = sizes.num_frames or known.num_frames
+    encoder = ZooEncoder(ZooConfig(model=chosen, num_frames=frames))  # type: ignore[arg-type]
+    report = load_weights(encoder, state, min_share=1.0)
+    note = (
+        "the head is left out; frames, their distance and size are those of the model zoo's table."
+    )
+    return PublishedCNN(
+        encoder=encoder,
+        preprocess=Preprocess(
+            num_frames=frames,
+            frame_stride=known.frame_stride,
+            fps=30.0,
+            size=known.size,
+            mean=ZOO_MEAN,
+            std=ZOO_STD,
+        ),
+        family="pytorchvideo",
+        container="",
+        report=replace(report, notes=(*report.notes, note)),
+        table="none",
+    )
+
+
+def _zoo_order(num_frames: int | None) -> list[str]:
+    """The names, those with as many frames first, x3d_m before the same network for smaller clips."""
+    names = sorted(ZOO, key=lambda n: n in ("x3d_xs", "x3d_s"))
+    return sorted(names, key=lambda n: ZOO[n].num_frames != num_frames)
+
+
+def _fits(name: str, state: Mapping[str, Tensor]) -> bool:
+    with torch.device("meta"):
+        encoder = ZooEncoder(ZooConfig(model=name))  # type: ignore[arg-type]
+    trunk = tuple(f"blocks.{i}." for i in range(len(encoder.blocks)))
+    found = {key: value.shape for key, value in state.items() if key.startswith(trunk)}
+    return found == {key: value.shape for key, value in encoder.state_dict().items()}
 
 
 def hico_config(backbone: Mapping[str, Tensor], *, num_frames: int) -> R2Plus1DConfig:

@@ -21,7 +21,7 @@ class Config:
     Attributes:
         init: an encoder to start from (fine-tuning); null = random weights.
         color: changes of colour, applied on the device; null = none.
-        encoder: `architecture: vit` (as in the other objectives) or `r2plus1d`.
+        encoder: `architecture: vit` (as in the other objectives), `r2plus1d`, `r3d` or `zoo` (pytorchvideo's networks).
         label_smoothing: share of the target spread over all classes.
         dropout: of the pooled feature before the linear head.
     """
