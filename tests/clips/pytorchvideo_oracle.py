@@ -2,7 +2,7 @@
 
 import importlib.util
 
-from video_ssl.models.zoo import import_pytorchvideo
+from video_ssl.models.networks.zoo import import_pytorchvideo
 
 
 def encoded_video_class():

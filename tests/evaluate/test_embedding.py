@@ -20,14 +20,14 @@ from video_ssl.evaluate.embed.embedding import EmbedConfig, Embedder, EmbeddingE
 from video_ssl.evaluate.embed.window_workers import Job, Piece, read_windows
 from video_ssl.models.config import ViTConfig
 from video_ssl.models.encoders import Encoder, Preprocess, load_encoder, save_encoder
-from video_ssl.models.pixels import PixelEncoder, PixelsConfig
+from video_ssl.models.networks.pixels import PixelEncoder, PixelsConfig
 
 PREPROCESS = Preprocess(num_frames=4, frame_stride=3, size=16)
 
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    from video_ssl.models.vit import VideoViT
+    from video_ssl.models.networks.vit import VideoViT
 
     torch.manual_seed(0)
     config = ViTConfig(

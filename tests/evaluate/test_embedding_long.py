@@ -22,9 +22,9 @@ from video_ssl.evaluate.embed.rows import features_at
 from video_ssl.evaluate.features import FeatureError
 from video_ssl.models.config import ImageViTConfig, ViTConfig
 from video_ssl.models.encoders import Preprocess
-from video_ssl.models.image_vit import ImageViT
-from video_ssl.models.pixels import PixelEncoder, PixelsConfig
-from video_ssl.models.vit import VideoViT
+from video_ssl.models.networks.image_vit import ImageViT
+from video_ssl.models.networks.pixels import PixelEncoder, PixelsConfig
+from video_ssl.models.networks.vit import VideoViT
 
 
 def ready(module, **preprocess):

@@ -22,7 +22,7 @@ from video_ssl.evaluate.embed.embedding import EmbedConfig, Embedder, EmbeddingE
 from video_ssl.evaluate.embed.partial import PartialFeatures
 from video_ssl.evaluate.features import FeatureError
 from video_ssl.models.encoders import Preprocess
-from video_ssl.models.pixels import PixelEncoder, PixelsConfig
+from video_ssl.models.networks.pixels import PixelEncoder, PixelsConfig
 
 CONFIG = EmbedConfig(hop=2, batch_size=3, num_workers=0)
 

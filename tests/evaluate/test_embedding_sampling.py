@@ -5,7 +5,7 @@ import pytest
 from video_ssl.datasets.table import Table
 from video_ssl.evaluate.embed.embedding import EmbedConfig, Embedder
 from video_ssl.models.encoders import Preprocess
-from video_ssl.models.pixels import PixelEncoder, PixelsConfig
+from video_ssl.models.networks.pixels import PixelEncoder, PixelsConfig
 
 
 @pytest.fixture

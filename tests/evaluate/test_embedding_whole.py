@@ -14,8 +14,8 @@ from video_ssl.datasets.table import Table
 from video_ssl.evaluate.embed.embedding import EmbedConfig, Embedder
 from video_ssl.models.config import Normalization
 from video_ssl.models.encoders import Encoder, Preprocess, load_encoder, save_encoder
-from video_ssl.models.frame_config import FrameTransformerConfig
-from video_ssl.models.frame_transformer import FrameTransformer
+from video_ssl.models.networks.frame_config import FrameTransformerConfig
+from video_ssl.models.networks.frame_transformer import FrameTransformer
 from video_ssl.models.preprocess import to_model_input
 
 SIZE = 80  # the conv head needs maps of 5 x 5

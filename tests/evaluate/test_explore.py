@@ -387,7 +387,7 @@ def small_run(tmp_path_factory):
 
     from video_ssl.models.config import ViTConfig
     from video_ssl.models.encoders import Preprocess, save_encoder
-    from video_ssl.models.vit import VideoViT
+    from video_ssl.models.networks.vit import VideoViT
 
     folder = tmp_path_factory.mktemp("run")
     torch.manual_seed(0)

@@ -18,7 +18,7 @@ from video_ssl.evaluate.run import evaluate
 from video_ssl.models.encoder_folder import Preprocess
 from video_ssl.models.encoders import EncoderError
 from video_ssl.models.encoders_flax import build_flax_module, init_variables, save_flax_encoder
-from video_ssl.models.r3d_config import R3DConfig
+from video_ssl.models.networks.r3d_config import R3DConfig
 
 STRIDE = 2
 #: Narrow features: a regression on fewer frames than numbers would show nothing but rounding.

@@ -220,7 +220,7 @@ def test_settings_that_cannot_be_used(override, text):
 
 @pytest.fixture(scope="module")
 def encoder(tmp_path_factory):
-    from video_ssl.models.vit import VideoViT
+    from video_ssl.models.networks.vit import VideoViT
 
     torch.manual_seed(0)
     config = ViTConfig(

@@ -25,7 +25,7 @@ from video_ssl.evaluate.recipe import EvaluateRecipe
 from video_ssl.evaluate.run import evaluate
 from video_ssl.models.config import ViTConfig
 from video_ssl.models.encoders import Preprocess, save_encoder
-from video_ssl.models.vit import VideoViT
+from video_ssl.models.networks.vit import VideoViT
 from video_ssl.pretrain.recipe import load_pretrain_recipe, recipe_to_dict
 from video_ssl.pretrain.run_folder import settle_recipe
 

@@ -22,7 +22,7 @@ QUICK = {"probe": {"poolings": ["clip", "concat_2"], "epochs": 20, "learning_rat
 
 @pytest.fixture(scope="module")
 def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    from video_ssl.models.vit import VideoViT
+    from video_ssl.models.networks.vit import VideoViT
 
     torch.manual_seed(0)
     config = ViTConfig(

@@ -21,7 +21,7 @@ from video_ssl.evaluate.embed.shards import (
     shards_folder,
 )
 from video_ssl.models.encoders import Preprocess, save_encoder
-from video_ssl.models.vit import VideoViT, ViTConfig
+from video_ssl.models.networks.vit import VideoViT, ViTConfig
 
 SETTINGS: dict[str, Any] = {"hop": 3, "batch_size": 4, "num_workers": 0, "device": "cpu"}
 

@@ -74,7 +74,7 @@ def run_two(code: str, *words: Any) -> list[str]:
 
 @pytest.fixture(scope="module")
 def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    from video_ssl.models.vit import VideoViT
+    from video_ssl.models.networks.vit import VideoViT
 
     torch.manual_seed(0)
     config = ViTConfig(

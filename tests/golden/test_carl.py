@@ -9,8 +9,8 @@ import torch
 import torch.nn.functional as F
 
 from video_ssl.models.exchange.carl_weights import CARL_KEYS, CarlModel, config_of
-from video_ssl.models.frame_config import FrameTransformerConfig
-from video_ssl.models.frame_transformer import ProjectionHead, TransformerHead
+from video_ssl.models.networks.frame_config import FrameTransformerConfig
+from video_ssl.models.networks.frame_transformer import ProjectionHead, TransformerHead
 from video_ssl.models.weights import renamed_keys
 from video_ssl.objectives.carl.scl import scl_loss
 from video_ssl.objectives.carl.weak import align_pairs, warp_pairs, weak_loss

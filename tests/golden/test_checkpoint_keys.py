@@ -10,8 +10,8 @@ from video_ssl.models.config import VIT_PRESETS, ViTConfig
 from video_ssl.models.exchange.export_names import original_state
 from video_ssl.models.exchange.published import interpret
 from video_ssl.models.exchange.published_names import to_hugging_face
-from video_ssl.models.positions import position_table
-from video_ssl.models.vit import VideoViT
+from video_ssl.models.networks.positions import position_table
+from video_ssl.models.networks.vit import VideoViT
 
 
 def lists_of(g):

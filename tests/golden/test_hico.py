@@ -6,8 +6,8 @@ import torch.nn.functional as F
 
 from video_ssl.clips import time_sampling
 from video_ssl.clips.crops import crop_frames, inner_square
-from video_ssl.models.r2plus1d import R2Plus1D, from_hico
-from video_ssl.models.r2plus1d_config import R2Plus1DConfig
+from video_ssl.models.networks.r2plus1d import R2Plus1D, from_hico
+from video_ssl.models.networks.r2plus1d_config import R2Plus1DConfig
 
 
 def network_of(g):

@@ -8,9 +8,9 @@ import torch
 
 from video_ssl.models.classifier import CLASSIFIER_KEYS, VideoClassifier
 from video_ssl.models.config import DecoderConfig, ImageViTConfig, ViTConfig
-from video_ssl.models.image_vit import ImageViT
-from video_ssl.models.positions import position_table
-from video_ssl.models.vit import VideoViT
+from video_ssl.models.networks.image_vit import ImageViT
+from video_ssl.models.networks.positions import position_table
+from video_ssl.models.networks.vit import VideoViT
 from video_ssl.models.weights import load_weights, renamed_keys
 from video_ssl.objectives.mvd.config import Config as MVDConfig
 from video_ssl.objectives.mvd.config import ImageTeacherConfig, TeacherConfig

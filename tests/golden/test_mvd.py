@@ -8,8 +8,8 @@ import torch
 from video_ssl.clips.config import ClipConfig, CropConfig, MaskConfig
 from video_ssl.models.config import DecoderConfig, ImageViTConfig, ViTConfig
 from video_ssl.models.exchange.published import encoder_part
-from video_ssl.models.image_vit import ImageViT
-from video_ssl.models.vit import VideoViT
+from video_ssl.models.networks.image_vit import ImageViT
+from video_ssl.models.networks.vit import VideoViT
 from video_ssl.models.weights import load_weights, renamed_keys
 from video_ssl.objectives.mvd.config import Config, ImageTeacherConfig, TeacherConfig
 from video_ssl.objectives.mvd.objective import PUBLISHED_KEYS, Objective

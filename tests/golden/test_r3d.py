@@ -5,9 +5,9 @@ import numpy as np
 import pytest
 import torch
 
-from video_ssl.models import r3d, r3d_flax
 from video_ssl.models.exchange.tf_checkpoint import read_tf_checkpoint
-from video_ssl.models.r3d_bridge import (
+from video_ssl.models.networks import r3d, r3d_flax
+from video_ssl.models.networks.r3d_bridge import (
     backbone_of_tf,
     from_tf,
     infer_config,

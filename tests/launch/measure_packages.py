@@ -59,8 +59,8 @@ def recompute(variant: str, rank: int) -> dict[str, Any]:
     import torch
     from torch.utils.checkpoint import checkpoint
 
-    from video_ssl.models.r3d import R3D
-    from video_ssl.models.r3d_config import R3DConfig
+    from video_ssl.models.networks.r3d import R3D
+    from video_ssl.models.networks.r3d_config import R3DConfig
     from video_ssl.pretrain.sharding import blocks_of
 
     torch.manual_seed(0)
@@ -137,7 +137,7 @@ def optimizer(variant: str, rank: int) -> dict[str, Any]:
     from torch import nn
 
     from video_ssl.models.config import ViTConfig
-    from video_ssl.models.vit import VideoViT
+    from video_ssl.models.networks.vit import VideoViT
 
     torch.manual_seed(0)
     model = nn.parallel.DistributedDataParallel(

@@ -6,9 +6,9 @@ import re
 import torch
 
 from video_ssl.models.config import DecoderConfig, ImageViTConfig, ViTConfig
-from video_ssl.models.decoder import MaskedDecoder
-from video_ssl.models.image_vit import ImageViT
-from video_ssl.models.vit import VideoViT
+from video_ssl.models.networks.decoder import MaskedDecoder
+from video_ssl.models.networks.image_vit import ImageViT
+from video_ssl.models.networks.vit import VideoViT
 
 SIZE = {"preset": None, "embed_dim": 32, "depth": 2, "num_heads": 2, "patch_size": 4}
 CLIP = {"num_frames": 4, "tubelet_size": 2}

@@ -28,7 +28,7 @@ from video_ssl.models.encoders import EncoderError, Preprocess, load_encoder, sa
 from video_ssl.models.exchange.convert import convert
 from video_ssl.models.exchange.converted import load_classifier
 from video_ssl.models.exchange.published import Sizes
-from video_ssl.models.pixels import PixelEncoder, PixelsConfig
+from video_ssl.models.networks.pixels import PixelEncoder, PixelsConfig
 from video_ssl.models.weights import WeightsError, read_container
 
 OPTIONS = {"sizes": Sizes(**TRAINED), "num_heads": 2}

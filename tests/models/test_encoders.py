@@ -22,7 +22,7 @@ from video_ssl.models.encoders import (
     load_encoder,
     save_encoder,
 )
-from video_ssl.models.pixels import PixelEncoder, PixelsConfig
+from video_ssl.models.networks.pixels import PixelEncoder, PixelsConfig
 
 PREPROCESS = Preprocess(num_frames=4, frame_stride=2, size=16)
 SOURCE = {"objective": "toy", "data": "demo:train", "steps": 7}

@@ -11,15 +11,15 @@ import torch.nn.functional as F
 
 from video_ssl.models.encoders import Preprocess, load_encoder, save_encoder
 from video_ssl.models.exchange.carl_weights import CARL_KEYS, CarlModel, import_carl, load_carl
-from video_ssl.models.frame_config import BackboneInit, FrameTransformerConfig
-from video_ssl.models.frame_transformer import (
+from video_ssl.models.networks.frame_config import BackboneInit, FrameTransformerConfig
+from video_ssl.models.networks.frame_transformer import (
     FrameTransformer,
     ProjectionHead,
     chunks,
     frame_position_table,
     standardized,
 )
-from video_ssl.models.resnet import ResNet50, init_backbone
+from video_ssl.models.networks.resnet import ResNet50, init_backbone
 from video_ssl.models.weights import WeightsError
 
 SMALL = {

@@ -23,7 +23,7 @@ from safetensors.torch import save_file
 
 from video_ssl.models.classifier import VideoClassifier
 from video_ssl.models.exchange.published import Sizes, interpret, load_published, read_published
-from video_ssl.models.layers import Attention, hidden_width
+from video_ssl.models.networks.layers import Attention, hidden_width
 from video_ssl.models.weights import WeightsError
 
 SIZES = Sizes(**TRAINED)

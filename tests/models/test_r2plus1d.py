@@ -8,8 +8,8 @@ import pytest
 import torch
 
 from video_ssl.models.encoders import Preprocess, build_encoder, load_encoder, save_encoder
-from video_ssl.models.r2plus1d import R2Plus1D, from_hico
-from video_ssl.models.r2plus1d_config import R2Plus1DConfig
+from video_ssl.models.networks.r2plus1d import R2Plus1D, from_hico
+from video_ssl.models.networks.r2plus1d_config import R2Plus1DConfig
 from video_ssl.objectives.supervised.config import Config
 from video_ssl.recipes import ConfigError, build_config, to_plain
 

@@ -13,11 +13,17 @@ import pytest
 import torch
 
 import video_ssl
-from video_ssl.models import encoders_flax, health, health_flax, r3d, r3d_flax
+from video_ssl.models import encoders_flax, health, health_flax
 from video_ssl.models.encoder_folder import EncoderError
 from video_ssl.models.encoders import Preprocess, build_encoder, save_encoder
-from video_ssl.models.r3d_bridge import BridgeError, shapes_of, to_flax_variables, to_torch_state
-from video_ssl.models.r3d_config import PRESETS, R3D_PRESETS, R3DConfig, bottleneck_specs
+from video_ssl.models.networks import r3d, r3d_flax
+from video_ssl.models.networks.r3d_bridge import (
+    BridgeError,
+    shapes_of,
+    to_flax_variables,
+    to_torch_state,
+)
+from video_ssl.models.networks.r3d_config import PRESETS, R3D_PRESETS, R3DConfig, bottleneck_specs
 from video_ssl.objectives.supervised.config import Config
 from video_ssl.recipes import ConfigError, build_config, to_plain
 

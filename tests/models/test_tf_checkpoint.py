@@ -12,9 +12,9 @@ from video_ssl.models.exchange.tf_checkpoint import (
     checkpoint_prefix,
     read_tf_checkpoint,
 )
-from video_ssl.models.r3d import R3D
-from video_ssl.models.r3d_bridge import tf_layer_names
-from video_ssl.models.r3d_config import R3DConfig
+from video_ssl.models.networks.r3d import R3D
+from video_ssl.models.networks.r3d_bridge import tf_layer_names
+from video_ssl.models.networks.r3d_config import R3DConfig
 from video_ssl.models.weights import WeightsError
 
 SUFFIX = "/.ATTRIBUTES/VARIABLE_VALUE"

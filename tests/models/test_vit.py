@@ -6,14 +6,14 @@ import torch
 import torch.nn.functional as F
 
 from video_ssl.models.config import DecoderConfig, ImageViTConfig, Normalization, ViTConfig
-from video_ssl.models.decoder import MaskedDecoder
 from video_ssl.models.encoders import Preprocess, load_encoder, save_encoder
 from video_ssl.models.health import effective_rank, feature_std
-from video_ssl.models.image_vit import ImageViT
-from video_ssl.models.layers import Attention, Block, cut, make_blocks, split_mask, take
-from video_ssl.models.positions import interpolate_table, position_table, resampling_matrix
+from video_ssl.models.networks.decoder import MaskedDecoder
+from video_ssl.models.networks.image_vit import ImageViT
+from video_ssl.models.networks.layers import Attention, Block, cut, make_blocks, split_mask, take
+from video_ssl.models.networks.positions import interpolate_table, position_table, resampling_matrix
+from video_ssl.models.networks.vit import VideoViT
 from video_ssl.models.preprocess import to_model_input, to_pixels
-from video_ssl.models.vit import VideoViT
 from video_ssl.pretrain.sharding import recompute_blocks
 
 TINY = {"preset": None, "embed_dim": 32, "depth": 3, "num_heads": 2, "patch_size": 4}

@@ -16,8 +16,8 @@ from torch import nn
 from video_ssl.models.config import ImageViTConfig, ViTConfig
 from video_ssl.models.exchange.checkpoint_files import read_content
 from video_ssl.models.exchange.published import load_published
-from video_ssl.models.image_vit import ImageViT
-from video_ssl.models.vit import VideoViT
+from video_ssl.models.networks.image_vit import ImageViT
+from video_ssl.models.networks.vit import VideoViT
 from video_ssl.models.weights import WeightsError, load_weights, read_state
 
 SIZE = {"preset": None, "embed_dim": 32, "depth": 2, "num_heads": 2, "patch_size": 4}

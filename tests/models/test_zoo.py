@@ -10,9 +10,9 @@ import torch
 import video_ssl
 from video_ssl.models.encoders import Preprocess, load_encoder, save_encoder
 from video_ssl.models.exchange.convert import convert
+from video_ssl.models.networks.zoo import ZooEncoder, import_pytorchvideo, slow_frames
+from video_ssl.models.networks.zoo_config import ZOO, ZooConfig
 from video_ssl.models.weights import WeightsError
-from video_ssl.models.zoo import ZooEncoder, import_pytorchvideo, slow_frames
-from video_ssl.models.zoo_config import ZOO, ZooConfig
 
 pytest.importorskip("pytorchvideo")
 

@@ -9,8 +9,8 @@ import torch
 
 from video_ssl.models.config import ImageViTConfig, ViTConfig
 from video_ssl.models.encoders import Preprocess, save_encoder
-from video_ssl.models.image_vit import ImageViT
-from video_ssl.models.vit import VideoViT
+from video_ssl.models.networks.image_vit import ImageViT
+from video_ssl.models.networks.vit import VideoViT
 from video_ssl.objectives import OBJECTIVES
 from video_ssl.objectives.pixel_targets import pixel_targets
 from video_ssl.recipes import build_config

@@ -7,7 +7,7 @@ import torch
 from video_ssl.clips import colour
 from video_ssl.clips.reading import VideoInfo
 from video_ssl.datasets.table import Record
-from video_ssl.models.r2plus1d import R2Plus1D
+from video_ssl.models.networks.r2plus1d import R2Plus1D
 from video_ssl.objectives.supervised.config import Config
 from video_ssl.objectives.supervised.objective import Objective
 from video_ssl.objectives.supervised.plan import Plan

@@ -10,7 +10,7 @@ import torch
 
 from video_ssl.models.encoders import build_encoder
 from video_ssl.models.encoders_flax import build_flax_module, init_variables
-from video_ssl.models.r3d_flax import clip_features
+from video_ssl.models.networks.r3d_flax import clip_features
 from video_ssl.pretrain.bench_flax import count_flops
 from video_ssl.pretrain.bench_step import bench_step, bench_twins
 from video_ssl.pretrain.bench_torch import _flops_of

@@ -227,10 +227,10 @@ def test_recomputing_counts_a_batch_once_and_changes_no_gradient() -> None:
 
 
 def tower_of(architecture: str) -> nn.Module:
-    from video_ssl.models.r2plus1d import R2Plus1D
-    from video_ssl.models.r2plus1d_config import R2Plus1DConfig
-    from video_ssl.models.r3d import R3D
-    from video_ssl.models.r3d_config import R3DConfig
+    from video_ssl.models.networks.r2plus1d import R2Plus1D
+    from video_ssl.models.networks.r2plus1d_config import R2Plus1DConfig
+    from video_ssl.models.networks.r3d import R3D
+    from video_ssl.models.networks.r3d_config import R3DConfig
 
     torch.manual_seed(0)
     if architecture == "r2plus1d":

@@ -7,9 +7,9 @@ from dataclasses import replace
 from torch import Tensor, nn
 
 from video_ssl.models.config import ImageViTConfig, ViTConfig
-from video_ssl.models.image_vit import ImageViT
-from video_ssl.models.layers import LAYER_NORM_EPS
-from video_ssl.models.vit import VideoViT
+from video_ssl.models.networks.image_vit import ImageViT
+from video_ssl.models.networks.layers import LAYER_NORM_EPS
+from video_ssl.models.networks.vit import VideoViT
 from video_ssl.models.weights import Renames
 
 #: Keys of the fine-tuned checkpoints of VideoMAE and MVD -> keys here.

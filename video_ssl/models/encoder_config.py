@@ -8,9 +8,9 @@ from typing import Annotated, Any
 from pydantic import Discriminator, Tag
 
 from video_ssl.models.config import ViTConfig
-from video_ssl.models.r2plus1d_config import R2Plus1DConfig
-from video_ssl.models.r3d_config import R3DConfig
-from video_ssl.models.zoo_config import ZooConfig
+from video_ssl.models.networks.r2plus1d_config import R2Plus1DConfig
+from video_ssl.models.networks.r3d_config import R3DConfig
+from video_ssl.models.networks.zoo_config import ZooConfig
 
 
 def _architecture(value: Any) -> str:

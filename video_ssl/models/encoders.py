@@ -37,7 +37,7 @@ from video_ssl.models.encoder_folder import (
     read_config,
     write_encoder_folder,
 )
-from video_ssl.models.pixels import PixelEncoder, PixelsConfig
+from video_ssl.models.networks.pixels import PixelEncoder, PixelsConfig
 from video_ssl.recipes import ConfigError, build_config, nearest, to_plain
 
 __all__ = [

@@ -33,8 +33,13 @@ from video_ssl.models.encoder_folder import (
     read_config,
     write_encoder_folder,
 )
-from video_ssl.models.r3d_bridge import BridgeError, shapes_of, to_flax_variables, to_torch_state
-from video_ssl.models.r3d_flax import temporal_features
+from video_ssl.models.networks.r3d_bridge import (
+    BridgeError,
+    shapes_of,
+    to_flax_variables,
+    to_torch_state,
+)
+from video_ssl.models.networks.r3d_flax import temporal_features
 from video_ssl.recipes import ConfigError, build_config, to_plain
 
 Floats = NDArray[np.float32]

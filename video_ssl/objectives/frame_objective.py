@@ -11,8 +11,8 @@ from torch import Tensor, nn
 
 from video_ssl.models.colour import augmented_input
 from video_ssl.models.encoders import Preprocess
-from video_ssl.models.frame_transformer import FrameTransformer, masked_mean
-from video_ssl.models.resnet import init_backbone
+from video_ssl.models.networks.frame_transformer import FrameTransformer, masked_mean
+from video_ssl.models.networks.resnet import init_backbone
 from video_ssl.objectives.frame_plan import FrameSetSettings
 
 

@@ -14,7 +14,7 @@ from video_ssl.clips.reading import Reader
 from video_ssl.clips.views import read_views
 from video_ssl.datasets.table import Record
 from video_ssl.models.config import Normalization
-from video_ssl.models.frame_config import BackboneInit, FrameTransformerConfig
+from video_ssl.models.networks.frame_config import BackboneInit, FrameTransformerConfig
 from video_ssl.objectives.sources import EncoderSource
 
 

@@ -6,9 +6,9 @@ from dataclasses import replace
 from typing import Any, TypeVar
 
 from video_ssl.models.config import ImageViTConfig, ViTConfig
-from video_ssl.models.r2plus1d_config import R2Plus1DConfig
-from video_ssl.models.r3d_config import R3DConfig
-from video_ssl.models.zoo_config import ZooConfig
+from video_ssl.models.networks.r2plus1d_config import R2Plus1DConfig
+from video_ssl.models.networks.r3d_config import R3DConfig
+from video_ssl.models.networks.zoo_config import ZooConfig
 
 C = TypeVar("C", bound=ViTConfig | ImageViTConfig | R2Plus1DConfig | R3DConfig | ZooConfig)
 

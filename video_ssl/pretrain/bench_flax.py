@@ -13,7 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from video_ssl.models.encoders_flax import build_flax_module, init_variables
-from video_ssl.models.r3d_flax import clip_features
+from video_ssl.models.networks.r3d_flax import clip_features
 from video_ssl.pretrain.bench_figures import (
     StepFigures,
     Timing,

@@ -23,8 +23,8 @@ from video_ssl.models.exchange.published import Published
 from video_ssl.models.exchange.published_cnn import PublishedCNN
 from video_ssl.models.exchange.published_encoder import Sizes, table_text
 from video_ssl.models.exchange.stored_tables import regrid
-from video_ssl.models.image_vit import ImageViT
-from video_ssl.models.vit import VideoViT
+from video_ssl.models.networks.image_vit import ImageViT
+from video_ssl.models.networks.vit import VideoViT
 from video_ssl.models.weights import LoadReport, WeightsError, load_weights
 
 HEAD, DECODER = "head.safetensors", "decoder.safetensors"

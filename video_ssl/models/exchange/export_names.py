@@ -17,8 +17,8 @@ from video_ssl.models.encoders import Preprocess
 from video_ssl.models.exchange.published import Published
 from video_ssl.models.exchange.published_names import to_hugging_face, to_original
 from video_ssl.models.exchange.stored_tables import describe
-from video_ssl.models.layers import LAYER_NORM_EPS, hidden_width
-from video_ssl.models.positions import position_table
+from video_ssl.models.networks.layers import LAYER_NORM_EPS, hidden_width
+from video_ssl.models.networks.positions import position_table
 from video_ssl.models.weights import WeightsError
 
 #: Width of a decoder -> its heads in VideoMAE's and MAE's code; they do not show in the weights.

@@ -14,12 +14,12 @@ import torch
 from torch import Tensor, nn
 
 from video_ssl.models.config import DecoderConfig
-from video_ssl.models.decoder import MaskedDecoder
 from video_ssl.models.encoders import load_encoder
 from video_ssl.models.exchange.published_encoder import Sizes, build_encoder, infer_config
 from video_ssl.models.exchange.published_names import Named, name_keys
-from video_ssl.models.image_vit import ImageViT
-from video_ssl.models.vit import VideoViT
+from video_ssl.models.networks.decoder import MaskedDecoder
+from video_ssl.models.networks.image_vit import ImageViT
+from video_ssl.models.networks.vit import VideoViT
 from video_ssl.models.weights import LoadReport, WeightsError, read_container
 
 log = logging.getLogger(__name__)

@@ -16,12 +16,12 @@ from torch import Tensor
 from video_ssl.models.encoders import Preprocess
 from video_ssl.models.exchange.carl_weights import load_carl
 from video_ssl.models.exchange.published_encoder import Sizes
-from video_ssl.models.frame_transformer import FrameTransformer
-from video_ssl.models.r2plus1d import R2Plus1D, from_hico
-from video_ssl.models.r2plus1d_config import R2Plus1DConfig
+from video_ssl.models.networks.frame_transformer import FrameTransformer
+from video_ssl.models.networks.r2plus1d import R2Plus1D, from_hico
+from video_ssl.models.networks.r2plus1d_config import R2Plus1DConfig
+from video_ssl.models.networks.zoo import ZooEncoder
+from video_ssl.models.networks.zoo_config import ZOO, ZOO_MEAN, ZOO_STD, ZooConfig
 from video_ssl.models.weights import LoadReport, WeightsError, load_weights, read_container
-from video_ssl.models.zoo import ZooEncoder
-from video_ssl.models.zoo_config import ZOO, ZOO_MEAN, ZOO_STD, ZooConfig
 
 CNN_FAMILIES = ("carl", "hico", "pytorchvideo")
 _PROJECTION = "projection."

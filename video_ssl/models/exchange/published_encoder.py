@@ -11,9 +11,9 @@ from torch import Tensor
 from video_ssl.models.config import VIT_PRESETS, ImageViTConfig, ViTConfig
 from video_ssl.models.exchange.published_names import Named
 from video_ssl.models.exchange.stored_tables import StoredTable, describe, recognise, regrid
-from video_ssl.models.image_vit import ImageViT
-from video_ssl.models.positions import Grid
-from video_ssl.models.vit import VideoViT
+from video_ssl.models.networks.image_vit import ImageViT
+from video_ssl.models.networks.positions import Grid
+from video_ssl.models.networks.vit import VideoViT
 from video_ssl.models.weights import WeightsError
 
 #: What the published models were trained on, where the file does not show it.

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from video_ssl.models.positions import Grid, interpolate_table, position_table
+from video_ssl.models.networks.positions import Grid, interpolate_table, position_table
 from video_ssl.models.weights import WeightsError
 
 #: Formulas by the dimensions of a patch, the likelier first.

@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from video_ssl.models.frame_transformer import ProjectionHead
+from video_ssl.models.networks.frame_transformer import ProjectionHead
 from video_ssl.objectives.carl.config import Config
 from video_ssl.objectives.carl.scl import scl_loss
 from video_ssl.objectives.carl.weak import weak_loss

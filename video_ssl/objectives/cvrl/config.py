@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 
 from video_ssl.clips.config import ColorConfig, CropConfig
 from video_ssl.models.config import Normalization
-from video_ssl.models.r3d_config import R3DConfig
+from video_ssl.models.networks.r3d_config import R3DConfig
 from video_ssl.objectives.sources import EncoderSource
 from video_ssl.objectives.wiring import fit_encoder
 

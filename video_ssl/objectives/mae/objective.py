@@ -8,10 +8,10 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from video_ssl.models.decoder import MaskedDecoder
 from video_ssl.models.encoders import Preprocess
-from video_ssl.models.image_vit import ImageViT
-from video_ssl.models.layers import cut, split_mask, take
+from video_ssl.models.networks.decoder import MaskedDecoder
+from video_ssl.models.networks.image_vit import ImageViT
+from video_ssl.models.networks.layers import cut, split_mask, take
 from video_ssl.models.preprocess import normalize, to_pixels
 from video_ssl.models.weights import Renames
 from video_ssl.objectives.export import preprocess_of

@@ -13,8 +13,8 @@ from torch import Tensor, nn
 
 from video_ssl.models.config import ImageViTConfig, Normalization, ViTConfig
 from video_ssl.models.exchange.published import load_teacher
-from video_ssl.models.layers import LAYER_NORM_EPS
-from video_ssl.models.positions import Grid
+from video_ssl.models.networks.layers import LAYER_NORM_EPS
+from video_ssl.models.networks.positions import Grid
 from video_ssl.models.preprocess import normalize
 from video_ssl.objectives.mvd.config import Config, ImageTeacherConfig, TeacherConfig
 

@@ -8,14 +8,14 @@ import torch
 from torch import Tensor, nn
 
 from video_ssl.models.config import DecoderConfig
-from video_ssl.models.layers import (
+from video_ssl.models.networks.layers import (
     LAYER_NORM_EPS,
     init_transformer,
     make_blocks,
     take,
 )
-from video_ssl.models.position_tables import PositionTable
-from video_ssl.models.positions import Grid
+from video_ssl.models.networks.position_tables import PositionTable
+from video_ssl.models.networks.positions import Grid
 
 
 class MaskedDecoder(nn.Module):

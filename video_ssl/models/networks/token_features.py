@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from torch import Tensor
 
-from video_ssl.models.layers import spatial_cells
+from video_ssl.models.networks.layers import spatial_cells
 
 
 class TokenFeatures:

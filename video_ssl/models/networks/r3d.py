@@ -14,14 +14,14 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from video_ssl.clips.sampling_pairs import feature_times
-from video_ssl.models.r3d_config import (
+from video_ssl.models.networks.r3d_config import (
     BottleneckSpec,
     R3DConfig,
     bottleneck_specs,
     pool_window,
     stem_specs,
 )
-from video_ssl.models.token_features import TokenFeatures
+from video_ssl.models.networks.token_features import TokenFeatures
 
 Triple = tuple[int, int, int]
 

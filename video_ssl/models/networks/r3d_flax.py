@@ -13,7 +13,7 @@ import jax.numpy as jnp
 from flax import linen as nn
 from jax import Array
 
-from video_ssl.models.r3d_config import (
+from video_ssl.models.networks.r3d_config import (
     BottleneckSpec,
     R3DConfig,
     bottleneck_specs,

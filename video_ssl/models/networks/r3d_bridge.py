@@ -22,7 +22,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from video_ssl.models.r3d_config import R3DConfig, bottleneck_specs, stem_specs
+from video_ssl.models.networks.r3d_config import R3DConfig, bottleneck_specs, stem_specs
 
 Arrays = dict[str, NDArray[Any]]
 _STATISTICS = {"mean": "running_mean", "var": "running_var"}

@@ -9,7 +9,7 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from video_ssl.models.frame_config import PARTS, BackboneInit
+from video_ssl.models.networks.frame_config import PARTS, BackboneInit
 from video_ssl.models.weights import LoadReport, Renames, WeightsError, load_weights, read_state
 
 #: kind of `BackboneInit` -> renaming rules from its file to torchvision's names.

@@ -13,8 +13,8 @@ import numpy as np
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from video_ssl.models.r2plus1d_config import R2Plus1DConfig
-from video_ssl.models.token_features import TokenFeatures
+from video_ssl.models.networks.r2plus1d_config import R2Plus1DConfig
+from video_ssl.models.networks.token_features import TokenFeatures
 
 Triple = tuple[int, int, int]
 

@@ -7,16 +7,16 @@ import torch
 from torch import Tensor, nn
 
 from video_ssl.models.config import ImageViTConfig
-from video_ssl.models.layers import (
+from video_ssl.models.networks.layers import (
     LAYER_NORM_EPS,
     PatchEmbed,
     init_transformer,
     make_blocks,
     take,
 )
-from video_ssl.models.position_tables import make_positions
-from video_ssl.models.positions import Grid
-from video_ssl.models.token_features import TokenFeatures
+from video_ssl.models.networks.position_tables import make_positions
+from video_ssl.models.networks.positions import Grid
+from video_ssl.models.networks.token_features import TokenFeatures
 
 
 class ImageViT(TokenFeatures, nn.Module):

@@ -16,8 +16,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from video_ssl.models.token_features import TokenFeatures
-from video_ssl.models.zoo_config import SLOWFAST_ALPHA, ZOO, ZooConfig
+from video_ssl.models.networks.token_features import TokenFeatures
+from video_ssl.models.networks.zoo_config import SLOWFAST_ALPHA, ZOO, ZooConfig
 
 Triple = tuple[int, int, int]
 

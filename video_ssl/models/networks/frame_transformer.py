@@ -17,8 +17,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from video_ssl.models.frame_config import FrameTransformerConfig
-from video_ssl.models.resnet import FrameBackbone, ResNet50, SmallNet
+from video_ssl.models.networks.frame_config import FrameTransformerConfig
+from video_ssl.models.networks.resnet import FrameBackbone, ResNet50, SmallNet
 
 
 def frame_position_table(length: int, dim: int, train_length: int) -> np.ndarray:

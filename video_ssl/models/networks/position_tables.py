@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from video_ssl.models.positions import (
+from video_ssl.models.networks.positions import (
     Grid,
     interpolate_table,
     position_table,

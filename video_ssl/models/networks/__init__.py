@@ -1,0 +1,1 @@
+"""The networks themselves, each with its settings; flax twins end in `_flax`."""
