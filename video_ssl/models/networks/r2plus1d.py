@@ -14,7 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from video_ssl.models.networks.r2plus1d_config import R2Plus1DConfig
-from video_ssl.models.networks.token_features import TokenFeatures
+from video_ssl.models.networks.token_features import MapFeatures
 
 Triple = tuple[int, int, int]
 
@@ -100,7 +100,7 @@ class BasicBlock(nn.Module):
         return F.relu(self.b(F.relu(self.a(x), inplace=True)) + beside, inplace=True)
 
 
-class R2Plus1D(TokenFeatures, nn.Module):
+class R2Plus1D(MapFeatures, nn.Module):
     """A 3-D residual network; see `R2Plus1DConfig` for its settings.
 
     Videos are float (B, C, T, H, W), normalised; clips of any length and size are welcome.  Its
@@ -116,29 +116,12 @@ class R2Plus1D(TokenFeatures, nn.Module):
         self.stem = Stem(config)
         self.stages = nn.ModuleList(_stage(config, i) for i in range(4))
 
-    @property
-    def num_frames(self) -> int:
-        assert self.config.num_frames is not None
-        return self.config.num_frames
-
     def forward(self, video: Tensor) -> Tensor:
         """Returns the last feature map, (B, D, T', h, w)."""
         x = self.stem(video)
         for stage in self.stages:
             x = stage(x)
         return x
-
-    def tokens(self, video: Tensor, *, keep: Tensor | None = None) -> Tensor:
-        """Returns (B, T'*h*w, D).
-
-        Raises:
-            ValueError: `keep`, as a convolution cannot leave out parts of its input.
-        """
-        if keep is not None:
-            raise ValueError(
-                "a convolutional encoder sees all of a clip: it cannot keep only some tokens."
-            )
-        return self(video).flatten(2).transpose(1, 2)
 
     def grid(self, video: Tensor) -> Triple:
         """Returns (T', h, w) of the last feature map of a video (B, C, T, H, W)."""

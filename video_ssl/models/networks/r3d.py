@@ -21,7 +21,7 @@ from video_ssl.models.networks.r3d_config import (
     pool_window,
     stem_specs,
 )
-from video_ssl.models.networks.token_features import TokenFeatures
+from video_ssl.models.networks.token_features import MapFeatures
 
 Triple = tuple[int, int, int]
 
@@ -142,7 +142,7 @@ class Bottleneck(nn.Module):
         return F.relu(y + shortcut)
 
 
-class R3D(TokenFeatures, nn.Module):
+class R3D(MapFeatures, nn.Module):
     """A 3-D residual network; see `R3DConfig` for its settings.
 
     Videos are float (B, C, T, H, W), normalised; clips of any length and size are welcome.  Its tokens are the cells of
@@ -170,11 +170,6 @@ class R3D(TokenFeatures, nn.Module):
         groups = bottleneck_specs(self.config).values()
         return [spec.name for specs in groups for spec in specs]
 
-    @property
-    def num_frames(self) -> int:
-        assert self.config.num_frames is not None
-        return self.config.num_frames
-
     def endpoints(self, video: Tensor) -> dict[str, Tensor]:
         """Returns the feature maps by name: "2" to "5" (and "5_1"), (B, D, T', h, w) each."""
         return self._run(video, tuple(bottleneck_specs(self.config)))
@@ -201,18 +196,6 @@ class R3D(TokenFeatures, nn.Module):
                 x = self.get_submodule(spec.name)(x)
             found[name] = x
         return found
-
-    def tokens(self, video: Tensor, *, keep: Tensor | None = None) -> Tensor:
-        """Returns (B, T'*h*w, D).
-
-        Raises:
-            ValueError: `keep`, as a convolution cannot leave out parts of its input.
-        """
-        if keep is not None:
-            raise ValueError(
-                "a convolutional encoder sees all of a clip: it cannot keep only some tokens."
-            )
-        return self(video).flatten(2).transpose(1, 2)
 
     def grid(self, video: Tensor) -> Triple:
         """Returns (T', h, w) of the last feature map of a video (B, C, T, H, W)."""

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from torch import Tensor
 
 from video_ssl.models.networks.layers import spatial_cells
@@ -90,3 +92,36 @@ class TokenFeatures:
     def feature_dim(self, cells: int = 1) -> int:
         """Returns the width of what `features` gives."""
         return cells * cells * self.embed_dim
+
+
+class MapFeatures(TokenFeatures):
+    """The same of a convolutional encoder: the tokens are the cells of its feature map, (B, D, T', h, w)."""
+
+    config: Any
+
+    @property
+    def num_frames(self) -> int:
+        """Frames of the clips that it is made for."""
+        assert self.config.num_frames is not None
+        return int(self.config.num_frames)
+
+    def tokens(self, video: Tensor, *, keep: Tensor | None = None) -> Tensor:
+        """Returns (B, T'*h*w, D).
+
+        Raises:
+            ValueError: `keep`, as a convolution cannot leave out parts of its input.
+        """
+        if keep is not None:
+            raise ValueError(
+                "a convolutional encoder sees all of a clip: it cannot keep only some tokens."
+            )
+        cells: Tensor = self(video)  # type: ignore[operator]
+        return cells.flatten(2).transpose(1, 2)
+
+    def check_features(self, *, layer: int | None = None, pooling: str = "mean") -> None:
+        """Raises ValueError for any block, and for a pooling that the encoder does not have."""
+        if layer is not None:
+            raise ValueError(
+                f"layer={layer}, but the encoder offers only its output: leave out layer."
+            )
+        super().check_features(pooling=pooling)

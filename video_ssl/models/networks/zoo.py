@@ -16,13 +16,13 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from video_ssl.models.networks.token_features import TokenFeatures
+from video_ssl.models.networks.token_features import MapFeatures
 from video_ssl.models.networks.zoo_config import SLOWFAST_ALPHA, ZOO, ZooConfig
 
 Triple = tuple[int, int, int]
 
 
-class ZooEncoder(TokenFeatures, nn.Module):
+class ZooEncoder(MapFeatures, nn.Module):
     """A network of pytorchvideo without its head; see `ZooConfig`.
 
     Videos are float (B, C, T, H, W), normalised; clips of any length and size are welcome that are large enough for its
@@ -40,11 +40,6 @@ class ZooEncoder(TokenFeatures, nn.Module):
         self.config = config
         self.embed_dim = config.width
         self.blocks = trunk(config.model)
-
-    @property
-    def num_frames(self) -> int:
-        assert self.config.num_frames is not None
-        return self.config.num_frames
 
     @property
     def _two_pathways(self) -> bool:
@@ -65,29 +60,6 @@ class ZooEncoder(TokenFeatures, nn.Module):
             return torch.as_tensor(x)
         slow, fast = x
         return torch.cat([slow, F.adaptive_avg_pool3d(fast, slow.shape[2:])], dim=1)
-
-    def tokens(self, video: Tensor, *, keep: Tensor | None = None) -> Tensor:
-        """Returns (B, T'*h*w, D).
-
-        Raises:
-            ValueError: `keep`, as a convolution cannot leave out parts of its input.
-        """
-        if keep is not None:
-            raise ValueError(
-                "a convolutional encoder sees all of a clip: it cannot keep only some tokens."
-            )
-        return self(video).flatten(2).transpose(1, 2)
-
-    def layer_outputs(self, video: Tensor, layer: int | None = None) -> tuple[Tensor, Tensor]:
-        tokens = self.tokens(video)
-        return tokens[:, :0], tokens
-
-    def check_features(self, *, layer: int | None = None, pooling: str = "mean") -> None:
-        if layer is not None:
-            raise ValueError(
-                f"layer={layer}, but the encoder offers only its output: leave out layer."
-            )
-        super().check_features(pooling=pooling)
 
     def grid(self, video: Tensor) -> Triple:
         """Returns (T', h, w) of the last feature map of a video (B, C, T, H, W)."""
