@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 import textwrap
+import threading
 import time
 import weakref
 from pathlib import Path
@@ -16,6 +17,7 @@ import pytest
 from pipeline_plans import BrokenPlan, ClipPlan, ModulesPlan, PickyPlan
 
 from video_ssl.clips.pipeline import LoaderConfig, Pipeline
+from video_ssl.clips.processes import workers
 from video_ssl.clips.reading import BadVideo
 from video_ssl.clips.samples import Position, SampleMaker, TooManyBadVideos
 from video_ssl.datasets.table import Table
@@ -233,7 +235,8 @@ def test_closing_early_and_twice(table):
 
 
 SCRIPT = """
-    import sys, time
+    import faulthandler, sys, time
+    faulthandler.dump_traceback_later(50, exit=True)  # says where, if it should hang
     sys.path.insert(0, {here!r})
     from pipeline_plans import ClipPlan
     from video_ssl.clips.pipeline import LoaderConfig, Pipeline
@@ -294,6 +297,24 @@ def test_ctrl_c_ends_everything_with_one_traceback(table, tmp_path):
     assert errors.strip().endswith("KeyboardInterrupt")
     assert "leaked" not in errors
     assert not list(Path("/dev/shm").glob(f"video_ssl_{process.pid}_*"))
+    assert_gone(pids)
+
+
+def test_a_lock_that_ctrl_c_left_held_keeps_nobody(table, monkeypatch):
+    """KeyboardInterrupt within `queue.get` may leave its lock locked; closing gives grain up after a while."""
+    monkeypatch.setattr(workers, "_CLOSE_LIMIT_SEC", 1.0)
+    config = LoaderConfig(num_workers=2)
+    pipeline = Pipeline(
+        [(table, 1.0)], ClipPlan(), seed=0, global_batch_size=2, num_steps=10**5, config=config
+    )
+    next(iter(pipeline))
+    pids = pipeline.worker_pids
+    for node, _ in workers._prefetch_threads(pipeline._iterator):
+        node._buffer.mutex.acquire()
+    closing = threading.Thread(target=pipeline.close, daemon=True)
+    closing.start()
+    closing.join(30)
+    assert not closing.is_alive()
     assert_gone(pids)
 
 

@@ -50,6 +50,7 @@ _ENVIRONMENT = {
 }
 _START_LIMIT_SEC = 60
 _STOP_LIMIT_SEC = 10
+_CLOSE_LIMIT_SEC = 20
 # After SIGTERM the parent still finishes its step, saves, and then ends its workers; this is for the case it cannot.
 _TERM_LIMIT_SEC = 60
 _SIGNALS_OF_THE_PARENT = {signal.SIGINT, signal.SIGTERM, signal.SIGUSR2}
@@ -212,6 +213,17 @@ class WorkerGroup:
             if process.is_alive():
                 with contextlib.suppress(ProcessLookupError):
                     os.kill(process.pid, signal.SIGUSR1)
+        # In a thread, which can be given up: Ctrl-C in the wrong moment leaves a lock of grain's buffers held for ever.
+        closing = threading.Thread(target=self._close, args=(iterator,), daemon=True)
+        try:
+            closing.start()
+        except RuntimeError:  # newer Pythons start no thread at exit
+            self._close(iterator)
+        else:
+            closing.join(_CLOSE_LIMIT_SEC)
+        self._end()
+
+    def _close(self, iterator: Any) -> None:
         threads = _prefetch_threads(iterator)
         for node, _ in threads:
             node._prefetch_should_stop.set()
@@ -235,7 +247,6 @@ class WorkerGroup:
                 iterator.close()
             except Exception:  # a worker that died cannot be asked politely
                 log.debug("closing the data workers", exc_info=True)
-        self._end()
 
     def free_memory(self) -> None:
         """Frees the shared memory of workers that have ended; batches must have been copied."""
