@@ -235,7 +235,8 @@ def test_closing_early_and_twice(table):
 
 
 SCRIPT = """
-    import faulthandler, sys, time
+    import faulthandler, signal, sys, time
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # who starts the tests may ignore it
     faulthandler.dump_traceback_later(50, exit=True)  # says where, if it should hang
     sys.path.insert(0, {here!r})
     from pipeline_plans import ClipPlan

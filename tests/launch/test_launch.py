@@ -367,13 +367,32 @@ def test_the_end_is_told_where_the_disk_or_the_quota_is_full(
 
     note_start(tmp_path, "pretrain", job="1", nodes="n1")
     (room,) = tmp_path.rglob(".room")
-    assert room.stat().st_size == 2**16
+    assert room.stat().st_size == 2**18
     monkeypatch.setattr(Path, "write_text", full)
     note = end_note(tmp_path, "1", "pretrain", "0", 0)
     leave_note(note, "failed", "no space")
     assert read_notes([note]) == [{"outcome": "failed", "reason": "no space", "rank": "0"}]
     note_start(tmp_path, "pretrain", job="1", nodes="n1")
     assert room.is_file()
+
+
+def test_room_that_is_free_only_after_a_sync(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    original, synced = Path.write_text, []
+
+    def full(path: Path, *words: Any, **more: Any) -> int:
+        if not synced:
+            raise OSError(errno.EDQUOT, os.strerror(errno.EDQUOT))
+        return original(path, *words, **more)
+
+    note_start(tmp_path, "pretrain", job="1", nodes="n1")
+    monkeypatch.setattr(Path, "write_text", full)
+    monkeypatch.setattr(os, "sync", lambda: synced.append(1))
+    note = end_note(tmp_path, "1", "pretrain", "0", 0)
+    leave_note(note, "failed", "no space")
+    assert read_notes([note])[0]["reason"] == "no space"
+    assert len(synced) == 1
 
 
 def test_a_batch_comes_back_as_it_was(tmp_path: Path) -> None:

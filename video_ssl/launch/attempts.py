@@ -25,7 +25,8 @@ from typing import Any
 from video_ssl.datasets.full_disk import FULL
 
 ATTEMPTS = "attempts.jsonl"
-_ROOM, _ROOM_BYTES = ".room", 2**16
+_ROOM, _ROOM_BYTES = ".room", 2**18
+_PATIENCE_SEC = (0.0, 0.5, 1.0, 2.0)
 
 
 def read_attempts(run: str | Path, task: str | None = None) -> list[dict[str, Any]]:
@@ -104,14 +105,22 @@ def _keep_room(run: Path) -> None:
 def _with_room(
     run: Path, write: Callable[[], None], again: Callable[[], None] | None = None
 ) -> None:
-    """Writes; where the disk is full, gives up the room that was kept and writes once more."""
+    """Writes; where the disk is full, gives up the room that was kept and writes again."""
     try:
         write()
     except OSError as err:
         if err.errno not in FULL:
             raise
         (run / "launch" / "ends" / _ROOM).unlink(missing_ok=True)
-        (again or write)()
+        for patience_sec in (*_PATIENCE_SEC, None):
+            try:
+                (again or write)()
+                return
+            except OSError as once_more:
+                if once_more.errno not in FULL or patience_sec is None:
+                    raise
+                os.sync()  # some file systems count what was removed as used until then
+                time.sleep(patience_sec)
 
 
 def progress_of(run: str | Path, task: str) -> int:
