@@ -24,23 +24,17 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
+from measure_sharding import forget_peak, memory_gib
+
 STEPS = 3
-
-
-def memory_gib(field: str) -> float:
-    for line in Path("/proc/self/status").read_text(encoding="ascii").splitlines():
-        if line.startswith(f"{field}:"):
-            return int(line.split()[1]) / 2**20
-    raise RuntimeError(f"/proc/self/status has no {field}: Linux is needed.")
 
 
 def timed(step: Callable[[], Any]) -> dict[str, float]:
     """Returns the median seconds of a step after a first one, and the peak of memory above what was there before."""
     before = memory_gib("VmRSS")
-    Path("/proc/self/clear_refs").write_text("5", encoding="ascii")
+    forget_peak()
     seconds = []
     for _ in range(1 + STEPS):
         begin = time.perf_counter()

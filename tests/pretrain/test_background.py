@@ -133,25 +133,45 @@ def test_a_late_failure_ends_the_run_at_the_next_step(
     videos: Path, tmp_path: Path, helpers: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     run = tmp_path / "run"
-    recipe = helpers.recipe(videos, run, training__log_every=1, training__duration="40 steps")
-    slow_writes(monkeypatch, lambda step: wait_for_step(run, step + 2), fail_at=8)
-    with pytest.raises(CheckpointError, match=r"step 8 could not be written.*step 4 is untouched"):
+    settings = {"training__duration": "40 steps", "training__checkpoint_every": "8 steps"}
+    recipe = helpers.recipe(videos, run, training__log_every=1, **settings)
+    slow_writes(monkeypatch, lambda step: wait_for_step(run, step + 2), fail_at=16)
+    with pytest.raises(CheckpointError, match=r"step 16 could not be written.*step 8 is untouched"):
         pretrain(recipe)
-    assert [c.step for c in list_checkpoints(run / "checkpoints")] == [4]
-    assert 10 <= read_metrics(run / "metrics.jsonl")[-1]["step"] <= 12
+    assert [c.step for c in list_checkpoints(run / "checkpoints")] == [8]
+    assert 18 <= read_metrics(run / "metrics.jsonl")[-1]["step"] < 24  # long before the next save
     monkeypatch.undo()
     assert pretrain(recipe).steps == 40
 
 
 @pytest.mark.slow
 @pytest.mark.usefixtures("impatient")
-def test_who_is_told_to_stop_writes_to_the_end(
+def test_a_failure_of_the_last_checkpoint_is_no_success(
     videos: Path, tmp_path: Path, helpers: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Told after step 5, while the checkpoint of step 4 is being written: both are complete when the run ends."""
+    run = tmp_path / "run"
+    slow_writes(monkeypatch, lambda step: time.sleep(0.3), fail_at=12)
+    with pytest.raises(CheckpointError, match="step 12 could not be written"):
+        pretrain(helpers.recipe(videos, run))
+    assert not (run / "finished.json").exists()
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("impatient")
+@pytest.mark.parametrize("fails", [False, True])
+def test_who_is_told_to_stop_writes_to_the_end(
+    videos: Path, tmp_path: Path, helpers: Any, monkeypatch: pytest.MonkeyPatch, fails: bool
+) -> None:
+    """Told after step 5, while the checkpoint of step 4 is being written: both are complete when the run ends, or it
+    says that the last one is not."""
     run = tmp_path / "run"
     recipe = helpers.recipe(videos, run, training__log_every=1)
-    slow_writes(monkeypatch, lambda step: wait_for_step(run, 5))
+
+    def wait(step: int) -> None:
+        wait_for_step(run, 5)
+        time.sleep(0.3 if step == 5 else 0)
+
+    slow_writes(monkeypatch, wait, fail_at=5 if fails else None)
     agreed = StopSignals.agreed
 
     def told(self: StopSignals) -> int:
@@ -159,9 +179,11 @@ def test_who_is_told_to_stop_writes_to_the_end(
         return 15 if done and done[-1] == 4 else agreed(self)
 
     monkeypatch.setattr(StopSignals, "agreed", told)
-    with pytest.raises(Interrupted, match="stopped after step 5"):
+    kind, text = (CheckpointError, "step 5 could not") if fails else (Interrupted, "after step 5")
+    with pytest.raises(kind, match=text):
         pretrain(recipe)
-    assert [c.step for c in list_checkpoints(run / "checkpoints")] == [4, 5]
+    saved = [c.step for c in list_checkpoints(run / "checkpoints")]
+    assert saved == ([4] if fails else [4, 5])
 
 
 SHARDS = """

@@ -186,9 +186,8 @@ def read_config(folder: Path) -> dict[str, Any]:
         raise EncoderError(f"{file} lacks {lacking}; save the encoder again with save_encoder.")
     content.setdefault("source", {})
     if isinstance(content["config"], dict):
-        content["config"].pop(
-            "checkpoint_blocks", None
-        )  # of training, in folders from before it left
+        # A setting of training, in folders from before it left the encoder.
+        content["config"].pop("checkpoint_blocks", None)
     return content
 
 

@@ -56,10 +56,11 @@ class ZooEncoder(MapFeatures, nn.Module):
             x = [video[:, :, slow_frames(video.shape[2]).tolist()], video]
         for block in self.blocks:
             x = block(x)
-        if not self._two_pathways:
-            return torch.as_tensor(x)
-        slow, fast = x
-        return torch.cat([slow, F.adaptive_avg_pool3d(fast, slow.shape[2:])], dim=1)
+        if self._two_pathways:
+            slow, fast = x
+            x = torch.cat([slow, F.adaptive_avg_pool3d(fast, slow.shape[2:])], dim=1)
+        assert isinstance(x, Tensor)
+        return x
 
     def grid(self, video: Tensor) -> Triple:
         """Returns (T', h, w) of the last feature map of a video (B, C, T, H, W)."""
