@@ -7,12 +7,14 @@ import numpy as np
 import pytest
 import torch
 
-from video_ssl.models.config import ImageViTConfig, ViTConfig
+from video_ssl.models.config import IMAGENET_MEAN, IMAGENET_STD, ImageViTConfig, ViTConfig
 from video_ssl.models.encoders import Preprocess, save_encoder
 from video_ssl.models.networks.image_vit import ImageViT
 from video_ssl.models.networks.vit import VideoViT
+from video_ssl.models.preprocess import to_model_input
 from video_ssl.objectives import OBJECTIVES
-from video_ssl.objectives.pixel_targets import pixel_targets
+from video_ssl.objectives.mae.objective import patch_targets
+from video_ssl.objectives.videomae.objective import tubelet_targets
 from video_ssl.recipes import build_config
 
 SIZE = {"preset": None, "embed_dim": 32, "depth": 2, "num_heads": 2, "patch_size": 4}
@@ -229,7 +231,8 @@ def test_hidden_pixels_reach_only_the_target(name):
 @pytest.mark.parametrize("name", ["mae", "videomae"])
 @torch.no_grad()
 def test_pixel_loss_equals_a_slow_one(name):
-    """Every hidden token, pixel by pixel, from the definition."""
+    """Every hidden token, pixel by pixel, from the definition: MAE standardises the normalised image, all colours of a
+    patch together, VideoMAE the pixels, each colour of a tubelet by itself."""
     objective = build(name).eval()
     batch = batch_for(objective, n=2, views=1)
     d = getattr(objective.config.encoder, "tubelet_size", 1)
@@ -239,6 +242,8 @@ def test_pixel_loss_equals_a_slow_one(name):
     errors = []
     for i in range(2):
         video = batch["video"][i, 0].numpy() / 255.0
+        if name == "mae":
+            video = (video - IMAGENET_MEAN) / IMAGENET_STD
         for j, token in enumerate(np.flatnonzero(batch["mask"][i, 0])):
             t, y, x = token // 16, token // 4 % 4, token % 4
             cube = video[t * d : t * d + d, 4 * y : 4 * y + 4, 4 * x : 4 * x + 4]
@@ -265,13 +270,31 @@ def test_targets_of_nearly_constant_cubes():
     centred = x - x.mean(2, keepdims=True)
     together = centred / np.sqrt(x.var(2, ddof=1, keepdims=True) + 1e-6)
     given = torch.from_numpy(cubes.astype(np.float32))
-    found = pixel_targets(given, "normalized", per_colour=True)
+    found = tubelet_targets(given, "normalized")
     assert found[0, 0].abs().max() == 0
     # The mean of values near 0.5 is known to 3e-8, a few per cent of these deviations.
     np.testing.assert_allclose(found, per_colour.reshape(1, 4, 24), atol=0.06)
-    found = pixel_targets(given, "normalized", per_colour=False)
+    found = patch_targets(given, "normalized")
     np.testing.assert_allclose(found, together, atol=1e-4)
-    assert torch.equal(pixel_targets(given, "raw", per_colour=True), given)
+    assert torch.equal(tubelet_targets(given, "raw"), given)
+    assert torch.equal(patch_targets(given, "raw"), given)
+
+
+@torch.no_grad()
+def test_a_grey_patch_of_mae_keeps_the_offset_of_its_colours():
+    """Was wrong: the target was made of pixels in [0, 1], where a flat grey patch is 0 everywhere."""
+    objective = build("mae")
+    grey = torch.full((1, 1, 1, 16, 16, 3), 128, dtype=torch.uint8)
+    target = objective.targets(
+        to_model_input(grey, objective.config.normalization), torch.tensor([[0]])
+    )
+    colours = (128 / 255 - np.array(IMAGENET_MEAN)) / np.array(IMAGENET_STD)
+    spread = np.repeat(colours, 16).var(ddof=1)
+    expected = np.tile((colours - colours.mean()) / np.sqrt(spread + 1e-6), 16)
+    np.testing.assert_allclose(target[0, 0], expected, rtol=1e-5)
+    raw = build("mae", target="raw")
+    target = raw.targets(to_model_input(grey, raw.config.normalization), torch.tensor([[0]]))
+    np.testing.assert_allclose(target[0, 0], np.tile(colours, 16), rtol=1e-5)
 
 
 def test_dual_masking_decodes_only_some():

@@ -149,6 +149,19 @@ def test_masks_are_those_of_the_settings():
     assert set(plain) == {"video", "mask"}
 
 
+@pytest.mark.parametrize(
+    ("side", "ratio", "visible"), [(3, 0.75, 2), (10, 0.9, 9), (4, 0.75, 4), (5, 0.6, 10)]
+)
+def test_mae_rounds_the_visible_patches_down(side, ratio, visible):
+    """Was wrong: the hidden ones were rounded down, so 9 patches at 0.75 left 3 visible instead of 2."""
+    changes = {
+        "crop": {"kind": "random_resized", "size": 8 * side},
+        "mask": {"kind": "random", "ratio": ratio},
+    }
+    sample, _ = sample_of("mae", **changes)
+    assert ((~sample["mask"]).sum(1) == visible).all()
+
+
 def test_clips_of_one_sample_have_their_own_masks_and_regions():
     samples = [sample_of("mvd", seed=seed)[0] for seed in range(20)]
     assert any(not np.array_equal(*sample["mask"]) for sample in samples)
@@ -256,7 +269,7 @@ def test_clips_can_be_chosen_by_time():
             lambda: config_of("videomae", mask={"kind": "tube", "ratio": 0.05}),
             "hides 0 of 32 tokens",
         ),
-        (lambda: config_of("mae", mask={"kind": "random", "ratio": 0.01}), "some must be hidden"),
+        (lambda: config_of("mae", mask={"kind": "random", "ratio": 0.99}), "some must be hidden"),
         (lambda: config_of("videomae", crop={"size": 36}), "36 is not divisible by patch_size=8"),
         (
             lambda: config_of("mvd", clip={**CLIP, "num_frames": 5}),

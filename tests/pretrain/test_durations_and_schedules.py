@@ -11,6 +11,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from video_ssl.pretrain.durations import parse_duration, to_steps
+from video_ssl.pretrain.recipe import OptimizerConfig, load_pretrain_recipe
+from video_ssl.pretrain.run_common import lr_schedule
 from video_ssl.pretrain.schedules import constant_schedule, cosine_schedule, scaled_lr
 
 GOLDEN = Path(os.environ.get("VIDEO_SSL_GOLDEN", Path(__file__).parents[1] / "golden" / "data"))
@@ -85,6 +87,46 @@ def test_schedules_keep_to_their_ends(
     flat = constant_schedule(base, num_steps, warmup_steps=warmup)
     np.testing.assert_array_equal(flat[:warmup], values[:warmup])
     assert np.all(flat[warmup:] == base)
+
+
+def test_a_ramp_may_start_above_nothing_and_stop_short_of_the_peak() -> None:
+    both = cosine_schedule(1.0, 0.2, 9, warmup_steps=4, start=0.1)
+    np.testing.assert_allclose(both[:5], [0.1, 0.4, 0.7, 1.0, 1.0], rtol=1e-12)
+    once = cosine_schedule(1.0, 0.2, 9, warmup_steps=4, start=0.2, ramp_reaches_peak=False)
+    np.testing.assert_allclose(once[:5], [0.2, 0.4, 0.6, 0.8, 1.0], rtol=1e-12)
+    np.testing.assert_array_equal(once[4:], both[4:])
+
+
+@pytest.mark.parametrize(
+    ("schedule", "first"),
+    [
+        ("cosine", [2e-6, 3e-6, 4e-6, 4e-6]),
+        ("cosine_once", [2e-6, 8e-6 / 3, 10e-6 / 3, 4e-6]),
+        ("constant", [2e-6, 3e-6, 4e-6, 4e-6]),
+    ],
+)
+def test_recipes_name_the_start_of_the_ramp(schedule: str, first: list[float]) -> None:
+    """`warmup_lr` is scaled with the batch like the peak, here by 512 / 256."""
+    recipe = load_pretrain_recipe(
+        "videomae/demo",
+        [
+            "optimizer.base_lr=2e-6",
+            "optimizer.warmup_lr=1e-6",
+            "optimizer.lr_scaling=linear_256",
+            f"optimizer.schedule={schedule}",
+            "training.global_batch_size=512",
+        ],
+    )
+    values = lr_schedule(recipe, 10, 3, steps_per_epoch=5)
+    np.testing.assert_allclose(values[:4], first, rtol=1e-12)
+
+
+@pytest.mark.parametrize(
+    "settings", [{"warmup": 0}, {"warmup": "2 steps", "schedule": "cosine_ramped"}]
+)
+def test_a_start_of_no_ramp_is_refused(settings: dict[str, str]) -> None:
+    with pytest.raises(ValueError, match="warmup_lr=1e-06 is where the ramp starts"):
+        OptimizerConfig(warmup_lr=1e-6, **settings)
 
 
 def test_a_warmup_longer_than_training_is_refused() -> None:

@@ -214,10 +214,13 @@ class MaskConfig:
         kind: "tube" hides the same positions in every tubelet, "random" anywhere in the clip, "running_cell" is the
             decoder mask of VideoMAE V2 (a 2x2 cell whose hidden part moves with time).
         ratio: share of tokens hidden.
+        rounding: which count of "tube" and "random" is rounded down where the ratio does not divide: of the "hidden"
+            tokens (VideoMAE, MVD) or of the "visible" ones (MAE). Empty = the objective's own rule.
     """
 
     kind: Literal["tube", "random", "running_cell"] = "tube"
     ratio: float = 0.9
+    rounding: Literal["hidden", "visible"] | None = None
 
     def __post_init__(self) -> None:
         if not 0 < self.ratio < 1:
@@ -230,6 +233,8 @@ class MaskConfig:
         1408
         >>> MaskConfig(kind="random", ratio=0.9).num_masked((8, 14, 14))
         1411
+        >>> MaskConfig(kind="random", ratio=0.75, rounding="visible").num_masked((1, 3, 3))
+        7
 
         Raises:
             ValueError: nothing or everything would be hidden; a running cell on an odd grid.
@@ -244,7 +249,7 @@ class MaskConfig:
             count = t * (h * w // 4) * int(4 * self.ratio)
         else:
             count = (
-                t * int(self.ratio * h * w) if self.kind == "tube" else int(self.ratio * t * h * w)
+                t * self._hidden_of(h * w) if self.kind == "tube" else self._hidden_of(t * h * w)
             )
         if not 0 < count < t * h * w:
             raise ValueError(
@@ -252,3 +257,8 @@ class MaskConfig:
                 "some must be hidden and some visible. Change the ratio, or use more tokens."
             )
         return count
+
+    def _hidden_of(self, tokens: int) -> int:
+        if self.rounding == "visible":
+            return tokens - int(tokens * (1 - self.ratio))
+        return int(self.ratio * tokens)

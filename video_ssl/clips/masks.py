@@ -8,7 +8,7 @@ argument `rng` is a `numpy.random.Generator`; the tube and random masks call not
 
 from __future__ import annotations
 
-from typing import Any, Protocol
+from typing import Any, Literal, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,6 +17,7 @@ from video_ssl.clips.config import MaskConfig
 
 Grid = tuple[int, int, int]
 Mask = NDArray[np.bool_]
+Rounding = Literal["hidden", "visible"] | None
 
 
 class Shuffler(Protocol):
@@ -32,14 +33,14 @@ def sample_mask(config: MaskConfig, grid: Grid, rng: np.random.Generator) -> Mas
         ValueError: nothing or everything would be hidden, or the grid does not suit the kind.
     """
     if config.kind == "tube":
-        return sample_tube_mask(grid, config.ratio, rng)
+        return sample_tube_mask(grid, config.ratio, rng, rounding=config.rounding)
     if config.kind == "random":
-        return sample_random_mask(grid, config.ratio, rng)
+        return sample_random_mask(grid, config.ratio, rng, rounding=config.rounding)
     maps = running_cell_masks(grid, config.ratio)
     return maps[int(rng.integers(len(maps)))]
 
 
-def sample_tube_mask(grid: Grid, ratio: float, rng: Shuffler) -> Mask:
+def sample_tube_mask(grid: Grid, ratio: float, rng: Shuffler, *, rounding: Rounding = None) -> Mask:
     """Returns a mask that hides the same int(ratio * h * w) positions in every tubelet: bool (L,).
 
     A static scene then cannot be copied from a neighbouring frame.  One shuffle of a vector with
@@ -49,17 +50,19 @@ def sample_tube_mask(grid: Grid, ratio: float, rng: Shuffler) -> Mask:
     Source: VideoMAE, arXiv:2203.12602; papers/videomae.md section 2.
     """
     t, h, w = grid
-    count = MaskConfig(kind="tube", ratio=ratio).num_masked(grid) // t
+    count = MaskConfig(kind="tube", ratio=ratio, rounding=rounding).num_masked(grid) // t
     return np.tile(_shuffled(h * w, count, rng), t)
 
 
-def sample_random_mask(grid: Grid, ratio: float, rng: Shuffler) -> Mask:
+def sample_random_mask(
+    grid: Grid, ratio: float, rng: Shuffler, *, rounding: Rounding = None
+) -> Mask:
     """Returns a mask that hides int(ratio * L) tokens anywhere: bool (L,).
 
-    Over an image, grid (1, h, w), it is the mask of MAE (arXiv:2111.06377), which counts the
-    visible tokens instead, int((1 - ratio) * L), and so may hide one token more.
+    With rounding="visible" it leaves int(L * (1 - ratio)) visible, which may hide one token more:
+    over an image, grid (1, h, w), that is the mask of MAE (arXiv:2111.06377).
     """
-    count = MaskConfig(kind="random", ratio=ratio).num_masked(grid)
+    count = MaskConfig(kind="random", ratio=ratio, rounding=rounding).num_masked(grid)
     return _shuffled(grid[0] * grid[1] * grid[2], count, rng)
 
 

@@ -241,21 +241,28 @@ def lr_schedule(
 ) -> np.ndarray:
     """Returns float64 (num_steps,): the learning rate of every step, scaled."""
     optimizer = recipe.optimizer
-    peak, final = (
+    peak, final, start = (
         scaled_lr(
             lr,
             scaling=optimizer.lr_scaling,
             global_batch_size=recipe.training.global_batch_size,
         )
-        for lr in (optimizer.base_lr, optimizer.min_lr)
+        for lr in (optimizer.base_lr, optimizer.min_lr, optimizer.warmup_lr)
     )
     if optimizer.schedule == "constant":
-        return constant_schedule(peak, num_steps, warmup_steps=warmup_steps)
+        return constant_schedule(peak, num_steps, warmup_steps=warmup_steps, start=start)
     if optimizer.schedule == "cosine_epochs":
         return epoch_cosine_schedule(peak, final, num_steps, steps_per_epoch=steps_per_epoch)
     if optimizer.schedule == "cosine_ramped":
         return ramped_cosine_schedule(peak, num_steps, warmup_steps=warmup_steps)
-    return cosine_schedule(peak, final, num_steps, warmup_steps=warmup_steps)
+    return cosine_schedule(
+        peak,
+        final,
+        num_steps,
+        warmup_steps=warmup_steps,
+        start=start,
+        ramp_reaches_peak=optimizer.schedule == "cosine",
+    )
 
 
 def batch_source(

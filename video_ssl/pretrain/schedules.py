@@ -6,7 +6,13 @@ import numpy as np
 
 
 def cosine_schedule(
-    base: float, final: float, num_steps: int, *, warmup_steps: int = 0, start: float = 0.0
+    base: float,
+    final: float,
+    num_steps: int,
+    *,
+    warmup_steps: int = 0,
+    start: float = 0.0,
+    ramp_reaches_peak: bool = True,
 ) -> np.ndarray:
     """Returns a linear warm-up from `start` to `base` and then half a cosine from `base` towards `final`.
 
@@ -19,6 +25,8 @@ def cosine_schedule(
         num_steps: length of the result.
         warmup_steps: steps of the ramp; 1 gives a single value `start`, 0 no ramp.
         start: first value of the ramp.
+        ramp_reaches_peak: False divides by `warmup_steps` instead, so that the peak occurs once, where the cosine
+            starts (MAE).
 
     Returns:
         float64 (num_steps,).
@@ -26,12 +34,14 @@ def cosine_schedule(
     Raises:
         ValueError: a warm-up longer than the whole.
 
-    Source: utils.cosine_scheduler of the VideoMAE and MVD reference code, which evaluates it at every optimizer step.
+    Source: utils.cosine_scheduler of the VideoMAE and MVD reference code, which evaluates it at every optimizer step;
+    util/lr_sched.py of MAE.
     """
     _check(num_steps, warmup_steps)
     rest = num_steps - warmup_steps
     wave = final + 0.5 * (base - final) * (1 + np.cos(np.pi * np.arange(rest) / max(rest, 1)))
-    return np.concatenate([np.linspace(start, base, warmup_steps), wave])
+    ramp = np.linspace(start, base, warmup_steps, endpoint=ramp_reaches_peak)
+    return np.concatenate([ramp, wave])
 
 
 def epoch_cosine_schedule(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Literal
 
 from video_ssl.clips.config import ClipConfig, CropConfig, MaskConfig
@@ -21,7 +21,9 @@ class Config:
 
     Attributes:
         frames_per_video: frames taken from a record per visit, each a sample of its own.
-        target: "normalized" standardises every patch (all colours together), "raw" regresses pixels in [0, 1].
+        mask: counted as MAE does: of L patches, int(L * (1 - ratio)) stay visible (`mask.rounding`).
+        target: what is regressed at a hidden patch, made of the image as the encoder gets it, after `normalization`:
+            "normalized" standardises every patch (all colours together), "raw" takes its values as they are.
         evaluation: the clip that the exported encoder sees when it embeds videos.
     """
 
@@ -43,6 +45,8 @@ class Config:
             raise ValueError(f"frames_per_video={self.frames_per_video} must be at least 1.")
         if self.mask.kind == "running_cell":
             raise ValueError("mask.kind='running_cell' is for clips: use 'random' for MAE.")
+        if self.mask.rounding is None:
+            object.__setattr__(self, "mask", replace(self.mask, rounding="visible"))
         encoder = fit_encoder(self.encoder, size=self.crop.size)
         object.__setattr__(self, "encoder", encoder)
         object.__setattr__(self, "decoder", self.decoder.resolve(encoder, "sincos_2d"))

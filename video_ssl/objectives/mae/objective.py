@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Literal
 
 import torch
 from torch import Tensor, nn
@@ -12,11 +13,10 @@ from video_ssl.models.encoders import Preprocess
 from video_ssl.models.networks.decoder import MaskedDecoder
 from video_ssl.models.networks.image_vit import ImageViT
 from video_ssl.models.networks.layers import cut, split_mask, take
-from video_ssl.models.preprocess import normalize, to_pixels
+from video_ssl.models.preprocess import to_model_input
 from video_ssl.models.weights import Renames
 from video_ssl.objectives.export import preprocess_of
 from video_ssl.objectives.mae.config import Config
-from video_ssl.objectives.pixel_targets import pixel_targets
 
 #: Keys of the published pre-training checkpoints -> keys of `Objective`.
 PUBLISHED_KEYS: Renames = (
@@ -30,11 +30,17 @@ PUBLISHED_KEYS: Renames = (
     ("", "encoder."),
 )
 
+#: Added to the variance of a patch, inside the root.
+EPS = 1e-6
+
 
 class Objective(nn.Module):
-    """Regresses the pixels of hidden patches of a frame from the visible ones.
+    """Regresses hidden patches of a normalised frame from the visible ones.
 
-    Loss = mean over hidden patches and their elements of the squared error (section 3 of the paper).
+    Loss = mean over hidden patches and their elements of the squared error.
+
+    Source: the reference code as described in papers/mae.md; its target is made of the image AFTER the normalisation
+    per colour, unlike VideoMAE's.
     """
 
     def __init__(self, config: Config, *, encoders: Mapping[str, Path] | None = None) -> None:
@@ -56,21 +62,29 @@ class Objective(nn.Module):
 
     def forward(self, batch: Mapping[str, Tensor]) -> tuple[Tensor, dict[str, Tensor]]:
         """Returns the loss and figures for a batch as `Config` describes it."""
-        pixels = to_pixels(batch["video"])
-        visible, hidden = split_mask(batch["mask"].flatten(0, 1), self.num_visible)
-        video = normalize(pixels, self.config.normalization)
-        encoded = self.encoder(video, visible)
-        prediction = self.decoder(encoded, visible, hidden)
-        with torch.autocast(prediction.device.type, enabled=False):
-            target = self.targets(pixels, hidden)
-            loss = (prediction.float() - target).square().mean()
+        video = to_model_input(batch["video"], self.config.normalization)
+        loss, encoded = self.loss_of(video, batch["mask"].flatten(0, 1))
         features = encoded[:, self.encoder.num_prefix :].detach().float().mean(1)
         return loss, {"loss": loss.detach(), "features": features}
 
-    def targets(self, pixels: Tensor, wanted: Tensor) -> Tensor:
-        """Returns float32 (N, M, E) for pixels (N, C, 1, H, W) in [0, 1] at patches (N, M)."""
-        cubes = cut(pixels, 1, self.config.encoder.patch_size, "channels_last")
-        return pixel_targets(take(cubes, wanted), self.config.target, per_colour=False)
+    def loss_of(self, video: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
+        """Returns the 0-d loss, at least in float32, and the encoder's output (N, P+K, D).
+
+        Args:
+            video: float (N, C, 1, H, W), normalised.
+            mask: bool (N, L), True = hidden.
+        """
+        visible, hidden = split_mask(mask, self.num_visible)
+        encoded = self.encoder(video, visible)
+        prediction = self.decoder(encoded, visible, hidden)
+        with torch.autocast(prediction.device.type, enabled=False):
+            target = self.targets(video, hidden)
+            return (prediction.to(target.dtype) - target).square().mean(), encoded
+
+    def targets(self, video: Tensor, wanted: Tensor) -> Tensor:
+        """Returns (N, M, E), at least float32, for a normalised video (N, C, 1, H, W) at patches (N, M)."""
+        patches = cut(video, 1, self.config.encoder.patch_size, "channels_last")
+        return patch_targets(take(patches, wanted), self.config.target)
 
     def after_step(self, progress: float) -> None:
         """Nothing follows a step."""
@@ -83,3 +97,19 @@ class Objective(nn.Module):
         """Returns what the exported encoder expects of a clip."""
         config = self.config
         return preprocess_of(config.evaluation, config.crop.size, config.normalization)
+
+
+def patch_targets(patches: Tensor, kind: Literal["normalized", "raw"]) -> Tensor:
+    """Returns what the decoder must predict of each patch, (N, M, E), at least float32.
+
+    Args:
+        patches: (N, M, E) of the normalised image; E in the order row, column, colour.
+        kind: "raw" = the values themselves; "normalized" = (x - mean) / sqrt(variance + EPS), with the mean and the
+            unbiased variance of all values of the patch, its colours together.  So a grey patch keeps an offset
+            between its colours, which the normalisation of the image put there.
+    """
+    patches = patches.to(torch.promote_types(patches.dtype, torch.float32))
+    if kind == "raw":
+        return patches
+    variance, mean = torch.var_mean(patches, dim=-1, correction=1, keepdim=True)
+    return (patches - mean) / (variance + EPS).sqrt()

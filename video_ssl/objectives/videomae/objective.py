@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Literal
 
 import torch
 from torch import Tensor, nn
@@ -15,7 +16,6 @@ from video_ssl.models.networks.vit import VideoViT
 from video_ssl.models.preprocess import normalize, to_pixels
 from video_ssl.models.weights import Renames
 from video_ssl.objectives.export import preprocess_of
-from video_ssl.objectives.pixel_targets import pixel_targets
 from video_ssl.objectives.videomae.config import Config
 
 #: Keys of the published pre-training checkpoints -> keys of `Objective`.
@@ -23,6 +23,9 @@ PUBLISHED_KEYS: Renames = (
     ("encoder_to_decoder.", "decoder.embed."),
     ("mask_token", "decoder.mask_token"),
 )
+
+#: Added to the standard deviation of a colour of a tubelet.
+EPS = 1e-6
 
 
 class Objective(nn.Module):
@@ -88,20 +91,20 @@ class Objective(nn.Module):
         return self.decoder(encoded, visible, wanted), wanted, encoded
 
     def targets(self, pixels: Tensor, wanted: Tensor) -> Tensor:
-        """Returns float32 (N, M, E) for pixels (N, C, T, H, W) in [0, 1] at tokens (N, M)."""
+        """Returns (N, M, E), at least float32, for pixels (N, C, T, H, W) in [0, 1] at tokens (N, M)."""
         config = self.config.encoder
         cubes = cut(pixels, config.tubelet_size, config.patch_size, "channels_last")
-        return pixel_targets(take(cubes, wanted), self.config.target, per_colour=True)
+        return tubelet_targets(take(cubes, wanted), self.config.target)
 
     def pixel_loss(
         self, prediction: Tensor, target: Tensor, mask: Tensor, wanted: Tensor
     ) -> Tensor:
-        """Returns the 0-d loss in float32."""
+        """Returns the 0-d loss, at least in float32."""
         with torch.autocast(prediction.device.type, enabled=False):
-            errors = (prediction.float() - target).square().mean(-1)
+            errors = (prediction.to(target.dtype) - target).square().mean(-1)
             if self.num_decoded is None:
                 return errors.mean()
-            hidden = mask.gather(1, wanted).float()
+            hidden = mask.gather(1, wanted).to(errors.dtype)
             return (errors * hidden).sum() / hidden.sum()
 
     def after_step(self, progress: float) -> None:
@@ -115,3 +118,19 @@ class Objective(nn.Module):
         """Returns what the exported encoder expects of a clip."""
         config = self.config
         return preprocess_of(config.clip, config.crop.size, config.normalization)
+
+
+def tubelet_targets(cubes: Tensor, kind: Literal["normalized", "raw"]) -> Tensor:
+    """Returns what the decoder must predict of each tubelet, (N, M, E), at least float32.
+
+    Args:
+        cubes: (N, M, E), pixels in [0, 1]; E in the order time, row, column, colour.
+        kind: "raw" = the pixels; "normalized" = (x - mean) / (standard deviation + EPS) of each colour of the tubelet
+            on its own, with the unbiased variance.  A constant tubelet gives 0.
+    """
+    cubes = cubes.to(torch.promote_types(cubes.dtype, torch.float32))
+    if kind == "raw":
+        return cubes
+    colours = cubes.unflatten(-1, (-1, 3))
+    variance, mean = torch.var_mean(colours, dim=-2, correction=1, keepdim=True)
+    return ((colours - mean) / (variance.sqrt() + EPS)).flatten(-2)
