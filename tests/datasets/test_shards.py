@@ -73,6 +73,25 @@ def test_samples_labels_and_captions(tmp_path):
         assert record.file_size == len(content)
 
 
+def test_members_of_a_sample_need_not_lie_side_by_side(tmp_path):
+    """Was wrong: only neighbours were one sample, so all videos here had lost their labels."""
+    path = pack(tmp_path / "s.tar", {
+        "a.mp4": b"first", "b.mp4": b"second", "b.json": b'{"fps": 5}', "a.cls": b"0", "a.txt": b"said", "b.cls": b"1",
+    })  # fmt: skip
+    table = read_shards(path)
+    found = [(r.id, r.label, r.fps, r.captions) for r in map(table.record, range(len(table)))]
+    assert found == [("s/a", 0, None, (Caption(text="said"),)), ("s/b", 1, 5.0, None)]
+
+
+def test_tars_of_one_name_in_two_folders_have_ids_of_their_own(tmp_path):
+    """Was wrong: both videos were called 0/v, so their clips were taken for those of one video."""
+    for folder in ("a", "b"):
+        (tmp_path / folder).mkdir()
+        pack(tmp_path / folder / "0.tar", {"v.mp4": folder.encode()})
+    ids = read_shards(str(tmp_path / "*" / "0.tar")).column("id").tolist()
+    assert ids == ["a/0/v", "b/0/v"]
+
+
 @pytest.mark.parametrize("format", [tarfile.USTAR_FORMAT, tarfile.GNU_FORMAT, tarfile.PAX_FORMAT])
 def test_long_and_odd_names_in_every_format(tmp_path, format):
     name = "/".join(["folder name"] * 8) + "/é video.mp4"

@@ -57,7 +57,7 @@ def test_every_kind_of_file_gives_the_same_table(here, name):
     records = [table.record(i) for i in range(3)]
     sources = [str(here / "a b.mp4"), "/abs/b,c.mp4", "s3://bucket/c.mp4"]
     assert [r.source for r in records] == sources
-    assert [r.id for r in records] == ["a b.mp4", "/abs/b,c.mp4", "s3://bucket/c.mp4"]
+    assert [r.id for r in records] == ["a b.mp4:1.5-", "/abs/b,c.mp4", "s3://bucket/c.mp4:0-"]
     assert [r.label for r in records] == [1, 0, 1]
     assert [r.start_sec for r in records] == [1.5, None, 0.0]
     assert [r.num_frames for r in records] == [30, 31, None]

@@ -11,7 +11,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from video_ssl.datasets.table import SCHEMA, Table, TableError
+from video_ssl.datasets.table import SCHEMA, Table, TableError, refuse_doubled_ids
 from video_ssl.recipes import nearest
 
 log = logging.getLogger(__name__)
@@ -101,11 +101,12 @@ def table_of_columns(
     for name, values in columns.items():
         if name in SCHEMA.names:
             columns[name] = _cast(values, SCHEMA.field(name).type, name, where)
-    if "id" in columns:
-        columns["id"] = pc.coalesce(columns["id"], columns["source"])
     splits = columns.pop("split", None)
+    rows = None
     if splits is not None or split is not None:
-        columns = _of_split(columns, splits, split, where)
+        columns, rows = _of_split(columns, splits, split, where)
+    if "id" in columns:
+        _refuse_doubled(columns["id"], rows, where)
     return Table.from_columns(columns, root=root, class_names=class_names, **metadata)
 
 
@@ -271,9 +272,17 @@ def _first_wrong(values: Any, kind: Any) -> tuple[int, Any]:
     return 0, None
 
 
+def _refuse_doubled(ids: Any, rows: np.ndarray | None, where: str) -> None:
+    """Refuses ids that stand in two rows of the file; rows without one get their own later."""
+    numbers = np.arange(len(ids)) if rows is None else rows
+    known = np.asarray(pc.is_valid(ids))
+    refuse_doubled_ids(ids.drop_null(), where, (numbers[known] + 1).tolist())
+
+
 def _of_split(
     columns: dict[str, Any], splits: Any, split: str | None, where: str
-) -> dict[str, Any]:
+) -> tuple[dict[str, Any], np.ndarray]:
+    """The rows of a split, and their numbers in the file."""
     if splits is None:
         raise TableError(
             f"{where} has no column `split`: leave out {':' + str(split)!r}, or add the column."
@@ -288,8 +297,11 @@ def _of_split(
         )
     if split not in known:
         raise TableError(f"{where} has no split {split!r}: it has {known}.{nearest(split, known)}")
-    rows = pc.fill_null(pc.equal(splits, split), False)
-    return {
-        name: (pa.chunked_array([values]) if isinstance(values, pa.Array) else values).filter(rows)
+    wanted = pc.fill_null(pc.equal(splits, split), False)
+    chosen = {
+        name: (pa.chunked_array([values]) if isinstance(values, pa.Array) else values).filter(
+            wanted
+        )
         for name, values in columns.items()
     }
+    return chosen, np.flatnonzero(np.asarray(wanted))

@@ -5,8 +5,12 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
 
 from video_ssl.datasets.paths import PICTURE_SUFFIXES, natural_key, printable, source_of_path
+from video_ssl.datasets.record_ids import made_ids
 from video_ssl.datasets.table import Table, TableError
 
 VIDEO_SUFFIXES = (
@@ -77,8 +81,8 @@ def _table_of_paths(root: Path, paths: list[str]) -> Table:
     """Paths below `root`, with the first sub-folders as classes."""
     skip = len(str(root).rstrip(os.sep)) + 1
     paths = sorted(path[skip:] for path in paths)
-    columns: dict[str, list[str] | list[int]] = {
-        "id": [printable(path) or root.name for path in paths],
+    columns: dict[str, Any] = {
+        "id": made_ids(pa.array([printable(path) or root.name for path in paths])),
         "source": [_source(root, path) for path in paths],
     }
     first = [path.partition(os.sep)[0] if os.sep in path else "" for path in paths]

@@ -12,8 +12,12 @@ import os
 import re
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
 
 from video_ssl.datasets.paths import printable, source_of_path
+from video_ssl.datasets.record_ids import made_ids
 from video_ssl.datasets.table import Table, TableError
 
 LIST_SUFFIXES = (".txt", ".csv", ".list")
@@ -23,7 +27,8 @@ _NUMBER = re.compile(r"[+-]?\d+(\.\d*)?")
 
 
 def read_list(path: str | os.PathLike[str], *, root: str | os.PathLike[str] | None = None) -> Table:
-    """Returns the table of a list file, rows in the order of the file; `id` is the path as written.
+    """Returns the table of a list file, rows in the order of the file; `id` is the path as written
+    (a path that is listed again is `path#2`).
 
     Args:
         path: the list.
@@ -51,8 +56,8 @@ def read_list(path: str | os.PathLike[str], *, root: str | os.PathLike[str] | No
     if labels and _is_folder_with_count(folder, sources[0]):
         numbers = [number for number, _ in lines]
         sources, counts = _split_counts(path, numbers, sources)
-    columns: dict[str, list[str] | list[int]] = {
-        "id": [printable(source) for source in sources],
+    columns: dict[str, Any] = {
+        "id": made_ids(pa.array([printable(source) for source in sources])),
         "source": [_source(folder, source) for source in sources],
     }
     if labels:

@@ -19,7 +19,7 @@ from video_ssl.datasets.table import Table, TableError
 
 log = logging.getLogger(__name__)
 
-_FORMAT = 1
+_FORMAT = 2  # goes up when the same file becomes another table
 _SMALL_BYTES = 2**20
 _KEEP_SEC = 30 * 24 * 3600
 

@@ -98,8 +98,8 @@ def open_shards(pattern: str | list[str], *, split: str | None = None, where: st
 def read_shards(pattern: str | list[str], *, split: str | None = None, where: str = "") -> Table:
     """Returns the table of all samples with a video (or a picture) in the tars, in their order.
 
-    `id` is SHARD/KEY without `.tar`; `byte_offset` and `byte_size` are recorded, and for local tars size and time, so
-    that a tar that is written again is noticed.
+    `id` is SHARD/KEY without `.tar` (with folders before it where two tars have one name); `byte_offset` and
+    `byte_size` are recorded, and for local tars size and time, so that a tar that is written again is noticed.
 
     Args:
         pattern: see `list_shards`; or the tars themselves.
@@ -113,7 +113,7 @@ def read_shards(pattern: str | list[str], *, split: str | None = None, where: st
     shards = list_shards(pattern) if isinstance(pattern, str) else pattern
     where = where or str(pattern)
     with ThreadPoolExecutor(min(_SHARDS_AT_ONCE, len(shards))) as pool:
-        parts = list(pool.map(_read_shard, shards))
+        parts = list(pool.map(_read_shard, shards, _names(shards)))
     rows = [row for part, _ in parts for row in part]
     without = sum(count for _, count in parts)
     if not rows:
@@ -137,16 +137,26 @@ def _array(values: list[Any], name: str, where: str) -> pa.Array:
         raise TableError(f"{where}: {name!r} has values of several kinds: {err}") from err
 
 
-def _read_shard(shard: str) -> tuple[list[dict[str, Any]], int]:
+def _names(shards: list[str]) -> list[str]:
+    """What the tars are called in ids: their last name, with as many folders before it as tell them apart."""
+    parts = [shard[: -len(".tar")].split("/") for shard in shards]
+    for depth in range(1, max(map(len, parts)) + 1):
+        names = ["/".join(part[-depth:]) for part in parts]
+        if len(set(names)) == len(set(shards)):
+            return names
+    return shards
+
+
+def _read_shard(shard: str, name: str) -> tuple[list[dict[str, Any]], int]:
     """(rows, number of samples without a video) of one tar."""
     try:
         if is_remote(shard):
             with open_uri(shard) as file:
-                return _samples(shard, file, list_members(shard, file), {})
+                return _samples(shard, name, file, list_members(shard, file), {})
         state = os.stat(shard)
         about = {"file_size": state.st_size, "file_mtime": state.st_mtime}
         with open(shard, "rb") as file:
-            return _samples(shard, file, list_members(shard), about)
+            return _samples(shard, name, file, list_members(shard), about)
     except TarProblem as err:
         raise TableError(str(err)) from err
     except FileNotFoundError as err:
@@ -154,19 +164,22 @@ def _read_shard(shard: str) -> tuple[list[dict[str, Any]], int]:
 
 
 def _samples(
-    shard: str, file: IO[bytes], members: Iterator[Member], about: dict[str, Any]
+    shard: str, name: str, file: IO[bytes], members: Iterator[Member], about: dict[str, Any]
 ) -> tuple[list[dict[str, Any]], int]:
     rows, without = [], 0
-    stem = shard.rpartition("/")[2][: -len(".tar")]
-    # The list comes first: with a remote tar, its reader and the reading of labels share one file.
-    for key, group in itertools.groupby(list(members), lambda member: _divide(member.name)[0]):
-        sample = {_divide(member.name)[1].lower(): member for member in group}
+    # The list comes first: with a remote tar, its reader and the reading of labels share one file.  Members of a sample
+    # need not lie side by side: `tar --sort=none`, and tools that append the labels last, scatter them.
+    samples: dict[str, dict[str, Member]] = {}
+    for member in members:
+        key, suffixes = _divide(member.name)
+        samples.setdefault(key, {})[suffixes.lower()] = member
+    for key, sample in samples.items():
         video = _video_of(sample)
         if video is None:
             without += 1
             continue
         place = {
-            "id": f"{stem}/{key}", "source": f"{shard}!/{video.name}",
+            "id": f"{name}/{key}", "source": f"{shard}!/{video.name}",
             "byte_offset": video.offset, "byte_size": video.size,
         }  # fmt: skip
         rows.append({**_said_beside(sample, file, shard), **place, **about})

@@ -21,8 +21,10 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from video_ssl.datasets.arrow_files import below, relative_sources, write_arrow
+from video_ssl.datasets.record_ids import doubled_id, made_ids
 from video_ssl.recipes import nearest
 
 METADATA_KEY = b"video_ssl"
@@ -199,13 +201,15 @@ class Table:
         """Returns a table in memory from column name -> values (sequences, numpy or Arrow arrays of equal length).
 
         Args:
-            columns: names of `SCHEMA`; `id` defaults to `source`.
+            columns: names of `SCHEMA`; `id`, where it is null or absent, is the source, or `source:start-end` of a
+                stretch (see `record_ids`).
             root: the folder that relative sources are relative to; the current one by default.
             class_names: names of the labels.
             metadata: anything else that JSON can hold, for example `phase_names=[...]`.
 
         Raises:
-            TableError: unknown column, no source, no rows, unequal lengths, or a value of the wrong type.
+            TableError: unknown column, no source, no rows, unequal lengths, a value of the wrong type, or two rows with
+                one id.
         """
         for name in columns:
             if name not in SCHEMA.names:
@@ -214,21 +218,24 @@ class Table:
                 )
         if "source" not in columns or len(columns["source"]) == 0:
             raise TableError("a table needs a column `source` with at least one path.")
-        content = {"id": columns["source"], **columns}
-        arrays, fields = [], []
-        for field in SCHEMA:
-            if field.name not in content:
-                continue
-            arrays.append(_to_arrow(content[field.name], field))
-            fields.append(field)
+        content = {
+            name: _to_arrow(columns[name], SCHEMA.field(name))
+            for name in SCHEMA.names
+            if name in columns
+        }
+        lengths = {name: len(values) for name, values in content.items()}
+        if len(set(lengths.values())) > 1:
+            raise TableError(f"columns of unequal length: {lengths}.")
+        if "id" not in content or content["id"].null_count:
+            made = made_ids(content["source"], content.get("start_sec"), content.get("end_sec"))
+            content["id"] = pc.coalesce(content["id"], made) if "id" in content else made
+        refuse_doubled_ids(content["id"])
         about = json.dumps({"class_names": list(class_names), **metadata})
-        try:
-            data = pa.Table.from_arrays(
-                arrays, schema=pa.schema(fields, metadata={METADATA_KEY: about})
-            )
-        except pa.ArrowInvalid as err:
-            lengths = {f.name: len(a) for f, a in zip(fields, arrays, strict=True)}
-            raise TableError(f"columns of unequal length: {lengths}.") from err
+        fields = [field for field in SCHEMA if field.name in content]
+        data = pa.Table.from_arrays(
+            [content[field.name] for field in fields],
+            schema=pa.schema(fields, metadata={METADATA_KEY: about}),
+        )
         return cls(data=data, root=Path(root) if root is not None else Path.cwd())
 
     @classmethod
@@ -245,7 +252,7 @@ class Table:
         names = list(dict.fromkeys(name for row in listed for name in row))
         columns = {name: [row.get(name) for row in listed] for name in names}
         if "id" in columns:
-            columns["id"] = [row.get("id") or row.get("source") for row in listed]
+            columns["id"] = [name or None for name in columns["id"]]
         return cls.from_columns(columns, root=root, class_names=class_names, **metadata)
 
     def save(self, path: str | Path) -> Table:
@@ -405,6 +412,27 @@ class Table:
         self._memory = None if data is None else pa.ipc.open_stream(data).read_all()
 
 
+def refuse_doubled_ids(
+    ids: Any, where: str = "the table", rows: Sequence[int] | None = None
+) -> None:
+    """Raises TableError, with both rows, if two records have one id.
+
+    Args:
+        ids: strings.
+        where: what the error calls the table.
+        rows: numbers of the rows, where they are not 1, 2, ...
+    """
+    found = doubled_id(ids)
+    if found is None:
+        return
+    name, *both = found
+    first, second = (place if rows is None else rows[place - 1] for place in both)
+    raise TableError(
+        f"{where}: rows {first} and {second} have one id {name!r}, so results could not tell them apart. Give every "
+        "row an id of its own, or leave the column out: ids are then made of path, start and end."
+    )
+
+
 def refuse_other_classes(train: Table, test: Table) -> None:
     """Raises TableError if both tables name their classes and number them differently.
 
@@ -442,7 +470,7 @@ def _to_arrow(values: Any, field: pa.Field) -> pa.Array:
         )
     except (pa.ArrowInvalid, pa.ArrowTypeError, pa.ArrowNotImplementedError, OverflowError) as err:
         raise TableError(f"column {field.name!r} must be {field.type}: {err}") from err
-    if not field.nullable and array.null_count:
+    if not field.nullable and field.name != "id" and array.null_count:
         raise TableError(
             f"column {field.name!r} has {array.null_count} null values, but must have none."
         )

@@ -1,0 +1,83 @@
+"""Ids of records: made where a table has none, and refused where two rows share one.
+
+A record is a video, or a stretch of one.  Whoever gives no ids gets `path`, or `path:start-end` for a stretch; a path
+that is listed twice stays two records (`path`, `path#2`), since merging them would mix their labels.  Ids that somebody
+has written are taken at their word, so two rows with one id are an error and not a guess.
+"""
+
+from __future__ import annotations
+
+import logging
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.compute as pc
+
+log = logging.getLogger(__name__)
+
+
+def made_ids(sources: Any, starts: Any = None, ends: Any = None) -> Any:
+    """Returns one id for every row: the source, with its stretch where it is one; later equals are numbered.
+
+    Args:
+        sources: strings.
+        starts, ends: seconds, null where the video is taken from its start or to its end; or None.
+
+    >>> made_ids(pa.array(["a", "b", "a"]), pa.array([0.0, None, 1.5]), pa.array([1.5, None, None])).to_pylist()
+    ['a:0-1.5', 'b', 'a:1.5-']
+    >>> made_ids(pa.array(["a", "b", "a"])).to_pylist()
+    ['a', 'b', 'a#2']
+    """
+    ids = _whole(sources).cast(pa.string())
+    if starts is not None or ends is not None:
+        nothing = pa.nulls(len(ids), pa.float64())
+        first, last = (
+            nothing if t is None else _whole(t).cast(pa.float64()) for t in (starts, ends)
+        )
+        begin = pc.fill_null(first.cast(pa.string()), "0")
+        end = pc.fill_null(last.cast(pa.string()), "")
+        stretch = pc.binary_join_element_wise(begin, end, "-")
+        named = pc.binary_join_element_wise(ids, stretch, ":")
+        ids = pc.if_else(pc.and_(pc.is_null(first), pc.is_null(last)), ids, named)
+    return _numbered(ids)
+
+
+def doubled_id(ids: Any) -> tuple[str, int, int] | None:
+    """Returns (id, row, row) of the first two rows that share an id, counted from 1, or None.
+
+    >>> doubled_id(pa.array(["x", "y", "x"]))
+    ('x', 1, 3)
+    """
+    ids = _whole(ids)
+    if pc.count_distinct(ids).as_py() == len(ids):
+        return None
+    seen: dict[str, int] = {}
+    for row, value in enumerate(ids.to_pylist(), 1):
+        if value in seen:
+            return value, seen[value], row
+        seen[value] = row
+    return None
+
+
+def _numbered(ids: Any) -> Any:
+    if pc.count_distinct(ids).as_py() == len(ids):
+        return ids
+    taken = set(ids.to_pylist())
+    counts: dict[str, int] = {}
+    made = []
+    for value in ids.to_pylist():
+        count = counts[value] = counts.get(value, 0) + 1
+        if count > 1:
+            while (name := f"{value}#{count}") in taken:
+                count += 1
+            counts[value] = count
+            taken.add(name)
+            value = name
+        made.append(value)
+    told = "%d rows list what an earlier row lists, for example %s: each is a record of its own (PATH#2, ...)"
+    log.warning(told, len(made) - len(counts), next(k for k, n in counts.items() if n > 1))
+    return pa.array(made, pa.string())
+
+
+def _whole(values: Any) -> Any:
+    return values.combine_chunks() if isinstance(values, pa.ChunkedArray) else values
