@@ -59,8 +59,10 @@ def test_wrong_lists_name_the_line(tmp_path, text, message):
 def test_a_missing_or_binary_list_is_named(tmp_path):
     with pytest.raises(TableError, match="no list"):
         read_list(tmp_path / "none.txt")
-    (tmp_path / "binary.txt").write_bytes(b"\xff\xfe\x00\x01\x80")
-    with pytest.raises(TableError, match="not a text file"):
+    (tmp_path / "binary.txt").write_bytes(b"a.mp4 0\n\xfe\x00\x01\x80")
+    with pytest.raises(
+        TableError, match="not a text file: it holds zero bytes, the first in line 2"
+    ):
         read_list(tmp_path / "binary.txt")
 
 

@@ -1,6 +1,7 @@
 """CSV, JSON lines and Parquet: columns by their names and synonyms, labels as numbers or names, and what is wrong."""
 
 import json
+import logging
 import os
 import pickle
 import re
@@ -140,12 +141,26 @@ def test_wrong_columns_and_labels_are_named(name, rows, message):
     ("name", "content", "message"),
     [
         ("t.csv", b"path,label\na,1\nb,cat\n", r"mixes numbers and names as labels: '1' in row 1, 'cat' in row 2"),
-        ("t.csv", b"path,fps\na,fast\n", "column 'fps'.*'fast'"),
-        ("t.csv", b"path,label\na,1\nb\n", "cannot be read as CSV with a header.*Expected 2 columns, got 1"),
+        ("t.csv", b"path,fps\na,25\nb,fast\n", "column 'fps' must be double, but row 2 holds 'fast'"),
+        ("t.csv", b"path,label\na,1\nb\n", "cannot be read as CSV with a header.*row 2: Expected 2 columns, got 1"),
+        ("t.csv", "path,label\na,1\n".encode("utf-16"), "is a text in UTF-16: save the file as UTF-8"),
+        ("t.tsv", "path\tlabel\n".encode("utf-16-le"), "zero bytes, the first in line 1. If it is a text in UTF-16"),
+        ("t.csv", b"path,label\n" + b"a,1\n" * 20_000 + b"b\0,1\n", "zero bytes, the first in line 20002"),
+        ("t.csv", b"path,path,label\na,a,1\n", r"two columns 'path', the 1\. and the 2\. of 3"),
+        ("t.csv", b"path,label,class,label\na,1,1,1\n", "two columns 'label', the 2. and the 4. of 4"),
+        ("t.csv", b"path,start\na,1\nb,nan\n", "'start_sec' must be a finite number, but row 2 holds nan"),
+        ("t.csv", b"path,end\na,inf\n", "'end_sec' must be a finite number, but row 1 holds inf"),
+        ("t.csv", b"path,start,end\na,0,1\nb,1.5,0.5\n", "row 2 has end_sec=0.5 with start_sec=1.5: the end must"),
+        ("t.csv", b"path,end\na,0\n", "row 1 has end_sec=0 with start_sec=0"),
+        ("t.csv", b"path,fps\na,0\n", "column 'fps' must be positive, but row 1 holds 0.0"),
         ("t.csv", b"path,label\na,1\nb\xff,2\n", r"line 3 is not UTF-8 .*%FF"),
         ("t.csv", b"path,label\n", "no rows"),
-        ("t.jsonl", b'{"path": "a"}\n{"path": \n', "cannot be read as JSON lines"),
-        ("t.jsonl", b'{"path": "a", "label": 1}\n{"path": "b", "label": "x"}\n', "changed from number to string"),
+        ("t.jsonl", b'{"path": "a"}\n{"path": \n', "cannot be read as JSON lines: line 2 is no JSON"),
+        ("t.jsonl", b'{"path": "a"}\n[1]\n', r"line 2 holds \[1\] and no object"),
+        ("t.jsonl", b'{"path": "a"}\n{"path": "b", "path": "c"}\n', "line 2: the key 'path' stands in it twice"),
+        ("t.jsonl", b'{"path": "a\\u0000b"}\n', "the path in row 1 holds a zero byte"),
+        ("t.jsonl", b'{"path": "a", "fps": 1}\n{"path": "b", "fps": "x"}\n',
+         "changed from number in line 1 to string in line 2: 'x'"),
         ("t.jsonl", b'{"path": "a", "fps": "x"}\n', "column 'fps' must be double, but row 1 holds 'x'"),
         ("t.jsonl", b'{"path": "a", "label": [1]}\n', "call a column of lists `labels`"),
         ("t.jsonl", b"", "is empty"),
@@ -159,6 +174,87 @@ def test_broken_files_are_named(name, content, message):
     with pytest.raises(TableError, match=message) as caught:
         open_table(name)
     assert name in str(caught.value)
+
+
+@pytest.mark.parametrize("where", [0, 1, 30])
+def test_json_of_many_brackets_is_refused_and_does_not_end_the_process(where):
+    """Was wrong: Arrow's reader overflowed its stack, and the process ended with SIGSEGV."""
+    lines = [b'{"path": "a[[[", "x": [{"y": [1]}]}'] * 31
+    lines[where] = b'{"path": "a", "x": ' + b"[" * 200_000
+    Path("deep.jsonl").write_bytes(b"\n".join(lines))
+    done = subprocess.run(
+        [sys.executable, "-c", "import video_ssl.datasets as d; d.open_table('deep.jsonl')"],
+        capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert done.returncode == 1
+    assert f"deep.jsonl line {where + 1} has 20000" in done.stderr
+    lines[where] = lines[where - 1]
+    Path("fine.jsonl").write_bytes(b"\n".join(lines * 40))  # brackets in texts are none
+    assert len(open_table("fine.jsonl")) == 31 * 40
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["score", "weight", "objects", "state", "part", "code", "patch", "starts", "labels2", "label_2", "test", "scene",
+     "stats", "times", "title", "fold", "Unnamed: 0", ""],
+)  # fmt: skip
+def test_a_column_of_another_meaning_is_left_out_and_named(name, caplog):
+    """Was wrong: `score` was taken for a slip of `source`, and the file refused."""
+    Path("t.csv").write_text(f"path,label,{name}\na.mp4,0,1\n")
+    with caplog.at_level(logging.INFO):
+        table = open_table("t.csv")
+    assert table.column_names == ["id", "source", "label"]
+    assert f"left out: ['{name}']" in caplog.text
+
+
+@pytest.mark.parametrize(
+    ("name", "meant"),
+    [("lable", "label"), ("lavel", "label"), ("end_tiem", "end_time"), ("gorup", "group"), ("durration", "duration"),
+     ("fraem_rate", "frame_rate"), ("sart_time", "start_time"), ("Video Ids", None), ("capton", "caption")],
+)  # fmt: skip
+def test_a_slip_of_the_pen_is_refused_where_nothing_else_has_its_meaning(name, meant):
+    Path("t.csv").write_text(f"path,{name}\na.mp4,0\n")
+    if meant is None:
+        open_table("t.csv")
+        return
+    with pytest.raises(TableError, match=f"unknown column '{name}'. Did you mean '{meant}'"):
+        open_table("t.csv")
+    taken = known_column(meant)
+    value = "1" if taken not in ("start_sec", "end_sec") else "1.0"
+    Path("t.csv").write_text(f"path,{taken},{name}\na.mp4,{value},0\n")
+    assert len(open_table("t.csv")) == 1
+
+
+def test_two_columns_of_one_name_are_refused_in_parquet_too():
+    pq.write_table(pa.Table.from_arrays([["a"], [1], [2]], ["path", "label", "label"]), "t.parquet")
+    with pytest.raises(TableError, match="two columns 'label', the 2"):
+        open_table("t.parquet")
+    pq.write_table(pa.Table.from_arrays([["a"], [1], [2]], ["path", "x", "x"]), "t.parquet")
+    assert open_table("t.parquet").column_names == ["id", "source"]
+
+
+def test_videos_inside_of_a_parquet_file_are_refused_in_a_sentence():
+    """Was wrong: every byte of the video was printed."""
+    video = pa.array([{"bytes": b"\0\1" * 50_000, "path": "a.mp4"}] * 2)
+    pq.write_table(pa.table({"video": video, "label": [0, 1]}), "t.parquet")
+    with pytest.raises(
+        TableError, match="holds the videos themselves and not their paths"
+    ) as caught:
+        open_table("t.parquet")
+    assert len(str(caught.value)) < 300
+    pq.write_table(pa.table({"video": [b"\xff\xfe" * 9999]}), "t.parquet")
+    with pytest.raises(TableError, match="row 1 holds <19998 bytes>"):
+        open_table("t.parquet")
+    paths = pa.array([{"bytes": None, "path": "a.mp4"}], video.type)
+    pq.write_table(pa.table({"video": paths}), "t.parquet")
+    assert open_table("t.parquet").column("id").tolist() == ["a.mp4"]
+
+
+def test_whole_numbers_may_be_written_with_a_fraction_of_zero():
+    Path("t.csv").write_text("path,num_frames,fps\na,30.0,null\nb,,25\nc, 7 ,\n")
+    table = open_table("t.csv")
+    np.testing.assert_array_equal(table.column("num_frames"), [30, -1, 7])
+    np.testing.assert_array_equal(table.column("fps"), [np.nan, 25, np.nan])
 
 
 def test_a_csv_without_a_header_is_a_list_as_before():

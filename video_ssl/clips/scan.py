@@ -251,9 +251,9 @@ def _with_columns(
                 values["exact"][row] = ",".join(proven)
     usable = np.flatnonzero([frames is not None for frames in values["num_frames"]])
     if not len(usable):
-        first = next(iter(journal.entries.values()))
+        first = _skip_list(table, files, journal)[0]
         raise TableError(
-            f"not one of {count} records can be used; the first: {first.get('source')} {first.get('reason')}"
+            f"not one of {count} records can be used; the first: {first['source']} {first['reason']}"
         )
     return _replaced(table, values).select(usable)
 

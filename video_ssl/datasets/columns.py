@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +11,9 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from video_ssl.datasets.table import SCHEMA, Table, TableError, refuse_doubled_ids
+from video_ssl.datasets.column_checks import refuse_wrong_numbers, slip_of
+from video_ssl.datasets.errors import TableError, shown
+from video_ssl.datasets.table import SCHEMA, Table, refuse_doubled_ids
 from video_ssl.recipes import nearest
 
 log = logging.getLogger(__name__)
@@ -38,12 +40,18 @@ SYNONYMS: dict[str, tuple[str, ...]] = {
 _NAMES = {name: name for name in (*SCHEMA.names, "class_name", "split")} | {
     other: name for name, others in SYNONYMS.items() for other in others
 }
+_NAMED = 20
+_NULLS = ["null", "NULL", "None"]
 _INTEGER = r"^\s*[+-]?\d+(\.0+)?\s*$"
 
 
 def known_column(name: str) -> str | None:
     """Returns the column of a table that a name means, `class_name` or `split`, or None."""
-    return _NAMES.get(name.strip().lower().replace(" ", "_").replace("-", "_"))
+    return _NAMES.get(_plain(name))
+
+
+def _plain(name: str) -> str:
+    return name.strip().lower().replace(" ", "_").replace("-", "_")
 
 
 def known_names() -> list[str]:
@@ -83,6 +91,7 @@ def table_of_columns(
         raise TableError(
             f"{where} has no column for the videos, only {raw.column_names}: call it one of {names}.{close}"
         )
+    columns["source"] = _paths(columns["source"], where)
     _refuse_missing_sources(columns["source"], where)
     names = columns.pop("class_name", None)
     if "label" in columns:
@@ -101,6 +110,7 @@ def table_of_columns(
     for name, values in columns.items():
         if name in SCHEMA.names:
             columns[name] = _cast(values, SCHEMA.field(name).type, name, where)
+    refuse_wrong_numbers(columns, where)
     splits = columns.pop("split", None)
     rows = None
     if splits is not None or split is not None:
@@ -113,37 +123,76 @@ def table_of_columns(
 _NAMES_OF_SOURCE = ["source", *SYNONYMS["source"]]
 
 
+def refuse_doubled(names: Sequence[str], where: str) -> None:
+    """Raises TableError if two columns that mean something have one name."""
+    for place, name in enumerate(names):
+        first = names.index(name)
+        if first < place and known_column(name) is not None:
+            raise TableError(
+                f"{where} has two columns {name!r}, the {first + 1}. and the {place + 1}. of {len(names)}: "
+                "rename one, or take it out."
+            )
+
+
 def _renamed(raw: pa.Table, where: str) -> dict[str, Any]:
+    """The columns that mean something, by the name that the table has for them; the others are named in the log."""
+    names = raw.column_names
+    refuse_doubled(names, where)
     chosen: dict[str, tuple[str, Any]] = {}
-    ignored = []
-    for name in raw.column_names:
+    unknown, spare = [], []
+    for place, name in enumerate(names):
         known = known_column(name)
         if known is None:
-            close = nearest(name.strip().lower(), _NAMES) if len(name) > 3 else ""
-            if close and _is_misspelt(name, close):
-                raise TableError(
-                    f"{where} has an unknown column {name!r}.{close} Rename it, or take it out. "
-                    f"Known are {SCHEMA.names}."
-                )
-            ignored.append(name)
-        elif known not in chosen or name == known:
-            chosen[known] = (name, raw[name])
-        elif chosen[known][0] != known:
+            unknown.append(name)
+        elif known not in chosen:
+            chosen[known] = (name, raw.column(place))
+        elif name == known or chosen[known][0] == known:
+            other = chosen[known][0]
+            spare.append(other if name == known else name)
+            if name == known:
+                chosen[known] = (name, raw.column(place))
+        else:
             raise TableError(
                 f"{where}: the columns {chosen[known][0]!r} and {name!r} both mean {known!r}: "
                 f"call one of them {known!r}."
             )
-    if ignored:
-        log.info("%s: columns without a meaning here are left out: %s", where, ignored)
+    _refuse_misspelt(unknown, chosen, where)
+    if unknown or spare:
+        log.info(
+            "%s: columns without a meaning here are left out: %s",
+            where,
+            [*unknown, *spare][:_NAMED],
+        )
     return {known: column for known, (_, column) in chosen.items()}
 
 
-def _is_misspelt(name: str, close: str) -> bool:
-    """Whether a name differs from a known one by a slip: same length give or take one, nearly the same letters."""
-    known = close.split("'")[1]
-    name = name.strip().lower()
-    same = sum(min(name.count(c), known.count(c)) for c in set(known))
-    return abs(len(name) - len(known)) <= 1 and same >= max(len(name), len(known)) - 1
+def _refuse_misspelt(unknown: Sequence[str], chosen: Mapping[str, Any], where: str) -> None:
+    """Raises TableError for a name that is a slip of one whose column the file lacks."""
+    lacking = [name for name, known in _NAMES.items() if known not in chosen]
+    for name in unknown:
+        meant = slip_of(_plain(name), lacking)
+        if meant is not None and "source" in chosen:
+            raise TableError(
+                f"{where} has an unknown column {name!r}. Did you mean {meant!r}? Rename it, or take it out. "
+                f"Known are {SCHEMA.names}."
+            )
+
+
+def _paths(sources: Any, where: str) -> Any:
+    """The column of sources; of {bytes, path}, as Hugging Face writes videos, the paths where there are no bytes."""
+    kind = sources.type
+    if not pa.types.is_nested(kind):
+        return sources
+    fields = [field.name for field in kind] if pa.types.is_struct(kind) else []
+    if "path" in fields and (
+        "bytes" not in fields or pc.struct_field(sources, "bytes").null_count == len(sources)
+    ):
+        return pc.struct_field(sources, "path")
+    holds = "the videos themselves" if "bytes" in fields else f"values of the kind {str(kind)[:80]}"
+    raise TableError(
+        f"{where}: the column of videos holds {holds} and not their paths or URIs: write every video to a file of its "
+        "own (or into tars) and its path into the table."
+    )
 
 
 def _refuse_missing_sources(sources: Any, where: str) -> None:
@@ -156,6 +205,12 @@ def _refuse_missing_sources(sources: Any, where: str) -> None:
     if count:
         first = pc.index(empty, True).as_py() + 1
         raise TableError(f"{where}: {count} rows name no video, the first is row {first}.")
+    if pa.types.is_string(sources.type) or pa.types.is_large_string(sources.type):
+        zero = pc.index(pc.match_substring(sources, "\0"), True).as_py()
+        if zero >= 0:
+            raise TableError(
+                f"{where}: the path in row {zero + 1} holds a zero byte: {shown(sources[zero].as_py())}."
+            )
 
 
 def _strings(values: Any) -> Any:
@@ -250,25 +305,39 @@ def _cast(values: Any, kind: Any, name: str, where: str) -> Any:
         if pa.types.is_nested(kind) and values.type != kind:
             return pa.array(values.to_pylist(), kind)
         if pa.types.is_string(values.type) and not pa.types.is_string(kind):
-            values = _strings(values)
+            return _numbers(_strings(values), kind)
         return values.cast(kind)
     except (pa.ArrowInvalid, pa.ArrowNotImplementedError, pa.ArrowTypeError) as err:
         row, value = _first_wrong(values, kind)
         raise TableError(
-            f"{where}: column {name!r} must be {kind}, but row {row} holds {value!r}."
+            f"{where}: column {name!r} must be {kind}, but row {row} holds {shown(value)}."
         ) from err
 
 
+def _numbers(texts: Any, kind: Any) -> Any:
+    """Texts as numbers or flags; whole numbers may be written 30.0, as programs do whose column has empty cells."""
+    texts = pc.if_else(pc.is_in(texts, pa.array(_NULLS)), pa.scalar(None, pa.string()), texts)
+    try:
+        return texts.cast(kind)
+    except pa.ArrowInvalid:
+        if not pa.types.is_integer(kind):
+            raise
+        return texts.cast(pa.float64()).cast(kind)
+
+
 def _first_wrong(values: Any, kind: Any) -> tuple[int, Any]:
-    listed = values.to_pylist()
-    for row, value in enumerate(listed, 1):
+    is_text = pa.types.is_string(values.type) and not pa.types.is_string(kind)
+    for row in range(len(values)):
+        one = values.slice(row, 1)
         try:
             if pa.types.is_nested(kind):
-                pa.array([value], kind)
+                pa.array(one.to_pylist(), kind)
+            elif is_text:
+                _numbers(_strings(one), kind)
             else:
-                values.slice(row - 1, 1).cast(kind)
+                one.cast(kind)
         except pa.ArrowException:
-            return row, value
+            return row + 1, one[0].as_py()
     return 0, None
 
 

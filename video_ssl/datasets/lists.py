@@ -16,9 +16,11 @@ from typing import Any
 
 import pyarrow as pa
 
+from video_ssl.datasets.errors import TableError
 from video_ssl.datasets.paths import printable, source_of_path
 from video_ssl.datasets.record_ids import made_ids
-from video_ssl.datasets.table import Table, TableError
+from video_ssl.datasets.table import Table
+from video_ssl.datasets.text_files import refuse_zero_bytes
 
 LIST_SUFFIXES = (".txt", ".csv", ".list")
 _SEPARATORS = {"comma": ",", "tab": "\t", "space": " "}
@@ -75,8 +77,7 @@ def _read_text(path: Path) -> str:
     if not path.is_file():
         raise TableError(f"no list {path}: give a text file with one `path label` a line.")
     content = path.read_bytes()
-    if b"\0" in content:
-        raise TableError(f"{path} is not a text file: it holds zero bytes.")
+    refuse_zero_bytes(path, content)
     # Paths on Linux are bytes: those that are not UTF-8 are kept, see `source_of_path`.
     return content.decode("utf-8-sig", "surrogateescape")
 

@@ -24,6 +24,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from video_ssl.datasets.arrow_files import below, relative_sources, write_arrow
+from video_ssl.datasets.errors import TableError as TableError
 from video_ssl.datasets.record_ids import doubled_id, made_ids
 from video_ssl.recipes import nearest
 
@@ -72,10 +73,6 @@ SCHEMA = pa.schema(
         pa.field("exact", pa.string()),
     ]
 )
-
-
-class TableError(ValueError):
-    """A table, list or folder that cannot be used as a set of records; the text says what to do."""
 
 
 @dataclass(frozen=True, kw_only=True)

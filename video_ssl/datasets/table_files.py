@@ -2,24 +2,30 @@
 
 from __future__ import annotations
 
-import codecs
 import csv
 import io
 import json
 import mmap
 import os
+import re
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import pyarrow as pa
 
-from video_ssl.datasets.columns import known_column, table_of_columns
-from video_ssl.datasets.table import SCHEMA, Table, TableError
+from video_ssl.datasets.columns import known_column, refuse_doubled, table_of_columns
+from video_ssl.datasets.errors import TableError, shown
+from video_ssl.datasets.table import Table
+from video_ssl.datasets.text_files import refuse_other_encodings, refuse_zero_bytes
 
 CSV_SUFFIXES = (".csv", ".tsv")
 JSON_SUFFIXES = (".jsonl", ".ndjson")
 TABLE_SUFFIXES = (*CSV_SUFFIXES, *JSON_SUFFIXES, ".parquet")
 _TEXT_COLUMNS = {"id", "source", "label", "class_name", "labels", "captions", "group", "split"}
 _CHUNK_BYTES = 2**24
+_MAX_DEPTH = 100
+_LONGEST_SAID = 300
 
 
 def read_table_file(
@@ -65,6 +71,7 @@ def _header(path: Path) -> list[str]:
     with open(path, "rb") as file:
         head = file.read(2**16)
     if b"\0" in head:
+        refuse_zero_bytes(path, head)
         return []
     text = head.decode("utf-8-sig", "replace")
     return next(csv.reader(io.StringIO(text, newline=""), delimiter=_delimiter(path, text)), [])
@@ -78,51 +85,51 @@ def _delimiter(path: Path, text: str) -> str:
 
 
 def _read_csv(path: Path) -> pa.Table:
+    """All columns as texts: who turns them into numbers knows the row of one that is none."""
     from pyarrow import csv as arrow_csv
 
-    _refuse_other_encodings(path)
+    refuse_other_encodings(path)
     with open(path, "rb") as file:
         text = file.read(2**16).decode("utf-8-sig", "replace")
     names = _header(path)
-    types = {}
-    for name in names:
-        known = known_column(name)
-        numeric = known in SCHEMA.names and known not in _TEXT_COLUMNS
-        types[name] = SCHEMA.field(known).type if numeric else pa.string()
+    refuse_doubled(names, str(path))
     with open(path, "rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as content:
         quoted = content.find(b'"') >= 0
+    options = {
+        "parse_options": arrow_csv.ParseOptions(
+            delimiter=_delimiter(path, text), newlines_in_values=quoted
+        ),
+        "convert_options": arrow_csv.ConvertOptions(
+            column_types=dict.fromkeys(names, pa.string()), strings_can_be_null=False
+        ),
+    }
     try:
-        return arrow_csv.read_csv(
-            path,
-            parse_options=arrow_csv.ParseOptions(
-                delimiter=_delimiter(path, text), newlines_in_values=quoted
-            ),
-            convert_options=arrow_csv.ConvertOptions(
-                column_types=types,
-                null_values=["", "NaN", "nan", "null", "NULL", "None"],
-                strings_can_be_null=False,
-            ),
-        )
+        return arrow_csv.read_csv(path, **options)
     except pa.ArrowInvalid as err:
         raise TableError(
-            f"{path} cannot be read as CSV with a header: {_named(err, names)}"
+            f"{path} cannot be read as CSV with a header: {_with_row(err, path, options)}"
         ) from err
 
 
-def _named(err: pa.ArrowInvalid, names: list[str]) -> str:
-    """Arrow counts the columns; this says their names."""
-    text = str(err)
-    for number in reversed(range(len(names))):
-        text = text.replace(f"CSV column #{number}:", f"column {names[number]!r}:")
-    return text
+def _with_row(err: pa.ArrowInvalid, path: Path, options: dict[str, Any]) -> str:
+    """What Arrow says; only without threads does it count the rows, the header as the first."""
+    from pyarrow import csv as arrow_csv
+
+    try:
+        arrow_csv.read_csv(path, read_options=arrow_csv.ReadOptions(use_threads=False), **options)
+    except pa.ArrowInvalid as again:
+        err = again
+    said = re.sub(r"Row #(\d+)", lambda found: f"row {int(found[1]) - 1}", str(err))
+    return f"{said[:_LONGEST_SAID]}. A field with the separator in it must stand in double quotes."
 
 
 def _read_json(path: Path) -> pa.Table:
     from pyarrow import json as arrow_json
 
-    _refuse_other_encodings(path)
+    refuse_other_encodings(path)
     if os.path.getsize(path) == 0:
         raise TableError(f"{path} is empty: give one JSON object a line.")
+    _refuse_deep_json(path)
     texts = [pa.field(name, pa.string()) for name in _json_text_columns(path)]
     try:
         return arrow_json.read_json(
@@ -132,9 +139,82 @@ def _read_json(path: Path) -> pa.Table:
         )
     except (pa.ArrowInvalid, pa.ArrowNotImplementedError) as err:
         raise TableError(
-            f"{path} cannot be read as JSON lines: {err}. Every line must be one object, and a key must hold the same "
-            "kind of value in all of them."
+            f"{path} cannot be read as JSON lines: {_wrong_line(path) or str(err)[:_LONGEST_SAID]}. Every line must be "
+            "one object, and a key must hold the same kind of value in all of them."
         ) from err
+
+
+def _wrong_line(path: Path) -> str:
+    """Which line is no object, has a key twice, or a value of another kind than lines before; "" if none."""
+    kinds: dict[str, tuple[str, int]] = {}
+    with open(path, "rb") as file:
+        for number, line in enumerate(file, 1):
+            if not line.strip():
+                continue
+            try:
+                row = json.loads(line.decode("utf-8-sig"), object_pairs_hook=_pairs)
+            except json.JSONDecodeError as err:
+                return f"line {number} is no JSON, from column {err.colno} on ({err.msg})"
+            except ValueError as err:
+                return f"line {number}: {err}"
+            if not isinstance(row, dict):
+                return f"line {number} holds {shown(row)} and no object"
+            for name, value in row.items():
+                kind = _kind(value)
+                first, at = kinds.setdefault(name, (kind, number)) if kind else (kind, number)
+                if first != kind:
+                    return f"{name!r} changed from {first} in line {at} to {kind} in line {number}: {shown(value)}"
+    return ""
+
+
+def _kind(value: Any) -> str:
+    """What Arrow calls a value of JSON; "" for null, which goes with all."""
+    kinds = {
+        str: "string",
+        bool: "boolean",
+        int: "number",
+        float: "number",
+        list: "array",
+        dict: "object",
+    }
+    return kinds.get(type(value), "")
+
+
+def _pairs(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        names = [name for name, _ in pairs]
+        raise ValueError(
+            f"the key {next(n for n in names if names.count(n) > 1)!r} stands in it twice"
+        )
+    return found
+
+
+def _refuse_deep_json(path: Path) -> None:
+    """Raises TableError for lines of many brackets inside each other, on which Arrow's reader ends the process."""
+    with open(path, "rb") as file:
+        line = 0
+        while chunk := file.read(_CHUNK_BYTES):
+            chunk += file.readline()
+            codes = np.frombuffer(chunk, np.uint8)
+            step = ((codes & 0xDF) == ord("[")).astype(np.int8)  # { is [ with one bit more, } is ]
+            step -= (codes & 0xDF) == ord("]")
+            depth = np.cumsum(step, dtype=np.int32)
+            if depth.max() - depth.min() > _MAX_DEPTH:
+                _refuse_deep_lines(path, chunk, line)
+            line += chunk.count(b"\n")
+
+
+def _refuse_deep_lines(path: Path, chunk: bytes, before: int) -> None:
+    for number, line in enumerate(chunk.split(b"\n"), before + 1):
+        depth = deepest = 0
+        for sign in re.findall(rb'"(?:\\.|[^"\\])*"|[\[\]{}]', line):
+            depth += (sign in b"[{") - (sign in b"]}")
+            deepest = max(deepest, depth)
+        if deepest > _MAX_DEPTH:
+            raise TableError(
+                f"{path} line {number} has {deepest} brackets inside each other: a row of a table needs a few."
+            )
 
 
 def _json_text_columns(path: Path) -> list[str]:
@@ -143,7 +223,7 @@ def _json_text_columns(path: Path) -> list[str]:
         line = file.readline(_CHUNK_BYTES)
     try:
         first = json.loads(line)
-    except ValueError:
+    except (ValueError, RecursionError):
         return []
     return [
         key
@@ -156,32 +236,20 @@ def _read_parquet(path: Path) -> pa.Table:
     from pyarrow import parquet
 
     try:
-        table = parquet.read_table(path, memory_map=True)
+        with parquet.ParquetFile(path, memory_map=True) as file:
+            refuse_doubled(file.schema_arrow.names, str(path))
+            # Only what means something: a column of pictures or sound may be large.
+            given = file.schema_arrow.names
+            table = file.read(columns=[name for name in given if known_column(name) is not None])
         for name in table.column_names:
             if pa.types.is_dictionary(table[name].type):
                 decoded = table[name].cast(table[name].type.value_type)
                 table = table.set_column(table.column_names.index(name), name, decoded)
         table.validate(full=True)
-    except (pa.ArrowInvalid, OSError) as err:
-        raise TableError(f"{path} cannot be read as Parquet: {err}") from err
-    return table
-
-
-def _refuse_other_encodings(path: Path) -> None:
-    """Raises TableError with the line of the first byte that is not UTF-8."""
-    decoder = codecs.getincrementaldecoder("utf-8")()
-    lines = 0
-    with open(path, "rb") as file:
-        while True:
-            chunk = file.read(_CHUNK_BYTES)
-            try:
-                decoder.decode(chunk, final=not chunk)
-            except UnicodeDecodeError as err:
-                line = lines + bytes(err.object[: err.start]).count(b"\n") + 1
-                raise TableError(
-                    f"{path} line {line} is not UTF-8 ({err.reason}): save the file as UTF-8. Names of files that are "
-                    "not UTF-8 themselves are written as file:///folder/name%FF.mp4."
-                ) from err
-            if not chunk:
-                return
-            lines += chunk.count(b"\n")
+    except (pa.ArrowException, OSError) as err:
+        raise TableError(
+            f"{path} cannot be read as Parquet: {str(err)[:_LONGEST_SAID]}. Write or copy the file again."
+        ) from err
+    empty = pa.nulls(table.num_rows)
+    columns = [table[name] if known_column(name) is not None else empty for name in given]
+    return pa.Table.from_arrays(columns, names=given)

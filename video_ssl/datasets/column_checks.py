@@ -1,0 +1,96 @@
+"""What a column may not hold, and which names are slips of the pen: checks of tables that people write."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from video_ssl.datasets.errors import TableError, shown
+
+# Short names are near to too many words: `part` is no slip of `path`, nor `code` one of `codec`.
+_SHORTEST_KNOWN = 4
+_SHORTEST_EDITED = 5
+_NUMBERS = ("start_sec", "end_sec", "fps", "duration_sec")
+
+
+def slip_of(name: str, known: Iterable[str]) -> str | None:
+    """Returns the known name that `name` is a slip of, or None.
+
+    A slip is one change that no other word explains: two neighbours exchanged; or, in names of five letters and more, a
+    letter inside that is lacking, doubled or another one.  The first letter is seldom mistyped (`weight` is not
+    `height`), and one more or less at the end is a plural or another word.
+
+    >>> slip_of("lable", ["label"]), slip_of("strat_sec", ["start_sec"]), slip_of("durtion", ["duration"])
+    ('label', 'start_sec', 'duration')
+    >>> [slip_of(name, ["source", "height", "start", "path"]) for name in ("score", "weight", "starts", "patch")]
+    [None, None, None, None]
+    """
+    return next((word for word in known if _is_slip(name, word)), None)
+
+
+def _is_slip(name: str, known: str) -> bool:
+    if name == known or len(known) < _SHORTEST_KNOWN or name[:1].isdigit():
+        return False
+    if len(name) == len(known):
+        differ = [at for at, (a, b) in enumerate(zip(name, known, strict=True)) if a != b]
+        if len(differ) == 2 and differ[1] == differ[0] + 1:
+            return name[differ[0]] == known[differ[1]] and name[differ[1]] == known[differ[0]]
+        return len(differ) == 1 and differ[0] > 0 and _is_long(known)
+    longer, shorter = (name, known) if len(name) > len(known) else (known, name)
+    if len(longer) != len(shorter) + 1 or not _is_long(known):
+        return False
+    inside = range(1, len(longer) - 1)
+    return any(longer[:at] + longer[at + 1 :] == shorter for at in inside) and (
+        longer[:-1] != shorter
+    )
+
+
+def _is_long(known: str) -> bool:
+    return len(known) >= _SHORTEST_EDITED
+
+
+def refuse_wrong_numbers(columns: Mapping[str, Any], where: str) -> None:
+    """Raises TableError for times and rates that are none: not finite, a stretch without length, fps <= 0.
+
+    Args:
+        columns: as the table holds them; those that are checked may be absent.
+        where: the file, for errors.
+    """
+    for name in _NUMBERS:
+        if name in columns:
+            finite = pc.fill_null(pc.is_finite(columns[name]), True)
+            _refuse_rows(pc.invert(finite), columns[name], where, name, "must be a finite number")
+    if "fps" in columns:
+        wrong = pc.less_equal(columns["fps"], 0)
+        _refuse_rows(wrong, columns["fps"], where, "fps", "must be positive")
+    if "end_sec" not in columns:
+        return
+    end = columns["end_sec"]
+    start = columns.get("start_sec")
+    begin = pa.scalar(0.0) if start is None else pc.fill_null(start, 0.0)
+    row = _first(pc.less_equal(end, begin))
+    if row is not None:
+        first = None if start is None else start[row].as_py()
+        raise TableError(
+            f"{where}: row {row + 1} has end_sec={end[row].as_py():g} with start_sec={first or 0:g}: the end must come "
+            "after the start. Times are seconds of the source; leave both empty for the whole video."
+        )
+
+
+def _refuse_rows(wrong: Any, values: Any, where: str, name: str, rule: str) -> None:
+    row = _first(wrong)
+    if row is not None:
+        raise TableError(
+            f"{where}: column {name!r} {rule}, but row {row + 1} holds {shown(values[row].as_py())}; leave the cell "
+            "empty where it is not known."
+        )
+
+
+def _first(flags: Any) -> int | None:
+    """The first true row; null is not true."""
+    found = np.flatnonzero(np.asarray(pc.fill_null(flags, False)))
+    return int(found[0]) if len(found) else None
