@@ -23,7 +23,6 @@ from video_ssl.pretrain.run_folder import (
     note_start,
     recipe_changes,
     settle_recipe,
-    write_atomically,
 )
 
 HOLDER = """
@@ -128,14 +127,6 @@ def test_every_start_is_recorded(tmp_path: Path) -> None:
     assert [s["step"] for s in starts] == [0, 7]
     assert starts[0]["versions"]["torch"] == torch.__version__
     assert starts[0]["command"] == sys.argv
-
-
-def test_a_reader_never_sees_half_a_file(tmp_path: Path) -> None:
-    path = tmp_path / "x.json"
-    write_atomically(path, "old")
-    write_atomically(path, "new")
-    assert path.read_text() == "new"
-    assert [p.name for p in tmp_path.iterdir()] == ["x.json"]
 
 
 def test_metrics_of_steps_that_are_repeated_are_removed(tmp_path: Path) -> None:

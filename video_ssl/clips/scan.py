@@ -22,8 +22,9 @@ from video_ssl.clips.decoders.backends import OPTIONAL, missing
 from video_ssl.clips.decoders.probe import Probe, stamp
 from video_ssl.clips.decoders.proof import Proof
 from video_ssl.clips.processes.isolated import Failure, run_isolated
-from video_ssl.clips.processes.journal import Journal, full_disk_is_named, write_lines
+from video_ssl.clips.processes.journal import Journal, full_disk_is_named
 from video_ssl.datasets.table import METADATA_KEY, SCHEMA, Table, TableError
+from video_ssl.files import write_json_lines
 
 log = logging.getLogger(__name__)
 
@@ -274,7 +275,7 @@ def _write_lists(
     skipped: list[dict[str, Any]],
     backends: Sequence[str],
 ) -> None:
-    write_lines(_list_path(out, "skipped"), skipped)
+    write_json_lines(_list_path(out, "skipped"), skipped)
     if not backends:
         return
     inexact = []
@@ -283,7 +284,7 @@ def _write_lists(
             reason = journal.entries.get(f"{name}:{file.key}", {}).get("reason")
             if reason is not None:
                 inexact.append({"source": file.probe.source, "backend": name, "reason": reason})
-    write_lines(_list_path(out, "inexact"), inexact)
+    write_json_lines(_list_path(out, "inexact"), inexact)
 
 
 def _list_path(out: Path, kind: str) -> Path:

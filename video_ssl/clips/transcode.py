@@ -20,9 +20,10 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from video_ssl.clips.decoders.probe import stamp
 from video_ssl.clips.processes.isolated import Failure, run_isolated
-from video_ssl.clips.processes.journal import Journal, full_disk_is_named, write_lines
+from video_ssl.clips.processes.journal import Journal, full_disk_is_named
 from video_ssl.clips.transcode_file import Transcode, VideoFormat
 from video_ssl.datasets.table import METADATA_KEY, SCHEMA, Record, Table, TableError
+from video_ssl.files import write_json_lines
 
 log = logging.getLogger(__name__)
 
@@ -101,7 +102,7 @@ def transcode_table(
         _run(jobs, to_do, journal, function, num_workers, _HANG_FACTOR * timeout_sec, progress)
         skipped = _skip_list(table, jobs, journal)
         with full_disk_is_named():
-            write_lines(out / "skipped.jsonl", skipped)
+            write_json_lines(out / "skipped.jsonl", skipped)
             saved = _new_table(table, jobs, journal, out, cut=cut).save(out / "table.arrow")
     log.info("%d records of %d files in %s, %d left out (skipped.jsonl)", len(saved), len(jobs),
              saved.path, len(skipped))  # fmt: skip

@@ -13,7 +13,6 @@ from __future__ import annotations
 import contextlib
 import fcntl
 import hashlib
-import json
 import logging
 import os
 import re
@@ -47,6 +46,7 @@ from video_ssl.datasets.paths import PICTURE_SUFFIXES, local_path
 from video_ssl.datasets.remote import MissingPackage, is_remote
 from video_ssl.datasets.table import SCHEMA, Table, TableError
 from video_ssl.datasets.tars import divide_member
+from video_ssl.files import write_json
 
 log = logging.getLogger(__name__)
 
@@ -164,7 +164,7 @@ def _plan(out: Path, split: str, table: Table, num_shards: int | None) -> _Plan 
         return None
     (out / f"{split}{STAMP_SUFFIX}").unlink(missing_ok=True)
     (out / f"{split}.arrow").unlink(missing_ok=True)
-    _write_json(begun, stamp)
+    write_json(begun, stamp)
     return _Plan(stamp, table, shards)
 
 
@@ -339,7 +339,7 @@ def _finish(out: Path, split: str, plan: _Plan) -> None:
         for s in plan.shards
     ]
     about = {**plan.stamp, "shards": shards, "class_names": list(plan.table.class_names)}
-    _write_json(out / f"{split}{STAMP_SUFFIX}", about)
+    write_json(out / f"{split}{STAMP_SUFFIX}", about)
     (out / f"{split}{BEGUN_SUFFIX}").unlink(missing_ok=True)
 
 
@@ -415,12 +415,3 @@ def _full_disk_is_named() -> Iterator[None]:
         raise OSError(
             f"the disk is full ({err}): free space and run the same command again, it goes on from here."
         ) from err
-
-
-def _write_json(path: Path, content: Mapping[str, Any]) -> None:
-    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
-    try:
-        partial.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
-        os.replace(partial, path)
-    finally:
-        partial.unlink(missing_ok=True)

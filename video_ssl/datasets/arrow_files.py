@@ -9,19 +9,17 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from video_ssl.files import written_aside
+
 
 def write_arrow(data: pa.Table, path: Path) -> None:
     """Writes an Arrow IPC file atomically."""
-    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
-    try:
-        with pa.OSFile(str(partial), "wb") as sink, pa.ipc.new_file(sink, data.schema) as writer:
-            writer.write_table(data.combine_chunks())
-        with open(partial, "rb") as file:
-            os.fsync(file.fileno())
-        os.replace(partial, path)
-    except BaseException:
-        partial.unlink(missing_ok=True)
-        raise
+    with (
+        written_aside(path) as aside,
+        pa.OSFile(str(aside), "wb") as sink,
+        pa.ipc.new_file(sink, data.schema) as writer,
+    ):
+        writer.write_table(data.combine_chunks())
 
 
 def relative_sources(sources: Any, root: Path, folder: Path) -> pa.Array:

@@ -46,6 +46,7 @@ from video_ssl.datasets.demo_plan import (
 )
 from video_ssl.datasets.demo_scene import NuisanceConfig
 from video_ssl.datasets.table import Table
+from video_ssl.files import write_json
 from video_ssl.recipes import build_config, nearest, to_plain
 
 logger = logging.getLogger(__name__)
@@ -92,7 +93,7 @@ def build_demo(
         return root
     for split in SPLITS:
         (root / "videos" / split).mkdir(parents=True, exist_ok=True)
-    _write_json(root / _BEGUN, settings)
+    write_json(root / _BEGUN, settings)
     missing = _missing(root, settings)
     workers = len(os.sched_getaffinity(0)) if num_workers is None else max(0, num_workers)
     workers = min(workers, len(missing))
@@ -105,7 +106,7 @@ def build_demo(
     versions = {
         name: importlib.metadata.version(name) for name in ("numpy", "pillow", "av", "video_ssl")
     }
-    _write_json(root / _DONE, {**settings, "versions": versions})
+    write_json(root / _DONE, {**settings, "versions": versions})
     (root / _BEGUN).unlink(missing_ok=True)
     return root
 
@@ -125,12 +126,6 @@ def _check_settings(root: Path, settings: Mapping[str, Any]) -> bool:
             )
         return name == _DONE
     return False
-
-
-def _write_json(path: Path, content: Mapping[str, Any]) -> None:
-    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
-    partial.write_text(json.dumps(content, indent=2) + "\n")
-    os.replace(partial, path)
 
 
 def _plan(settings: Mapping[str, Any], split: str, index: int) -> VideoPlan:

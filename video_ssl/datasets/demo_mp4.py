@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterable
 from fractions import Fraction
 from pathlib import Path
@@ -11,6 +10,7 @@ import av
 import numpy as np
 
 from video_ssl.datasets.demo_sound import RATE
+from video_ssl.files import written_aside
 
 
 def write_mp4(
@@ -26,30 +26,26 @@ def write_mp4(
 
     One thread per stream: with several the encoder's output depends on their number.
     """
-    partial = path.with_name(f".{path.stem}.{os.getpid()}.partial.mp4")
-    try:
-        with av.open(str(partial), "w", format="mp4") as container:
-            options = {"preset": "veryfast", "crf": "22", "threads": "1", "bf": "0"}
-            video = container.add_stream("libx264", rate=fps, options=options)
-            video.width = video.height = size
-            video.pix_fmt = "yuv420p"
-            video.codec_context.gop_size = gop
-            video.codec_context.time_base = Fraction(1, fps)
-            audio = container.add_stream(
-                "aac", rate=RATE, layout="mono", options={"aac_coder": "fast"}
-            )
-            audio.codec_context.bit_rate = 48_000
-            for number, image in enumerate(frames):
-                frame = av.VideoFrame.from_ndarray(image, format="rgb24")
-                frame.pts, frame.time_base = number, Fraction(1, fps)
-                container.mux(video.encode(frame))
-            container.mux(video.encode(None))
-            wave = av.AudioFrame.from_ndarray(
-                sound[None].astype(np.float32), format="fltp", layout="mono"
-            )
-            wave.sample_rate, wave.pts, wave.time_base = RATE, 0, Fraction(1, RATE)
-            container.mux(audio.encode(wave))
-            container.mux(audio.encode(None))
-        os.replace(partial, path)
-    finally:
-        partial.unlink(missing_ok=True)
+    with (
+        written_aside(path, suffix=".mp4") as partial,
+        av.open(str(partial), "w", format="mp4") as container,
+    ):
+        options = {"preset": "veryfast", "crf": "22", "threads": "1", "bf": "0"}
+        video = container.add_stream("libx264", rate=fps, options=options)
+        video.width = video.height = size
+        video.pix_fmt = "yuv420p"
+        video.codec_context.gop_size = gop
+        video.codec_context.time_base = Fraction(1, fps)
+        audio = container.add_stream("aac", rate=RATE, layout="mono", options={"aac_coder": "fast"})
+        audio.codec_context.bit_rate = 48_000
+        for number, image in enumerate(frames):
+            frame = av.VideoFrame.from_ndarray(image, format="rgb24")
+            frame.pts, frame.time_base = number, Fraction(1, fps)
+            container.mux(video.encode(frame))
+        container.mux(video.encode(None))
+        wave = av.AudioFrame.from_ndarray(
+            sound[None].astype(np.float32), format="fltp", layout="mono"
+        )
+        wave.sample_rate, wave.pts, wave.time_base = RATE, 0, Fraction(1, RATE)
+        container.mux(audio.encode(wave))
+        container.mux(audio.encode(None))

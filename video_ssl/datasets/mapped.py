@@ -16,6 +16,7 @@ import numpy as np
 from video_ssl.datasets.arrow_files import write_arrow
 from video_ssl.datasets.cache import cache_folder
 from video_ssl.datasets.table import Table, TableError
+from video_ssl.files import written_aside
 
 log = logging.getLogger(__name__)
 
@@ -72,10 +73,8 @@ def map_rows(rows: np.ndarray) -> Path | np.ndarray:
             _mark_used(path)
             return path
         path.parent.mkdir(parents=True, exist_ok=True)
-        partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
-        with open(partial, "wb") as file:
+        with written_aside(path) as aside, open(aside, "wb") as file:
             np.save(file, rows)
-        os.replace(partial, path)
     except OSError as err:
         log.warning("a selection is copied to every worker: %s cannot be written (%s)", path, err)
         return rows

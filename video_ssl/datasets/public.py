@@ -20,6 +20,7 @@ from video_ssl.datasets.cache import cache_folder
 from video_ssl.datasets.folder import VIDEO_SUFFIXES, walk
 from video_ssl.datasets.paths import PICTURE_SUFFIXES, printable, source_of_path
 from video_ssl.datasets.table import Table, TableError
+from video_ssl.files import write_json
 
 log = logging.getLogger(__name__)
 
@@ -263,9 +264,7 @@ def _save(
             stamp["folders"] = _states(present.folders - {str(root)})
             stamp["in_root"] = _count_in(root, annotations.suffixes)
             stamp["suffixes"] = annotations.suffixes
-            partial = folder / f"{_STAMP}.{os.getpid()}.partial"
-            partial.write_text(json.dumps(stamp))
-            os.replace(partial, folder / _STAMP)
+            write_json(folder / _STAMP, stamp, indent=None)
             return folder
         except OSError as err:
             log.info("tables cannot be written to %s (%s)", folder, err)

@@ -11,7 +11,6 @@ clips, pooling and split behind the published numbers are (unverified).
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -27,7 +26,7 @@ from video_ssl.evaluate.features import FeatureError, FeatureFile, open_features
 from video_ssl.evaluate.neighbours import nearest_neighbours, unit_rows
 from video_ssl.evaluate.pooling import check_poolings, pooled_features
 from video_ssl.evaluate.videos import Videos, videos_of
-from video_ssl.pretrain.run_folder import write_atomically
+from video_ssl.files import write_json
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -253,7 +252,7 @@ def retrieve_files(
             "nearest": result.details["nearest"],
         }
         out.parent.mkdir(parents=True, exist_ok=True)
-        write_atomically(out, json.dumps(content, indent=1) + "\n")
+        write_json(out, content, indent=1)
         console.print(f"Results: {out}", soft_wrap=True)
     return result
 

@@ -37,6 +37,7 @@ from video_ssl.evaluate.features import FeatureError, FeatureFile, open_features
 from video_ssl.evaluate.frozen import open_encoder
 from video_ssl.evaluate.recipe import EvaluateRecipe
 from video_ssl.evaluate.report import results_table, summary
+from video_ssl.files import write_atomically
 from video_ssl.pretrain.processes import Processes, join_processes
 from video_ssl.recipes import to_plain
 
@@ -209,10 +210,8 @@ def _device_name(device: torch.device) -> str:
 
 def _write_json(path: Path, content: dict[str, Any]) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
     text = json.dumps(_without_nan(content), indent=1, default=str)
-    partial.write_text(text + "\n", encoding="utf-8")
-    os.replace(partial, path)
+    write_atomically(path, text + "\n")
 
 
 def _without_nan(value: Any) -> Any:

@@ -23,6 +23,7 @@ from pathlib import Path
 from typing import Any
 
 from video_ssl.datasets.full_disk import FULL
+from video_ssl.files import write_json
 
 ATTEMPTS = "attempts.jsonl"
 _ROOM, _ROOM_BYTES = ".room", 2**18
@@ -150,13 +151,10 @@ def end_note(run: str | Path, job: str, task: str, attempt: str, rank: int) -> P
 
 def leave_note(path: Path, outcome: str, reason: str) -> None:
     """Writes the note about the end of a process."""
-    text = json.dumps({"outcome": outcome, "reason": reason})
 
     def write() -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
-        temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-        temporary.write_text(text, encoding="utf-8")
-        os.replace(temporary, path)
+        write_json(path, {"outcome": outcome, "reason": reason}, indent=None)
 
     _with_room(path.parents[2], write)
 

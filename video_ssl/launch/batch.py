@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import json
-import os
 from dataclasses import asdict, dataclass
 from pathlib import Path
+
+from video_ssl.files import write_json
 
 VERBS = ("pretrain", "evaluate", "embed", "merge", "results")
 
@@ -40,9 +41,7 @@ class Batch:
 def write_batch(path: Path, batch: Batch) -> Path:
     """Writes a batch and returns its absolute path."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    temporary.write_text(json.dumps(asdict(batch), indent=2) + "\n", encoding="utf-8")
-    os.replace(temporary, path)
+    write_json(path, asdict(batch))
     return path.resolve()
 
 

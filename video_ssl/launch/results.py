@@ -6,6 +6,7 @@ import json
 from pathlib import Path
 from typing import Any
 
+from video_ssl.files import write_atomically, write_json
 from video_ssl.launch.attempts import read_attempts
 
 FIGURES = ("loss", "effective_rank", "feature_std")
@@ -36,9 +37,9 @@ def grid_results(folder: Path) -> list[dict[str, Any]]:
 def write_results(folder: Path) -> str:
     """Returns the table as text and writes FOLDER/results.md and FOLDER/results.json."""
     rows = grid_results(folder)
-    (folder / "results.json").write_text(json.dumps(rows, indent=2) + "\n", encoding="utf-8")
+    write_json(folder / "results.json", rows)
     text = table_text(rows)
-    (folder / "results.md").write_text(text + "\n", encoding="utf-8")
+    write_atomically(folder / "results.md", text + "\n")
     return text
 
 

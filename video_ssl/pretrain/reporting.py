@@ -12,8 +12,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from video_ssl.files import write_json_lines
 from video_ssl.pretrain.errors import RunError
-from video_ssl.pretrain.run_folder import METRICS, write_atomically
+from video_ssl.pretrain.run_folder import METRICS
 
 logger = logging.getLogger(__name__)
 
@@ -63,7 +64,7 @@ def keep_metrics(path: Path, step: int) -> None:
     """Removes the rows after `step` and whatever a crash has cut short."""
     if path.is_file():
         rows = [row for row in read_metrics(path) if row.get("step", 0) <= step]
-        write_atomically(path, "".join(json.dumps(row) + "\n" for row in rows))
+        write_json_lines(path, rows)
 
 
 class Board:

@@ -19,6 +19,7 @@ import numpy as np
 from video_ssl.clips.pipeline import Pipeline
 from video_ssl.datasets import open_table
 from video_ssl.datasets.table import Table
+from video_ssl.files import write_json
 from video_ssl.models.encoder_folder import find_encoder
 from video_ssl.objectives import OBJECTIVES
 from video_ssl.pretrain.checkpoint_folders import (
@@ -39,7 +40,6 @@ from video_ssl.pretrain.run_folder import (
     log_to_file,
     note_start,
     settle_recipe,
-    write_atomically,
 )
 from video_ssl.pretrain.schedules import (
     constant_schedule,
@@ -136,8 +136,8 @@ def run(
             "weights": framework.weights(job),
         }
         framework.export(job, folder / "encoder", source)
-        content = json.dumps({"steps": job.num_steps, "metrics": dict(metrics)}, indent=2) + "\n"
-        processes.on_main(lambda: write_atomically(folder / FINISHED, content))
+        content = {"steps": job.num_steps, "metrics": dict(metrics)}
+        processes.on_main(lambda: write_json(folder / FINISHED, content))
         logger.info(
             "finished %d steps in %s: encoder in %s",
             job.num_steps - job.start_step,

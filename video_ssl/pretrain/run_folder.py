@@ -27,6 +27,7 @@ from typing import Any
 from omegaconf import OmegaConf
 
 from video_ssl.datasets.full_disk import FULL
+from video_ssl.files import write_atomically, write_json
 from video_ssl.pretrain.errors import RunError
 from video_ssl.pretrain.place import Place
 
@@ -198,7 +199,7 @@ def note_start(folder: Path, processes: Place, *, step: int) -> None:
             "git": _git_state(),
         }
     )
-    write_atomically(path, json.dumps({"starts": starts}, indent=2) + "\n")
+    write_json(path, {"starts": starts})
 
 
 def _version(package: str) -> str | None:
@@ -233,16 +234,6 @@ def _git_state() -> dict[str, Any] | None:
     except (OSError, subprocess.SubprocessError):
         return None
     return {"commit": commit.strip(), "changed_files": status.splitlines()[:100]}
-
-
-def write_atomically(path: Path, text: str) -> None:
-    """Writes a small text file so that a reader, and a crash, sees the old content or the new one."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    with open(temporary, "w", encoding="utf-8") as file:
-        file.write(text)
-        file.flush()
-        os.fsync(file.fileno())
-    os.replace(temporary, path)
 
 
 @contextlib.contextmanager

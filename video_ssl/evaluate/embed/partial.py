@@ -24,7 +24,8 @@ from typing import Any
 import pyarrow as pa
 
 from video_ssl.evaluate.features import FeatureError, FeatureWriter, feature_schema, rows_to_batch
-from video_ssl.pretrain.run_folder import recipe_changes, write_atomically
+from video_ssl.files import write_atomically
+from video_ssl.pretrain.run_folder import recipe_changes
 
 JOB, ROWS, JOURNAL, LOCK = "job.json", "rows.arrows", "journal.jsonl", ".lock"
 _ROWS_PER_BATCH = 256

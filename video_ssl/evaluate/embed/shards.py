@@ -25,8 +25,9 @@ from video_ssl.datasets.table import Table
 from video_ssl.evaluate.embed.embedding import EmbedConfig, Embedder, EmbeddingError, pick_device
 from video_ssl.evaluate.features import SKIPPED_KEY, FeatureFile, FeatureWriter, open_features
 from video_ssl.evaluate.frozen import open_encoder
+from video_ssl.files import write_json
 from video_ssl.pretrain.processes import Processes
-from video_ssl.pretrain.run_folder import recipe_changes, write_atomically
+from video_ssl.pretrain.run_folder import recipe_changes
 
 logger = logging.getLogger(__name__)
 
@@ -137,7 +138,7 @@ def write_shard(
             )
         logger.info("%s is complete already", path)
         return path
-    write_atomically(note, json.dumps(about) + "\n")
+    write_json(note, about, indent=None)
     part = videos.select(np.arange(rows.start, rows.stop))
     embedder.write(part, path, restart=restart, may_be_empty=True, progress=progress)
     return path

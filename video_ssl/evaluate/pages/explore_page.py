@@ -24,7 +24,7 @@ from video_ssl.evaluate.pages.explore_style import BODY, EXPLORE_SCRIPT, EXPLORE
 from video_ssl.evaluate.pages.pictures import picture
 from video_ssl.evaluate.pages.report_page import esc
 from video_ssl.evaluate.pages.style import POLICY, STYLE
-from video_ssl.pretrain.run_folder import write_atomically
+from video_ssl.files import write_atomically
 
 logger = logging.getLogger(__name__)
 

@@ -22,8 +22,8 @@ from video_ssl.evaluate.pages.neighbours_section import neighbours_section
 from video_ssl.evaluate.pages.pictures import masked_clips
 from video_ssl.evaluate.pages.report_data import RunData, RunNotFound, class_name, read_run
 from video_ssl.evaluate.pages.style import POLICY, SCRIPT, STYLE
+from video_ssl.files import write_atomically
 from video_ssl.pretrain.reporting import duration_text
-from video_ssl.pretrain.run_folder import write_atomically
 
 logger = logging.getLogger(__name__)
 

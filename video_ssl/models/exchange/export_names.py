@@ -12,6 +12,7 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor
 
+from video_ssl.files import written_aside
 from video_ssl.models.config import ImageViTConfig, ViTConfig
 from video_ssl.models.encoders import Preprocess
 from video_ssl.models.exchange.published import Published
@@ -92,15 +93,8 @@ def write_original(path: Path, model: Published, *, container: str = "model") ->
         WeightsError: as `original_state`.
     """
     state = original_state(model)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        with temporary.open("wb") as file:
-            torch.save({container: state}, file)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
+    with written_aside(path) as aside, open(aside, "wb") as file:
+        torch.save({container: state}, file)
     return path
 
 

@@ -1,0 +1,353 @@
+"""How files are written: whole or not at all, under names that are free to take, and swept up where a writer has died.
+
+A file is written aside, under a temporary name that says who writes it, and renamed when it is complete.  A verb that
+writes asks `claim_file` before any work: a place that is a source, somebody else's file, or not writable is refused
+in one sentence.  Whose a file is, it says itself (`made_by`); a file that does not say so is never replaced.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import functools
+import hashlib
+import json
+import os
+import re
+import shutil
+import socket
+import stat
+import tempfile
+import time
+import zipfile
+from collections.abc import Collection, Iterable, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+# How a system says that there is no room: the disk is full, a quota is used up, a file is as long as one may be.
+FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+# The key, in whatever way a kind of file holds keys, under which a file of ours says which verb has made it.
+MADE_BY = "made_by"
+_TEMPORARY = re.compile(
+    r"\.(?P<name>.+)\.(?P<place>[0-9a-f]{8}-)?(?P<pid>\d+)(-(?P<start>\d+))?\.(?P<kind>tmp|partial|old)(\.\w+)?"
+)
+_PAGE_MARK = re.compile(rb'<meta name="generator" content="video-ssl (?P<verb>[a-z][a-z ]*)">')
+_JSON_MARK = re.compile(rb'\s*\{\s*"made_by":\s*"video-ssl (?P<verb>[a-z][a-z ]*)"')
+# Nobody writes one file for so long without touching it: then its writer, on another machine, is dead.
+_SILENT_SEC = 86_400.0
+_HEAD_BYTES = 65_536
+_LONGEST_NAME = 190
+
+
+class OutputError(ValueError):
+    """A place that must not or cannot be written; the text says why and what to do."""
+
+
+# Writing
+
+
+@contextlib.contextmanager
+def written_aside(path: Path, *, suffix: str = "") -> Iterator[Path]:
+    """Yields the temporary name of a file; it gets its own once the block has ended well, and never otherwise.
+
+    Args:
+        path: what it becomes; its folder must be there.
+        suffix: of the temporary name, for writers that go by it.
+    """
+    temporary = temporary_name(path, suffix=suffix)
+    try:
+        yield temporary
+        with open(temporary, "rb") as file:
+            os.fsync(file.fileno())
+        os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+@contextlib.contextmanager
+def folder_aside(folder: Path) -> Iterator[Path]:
+    """Yields a new folder; it takes the place of `folder`, whatever is in that, once the block has ended well."""
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    temporary = temporary_name(folder)
+    try:
+        temporary.mkdir()
+        yield temporary
+        for file in temporary.rglob("*"):
+            if file.is_file():
+                with open(file, "rb") as opened:
+                    os.fsync(opened.fileno())
+        _swap(temporary, folder)
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+
+
+def _swap(temporary: Path, folder: Path) -> None:
+    old = temporary_name(folder, kind="old")
+    if folder.exists():
+        os.replace(folder, old)
+    try:
+        os.replace(temporary, folder)
+    except OSError:
+        if old.exists():
+            os.replace(old, folder)
+        raise
+    shutil.rmtree(old, ignore_errors=True)
+
+
+def write_atomically(path: Path, text: str) -> None:
+    """Writes a small text file so that a reader, and a crash, sees the old content or the new one."""
+    with written_aside(path) as temporary:
+        temporary.write_text(text, encoding="utf-8")
+
+
+def write_json(path: Path, content: Any, *, indent: int | None = 2) -> None:
+    """Writes a small JSON file as `write_atomically` does; NaN is written as Python does."""
+    write_atomically(path, json.dumps(content, indent=indent) + "\n")
+
+
+def write_json_lines(path: Path, rows: Iterable[Mapping[str, Any]]) -> None:
+    """Writes one line of JSON for every row as `write_atomically` does."""
+    write_atomically(path, "".join(json.dumps(row) + "\n" for row in rows))
+
+
+# Temporary names, and what is left of them
+
+
+def temporary_name(path: Path, *, kind: str = "tmp", suffix: str = "") -> Path:
+    """Returns the name under which this process writes a file that becomes `path`, beside it."""
+    return path.with_name(f".{_shortened(path.name)}.{_owner()}.{kind}{suffix}")
+
+
+def _shortened(name: str) -> str:
+    """The name, or a digest where it would leave no room for the rest: file systems allow 255 bytes."""
+    whole = os.fsencode(name)
+    return name if len(whole) <= _LONGEST_NAME else hashlib.sha256(whole).hexdigest()[:32]
+
+
+def remove_leftovers(
+    folder: Path, names: Collection[str] | None = None, *, held: bool = False
+) -> None:
+    """Removes what writers that were killed have left in a folder under temporary names.
+
+    A writer of this machine is asked for; one of another machine is taken for dead when its file has not changed for
+    a day.  A folder that was moved aside, and whose successor never came, is put back.
+
+    Args:
+        folder: need not exist.
+        names: that the files were to get; None for all.
+        held: nobody else writes them: the caller holds a lock.  Then no writer is alive.
+    """
+    wanted = None if names is None else {_shortened(name) for name in names}
+    try:
+        there = [Path(entry) for entry in os.scandir(folder) if entry.name.startswith(".")]
+    except OSError:
+        return
+    for path in there:
+        match = _TEMPORARY.fullmatch(path.name)
+        if match is None or (wanted is not None and match["name"] not in wanted):
+            continue
+        if held or not _is_alive(match, path):
+            if match["kind"] == "old" and not (folder / match["name"]).exists():
+                with contextlib.suppress(OSError):
+                    os.replace(path, folder / match["name"])
+            else:
+                _remove(path)
+
+
+def _remove(path: Path) -> None:
+    with contextlib.suppress(OSError):
+        if path.is_dir() and not path.is_symlink():
+            shutil.rmtree(path)
+        else:
+            path.unlink()
+
+
+def _owner() -> str:
+    """This process: where its number counts, its number, and when it began, since numbers come again."""
+    pid = os.getpid()
+    return f"{_machine()}-{pid}-{_began(pid) or 0}"
+
+
+def _is_alive(match: re.Match[str], path: Path) -> bool:
+    if match["place"] == f"{_machine()}-":
+        began = _began(int(match["pid"]))
+        return began is not None and match["start"] in ("0", str(began))
+    try:
+        return time.time() - path.stat().st_mtime < _SILENT_SEC
+    except OSError:
+        return False
+
+
+@functools.cache
+def _machine() -> str:
+    """Eight characters for the processes among which a number means the same: of a host, or of a container in it."""
+    try:
+        space = os.stat("/proc/self/ns/pid").st_ino
+    except OSError:
+        space = 0
+    return hashlib.sha256(f"{socket.gethostname()} {space}".encode()).hexdigest()[:8]
+
+
+def _began(pid: int) -> int | None:
+    """When a process began, in ticks of the machine; 0 where the system does not say; None if there is none."""
+    try:
+        text = Path(f"/proc/{pid}/stat").read_text(encoding="utf-8", errors="replace")
+        return int(text.rpartition(")")[2].split()[19])  # the name before it may hold anything
+    except (OSError, ValueError, IndexError):
+        pass
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return None
+    except OSError:
+        return 0
+    return 0
+
+
+# What may be written
+
+
+def claim_file(
+    path: str | os.PathLike[str],
+    maker: str,
+    *,
+    sources: Iterable[str | os.PathLike[str]] = (),
+) -> Path:
+    """Returns the file to write, links followed; to be asked before any work.
+
+    Args:
+        path: what was asked for; its folder may be made later.
+        maker: the verb that writes: only what the same verb has made is replaced (see `made_by`), and empty files.
+        sources: files that are read; URIs count for nothing.
+
+    Raises:
+        OutputError: it is a source; it is a file that `maker` has not made, a folder, a device; it is protected; or
+            its folder cannot be made or written.
+    """
+    given, target = os.fspath(path), Path(os.path.realpath(path))
+    shown = given if str(target) == os.path.abspath(given) else f"{given} (a link to {target})"
+    refuse_source(shown, target, sources)
+    try:
+        found = target.stat()
+    except (FileNotFoundError, NotADirectoryError):
+        pass
+    except OSError as err:
+        raise OutputError(unwritable(shown, err)) from err
+    else:
+        _refuse_foreign(shown, target, found, maker)
+    check_writable(target.parent, shown)
+    return target
+
+
+def _refuse_foreign(shown: str, target: Path, found: os.stat_result, maker: str) -> None:
+    if stat.S_ISDIR(found.st_mode):
+        raise OutputError(f"{shown} is a folder: give the name of a file to write.")
+    if not stat.S_ISREG(found.st_mode):
+        raise OutputError(f"{shown} is no regular file: give the name of a file to write.")
+    if found.st_size and made_by(target) != maker:
+        raise OutputError(
+            f"{shown} is there already and was not made by `video-ssl {maker}`: it is not replaced. Give another name, "
+            "or move that file away."
+        )
+    if not found.st_mode & 0o222:
+        raise OutputError(
+            f"{shown} is protected against writing: choose another place, or take the protection off (chmod u+w)."
+        )
+
+
+def refuse_source(
+    shown: str | os.PathLike[str], target: Path, sources: Iterable[str | os.PathLike[str]]
+) -> None:
+    """Refuses a target that is one of the sources, by whatever name or link.
+
+    Raises:
+        OutputError: naming both.
+    """
+    taken = identity(target)
+    if taken is None:
+        return
+    for source in sources:
+        if identity(source) == taken:
+            raise OutputError(
+                f"{os.fspath(shown)} is {os.fspath(source)}, which is read: nothing is written over a source. Choose "
+                "another place."
+            )
+
+
+def check_writable(folder: Path, shown: str | os.PathLike[str]) -> None:
+    """Refuses a folder that cannot be made or written, without leaving a trace in it.
+
+    Raises:
+        OutputError: naming `shown` and what the system says.
+    """
+    there = next((place for place in (folder, *folder.parents) if os.path.lexists(place)), folder)
+    try:
+        with tempfile.TemporaryFile(dir=there) as file:
+            file.write(b"\0")
+    except OSError as err:
+        raise OutputError(unwritable(shown, err)) from err
+
+
+def unwritable(shown: str | os.PathLike[str], err: OSError) -> str:
+    """Returns the sentence about a place that the system does not let us write."""
+    reason = (err.strerror or str(err)).lower()
+    if err.errno in FULL:
+        return f"{os.fspath(shown)} cannot be written ({reason}): make room there, or choose another place."
+    return f"{os.fspath(shown)} cannot be written ({reason}): choose another place."
+
+
+def identity(path: str | os.PathLike[str]) -> tuple[int, int] | None:
+    """What a file is, by whatever name: hard links and symbolic ones lead to the same; None where there is nothing."""
+    try:
+        found = os.stat(path)
+    except (OSError, ValueError):
+        return None
+    return found.st_dev, found.st_ino
+
+
+# Whose a file is
+
+
+def made_by(path: Path) -> str | None:
+    """Returns the verb that has made a file, as the file itself says; None for anybody else's.
+
+    Arrow files say it in the metadata of their schema, JSON (and its lines) under a key of the object (of the first
+    line), pages in a `meta` tag, zip archives (.pth, .pt2, .npz) in their comment.
+    """
+    try:
+        with open(path, "rb") as file:
+            head = file.read(_HEAD_BYTES)
+        if head.startswith(b"ARROW1"):
+            return _made_arrow(path)
+        if head.startswith(b"PK\3\4"):
+            with zipfile.ZipFile(path) as archive:
+                return _verb(_JSON_MARK.match(archive.comment))
+        return _verb(_JSON_MARK.match(head) or _PAGE_MARK.search(head.partition(b"<body")[0]))
+    except (OSError, ValueError, zipfile.BadZipFile):
+        return None
+
+
+def page_mark(maker: str) -> str:
+    """Returns the tag by which a page says which verb has made it; for its head."""
+    return f'<meta name="generator" content="{made(maker)}">'
+
+
+def made(maker: str) -> str:
+    """Returns how a file names the verb that has made it."""
+    return f"video-ssl {maker}"
+
+
+def _made_arrow(path: Path) -> str | None:
+    import pyarrow as pa
+
+    try:
+        with pa.OSFile(str(path)) as file:
+            metadata = pa.ipc.open_file(file).schema.metadata or {}
+    except pa.ArrowException:
+        return None
+    word, _, verb = metadata.get(MADE_BY.encode(), b"").decode(errors="replace").partition(" ")
+    return verb if word == "video-ssl" else None
+
+
+def _verb(match: re.Match[bytes] | None) -> str | None:
+    return match["verb"].decode() if match else None
