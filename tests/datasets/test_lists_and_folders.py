@@ -2,6 +2,7 @@ import re
 
 import pytest
 
+from video_ssl.datasets import open_table
 from video_ssl.datasets.folder import read_folder
 from video_ssl.datasets.lists import read_list
 from video_ssl.datasets.table import TableError
@@ -83,22 +84,117 @@ def test_a_number_that_belongs_to_the_path_stays_there(tmp_path):
     table = read_list(write(tmp_path / "list.txt", "take 3 1\n"))
     assert (table.record(0).source, table.record(0).label) == (str(tmp_path / "take 3"), 1)
     assert "num_frames" not in table.column_names
-    videos = read_list(write(tmp_path / "videos.txt", "a.mp4 5 1\n"))
-    assert videos.record(0).id == "a.mp4 5", "not a folder: as it was"
 
 
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("v 30 4\nv 2\n", "line 2: 'v' is not `folder num_frames`"),
-        ("v 30 4\nv 0 2\n", "line 2: 'v 0' is not `folder num_frames` before the label, with at least one frame"),
-        ("v 0 4\n", "line 1: 'v 0' announces no frame"),
+        ("v 30 4\nv 2\n", "line 2: behind the path 'v' comes 1 field ('2'); line 1 has 2"),
+        ("v 30 4\ngone 2\n", "line 2: 'gone 2' is not `folder num_frames label`"),
+        ("v 30 4\nv x 2\n", "line 2: 'v x 2' is not `folder num_frames label`"),
+        ("v 30 4\nv 0 2\n", "line 2: 'v 0 2' announces no frame"),
+        ("v 0 4\n", "line 1: 'v 0 4' announces no frame"),
+        ("v 1 2 3\n", "line 1: behind the path 'v' comes 3 fields ('1 2 3')"),
     ],
-)  # fmt: skip
+)
 def test_wrong_numbers_of_frames_name_the_line(tmp_path, text, message):
     touch(tmp_path, "v/img_00001.jpg")
     with pytest.raises(TableError, match=re.escape(message)):
         read_list(write(tmp_path / "list.txt", text))
+
+
+@pytest.mark.parametrize("there", [True, False])
+@pytest.mark.parametrize(
+    ("text", "fields"),
+    [
+        ("a.mp4 0 2\n", "2 fields ('0 2')"),
+        ("a.mp4 300 0\n", "2 fields ('300 0')"),
+        ("a.mp4 0 -1\n", "2 fields ('0 -1')"),
+        ("a.mp4\t0 2\n", "2 fields ('0 2')"),
+        ("a.mp4, 0, 2, 5\n", "3 fields ('0 2 5')"),
+        ("a.mp4;0;2\n", "2 fields ('0 2')"),
+        ("a.mp4 0.5 1.5 3\n", "3 fields ('0.5 1.5 3')"),
+        ('"a.mp4" 0 2\n', "2 fields ('0 2')"),
+        ("b.mp4 7\na.mp4 0 2\n", "2 fields ('0 2')"),
+    ],
+)
+def test_a_path_does_not_swallow_fields(tmp_path, text, fields, there):
+    """Was wrong: `a.mp4 0 2` was the video "a.mp4 0" of class 2, "does not exist" when training had begun."""
+    if there:
+        touch(tmp_path, "a.mp4", "b.mp4")
+    with pytest.raises(TableError, match=r"list\.txt line \d+: behind the path.*a\.mp4") as caught:
+        read_list(write(tmp_path / "list.txt", text))
+    assert fields in str(caught.value)
+    assert "Allowed are `path`, `path label`" in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("text", "sources", "labels"),
+    [
+        ("a.mp4;0\nmy b.mp4;1\n", ["a.mp4", "my b.mp4"], [0, 1]),
+        ("a.mp4 \t 0\nmy b.mp4 1\n", ["a.mp4", "my b.mp4"], [0, 1]),
+        ("a.mp4\t0\nmy b.mp4 1\n", ["a.mp4", "my b.mp4"], [0, 1]),
+        ("a.mp4 0\rmy b.mp4 1\r", ["a.mp4", "my b.mp4"], [0, 1]),
+        ("clip 1\nclip 2\n", ["clip 1", "clip 2"], None),
+        ("clip 1 3\nclip 2 4\n", ["clip 1", "clip 2"], [3, 4]),
+        ("take 7\ntake 8\n", ["take", "take"], [7, 8]),
+        ("odd.mp4 9\na.mp4\n", ["odd.mp4 9", "a.mp4"], None),
+        ("odd.mp4 9 2\na.mp4 3\n", ["odd.mp4 9", "a.mp4"], [2, 3]),
+    ],
+)
+def test_what_exists_as_written_is_a_path(tmp_path, text, sources, labels):
+    """Was wrong: a list of the folders `clip 1` and `clip 2` was read as `clip` with the labels 1 and 2."""
+    touch(tmp_path, "a.mp4", "my b.mp4", "clip 1/1.jpg", "clip 2/1.jpg", "take/1.jpg", "odd.mp4 9")
+    table = read_list(write(tmp_path / "list.txt", text), look=True)
+    records = [table.record(i) for i in range(len(table))]
+    assert [r.source for r in records] == [str(tmp_path / s) for s in sources]
+    assert [r.label for r in records] == (labels or [None] * len(sources))
+
+
+def test_lists_that_mix_paths_and_labels_are_refused(tmp_path):
+    touch(tmp_path, "clip 1/1.jpg", "a.mp4")
+    for text in ("clip 1\na.mp4 3\n", "a.mp4 3\nclip 1\n"):
+        with pytest.raises(TableError, match=r"has no label, but line \d has one"):
+            read_list(write(tmp_path / "list.txt", text))
+
+
+def test_a_list_of_which_nothing_is_there_is_refused_when_it_is_opened(tmp_path, monkeypatch):
+    """Was wrong: every worker failed on every line, and training ended with 70 lines of traceback."""
+    monkeypatch.chdir(tmp_path)
+    write(tmp_path / "list.txt", "\n" + "".join(f"{n}.mp4 {n}\n" for n in range(500)))
+    with pytest.raises(TableError) as caught:
+        open_table("list.txt")
+    for text in ("list.txt line 2 names '0.mp4', but", str(tmp_path / "0.mp4"), "its folder"):
+        assert text in str(caught.value)
+    with pytest.raises(
+        TableError, match=r"/elsewhere/0\.mp4 does not exist.*relative to /elsewhere"
+    ):
+        open_table("list.txt", root="/elsewhere")
+    touch(tmp_path, "481.mp4")
+    with pytest.raises(TableError, match="not one names what is there"):
+        open_table("list.txt")
+    touch(tmp_path, "7.mp4")
+    assert len(open_table("list.txt")) == 500
+    write(tmp_path / "uris.txt", "s3://bucket/a.mp4 1\n")
+    assert open_table("uris.txt").record(0).source == "s3://bucket/a.mp4"
+
+
+def test_a_tilde_is_the_home_folder_everywhere(tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    touch(tmp_path, "home/a.mp4", "home/vids/x/b.mp4", "home/c d.mp4")
+    write(tmp_path / "list.txt", "~/a.mp4 1\n~/c d.mp4 2\n")
+    write(tmp_path / "t.csv", "path,label\n~/a.mp4,1\n")
+    write(tmp_path / "home/l.txt", "a.mp4 1\n")
+    home = f"{tmp_path}/home"
+    for spec, sources in [
+        (tmp_path / "list.txt", ["a.mp4", "c d.mp4"]), (tmp_path / "t.csv", ["a.mp4"]), ("~/l.txt", ["a.mp4"]),
+        ("~/vids", ["vids/x/b.mp4"]), ("~/vids:x", ["vids/x/b.mp4"]),
+    ]:  # fmt: skip
+        table = open_table(spec)
+        assert [table.record(i).source for i in range(len(table))] == [
+            f"{home}/{s}" for s in sources
+        ]
+    assert open_table(tmp_path / "home/l.txt", root="~").record(0).source == f"{home}/a.mp4"
 
 
 def touch(folder, *names):

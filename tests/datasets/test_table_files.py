@@ -260,6 +260,7 @@ def test_whole_numbers_may_be_written_with_a_fraction_of_zero():
 def test_a_csv_without_a_header_is_a_list_as_before():
     with open("t.csv", "w") as file:
         file.write("a.mp4,3\nb c.mp4,4\n")
+    Path("b c.mp4").touch()
     assert open_table("t.csv").column("label").tolist() == [3, 4]
 
 

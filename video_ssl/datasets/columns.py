@@ -13,6 +13,7 @@ import pyarrow.compute as pc
 
 from video_ssl.datasets.column_checks import refuse_wrong_numbers, slip_of
 from video_ssl.datasets.errors import TableError, shown
+from video_ssl.datasets.paths import at_home
 from video_ssl.datasets.table import SCHEMA, Table, refuse_doubled_ids
 from video_ssl.recipes import nearest
 
@@ -93,6 +94,7 @@ def table_of_columns(
         )
     columns["source"] = _paths(columns["source"], where)
     _refuse_missing_sources(columns["source"], where)
+    columns["source"] = _opened_homes(columns["source"])
     names = columns.pop("class_name", None)
     if "label" in columns:
         columns["label"], found = label_numbers(columns["label"], where)
@@ -193,6 +195,15 @@ def _paths(sources: Any, where: str) -> Any:
         f"{where}: the column of videos holds {holds} and not their paths or URIs: write every video to a file of its "
         "own (or into tars) and its path into the table."
     )
+
+
+def _opened_homes(sources: Any) -> Any:
+    """The sources with `~` as the folder that a shell means by it."""
+    if not (pa.types.is_string(sources.type) or pa.types.is_large_string(sources.type)):
+        return sources
+    if not pc.any(pc.starts_with(sources, "~")).as_py():
+        return sources
+    return pa.array([at_home(source) for source in sources.to_pylist()], pa.string())
 
 
 def _refuse_missing_sources(sources: Any, where: str) -> None:

@@ -10,13 +10,9 @@ from typing import Any
 import pyarrow as pa
 
 from video_ssl.datasets.paths import PICTURE_SUFFIXES, natural_key, printable, source_of_path
+from video_ssl.datasets.paths import VIDEO_SUFFIXES as VIDEO_SUFFIXES
 from video_ssl.datasets.record_ids import made_ids
 from video_ssl.datasets.table import Table, TableError
-
-VIDEO_SUFFIXES = (
-    ".mp4", ".m4v", ".mov", ".mkv", ".webm", ".avi", ".mpg", ".mpeg", ".ts", ".m2ts",
-    ".wmv", ".flv", ".3gp", ".gif", ".ogv",
-)  # fmt: skip
 
 
 def read_folder(

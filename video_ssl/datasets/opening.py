@@ -18,6 +18,7 @@ from video_ssl.datasets.array_records import (
 from video_ssl.datasets.folder import read_folder
 from video_ssl.datasets.lists import LIST_SUFFIXES, read_list
 from video_ssl.datasets.mapped import mapped, open_mapped
+from video_ssl.datasets.paths import at_home
 from video_ssl.datasets.public import check_public, open_public
 from video_ssl.datasets.remote import fetch, is_remote
 from video_ssl.datasets.shards import is_shards, open_shards
@@ -67,8 +68,9 @@ def open_table(
         ConfigError: a broken dataset recipe.
         FetchError: a URI that cannot be fetched.
     """
-    text = os.fspath(spec)
+    text = at_home(os.fspath(spec))
     name, split = (text, None) if Path(text).exists() else _divide(text)
+    root = None if root is None else at_home(os.fspath(root))
     if is_shards(name):
         return open_shards(name, split=split)
     if is_remote(name):
@@ -94,7 +96,7 @@ def open_splits(spec: str | os.PathLike[str]) -> dict[str, Table]:
     Raises:
         TableError, ConfigError, FetchError: see `open_table`.
     """
-    text = os.fspath(spec)
+    text = at_home(os.fspath(spec))
     name, split = (text, None) if Path(text).exists() else _divide(text)
     if split is not None:
         return {split: open_table(text)}
@@ -116,7 +118,10 @@ def _divide(text: str) -> tuple[str, str | None]:
     return name, split
 
 
-def _open_file(path: Path, split: str | None, root: str | os.PathLike[str] | None) -> Table:
+def _open_file(
+    path: Path, split: str | None, root: str | os.PathLike[str] | None, *, look: bool = True
+) -> Table:
+    """The table of a file; with `look`, a list is refused of which no video is there."""
     suffix = path.suffix.lower()
     folder = Path(os.path.abspath(path)).parent if root is None else Path(os.path.abspath(root))
     if suffix in TABLE_SUFFIXES and (suffix not in CSV_SUFFIXES or has_header(path)):
@@ -131,7 +136,7 @@ def _open_file(path: Path, split: str | None, root: str | os.PathLike[str] | Non
     if suffix == ".arrow":
         return Table.open(path)
     if suffix in LIST_SUFFIXES:
-        return open_mapped(path, lambda: read_list(path, root=folder), root=folder)
+        return open_mapped(path, lambda: read_list(path, root=folder, look=look), root=folder)
     raise TableError(
         f"{path} is not a table: a file must end in .arrow, {', '.join(TABLE_SUFFIXES)}, or be a `path label` list "
         f"({', '.join(LIST_SUFFIXES)})."
@@ -150,7 +155,7 @@ def _open_remote(uri: str, split: str | None, root: str | os.PathLike[str] | Non
         )
     cached = fetch(uri)
     try:
-        table = _open_file(Path(cached.path), split, root)
+        table = _open_file(Path(cached.path), split, root, look=False)
         if root is None:
             table = table.moved(uri.rpartition("/")[0])
         return mapped(table)

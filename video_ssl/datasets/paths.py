@@ -7,6 +7,11 @@ import re
 from urllib.parse import quote, unquote_to_bytes
 
 PICTURE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".ppm", ".tif", ".tiff")
+VIDEO_SUFFIXES = (
+    ".mp4", ".m4v", ".mov", ".qt", ".mkv", ".webm", ".avi", ".divx", ".mpg", ".mpeg", ".mpe", ".m1v", ".m2v", ".vob",
+    ".ts", ".mts", ".m2ts", ".m2t", ".tod", ".wmv", ".asf", ".flv", ".f4v", ".3gp", ".3g2", ".gif", ".ogv", ".ogm",
+    ".rm", ".rmvb", ".mxf", ".dv", ".wtv", ".nut",
+)  # fmt: skip
 
 
 def natural_key(name: str) -> list[tuple[int, int, str]]:
@@ -38,3 +43,11 @@ def local_path(source: str) -> str:
 def printable(text: str) -> str:
     """Returns the text with bytes that are not UTF-8 as \\\\xNN, for ids."""
     return os.fsencode(text).decode("utf-8", "backslashreplace")
+
+
+def at_home(path: str) -> str:
+    """Returns the path with a leading `~` or `~user` as the folder that a shell means by it; others as they are.
+
+    A file of that very name that is there keeps it.
+    """
+    return os.path.expanduser(path) if path.startswith("~") and not os.path.lexists(path) else path

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from video_ssl.datasets import open_table
-from video_ssl.datasets.folder import VIDEO_SUFFIXES
+from video_ssl.datasets.paths import VIDEO_SUFFIXES, at_home
 from video_ssl.datasets.table import Table
 from video_ssl.evaluate.embed.embedding import EmbedConfig, Embedder, EmbeddingError, pick_device
 from video_ssl.evaluate.embed.partial import discard
@@ -73,7 +73,7 @@ def embed_from_command(encoder: str, source: str, out: Path, **options: Any) -> 
 
 def open_source(spec: str) -> Table:
     """Returns the table of a single video file, or whatever `open_table` understands."""
-    path = Path(spec)
+    path = Path(at_home(spec))
     if path.is_file() and path.suffix.lower() in VIDEO_SUFFIXES:
         return Table.from_rows([{"id": path.name, "source": os.path.abspath(path)}])
     return open_table(spec)
