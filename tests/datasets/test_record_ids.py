@@ -43,6 +43,7 @@ def test_stretches_of_one_file_are_records_of_their_own(name):
 
 def test_a_path_that_is_listed_again_stays_a_record_of_its_own(caplog):
     Path("l.txt").write_text("a.mp4 0\nb.mp4 1\na.mp4 1\na.mp4#2 0\n")
+    Path("a.mp4").touch()
     table = open_table("l.txt")
     assert table.column("id").tolist() == ["a.mp4", "b.mp4", "a.mp4#3", "a.mp4#2"]
     assert table.column("label").tolist() == [0, 1, 1, 0]
