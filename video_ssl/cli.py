@@ -6,14 +6,33 @@ import logging
 import os
 import sys
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
+from typer.core import TyperGroup
 
 from video_ssl.cli_groups import Overrides, RecipeArgument, bench_app, data_app, jobs_app
+from video_ssl.errors import one_sentence, take_debug
 from video_ssl.recipes import ROOMS, list_recipes
 
+
+class _Commands(TyperGroup):
+    """Ends errors here and not in typer, which takes a broken pipe between processes for the end of its output."""
+
+    def invoke(self, ctx: Any) -> Any:
+        told_by_typer: Exception | None = None
+        with one_sentence():
+            try:
+                return super().invoke(ctx)
+            except Exception as err:
+                if not isinstance(err, (typer.Exit, typer.Abort)) and not hasattr(err, "show"):
+                    raise
+                told_by_typer = err
+        raise told_by_typer
+
+
 app = typer.Typer(
+    cls=_Commands,
     help="Self-supervised video representation learning.",
     no_args_is_help=True,
     add_completion=False,
@@ -356,13 +375,17 @@ def recipes() -> None:
             typer.echo(f"{room:10} {name:28} {file}")
 
 
+@app.callback()
+def every_command(
+    debug: Annotated[
+        bool, typer.Option("--debug", help="Show where an error comes from (a traceback).")
+    ] = False,
+) -> None:
+    """Self-supervised video representation learning."""
+
+
 def main() -> None:
-    """Runs the command; a mistake of the user's ends in one clear sentence and exit code 2."""
+    """Runs the command; a mistake ends in one clear sentence and exit code 2 (see `video_ssl.errors`)."""
     logging.basicConfig(format="%(message)s", level=os.environ.get("VIDEO_SSL_LOG", "INFO"))
-    try:
-        app()
-    except (ValueError, OSError) as err:
-        if os.environ.get("VIDEO_SSL_TRACEBACK"):
-            raise
-        print(f"error: {err}\n(VIDEO_SSL_TRACEBACK=1 shows where)", file=sys.stderr)
-        sys.exit(2)
+    sys.argv[1:] = take_debug(sys.argv[1:])
+    app()

@@ -150,9 +150,8 @@ def test_evaluation_names_the_file_instead_of_going_on(table):
 
 
 def test_the_number_of_restarts_is_bounded(table):
-    with pytest.raises(WorkerDied, match="SIGSEGV") as caught:
+    with pytest.raises(WorkerDied, match=r"SIGSEGV.*loader\.max_restarts=1"):
         run(table, DyingPlan("SIGSEGV", [0, 1, 2]), max_restarts=1)
-    assert "loader.max_restarts=1" in "".join(caught.value.__notes__)
 
 
 def test_files_that_crash_count_as_bad_ones(table):

@@ -288,8 +288,8 @@ class Pipeline:
                 raise died from err
         if not deaths or self._restarts >= self._config.max_restarts:
             named = [self._source(place) for place in guilty]
-            died.add_note(f"loader.max_restarts={self._config.max_restarts}; at last: {named}")
-            raise died from err
+            told = f"loader.max_restarts={self._config.max_restarts}; at last: {named}"
+            raise WorkerDied(f"{died} ({told})") from err
         self._restarts += 1
         for place, reason in guilty.items():
             self._skips.ban(place, reason, self._step)

@@ -11,6 +11,7 @@ import os
 import subprocess
 import sys
 
+from video_ssl.errors import one_sentence
 from video_ssl.launch.attempts import (
     conclude,
     end_note,
@@ -25,9 +26,20 @@ from video_ssl.launch.task import slurm_job
 
 
 def settle(
-    path: str, index: int, *, job: str, attempt: str, code: int, processes: int, state: str
+    path: str,
+    index: int,
+    *,
+    job: str,
+    attempt: str,
+    code: int,
+    processes: int,
+    state: str,
+    heard: bool = False,
 ) -> bool:
-    """Returns whether the task is to be tried again, and writes the end of this attempt into its history."""
+    """Returns whether the task is to be tried again, and writes the end of this attempt into its history.
+
+    `heard`: what failed processes say has been seen where this prints; it is not said twice.
+    """
     batch = read_batch(path)
     spec = batch.tasks[index]
     notes = read_notes([end_note(spec.run, job, spec.name, attempt, r) for r in range(processes)])
@@ -41,7 +53,8 @@ def settle(
     )
     reason = "; ".join(filter(None, (reason, refusal)))
     note_end(spec.run, spec.name, job=job, outcome=outcome, reason=reason, again=again)
-    _tell(f"{spec.name}: {outcome} {reason}{', once more' if again else ''}")
+    if not (heard and outcome == "failed"):
+        _tell(f"{spec.name}: {outcome} {reason}{', once more' if again else ''}")
     return again
 
 
@@ -105,4 +118,5 @@ def main(arguments: list[str]) -> None:
 
 
 if __name__ == "__main__":
-    main(sys.argv[1:])
+    with one_sentence():
+        main(sys.argv[1:])

@@ -220,7 +220,7 @@ def _local_command(step: Step, batch: Path, index: int) -> list[str]:
     if step.profile.world_size == 1:
         return [sys.executable, *own]
     count = f"--nproc-per-node={step.profile.tasks_per_node}"
-    return [sys.executable, "-m", "torch.distributed.run", "--standalone", count, *own]
+    return [sys.executable, "-m", "video_ssl.launch.torchrun", "--standalone", count, *own]
 
 
 def _run_here(plan: Plan) -> str:
@@ -253,6 +253,7 @@ def _until_over(step: Step, batch: Path, index: int, name: str) -> None:
             code=code,
             processes=profile.world_size,
             state="",
+            heard=True,
         )
         if code == 0:
             return

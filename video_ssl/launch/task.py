@@ -11,6 +11,8 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, NoReturn
 
+from video_ssl.error_sentences import lost_the_others, sentence_of
+from video_ssl.errors import AlreadyTold, one_sentence
 from video_ssl.launch.attempts import end_note, leave_note, note_start
 from video_ssl.launch.batch import Batch, TaskSpec, read_batch
 from video_ssl.pretrain.place import LOST_AFTER
@@ -18,19 +20,6 @@ from video_ssl.pretrain.place import LOST_AFTER
 logger = logging.getLogger(__name__)
 
 ATTEMPT = "VIDEO_SSL_ATTEMPT"
-_ALONE = (
-    "connection closed by peer",
-    "connection reset",
-    "timed out",
-    "broken pipe",
-    "gloo",
-    "nccl",
-    "heartbeat",  # of jax's coordination service
-    "coordination service",
-)
-# Depending on the moment jax reports a broken connection as its own error or as a ValueError.
-_STATUS_OF_JAX = ("unknown: ", "unavailable: ", "aborted: ", "internal: ", "deadline_exceeded: ")
-_OF_FRAMEWORKS = ("DistError", "JaxRuntimeError", "XlaRuntimeError")
 
 
 def run_in_slurm(batch: str, index: int) -> None:
@@ -39,7 +28,9 @@ def run_in_slurm(batch: str, index: int) -> None:
 
     _sweep_result()
     TorchDistributedEnvironment().export(set_cuda_visible_devices=False, overwrite=True)
-    run_task(batch, index, job=slurm_job(), attempt=os.environ.get("SLURM_RESTART_COUNT", "0"))
+    attempt = os.environ.get("SLURM_RESTART_COUNT", "0")
+    with one_sentence():  # submitit would print a traceback
+        run_task(batch, index, job=slurm_job(), attempt=attempt)
 
 
 def _sweep_result() -> None:
@@ -87,20 +78,14 @@ def describe(err: BaseException) -> tuple[str, str]:
 
     Outcome `alone`: it could not reach the others, who have their own story.
     """
-    lines = str(err).strip().splitlines()
+    lines = (sentence_of(err) or str(err)).strip().splitlines()
     text = f"{type(err).__name__}: {lines[0] if lines else ''}"[:300]
     name = getattr(err, "signal_name", "")
     if name == "SIGUSR2":
         return "preempted", text
     if name or isinstance(err, KeyboardInterrupt):
         return "stopped", text
-    kinds = {cls.__name__ for cls in type(err).__mro__}
-    told = str(err).lower()
-    of_jax = type(err) is ValueError and told.startswith(_STATUS_OF_JAX)
-    generic = type(err) is RuntimeError or of_jax or kinds.intersection(_OF_FRAMEWORKS)
-    if "DistError" in kinds or (generic and any(word in told for word in _ALONE)):
-        return "alone", text
-    return "failed", text
+    return "alone" if lost_the_others(err) else "failed", text
 
 
 def _stop_now(number: int, frame: Any) -> NoReturn:
@@ -125,7 +110,7 @@ def _evaluate(spec: TaskSpec, batch: Batch) -> None:
 
 def _command(spec: TaskSpec, batch: Batch) -> None:
     """A verb of the command line, in a process of its own; it goes on by itself where it was stopped."""
-    from video_ssl.pretrain.errors import Interrupted, RunError
+    from video_ssl.pretrain.errors import Interrupted
 
     code = "from video_ssl.cli import main; main()"
     ended = subprocess.run([sys.executable, "-c", code, spec.verb, *spec.arguments], check=False)
@@ -134,7 +119,8 @@ def _command(spec: TaskSpec, batch: Batch) -> None:
     if ended.returncode < 0:
         os.kill(os.getpid(), -ended.returncode)  # killed: no word of ours, as without this process
     if ended.returncode:
-        raise RunError(f"{spec.name} ended with exit code {ended.returncode}: see the log above")
+        told = f"{spec.name} ended with exit code {ended.returncode}: see the log above"
+        raise AlreadyTold(told, ended.returncode)
 
 
 def _results(spec: TaskSpec, batch: Batch) -> None:
@@ -154,7 +140,8 @@ _VERBS: dict[str, Callable[[TaskSpec, Batch], None]] = {
 
 def main(arguments: Sequence[str]) -> None:
     """`python -m video_ssl.launch.task BATCH INDEX`: a process on this machine, started by torchrun or alone."""
-    run_task(arguments[0], int(arguments[1]), job="local", attempt=os.environ.get(ATTEMPT, "0"))
+    with one_sentence():
+        run_task(arguments[0], int(arguments[1]), job="local", attempt=os.environ.get(ATTEMPT, "0"))
 
 
 if __name__ == "__main__":

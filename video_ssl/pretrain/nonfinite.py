@@ -19,6 +19,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from video_ssl.errors import one_sentence
 from video_ssl.pretrain.errors import CheckpointError, NonFiniteLoss
 from video_ssl.pretrain.optimizers import leaves_nonfinite_alone
 from video_ssl.pretrain.processes import Processes
@@ -122,5 +123,6 @@ def replay(folder: Path, rank: int = 0) -> dict[str, Any]:
 
 if __name__ == "__main__":
     logging.basicConfig(format="%(message)s", level=logging.INFO)
-    for name, value in replay(Path(sys.argv[1])).items():
-        logger.info("%s: %s", name, value)
+    with one_sentence():
+        for name, value in replay(Path(sys.argv[1])).items():
+            logger.info("%s: %s", name, value)

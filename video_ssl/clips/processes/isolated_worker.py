@@ -22,6 +22,7 @@ from collections.abc import Callable
 from typing import Any, BinaryIO
 
 from video_ssl.datasets.full_disk import FULL
+from video_ssl.error_sentences import sentence_of
 
 _BEAT_SEC = 0.5
 _answers: BinaryIO | None = None
@@ -87,6 +88,9 @@ def _answer(function: Callable[[Any], Any], argument: Any) -> tuple[Any, ...]:
     except Exception as err:
         if _is_full(err):
             return ("full", str(err))
+        told = sentence_of(err)
+        if told is not None:
+            return ("bad", told)
         return ("error", f"{type(err).__name__}: {err}", traceback.format_exc())
 
 

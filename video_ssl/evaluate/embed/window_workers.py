@@ -20,9 +20,12 @@ from dataclasses import dataclass
 from multiprocessing.connection import Connection
 from typing import Any
 
+from video_ssl.clips.processes.workers import WorkerDied
 from video_ssl.clips.reading import BadVideo, open_record
 from video_ssl.clips.windows import Window, WindowConfig, iterate_windows
 from video_ssl.datasets.table import Record, Table
+from video_ssl.error_sentences import Foreseen, Unforeseen, sentence_of
+from video_ssl.errors import debugging
 
 PIECE = 4  # windows in one message, or fewer when they are large
 _PIECE_BYTES = 16 * 2**20
@@ -69,7 +72,8 @@ def read_windows(job: Job, num_workers: int) -> Iterator[Piece]:
     Every record ends with a piece that has `last`.
 
     Raises:
-        RuntimeError: an error that is not the fault of the video, with the worker's traceback.
+        Foreseen: an error that is not the fault of the video, as a sentence.
+        Unforeseen: one that nobody has foreseen, with the worker's traceback.
     """
     if num_workers == 0:
         for index in job.records():
@@ -133,9 +137,8 @@ class _Worker:
                 self.process.join()
                 reason = f"the decoder process died (exit code {self.process.exitcode})"
                 break
-            if not isinstance(piece, Piece):  # the text of an error
-                told = f"reading record {index} of {self.job.table} failed:\n{piece}"
-                raise RuntimeError(told)  # noqa: TRY004
+            if isinstance(piece, (Foreseen, Unforeseen)):
+                raise type(piece)(f"reading record {index} of {self.job.table} failed: {piece}")
             assert piece.index == index
             yield piece
             if piece.last:
@@ -151,7 +154,7 @@ class _Worker:
             self.pipe.recv()
         except (EOFError, OSError) as err:
             self.process.join()
-            raise RuntimeError(
+            raise WorkerDied(
                 f"a decoding process could not start (exit code {self.process.exitcode}). A script "
                 'needs `if __name__ == "__main__":` around its calls; num_workers=0 needs nothing.'
             ) from err
@@ -171,8 +174,9 @@ def _work(job: Job, start: int, step: int, sender: Connection) -> None:
                 sender.send(piece)
     except BrokenPipeError:  # nobody listens any more
         return
-    except Exception:
-        sender.send(traceback.format_exc())
+    except Exception as err:
+        told = None if debugging() else sentence_of(err)
+        sender.send(Unforeseen(traceback.format_exc()) if told is None else Foreseen(told))
 
 
 def describe(record: Record, reason: str) -> dict[str, Any]:
