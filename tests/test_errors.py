@@ -158,6 +158,14 @@ def test_numbers_of_a_file_are_told_by_the_file(tmp_path):
     assert sentence_of(raised("float('x')", module="video_ssl.datasets.made_up")) is None
 
 
+def test_two_files_in_reach_are_named_both_and_none_from_further_up(tmp_path):
+    one, two = written(tmp_path / "a.csv", "1"), written(tmp_path / "b.csv", "x")
+    err = raised("float('x')", module="video_ssl.datasets.made_up", one=one, two=two)
+    assert f"{one} or {two}" in str(sentence_of(err))
+    code = "def parse(text):\n    return float(text)\nparse('x')"
+    assert sentence_of(raised(code, module="video_ssl.datasets.made_up", one=one)) is None
+
+
 def test_what_a_raise_of_ours_says_is_what_is_told():
     assert sentence_of(raised("raise ValueError('depth=0 must be 1')")) == "depth=0 must be 1"
     assert sentence_of(raised("raise KeyError(\"no column 'a'\")")) == "no column 'a'"

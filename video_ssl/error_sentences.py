@@ -308,7 +308,7 @@ def _too_deep(err: BaseException) -> str | None:
 def _damaged(err: BaseException) -> str | None:
     if not isinstance(err, Exception) or not _is_about_a_file(err):
         return None
-    file = file_in_reach(err)
+    file = file_in_reach(err, frames=2 if _of_a_reader(err) else 1)
     if file is None:
         return None
     what = next(iter(str(err).strip().splitlines()), "") or "it ends too early"
@@ -319,15 +319,25 @@ def _damaged(err: BaseException) -> str | None:
 
 
 def _is_about_a_file(err: Exception) -> bool:
+    if _of_a_reader(err):
+        return True
+    module = _module(err)
+    return isinstance(err, (ValueError, OverflowError)) and module.startswith(_PARSERS)
+
+
+def _of_a_reader(err: Exception) -> bool:
     if _root(type(err)) in _READERS or isinstance(err, (UnicodeDecodeError, EOFError)):
         return True
     last = _last(err.__traceback__)
     if last is None:
         return False
-    module = str(last.tb_frame.f_globals.get("__name__", ""))
-    if module.partition(".")[0] in _READERS or _of_pyarrow(last.tb_frame):
-        return True
-    return isinstance(err, (ValueError, OverflowError)) and module.startswith(_PARSERS)
+    return _module(err).partition(".")[0] in _READERS or _of_pyarrow(last.tb_frame)
+
+
+def _module(err: Exception) -> str:
+    """The module whose line has failed."""
+    last = _last(err.__traceback__)
+    return "" if last is None else str(last.tb_frame.f_globals.get("__name__", ""))
 
 
 def _of_pyarrow(frame: FrameType) -> bool:
@@ -360,18 +370,26 @@ def _line_of_bytes(err: UnicodeDecodeError, file: str) -> str:
     return " (text must be UTF-8)"
 
 
-def file_in_reach(err: BaseException) -> str | None:
-    """Returns the existing file that the innermost function of ours on the way to `err` was working on, if any."""
-    frames = [frame for frame, _ in traceback.walk_tb(err.__traceback__) if _is_ours(frame)]
-    for frame in reversed(frames):
-        for value in frame.f_locals.values():
-            if isinstance(value, (str, Path)) and 0 < len(str(value)) < 4096:
-                try:
-                    if os.path.isfile(value):
-                        return str(value)
-                except (OSError, ValueError):
-                    continue
+def file_in_reach(err: BaseException, *, frames: int = 2) -> str | None:
+    """Returns the existing file that our innermost function on the way to `err` works on, or its caller; or None.
+
+    Two files are named both: the wrong one would be worse than none.  For the same reason nobody further up is asked.
+    """
+    ours = [frame for frame, _ in traceback.walk_tb(err.__traceback__) if _is_ours(frame)]
+    for frame in ours[: -frames - 1 : -1]:
+        files = [str(value) for value in frame.f_locals.values() if _is_file(value)]
+        if files:
+            return " or ".join(dict.fromkeys(files))
     return None
+
+
+def _is_file(value: object) -> bool:
+    if not isinstance(value, (str, Path)) or not 0 < len(str(value)) < 4096:
+        return False
+    try:
+        return os.path.isfile(value)
+    except (OSError, ValueError):
+        return False
 
 
 def _last(trace: TracebackType | None) -> TracebackType | None:
