@@ -11,3 +11,10 @@ if _FLAG not in os.environ.get("XLA_FLAGS", ""):
     os.environ["XLA_FLAGS"] = " ".join(
         [os.environ.get("XLA_FLAGS", ""), f"{_FLAG}=8", "--xla_backend_optimization_level=0"]
     ).strip()
+import sys
+from pathlib import Path
+
+# What tests of golden files share, wherever they lie.
+sys.path.insert(0, str(Path(__file__).parent / "golden"))
+
+pytest_plugins = ["golden_plugin"]

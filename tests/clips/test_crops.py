@@ -1,7 +1,7 @@
-"""Crops: the reference's candidates, pixels that a slow version agrees with, boxes that stay on their pixels."""
+"""Crops: pixels that a slow version agrees with, boxes that stay on their pixels.
 
-import os
-from pathlib import Path
+The numbers of the references are in tests/golden/test_sampling.py.
+"""
 
 import numpy as np
 import pytest
@@ -12,48 +12,6 @@ from PIL import Image
 from video_ssl.clips import crops
 from video_ssl.clips.config import CropConfig
 from video_ssl.clips.crops import Region
-
-GOLDEN = Path(os.environ.get("VIDEO_SSL_GOLDEN", Path(__file__).parents[1] / "golden" / "data"))
-
-
-def golden_files(kind):
-    files = sorted(GOLDEN.rglob(f"{kind}.npz"))
-    assert files, f"no {kind}.npz under {GOLDEN}"
-    return [pytest.param(file, id=f"{file.parent.name}/{kind}") for file in files]
-
-
-# Reference numbers ------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize("file", golden_files("multiscale_crops"))
-def test_multi_scale_candidates_equal_the_reference(file):
-    data = np.load(file)
-    sizes = [key.split("/")[0] for key in data.files if key.endswith("/crop_w_h")]
-    assert sizes
-    for name in sizes:
-        width, height = map(int, name.split("x"))
-        regions = crops.multi_scale_regions(height, width, size=int(data["input_size"]))
-        sides = [[(r.width, r.height) for r in pair] for pair in regions]
-        assert all(len(set(pair)) == 1 for pair in sides)
-        assert [pair[0] for pair in sides] == [tuple(p) for p in data[f"{name}/crop_w_h"].tolist()]
-        offsets = [[[r.left, r.top] for r in pair] for pair in regions]
-        assert offsets == data[f"{name}/offsets_x_y"].tolist()
-
-
-@pytest.mark.parametrize("file", golden_files("test_views"))
-def test_test_views_cut_where_the_reference_cuts(file):
-    data = np.load(file)
-    *_, num_crops, short = data["dense/config_clip_stride_nseg_ncrop_short"].tolist()
-    assert (data["dense/y0_x0_h_w"][:, 2:] == short).all()
-    for kind in ("dense", "segment"):
-        views = data[f"{kind}/n_h_w_clip_crop"].tolist()
-        count = num_crops if kind == "dense" else 1 + max(crop for *_, crop in views)
-        for (_, h, w, _, crop), expected in zip(
-            views, data[f"{kind}/y0_x0_h_w"].tolist(), strict=True
-        ):
-            region = crops.spread_crop_region(h, w, size=expected[2], crop=crop, num_crops=count)
-            assert [region.top, region.left, region.height, region.width] == expected
-
 
 # Regions ----------------------------------------------------------------------------------------
 

@@ -1,7 +1,4 @@
-"""Index rules: every number of the references, and the properties that the references lack."""
-
-import os
-from pathlib import Path
+"""Index rules: the properties that the references lack.  Their numbers are in tests/golden/test_sampling.py."""
 
 import numpy as np
 import pytest
@@ -10,109 +7,7 @@ from hypothesis import strategies as st
 
 from video_ssl.clips import sampling
 
-GOLDEN = Path(os.environ.get("VIDEO_SSL_GOLDEN", Path(__file__).parents[1] / "golden" / "data"))
 HIGHEST = np.nextafter(1.0, 0.0)
-
-
-def golden_files(kind):
-    files = sorted(GOLDEN.rglob(f"{kind}.npz"))
-    assert files, f"no {kind}.npz under {GOLDEN}"
-    return [pytest.param(file, id=f"{file.parent.name}/{kind}") for file in files]
-
-
-def rule_of(file):
-    return "mvd" if file.parent.name.startswith("mvd") else "videomae"
-
-
-def uniform_for(value, low, high):
-    return (value - low + 0.5) / (high - low)
-
-
-# Reference numbers --------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize("file", golden_files("pretrain_sampling"))
-def test_pretraining_clips_equal_the_reference(file):
-    data = np.load(file)
-    settings_ = {"num_frames": int(data["new_length"]), "frame_stride": int(data["new_step"])}
-    num_clips = int(data["num_segments"])
-    for n, bounds, starts, expected in zip(
-        data["duration"].tolist(),
-        data["randint_low_high"].tolist(),
-        data["start"].tolist(),
-        data["frame_ids"],
-        strict=True,
-    ):
-        ours = sampling.reference_start_bounds(n, **settings_, num_clips=num_clips)
-        assert [(-1, -1) if b is None else b for b in ours] == [tuple(bounds)] * num_clips
-        uniforms = [
-            0.0 if b is None else uniform_for(start, *b)
-            for start, b in zip(starts, ours, strict=True)
-        ]
-        clips = sampling.sample_reference_clips(n, uniforms, **settings_)
-        assert np.concatenate([clip.indices for clip in clips]).tolist() == expected.tolist()
-
-
-@pytest.mark.parametrize("file", golden_files("finetune_sampling"))
-def test_dense_finetuning_clips_equal_the_reference(file):
-    data = np.load(file)
-    num_frames, frame_stride = data["dense/clip_len_stride"].tolist()
-    for n, bounds, end, expected in zip(
-        data["dense/duration"].tolist(),
-        data["dense/randint_low_high"].tolist(),
-        data["dense/end_idx"].tolist(),
-        data["dense/frame_ids"].tolist(),
-        strict=True,
-    ):
-        ours = sampling.dense_end_bounds(n, num_frames=num_frames, frame_stride=frame_stride)
-        assert (ours or (-1, -1)) == tuple(bounds)
-        uniform = 0.0 if ours is None else uniform_for(end, *ours)
-        clip = sampling.reference_dense_clip(
-            n, uniform, num_frames=num_frames, frame_stride=frame_stride
-        )
-        assert clip.indices.tolist() == expected
-
-
-@pytest.mark.parametrize("file", golden_files("finetune_sampling"))
-def test_segment_clips_equal_the_reference(file):
-    data = np.load(file)
-    num_frames, num_views = data["segment_test/num_segment_num_views"].tolist()
-    for uniform, kind in ((0.0, "lowest"), (HIGHEST, "highest")):
-        for n, expected in zip(
-            data["segment_train/duration"].tolist(),
-            data[f"segment_train/frame_ids_{kind}_draw"].tolist(),
-            strict=True,
-        ):
-            clip = sampling.sample_segment_clip(n, [uniform] * num_frames, rule=rule_of(file))
-            assert clip.indices.tolist() == expected
-    for n, expected in zip(
-        data["segment_test/duration"].tolist(),
-        data["segment_test/frame_ids_all_views"],
-        strict=True,
-    ):
-        views = sampling.segment_views(
-            n, num_frames=num_frames, rule=rule_of(file), num_clips=num_views
-        )
-        for view, clip in enumerate(views):
-            assert clip.indices.tolist() == expected[view::num_views].tolist()
-
-
-@pytest.mark.parametrize("file", golden_files("test_views"))
-def test_test_views_choose_the_frames_of_the_reference(file):
-    data = np.load(file)
-    num_frames, stride, num_clips, _, _ = data["dense/config_clip_stride_nseg_ncrop_short"].tolist()
-    for (n, _, _, clip, _), expected in zip(
-        data["dense/n_h_w_clip_crop"].tolist(), data["dense/frame_ids"].tolist(), strict=True
-    ):
-        views = sampling.reference_dense_views(
-            n, num_clips=num_clips, num_frames=num_frames, frame_stride=stride
-        )
-        assert views[clip].indices.tolist() == expected
-    for (n, _, _, clip, _), expected in zip(
-        data["segment/n_h_w_clip_crop"].tolist(), data["segment/frame_ids"].tolist(), strict=True
-    ):
-        views = sampling.segment_views(n, num_frames=len(expected), rule=rule_of(file))
-        assert views[clip].indices.tolist() == expected
 
 
 def test_several_reference_clips_take_their_own_parts_or_are_sorted():

@@ -1,13 +1,11 @@
-"""CARL against the numbers of its reference; the weakly supervised term against slow numpy of our own formulation.
+"""CARL against the numbers of its reference; the weakly supervised term against slow numpy of our own formulation."""
 
-Tolerances are those of the files' README.
-"""
-
-import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
+from scipy.spatial.distance import cdist
 
+from video_ssl.evaluate.distances import squared_distances
 from video_ssl.models.exchange.carl_weights import CARL_KEYS, CarlModel, config_of
 from video_ssl.models.networks.frame_config import FrameTransformerConfig
 from video_ssl.models.networks.frame_transformer import ProjectionHead, TransformerHead
@@ -18,148 +16,167 @@ from video_ssl.objectives.dtw import dtw, first_match
 from video_ssl.objectives.frame_pairs import Views
 
 
-def loss_of(g, embs):
+def scl_of(g, embs):
+    settings = g.settings
+    assert settings["positive_type"] == "gauss"
+    assert settings["log_eps"] == 1e-6
     return scl_loss(
         embs,
-        g["steps"],
-        g["seq_lens"][:, 0],
-        g["masks"] > 0,
-        negatives=str(g["negative_type"]),
-        temperature=float(g["temperature"]),
-        variance=float(g["variance"]),
+        g.tensor("steps"),
+        g.tensor("seq_lens")[:, 0],
+        g.tensor("masks") > 0,
+        negatives=settings["negative_type"],
+        temperature=settings["temperature"],
+        variance=settings["variance"],
     )
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
-def test_loss_with_its_operands_and_gradients(golden, carl_scl, dtype):
-    g = carl_scl
-    embs = g["embs"].to(dtype).requires_grad_()
-    terms = loss_of(g, embs)
+@pytest.mark.golden(
+    "carl/scl",
+    unsupported=[("lengths_per_view_differ", True, "views of one video have one length here")],
+)
+def test_loss_with_its_operands_and_gradients(golden, dtype):
+    embs = golden.tensor("embs").to(dtype).requires_grad_()
+    terms = scl_of(golden, embs)
     terms.loss.backward()
     assert terms.loss.dtype == dtype
-    golden.close(terms.loss, g["loss_f64"], 0, 1e-5)
-    golden.close(embs.grad, g["grad_embs"], 1e-5)
-    golden.close(terms.target, g["target"], 1e-6)
-    valid = g["masks"].flatten() > 0
-    both = valid[:, None] & valid
-    golden.close(terms.log_prob[both], g["log_prob"][both], 1e-4)
+    golden.check("loss_f64", terms.loss)
+    golden.check("loss_f32", terms.loss)
+    golden.check("grad_embs", embs.grad)
+    golden.check("target", terms.target)
+    valid = golden["masks"].reshape(-1) > 0
+    golden.check("log_prob", terms.log_prob, where=valid[:, None] & valid)
 
 
-def head_of(g, params, **changes):
-    """Head and projection with the weights of a file; sizes are read off the weights."""
-    widths = [params[f"embed.fc_layers.{i}.weight"].shape[0] for i in (1, 5)]
+def head_of(g, **changes):
+    """Head and projection with the weights of a file."""
+    settings, params = g.settings, g.tensors()
+    assert settings["norm_eps"] == {"batch_norm": 1e-5, "layer_norm": 1e-5}
     config = FrameTransformerConfig(
-        num_frames=int(g["hp_T"]),
-        fc_dims=tuple(widths),
-        hidden_dim=params["embed.video_emb.weight"].shape[0],
-        num_layers=int(g["hp_N"]),
-        num_heads=int(g["hp_H"]),
-        ffn_dim=params["embed.video_encoder.enc_layers.0.feed_forward.fc1.weight"].shape[0],
-        embed_dim=params["embed.embedding_layer.weight"].shape[0],
+        num_frames=settings["train_frames"],
+        fc_dims=tuple(settings["fc_dims"]),
+        hidden_dim=settings["hidden_dim"],
+        num_layers=settings["num_layers"],
+        num_heads=settings["num_heads"],
+        ffn_dim=settings["ffn_dim"],
+        embed_dim=settings["embed_dim"],
         **changes,
     )
     head = TransformerHead(config, g["features"].shape[-3])
-    projection = ProjectionHead(config.embed_dim, params["ssl_projection.net.0.weight"].shape[0])
+    projection = ProjectionHead(config.embed_dim, settings["projection_dim"])
     both = torch.nn.ModuleDict({"embed": head, "ssl_projection": projection})
     both.load_state_dict(params, strict=True)
     return both
 
 
-def test_head(golden, carl_head):
-    g = carl_head
-    model = head_of(g, g.params(), dropout=float(g["hp_drop"])).eval()
-    head = model["embed"]
-    mask = g["video_masks"] > 0 if "video_masks" in g else None
+@pytest.mark.golden("carl/head")
+def test_head(golden):
+    model = head_of(golden, dropout=golden.settings["dropout"]).eval()
+    head, features = model["embed"], golden.tensor("features")
+    name = golden.settings["mask"]
+    mask = None if name is None else golden.tensor(name) > 0
     with torch.no_grad():
-        pooled = head.pool(g["features"].flatten(0, 1)).unflatten(0, g["features"].shape[:2])
+        pooled = head.pool(features.flatten(0, 1)).unflatten(0, features.shape[:2])
         x = head.embed(pooled)
-        golden.close(x, g["after_video_emb"], 1e-5)
+        golden.check("after_video_emb", x)
         x = x + head.table(x.shape[1], x.device)
-        golden.close(x, g["after_pos"], 1e-5)
-        golden.close(head.video_encoder(x, mask), g["after_encoder"], 1e-5)
+        golden.check("after_pos", x)
+        golden.check("after_encoder", head.video_encoder(x, mask))
         raw = head(pooled, mask)
-        golden.close(raw, g["embedding_raw"], 1e-5)
-        golden.close(F.normalize(raw, dim=-1), g["embedding_l2"], 2e-6)
-        projected = F.normalize(model["ssl_projection"](raw), dim=-1)
-        golden.close(projected, g["projection_l2"], 2e-6)
+        golden.check("embedding_raw", raw)
+        golden.check("embedding_l2", F.normalize(raw, dim=-1))
+        golden.check("projection_l2", F.normalize(model["ssl_projection"](raw), dim=-1))
 
 
-def test_training_step(golden, carl_step):
-    g = carl_step
-    model = head_of(g, g.params(), dropout=0.0).train()
-    head, shape = model["embed"], g["features"].shape[:3]
-    pooled = head.pool(g["features"].flatten(0, 2)).view(shape[0] * shape[1], shape[2], -1)
-    raw = head(pooled, g["masks"].flatten(0, 1) > 0)
+@pytest.mark.golden("carl/train_step")
+def test_training_step(golden):
+    assert golden.settings["mode"] == "train"
+    model = head_of(golden, dropout=golden.settings["dropout"]).train()
+    head, features = model["embed"], golden.tensor("features")
+    shape = features.shape[:3]
+    pooled = head.pool(features.flatten(0, 2)).view(shape[0] * shape[1], shape[2], -1)
+    raw = head(pooled, golden.tensor("masks").flatten(0, 1) > 0)
     z = F.normalize(model["ssl_projection"](raw), dim=-1)
-    loss = loss_of(g, z.view(*shape, -1)).loss
+    loss = scl_of(golden, z.view(*shape, -1)).loss
     loss.backward()
-    golden.close(loss, g["loss"], 0, 1e-5)
-    gradients = {name: p.grad for name, p in model.named_parameters()}
-    assert {f"grad/{n}" for n in gradients} == {n for n in g.names if n.startswith("grad/")}
-    for name, gradient in gradients.items():
-        golden.close(gradient, g[f"grad/{name}"], 1e-4, 1e-3)
-    norm = torch.nn.utils.get_total_norm(list(gradients.values()))
-    golden.close(norm, g["grad_norm"], 0, 1e-4)
-    buffers = {f"buffer_after/{n}": b for n, b in model.named_buffers() if f"buffer_after/{n}" in g}
-    assert buffers.keys() == {n for n in g.names if n.startswith("buffer_after/")}
-    for name, buffer in buffers.items():
-        golden.close(buffer, g[name], 1e-5)
+    golden.check("loss", loss)
+    found = {name: p.grad for name, p in model.named_parameters()}
+    golden.check_all({f"grad/{name}": grad for name, grad in found.items()})
+    golden.check("grad_norm", torch.nn.utils.get_total_norm(list(found.values())))
+    golden.check_all({f"buffer_after/{name}": b for name, b in model.named_buffers()})
 
 
-def test_dtw(carl_dtw):
-    g = carl_dtw.arrays
-    for case in sorted({name.split("/")[0] for name in g.files}):
-        result = dtw(g[f"{case}/cost"])
-        np.testing.assert_allclose(result.acc_cost, g[f"{case}/acc_cost"], atol=1e-10, rtol=0)
-        np.testing.assert_allclose(result.distance, g[f"{case}/distance"], atol=1e-10, rtol=0)
-        assert result.path_i.tolist() == g[f"{case}/path_i"].tolist(), case
-        assert result.path_j.tolist() == g[f"{case}/path_j"].tolist(), case
-        matches = first_match(result.path_i, result.path_j, len(g[f"{case}/x"]))
-        assert matches.tolist() == g[f"{case}/first_match"].tolist(), case
+def costs_of(case):
+    """Squared distances are ours; other metrics are inputs of `dtw` that a user computes."""
+    metric = case.settings["metric"]
+    if metric == "sqeuclidean":
+        return squared_distances(case["x"], case["y"])
+    return cdist(case["x"], case["y"], metric)
+
+
+@pytest.mark.golden("carl/dtw", unsupported=[("warp", lambda n: n != 1, "steps of more than one")])
+def test_dtw(golden_case):
+    cost = costs_of(golden_case)
+    golden_case.check("cost", cost)
+    result = dtw(cost)
+    for name in ("acc_cost", "distance", "path_i", "path_j"):
+        golden_case.check(name, getattr(result, name))
+    matches = first_match(result.path_i, result.path_j, len(golden_case["x"]))
+    golden_case.check("first_match", matches)
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
-def test_weak_term(golden, carl_weak, dtype):
-    g = carl_weak
-    embs = g["embs"].to(dtype)
-    valid = g["masks"] > 0
-    views = Views.of(embs, g["steps"], g["seq_lens"][:, 0], valid, g["labels"])
-    settings = {"temperature": float(g["temperature"]), "variance": float(g["variance"])}
-    loss, pairs = weak_loss(views, **settings)
-    golden.close(loss, g["loss"], 0, 1e-5)
+@pytest.mark.golden("carl/weak")
+def test_weak_term(golden, dtype):
+    settings = golden.settings
+    embs, valid = golden.tensor("embs").to(dtype), golden.tensor("masks") > 0
+    views = Views.of(
+        embs,
+        golden.tensor("steps"),
+        golden.tensor("seq_lens")[:, 0],
+        valid,
+        golden.tensor("labels"),
+    )
+    own = {name: settings[name] for name in ("temperature", "variance", "warp")}
+    loss, pairs = weak_loss(views, **own)
+    golden.check("loss", loss)
     u, v = views.pairs_of_label()
     assert len(u) == pairs
-    assert int(views.count[u].sum()) == int(g["rows"])
+    golden.check("rows", int(views.count[u].sum()))
     found, _ = align_pairs(views, u, v)
-    times, _ = warp_pairs(views, u, v, warp="dtw")
-    num_views = valid.shape[1]
-    names = [
-        f"{a // num_views}{a % num_views}_{b // num_views}{b % num_views}"
-        for a, b in zip(u, v, strict=False)
-    ]
-    assert set(names) == {n.split("/")[1] for n in g.names if n.startswith("phi/")}
+    times, _ = warp_pairs(views, u, v, warp=settings["warp"])
+    names = [f"{view_name(a, valid)}_{view_name(b, valid)}" for a, b in zip(u, v, strict=True)]
+    assert set(names) == {n.split("/")[1] for n in golden.gives("phi/*", "path_*/*")}
     for k, name in enumerate(names):
-        length = len(g[f"path_i/{name}"])
         # Paths name frames of the view; ours count its valid frames.
-        frames_u, frames_v = (valid.flatten(0, 1)[w[k]].nonzero().flatten() for w in (u, v))
-        assert torch.equal(frames_u[found.path_i[k, :length]], g[f"path_i/{name}"])
-        assert torch.equal(frames_v[found.path_j[k, :length]], g[f"path_j/{name}"])
-        assert (found.path_i[k, length:] == -1).all()
-        golden.close(times[k, : views.count[u[k]]], g[f"phi/{name}"], 1e-10)
+        frames = [valid.flatten(0, 1)[w[k]].nonzero().flatten() for w in (u, v)]
+        ours = [path[k][path[k] >= 0] for path in (found.path_i, found.path_j)]
+        golden.check(f"path_i/{name}", frames[0][ours[0]])
+        golden.check(f"path_j/{name}", frames[1][ours[1]])
+        golden.check(f"phi/{name}", times[k, : views.count[u[k]]])
 
 
-def test_keys_of_published_checkpoints(carl_keys):
-    names = [str(name) for name in carl_keys["names"]]
-    shapes = [tuple(int(n) for n in row if n >= 0) for row in carl_keys["shapes"]]
+def view_name(row, valid) -> str:
+    """Video and view of a row, as the file names them."""
+    return "".join(map(str, divmod(int(row), valid.shape[1])))
+
+
+@pytest.mark.golden("carl/state_dict_keys")
+def test_keys_of_published_checkpoints(golden):
+    names = [str(name) for name in golden["names"]]
+    shapes = [tuple(int(n) for n in row if n >= 0) for row in golden["shapes"]]
     state = {n: torch.empty(s, device="meta") for n, s in zip(names, shapes, strict=True)}
     config = config_of(state, num_frames=80)
+    assert config.num_layers == golden.settings["num_layers"]
     with torch.device("meta"):
         model = CarlModel(config, state["ssl_projection.net.0.weight"].shape[0])
-    ours = {key: tuple(value.shape) for key, value in model.state_dict().items()}
-    places = renamed_keys(state, CARL_KEYS)
-    assert {places[n]: s for n, s in zip(names, shapes, strict=True)} == ours
-    kinds = dict(zip(names, map(str, carl_keys["dtypes"]), strict=True))
-    for name, kind in kinds.items():
-        assert str(model.state_dict()[places[name]].dtype).removeprefix(
-            "torch."
-        ) == kind.removeprefix("torch.")
+    places, ours = renamed_keys(state, CARL_KEYS), model.state_dict()
+    assert {places[n] for n in names} == set(ours)
+    # Every place is filled, so what is left to compare is what lies there.
+    width = golden["shapes"].shape[1]
+    found = [ours[places[n]] for n in names]
+    golden.check("names", [n for n in names if places[n] in ours])
+    golden.check("shapes", [[*t.shape, *[-1] * (width - t.ndim)] for t in found])
+    prefix = "torch." if str(golden["dtypes"][0]).startswith("torch.") else ""
+    golden.check("dtypes", [prefix + str(t.dtype).removeprefix("torch.") for t in found])

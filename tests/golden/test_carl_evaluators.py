@@ -1,8 +1,4 @@
-"""The evaluators on frame features against the numbers of CARL's reference.
-
-Tolerances are those of the files' README: tau and AP 1e-9, R^2 1e-4, accuracy within one validation
-frame (two for the logistic regression), targets 1e-12, alignments exact; the probe 1e-5 relative.
-"""
+"""The evaluators on frame features against the numbers of CARL's reference."""
 
 import numpy as np
 import pytest
@@ -17,80 +13,73 @@ from video_ssl.evaluate.frames.phase_progression import phase_progression, progr
 
 def videos(g, split):
     """Embeddings (L, D) and labels (L,) of every video of a split."""
-    ends = np.cumsum(g.arrays[f"{split}_lens"])[:-1]
-    both = (g.arrays[f"{split}_embs"], g.arrays[f"{split}_labels"])
-    return tuple(np.split(array, ends) for array in both)
+    ends = np.cumsum(g[f"{split}_lens"])[:-1]
+    return tuple(np.split(g[f"{split}_{part}"], ends) for part in ("embs", "labels"))
 
 
-def close(actual, expected, atol, rtol=0.0):
-    np.testing.assert_allclose(actual, expected, atol=atol, rtol=rtol)
+@pytest.mark.golden("carl/evaluators")
+def test_kendalls_tau(golden):
+    stride = golden.settings["stride"]
+    golden.check("val_tau_matrix", tau_matrix(videos(golden, "val")[0], stride=stride))
+    for split in ("train", "val"):
+        golden.check(f"{split}_tau", kendalls_tau(videos(golden, split)[0], stride=stride))
 
 
-def test_kendalls_tau(carl_evaluators):
-    g = carl_evaluators
-    stride = int(g.arrays["stride"])
-    found = tau_matrix(videos(g, "val")[0], stride=stride)
-    close(found, g.arrays["val_tau_matrix"], 1e-9)
-    close(kendalls_tau(videos(g, "val")[0], stride=stride), g.arrays["val_tau"], 1e-9)
-    close(kendalls_tau(videos(g, "train")[0], stride=stride), g.arrays["train_tau"], 1e-9)
+@pytest.mark.golden("carl/evaluators")
+def test_frame_retrieval(golden):
+    ks, stride = golden.settings["ks"], golden.settings["stride"]
+    found = frame_precision(*videos(golden, "val"), ks=ks, stride=stride)
+    golden.check("val_ap_at_k", [found[k] for k in ks])
 
 
-def test_frame_retrieval(carl_evaluators):
-    g = carl_evaluators
-    ks = g.arrays["ks"].tolist()
-    found = frame_precision(*videos(g, "val"), ks=ks, stride=int(g.arrays["stride"]))
-    close([found[k] for k in ks], g.arrays["val_ap_at_k"], 1e-9)
+def frames_of(g, split, fraction) -> int:
+    """Frames that an accuracy is over: of the videos of that fraction, or of the whole validation split."""
+    lengths = g[f"{split}_lens"]
+    count = max(1, int(fraction * len(lengths))) if split == "train" else len(lengths)
+    return int(lengths[:count].sum())
 
 
-@pytest.mark.parametrize(("kind", "name", "frames"), [("linear", "cls", 2), ("svm", "svm", 1)])
-def test_phase_classification(carl_evaluators, kind, name, frames):
-    g = carl_evaluators
-    for place, fraction in enumerate(g.arrays["fractions"].tolist()):
-        found = phase_accuracy(
-            *videos(g, "train"), *videos(g, "val"), fraction=fraction, classifier=kind
-        )
-        for split in ("train", "val"):
-            count = g.arrays[f"{split}_lens"]
-            if split == "train":
-                count = count[: max(1, int(fraction * len(count)))]
-            expected = g.arrays[f"{name}_{split}_acc"][place]
-            close(getattr(found, split), expected, frames / count.sum() + 1e-12)
+@pytest.mark.parametrize(("kind", "name"), [("linear", "cls"), ("svm", "svm")])
+@pytest.mark.golden("carl/evaluators")
+def test_phase_classification(golden, kind, name):
+    fractions = golden.settings["fractions"]
+    both = (*videos(golden, "train"), *videos(golden, "val"))
+    found = [phase_accuracy(*both, fraction=f, classifier=kind) for f in fractions]
+    for split in ("train", "val"):
+        units = {"frames": [frames_of(golden, split, f) for f in fractions]}
+        accuracies = [getattr(accuracy, split) for accuracy in found]
+        golden.check(f"{name}_{split}_acc", accuracies, units=units)
 
 
-def test_phase_progression(carl_evaluators):
-    g = carl_evaluators
-    num_phases = int(g.arrays["num_classes"])
-    targets = progress_targets(videos(g, "val")[1][0], num_phases)
-    close(targets, g.arrays["progress_target_val0"], 1e-12)
-    for place, fraction in enumerate(g.arrays["fractions"].tolist()):
-        found = phase_progression(
-            *videos(g, "train"), *videos(g, "val"), num_phases=num_phases, fraction=fraction
-        )
-        close(found.train, g.arrays["progress_train_r2"][place], 1e-4)
-        close(found.val, g.arrays["progress_val_r2"][place], 1e-4)
+@pytest.mark.golden("carl/evaluators")
+def test_phase_progression(golden):
+    num_phases = golden.settings["num_classes"]
+    targets = progress_targets(videos(golden, "val")[1][0], num_phases)
+    golden.check("progress_target_val0", targets)
+    both = (*videos(golden, "train"), *videos(golden, "val"))
+    found = [
+        phase_progression(*both, num_phases=num_phases, fraction=f)
+        for f in golden.settings["fractions"]
+    ]
+    for split in ("train", "val"):
+        golden.check(f"progress_{split}_r2", [getattr(r2, split) for r2 in found])
 
 
-@pytest.mark.parametrize("method", ["nn", "dtw"])
-def test_alignment(carl_evaluators, method):
-    g = carl_evaluators
-    query, key = videos(g, "val")[0][:2]
-    found = align(query, key, method={"nn": "nearest", "dtw": "dtw"}[method])
-    np.testing.assert_array_equal(found.match, g.arrays[f"align_{method}_0_1"])
+@pytest.mark.parametrize(("method", "name"), [("nearest", "nn"), ("dtw", "dtw")])
+@pytest.mark.golden("carl/evaluators")
+def test_alignment(golden, method, name):
+    query, key = videos(golden, "val")[0][:2]
+    golden.check(f"align_{name}_0_1", align(query, key, method=method).match)
 
 
-def test_frame_probe(frame_probe):
-    g = frame_probe
-    schedule = ProbeSchedule(
-        epochs=int(g.arrays["epochs"]),
-        lr=float(g.arrays["lr"]),
-        momentum=float(g.arrays["momentum"]),
-        weight_decay=float(g.arrays["weight_decay"]),
-        videos_per_batch=int(g.arrays["videos_per_batch"]),
-        shuffle=False,
-    )
-    start = (g.arrays["W0"], g.arrays["b0"])
-    fit = train_frame_probe(*videos(g, "train"), start=start, schedule=schedule)
-    close(fit.losses, g.arrays["losses"], 0, 1e-5)
-    close(fit.weight, g.arrays["W"], 1e-8, 1e-5)
-    close(fit.bias, g.arrays["b"], 1e-8, 1e-5)
-    close(frame_accuracy(fit, *videos(g, "val")), g.arrays["val_acc"], 0, 1e-5)
+@pytest.mark.golden("carl/frame_probe")
+def test_frame_probe(golden):
+    settings = golden.settings
+    names = ("epochs", "lr", "momentum", "weight_decay", "videos_per_batch", "shuffle")
+    schedule = ProbeSchedule(**{name: settings[name] for name in names})
+    start = (golden["W0"], golden["b0"])
+    fit = train_frame_probe(*videos(golden, "train"), start=start, schedule=schedule)
+    golden.check("losses", fit.losses)
+    golden.check("W", fit.weight)
+    golden.check("b", fit.bias)
+    golden.check("val_acc", frame_accuracy(fit, *videos(golden, "val")))

@@ -5,35 +5,80 @@ from dataclasses import replace
 
 import pytest
 import torch
+from golden_models import heads_of_width
 
-from video_ssl.models.config import VIT_PRESETS, ViTConfig
+from video_ssl.models.classifier import CLASSIFIER_KEYS, VideoClassifier
+from video_ssl.models.config import DecoderConfig, ImageViTConfig, ViTConfig
 from video_ssl.models.exchange.export_names import original_state
 from video_ssl.models.exchange.published import interpret
 from video_ssl.models.exchange.published_names import to_hugging_face
+from video_ssl.models.networks.image_vit import ImageViT
 from video_ssl.models.networks.positions import position_table
 from video_ssl.models.networks.vit import VideoViT
+from video_ssl.models.weights import load_weights, renamed_keys
+from video_ssl.objectives.mvd.config import Config as MVDConfig
+from video_ssl.objectives.mvd.config import ImageTeacherConfig, TeacherConfig
+from video_ssl.objectives.mvd.objective import PUBLISHED_KEYS as MVD_KEYS
+from video_ssl.objectives.mvd.objective import Objective as MVD
+from video_ssl.objectives.sources import EncoderSource
+from video_ssl.objectives.videomae.config import Config as VideoMAEConfig
+from video_ssl.objectives.videomae.objective import PUBLISHED_KEYS as VIDEOMAE_KEYS
+from video_ssl.objectives.videomae.objective import Objective as VideoMAE
+
+NOWHERE = EncoderSource(run="nowhere")
+#: What tells the model of a list, in this order: a key that only it has.
+ROLES = (
+    ("student", "mask_token_img"),
+    ("pretrain", "encoder_to_decoder.weight"),
+    ("classifier", "fc_norm.weight"),
+    ("image_teacher", "cls_token"),
+    ("video_teacher", "encoder.patch_embed.proj.weight"),
+)
+claims = pytest.mark.golden("mvd/checkpoint_keys", "videomae/checkpoint_keys")
 
 
-def lists_of(g):
-    """tag -> {key: shape} for every list of keys in a file."""
-    tags = [n.removesuffix("/keys") for n in g.names if n.endswith("/keys")]
-    assert tags
-    for tag in tags:
-        keys = [str(key) for key in g.arrays[f"{tag}/keys"]]
-        shapes = [tuple(map(int, str(s).split("x"))) for s in g.arrays[f"{tag}/shapes"]]
-        yield tag, dict(zip(keys, shapes, strict=True))
+def role_of(shapes) -> str:
+    return next(role for role, key in ROLES if key in shapes)
 
 
-def synthetic(shapes, family):
+def shapes_in(g, case) -> dict[str, tuple[int, ...]]:
+    """Key -> shape of the list of a case."""
+    keys, shapes = (g[case[part]].tolist() for part in ("keys", "shapes"))
+    return {
+        key: tuple(int(n) for n in shape.split("x") if n)
+        for key, shape in zip(keys, shapes, strict=True)
+    }
+
+
+def positions_of(g, role) -> str:
+    """Whose positions a list of that role has: MVD's models have the 3-D table, its video teacher is VideoMAE's."""
+    if role == "image_teacher":
+        return "sincos_2d"
+    return "sincos_3d" if g.method == "mvd" and role != "video_teacher" else "sincos_1d"
+
+
+def family_of(g, role) -> str:
+    return {"sincos_2d": "mae", "sincos_3d": "mvd", "sincos_1d": "videomae"}[positions_of(g, role)]
+
+
+def grid_of(g, role) -> tuple[int, int, int]:
+    model = g.settings["model"]
+    side = model["image_size"] // model["patch_size"]
+    return (
+        1 if role == "image_teacher" else model["num_frames"] // model["tubelet_size"],
+        side,
+        side,
+    )
+
+
+def synthetic(g, shapes):
     """A state dict of those shapes; tables have their true values, from which they are recognised."""
+    role = role_of(shapes)
     state = {key: torch.empty(shape, device="meta") for key, shape in shapes.items()}
     for key, (_, rows, width) in ((k, s) for k, s in shapes.items() if "pos_embed" in k):
-        prefix = int("cls_token" in shapes)
-        kind = "sincos_2d" if prefix else {"mvd": "sincos_3d"}.get(family, "sincos_1d")
-        t = 1 if kind == "sincos_2d" else 8
-        side = round(((rows - prefix) // t) ** 0.5)
-        table = torch.from_numpy(position_table(kind, width, (t, side, side)))
-        state[key] = torch.cat([torch.zeros(prefix, width), table])[None]
+        table = torch.from_numpy(position_table(positions_of(g, role), width, grid_of(g, role)))
+        prefix = torch.zeros(rows - len(table), width)
+        state[key] = torch.cat([prefix, table])[None]
     return state
 
 
@@ -51,43 +96,156 @@ def shapes_of(state):
     return {key: tuple(value.shape) for key, value in state.items()}
 
 
-def family_of(g):
-    return "mvd" if g.path.parent.name.startswith("mvd") else "videomae"
+def check_list(g, case, found) -> None:
+    """Compares keys and shapes, in the file's order: the order of a state dict is nobody's promise."""
+    order = [str(key) for key in g[case["keys"]]]
+    keys = [k for k in order if k in found] + [k for k in found if k not in set(order)]
+    g.check(case["keys"], keys)
+    g.check(case["shapes"], ["x".join(map(str, found[k])) for k in keys])
 
 
-def test_every_list_of_keys_loads_whole(key_lists):
-    for tag, shapes in lists_of(key_lists):
-        image = "cls_token" in shapes
-        family = "mae" if image else "videomae" if "teacher" in tag else family_of(key_lists)
-        found = read(synthetic(shapes, family), family)
-        accounted(found.report)
-        assert set(found.report.computed) == {key for key in shapes if "pos_embed" in key}
-        total = sum(value.numel() for value in found.state().values())
-        if f"{tag}/n_params" in key_lists:
-            assert total == int(key_lists.arrays[f"{tag}/n_params"]), tag
-        width = found.encoder.config.width
-        assert found.encoder.config.heads == {w: h for w, _, h in VIT_PRESETS.values()}[width]
+def count_of(g, name, case):
+    return f"{name}/n_params", case["n_params"]
 
 
-def test_every_list_of_keys_is_written_again(key_lists):
-    for tag, shapes in lists_of(key_lists):
-        family = "mae" if "cls_token" in shapes else family_of(key_lists)
-        found = read(synthetic(shapes, family), "videomae" if "teacher" in tag else family)
-        assert shapes_of(original_state(found)) == shapes, tag
+@claims
+def test_every_list_of_keys_loads_whole_and_is_written_again(golden_case):
+    g, case = golden_case.file, golden_case.settings
+    shapes = shapes_in(g, case)
+    role = role_of(shapes)
+    found = read(synthetic(g, shapes), family_of(g, role))
+    accounted(found.report)
+    assert set(found.report.computed) == {key for key in shapes if "pos_embed" in key}
+    total = sum(value.numel() for value in found.state().values())
+    assert total == case["n_params"]
+    golden_case.check("n_params", total)
+    config = found.encoder.config
+    assert config.heads == heads_of_width(config.width)
+    check_list(g, case, shapes_of(original_state(found)))
 
 
-def test_every_video_model_comes_through_the_naming_of_hugging_face(key_lists):
-    for _, shapes in lists_of(key_lists):
-        found = read(synthetic(shapes, family_of(key_lists)))
-        tensors = found.state()
-        if any(key.startswith("decoders.") for key in tensors):
-            tensors = {k: v for k, v in tensors.items() if not k.startswith("decoders.")}
-        image = "cls_token" in shapes
-        stem = "vit." if image else "videomae."
-        again = read(to_hugging_face(tensors, stem, stem))
-        accounted(again.report)
-        assert again.layout == "hugging_face"
-        assert shapes_of(again.state()) == shapes_of(tensors)
+@claims
+def test_every_model_comes_through_the_naming_of_hugging_face(golden_case):
+    g, shapes = golden_case.file, shapes_in(golden_case.file, golden_case.settings)
+    role = role_of(shapes)
+    tensors = read(synthetic(g, shapes), family_of(g, role)).state()
+    if any(key.startswith("decoders.") for key in tensors):
+        tensors = {k: v for k, v in tensors.items() if not k.startswith("decoders.")}
+    stem = "vit." if role == "image_teacher" else "videomae."
+    again = read(to_hugging_face(tensors, stem, stem))
+    accounted(again.report)
+    assert again.layout == "hugging_face"
+    assert shapes_of(again.state()) == shapes_of(tensors)
+
+
+# Modules of ours with these keys --------------------------------------------------------------------
+
+
+def on_meta(build):
+    with torch.device("meta"):
+        return build()
+
+
+def encoder_in(g, shapes, role, **changes):
+    """The config of the encoder of a list: its sizes from the shapes, its clips from the settings."""
+    model, plain = g.settings["model"], {k.removeprefix("encoder."): v for k, v in shapes.items()}
+    width = plain["patch_embed.proj.weight"][0]
+    common = {
+        "preset": None,
+        "embed_dim": width,
+        "depth": 1 + max(int(k.split(".")[1]) for k in plain if k.startswith("blocks.")),
+        "num_heads": heads_of_width(width),
+        "patch_size": model["patch_size"],
+        "image_size": model["image_size"],
+        "positions": positions_of(g, role),
+    }
+    if role == "image_teacher":
+        return ImageViTConfig(**common, **changes)
+    clip = {k: model[k] for k in ("num_frames", "tubelet_size")}
+    return ViTConfig(**common, **clip, **changes)
+
+
+def module_of(g, shapes):
+    """Our module for a list, and how keys are renamed for it."""
+    role = role_of(shapes)
+    encoder = encoder_in(g, shapes, role)
+    decoder = DecoderConfig(**g.settings["model"]["decoder"])
+    if role == "pretrain":
+        config = VideoMAEConfig(encoder=encoder, decoder=decoder)
+        return VideoMAE(config), VIDEOMAE_KEYS
+    if role == "student":
+        config = MVDConfig(
+            image=ImageTeacherConfig(source=NOWHERE),
+            video=TeacherConfig(source=NOWHERE),
+            encoder=encoder,
+            decoder=decoder,
+        )
+        return MVD(config, teachers=teachers_for(g, shapes)), MVD_KEYS
+    if role == "classifier":
+        classes = shapes["head.weight"][0]
+        return VideoClassifier(encoder, num_classes=classes), CLASSIFIER_KEYS
+    drop = (("pos_embed", None), ("encoder.", ""))
+    return (ImageViT if role == "image_teacher" else VideoViT)(encoder), drop
+
+
+def teachers_for(g, shapes):
+    """Teachers as wide as the student's decoders are asked for."""
+    model = g.settings["model"]
+    image, video = (shapes[f"decoder_{k}.head.weight"][0] for k in ("img", "vid"))
+    common = {
+        "preset": None,
+        "depth": 1,
+        "patch_size": model["patch_size"],
+        "image_size": model["image_size"],
+    }
+    clip = {k: model[k] for k in ("num_frames", "tubelet_size")}
+    return {
+        "image": ImageViT(ImageViTConfig(embed_dim=image, num_heads=1, **common)),
+        "video": VideoViT(
+            ViTConfig(embed_dim=video, num_heads=1, positions="sincos_1d", **common, **clip)
+        ),
+    }
+
+
+@claims
+def test_every_key_has_its_place_in_our_module(golden_case):
+    """Every key of the reference has its place here, and every place here its key."""
+    g = golden_case.file
+    shapes = shapes_in(g, golden_case.settings)
+    module, rename = on_meta(lambda: module_of(g, shapes))
+    places = renamed_keys(shapes, rename)
+    dropped = {key for key, place in places.items() if place is None}
+    assert all("pos_embed" in key for key in dropped)
+    ours = shapes_of(module.state_dict())
+    assert {p: shapes[k] for k, p in places.items() if p is not None} == ours
+    assert sum(p.numel() for p in module.parameters()) == golden_case.settings["n_params"]
+
+
+@claims
+def test_a_pretrained_file_fills_the_classifier(golden):
+    lists = [shapes_in(golden, case) for case in golden.cases.values()]
+    by_role = {role_of(shapes): shapes for shapes in lists}
+    shapes = by_role.get("student") or by_role["pretrain"]
+    state = {k: torch.zeros(s, device="meta") for k, s in shapes.items()}
+    config = encoder_in(golden, shapes, role_of(shapes))
+    module = on_meta(lambda: VideoClassifier(config, num_classes=10))
+    rename = (
+        *((f"{prefix}", prefix) for prefix in ("decoder", "encoder_to", "mask_token", "pos_embed")),
+        *((f"{prefix}", prefix) for prefix in ("down_", "encoder.")),
+        ("", "encoder."),
+    )
+    report = load_weights(module, state, rename=rename, min_share=0.9)
+    bare = [str(name).removeprefix("encoder.") for name in report.unused]
+    for part, names in (("missing", report.missing), ("unexpected", bare)):
+        name = f"load_pretrain_into_finetune/{part}"
+        expected = [str(n) for n in golden[name]]
+        back = {n.removeprefix("encoder."): n for n in expected} if part == "unexpected" else {}
+        found = [back.get(n, n) for n in names]
+        golden.check(name, sorted(found, key=lambda n: _place(expected, n)))
+
+
+def _place(expected, name):
+    return expected.index(name) if name in expected else len(expected)
 
 
 # Sizes that have no golden list: the same names, by the sizes of the sheet --------------------------

@@ -1,5 +1,9 @@
-"""Colour operations against the numbers of the references.  Tolerances are those of the files' README."""
+"""Colour operations against the numbers of the references."""
 
+import math
+from dataclasses import replace
+
+import pytest
 import torch
 
 from video_ssl.clips import colour as parameters
@@ -13,39 +17,55 @@ def row(**values):
     return torch.from_numpy(made)[None]
 
 
-def test_operations_of_hico(golden, hico_colour):
-    g = hico_colour
-    x = g["clip_uint8"].permute(3, 0, 1, 2)[None].float() / 255
-    for name, atol in (
-        ("brightness", 1e-6),
-        ("contrast", 1e-6),
-        ("saturation", 1e-6),
-        ("hue", 1e-5),
-    ):
-        for factor, expected in zip(g[f"{name}_f"].tolist(), g[name], strict=True):
-            found = colour.apply_colour(x, row(**{name.upper(): factor}), "hico")
-            golden.close(found[0], expected, atol)
-    grey = colour.apply_colour(x, row(GREY=1), "hico")
-    golden.close(grey[0], g["gray"], 1e-6)
-    # The reference's "blur" has a kernel of one pixel; here that is no blur.
-    golden.close(x[0], g["blur_kernel1"], 1e-6)
-
-
-def test_operations_of_cvrl(golden, cvrl_colour):
-    g = cvrl_colour
-    x = g["clip"].permute(3, 0, 1, 2)[None]
-    law = parameters.LAWS["cvrl"]
-
-    def expected(name):
-        return g[f"out_{name}"].permute(3, 0, 1, 2)
-
+@pytest.mark.golden("hico/color_ops")
+def test_operations_of_hico(golden):
+    law = parameters.LAWS["hico"]
+    assert list(law.grey) == golden.settings["grey_weights"]
+    x = golden.tensor("clip_uint8").permute(3, 0, 1, 2)[None].float() / 255
     for name in ("brightness", "contrast", "saturation", "hue"):
-        found = colour.apply_colour(x, row(**{name.upper(): float(g[name])}), "cvrl")
-        golden.close(found[0], expected(name).clamp(0, 1), 2e-6)
-    golden.close(colour.apply_colour(x, row(GREY=1), "cvrl")[0], expected("gray"), 2e-6)
-    golden.close(colour.apply_colour(x, row(SOLARIZE=1), "cvrl")[0], expected("solarize"), 2e-6)
-    radius = int(g["blur_kernel_arg"]) // 2
-    golden.close(colour.blur(x, g["sigma"].reshape(1), law, radius)[0], expected("blur"), 2e-6)
-    chain = row(**{n.upper(): float(g[n]) for n in ("brightness", "contrast", "saturation", "hue")})
-    chain[0, parameters.ORDER] = g["perm"].float()
-    golden.close(colour.apply_colour(x, chain, "cvrl")[0], expected("jitter_chain"), 2e-6)
+        found = [
+            colour.apply_colour(x, row(**{name.upper(): factor}), law)[0]
+            for factor in golden.settings[name]
+        ]
+        golden.check(name, torch.stack(found))
+    golden.check("gray", colour.apply_colour(x, row(GREY=1), law)[0])
+    # The reference's "blur" has a kernel of one pixel; here that is no blur.
+    golden.check("blur_kernel1", x[0])
+
+
+def brighter(x, factor, law):
+    """Brightness without the cut to [0, 1] that ends every view: of a clip so dark that nothing is cut."""
+    dark = 2.0 ** -math.ceil(math.log2(max(1.0, factor)))
+    return colour.apply_colour(x * dark, row(BRIGHTNESS=factor), law) / dark
+
+
+@pytest.mark.golden("const_cl/augment_ops")
+def test_operations_of_cvrl(golden):
+    settings, law = golden.settings, parameters.LAWS["cvrl"]
+    assert list(law.grey) == settings["grey_weights"]
+    assert settings["chain_over"] == ["brightness", "contrast", "saturation", "hue"]
+    x = golden.tensor("clip").permute(3, 0, 1, 2)[None]
+
+    def check(name, found):
+        golden.check(f"out_{name}", found[0].permute(1, 2, 3, 0))
+
+    factors = {name: float(golden[name]) for name in settings["chain_over"]}
+    single = {
+        "brightness": brighter(x, factors["brightness"], law),
+        "contrast": colour.adjust_contrast(x, factors["contrast"], replace(law, cut_each=False)),
+        "saturation": colour.adjust_saturation(x, factors["saturation"], law),
+        "hue": colour.shift_hue(x, factors["hue"]),
+    }
+    for name, found in single.items():
+        check(name, found)
+        # The same through a view's parameters, which end in [0, 1].
+        whole = colour.apply_colour(x, row(**{name.upper(): factors[name]}), law)
+        torch.testing.assert_close(whole, found.clamp(0, 1), atol=2e-6, rtol=0)
+    check("gray", colour.apply_colour(x, row(GREY=1), law))
+    assert settings["solarize_threshold"] == 0.5
+    check("solarize", colour.apply_colour(x, row(SOLARIZE=1), law))
+    sigma = torch.tensor([settings["sigma"]])
+    check("blur", colour.blur(x, sigma, law, settings["blur_radius"]))
+    chain = row(**{name.upper(): factor for name, factor in factors.items()})
+    chain[0, parameters.ORDER] = torch.tensor(settings["chain_order"]).float()
+    check("jitter_chain", colour.apply_colour(x, chain, law))

@@ -1,117 +1,87 @@
-"""Losses of CVRL and TeG in jax against their numbers.  Tolerances are those of the files' README."""
-
-import re
+"""Losses of CVRL and TeG in jax against their numbers."""
 
 import jax
 import numpy as np
+import pytest
 
 from video_ssl.objectives.cvrl.loss_flax import contrastive_loss, contrastive_terms
 from video_ssl.objectives.teg.loss_config import TegLossConfig
 from video_ssl.objectives.teg.loss_flax import fine_terms, teg_loss
 
 
-def groups(g, pattern):
-    return sorted({m[1] for m in (re.fullmatch(pattern, name) for name in g.names) if m})
-
-
 def value_and_grad(function, **options):
     return jax.jit(jax.value_and_grad(function, **options))
 
 
-def close(found, expected, atol=1e-5):
-    np.testing.assert_allclose(np.asarray(found), expected, rtol=0, atol=atol)
+@pytest.mark.golden("const_cl/global_loss")
+def test_contrastive_loss(golden_case):
+    """Of one replica, or of several at once: theirs is one loss over the joint batch."""
+    settings, x = golden_case.settings, golden_case["inputs"]
+    replicas = settings.get("replicas", 1)
+    joint = x.reshape(replicas, -1, x.shape[-1])
+    half = joint.shape[1] // 2
+    options = {name: settings[name] for name in ("temperature", "normalize")}
+
+    def losses(x):
+        pairs = (x[:, :half], x[:, half:])
+        terms = contrastive_terms(*(p.reshape(-1, x.shape[-1]) for p in pairs), **options)
+        means = [part.reshape(replicas, half).mean(1) for part in terms]
+        return means[0].sum(), means
+
+    (_, means), gradient = value_and_grad(losses, has_aux=True)(joint)
+    for name, found in zip(("loss", "accuracy", "entropy"), means, strict=True):
+        golden_case.check(name, found if "replicas" in settings else found[0])
+    for name in ("grad_inputs", "grad_of_summed_loss"):
+        golden_case.check(name, gradient.reshape(x.shape))
 
 
-def test_contrastive_loss(global_loss):
-    a = global_loss.arrays
-    names = groups(global_loss, r"(\w+)/normalize")
-    assert names
-    for name in names:
-        x = a[f"{name}/inputs"]
-        half = len(x) // 2
-        settings = {
-            "temperature": float(a[f"{name}/temperature"]),
-            "normalize": bool(a[f"{name}/normalize"]),
-        }
-        (loss, told), gradient = value_and_grad(
-            lambda x, half=half, settings=settings: contrastive_loss(
-                x[:half], x[half:], **settings
-            ),
-            has_aux=True,
-        )(x)
-        for found, key in ((loss, "loss"), *((told[k], k) for k in ("accuracy", "entropy"))):
-            close(found, a[f"{name}/{key}"])
-        close(gradient, a[f"{name}/grad_inputs"])
+@pytest.mark.golden("const_cl/global_loss", cases=lambda settings: "replicas" not in settings)
+def test_contrastive_loss_of_one_batch(golden_case):
+    """The function that the objective calls is the mean of these terms."""
+    x, settings = golden_case["inputs"], golden_case.settings
+    half = len(x) // 2
+    options = {name: settings[name] for name in ("temperature", "normalize")}
+    loss, told = contrastive_loss(x[:half], x[half:], **options)
+    golden_case.check("loss", loss)
+    for name in ("accuracy", "entropy"):
+        golden_case.check(name, told[name])
 
 
-def test_contrastive_loss_of_several_replicas_is_one_over_the_joint_batch(global_loss):
-    a = global_loss.arrays
-    for name in groups(global_loss, r"(\w+)/grad_of_summed_loss"):
-        x = a[f"{name}/inputs"]
-        replicas, half, dim = x.shape[0], x.shape[1] // 2, x.shape[2]
+@pytest.mark.golden("teg/fine_loss")
+def test_fine_loss(golden_case):
+    """With every kind of negatives; several replicas are one loss over the joint batch."""
+    settings = golden_case.settings
+    inputs = [golden_case[name] for name in ("z_short", "z_long", "position")]
+    replicas = settings.get("replicas", 1)
 
-        def losses(x, name=name, replicas=replicas, half=half, dim=dim):
-            terms = contrastive_terms(
-                x[:, :half].reshape(-1, dim),
-                x[:, half:].reshape(-1, dim),
-                temperature=float(a[f"{name}/temperature"]),
-            )
-            means = [part.reshape(replicas, half).mean(1) for part in terms]
-            return means[0].sum(), means
+    for negatives in settings["negatives"]:
 
-        (_, means), gradient = value_and_grad(losses, has_aux=True)(x)
-        for found, key in zip(means, ("loss", "accuracy", "entropy"), strict=True):
-            close(found, a[f"{name}/{key}"])
-        close(gradient, a[f"{name}/grad_of_summed_loss"])
+        def losses(short, long, negatives=negatives):
+            arrays = (short, long, inputs[2])
+            joint = [x.reshape(-1, *x.shape[-2:]) for x in arrays[:2]]
+            joint.append(inputs[2].reshape(-1, inputs[2].shape[-1]))
+            terms = fine_terms(*joint, temperature=settings["temperature"], negatives=negatives)
+            return terms.mean(), terms.reshape(replicas, -1).mean(1)
 
-
-def test_fine_loss(teg_fine):
-    a = teg_fine.arrays
-    cases = [
-        (n, k) for n in groups(teg_fine, r"(\w+)/loss_intra") for k in ("intra", "inter", "both")
-    ]
-    assert cases
-    for name, negatives in cases:
-        loss, gradients = value_and_grad(
-            lambda s, z, name=name, negatives=negatives: fine_terms(
-                s,
-                z,
-                a[f"{name}/position"],
-                temperature=float(a[f"{name}/temperature"]),
-                negatives=negatives,
-            ).mean(),
-            argnums=(0, 1),
-        )(a[f"{name}/z_short"], a[f"{name}/z_long"])
-        close(loss, a[f"{name}/loss_{negatives}"])
-        close(gradients[0], a[f"{name}/grad_short_{negatives}"])
-        close(gradients[1], a[f"{name}/grad_long_{negatives}"])
+        (_, each), gradients = value_and_grad(losses, argnums=(0, 1), has_aux=True)(*inputs[:2])
+        golden_case.check(f"loss_{negatives}", each if "replicas" in settings else each[0])
+        for part, gradient in zip(("short", "long"), gradients, strict=True):
+            golden_case.check(f"grad_{part}_{negatives}", gradient)
+            golden_case.check(f"grad_of_mean_loss_{part}", gradient)
 
 
-def test_fine_loss_of_several_replicas_is_one_over_the_joint_batch(teg_fine):
-    a = teg_fine.arrays
-    for name in groups(teg_fine, r"(\w+)/grad_of_mean_loss_short"):
-        short, long, position = (a[f"{name}/{k}"] for k in ("z_short", "z_long", "position"))
-
-        def losses(short, long, name=name, position=position):
-            joint = [x.reshape(-1, *x.shape[2:]) for x in (short, long, position)]
-            terms = fine_terms(*joint, temperature=float(a[f"{name}/temperature"]))
-            return terms.mean(), terms.reshape(len(short), -1).mean(1)
-
-        (_, each), gradients = value_and_grad(losses, argnums=(0, 1), has_aux=True)(short, long)
-        close(each, a[f"{name}/loss_both"])
-        close(gradients[0], a[f"{name}/grad_of_mean_loss_short"])
-        close(gradients[1], a[f"{name}/grad_of_mean_loss_long"])
-
-
-def test_total_loss(teg_total):
-    a = teg_total.arrays
-    for name in groups(teg_total, r"(\w+)/omega"):
-        arrays = [a[f"{name}/{k}"] for k in ("z_short", "z_long", "position", "g_short", "g_long")]
-        t = float(a[f"{name}/temperature"])
-        config = TegLossConfig(
-            omega=float(a[f"{name}/omega"]), temperature=t, persistent_temperature=t
-        )
-        total, told = jax.jit(teg_loss, static_argnums=5)(*arrays, config)
-        close(total, a[f"{name}/loss_total"])
-        close(told["fine"], a[f"{name}/loss_fine"])
-        close(told["persistent"], a[f"{name}/loss_persistent"])
+@pytest.mark.golden("teg/total_loss")
+def test_total_loss(golden_case):
+    settings = golden_case.settings
+    names = ("z_short", "z_long", "position", "g_short", "g_long")
+    config = TegLossConfig(
+        omega=settings["omega"],
+        temperature=settings["temperature"],
+        persistent_temperature=settings["temperature"],
+        negatives=settings["negatives"],
+    )
+    arrays = [np.asarray(golden_case[name]) for name in names]
+    total, told = jax.jit(teg_loss, static_argnums=5)(*arrays, config)
+    golden_case.check("loss_total", total)
+    golden_case.check("loss_fine", told["fine"])
+    golden_case.check("loss_persistent", told["persistent"])

@@ -1,22 +1,30 @@
-"""HiCo against the numbers of its reference.  Tolerances are those of the files' README."""
+"""HiCo against the numbers of its reference."""
 
-import numpy as np
+import pytest
 import torch
 import torch.nn.functional as F
 
 from video_ssl.clips import time_sampling
 from video_ssl.clips.crops import crop_frames, inner_square
 from video_ssl.models.networks.r2plus1d import R2Plus1D, from_hico
-from video_ssl.models.networks.r2plus1d_config import R2Plus1DConfig
+from video_ssl.models.networks.r2plus1d_config import R2PLUS1D_PRESETS, R2Plus1DConfig
+
+STEMS = {"R2Plus1DStem": "r2plus1d", "DownSampleStem": "r2d3d"}
 
 
 def network_of(g):
-    params = g.params()
-    factored = "backbone.conv1.a1.weight" in params
+    settings, params = g.settings, g.tensors()
+    kind = next(
+        preset for preset in R2PLUS1D_PRESETS if preset.startswith(settings["network"] + "_")
+    )
+    blocks = {10: 1, 18: 2}[settings["depth"]]
+    assert settings["blocks"] == [blocks] * 4
     config = R2Plus1DConfig(
-        preset="r2plus1d_10" if factored else "r2d3d_18",
-        depth=18 if any(".res_2." in key for key in params) else 10,
-        widths=tuple(g["num_filters"].tolist()),
+        preset=kind,
+        depth=settings["depth"],
+        stem=STEMS[settings["stem"]],
+        widths=tuple(settings["num_filters"]),
+        norm_eps=settings["bn_eps"],
         num_frames=g["video_uint8"].shape[1],
     )
     encoder = R2Plus1D(config)
@@ -26,133 +34,164 @@ def network_of(g):
     return encoder.eval(), params
 
 
-def test_resnets(golden, hico_resnet):
-    g = hico_resnet
-    encoder, params = network_of(g)
-    pixels = g["video_uint8"].permute(0, 4, 1, 2, 3)
-    for dtype, rtol in ((torch.float64, 1e-10), (torch.float32, 1e-5)):
-        encoder.to(dtype)
-        x = encoder.stem(((pixels.double() / 255 - 0.45) / 0.225).to(dtype))
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32])
+@pytest.mark.golden("hico/resnet3d")
+def test_resnets(golden, dtype):
+    encoder, params = network_of(golden)
+    encoder.to(dtype)
+    pixels = golden.tensor("video_uint8").permute(0, 4, 1, 2, 3).double()
+    numbers = golden.settings["input"]
+    assert numbers["order"] == "(x / 255 - mean) / std"
+    video = ((pixels / 255 - numbers["mean"]) / numbers["std"]).to(dtype)
+    with torch.no_grad():
+        x = encoder.stem(video)
         for number, stage in enumerate([None, *encoder.stages], 1):
             x = x if stage is None else stage(x)
-            assert list(x.shape) == g[f"eval_conv{number}_shape"].tolist()
-            expected = g[f"eval_conv{number}_mean"]
-            golden.close(x.mean((0, 2, 3, 4)), expected, rtol * expected.abs().max().item())
-        golden.close(x, g["eval_map"], rtol * g["eval_map"].abs().max().item())
-        video = ((pixels.double() / 255 - 0.45) / 0.225).to(dtype)
+            golden.check(f"eval_conv{number}_shape", list(x.shape))
+            golden.check(f"eval_conv{number}_mean", x.mean((0, 2, 3, 4)))
+        golden.check("eval_map", x)
         clip, frames = encoder.features(video)
-        golden.close(clip, g["eval_pooled"], rtol * g["eval_pooled"].abs().max().item())
-        golden.close(frames, g["eval_map"].mean((3, 4)).transpose(1, 2), rtol * 10)
+        golden.check("eval_pooled", clip)
+        torch.testing.assert_close(frames, x.mean((3, 4)).transpose(1, 2))
         head = clip @ params["head.out.weight"].to(dtype).T + params["head.out.bias"].to(dtype)
-        golden.close(head.softmax(-1), g["eval_probs"], rtol)
+        golden.check("eval_probs", head.softmax(-1))
 
 
 # The test crop ------------------------------------------------------------------------------------
 
 
-def test_the_test_crop(golden, hico_eval_crop):
-    g = hico_eval_crop
-    size, share = int(g["size"]), int(g["test_scale"]) / 256
-    for name in (n for n in g.names if n.endswith(("/cc", "/ll", "/rr"))):
-        case, place = name.split("/")
-        frames = g[f"{case}/clip_uint8"]
-        places = {"cc": "center", "ll": "left", "rr": "right"}
-        region = inner_square(frames.shape[1], frames.shape[2], share, places[place])
-        cut = (
-            torch.from_numpy(crop_frames(frames.numpy(), region)).permute(3, 0, 1, 2).float() / 255
-        )
+@pytest.mark.golden("hico/eval_crop")
+def test_the_test_crop(golden_case):
+    settings = golden_case.file.settings
+    size, share = settings["size"], settings["test_scale"] / 256
+    frames = golden_case["clip_uint8"].copy()
+    for name, place in settings["places"].items():
+        region = inner_square(frames.shape[1], frames.shape[2], share, place)
+        cut = torch.from_numpy(crop_frames(frames, region)).permute(3, 0, 1, 2).float() / 255
         # The reference scales floats without averaging; ours averages, so only the region is compared.
         found = F.interpolate(cut, size=(size, size), mode="bilinear", align_corners=False)
-        golden.close(found, g[name], 1e-6)
+        golden_case.check(name, found)
 
 
 # Sampling in seconds ------------------------------------------------------------------------------
 
-#: Settings of the cases, from the README beside the files: (bounds or distance in seconds, topical).
-INTERVALS = {
-    "hico": ((0.0, 1.0), True),
-    "simclr_no_limit": (None, False),
-    "vcl_fixed": (1.0, False),
-    "vcl_fixed_tcl": (0.5, True),
-}
+
+def rows_of(case, *names):
+    return zip(*(case[name] for name in names), strict=True)
 
 
-def test_intervals(hico_intervals):
-    g = hico_intervals
-    length = time_sampling.clip_seconds(16, 4)
-    names = [name.split("/")[0] for name in g.names if name.endswith("/intervals")]
-    for name in names:
-        rows = [g.arrays[f"{name}/{k}"] for k in ("duration", "progress", "uniforms", "intervals")]
-        for duration, progress, uniforms, expected in zip(*rows, strict=True):
-            if f"{name}/max_dis" in g:
-                bounds = tuple(g.arrays[f"{name}/max_dis"])
-                assert g.arrays[f"{name}/topic_max_dis"] == -1
-                found = time_sampling.paired_intervals(
-                    duration,
-                    uniforms,
-                    clip_sec=length,
-                    max_distance_sec=time_sampling.gradual_distance(progress, bounds),
-                )
-            else:
-                reach, topical = INTERVALS[name]
-                if isinstance(reach, tuple):
-                    reach = time_sampling.gradual_distance(progress, reach)
-                found = time_sampling.chained_intervals(
-                    duration, uniforms, clip_sec=length, max_distance_sec=reach, topical=topical
-                )
-            np.testing.assert_allclose(found, expected, atol=1e-12, rtol=0)
+def clip_length(settings) -> float:
+    return time_sampling.clip_seconds(settings["frames"], settings["rate"], settings["target_fps"])
 
 
-def test_the_reach_of_gradual_sampling(hico_intervals):
-    g = hico_intervals
-    tables = {"max_dis_0_1": (0, 1), "max_dis_0_1p5": (0, 1.5), "max_dis_0p5_3": (0.5, 3)}
-    for name in (n for n in g.names if n.startswith("table/max_dis")):
-        bounds = tables[name.removeprefix("table/")]
-        found = [
-            time_sampling.gradual_distance(p, bounds) for p in g.arrays["table/progress"].tolist()
-        ]
-        np.testing.assert_allclose(found, g.arrays[name], atol=1e-12, rtol=0)
-
-
-def test_frames_of_intervals_and_views(hico_frames):
-    g = hico_frames
-    for name in sorted({n.split("/")[0] for n in g.names}):
-        frames = int(g[f"{name}/num_frames"])
-        lengths, rates = g.arrays[f"{name}/vid_length"].tolist(), g.arrays[f"{name}/fps"].tolist()
-        for i, expected in enumerate(g.arrays[f"{name}/index"].tolist()):
-            if name == "pretrain":
-                interval = tuple(g.arrays["pretrain/interval"][i].tolist())
-                clip = time_sampling.interval_clip(
-                    lengths[i], rates[i], interval, num_frames=frames
-                )
-            else:
-                views = time_sampling.seconds_views(
-                    lengths[i],
-                    rates[i],
-                    num_clips=int(g[f"{name}/num_clips"][i]),
-                    num_frames=frames,
-                    frame_stride=int(g[f"{name}/sampling_rate"]),
-                )
-                clip = views[int(g[f"{name}/clip_idx"][i])]
-            assert clip.indices.tolist() == expected
-
-
-def test_videos_in_segments(hico_segments):
-    g = hico_segments
-    videos = time_sampling.segment_names(str(line) for line in g["lines"])
-    for root in ("hacs", "k400full"):
-        assert list(videos) == g[f"{root}/samples"].tolist()
-        files = [
-            time_sampling.segment_file(name, *s) for name, all_ in videos.items() for s in all_
-        ]
-        folder = "" if "k400" in root else "training/"
-        assert [folder + file for file in files] == g[f"{root}/paths"].tolist()
-    counts = g.arrays["decode/frames_per_segment"]
-    for interval, segment, frame in zip(
-        g.arrays["decode/clips"], g.arrays["decode/segment"], g.arrays["decode/frame"], strict=True
-    ):
-        found = time_sampling.segment_clip(
-            counts, float(g["decode/fps"]), tuple(interval.tolist()), num_frames=len(segment)
+@pytest.mark.golden("hico/gradual_sampling")
+def test_chained_intervals(golden_case):
+    settings = golden_case.settings
+    found = []
+    for duration, progress, uniforms in rows_of(golden_case, "duration", "progress", "uniforms"):
+        reach = settings["max_distance"]
+        if settings["gradual"]:
+            reach = time_sampling.gradual_distance(progress, tuple(settings["bounds"]))
+        found.append(
+            time_sampling.chained_intervals(
+                duration,
+                uniforms,
+                clip_sec=clip_length(settings),
+                max_distance_sec=reach,
+                topical=settings["topical"],
+            )
         )
-        assert found[0].tolist() == segment.tolist()
-        assert found[1].tolist() == frame.tolist()
+    golden_case.check("intervals", found)
+
+
+@pytest.mark.golden("hico/gradual_sampling")
+def test_the_reach_of_gradual_sampling(golden):
+    for name, table in golden.settings["tables"].items():
+        bounds = tuple(table["bounds"])
+        progress = golden["table/progress"].tolist()
+        golden.check(name, [time_sampling.gradual_distance(p, bounds) for p in progress])
+
+
+@pytest.mark.golden("hico/hicopp_sampling")
+def test_paired_intervals(golden_case):
+    settings = golden_case.settings
+    found = []
+    for duration, progress, uniforms in rows_of(golden_case, "duration", "progress", "uniforms"):
+        reach = (
+            time_sampling.gradual_distance(progress, tuple(settings["bounds"]))
+            if settings["gradual"]
+            else settings["max_distance"]
+        )
+        found.append(
+            time_sampling.paired_intervals(
+                duration,
+                uniforms,
+                clip_sec=clip_length(settings),
+                max_distance_sec=reach,
+                topic_distance_sec=settings["topic_max_distance"],
+            )
+        )
+    golden_case.check("intervals", found)
+
+
+@pytest.mark.golden("hico/frame_indices")
+def test_frames_of_intervals_and_views(golden_case):
+    settings = golden_case.settings
+    rule = {"interval": frames_of_intervals, "view": frames_of_views}[settings["rule"]]
+    golden_case.check("index", rule(golden_case, settings))
+
+
+def frames_of_intervals(case, settings):
+    return [
+        time_sampling.interval_clip(
+            int(length), float(fps), tuple(interval), num_frames=settings["frames"]
+        ).indices
+        for length, fps, interval in rows_of(case, "vid_length", "fps", "interval")
+    ]
+
+
+def frames_of_views(case, settings):
+    found = []
+    for length, fps, num, view in rows_of(case, "vid_length", "fps", "num_clips", "clip_idx"):
+        views = time_sampling.seconds_views(
+            int(length),
+            float(fps),
+            num_clips=int(num),
+            num_frames=settings["frames"],
+            frame_stride=settings["rate"],
+            target_fps=settings["target_fps"],
+        )
+        found.append(views[int(view)].indices)
+    return found
+
+
+# Videos cut into segments -------------------------------------------------------------------------
+
+
+@pytest.mark.golden("hico/longvideo_segments", cases=lambda settings: "folder" in settings)
+def test_names_and_files_of_segments(golden_case):
+    settings = golden_case.settings
+    videos = time_sampling.segment_names(str(line) for line in golden_case.file["lines"])
+    golden_case.check("samples", list(videos))
+    files = [time_sampling.segment_file(name, *s) for name, parts in videos.items() for s in parts]
+    golden_case.check("paths", [settings["folder"] + file for file in files])
+
+
+@pytest.mark.golden("hico/longvideo_segments", cases=lambda settings: "fps" in settings)
+def test_frames_of_segments(golden_case):
+    settings = golden_case.settings
+    counts, seconds = settings["frames_per_segment"], settings["segment_seconds"]
+    found = [
+        time_sampling.segment_clip(
+            counts,
+            settings["fps"],
+            tuple(interval),
+            num_frames=settings["frames"],
+            segment_sec=seconds,
+        )
+        for interval in golden_case["clips"]
+    ]
+    golden_case.check("segment", [segment for segment, _ in found])
+    golden_case.check("frame", [frame for _, frame in found])
+    # The time that the reference tells of a clip is the start that was asked for.
+    golden_case.check("sec", golden_case["clips"][:, 0])

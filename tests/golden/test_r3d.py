@@ -1,4 +1,4 @@
-"""R3D, 3D ResNet-RS and their heads, in torch and in flax, against TensorFlow.  Tolerances: the files' README."""
+"""R3D, 3D ResNet-RS and their heads, in torch and in flax, against TensorFlow."""
 
 import jax
 import numpy as np
@@ -11,6 +11,7 @@ from video_ssl.models.networks.r3d_bridge import (
     backbone_of_tf,
     from_tf,
     infer_config,
+    tf_layer_names,
     to_flax_variables,
     to_torch_state,
 )
@@ -18,65 +19,62 @@ from video_ssl.objectives.contrastive_flax import kernel_penalty
 from video_ssl.objectives.cvrl.loss_flax import contrastive_loss
 from video_ssl.objectives.cvrl.model_flax import CvrlModel
 
-#: Of the largest value of a reference; training statistics add rounding of their own.
-TOLERANCE = {"eval": 1e-5, "train": 5e-5}
+LEAVES = {"moving_mean": "running_mean", "moving_variance": "running_var"}
 
 
 def network(g, **settings):
-    """Config and torch state of the backbone of a file, before and after one step of training."""
-    before = {k.removeprefix("param/"): v for k, v in g.arrays.items() if k.startswith("param/")}
-    after = {
-        k.removeprefix("after_train/"): v
-        for k, v in g.arrays.items()
-        if k.startswith("after_train/")
-    }
-    backbone = backbone_of_tf(before)
-    blocks = tuple(g.arrays["block_repeats"].tolist())
-    config = infer_config(backbone, blocks=blocks, moving_variance="unbiased", **settings)
-    assert config.filters == tuple(g.arrays["block_filters"].tolist())
-    assert config.time_kernels == tuple(g.arrays["temporal_kernels"].tolist())
-    return config, from_tf(backbone, config), from_tf(backbone_of_tf({**before, **after}), config)
+    """Config of the backbone of a file, its torch state, and where TensorFlow's names lie in it."""
+    backbone = backbone_of_tf(g.below("param/"))
+    blocks = tuple(g.settings["block_repeats"])
+    norm = g.settings["batch_norm"]
+    config = infer_config(
+        backbone,
+        blocks=blocks,
+        moving_variance="unbiased",
+        norm_eps=norm["eps"],
+        norm_momentum=norm.get("tf_momentum", norm.get("backbone_tf_momentum")),
+        drop_path=g.settings.get("stochastic_depth", 0.0),
+        **settings,
+    )
+    assert config.filters == tuple(g.settings["block_filters"])
+    assert config.time_kernels == tuple(g.settings["temporal_kernels"])
+    assert config.stem == g.settings["stem"]
+    assert config.second_branch == g.settings.get("two_res5_branches", False)
+    return config, from_tf(backbone, config)
 
 
-def close(found, expected, share):
-    found, expected = np.asarray(found), np.asarray(expected)
-    np.testing.assert_allclose(found, expected, rtol=0, atol=share * np.abs(expected).max())
-
-
-def same_statistics(found, expected):
-    names = [name for name in expected if "running_" in name]
-    assert names
-    for name in names:
-        np.testing.assert_allclose(np.asarray(found[name]), expected[name], rtol=1e-5, atol=1e-5)
-
-
-def maps_of(g, mode):
-    return {k.removeprefix(f"{mode}/"): v for k, v in g.arrays.items() if k.startswith(f"{mode}/")}
+def check_statistics(g, state, config):
+    """Moving statistics after a step of training, under TensorFlow's names."""
+    named = any("_stem_conv/kernel" in name for name in g.arrays)
+    layers = tf_layer_names(config, named)
+    for name in g.given_below("after_train/"):
+        layer, _, leaf = name.rpartition("/")
+        g.check(f"after_train/{name}", state[f"{layers[layer]}.{LEAVES[leaf]}"])
 
 
 def video_of(g):
-    return g.arrays["frames_u8"].astype(np.float32) * np.float32(2 / 255) - 1
+    assert g.settings["input"] == "frames_u8 * 2 / 255 - 1"
+    return g["frames_u8"].astype(np.float32) * np.float32(2 / 255) - 1
 
 
-def test_networks_in_torch(tf_r3d):
-    g = tf_r3d
-    config, state, after = network(g)
+@pytest.mark.golden("const_cl/r3d")
+def test_networks_in_torch(golden):
+    config, state = network(golden)
     encoder = r3d.R3D(config)
     encoder.load_state_dict({k: torch.from_numpy(v) for k, v in state.items()}, strict=True)
-    video = torch.from_numpy(video_of(g)).permute(0, 4, 1, 2, 3)
+    video = torch.from_numpy(video_of(golden)).permute(0, 4, 1, 2, 3)
     for mode in ("eval", "train"):
         with torch.no_grad():
             found = encoder.train(mode == "train").endpoints(video)
-        expected = maps_of(g, mode)
-        assert found.keys() == expected.keys()
+        assert sorted(found) == sorted(golden.settings["endpoints"])
         for name, feature_map in found.items():
-            close(feature_map.permute(0, 2, 3, 4, 1), expected[name], TOLERANCE[mode])
-    same_statistics(encoder.state_dict(), after)
+            golden.check(f"{mode}/{name}", feature_map.permute(0, 2, 3, 4, 1))
+    check_statistics(golden, encoder.state_dict(), config)
 
 
-def test_networks_in_flax(tf_r3d):
-    g = tf_r3d
-    config, state, after = network(g)
+@pytest.mark.golden("const_cl/r3d")
+def test_networks_in_flax(golden):
+    config, state = network(golden)
     module, variables = r3d_flax.R3D(config), to_flax_variables(state)
     for mode in ("eval", "train"):
         run = jax.jit(
@@ -84,134 +82,140 @@ def test_networks_in_flax(tf_r3d):
                 v, x, train=train, mutable=["batch_stats"]
             )
         )
-        found, changed = run(variables, video_of(g))
-        expected = maps_of(g, mode)
-        assert found.keys() == expected.keys()
+        found, changed = run(variables, video_of(golden))
+        assert sorted(found) == sorted(golden.settings["endpoints"])
         for name, feature_map in found.items():
-            close(feature_map, expected[name], TOLERANCE[mode])
-    same_statistics(to_torch_state(changed), after)
+            golden.check(f"{mode}/{name}", feature_map)
+    check_statistics(golden, to_torch_state(changed), config)
 
 
 # Heads --------------------------------------------------------------------------------------------
 
-_KINDS = {
-    "gamma": "weight",
-    "beta": "bias",
-    "moving_mean": "running_mean",
-    "moving_variance": "running_var",
-}
+_KINDS = {"gamma": "weight", "beta": "bias", **LEAVES}
+
+
+def layers_below(g, prefix):
+    """number -> {TensorFlow's name: array} of the numbered layers below a prefix of param/."""
+    layers = {}
+    for key, value in g.below(f"param/{prefix}").items():
+        number, _, leaf = key.partition("/")
+        if number.isdigit() and "/" not in leaf:
+            layers.setdefault(int(number), {})[leaf] = value
+    return dict(sorted(layers.items()))
+
+
+def head_names(layers):
+    """number -> the name of our layer."""
+    names, count = {}, 0
+    for place, (number, layer) in enumerate(layers.items()):
+        if "gamma" in layer:
+            names[number] = f"norm{count}"
+            count += 1
+        else:
+            names[number] = "dense_out" if place == len(layers) - 1 else f"dense{count}"
+    return names
 
 
 def head_state(layers):
-    """The torch state of a head from its layers in order, each {TensorFlow's name: array}."""
-    state, count = {}, 0
-    for number, layer in enumerate(layers):
+    """The torch state of a head from its numbered layers."""
+    state = {}
+    for number, name in head_names(layers).items():
+        layer = layers[number]
         if "gamma" in layer:
-            state |= {f"norm{count}.{_KINDS[k]}": v for k, v in layer.items()}
-            state[f"norm{count}.num_batches_tracked"] = np.zeros((), np.int64)
-            count += 1
+            state |= {f"{name}.{_KINDS[k]}": v for k, v in layer.items()}
+            state[f"{name}.num_batches_tracked"] = np.zeros((), np.int64)
         else:
-            name = "dense_out" if number == len(layers) - 1 else f"dense{count}"
             state[f"{name}.weight"] = np.ascontiguousarray(layer["kernel"].T)
             if "bias" in layer:
                 state[f"{name}.bias"] = layer["bias"]
-    return state
+    return {k: np.array(v) for k, v in state.items()}
 
 
-def head_layers(g, prefix, numbers):
-    starts = [f"param/{prefix}{n}/" for n in numbers]
-    return [
-        {k.rpartition("/")[2]: v for k, v in g.arrays.items() if k.startswith(start)}
-        for start in starts
-    ]
-
-
-def numbers_of(g, prefix):
-    return sorted(
-        {int(k.removeprefix(prefix).split("/")[0]) for k in g.arrays if k.startswith(prefix)}
-    )
-
-
-def test_heads(mlp_head):
-    g = mlp_head
-    assert not g.arrays["normalize_inputs"]
-    numbers = numbers_of(g, "param/_layers/")
-    layers = head_layers(g, "_layers/", numbers)
-    state, momentum = head_state(layers), float(g.arrays["norm_momentum"])
-    after = {n: dict(layer) for n, layer in zip(numbers, layers, strict=True)}
-    for key, value in g.arrays.items():
-        if key.startswith("after_train/_layers/"):
-            after[int(key.split("/")[2])][key.rpartition("/")[2]] = value
-    expected = head_state(list(after.values()))
-    dims = tuple(layer["kernel"].shape[1] for layer in layers if "kernel" in layer)
-    settings = {
-        "hidden_dims": dims[:-1],
-        "out_dim": dims[-1],
-        "hidden_bias": "dense0.bias" in state,
-        "norm_momentum": momentum,
-        "norm_eps": float(g.arrays["norm_epsilon"]),
+@pytest.mark.golden(
+    "const_cl/mlp_head",
+    unsupported=[("normalize_inputs", True, "heads that normalise their input are not here yet")],
+)
+def test_heads(golden):
+    settings, layers = golden.settings, layers_below(golden, "_layers/")
+    state, names = head_state(layers), head_names(layers)
+    options = {
+        "hidden_dims": (settings["hidden_dim"],) * settings["hidden_layers"],
+        "out_dim": settings["out_dim"],
+        "hidden_bias": settings["hidden_bias"],
+        "norm_momentum": settings["batch_norm"]["tf_momentum"],
+        "norm_eps": settings["batch_norm"]["eps"],
     }
-    inputs = g.arrays["inputs"]
-    torch_head = r3d.ProjectionHead(inputs.shape[1], **settings)
+    inputs = golden["inputs"].copy()
+    torch_head = r3d.ProjectionHead(inputs.shape[1], **options)
     torch_head.load_state_dict({k: torch.from_numpy(v) for k, v in state.items()}, strict=True)
-    flax_head = r3d_flax.ProjectionHead(**settings)
+    flax_head = r3d_flax.ProjectionHead(**options)
     for mode in ("eval", "train"):
         torch_head.train(mode == "train")
         with torch.no_grad():
-            close(torch_head(torch.from_numpy(inputs)), g.arrays[f"out_{mode}"], 1e-5)
+            golden.check(f"out_{mode}", torch_head(torch.from_numpy(inputs)))
         found, changed = flax_head.apply(
             to_flax_variables(state), inputs, train=mode == "train", mutable=["batch_stats"]
         )
-        close(found, g.arrays[f"out_{mode}"], 1e-5)
-    same_statistics(torch_head.state_dict(), expected)
-    same_statistics(to_torch_state(changed), expected)
+        golden.check(f"out_{mode}", found)
+    for after in (torch_head.state_dict(), to_torch_state(changed)):
+        for name in golden.given_below("after_train/_layers/"):
+            number, _, leaf = name.partition("/")
+            place = f"{names[int(number)]}.{LEAVES[leaf]}"
+            golden.check(f"after_train/_layers/{name}", after[place])
 
 
 # CVRL as a whole ----------------------------------------------------------------------------------
 
 
-def test_the_model_of_cvrl_and_its_loss(cvrl_model):
-    g = cvrl_model
-    config, state, _ = network(g, num_frames=g.arrays["frames_u8"].shape[1])
-    numbers = [n for n in numbers_of(g, "param/layer_with_weights-") if n > 0]
-    layers = head_layers(g, "layer_with_weights-", numbers)
-    encoder, head = to_flax_variables(state), to_flax_variables(head_state(layers))
-    variables = {part: {"encoder": encoder[part], "head": head[part]} for part in encoder}
-    hidden = (int(g.arrays["hidden_dim"]),) * (len([n for n in layers if "kernel" in n]) - 1)
-    model = CvrlModel(config, hidden, int(g.arrays["projection_dim"]))
-    video = g.arrays["frames_u8"].astype(np.float32) / 255
+@pytest.mark.golden("const_cl/cvrl_model")
+def test_the_model_of_cvrl_and_its_loss(golden):
+    settings = golden.settings
+    config, state = network(golden, num_frames=golden["frames_u8"].shape[1])
+    layers = layers_below(golden, "layer_with_weights-")
+    head = head_state({n: layer for n, layer in layers.items() if n > 0})
+    own = settings["head"]
+    assert ("dense0.bias" in head) == own["hidden_bias"]
+    parts = {"encoder": to_flax_variables(state), "head": to_flax_variables(head)}
+    variables = {
+        group: {name: part[group] for name, part in parts.items()}
+        for group in ("params", "batch_stats")
+    }
+    model = CvrlModel(config, tuple(own["hidden_dims"]), own["out_dim"])
+    assert settings["input"] == "frames_u8 / 255"
+    video = golden["frames_u8"].astype(np.float32) / 255
+    found = {}
     for mode in ("eval", "train"):
         run = jax.jit(
             lambda v, x, train=mode == "train": model.apply(
                 v, x, train=train, mutable=["batch_stats"]
             )[0]
         )
-        z, _ = run(variables, video)
-        close(z, g.arrays[f"out_{mode}"], 1e-4)
+        found[f"out_{mode}"], _ = run(variables, video)
+    golden.check_all(found)
+    z = found[settings["loss_on"]]
     count = len(z) // 2
-    loss, told = contrastive_loss(z[:count], z[count:], temperature=float(g.arrays["temperature"]))
-    penalty = kernel_penalty(variables["params"], float(g.arrays["weight_decay"]))
-    for found, name in (
-        (loss, "contrastive_loss"),
-        (penalty, "reg_loss"),
-        (loss + penalty, "total_loss"),
-        (told["accuracy"], "contrast_acc"),
-        (told["entropy"], "contrast_entropy"),
-    ):
-        assert float(found) == pytest.approx(float(g.arrays[f"loss/{name}"]), rel=5e-4, abs=1e-6)
+    loss, told = contrastive_loss(z[:count], z[count:], temperature=settings["temperature"])
+    penalty = kernel_penalty(variables["params"], settings["weight_decay"])
+    figures = {
+        "contrastive_loss": loss,
+        "reg_loss": penalty,
+        "total_loss": loss + penalty,
+        "contrast_acc": told["accuracy"],
+        "contrast_entropy": told["entropy"],
+    }
+    golden.check_all({f"loss/{name}": value for name, value in figures.items()})
 
 
 # TensorFlow's files -------------------------------------------------------------------------------
 
 
-def test_a_checkpoint_is_read_to_the_bit(tf_checkpoint, tmp_path):
-    g = tf_checkpoint.arrays
-    (tmp_path / "ckpt-10.index").write_bytes(g["file/index"].tobytes())
-    (tmp_path / "ckpt-10.data-00000-of-00001").write_bytes(g["file/data"].tobytes())
+@pytest.mark.golden("vatt/tf_checkpoint")
+def test_a_checkpoint_is_read_to_the_bit(golden, tmp_path):
+    for array, name in golden.settings["file_names"].items():
+        (tmp_path / name).write_bytes(golden[array].tobytes())
     found = read_tf_checkpoint(tmp_path)
-    expected = {k.removeprefix("var/"): v for k, v in g.items() if k.startswith("var/")}
-    assert expected
-    for name, value in expected.items():
-        assert found[name].dtype == value.dtype
-        np.testing.assert_array_equal(found[name], value)
-    assert found.keys() <= set(g["names"].tolist())
+    order = {name: place for place, name in enumerate(golden["names"].tolist())}
+    golden.check("names", sorted(found, key=lambda name: order.get(name, len(order))))
+    for name in golden.given_below("var/"):
+        assert found[name].dtype == golden[f"var/{name}"].dtype
+        golden.check(f"var/{name}", found[name])

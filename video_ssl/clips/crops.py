@@ -198,13 +198,22 @@ def whole_region(height: int, width: int) -> Region:
     return Region(left=0, top=0, width=width, height=height)
 
 
-def center_region(height: int, width: int) -> Region:
-    """Returns the central square of the short side.
+def center_region(height: int, width: int, size: int | None = None) -> Region:
+    """Returns the central square of the short side, or of `size` pixels.
 
     >>> center_region(240, 320)
     Region(left=40, top=0, width=240, height=240, flip=False)
+    >>> center_region(9, 16, size=7).left
+    4
+
+    Raises:
+        ValueError: `size` is more than the short side.
     """
-    side = min(height, width)
+    side = min(height, width) if size is None else size
+    if not 0 < side <= min(height, width):
+        raise ValueError(
+            f"size={size} must be between 1 and the short side of frames of {width}x{height}: resize them first."
+        )
     return Region(left=(width - side) // 2, top=(height - side) // 2, width=side, height=side)
 
 
