@@ -6,8 +6,10 @@
     @pytest.mark.golden("tcc/loss", unsupported=[("similarity", "euclid", "no published run uses it")])
     def test_loss(golden_case): ...         # once for every case of every file of the kind
 
-`cases` takes only cases whose settings it accepts, where a kind has several sorts of them.  `unsupported` names settings that the product leaves out by decision, by value or by a function of it: such a file or case is
-an expected failure with that reason, and a pass of it is a failure. `pytest -m golden` selects all of them; `--golden-report FILE` writes how near they came.
+`cases` takes only the cases whose settings it accepts, where a kind has several sorts of them.  `unsupported` names
+settings that the product leaves out by decision, by value or by a function of it: such a file or case is an expected
+failure with that reason, and a pass of it is a failure.  `pytest -m golden` selects all of these tests;
+`--golden-report FILE` writes how near they came.
 """
 
 from __future__ import annotations

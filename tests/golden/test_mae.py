@@ -1,16 +1,12 @@
-"""MAE against the numbers of its reference: every array of `given` in every file of a kind, within its tolerance."""
-
-import fnmatch
-import json
-import os
-from pathlib import Path
+"""MAE against the numbers of its reference."""
 
 import numpy as np
 import pytest
 import torch
+from golden_models import decoder_config, encoder_config
 
 from video_ssl.clips.config import CropConfig, MaskConfig
-from video_ssl.models.config import DecoderConfig, ImageViTConfig, Normalization
+from video_ssl.models.config import Normalization
 from video_ssl.models.preprocess import to_model_input
 from video_ssl.models.weights import load_weights, renamed_keys
 from video_ssl.objectives.mae.config import Config
@@ -19,84 +15,16 @@ from video_ssl.pretrain.optimizers import build_optimizer, set_lr
 from video_ssl.pretrain.recipe import OptimizerConfig
 from video_ssl.pretrain.schedules import cosine_schedule, scaled_lr
 
-ROOT = Path(os.environ.get("VIDEO_SSL_GOLDEN", Path(__file__).parent / "data"))
 
-
-class Case:
-    """A golden file: its settings, its arrays, and what has been compared."""
-
-    def __init__(self, path):
-        self.arrays = np.load(path, allow_pickle=False)
-        self.settings = json.loads(str(self.arrays["settings_json"]))
-        self.left = set(self.settings["given"])
-
-    def __getitem__(self, name):
-        array = self.arrays[name]
-        return array if array.dtype.kind == "U" else torch.from_numpy(np.array(array))
-
-    def params(self):
-        return {k[6:]: self[k] for k in self.arrays.files if k.startswith("param/")}
-
-    def expect(self, name, found):
-        """Compares an array that is given; one that is not given has nothing to be compared with."""
-        if name not in self.settings["given"]:
-            return
-        self.left.discard(name)
-        bound = next(b for p, b in self.settings["tolerance"].items() if fnmatch.fnmatch(name, p))
-        expected = np.asarray(self.arrays[name])
-        found = np.asarray(found.detach() if torch.is_tensor(found) else found)
-        if bound.get("exact"):
-            np.testing.assert_array_equal(found, expected, err_msg=name)
-            return
-        atol = bound.get("atol", 0) + bound.get("of_max", 0) * np.abs(expected).max(initial=0)
-        np.testing.assert_allclose(
-            found, expected, rtol=bound.get("rtol", 0), atol=atol, err_msg=name
-        )
-
-
-def cases(kind):
-    for path in sorted(ROOT.rglob("*.npz")):
-        with np.load(path, allow_pickle=False) as data:
-            stored = json.loads(str(data["settings_json"])) if "settings_json" in data else {}
-        if stored.get("kind") == kind:
-            yield pytest.param(path, id=f"{path.parent.name}/{path.stem}")
-
-
-@pytest.fixture
-def case(request):
-    found = Case(request.param)
-    yield found
-    assert not found.left, f"given, but not compared: {sorted(found.left)}"
-
-
-def each(kind):
-    return pytest.mark.parametrize("case", list(cases(kind)), indirect=True)
-
-
-def objective_of(settings, params):
-    encoder, decoder = settings["encoder"], settings["decoder"]
-    assert encoder["qkv_bias"]
+def objective_of(golden):
+    settings = golden.settings
     assert settings["target"]["variance"].startswith("unbiased, over all colours")
+    assert settings["target"]["eps_on_variance"] == 1e-6
     config = Config(
-        crop=CropConfig(kind="random_resized", size=encoder["image_size"]),
+        crop=CropConfig(kind="random_resized", size=settings["encoder"]["image_size"]),
         mask=MaskConfig(kind=settings["mask"]["kind"], ratio=settings["mask"]["ratio"]),
-        encoder=ImageViTConfig(
-            preset=None,
-            embed_dim=encoder["embed_dim"],
-            depth=encoder["depth"],
-            num_heads=encoder["num_heads"],
-            mlp_ratio=encoder["mlp_ratio"],
-            patch_size=encoder["patch_size"],
-            cls_token=encoder["cls_token"],
-            positions=encoder["positions"],
-            drop_path=encoder["drop_path"],
-        ),
-        decoder=DecoderConfig(
-            embed_dim=decoder["embed_dim"],
-            depth=decoder["depth"],
-            num_heads=decoder["num_heads"],
-            mlp_ratio=decoder["mlp_ratio"],
-        ),
+        encoder=encoder_config(golden, drop_path=settings["encoder"]["drop_path"]),
+        decoder=decoder_config(golden),
         normalization=Normalization(
             mean=tuple(settings["normalization"]["mean"]),
             std=tuple(settings["normalization"]["std"]),
@@ -104,7 +32,7 @@ def objective_of(settings, params):
         target="normalized" if settings["target"]["norm_pix_loss"] else "raw",
     )
     objective = Objective(config)
-    report = load_weights(objective, params, rename=PUBLISHED_KEYS)
+    report = load_weights(objective, golden.tensors(), rename=PUBLISHED_KEYS)
     assert not report.missing
     assert not report.unused
     return objective
@@ -139,46 +67,51 @@ def with_class_row(table):
     return torch.cat([torch.zeros_like(table[:1]), table])[None]
 
 
-@each("mae/pretrain")
-def test_one_step(case):
-    objective = objective_of(case.settings, case.params())
-    batch = batch_of(case["images"], case["mask"])
+@pytest.mark.golden("mae/pretrain")
+def test_one_step(golden):
+    objective = objective_of(golden)
+    batch = batch_of(golden.tensor("images"), golden.tensor("mask"))
     video = to_model_input(batch["video"], objective.config.normalization)
-    everywhere = torch.arange(case["mask"].shape[1]).expand(case["mask"].shape)
-    case.expect("imgs", video[:, :, 0])
-    case.expect("target", objective.targets(video, everywhere))
-    case.expect("pred", all_predictions(objective, video, case["mask"]))
-    case.expect("encoder_out", objective.loss_of(video, case["mask"])[1])
-    case.expect(
+    everywhere = torch.arange(golden.tensor("mask").shape[1]).expand(golden.tensor("mask").shape)
+    golden.check("imgs", video[:, :, 0])
+    golden.check("target", objective.targets(video, everywhere))
+    golden.check("pred", all_predictions(objective, video, golden.tensor("mask")))
+    golden.check("encoder_out", objective.loss_of(video, golden.tensor("mask"))[1])
+    golden.check(
         "pos_embed", with_class_row(objective.encoder.positions(objective.encoder.config.grid))
     )
-    case.expect("decoder_pos_embed", with_class_row(objective.decoder.positions()))
+    golden.check("decoder_pos_embed", with_class_row(objective.decoder.positions()))
     loss, _ = objective.train()(batch)
-    case.expect("loss", loss)
+    golden.check("loss", loss)
     loss.backward()
-    for name, parameter in places_of(objective, case.params()).items():
-        case.expect(f"grad/{name}", parameter.grad)
+    for name, parameter in places_of(objective, golden.tensors()).items():
+        golden.check(f"grad/{name}", parameter.grad)
     double = objective.double()
-    pixels = case["images"].permute(0, 3, 1, 2).double() / case.settings["normalization"]["scale"]
+    pixels = (
+        golden.tensor("images").permute(0, 3, 1, 2).double()
+        / golden.settings["normalization"]["scale"]
+    )
     mean, std = (
-        torch.tensor(case.settings["normalization"][part], dtype=torch.float64).view(3, 1, 1)
+        torch.tensor(golden.settings["normalization"][part], dtype=torch.float64).view(3, 1, 1)
         for part in ("mean", "std")
     )
-    case.expect("f64/loss", double.loss_of(((pixels - mean) / std)[:, :, None], case["mask"])[0])
+    golden.check(
+        "f64/loss", double.loss_of(((pixels - mean) / std)[:, :, None], golden.tensor("mask"))[0]
+    )
 
 
-@each("mae/mask_counts")
-def test_mask_counts(case):
+@pytest.mark.golden("mae/mask_counts")
+def test_mask_counts(golden):
     configs = [
         MaskConfig(kind="random", ratio=ratio, rounding="visible")
-        for ratio in case["ratio"].tolist()
+        for ratio in golden.tensor("ratio").tolist()
     ]
     masked = [
         config.num_masked((1, 1, tokens))
-        for config, tokens in zip(configs, case["tokens"].tolist(), strict=True)
+        for config, tokens in zip(configs, golden.tensor("tokens").tolist(), strict=True)
     ]
-    case.expect("masked", np.array(masked))
-    case.expect("visible", case["tokens"].numpy() - masked)
+    golden.check("masked", np.array(masked))
+    golden.check("visible", golden.tensor("tokens").numpy() - masked)
 
 
 def schedule_of(settings):
@@ -192,16 +125,15 @@ def schedule_of(settings):
     )
 
 
-@each("mae/schedule")
-def test_schedule(case):
-    for name, settings in case.settings["cases"].items():
-        case.expect(name, schedule_of(settings))
+@pytest.mark.golden("mae/schedule")
+def test_schedule(golden_case):
+    golden_case.file.check(golden_case.name, schedule_of(golden_case.settings))
 
 
-@each("mae/steps")
-def test_steps(case):
-    settings = case.settings
-    objective = objective_of(settings, case.params())
+@pytest.mark.golden("mae/steps")
+def test_steps(golden):
+    settings = golden.settings
+    objective = objective_of(golden)
     wanted = settings["optimizer"]
     optimizer = build_optimizer(
         objective,
@@ -212,19 +144,21 @@ def test_steps(case):
             weight_decay=wanted["weight_decay"],
         ),
     )
-    places = places_of(objective, case["param_names"])
+    places = places_of(objective, golden["param_names"])
     decayed = {
         id(p) for group in optimizer.param_groups if group["weight_decay"] for p in group["params"]
     }
-    case.expect("decayed", np.array([id(p) in decayed for p in places.values()]))
+    golden.check("decayed", np.array([id(p) in decayed for p in places.values()]))
     plan = settings["schedule"]
     assert plan["peak_lr"] == scaled_lr(
         plan["base_lr"], scaling="linear_256", global_batch_size=plan["effective_batch"]
     )
-    rates = schedule_of(plan)[plan["first_step"] :][: len(case["images"])]
-    case.expect("lr", rates)
+    rates = schedule_of(plan)[plan["first_step"] :][: len(golden.tensor("images"))]
+    golden.check("lr", rates)
     losses, norms = [], []
-    for images, mask, rate in zip(case["images"], case["mask"], rates, strict=True):
+    for images, mask, rate in zip(
+        golden.tensor("images"), golden.tensor("mask"), rates, strict=True
+    ):
         set_lr(optimizer, rate)
         loss, _ = objective.train()(batch_of(images, mask))
         optimizer.zero_grad()
@@ -232,11 +166,11 @@ def test_steps(case):
         losses.append(loss.item())
         norms.append(torch.stack([p.grad.norm() for p in places.values()]).norm().item())
         optimizer.step()
-    case.expect("loss", np.array(losses))
-    case.expect("grad_norm", np.array(norms))
+    golden.check("loss", np.array(losses))
+    golden.check("grad_norm", np.array(norms))
     for name, parameter in places.items():
-        case.expect(f"final/{name}", parameter)
-    case.expect("final_norms", np.array([norm_without_keys(n, p) for n, p in places.items()]))
+        golden.check(f"final/{name}", parameter)
+    golden.check("final_norms", np.array([norm_without_keys(n, p) for n, p in places.items()]))
 
 
 def norm_without_keys(name, parameter):
