@@ -7,11 +7,14 @@ Exit codes: 2 a mistake or a machine that cannot, 1 a bug, 130 Ctrl-C, 141 nobod
 from __future__ import annotations
 
 import contextlib
+import errno
+import hashlib
 import os
 import platform
 import re
 import select
 import signal
+import socket
 import sys
 import time
 import traceback
@@ -19,12 +22,13 @@ from collections.abc import Iterator
 from importlib import metadata
 
 from video_ssl import __version__
-from video_ssl.error_sentences import printable, sentence_of
+from video_ssl.error_sentences import lost_the_others, printable, sentence_of
 
 DEBUG = "VIDEO_SSL_DEBUG"
 MISTAKE, BUG, NO_READER = 2, 1, 128 + signal.SIGPIPE
-# How long the other processes of a run leave the word to the first one, which has mostly met the same.
+# How long a process that misses another one gives it to say why it ends.
 _PATIENCE_SEC = 3.0
+_words: list[socket.socket] = []
 _SECRET_KEY = r"[\w.-]*(?:secret|token|passw|credential|signature|api_?key|access_?key)[\w.-]*"
 
 
@@ -71,16 +75,21 @@ def tell(err: BaseException) -> int:
         return err.code
     if isinstance(err, BrokenPipeError) and _nobody_reads():
         return NO_READER
-    _leave_the_word_to_the_first()
+    code, text = _ending(err)
+    if not _is_said_by_another(err):
+        _say(text)
+    return code
+
+
+def _ending(err: BaseException) -> tuple[int, str]:
+    """Exit code and text."""
     if isinstance(err, KeyboardInterrupt):
-        _say("stopped by Ctrl-C: the same command goes on from what is finished.")
-        return 128 + signal.SIGINT
+        goes_on = "stopped by Ctrl-C: the same command goes on from what is finished."
+        return 128 + signal.SIGINT, goes_on
     told = sentence_of(err)
     if told is None:
-        _say(f"{_traceback(err)}{_report(err)}")
-        return BUG
-    _say(f"{_traceback(err) if debugging() else ''}error: {told}")
-    return MISTAKE
+        return BUG, f"{_traceback(err)}{_report(err)}"
+    return MISTAKE, f"{_traceback(err) if debugging() else ''}error: {told}"
 
 
 def _traceback(err: BaseException) -> str:
@@ -135,10 +144,25 @@ def _nobody_reads() -> bool:
     return gone
 
 
-def _leave_the_word_to_the_first() -> None:
-    """Gives the first process of a run time to say it; whoever starts the processes then ends the others."""
-    if os.environ.get("RANK", "0") == "0":
-        return
-    with contextlib.suppress(ValueError):  # not in the main thread
-        signal.signal(signal.SIGTERM, signal.SIG_DFL)
-    time.sleep(_PATIENCE_SEC)
+def _is_said_by_another(err: BaseException) -> bool:
+    """Whether another process that torchrun has started here, on the same terminal, has the word.
+
+    The first one that asks has it, and keeps it until it has ended: the name of a socket without a file, which no
+    crash leaves behind.  What the others have to say is mostly the same, or that they miss the first.
+    """
+    run = os.environ.get("TORCHELASTIC_RUN_ID")
+    if run is None:
+        return False
+    if lost_the_others(err):
+        with contextlib.suppress(ValueError):  # not in the main thread
+            signal.signal(signal.SIGTERM, signal.SIG_DFL)
+        time.sleep(_PATIENCE_SEC)
+    names = ("MASTER_ADDR", "MASTER_PORT", "TORCHELASTIC_RESTART_COUNT")
+    key = "|".join([run, str(os.getppid()), *(os.environ.get(name, "") for name in names)])
+    word = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
+    try:
+        word.bind(f"\0{__package__}.{hashlib.sha256(key.encode()).hexdigest()}")
+    except OSError as taken:
+        return taken.errno == errno.EADDRINUSE
+    _words.append(word)
+    return False
