@@ -117,3 +117,15 @@ def test_a_filled_config_comes_back_from_a_recipe():
 def test_refused_settings_say_why(settings, text):
     with pytest.raises(ConfigError, match=text):
         build_config(ColorConfig, settings, "color")
+
+
+def test_tcc_changes_brightness_and_contrast_alone():
+    """Brightness by up to 32 of 255 levels, then contrast by up to a half, always, and nothing else."""
+    drawn = draws(ColorConfig(law="tcc"), count=400)
+    assert (drawn[:, colour.ORDER] == [0, 1, 2, 3]).all()
+    for place, strength in ((colour.BRIGHTNESS, 32 / 255), (colour.CONTRAST, 0.5)):
+        assert np.abs(drawn[:, place] - 1).max() <= strength + 1e-6
+        assert drawn[:, place].std() == pytest.approx(strength / np.sqrt(3), rel=0.1)
+    rest = drawn.copy()
+    rest[:, [colour.BRIGHTNESS, colour.CONTRAST]] = 1
+    assert (rest == colour.unchanged()).all()

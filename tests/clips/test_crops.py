@@ -16,7 +16,7 @@ from video_ssl.clips.crops import Region
 # Regions ----------------------------------------------------------------------------------------
 
 sides = st.integers(8, 300)
-kinds = st.sampled_from(["multi_scale", "random_resized", "height_first", "center"])
+kinds = st.sampled_from(["multi_scale", "random_resized", "height_first", "center", "whole"])
 
 
 @given(sides, sides, kinds, st.integers(4, 256), st.integers(0, 2**32), st.floats(0, 1))
@@ -27,6 +27,13 @@ def test_regions_lie_inside_the_frame(height, width, kind, size, seed, flip):
     assert region.top >= 0
     assert region.left + region.width <= width
     assert region.top + region.height <= height
+
+
+def test_the_whole_frame_is_squeezed():
+    config = CropConfig(kind="whole", size=8, flip_probability=1.0)
+    region = crops.sample_region(20, 50, config, np.random.default_rng(0))
+    assert (region.top, region.left, region.height, region.width) == (0, 0, 20, 50)
+    assert region.flip
 
 
 @pytest.mark.parametrize("base", [221, 222, 223, 224, 225, 226, 227])

@@ -147,3 +147,34 @@ def test_views_are_made_of_the_generator_and_of_the_settings():
 def test_refused_settings_say_why(call, text):
     with pytest.raises(ValueError, match=text):
         call()
+
+
+@pytest.mark.parametrize("length", [1, 3, 10, 300])
+def test_positives_lie_shortly_before_their_anchors(length):
+    """T/2 different anchors in order, a positive of each 1 to 5 frames before; before the first frame: that frame."""
+    config = FrameSetConfig(kind="anchor_positive", num_frames=20, num_views=2)
+    rng = np.random.default_rng(0)
+    gaps = []
+    for _ in range(100):
+        for view in sample_frame_sets(length, rng, config):
+            anchors, positives = view.steps[0::2], view.steps[1::2]
+            own = view.valid[0::2]
+            assert (np.diff(anchors[own]) > 0).all()
+            assert own.sum() == min(10, length)
+            assert (anchors[~own] == length - 1).all()
+            inside = view.valid & view.valid.reshape(-1, 2).all(1).repeat(2)
+            gaps += (anchors - positives)[inside[0::2]].tolist()
+            assert view.steps.min() >= 0
+            assert (positives[~view.valid[1::2] & own] == 0).all()
+    assert set(gaps) == set(range(1, 6)) & set(range(1, length)) | ({*()} if length > 1 else set())
+
+
+def test_one_view_of_time_augment_is_the_first_of_two():
+    one, two = (
+        sample_frame_sets(
+            50, np.random.default_rng(3), FrameSetConfig(num_frames=20, num_views=views)
+        )
+        for views in (1, 2)
+    )
+    assert len(one) == 1
+    assert np.array_equal(one[0].steps, two[0].steps)

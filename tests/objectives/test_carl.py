@@ -12,8 +12,8 @@ from video_ssl.objectives.carl.scl import scl_loss
 from video_ssl.objectives.carl.weak import weak_loss
 from video_ssl.objectives.frame_objective import time_error
 from video_ssl.objectives.frame_pairs import Views
-from video_ssl.objectives.tcc.objective import FLOOR, cycle_back_loss
-from video_ssl.objectives.tcn.objective import time_contrastive_loss
+from video_ssl.objectives.tcc.objective import cycle_back_loss
+from video_ssl.objectives.tcn.objective import npairs_loss, time_contrastive_loss
 from video_ssl.recipes import ConfigError, build_config
 
 ENCODER = {
@@ -208,6 +208,7 @@ def objective_of(name, **changes):
     content = {
         "frames": {"kind": "offset_uniform", "num_frames": 7, "num_views": 2},
         "crop": {"size": 16},
+        "color": None,
         "encoder": ENCODER,
         **changes,
     }
@@ -260,7 +261,12 @@ def test_time_error_of_features_that_know_the_time_is_nothing():
 
 
 def test_a_padded_batch_trains_without_a_number_that_is_none():
-    for name, changes in (("carl", {}), ("tcc", {"pairs": "video"}), ("tcn", {})):
+    for name, changes in (
+        ("carl", {}),
+        ("tcc", {}),
+        ("tcc", {"pairs": "video", "mask_padding": True}),
+        ("tcn", {"loss": "window"}),
+    ):
         objective = objective_of(name, **changes)
         loss, figures = objective(batch_of([0, 0, 1]))
         loss.backward()
@@ -272,27 +278,134 @@ def test_a_padded_batch_trains_without_a_number_that_is_none():
 # Baselines ------------------------------------------------------------------------------------------
 
 
-def test_cycle_back_loss_equals_the_definition():
-    z, steps, lengths, valid = frames(3, 1)
-    views = Views.of(z, steps, lengths, valid, torch.tensor([4, 4, 9]))
-    pairs = views.same_label()
-    assert pairs.sum() == 2
-    loss, error = cycle_back_loss(views, pairs, temperature=0.3, variance_weight=0.01)
+def slow_cycles(z, steps, lengths, valid, pairs, settings):
+    """Frame by frame from the definition; returns the terms and the distances in time."""
     terms, errors = [], []
-    for a, b in ((0, 1), (1, 0)):
-        u, v = z[a, 0][valid[a, 0]], z[b, 0][valid[b, 0]]
-        share = steps[a, 0][valid[a, 0]].double() / lengths[a]
+    for a, b in pairs:
+        count = (lambda x: int(valid[x].sum())) if settings.mask_padding else (lambda x: z.shape[1])
+        u, v = z[a, : count(a)], z[b, : count(b)]
+        time = steps[a, : count(a)].double()
+        time = time / lengths[a] if settings.normalize_indices else time
+        divisor = settings.temperature * (z.shape[-1] if settings.divide_by_width else 1)
+
+        def alike(x, others, divisor=divisor):
+            if settings.similarity == "cosine":
+                return others @ x / divisor
+            return -((x - others) ** 2).sum(-1) / divisor
+
         for i in range(len(u)):
-            near = (-((u[i] - v) ** 2).sum(-1) / 0.3).softmax(0) @ v
-            back = (-((near - u) ** 2).sum(-1) / 0.3).softmax(0)
-            mean = back @ share
-            variance = max(float(back @ (share - mean) ** 2), FLOOR)
-            terms.append(float((share[i] - mean) ** 2) / variance + 0.01 * np.log(variance))
-            errors.append(float((share[i] - mean).abs()))
+            logits = alike(alike(u[i], v).softmax(0) @ v, u)
+            back = logits.softmax(0)
+            label = torch.full((len(u),), settings.label_smoothing / max(len(u) - 1, 1))
+            label[i] = 1 - settings.label_smoothing if len(u) > 1 else 1.0
+            label = label.double()
+            found, wanted = float(back @ time), float(label @ time)
+            error = abs(wanted - found)
+            variance = max(float(back @ (time - found) ** 2), settings.variance_floor)
+            terms.append(
+                {
+                    "regression_mse_var": lambda e=error, v=variance: (
+                        e**2 / v + settings.variance_weight * np.log(v)
+                    ),
+                    "regression_mse": lambda e=error: e**2,
+                    "regression_huber": lambda e=error: e**2 / 2 if e < 1 else e - 0.5,
+                    "classification": lambda label=label, x=logits: float(
+                        (torch.xlogy(label, label) - label * x).mean()
+                    ),
+                }[settings.loss]()
+            )
+            errors.append(error)
+    return terms, errors
+
+
+OURS = {
+    "pairs": "label",
+    "unit_length": True,
+    "divide_by_width": False,
+    "temperature": 0.3,
+    "label_smoothing": 0.0,
+    "variance_floor": 1e-4,
+    "mask_padding": True,
+}
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {},
+        {"similarity": "cosine", "temperature": 0.5},
+        {"loss": "regression_mse", "normalize_indices": False},
+        {"loss": "regression_huber", "normalize_indices": False},
+        {"loss": "classification", "label_smoothing": 0.2},
+        {"pairs": "label", "mask_padding": True},
+        {"pairs": "label", "loss": "classification", "mask_padding": True, "label_smoothing": 0.0},
+        OURS,
+        {**OURS, "label_smoothing": 0.3, "variance_weight": 0.1},
+    ],
+)
+def test_cycle_back_loss_equals_the_definition(changes):
+    z, steps, lengths, valid = (x if x.dim() == 1 else x[:, 0] for x in frames(3, 1))
+    settings = build_config(OBJECTIVES["tcc"].config(), changes)
+    if not settings.unit_length:
+        z = z * 2
+    views = Views.of(z[:, None], steps[:, None], lengths, valid[:, None], torch.tensor([4, 4, 9]))
+    pairs = (
+        [(0, 1), (1, 0)] if settings.pairs == "label" else list(itertools.permutations(range(3), 2))
+    )
+    loss, error, count = cycle_back_loss(views, settings)
+    terms, errors = slow_cycles(z, steps, lengths, valid, pairs, settings)
     np.testing.assert_allclose(float(loss), np.mean(terms), rtol=1e-6)
     np.testing.assert_allclose(float(error), np.mean(errors), rtol=1e-6)
-    nothing, _ = cycle_back_loss(views, pairs & False, temperature=0.3, variance_weight=0.01)
-    assert nothing == 0
+    assert count == len(pairs)
+
+
+def test_cycles_without_a_pair_are_nothing():
+    z, steps, lengths, valid = frames(3, 1)
+    settings = build_config(OBJECTIVES["tcc"].config(), {"pairs": "label"})
+    views = Views.of(z.requires_grad_(), steps, lengths, valid, torch.tensor([-1, 0, 1]))
+    loss, error, count = cycle_back_loss(views, settings)
+    loss.backward()
+    assert (loss, error, count) == (0, 0, 0)
+    assert (z.grad == 0).all()
+
+
+def test_pairs_that_are_left_out_may_have_no_variance():
+    """A video of one frame has one time for all: log 0 of a pair that does not count must not reach the gradient."""
+    z, steps, lengths, valid = frames(3, 1)
+    steps[2] = 0
+    settings = build_config(OBJECTIVES["tcc"].config(), {"pairs": "label"})
+    views = Views.of(z.requires_grad_(), steps, lengths, valid, torch.tensor([4, 4, -1]))
+    loss, _, count = cycle_back_loss(views, settings)
+    loss.backward()
+    assert count == 2
+    assert loss.isfinite()
+    assert z.grad.isfinite().all()
+
+
+def test_npairs_loss_equals_the_definition():
+    z = torch.randn(2, 8, 5, dtype=torch.float64)
+    loss, accuracy = npairs_loss(z, temperature=0.7, norm_penalty=0.4)
+    total, right = 0.0, []
+    for view in z.numpy():
+        anchors, positives = view[0::2], view[1::2]
+        scores = anchors @ positives.T / 0.7
+        rows = [np.log(np.exp(row).sum()) - row[i] for i, row in enumerate(scores)]
+        lengths = (anchors**2).sum(1).mean() + (positives**2).sum(1).mean()
+        total += np.mean(rows) + 0.1 * lengths
+        right += [int(row.argmax() == i) for i, row in enumerate(scores)]
+    np.testing.assert_allclose(float(loss), total / 2, rtol=1e-12)
+    assert float(accuracy) == pytest.approx(np.mean(right))
+
+
+def test_what_baselines_compare_is_what_evaluations_see():
+    """TCC compares embeddings as they come, TCN of unit length; both say so to the encoder they export."""
+    video = torch.rand(1, 3, 4, 16, 16)
+    lengths = {
+        name: objective_of(name, **changes).encoder.eval().frame_features(video).norm(dim=-1)
+        for name, changes in (("tcc", {}), ("tcn", {"loss": "window"}))
+    }
+    assert not torch.allclose(lengths["tcc"], torch.ones(1, 4), atol=1e-2)
+    torch.testing.assert_close(lengths["tcn"], torch.ones(1, 4))
 
 
 def test_time_contrastive_loss_equals_the_definition():
@@ -334,7 +447,27 @@ def test_time_contrastive_loss_equals_the_definition():
         ),
         ("carl", {"negatives": "single_nself"}, "negatives"),
         ("tcc", {"pairs": "video"}, "pairs='video' needs 2 views"),
+        ("tcc", {"label_smoothing": 1.0}, r"label_smoothing=1.0 must lie in \[0, 1\)"),
+        ("tcc", {"variance_floor": -1.0}, "variance_floor=-1.0 must not be negative"),
+        (
+            "tcc",
+            {"encoder": {"unit_length": True}},
+            "unit_length=True, but unit_length=False: leave encoder.unit_length empty",
+        ),
+        (
+            "tcn",
+            {"frames": {"kind": "offset_uniform", "num_views": 1}},
+            "loss='npairs' needs anchors and positives",
+        ),
+        (
+            "tcn",
+            {"frames": {"kind": "anchor_positive", "num_frames": 7}},
+            "num_frames=7: kind='anchor_positive' shows pairs",
+        ),
+        ("carl", {"frames": {"num_views": 3}}, "Use 2, 1, or 'offset_uniform'"),
+        ("carl", {"frames": {"num_views": 1}}, "CARL compares the views"),
         ("tcn", {"window": 0}, "window=0 must be at least 1 frame"),
+        ("tcn", {"norm_penalty": -1.0}, "norm_penalty=-1.0 must not be negative"),
         ("tcn", {"encoder": {"hidden_dim": 20, "num_heads": 8}}, "not divisible by num_heads=8"),
         ("tcn", {"encoder": {"frozen_parts": 6}}, "so 0 to 5"),
         ("tcn", {"encoder": {"frozen_parts": 5, "head": "conv"}}, "so 0 to 4"),

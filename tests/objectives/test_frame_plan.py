@@ -46,6 +46,9 @@ def sample_of(name="carl", num_frames=60, seed=0, record=RECORD, progress=0.25, 
     content = {
         "frames": {"num_frames": 9, "num_views": 2},
         "crop": {"kind": "random_resized", "size": 32, "area": [0.8, 1.0], "flip_probability": 0.5},
+        "color": None,
+        "encoder": {},
+        **({"loss": "window"} if name == "tcn" else {}),
         **changes,
     }
     plan = OBJECTIVES[name].plan()(build_config(OBJECTIVES[name].config(), content))

@@ -30,6 +30,7 @@ MASKED = {
 FRAME_SETS = {
     "frames": {"kind": "offset_uniform", "num_frames": 6, "num_views": 2},
     "crop": {"size": 16},
+    "color": None,
     "encoder": {
         "backbone": "small",
         "small_width": 4,
@@ -50,7 +51,10 @@ RECIPES = {
     "supervised": {"num_classes": 5, "clip": CLIP, "crop": {"size": 16}, "encoder": SIZE},
     "carl": FRAME_SETS,
     "tcc": {**FRAME_SETS, "pairs": "video"},
-    "tcn": FRAME_SETS,
+    "tcn": {
+        **FRAME_SETS,
+        "frames": {"kind": "anchor_positive", "num_frames": 6, "num_views": 2},
+    },
 }
 #: Objectives whose loss compares the views of a record.
 COMPARING = ("carl", "tcc")

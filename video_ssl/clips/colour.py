@@ -68,6 +68,7 @@ LAWS: dict[str, ColourLaw] = {
     "hico_finetune": ColourLaw(),
     "simclr": ColourLaw(),
     "carl": ColourLaw(),
+    "tcc": ColourLaw(),
     "cvrl": _CVRL,
     "cvrl_second": _CVRL,
     "vatt": ColourLaw(contrast="frame", saturation="hsv", cut_each=False),

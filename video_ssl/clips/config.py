@@ -66,7 +66,7 @@ class CropConfig:
     Attributes:
         kind: "multi_scale" is the multi-scale corner crop of VideoMAE and MVD, "random_resized" draws area and
             aspect ratio, "height_first" aspect ratio and height (TensorFlow's law: CVRL, TeG, VATT), "center" is the
-            central square of the short side.
+            central square of the short side, "whole" all of the frame, squeezed into a square (TCC, TCN).
         size: side of the square output in pixels.
         scales: "multi_scale": shares of the short side from which width and height are drawn.
         max_distort: "multi_scale": width and height are at most this many scales apart.
@@ -80,7 +80,9 @@ class CropConfig:
             averaging, as CVRL, TeG, ConST-CL and VATT do.
     """
 
-    kind: Literal["multi_scale", "random_resized", "height_first", "center"] = "multi_scale"
+    kind: Literal["multi_scale", "random_resized", "height_first", "center", "whole"] = (
+        "multi_scale"
+    )
     size: int = 224
     scales: tuple[float, ...] = (1.0, 0.875, 0.75, 0.66)
     max_distort: int = 1
@@ -117,6 +119,7 @@ COLOR_PRESETS: dict[str, dict[str, Any]] = {
     },
     "simclr": {**_JITTER, "grey_probability": 0.2, "blur_probability": 0.5},
     "carl": {**_JITTER, "grey_probability": 0.2, "blur_each_probability": 0.5},
+    "tcc": {"probability": 1.0, "brightness": 32 / 255, "contrast": 0.5, "order": (0, 1, 2, 3)},
     "cvrl": {**_JITTER, "grey_probability": 0.2, "blur_probability": 1.0},
     "cvrl_second": {
         **_JITTER,
@@ -146,7 +149,8 @@ class ColorConfig:
 
     Attributes:
         law: whose operations and defaults: "hico" and "hico_finetune", "simclr", "carl" (a blur after each jitter),
-            "cvrl" and "cvrl_second" (its first and second view), "vatt"; see `video_ssl.clips.colour`.
+            "tcc" (some brightness, then contrast), "cvrl" and "cvrl_second" (its first and second view), "vatt"; see
+            `video_ssl.clips.colour`.
         probability: of the jitter as a whole.
         brightness, contrast, saturation: the factor is uniform in [max(0, 1 - value), 1 + value].
         hue: the shift is uniform in [-value, value], in turns, at most 0.5.
@@ -160,7 +164,9 @@ class ColorConfig:
         solarize_probability: bright pixels are inverted.
     """
 
-    law: Literal["hico", "hico_finetune", "simclr", "carl", "cvrl", "cvrl_second", "vatt"] = "hico"
+    law: Literal[
+        "hico", "hico_finetune", "simclr", "carl", "tcc", "cvrl", "cvrl_second", "vatt"
+    ] = "hico"
     probability: float | None = None
     brightness: float | None = None
     contrast: float | None = None

@@ -84,6 +84,8 @@ def sample_region(
         region = sample_random_resized(height, width, rng, area=config.area, aspect=config.aspect)
     elif config.kind == "height_first":
         region = sample_height_first(height, width, rng, area=config.area, aspect=config.aspect)
+    elif config.kind == "whole":
+        region = Region(top=0, left=0, height=height, width=width)
     else:
         region = center_region(height, width)
     flip = config.flip_probability > 0 and bool(rng.random() < config.flip_probability)

@@ -1,10 +1,10 @@
 """Which frames make a frame set: many frames of a whole video in order, with their time stamps and a validity mask.
 
-A frame set is what frame-wise objectives (CARL, TCC, TCN) look at: T frames of a video of L frames, sorted, not evenly
-spaced.  Slots that a short video cannot fill show its last frame and are not valid.  Numpy only; all randomness
-comes from the generator that is passed in.
+A frame set is what frame-wise objectives (CARL, TCC, TCN) look at: T frames of a video of L frames, sorted (but for the
+pairs of "anchor_positive"), not evenly spaced.  Slots that a short video cannot fill show its last frame and are not
+valid.  Numpy only; all randomness comes from the generator that is passed in.
 
-Source: papers/carl.md section 2.2 (arXiv:2203.14957, as its reference code does it).
+Source: papers/carl.md section 2.2 (arXiv:2203.14957, as its reference code does it), tcc.md section 4.
 """
 
 from __future__ import annotations
@@ -27,8 +27,9 @@ class FrameSet:
     """The frames of one view.
 
     Attributes:
-        steps: int64 (T,), source frames in ascending order, each in [0, L): the time stamps of the loss.
-        valid: bool (T,), False where a slot only shows the last frame again; at least one is True.
+        steps: int64 (T,), source frames, each in [0, L): the time stamps of the loss.  In ascending order, but for
+            "anchor_positive".
+        valid: bool (T,), False where a slot only shows the last frame (or the first) again; at least one is True.
     """
 
     steps: Ints
@@ -45,33 +46,42 @@ class FrameSetConfig:
 
     Attributes:
         kind: "time_augment" draws the views from overlapping random blocks (CARL); "offset_uniform" draws each view
-            from the whole video (TCC, TCN).
+            from the whole video (TCC); "anchor_positive" so draws T/2 anchors, and for each a frame that lies 1 to
+            `positive_window` frames before it, in the order anchor, positive, anchor, positive, ... (TCN).
         num_frames: T, slots of a view.
-        num_views: views of a video; "time_augment" makes 2.
+        num_views: views of a video; "time_augment" makes 2, or 1: the first of them.
         max_block: "time_augment": a block is 1 to this many times as long as what it is taken from.
         block_from: "time_augment": "video" takes blocks from the length of the video (CARL on Pouring, Penn Action
             and Kinetics: every block reaches past the end, so some slots are not valid), "clip" from the number of
             frames shown (CARL on FineGym, and the intended design).
         min_overlap: "time_augment": share of a view by which the second one must overlap the first (CARL's
             CONSISTENT_OFFSET).
+        positive_window: see "anchor_positive".
     """
 
-    kind: Literal["time_augment", "offset_uniform"] = "time_augment"
+    kind: Literal["time_augment", "offset_uniform", "anchor_positive"] = "time_augment"
     num_frames: int = 80
     num_views: int = 2
     max_block: float = 1.5
     block_from: BlockFrom = "video"
     min_overlap: float = 0.2
+    positive_window: int = 5
 
     def __post_init__(self) -> None:
         if self.num_frames < 1 or self.num_views < 1:
             raise ValueError(
                 f"num_frames={self.num_frames} and num_views={self.num_views} must be at least 1."
             )
-        if self.kind == "time_augment" and self.num_views != 2:
+        if self.kind == "time_augment" and self.num_views > 2:
             raise ValueError(
-                f"num_views={self.num_views}: kind='time_augment' makes a pair of views. Use 2, or 'offset_uniform'."
+                f"num_views={self.num_views}: kind='time_augment' makes a pair of views. Use 2, 1, or 'offset_uniform'."
             )
+        if self.kind == "anchor_positive" and self.num_frames % 2:
+            raise ValueError(
+                f"num_frames={self.num_frames}: kind='anchor_positive' shows pairs of frames. Use an even number."
+            )
+        if self.positive_window < 1:
+            raise ValueError(f"positive_window={self.positive_window} must be at least 1 frame.")
         if self.max_block < 1:
             raise ValueError(f"max_block={self.max_block} must be at least 1.")
         if not 0 <= self.min_overlap <= 1:
@@ -86,6 +96,11 @@ def sample_frame_sets(
     """Returns the views of a video of `num_source` frames, config.num_views of them."""
     if config.kind == "offset_uniform":
         return [offset_uniform(num_source, config.num_frames, rng) for _ in range(config.num_views)]
+    if config.kind == "anchor_positive":
+        return [
+            anchor_positive(num_source, config.num_frames, rng, window=config.positive_window)
+            for _ in range(config.num_views)
+        ]
     return list(
         time_augment(
             num_source,
@@ -95,7 +110,7 @@ def sample_frame_sets(
             block_from=config.block_from,
             min_overlap=config.min_overlap,
         )
-    )
+    )[: config.num_views]
 
 
 def time_augment(
@@ -154,6 +169,23 @@ def offset_uniform(num_source: int, num_frames: int, rng: np.random.Generator) -
     return _frame_set(np.sort(rng.choice(num_source, num_frames, replace=False)), num_source)
 
 
+def anchor_positive(
+    num_source: int, num_frames: int, rng: np.random.Generator, *, window: int
+) -> FrameSet:
+    """Returns T/2 anchors as `offset_uniform` draws them, each followed by a frame 1 to `window` frames before it.
+
+    A positive before the first frame is the first frame, and not valid; for anchors past the end see `offset_uniform`.
+    """
+    _check(num_source, num_frames)
+    count = num_frames // 2
+    if num_source < count:
+        anchors = np.arange(count)
+    else:
+        anchors = np.sort(rng.choice(num_source, count, replace=False))
+    positives = anchors - rng.integers(1, window + 1, count)
+    return _frame_set(np.stack([anchors, positives], axis=1).reshape(-1), num_source)
+
+
 def context_indices(steps: Ints, num_source: int, *, num_contexts: int, stride: int) -> Ints:
     """Returns the frames t - (c - 1) * stride, ..., t - stride, t of every step t, kept inside the video.
 
@@ -193,8 +225,8 @@ def _draw_again(
 
 
 def _frame_set(steps: NDArray[np.integer], num_source: int) -> FrameSet:
-    valid = steps < num_source
-    return FrameSet(steps=np.minimum(steps, num_source - 1).astype(np.int64), valid=valid)
+    valid = (steps >= 0) & (steps < num_source)
+    return FrameSet(steps=np.clip(steps, 0, num_source - 1).astype(np.int64), valid=valid)
 
 
 def _check(num_source: int, num_frames: int) -> None:

@@ -1,4 +1,4 @@
-"""Pairs of views of a batch of frame sets: of one video, or of different videos with one label."""
+"""Pairs of views of a batch of frame sets: any two, of one video, or of different videos with one label."""
 
 from __future__ import annotations
 
@@ -58,6 +58,11 @@ class Views:
         pair = self.video[:, None] == self.video
         itself = torch.eye(len(pair), dtype=torch.bool, device=pair.device)
         return pair & ~itself & self._usable()
+
+    def different(self) -> Tensor:
+        """Returns which ordered pairs are two different views, whatever they show, bool (N, N)."""
+        itself = torch.eye(len(self.label), dtype=torch.bool, device=self.label.device)
+        return ~itself & self._usable()
 
     def pairs_of_label(self) -> tuple[Tensor, Tensor]:
         """Returns the pairs of `same_label` as places (u, v), int64 (K,) each; waits for the device."""

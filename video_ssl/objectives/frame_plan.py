@@ -23,6 +23,20 @@ def carl_crop() -> CropConfig:
     return CropConfig(kind="random_resized", area=(0.8, 1.0), flip_probability=0.5)
 
 
+def with_unit_length(encoder: FrameTransformerConfig, unit_length: bool) -> FrameTransformerConfig:
+    """Returns the encoder with its features normalised, or not, as the objective compares them.
+
+    Raises:
+        ValueError: the encoder's own setting says otherwise.
+    """
+    if encoder.unit_length not in (None, unit_length):
+        raise ValueError(
+            f"encoder.unit_length={encoder.unit_length}, but unit_length={unit_length}: leave encoder.unit_length "
+            "empty."
+        )
+    return replace(encoder, unit_length=unit_length)
+
+
 @dataclass(frozen=True, kw_only=True)
 class FrameSetSettings:
     """Settings that frame-wise objectives share.

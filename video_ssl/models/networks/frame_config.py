@@ -39,6 +39,8 @@ class FrameTransformerConfig:
             over the valid frames of a video: what stays the same in it, such as clothes and background, is gone.  Ours,
             for backbones without pre-training.
         embed_dim: width of a frame feature.
+        unit_length: frame features, as evaluations see them, have length 1.  Empty = as the objective compares them
+            (TCC does not normalise them), else true.
         dropout: everywhere in the head.
         num_contexts, context_stride: head "conv": frames per feature, and source frames between two of them.
         conv_dim: head "conv": channels of its 3-D convolutions.
@@ -61,6 +63,7 @@ class FrameTransformerConfig:
     position_dropout: float = 0.0
     standardize: bool = False
     embed_dim: int = 128
+    unit_length: bool | None = None
     dropout: float = 0.1
     num_contexts: int = 2
     context_stride: int = 15

@@ -305,8 +305,9 @@ class FrameTransformer(nn.Module):
         return (steps[:, None] - back).clamp(min=0).flatten()
 
     def frame_features(self, video: Tensor, *, mask: Tensor | None = None) -> Tensor:
-        """Returns (B, S, D) of unit length, before the projection: what evaluations use."""
-        return F.normalize(self.embed(video, mask=mask).float(), dim=-1)
+        """Returns float32 (B, S, D), before the projection: what evaluations use.  Of unit length, unless
+        `config.unit_length` is false."""
+        return self._finished(self.embed(video, mask=mask))
 
     def frame_features_of(self, pieces: Iterable[Tensor]) -> Tensor:
         """Returns what `frame_features` gives for the pieces (B, 3, n, H, W) of a video one after the other.
@@ -319,7 +320,11 @@ class FrameTransformer(nn.Module):
             return self.frame_features(torch.cat(list(pieces), dim=2))
         pooled = torch.cat([self.pooled(piece) for piece in pieces], dim=1)
         parts = [self.head(pooled[:, a:b]) for a, b in chunks(pooled.shape[1], self.max_frames)]
-        return F.normalize(torch.cat(parts, dim=1).float(), dim=-1)
+        return self._finished(torch.cat(parts, dim=1))
+
+    def _finished(self, frames: Tensor) -> Tensor:
+        frames = frames.float()
+        return frames if self.config.unit_length is False else F.normalize(frames, dim=-1)
 
     def clip_features(self, video: Tensor, *, mask: Tensor | None = None) -> Tensor:
         """Returns (B, D): the mean over the valid frames."""

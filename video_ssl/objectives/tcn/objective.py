@@ -1,13 +1,20 @@
-"""Single-view time-contrastive learning, after TCN (arXiv:1704.06888).
+"""Single-view time-contrastive learning (TCN, arXiv:1704.06888), as CARL's code trains it for comparison.
 
-Frames of a view that lie at most `window` source frames apart are positives of each other, all others of the view are
-negatives.  With unit-length embeddings z and similarities s = z_i . z_j / temperature:
+"npairs": frames of a view come as anchor a_i, positive p_i, a frame shortly before it.  Per view
+
+    mean_i -log( exp(a_i . p_i / temperature) / sum_k exp(a_i . p_k / temperature) )
+        + norm_penalty / 4 * (mean_i |a_i|^2 + mean_i |p_i|^2)
+
+and the mean over views: one direction, and the negatives are the other positives, however near in time.  Slots that
+show no frame of their own count like others.  Source: papers/tcc.md section 4 (the reference code).
+
+"window" (ours): frames of a view that lie at most `window` source frames apart are positives of each other, all others
+of the view are negatives.  With similarities s = z_i . z_j / temperature:
 
     loss = mean over pairs of positives (i, p) of  -log( exp(s_ip) / (exp(s_ip) + sum over negatives n of exp(s_in)) )
 
-The window of positives and the n-pairs form are TCN's as TCC's authors use it (recalled, unverified); all positives of
-a frame instead of a drawn one, unit length and temperature are ours.  Only frames of one view are compared, so an
-encoder that sees its position could solve it by counting: recipes set `encoder.positions: none`.
+Only frames of one view are compared, so an encoder that sees its position could solve either by counting: leave
+positions out (`encoder.head: conv` has none; the transformer: `encoder.positions: none`).
 """
 
 from __future__ import annotations
@@ -32,17 +39,44 @@ class Objective(FrameObjective):
 
     def forward(self, batch: Mapping[str, Tensor]) -> tuple[Tensor, dict[str, Tensor]]:
         """Returns the loss and figures for a batch as `FrameSetSettings` describes it."""
+        config = self.config
         frames = self.frames_of(batch)
-        z = F.normalize(frames.float(), dim=-1)
-        loss, accuracy = time_contrastive_loss(
-            z.flatten(0, 1),
-            batch["steps"].flatten(0, 1),
-            batch["frame_valid"].flatten(0, 1),
-            window=self.config.window,
-            temperature=self.config.temperature,
-        )
+        z = frames.float().flatten(0, 1)
+        if config.unit_length:
+            z = F.normalize(z, dim=-1)
+        if config.loss == "npairs":
+            loss, accuracy = npairs_loss(
+                z, temperature=config.temperature, norm_penalty=config.norm_penalty
+            )
+        else:
+            loss, accuracy = time_contrastive_loss(
+                z,
+                batch["steps"].flatten(0, 1),
+                batch["frame_valid"].flatten(0, 1),
+                window=config.window,
+                temperature=config.temperature,
+            )
         figures = {"accuracy": accuracy, "features": view_features(frames, batch)}
         return loss, {"loss": loss.detach(), **figures}
+
+
+def npairs_loss(
+    z: Tensor, *, temperature: float = 1.0, norm_penalty: float = 0.002
+) -> tuple[Tensor, Tensor]:
+    """Returns the loss (0-d) and the share of anchors whose own positive is the most similar one.
+
+    Args:
+        z: (N, T, D), views: anchor, positive, anchor, positive, ...
+        temperature, norm_penalty: see the head of the file.
+    """
+    with torch.autocast(z.device.type, enabled=False):
+        anchors, positives = z[:, 0::2], z[:, 1::2]
+        scores = anchors @ positives.transpose(1, 2) / temperature
+        own = torch.arange(scores.shape[1], device=z.device)
+        contrast = F.cross_entropy(scores.flatten(0, 1), own.repeat(len(scores)))
+        lengths = anchors.square().sum(-1).mean() + positives.square().sum(-1).mean()
+        right = (scores.detach().argmax(-1) == own).to(torch.float32).mean()
+        return contrast + 0.25 * norm_penalty * lengths, right
 
 
 def time_contrastive_loss(
