@@ -1,3 +1,5 @@
+import logging
+import os
 import re
 
 import pytest
@@ -222,9 +224,91 @@ def test_no_labels_where_folders_are_not_classes(tmp_path, names):
     assert table.record(0).label is None
 
 
+def left_out_of(folder, caplog):
+    """The lines of the log when the folder is read, and the ids."""
+    caplog.clear()
+    with caplog.at_level(logging.INFO):
+        ids = read_folder(folder).column("id").tolist()
+    lines = [record.getMessage() for record in caplog.records]
+    assert all(line.startswith(f"{folder}: left out ") for line in lines), lines
+    return [line.removeprefix(f"{folder}: left out ") for line in lines], ids
+
+
+@pytest.mark.parametrize(
+    "name", ["00001.MTS", "z.vob", "y.M2TS", "x.3gp", "w.TS", "v.Mpg", "u.m2v", "t.asf", "s.ogm"]
+)
+def test_every_usual_container_is_a_video(tmp_path, name):
+    touch(tmp_path, f"a/{name}", "b/y.mp4")
+    assert read_folder(tmp_path).column("id").tolist() == [f"a/{name}", "b/y.mp4"]
+
+
+def test_what_is_left_out_of_a_folder_is_counted_and_named(tmp_path, caplog):
+    """Was wrong: frames beside videos, unusual containers and broken links were left out without a line."""
+    touch(
+        tmp_path, "a/v0.mp4", "a/v0.jpg", "a/v1.jpg", "b/clip0/1.jpg", "b/clip0/2.jpg", "b/clip1/1.png", "a/v0.srt",
+        "a/v1.srt", "notes.txt", "no_suffix", "t/s-0.tar", "a/._v0.mp4", "@eaDir/v0.mp4/x.jpg", "__MACOSX/a.mp4",
+        "a/Thumbs.db", ".git/x.mp4",
+    )  # fmt: skip
+    (tmp_path / "a/gone.mp4").symlink_to(tmp_path / "nowhere.mp4")
+    (tmp_path / "a/itself.mp4").symlink_to(tmp_path / "a/itself.mp4")
+    (tmp_path / "c").symlink_to(tmp_path / "a")
+    os.mkfifo(tmp_path / "a/pipe.mp4")
+    lines, ids = left_out_of(tmp_path, caplog)
+    assert ids == ["a/v0.mp4"]
+    for text in (
+        "2 × folders of pictures, which are taken as videos only where", ": b/clip0, b/clip1",
+        "2 × pictures beside videos: a/v0.jpg", "4 × files of other kinds (.srt 2, .txt 1, no suffix 1)",
+        "1 × tars, which", ": t/s-0.tar", "2 × links that lead nowhere: a/gone.mp4, a/itself.mp4",
+        "1 × folders that are there under another name already (links): c",
+        "1 × pipes, sockets and devices: a/pipe.mp4",
+        "5 × hidden files and folders and what systems leave behind",
+    ):  # fmt: skip
+        assert any(text in line for line in lines), (text, lines)
+    assert len(lines) == 8
+    levels = {
+        record.getMessage().partition(" × ")[2][:20]: record.levelname for record in caplog.records
+    }
+    assert levels["links that lead nowh"] == levels["folders of pictures,"] == "WARNING"
+    assert levels["files of other kinds"] == "INFO"
+
+
+def test_what_systems_leave_behind_is_no_video_of_frames(tmp_path, caplog):
+    touch(
+        tmp_path,
+        "a/clip/1.jpg",
+        "a/clip/@eaDir/1.jpg/thumb.jpg",
+        "__MACOSX/clip/1.jpg",
+        "b/clip/1.jpg",
+    )
+    lines, ids = left_out_of(tmp_path, caplog)
+    assert (ids, len(lines)) == (["a/clip", "b/clip"], 1)
+
+
+def test_a_folder_that_may_not_be_read_is_named(tmp_path, caplog, monkeypatch):
+    touch(tmp_path, "a/v0.mp4", "b/v1.mp4")
+    scandir = os.scandir
+
+    def refuse(path):
+        if str(path) == str(tmp_path / "b"):
+            raise PermissionError(13, "Permission denied")
+        return scandir(path)
+
+    monkeypatch.setattr(os, "scandir", refuse)
+    lines, ids = left_out_of(tmp_path, caplog)
+    assert (ids, lines) == (
+        ["a/v0.mp4"],
+        ["1 × folders or files that may not be read: b (Permission denied)"],
+    )
+    with pytest.raises(TableError, match=r"b cannot be read \(Permission denied\)"):
+        read_folder(tmp_path / "b")
+
+
 def test_empty_and_missing_folders_are_named(tmp_path):
     touch(tmp_path, "readme.txt")
-    with pytest.raises(TableError, match=r"holds no video: .*\.mp4"):
+    with pytest.raises(
+        TableError,
+        match=r"holds no video: .*\.mp4.*Found: 1 × files of other kinds \(\.txt 1\)",
+    ):
         read_folder(tmp_path)
     with pytest.raises(TableError, match="no folder"):
         read_folder(tmp_path / "none")

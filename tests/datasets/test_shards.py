@@ -116,6 +116,46 @@ def test_many_shards_by_pattern_glob_and_folder(tmp_path, monkeypatch):
         assert table.column("label").tolist() == [1, 0] * 6
 
 
+def test_dots_in_names_merge_no_videos_and_lose_no_labels(tmp_path):
+    """Was wrong: "Mr. Bean 2.mp4" was part of the sample "Mr", which had one video already, and gone."""
+    path = pack(tmp_path / "s.tar", {
+        "Mr. Bean 1.mp4": b"one", "Mr. Bean 2.mp4": b"two", "Mr. Bean 2.cls": b"2", "Mr. Bean 1.cls": b"1",
+        "d/0.left.mp4": b"l", "d/0.right.mp4": b"r", "d/0.cls": b"5", "d/0.right.txt": b"right",
+        "v1.0.mp4": b"v", "v1.0.cls": b"7", "x.mp4": b"x", "x.webm": b"y",
+    })  # fmt: skip
+    table = read_shards(path)
+    records = [table.record(i) for i in range(len(table))]
+    assert [(r.id, r.source.rpartition("!/")[2], r.label) for r in records] == [
+        ("s/Mr. Bean 1", "Mr. Bean 1.mp4", 1), ("s/Mr. Bean 2", "Mr. Bean 2.mp4", 2),
+        ("s/d/0.left", "d/0.left.mp4", 5), ("s/d/0.right", "d/0.right.mp4", 5),
+        ("s/v1", "v1.0.mp4", 7), ("s/x.mp4", "x.mp4", None), ("s/x.webm", "x.webm", None),
+    ]  # fmt: skip
+    assert [r.captions for r in records[2:4]] == [None, (Caption(text="right"),)]
+
+
+def test_what_is_left_out_of_a_tar_is_counted_and_named_every_time(tmp_path, caplog):
+    """Was wrong: hidden members were videos, and of two members with one name the first was gone without a word."""
+    path = tmp_path / "s.tar"
+    pack(path, {
+        "a.mp4": b"old", "._a.mp4": b"x", "__MACOSX/._b.mp4": b"x", "@eaDir/a.mp4": b"x", "c.jpg": b"thumb",
+        "c.mp4": b"c", "empty.mp4": b"", "notes.pdf": b"p", "q.cls": b"3",
+    })  # fmt: skip
+    pack(path, {"./a.mp4": b"newer"}, mode="a")
+    for _ in range(2):
+        caplog.clear()
+        with caplog.at_level(logging.INFO):
+            table = open_table(path)
+        assert table.column("id").tolist() == ["s/c", "s/a"]
+        assert table.column("byte_size").tolist() == [1, 5]
+        for text in (
+            "3 × hidden files", "s.tar!/._a.mp4", "1 × pictures beside videos: s.tar!/c.jpg",
+            "1 × empty members: s.tar!/empty.mp4",
+            "2 × members that belong to no video: s.tar!/notes.pdf, s.tar!/q.cls",
+            "1 × members of a tar with the name of a later one", ": s.tar!/./a.mp4",
+        ):  # fmt: skip
+            assert text in caplog.text, text
+
+
 def link(name, kind, target):
     info = tarfile.TarInfo(name)
     info.type, info.linkname = kind, target
@@ -132,7 +172,7 @@ def link(name, kind, target):
         ({"a.mp4": link("a.mp4", tarfile.SYMTYPE, "/etc/passwd")}, "the link 'a.mp4' -> '/etc/passwd'"),
         ({"a.mp4": link("a.mp4", tarfile.LNKTYPE, "b.mp4")}, "the link 'a.mp4' -> 'b.mp4'"),
         ({"a.mp4": link("a.mp4", tarfile.FIFOTYPE, "")}, "not a regular file"),
-        ({"a.cls": b"1"}, r"no video in 1 tars \(1 samples of other kinds\)"),
+        ({"a.cls": b"1"}, r"no video in 1 tars: .* Found: 1 × members that belong to no video: bad\.tar!/a\.cls\."),
         ({"a.mp4": b"x", "a.json": b"{"}, r"a\.json cannot be read"),
         ({"a.mp4": b"x", "a.json": b"[1]"}, "must hold one JSON object"),
         ({"a.mp4": b"x", "a.cls": b"1", "b.mp4": b"x", "b.cls": b"cat"}, "mixes numbers and names"),
@@ -170,7 +210,7 @@ def test_other_files_are_named(tmp_path, caplog):
         open_table(str(tmp_path / "none-*.tar"))
     with caplog.at_level(logging.WARNING):
         read_shards(pack(tmp_path / "s.tar", {"a.mp4": b"x", "b.txt": b"x", "c.cls": b"1"}))
-    assert "2 samples without a video are left out" in caplog.text
+    assert "left out 2 × members that belong to no video: s.tar!/b.txt, s.tar!/c.cls" in caplog.text
 
 
 def test_shards_elsewhere_by_glob(tmp_path):

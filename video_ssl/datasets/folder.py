@@ -9,8 +9,26 @@ from typing import Any
 
 import pyarrow as pa
 
-from video_ssl.datasets.paths import PICTURE_SUFFIXES, natural_key, printable, source_of_path
-from video_ssl.datasets.paths import VIDEO_SUFFIXES as VIDEO_SUFFIXES
+from video_ssl.datasets.left_out import (
+    AGAIN,
+    BESIDE_VIDEOS,
+    BROKEN_LINKS,
+    HIDDEN,
+    OTHER,
+    PICTURES,
+    SPECIAL,
+    TARS,
+    UNREADABLE,
+    LeftOut,
+)
+from video_ssl.datasets.paths import (
+    PICTURE_SUFFIXES,
+    VIDEO_SUFFIXES,
+    is_hidden,
+    natural_key,
+    printable,
+    source_of_path,
+)
 from video_ssl.datasets.record_ids import made_ids
 from video_ssl.datasets.table import Table, TableError
 
@@ -24,45 +42,84 @@ def read_folder(
     tars are read (`video_ssl.datasets.shards`).
 
     Labels are set if every video lies in a sub-folder and there are at least two of them: the class is the first
-    sub-folder on the way to the video, and labels number the class names in sorted order.  Hidden files and folders
-    are left out.
+    sub-folder on the way to the video, and labels number the class names in sorted order.  What is left out is counted
+    by rule, and named, in the log: hidden files, files of other kinds, folders of frames beside video files.
 
     Args:
         folder: searched recursively; links to folders are followed.
         suffixes: what counts as a video, compared without case.
 
     Raises:
-        TableError: no such folder, or no video in it.
+        TableError: no such folder, one that may not be read, or no video in it.
     """
     root = _existing(folder)
     wanted = tuple(suffix.lower() for suffix in suffixes)
-    videos, frames, tars = [], set(), []
-    for parent, name in walk(root):
-        lower = name.lower()
+    left_out = LeftOut()
+    videos: list[str] = []
+    tars: list[str] = []
+    pictures: dict[str, tuple[str, int]] = {}
+    for parent, name in walk(root, left_out):
+        lower, path = name.lower(), os.path.join(parent, name)
         if lower.endswith(wanted):
-            videos.append(os.path.join(parent, name))
+            videos.append(path)
         elif lower.endswith(PICTURE_SUFFIXES):
-            frames.add(parent)
+            first, count = pictures.get(parent, (name, 0))
+            pictures[parent] = first, count + 1
         elif lower.endswith(".tar"):
-            tars.append(os.path.join(parent, name))
-    if not videos and not frames and tars:
+            tars.append(path)
+        else:
+            suffix = os.path.splitext(lower)[1]
+            left_out.add(OTHER, _below(root, path), kind=suffix or "no suffix")
+    if not videos and not pictures and tars:
         from video_ssl.datasets.shards import open_shards
 
+        left_out.tell(str(folder))
         return open_shards(sorted(tars, key=natural_key), where=str(folder))
-    if not videos and not frames:
+    if not videos and not pictures:
+        found = "".join(f" Found: {line}." for line in left_out.lines())
         raise TableError(
             f"{folder} holds no video: a file counts as one if it ends in {', '.join(wanted)}, "
-            f"a folder if it holds pictures ({', '.join(PICTURE_SUFFIXES)})."
+            f"a folder if it holds pictures ({', '.join(PICTURE_SUFFIXES)}).{found}"
         )
-    return _table_of_paths(root, videos or list(frames))
+    if videos:
+        _leave_out_pictures(root, videos, pictures, left_out)
+    for tar in tars:
+        left_out.add(TARS, _below(root, tar))
+    left_out.tell(str(folder))
+    return _table_of_paths(root, videos or list(pictures))
+
+
+def _leave_out_pictures(
+    root: Path, videos: list[str], pictures: dict[str, tuple[str, int]], left_out: LeftOut
+) -> None:
+    """Notes pictures beside videos, which are thumbnails, and folders that hold pictures only, which may be videos."""
+    holders = {os.path.dirname(video) for video in videos}
+    for parent, (first, count) in sorted(pictures.items()):
+        if parent not in holders:
+            left_out.add(BESIDE_VIDEOS, _below(root, parent))
+        else:
+            left_out.add(PICTURES, _below(root, os.path.join(parent, first)), count=count)
+
+
+def _below(root: Path, path: str) -> str:
+    return printable(path[len(str(root).rstrip(os.sep)) + 1 :])
 
 
 def read_pictures(folder: str | os.PathLike[str]) -> Table:
     """Returns the table of all pictures below `folder`, each a video of one frame; see `read_folder` for the labels."""
     root = _existing(folder)
-    found = [os.path.join(p, n) for p, n in walk(root) if n.lower().endswith(PICTURE_SUFFIXES)]
+    left_out = LeftOut()
+    found = []
+    for parent, name in walk(root, left_out):
+        path = os.path.join(parent, name)
+        if name.lower().endswith(PICTURE_SUFFIXES):
+            found.append(path)
+        else:
+            suffix = os.path.splitext(name.lower())[1]
+            left_out.add(OTHER, _below(root, path), kind=suffix or "no suffix")
     if not found:
         raise TableError(f"{folder} holds no picture ({', '.join(PICTURE_SUFFIXES)}).")
+    left_out.tell(str(folder))
     return _table_of_paths(root, found)
 
 
@@ -95,16 +152,58 @@ def _source(root: Path, path: str) -> str:
     return source_of_path(os.path.join(root, path)) if source != path else source or "."
 
 
-def walk(root: Path) -> Iterator[tuple[str, str]]:
-    """Yields (folder, name) of every file below `root` that is not hidden; links to folders are followed once."""
-    seen: set[str] = set()
-    for parent, folders, files in os.walk(root, followlinks=True):
-        real = os.path.realpath(parent)
-        if real in seen:  # a link back up would never end
-            folders.clear()
+def walk(
+    root: Path, left_out: LeftOut | None = None, *, changed: dict[str, int] | None = None
+) -> Iterator[tuple[str, str]]:
+    """Yields (folder, name) of every file below `root` that is not hidden; links to folders are followed once.
+
+    Args:
+        root: a folder.
+        left_out: notes what is not yielded, and why.
+        changed: gets folder -> time of its last change in ns, as it was before the folder was listed.
+
+    Raises:
+        TableError: `root` itself cannot be listed.
+    """
+    left_out = LeftOut() if left_out is None else left_out
+    seen: set[tuple[int, int]] = set()
+    to_do = [str(root)]
+    while to_do:
+        parent = to_do.pop()
+        try:
+            state = os.stat(parent)
+            if (state.st_dev, state.st_ino) in seen:  # a link back up would never end
+                left_out.add(AGAIN, _below(root, parent))
+                continue
+            with os.scandir(parent) as found:
+                entries = sorted(found, key=lambda entry: entry.name)
+        except OSError as err:
+            if parent == str(root):
+                raise TableError(f"{root} cannot be read ({err.strerror}).") from err
+            left_out.add(UNREADABLE, f"{_below(root, parent)} ({err.strerror})")
             continue
-        seen.add(real)
-        folders[:] = sorted(name for name in folders if not name.startswith("."))
-        for name in files:
-            if not name.startswith("."):
-                yield parent, name
+        seen.add((state.st_dev, state.st_ino))
+        if changed is not None:
+            changed[parent] = state.st_mtime_ns
+        folders = []
+        for entry in entries:
+            what = HIDDEN if is_hidden(entry.name) else _kind_of(entry)
+            if what == "folder":
+                folders.append(entry.path)
+            elif what == "file":
+                yield parent, entry.name
+            else:
+                left_out.add(what, _below(root, entry.path))
+        to_do += reversed(folders)
+
+
+def _kind_of(entry: os.DirEntry[str]) -> str:
+    """ "folder", "file", or the rule that leaves it out."""
+    try:
+        if entry.is_dir():
+            return "folder"
+        if entry.is_file():
+            return "file"
+        return BROKEN_LINKS if entry.is_symlink() else SPECIAL
+    except OSError:  # a link to itself, or into what may not be read
+        return BROKEN_LINKS if entry.is_symlink() else UNREADABLE

@@ -20,7 +20,7 @@ from video_ssl.files import written_aside
 
 log = logging.getLogger(__name__)
 
-_FORMAT = 2  # goes up when the same file becomes another table
+_FORMAT = 3  # older ones merged members of tars whose names hold dots
 _SMALL_BYTES = 2**20
 _KEEP_SEC = 30 * 24 * 3600
 

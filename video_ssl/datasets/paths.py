@@ -12,6 +12,16 @@ VIDEO_SUFFIXES = (
     ".ts", ".mts", ".m2ts", ".m2t", ".tod", ".wmv", ".asf", ".flv", ".f4v", ".3gp", ".3g2", ".gif", ".ogv", ".ogm",
     ".rm", ".rmvb", ".mxf", ".dv", ".wtv", ".nut",
 )  # fmt: skip
+# What network storage, archives and file browsers put beside the files of people.
+_LEFT_BEHIND = {
+    "@eadir", "#recycle", "#snapshot", "@recycle", "$recycle.bin", "__macosx", "lost+found", "thumbs.db", "ehthumbs.db",
+    "desktop.ini", "system volume information",
+}  # fmt: skip
+
+
+def is_hidden(name: str) -> bool:
+    """Returns whether a file or folder of this name is no data: hidden, or left behind by a system."""
+    return name.startswith(".") or name.lower() in _LEFT_BEHIND
 
 
 def natural_key(name: str) -> list[tuple[int, int, str]]:

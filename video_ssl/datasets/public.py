@@ -17,8 +17,8 @@ from pathlib import Path
 from typing import Any
 
 from video_ssl.datasets.cache import cache_folder
-from video_ssl.datasets.folder import VIDEO_SUFFIXES, walk
-from video_ssl.datasets.paths import PICTURE_SUFFIXES, printable, source_of_path
+from video_ssl.datasets.folder import walk
+from video_ssl.datasets.paths import PICTURE_SUFFIXES, VIDEO_SUFFIXES, printable, source_of_path
 from video_ssl.datasets.table import Table, TableError
 from video_ssl.files import write_json
 

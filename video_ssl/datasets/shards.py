@@ -1,18 +1,19 @@
 """Tar shards in the WebDataset layout as a table: reading a video needs no pass over its tar.
 
-In a shard, files that share their name up to the first dot of its last part belong to one sample: `a/0001.mp4`, and
-beside it `a/0001.cls` (a number, or the name of a class), `a/0001.txt` (a caption), `a/0001.json` (columns of a table).
+Beside a video lie what belongs to it: `a/0001.cls` (a number, or the name of a class), `a/0001.txt` (a caption) and
+`a/0001.json` (columns of a table) for `a/0001.mp4`; see `tar_samples`.
 """
 
 from __future__ import annotations
 
+import functools
 import glob
 import itertools
 import json
 import logging
 import os
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import IO, Any
@@ -20,11 +21,13 @@ from typing import IO, Any
 import pyarrow as pa
 
 from video_ssl.datasets.columns import known_column, table_of_columns
-from video_ssl.datasets.folder import VIDEO_SUFFIXES
+from video_ssl.datasets.errors import TableError
+from video_ssl.datasets.left_out import LeftOut
 from video_ssl.datasets.mapped import kept
-from video_ssl.datasets.paths import PICTURE_SUFFIXES, local_path, natural_key
+from video_ssl.datasets.paths import PICTURE_SUFFIXES, VIDEO_SUFFIXES, local_path, natural_key
 from video_ssl.datasets.remote import is_remote, list_uris, open_uri
-from video_ssl.datasets.table import Table, TableError
+from video_ssl.datasets.table import Table
+from video_ssl.datasets.tar_samples import divide_into_samples, members_taken
 from video_ssl.datasets.tars import Member, TarProblem, list_members
 
 log = logging.getLogger(__name__)
@@ -92,7 +95,17 @@ def open_shards(pattern: str | list[str], *, split: str | None = None, where: st
     for shard in shards:
         state = None if is_remote(shard) or not os.path.exists(shard) else os.stat(shard)
         key.append((shard, state and (state.st_size, state.st_mtime_ns)))
-    return kept(key, lambda: read_shards(shards, split=split, where=where), root=Path("/"))
+    made: list[Table] = []
+    table = kept(key, lambda: _made(made, shards, split, where), root=Path("/"))
+    if not made:
+        for line in table.metadata.get("left_out", ()):
+            log.info("%s: left out %s", where, line)
+    return table
+
+
+def _made(made: list[Table], shards: list[str], split: str | None, where: str) -> Table:
+    made.append(read_shards(shards, split=split, where=where))
+    return made[0]
 
 
 def read_shards(pattern: str | list[str], *, split: str | None = None, where: str = "") -> Table:
@@ -112,20 +125,21 @@ def read_shards(pattern: str | list[str], *, split: str | None = None, where: st
     """
     shards = list_shards(pattern) if isinstance(pattern, str) else pattern
     where = where or str(pattern)
+    left_out = LeftOut()
+    read = functools.partial(_read_shard, left_out=left_out)
     with ThreadPoolExecutor(min(_SHARDS_AT_ONCE, len(shards))) as pool:
-        parts = list(pool.map(_read_shard, shards, _names(shards)))
-    rows = [row for part, _ in parts for row in part]
-    without = sum(count for _, count in parts)
+        rows = [row for part in pool.map(read, shards, _names(shards)) for row in part]
     if not rows:
+        found = "".join(f" Found: {line}." for line in left_out.lines())
         raise TableError(
-            f"{where}: no video in {len(shards)} tars ({without} samples of other kinds): "
-            f"a member counts as one if it ends in {', '.join((*VIDEO_SUFFIXES, *PICTURE_SUFFIXES))}."
+            f"{where}: no video in {len(shards)} tars: a member counts as one if it ends in "
+            f"{', '.join((*VIDEO_SUFFIXES, *PICTURE_SUFFIXES))}.{found}"
         )
-    if without:
-        log.warning("%s: %d samples without a video are left out", where, without)
+    left_out.tell(where)
     names = list(dict.fromkeys(name for row in rows for name in row))
     raw = pa.table({name: _array([row.get(name) for row in rows], name, where) for name in names})
-    return table_of_columns(raw, where=where, root=Path("/"), split=split)
+    about: dict[str, Any] = {"left_out": left_out.lines()} if len(left_out) else {}
+    return table_of_columns(raw, where=where, root=Path("/"), split=split, **about)
 
 
 def _array(values: list[Any], name: str, where: str) -> pa.Array:
@@ -147,62 +161,46 @@ def _names(shards: list[str]) -> list[str]:
     return shards
 
 
-def _read_shard(shard: str, name: str) -> tuple[list[dict[str, Any]], int]:
-    """(rows, number of samples without a video) of one tar."""
+def _read_shard(shard: str, name: str, *, left_out: LeftOut) -> list[dict[str, Any]]:
+    """The rows of one tar."""
     try:
         if is_remote(shard):
             with open_uri(shard) as file:
-                return _samples(shard, name, file, list_members(shard, file), {})
+                return _samples(shard, name, file, list_members(shard, file), {}, left_out)
         state = os.stat(shard)
         about = {"file_size": state.st_size, "file_mtime": state.st_mtime}
         with open(shard, "rb") as file:
-            return _samples(shard, name, file, list_members(shard), about)
+            return _samples(shard, name, file, list_members(shard), about, left_out)
     except TarProblem as err:
         raise TableError(str(err)) from err
     except FileNotFoundError as err:
         raise TableError(f"no tar {shard}: the file does not exist.") from err
+    except OSError as err:
+        raise TableError(f"{shard} cannot be read ({err.strerror}).") from err
 
 
 def _samples(
-    shard: str, name: str, file: IO[bytes], members: Iterator[Member], about: dict[str, Any]
-) -> tuple[list[dict[str, Any]], int]:
-    rows, without = [], 0
+    shard: str,
+    name: str,
+    file: IO[bytes],
+    members: Iterator[Member],
+    about: dict[str, Any],
+    left_out: LeftOut,
+) -> list[dict[str, Any]]:
     # The list comes first: with a remote tar, its reader and the reading of labels share one file.  Members of a sample
     # need not lie side by side: `tar --sort=none`, and tools that append the labels last, scatter them.
-    samples: dict[str, dict[str, Member]] = {}
-    for member in members:
-        key, suffixes = _divide(member.name)
-        samples.setdefault(key, {})[suffixes.lower()] = member
-    for key, sample in samples.items():
-        video = _video_of(sample)
-        if video is None:
-            without += 1
-            continue
+    taken = members_taken(shard, members, left_out)
+    rows = []
+    for sample in divide_into_samples(shard, taken, left_out):
         place = {
-            "id": f"{name}/{key}", "source": f"{shard}!/{video.name}",
-            "byte_offset": video.offset, "byte_size": video.size,
+            "id": f"{name}/{sample.key}", "source": f"{shard}!/{sample.video.name}",
+            "byte_offset": sample.video.offset, "byte_size": sample.video.size,
         }  # fmt: skip
-        rows.append({**_said_beside(sample, file, shard), **place, **about})
-    return rows, without
+        rows.append({**_said_beside(sample.beside, file, shard), **place, **about})
+    return rows
 
 
-def _divide(name: str) -> tuple[str, str]:
-    """(key, suffixes without the first dot) of a member: `a/b.c.mp4` is ("a/b", "c.mp4")."""
-    name = name.removeprefix("./")
-    folder, slash, last = name.rpartition("/")
-    stem, _, suffixes = last.partition(".")
-    return folder + slash + stem, suffixes
-
-
-def _video_of(sample: dict[str, Member]) -> Member | None:
-    for kinds in (VIDEO_SUFFIXES, PICTURE_SUFFIXES):  # a picture beside a video is its thumbnail
-        for suffix, member in sample.items():
-            if f".{suffix}".endswith(kinds):
-                return member
-    return None
-
-
-def _said_beside(sample: dict[str, Member], file: IO[bytes], shard: str) -> dict[str, Any]:
+def _said_beside(sample: Mapping[str, Member], file: IO[bytes], shard: str) -> dict[str, Any]:
     """Columns from the .json, .cls and .txt of a sample; .cls and .txt win."""
     said: dict[str, Any] = {}
     for suffix in ("json", "cls", "txt"):
@@ -222,7 +220,7 @@ def _said_beside(sample: dict[str, Member], file: IO[bytes], shard: str) -> dict
                 said["captions"] = [{"text": text}]
             else:
                 said |= _columns_of(json.loads(text))
-        except ValueError as err:
+        except (ValueError, RecursionError) as err:
             raise TableError(f"{shard}: {member.name} cannot be read: {err}") from err
     return said
 
