@@ -18,6 +18,29 @@ def test_top_k_by_hand():
     assert metrics.top_k_accuracy(scores, np.array([-1, 0, -1, 0]), 3) == 0.5
 
 
+def test_views_are_merged_by_their_probabilities():
+    sure, unsure = [4.0, 0.0, -9.0], [0.0, 1.0, -9.0]
+    merged = metrics.merge_views(np.array([[sure, unsure, unsure]]))
+    slow = np.mean([np.exp(v) / np.sum(np.exp(v)) for v in (sure, unsure, unsure)], axis=0)
+    np.testing.assert_allclose(merged[0], slow, rtol=1e-12)
+    # The mean of the logits names another class.
+    assert (merged.argmax(), np.mean([sure, unsure, unsure], 0).argmax()) == (1, 0)
+    huge = metrics.merge_views(np.array([[[1e4, 0.0]]], np.float32))
+    assert huge.tolist() == [[1.0, 0.0]]
+
+
+def test_views_that_do_not_exist_do_not_count():
+    logits = np.random.default_rng(0).normal(size=(3, 4, 5))
+    valid = np.array([[True] * 4, [True, False, True, False], [False] * 4])
+    merged = metrics.merge_views(logits, valid)
+    np.testing.assert_allclose(merged[1], metrics.merge_views(logits[1:2, ::2])[0])
+    assert np.isnan(merged[2]).all()
+    with pytest.raises(ValueError, match=r"valid must be \(videos, views\)"):
+        metrics.merge_views(logits, valid[:, :2])
+    with pytest.raises(ValueError, match=r"logits must be \(videos, views, classes\)"):
+        metrics.merge_views(logits[0])
+
+
 def test_confusion_and_mean_class_accuracy_by_hand():
     predicted = np.array([0, 0, 0, 1, 2, 0])
     labels = np.array([0, 0, 0, 0, 1, -1])

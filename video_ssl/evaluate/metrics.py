@@ -5,7 +5,7 @@ class that cannot be predicted and always counts as wrong.  Scores are (N, K), l
 any scale, and may be negative.  All results are shares in 0..1, not percent.  Equal scores are
 ordered by class number, so a constant score predicts class 0 and results never depend on chance.
 
-Metrics: `top_k_accuracy`, `mean_class_accuracy`, `confusion_matrix`, `wilson_interval`,
+Metrics: `merge_views`, `top_k_hits`, `top_k_accuracy`, `mean_class_accuracy`, `confusion_matrix`, `wilson_interval`,
 `majority_share`; for retrieval `top_k_similar` (nearest neighbours, lower index first when equal),
 `recall_at`, `chance_recall_at` and `average_precision`.
 
@@ -42,15 +42,47 @@ def validate(scores: np.ndarray, labels: np.ndarray) -> None:
         )
 
 
+def merge_views(logits: np.ndarray, valid: np.ndarray | None = None) -> np.ndarray:
+    """Returns float64 (N, K): the mean over the views of a video of their softmax, as VideoMAE and MVD test.
+
+    Not the softmax of the mean logits: a view that is sure counts for more there, and other classes win.
+
+    Args:
+        logits: (N, V, K), one row a view.
+        valid: bool (N, V), False = no view; a video without any gets NaN.  None = all.
+
+    Source: papers/videomae.md section 6 (test views; its reference merges the views' softmax).
+
+    >>> merge_views(np.log([[[0.9, 0.1], [0.2, 0.8]]])).round(2).tolist()
+    [[0.55, 0.45]]
+    """
+    if logits.ndim != 3:
+        raise ValueError(f"logits must be (videos, views, classes), but are {logits.shape}.")
+    seen = np.ones(logits.shape[:2], bool) if valid is None else valid
+    if seen.shape != logits.shape[:2]:
+        raise ValueError(f"valid must be (videos, views) {logits.shape[:2]}, but is {seen.shape}.")
+    scores = logits.astype(np.float64)
+    share = np.exp(scores - scores.max(axis=2, keepdims=True))
+    share /= share.sum(axis=2, keepdims=True)
+    total = np.where(seen[..., None], share, 0.0).sum(axis=1)
+    with np.errstate(invalid="ignore"):
+        return total / seen.sum(axis=1, keepdims=True)
+
+
+def top_k_hits(scores: np.ndarray, labels: np.ndarray, k: int = 1) -> np.ndarray:
+    """Returns bool (N,): which videos have their class among the `k` highest scores (all of them, if K < k)."""
+    validate(scores, labels)
+    ranked = np.argsort(-scores, axis=1, kind="stable")[:, :k]
+    return (ranked == labels[:, None]).any(axis=1)
+
+
 def top_k_accuracy(scores: np.ndarray, labels: np.ndarray, k: int = 1) -> float:
     """Returns the share of videos whose class is among the `k` highest scores (all of them, if K < k).
 
     >>> top_k_accuracy(np.array([[0.1, 0.9], [0.8, 0.2]]), np.array([1, 1]))
     0.5
     """
-    validate(scores, labels)
-    ranked = np.argsort(-scores, axis=1, kind="stable")[:, :k]
-    return float((ranked == labels[:, None]).any(axis=1).mean())
+    return float(top_k_hits(scores, labels, k).mean())
 
 
 def confusion_matrix(predicted: np.ndarray, labels: np.ndarray, num_classes: int) -> np.ndarray:
