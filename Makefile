@@ -1,6 +1,6 @@
 # The whole workflow.  Every target makes its own environment (.venv, pinned by constraints.txt) when it is missing.
 #   make pretrain-mvd                       generate the default videos, train, export, probe
-#   make pretrain-mvd DATA=/my/videos       the same on your own videos
+#   make pretrain-mvd DATA="/my videos"     the same on your own videos
 #   make pretrain-videomae RECIPE=pretrain/videomae/vit_s_k400.yaml SET="training.duration='10 epochs'"
 
 PYTHON ?= python3
@@ -9,6 +9,9 @@ RECIPE ?=
 DATA ?=
 SET ?=
 RUN ?=
+# What the shell is to take as one word, whatever is in it: spaces, #, quotes, $. `value` keeps make from reading it.
+quoted = '$(subst ','\'',$(1))'
+run = $(call quoted,$(or $(value RUN),runs/$*-demo))
 # The evaluations that go with an objective: of videos (demo), of frames (demo_frames), or both.
 EVALUATE ?= $(if $(filter carl tcc tcn,$*),demo_frames,$(if $(filter teg cvrl,$*),demo demo_frames,demo))
 
@@ -29,10 +32,10 @@ help:  ## what there is
 	@touch $@
 
 pretrain-%: .venv/.ready  ## train objective X (mae, videomae, mvd, carl, tcc, tcn, teg, cvrl, supervised) and probe what it learned
-	$(BIN)/video-ssl pretrain $(or $(RECIPE),pretrain/$*/demo.yaml) run=$(or $(RUN),runs/$*-demo) \
-	  $(if $(DATA),data.table=$(DATA)) $(SET)
-	$(if $(DATA),@echo "To probe it: $(BIN)/video-ssl evaluate evaluate/probe.yaml encoder=$(or $(RUN),runs/$*-demo) train=... test=...", \
-	  $(foreach recipe,$(EVALUATE),$(BIN)/video-ssl evaluate $(recipe) encoder=$(or $(RUN),runs/$*-demo) &&) true)
+	$(BIN)/video-ssl pretrain $(call quoted,$(or $(value RECIPE),pretrain/$*/demo.yaml)) run=$(run) \
+	  $(if $(value DATA),data.table=$(call quoted,$(value DATA))) $(SET)
+	$(if $(value DATA),@printf 'To probe it: %s evaluate evaluate/probe.yaml encoder=%s train=... test=...\n' $(BIN)/video-ssl $(run), \
+	  $(foreach recipe,$(EVALUATE),$(BIN)/video-ssl evaluate $(recipe) encoder=$(run) &&) true)
 
 test: .venv/.ready  ## every test
 	$(BIN)/python -m pytest -q

@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import subprocess
 import sys
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any, Literal
 
 import pytest
 
+from video_ssl.evaluate.recipe import load_evaluate_recipe
+from video_ssl.launch.profile import load_profile
 from video_ssl.pretrain.recipe import load_pretrain_recipe, recipe_from_dict, recipe_to_dict
+from video_ssl.recipe_text import read_yaml
 from video_ssl.recipes import (
     ROOMS,
     ConfigError,
@@ -18,6 +22,7 @@ from video_ssl.recipes import (
     list_recipes,
     read_recipe,
     to_plain,
+    to_yaml,
 )
 
 
@@ -25,6 +30,22 @@ from video_ssl.recipes import (
 class Inner:
     lr: float = 1e-3
     betas: tuple[float, ...] = (0.9, 0.95)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Mixed:
+    """Keys of every type that an override can meet."""
+
+    text: str = ""
+    maybe: str | None = "x"
+    both: str | int = 0
+    number_or_text: str | float | None = 0.0
+    listed: str | tuple[str, ...] = ()
+    choice: Literal["none", "off", "1"] | None = "none"
+    number: float = 0.0
+    flag: bool = False
+    table: dict[str, float] = field(default_factory=dict)
+    anything: dict[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -136,3 +157,250 @@ def test_importing_the_package_stays_light():
 def test_every_pretraining_recipe_builds_and_survives_a_round_trip(name):
     recipe = load_pretrain_recipe(name)
     assert recipe_from_dict(recipe_to_dict(recipe)) == recipe
+
+
+# Values of overrides
+
+ODD = [
+    *(
+        "my #1 vids",
+        "[new] vids",
+        "[a",
+        "*.tar",
+        "@x",
+        "&y",
+        "!z",
+        "%d",
+        "`x`",
+        "'q'",
+        '"q"',
+        "it's",
+    ),
+    *(
+        "20241129",
+        "2024-11-29",
+        "1e-3",
+        "0x10",
+        "007",
+        "1_000",
+        "yes",
+        "No",
+        "on",
+        "null",
+        "~",
+        "nan",
+        ".inf",
+    ),
+    *(
+        " led and trailed ",
+        "a: b",
+        "a:",
+        "- a",
+        "? x",
+        "{a: 1}",
+        "{",
+        "a,b",
+        "x=y",
+        "|",
+        ">",
+        "=",
+        "<<",
+        "---",
+    ),
+    *("ümläut 猫", "a\\nb", "$HOME", "a$b", "#"),
+]
+
+
+@pytest.mark.parametrize(
+    "value", ["my #1 vids", "[new] vids", "20241129", "@x", " yes ", "a,'b': {"]
+)
+def test_a_key_of_type_text_takes_the_text_as_typed(value):
+    """Was wrong: `my #1 vids` trained on the folder `my`, `run=20241129` was refused, `[new] vids` a traceback."""
+    words = [f"data.table={value}", f"run={value}", f"name={value}"]
+    recipe = load_pretrain_recipe("mae/demo", words)
+    assert (recipe.data.table, recipe.run, recipe.name) == (value, value, value)
+    assert load_evaluate_recipe("demo", [f"test={value}", f"encoder={value}x"]).test == value
+    kept = read_yaml(to_yaml(recipe_to_dict(recipe)))  # as in recipe.yaml
+    assert recipe_from_dict(kept) == recipe
+
+
+@pytest.mark.parametrize("value", ODD)
+def test_text_of_every_kind_is_taken_as_typed(tmp_path, value):
+    content = read_recipe(write(tmp_path / "r.yaml", ""), [f"text={value}"], as_typed=True)
+    assert build_config(Mixed, content).text == value
+
+
+@pytest.mark.parametrize(
+    ("override", "expected"),
+    [
+        ("text=null", "null"),
+        *((f"maybe={text}", None) for text in ("null", "~", "")),
+        ("maybe=nullx", "nullx"),
+        ("maybe=1e-3", "1e-3"),
+        ("both=2000", 2000),
+        ("both=10 epochs", "10 epochs"),
+        ("both=yes", "yes"),  # a truth value, which this key does not take
+        ("both=1.5", "1.5"),
+        ("number_or_text=1e-3", 1e-3),
+        ("number_or_text=null", None),
+        ("number_or_text=2024-11-29", "2024-11-29"),
+        ("listed=[a, b]", ("a", "b")),
+        ("listed=[new] vids", "[new] vids"),
+        *((f"choice={word}", word) for word in ("none", "off", "1")),
+        ("choice=null", None),
+        ("number=1e-3", 1e-3),
+        ("flag=yes", True),
+        ("table={a: 1, 'b c': 2}", {"a": 1.0, "b c": 2.0}),
+        ("table.demo:val=2", {"demo:val": 2.0}),
+        ("table[./a.b/c]=2", {"./a.b/c": 2.0}),
+    ],
+)
+def test_the_type_of_a_key_says_how_its_value_is_read(tmp_path, override, expected):
+    content = read_recipe(write(tmp_path / "r.yaml", ""), [override], as_typed=True)
+    found = getattr(
+        build_config(Mixed, content), override.partition("=")[0].partition(".")[0].partition("[")[0]
+    )
+    assert found == expected
+    assert type(found) is type(expected)
+
+
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        ("text=", "text= is empty"),
+        ("text=  ", "text= is empty"),
+        ("number=[1", r"number='\[1' is not readable as YAML"),
+        ("number=nan", "number=nan is no number"),
+        ("choice=of", "choice='of'"),
+        ("=x", "no key and value"),
+        ("videos", r"no key and value.*put both into quotes: 'data.table=my videos'"),
+    ],
+)
+def test_an_override_that_cannot_be_is_explained(tmp_path, override, message):
+    with pytest.raises(ConfigError, match=message):
+        build_config(Mixed, read_recipe(write(tmp_path / "r.yaml", ""), [override], as_typed=True))
+
+
+def test_settings_of_a_profile_and_of_an_evaluator_follow_their_types():
+    assert load_profile("slurm", ["partition=1e3", "nodes=2"]).partition == "1e3"
+    assert load_profile("slurm", ["account=null"]).account is None
+    recipe = load_evaluate_recipe("demo", ["evaluators.probe.epochs=5", "encoder=x"])
+    assert recipe.evaluators["probe"]["epochs"] == 5
+    assert type(recipe.evaluators["probe"]["epochs"]) is int
+
+
+def test_an_override_of_a_section_keeps_what_it_does_not_name():
+    recipe = load_pretrain_recipe(
+        "mae/demo", ["optimizer={base_lr: 0.5}", "objective={seed: 1}"][:1]
+    )
+    assert recipe.optimizer.base_lr == 0.5
+    assert recipe.optimizer.name == load_pretrain_recipe("mae/demo").optimizer.name
+
+
+def test_a_number_where_a_file_must_have_text_says_so(tmp_path):
+    with pytest.raises(
+        ConfigError, match="run=20241129 is a number for YAML, but must be text: write it in quotes"
+    ):
+        load_pretrain_recipe(
+            write(
+                tmp_path / "r.yaml", f"base: {find_recipe('mae/demo', 'pretrain')}\nrun: 20241129\n"
+            )
+        )
+
+
+# What a stranger's recipe may not do
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        "${oc.env:SECRET}",
+        "${oc.env:SECRET,none}",
+        "${oc.${x}:SECRET}",
+        "${oc.decode:'${oc.env:SECRET}'}",
+        "${oc.create:{a: 1}}",
+        "${env:SECRET}",
+        "${SECRET}",
+        "${x",
+        "${}",
+        "${a b}",
+        "a ${",
+    ],
+)
+@pytest.mark.parametrize("by", ["file", "override"])
+def test_no_recipe_reads_the_environment(tmp_path, monkeypatch, value, by):
+    """Was wrong: `http://host/${oc.env:KEY}` sent the key to the host and wrote it into recipe.yaml."""
+    monkeypatch.setenv("SECRET", "s3cret")
+    overrides = [f"data.table=http://host/{value}"] if by == "override" else []
+    text = {"x": "env", "data": {"table": "" if overrides else f"http://host/{value}"}}
+    path = write(tmp_path / "r.yaml", to_yaml(text))
+    with pytest.raises(ConfigError, match=r"\$\{") as told:
+        read_recipe(path, overrides)
+    assert "s3cret" not in str(told.value)
+    assert "Nothing in a recipe reads the environment" in str(told.value)
+
+
+def test_a_reference_is_not_merged_into(tmp_path):
+    path = write(tmp_path / "r.yaml", "a: {b: 1}\nc: ${a}\n")
+    with pytest.raises(ConfigError, match=r"c is the reference \$\{a\}; set that"):
+        read_recipe(path, ["c.b=2"])
+
+
+def test_a_key_may_refer_to_another_one(tmp_path):
+    path = write(
+        tmp_path / "r.yaml", "a: {b: 2, c: [1, x]}\nd: ${a.b}\ne: n-${a.b}\nf: ${g}\ng: ${a}\n"
+    )
+    content = read_recipe(path, ["a.b=3"])
+    assert content["d"] == 3
+    assert content["e"] == "n-3"
+    assert content["f"] == content["g"] == {"b": 3, "c": [1, "x"]}
+    with pytest.raises(ConfigError, match="refers to itself"):
+        read_recipe(write(path, "a: ${b}\nb: ${a}\n"))
+
+
+def bomb_of_references():
+    return "a0: lol\n" + "".join(f"a{i}: ${{a{i - 1}}}${{a{i - 1}}}\n" for i in range(1, 40))
+
+
+def bomb_of_sections():
+    return "a0: {x: 1}\n" + "".join(
+        f"a{i}: {{x: '${{a{i - 1}}}', y: '${{a{i - 1}}}'}}\n" for i in range(1, 40)
+    )
+
+
+def bomb_of_aliases():
+    return "a0: &a0 [1, 1]\n" + "".join(
+        f"a{i}: &a{i} [*a{i - 1}, *a{i - 1}]\n" for i in range(1, 40)
+    )
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        bomb_of_references(),
+        bomb_of_sections(),
+        bomb_of_aliases(),
+        "a: " + "[" * 100_000,
+        "a: " + "{a: " * 1000,
+        "a: &a [*a]\n",
+        "a: x" * 2**19,
+        "a: !!python/object/apply:os.system ['true']\n",
+        "a: !!binary aGk=\n",
+        "a: 1\na: 2\n",
+        "? [a, b]\n: 1\n",
+        "a: \udcff",
+    ],
+)
+def test_a_hostile_recipe_is_refused_in_a_sentence(tmp_path, text):
+    path = tmp_path / "r.yaml"
+    path.write_bytes(text.encode("utf-8", "surrogateescape"))
+    with pytest.raises(ConfigError) as told:
+        read_recipe(path)
+    assert len(str(told.value)) < 1000
+
+
+@pytest.mark.parametrize(
+    "value", [*ODD, "", "a ", "\xa0", 1, 1.0, 1e-7, 1e20, True, None, [], {}, [[1, "1e5"]]]
+)
+def test_what_is_written_as_yaml_is_read_back(value):
+    assert read_yaml(to_yaml({"k": value})) == {"k": value}

@@ -1,7 +1,8 @@
 """Recipe files: YAML plus dotted overrides become one validated, frozen configuration.
 
 A recipe may name a `base:` (a path relative to itself); keys of the file win over the base,
-overrides win over both.  `read_recipe` resolves that to a plain dictionary; `build_config` turns a
+overrides win over both (`overrides.py` says how their values are read, `recipe_text.py` what
+may stand in a file).  `read_recipe` resolves that to a plain dictionary; `build_config` turns a
 dictionary into the frozen dataclass that owns it.  A key that the dataclass does not have is an
 error that names the nearest one it has: nothing a user writes is ever silently ignored.
 """
@@ -9,35 +10,44 @@ error that names the nearest one it has: nothing a user writes is ever silently 
 from __future__ import annotations
 
 import dataclasses
-import difflib
-import types
+import math
 import typing
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from importlib import resources
 from pathlib import Path
 from typing import Any, TypeVar
 
-from omegaconf import DictConfig, OmegaConf
-from omegaconf.errors import OmegaConfBaseException
 from pydantic import TypeAdapter, ValidationError
+
+from video_ssl.overrides import apply_override, dataclasses_in, nearest, read_typed, variant
+from video_ssl.recipe_text import (
+    ConfigError,
+    load_yaml,
+    merged,
+    resolved,
+    to_yaml,
+    unprintable,
+)
+
+__all__ = [
+    "ROOMS",
+    "ConfigError",
+    "build_config",
+    "find_recipe",
+    "list_recipes",
+    "load_yaml",
+    "nearest",
+    "read_recipe",
+    "read_typed",
+    "recipe_folder",
+    "to_plain",
+    "to_yaml",
+    "unprintable",
+]
 
 T = TypeVar("T")
 
 ROOMS = ("pretrain", "evaluate", "datasets", "launch")
-
-
-class ConfigError(ValueError):
-    """A recipe, an override or a setting that cannot be used; the text says what is allowed."""
-
-
-def nearest(word: str, allowed: Iterable[str]) -> str:
-    """Returns ` Did you mean 'x'?` for the allowed word nearest to `word`, or an empty string.
-
-    >>> nearest("objectiv", ["objective", "data"])
-    " Did you mean 'objective'?"
-    """
-    match = difflib.get_close_matches(word, list(allowed), n=1, cutoff=0.5)
-    return f" Did you mean '{match[0]}'?" if match else ""
 
 
 def recipe_folder(room: str) -> Path:
@@ -77,81 +87,83 @@ def find_recipe(name: str, room: str) -> Path:
 
 
 def read_recipe(
-    name: str | Path, overrides: Sequence[str] = (), *, room: str = "pretrain"
+    name: str | Path,
+    overrides: Sequence[str] = (),
+    *,
+    room: str = "pretrain",
+    as_typed: bool = False,
 ) -> dict[str, Any]:
     """Returns the resolved content of a recipe file as a plain nested dictionary.
 
     Args:
         name: a file, or the name of a recipe of `room`.
-        overrides: `dotted.key=value`; the value is read as YAML (`1e-4` is a number, `[1,2]` a
-            list).
+        overrides: `dotted.key=value`.
         room: where names are looked up.
+        as_typed: values of overrides stay `Typed`, so that `build_config` reads them by the type of
+            their keys; otherwise all are YAML.
 
     Raises:
-        ConfigError: missing file, broken YAML, an override without `=`, a circular `base:`.
+        ConfigError: missing file, broken YAML, an override without `=`, a circular `base:`, a
+            reference to what is no key.
     """
-    merged = _with_bases(find_recipe(str(name), room), ())
+    file = find_recipe(str(name), room)
+    content = _with_bases(file, ())
     for override in overrides:
-        key, equals, value = override.partition("=")
-        if not equals or not key.strip():
-            raise ConfigError(
-                f"override {override!r} has no key and value: write dotted.key=value, "
-                "for example optimizer.lr=1e-4."
-            )
-        try:
-            merged = OmegaConf.merge(merged, OmegaConf.from_dotlist([f"{key.strip()}={value}"]))
-        except OmegaConfBaseException as err:
-            raise ConfigError(f"override {override!r} cannot be applied: {err}") from err
+        apply_override(content, override)
     try:
-        resolved = OmegaConf.to_container(merged, resolve=True)
-    except OmegaConfBaseException as err:
+        found = resolved(content)
+    except ConfigError as err:
         raise ConfigError(f"{name}: {err}") from err
-    assert isinstance(resolved, dict)
-    return {str(key): value for key, value in resolved.items()}
+    return found if as_typed else read_typed(None, found)
 
 
-def _with_bases(path: Path, seen: tuple[Path, ...]) -> Any:
+def _with_bases(path: Path, seen: tuple[Path, ...]) -> dict[Any, Any]:
     path = path.resolve()
     if path in seen:
         chain = " -> ".join(str(p) for p in (*seen, path))
         raise ConfigError(f"circular base: {chain}. Remove one of these `base:` lines.")
     try:
-        content = OmegaConf.load(path)
+        content = load_yaml(path)
     except FileNotFoundError as err:
         raise ConfigError(
             f"no recipe file {path}" + (f", named as base by {seen[-1]}" if seen else "")
         ) from err
-    except (
-        Exception
-    ) as err:  # the YAML library's own error classes are not part of OmegaConf's contract
-        raise ConfigError(f"{path} is not readable as YAML: {err}") from err
-    if not isinstance(content, DictConfig):
-        kind = type(content).__name__
-        raise ConfigError(f"{path} must hold keys and values, but holds a {kind}.")
     base = content.pop("base", None)
     if base is None:
         return content
-    return OmegaConf.merge(_with_bases(path.parent / str(base), (*seen, path)), content)
+    return merged(_with_bases(path.parent / str(base), (*seen, path)), content)
 
 
-def build_config(cls: type[T], mapping: Mapping[str, Any] | None, where: str = "") -> T:
+def build_config(
+    cls: type[T],
+    mapping: Mapping[str, Any] | None,
+    where: str = "",
+    *,
+    several_lines: Sequence[str] = (),
+) -> T:
     """Returns an instance of the dataclass `cls` filled from `mapping`, nested dataclasses included.
 
     Args:
         cls: a dataclass; types of its fields are enforced, missing keys take their defaults.
         mapping: what the recipe says; None counts as empty.
         where: dotted position in the recipe, for the text of errors.
+        several_lines: keys whose texts may have line breaks and other control characters.
 
     Raises:
         ConfigError: unknown key (the nearest is named), missing key, wrong type, refused value.
     """
-    content = dict(mapping or {})
+    content = read_typed(cls, dict(mapping or {}), where)
     _refuse_unknown_keys(cls, content, where)
+    for key, value in content.items():
+        if key not in several_lines:
+            _refuse_unprintable(value, ".".join(filter(None, (where, str(key)))))
     try:
-        return TypeAdapter(cls).validate_python(content)
+        config = TypeAdapter(cls).validate_python(content)
     except ValidationError as err:
         lines = [_explain(error, where) for error in err.errors()]
         raise ConfigError("; ".join(lines)) from err
+    _refuse_nan(to_plain(config), where)
+    return config
 
 
 def _explain(error: Any, where: str) -> str:
@@ -162,7 +174,35 @@ def _explain(error: Any, where: str) -> str:
         return f"{key} is not set: the recipe must give it."
     if error["type"] == "value_error" and isinstance(given, dict):
         return f"{key}: {message}" if key else message
+    if error["type"] == "string_type" and isinstance(given, (int, float)):
+        kind = "a truth value" if isinstance(given, bool) else "a number"
+        return f"{key}={given!r} is {kind} for YAML, but must be text: write it in quotes."
     return f"{key}={given!r}: {message}"
+
+
+def _refuse_unprintable(value: Any, place: str) -> None:
+    """Refuses texts that do not fit into a line of a file or a script."""
+    if isinstance(value, Mapping):
+        for key, inner in value.items():
+            _refuse_unprintable(str(key), place)
+            _refuse_unprintable(inner, f"{place}.{key}")
+    elif isinstance(value, (list, tuple)):
+        for number, inner in enumerate(value):
+            _refuse_unprintable(inner, f"{place}.{number}")
+    elif isinstance(value, str) and unprintable(value):
+        raise ConfigError(f"{place}={value!r} holds {unprintable(value)}: use plain text.")
+
+
+def _refuse_nan(value: Any, place: str) -> None:
+    """Refuses numbers that are none: every comparison with one is false, so no check of a range would see it."""
+    if isinstance(value, dict):
+        for key, inner in value.items():
+            _refuse_nan(inner, ".".join(filter(None, (place, str(key)))))
+    elif isinstance(value, list):
+        for number, inner in enumerate(value):
+            _refuse_nan(inner, f"{place}.{number}")
+    elif isinstance(value, float) and math.isnan(value):
+        raise ConfigError(f"{place}={value!r} is no number: give one.")
 
 
 def _refuse_unknown_keys(cls: Any, content: Any, where: str) -> None:
@@ -179,38 +219,8 @@ def _refuse_unknown_keys(cls: Any, content: Any, where: str) -> None:
             )
         place = ".".join(filter(None, (where, key)))
         for item in value if isinstance(value, (list, tuple)) else [value]:
-            inner = _variant(_dataclasses_in(hints[key]), item, place)
+            inner = variant(dataclasses_in(hints[key]), item, place)
             _refuse_unknown_keys(inner, item, place)
-
-
-def _dataclasses_in(hint: Any) -> list[Any]:
-    """The dataclasses in a hint such as `X | None`, `tuple[X, ...]` or `X | Y`."""
-    if dataclasses.is_dataclass(hint):
-        return [hint]
-    origin = typing.get_origin(hint)
-    if origin in (typing.Union, types.UnionType, tuple, list):
-        return [c for arg in typing.get_args(hint) for c in _dataclasses_in(arg)]
-    return []
-
-
-def _variant(candidates: Sequence[Any], content: Any, where: str) -> Any:
-    """The dataclass that `content` is meant for; None if there is none, or nothing that tells which.
-
-    Among several, a field that in each of them allows one value of its own tells; without it, the first is meant.
-    """
-    if len(candidates) <= 1 or not isinstance(content, Mapping):
-        return candidates[0] if candidates else None
-    for tag in (f.name for f in dataclasses.fields(candidates[0])):
-        values = [typing.get_args(typing.get_type_hints(c).get(tag)) for c in candidates]
-        if all(len(v) == 1 for v in values) and len(set(values)) == len(values):
-            named = {v[0]: c for v, c in zip(values, candidates, strict=True)}
-            chosen = content.get(tag, values[0][0])
-            if chosen not in named:
-                raise ConfigError(
-                    f"{where}.{tag}={chosen!r}: allowed are {list(named)}.{nearest(str(chosen), named)}"
-                )
-            return named[chosen]
-    return None
 
 
 def to_plain(config: Any) -> Any:

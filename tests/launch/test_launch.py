@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -16,6 +17,7 @@ import psutil
 import pytest
 
 from video_ssl.launch import launching, slurm, snapshot
+from video_ssl.launch.aftermath import job_state
 from video_ssl.launch.attempts import (
     conclude,
     end_note,
@@ -29,14 +31,14 @@ from video_ssl.launch.attempts import (
 )
 from video_ssl.launch.batch import Batch, TaskSpec, read_batch, write_batch
 from video_ssl.launch.errors import LaunchError
-from video_ssl.launch.grid import expand
+from video_ssl.launch.grid import GridRun, expand
 from video_ssl.launch.profile import LaunchProfile, load_profile
 from video_ssl.launch.results import grid_results, table_text
 from video_ssl.launch.snapshot import take_snapshot
-from video_ssl.launch.steps import plan_launch
+from video_ssl.launch.steps import SETTINGS, plan_launch
 from video_ssl.launch.task import describe
 from video_ssl.pretrain.errors import Interrupted, RunError
-from video_ssl.recipes import ConfigError, list_recipes
+from video_ssl.recipes import ConfigError, list_recipes, to_yaml
 
 SLURM = LaunchProfile(executor="slurm")
 
@@ -102,21 +104,155 @@ def test_a_profile_becomes_options_of_sbatch(tmp_path: Path) -> None:
     assert lines.index("module load cuda") < lines.index(srun)
 
 
+@pytest.mark.parametrize("sign", list(slurm.UNUSABLE))
+def test_a_folder_that_slurm_would_misread_is_refused(
+    sign: str, videos: Path, tmp_path: Path, kit: Any
+) -> None:
+    run = tmp_path / f"a{sign}j"
+    words = ["mae/demo", f"data.table={videos}", f"run={run}"]
+    with pytest.raises(LaunchError, match=r"must not have '.+' in its path.*run=\.\.\."):
+        launching.launch("slurm", "pretrain", words, dry_run=True)
+    assert str(run) in launching.launch("local", "pretrain", words, dry_run=True)
+
+
+def test_no_path_is_read_twice_by_the_shell(tmp_path: Path) -> None:
+    """Was wrong: the trap of the script held the path in quotes within quotes."""
+    home = tmp_path / "x;touch PWNED;y's"
+    plan = plan_launch("pretrain", ["mae/demo", f"run={home}"], SLURM)
+    lines = launching.setup_lines(plan.steps[0], home / "launch", home / "launch" / "code-1")
+    assert (
+        lines.index(
+            "export PYTHONSAFEPATH=1  # or a checkout in the working folder would come first"
+        )
+        > 0
+    )
+    given = [line for line in lines if "PWNED" in line]
+    assert all(re.match(r"video_ssl_[a-z_]+='", line) for line in given), given
+    script = "\n".join(
+        [
+            *lines[: lines.index("# the code as it was at the launch")],
+            'printf %s "$video_ssl_batch"',
+        ]
+    )
+    said = subprocess.run(
+        ["bash", "-c", script], capture_output=True, text=True, cwd=tmp_path, check=True
+    )
+    assert said.stdout == str(home / "launch" / "pretrain.json")
+    assert not (tmp_path / "PWNED").exists()
+
+
+@pytest.mark.parametrize("letter", ["\n", "\r", "\t", "\0", "\x1b", "\x85", "\u2028", "\udcff"])
+def test_names_with_control_characters_are_refused(letter: str, tmp_path: Path) -> None:
+    """Was wrong: the second line of a run's name was a command of the batch script."""
+    for where in ("run", "name", "data.table") if letter == "\n" else ("run",):
+        words = ["mae/demo", f"run={tmp_path}", f"{where}=x{letter}touch PWNED"]
+        with pytest.raises(ConfigError, match=f"{where}=.*holds "):
+            plan_launch("pretrain", words, SLURM)
+    recipe = tmp_path / "stranger.yaml"
+    recipe.write_text(f"encoder: r\nout: {json.dumps(f'x{letter}y')}\n")
+    with pytest.raises(ConfigError, match=r"out=.*holds "):
+        plan_launch("evaluate", [str(recipe)], SLURM)
+    with pytest.raises(LaunchError, match="holds "):
+        plan_launch("embed", ["ENC", "videos", str(tmp_path / f"a{letter}b.arrow")], SLURM)
+
+
+@pytest.mark.parametrize("key", ["sbatch", "comment"])
+def test_a_profile_cannot_break_a_line_of_the_script(key: str) -> None:
+    setting = {"sbatch": {"comment": "x\ntouch PWNED"}}
+    profile = LaunchProfile(
+        executor="slurm", **(setting if key == "sbatch" else {"account": "a\nb"})
+    )
+    with pytest.raises(LaunchError, match="a line break"):
+        slurm.parameters(profile, name="n", setup=[], dependency=None)
+    with pytest.raises(ConfigError, match="no name of a variable"):
+        load_profile("slurm", ["environment={'X=1; touch PWNED; Y': 1}"])
+    lines = load_profile(
+        "slurm", ["setup=['module load a\\n\\techo b']"]
+    ).setup  # commands may have lines
+    assert lines == ("module load a\\n\\techo b",)
+
+
+def test_what_slurm_says_of_a_job_is_not_taken_from_its_paths(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    told = "JobId=7 JobName=x UserId=a Restarts=0 JobState=RUNNING RunTime=00:00:05 TimeLimit=00:10:00 "
+    told += "StdOut=/data/my Restarts=9 JobState=COMPLETED/launch/7.out"
+    monkeypatch.setattr(
+        subprocess, "run", lambda *_, **__: subprocess.CompletedProcess([], 0, told, "")
+    )
+    assert job_state("7", "0") == "RUNNING"
+
+
 # Grids and plans
 
 
 def test_a_grid_has_every_combination_once() -> None:
     runs = expand(["optimizer.base_lr=1e-3,3e-4", "seed=0,1,2", "x=[1,2]"])
-    assert len(runs) == len({name for name, _ in runs}) == 6
-    assert runs[1] == (
+    assert len(runs) == len({run.name for run in runs}) == 6
+    assert runs[1] == GridRun(
         "optimizer.base_lr=1e-3__seed=1",
         ["optimizer.base_lr=1e-3", "seed=1", "x=[1,2]"],
+        {"optimizer.base_lr": "1e-3", "seed": "1"},
     )
-    assert expand(["a=1", "b=[1,2]"]) == [("", ["a=1", "b=[1,2]"])]
-    assert expand([]) == [("", [])]
+    assert expand(["a=1", "b=[1,2]"]) == [GridRun("", ["a=1", "b=[1,2]"])]
+    assert expand([]) == [GridRun("", [])]
 
 
-@pytest.mark.parametrize("override", ["a=1,1", "a=1,", "run=a,b"])
+@pytest.mark.parametrize(
+    "values",
+    [
+        ["g/猫", "g/犬"],
+        ["g/a b", "g/a+b", "g/a_b", "g/a__b"],
+        ["Sample", "sample"],
+        ["a" * 300, "a" * 299 + "b"],
+        ["..", "../..", "."],
+        ["'a,b'", "'a;b'"],
+        ["straße", "strasse"],
+        ["it's", '"b, c"'],
+        ["[new] vids", "*.tar", "@x", "$(x)", "-"],
+    ],
+)
+def test_runs_of_a_grid_have_folders_of_their_own(values: list[str], tmp_path: Path) -> None:
+    """Was wrong: everything but ASCII became one `_`, so two values shared a folder and one was never trained."""
+    runs = expand([f"data.table={','.join(values)}", "seed=1,2"])
+    assert len({run.name.casefold() for run in runs}) == 2 * len(values)
+    assert len({run.overrides[0] for run in runs}) == len(values)
+    for run in runs:
+        (tmp_path / run.name / "launch").mkdir(parents=True)
+        (tmp_path / run.name / "launch" / SETTINGS).write_text(to_yaml(run.settings))
+    assert len(list(tmp_path.iterdir())) == 2 * len(values)
+    told = [row["data.table"] for row in grid_results(tmp_path)]
+    assert sorted(told) == sorted(run.settings["data.table"] for run in runs)
+
+
+def test_a_name_does_not_depend_on_its_neighbours() -> None:
+    names = {run.settings["a"]: run.name for run in expand(["a=x,y,Y"])}
+    assert names["x"] == "a=x"
+    assert names["y"] == next(r.name for r in expand(["a=Y,y"]) if r.settings["a"] == "y")
+
+
+@pytest.mark.parametrize(
+    ("override", "values"),
+    [
+        ("t='my,vids',others", ["my,vids", "others"]),
+        ('t="my,vids"', ["my,vids"]),
+        ("t='kept'", ["'kept'"]),  # no comma: nothing was to be kept together
+        ("t=it's here,b", ["it's here", "b"]),
+        ("t= [a,b] c ", [" [a,b] c "]),
+    ],
+)
+def test_quotes_keep_a_comma_in_a_value(override: str, values: list[str]) -> None:
+    assert [run.overrides[0].partition("=")[2] for run in expand([override])] == values
+
+
+def test_a_grid_of_equal_runs_is_refused(tmp_path: Path) -> None:
+    """Was wrong: `seed=0,1 seed=2` trained the same twice, under names that lie."""
+    for words in (["seed=0,1", "seed=2"], ["optimizer.base_lr=1e-3,0.001"]):
+        with pytest.raises(LaunchError, match="two runs of the grid are one"):
+            plan_launch("pretrain", ["mae/demo", f"run={tmp_path}", *words], SLURM)
+
+
+@pytest.mark.parametrize("override", ["a=1,1", "a=1,", "run=a,b", "a=,", "a='x,y", "a=[1,2"])
 def test_a_wrong_grid(override: str) -> None:
     with pytest.raises(LaunchError):
         expand([override])

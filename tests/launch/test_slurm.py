@@ -93,6 +93,31 @@ def test_preempted_twice_equals_undisturbed(
     )
 
 
+def test_a_run_folder_of_any_name_is_queued_again(
+    videos: Path, tmp_path: Path, kit: Any, cluster: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Was wrong: the shell read the path a second time at the end of the job, which ran `;`-commands of its name and
+    left a run in a folder with a space FAILED instead of queued again."""
+    monkeypatch.chdir(tmp_path)
+    name = """Jürgen's "best" run; touch PWNED; $(touch PWNED2) `touch PWNED3` & 猫 #1 Restarts=99 JobState=FAILED"""
+    run = tmp_path / "a b" / name
+    run.parent.mkdir()
+    file = kit.recipe(videos, run)
+    job = cluster.launch("slurm", "pretrain", file, f"run={run}", *cluster.SHORT)
+    kit.wait(lambda: kit.steps(run) >= 5, run)
+    high = cluster.submit("true", "-p", "high")
+    kit.wait(lambda: cluster.state(high) == "COMPLETED", run)
+    kit.wait(lambda: kit.outcomes(run) == ["preempted", "finished"], run)
+    kit.wait(lambda: cluster.state(job) in ("COMPLETED", "COMPLETING"), run)
+    starts = [row["step"] for row in kit.attempts(run) if row["event"] == "start"]
+    assert starts[1] >= 5
+    (row,) = read_jobs(run)
+    told = json.loads((run / "environment.json").read_text())["starts"]
+    assert [start["code"] for start in told] == [row["code"]] * 2  # the copy, not the checkout
+    assert not list(tmp_path.rglob("PWNED*"))
+    assert "finished" in kit.command("jobs", "status", run)
+
+
 def test_a_killed_process_and_a_cap(videos: Path, tmp_path: Path, kit: Any, cluster: Any) -> None:
     """kill -9 of process 1: the other notices, the job starts again from the newest checkpoint; once is the cap here,
     so a second loss without a new checkpoint ends it."""

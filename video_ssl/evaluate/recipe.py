@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -10,7 +10,7 @@ from typing import Any
 from video_ssl.evaluate.embed.embedding import EmbedConfig
 from video_ssl.evaluate.evaluators import Evaluator, evaluator_class
 from video_ssl.evaluate.frozen import without_flax
-from video_ssl.recipes import build_config, read_recipe
+from video_ssl.recipes import build_config, read_recipe, read_typed
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -98,5 +98,13 @@ class EvaluateRecipe:
 
 def load_evaluate_recipe(name: str | Path, overrides: Sequence[str] = ()) -> EvaluateRecipe:
     """Returns the recipe of a file, or of a name of the room `evaluate`, with overrides."""
-    content = read_recipe(name, overrides, room="evaluate")
+    content = read_recipe(name, overrides, room="evaluate", as_typed=True)
+    chosen = content.get("evaluators")
+    if isinstance(chosen, Mapping):
+        content["evaluators"] = {
+            key: read_typed(evaluator_class(key).Config, settings, f"evaluators.{key}")
+            if isinstance(settings, Mapping)
+            else settings
+            for key, settings in chosen.items()
+        }
     return build_config(EvaluateRecipe, content)

@@ -74,7 +74,10 @@ def job_state(job: str, attempt: str) -> str:
         ).stdout
     except (OSError, subprocess.SubprocessError):
         return ""
-    about = dict(word.split("=", 1) for word in told.split() if "=" in word)
+    about: dict[str, str] = {}
+    for word in told.split():
+        key, _, value = word.partition("=")
+        about.setdefault(key, value)  # paths, which may hold anything, come last
     if int(about.get("Restarts", "0")) > int(attempt):
         return "REQUEUED"
     state = about.get("JobState", "")

@@ -26,7 +26,15 @@ from video_ssl.launch.attempts import ATTEMPTS
 from video_ssl.launch.batch import Batch, write_batch
 from video_ssl.launch.errors import LaunchError
 from video_ssl.launch.profile import LaunchProfile, load_profile
-from video_ssl.launch.slurm import job_infos, parameters, require, script_text, submit
+from video_ssl.launch.slurm import (
+    job_infos,
+    job_name,
+    parameters,
+    refuse_unusable,
+    require,
+    script_text,
+    submit,
+)
 from video_ssl.launch.snapshot import NOTE, take_snapshot
 from video_ssl.launch.steps import Plan, Step, plan_launch, write_files
 from video_ssl.launch.task import ATTEMPT
@@ -60,6 +68,8 @@ def launch(
     """
     profile = load_profile(profile_name, overrides)
     plan = plan_launch(verb, arguments, profile, chain=chain)
+    if profile.executor == "slurm":
+        refuse_unusable(plan.home.absolute())
     if dry_run:
         return _dry_run(plan)
     if profile.executor == "slurm":
@@ -109,9 +119,15 @@ def refuse_running(home: Path) -> None:
     if alive:
         listed = "\n  ".join(alive[:10])
         raise LaunchError(
-            f"{home} has jobs that have not ended:\n  {listed}\nWait for them (`video-ssl jobs status {home}`), "
-            f"end them (`video-ssl jobs cancel {home}`), or give this run another folder: run=..."
+            f"{home} has jobs that have not ended:\n  {listed}\n"
+            f"Wait for them (`video-ssl jobs status {_shown(home)}`), end them "
+            f"(`video-ssl jobs cancel {_shown(home)}`), or give this run another folder: run=..."
         )
+
+
+def _shown(path: Path) -> str:
+    """A path as it is typed in a shell."""
+    return shlex.quote(str(path))
 
 
 def _submit(plan: Plan, folder: Path) -> str:
@@ -143,7 +159,7 @@ def _submit(plan: Plan, folder: Path) -> str:
         many = f" x {len(step.tasks)}" if len(step.tasks) > 1 else ""
         after = f" after {', '.join(step.after)}" if step.after else ""
         told.append(f"job {number}: {step.name}{many}{after}")
-    told.append(f"video-ssl jobs status {plan.home}    or: logs -f, cancel, requeue")
+    told.append(f"video-ssl jobs status {_shown(plan.home)}    or: logs -f, cancel, requeue")
     return "\n".join(told)
 
 
@@ -166,7 +182,7 @@ def step_settings(step: Step, plan: Plan, code: Path, numbers: dict[str, str]) -
     )
     return parameters(
         step.profile,
-        name=f"{step.name}:{plan.home.name}",
+        name=job_name(f"{step.name}:{plan.home.name}"),
         setup=setup_lines(step, folder, code),
         dependency=dependency,
     )
@@ -174,7 +190,6 @@ def step_settings(step: Step, plan: Plan, code: Path, numbers: dict[str, str]) -
 
 def setup_lines(step: Step, folder: Path, code: Path) -> list[str]:
     """Returns the shell lines before srun: environment, code, and the trap that ends every attempt."""
-    quoted = shlex.quote
     gone = {
         "event": "end",
         "task": step.tasks[0].name,
@@ -182,23 +197,34 @@ def setup_lines(step: Step, folder: Path, code: Path) -> list[str]:
         "reason": f"the code {code} is gone: launch again",
         "again": False,
     }
-    attempts = quoted(str(folder.parent / ATTEMPTS))
-    batch, python = quoted(str(folder / f"{step.name}.json")), quoted(sys.executable)
-    lines = [f"export {k}={quoted(str(v))}" for k, v in step.profile.environment.items()]
+    # The shell reads a path once, here; from then on there are only variables, which it does not read again.
+    variables = {
+        "python": sys.executable,
+        "code": str(code),
+        "batch": str(folder / f"{step.name}.json"),
+        "attempts": str(folder.parent / ATTEMPTS),
+        "gone": str(gone["reason"]),
+        "gone_note": json.dumps(gone),
+        "processes": str(step.profile.world_size),
+    }
     return [
-        *lines,
+        *(f"export {k}={shlex.quote(str(v))}" for k, v in step.profile.environment.items()),
         *step.profile.setup,
+        *(f"video_ssl_{name}={shlex.quote(value)}" for name, value in variables.items()),
         "# the code as it was at the launch",
-        f"if [ ! -f {quoted(str(code / NOTE))} ]; then",
-        f"  echo {quoted(gone['reason'])}",  # type: ignore[arg-type]
-        f"  echo {quoted(json.dumps(gone))} >> {attempts}",
+        f'if [ ! -f "$video_ssl_code/{NOTE}" ]; then',
+        "  printf '%s\\n' \"$video_ssl_gone\"",
+        '  printf \'%s\\n\' "$video_ssl_gone_note" >> "$video_ssl_attempts"',
         "  exit 66",
         "fi",
         "export PYTHONSAFEPATH=1  # or a checkout in the working folder would come first",
-        f"export PYTHONPATH={quoted(str(code))}${{PYTHONPATH:+:$PYTHONPATH}}",
+        'export PYTHONPATH="$video_ssl_code${PYTHONPATH:+:$PYTHONPATH}"',
         "# how it ended, and whether it is queued again",
         "trap 'exit 143' TERM  # after srun; without it bash would report its last exit code",
-        f"trap '{python} -m video_ssl.launch.aftermath {batch} \"$?\" {step.profile.world_size}' EXIT",
+        "video_ssl_end() {",
+        '  "$video_ssl_python" -m video_ssl.launch.aftermath "$video_ssl_batch" "$1" "$video_ssl_processes"',
+        "}",
+        "trap 'video_ssl_end \"$?\"' EXIT",
     ]
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Literal
@@ -68,6 +69,11 @@ class LaunchProfile:
         for name, minimum in least.items():
             if getattr(self, name) < minimum:
                 raise ValueError(f"{name}={getattr(self, name)} must be at least {minimum}.")
+        for key in self.environment:
+            if not re.fullmatch(r"[A-Za-z_][A-Za-z0-9_]*", key):
+                raise ValueError(
+                    f"environment: {key!r} is no name of a variable: letters, digits and _ only."
+                )
         for name in ("lost_after_sec", "memory_gib"):
             value = getattr(self, name)
             if value is not None and not value > 0:
@@ -92,4 +98,5 @@ def load_profile(name: str, overrides: Sequence[str] = ()) -> LaunchProfile:
     Raises:
         ConfigError: no such profile, unknown key (the nearest is named), wrong type or value.
     """
-    return build_config(LaunchProfile, read_recipe(name, overrides, room="launch"), "profile")
+    content = read_recipe(name, overrides, room="launch", as_typed=True)
+    return build_config(LaunchProfile, content, "profile", several_lines=("setup",))

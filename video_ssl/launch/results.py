@@ -8,6 +8,8 @@ from typing import Any
 
 from video_ssl.files import write_atomically, write_json
 from video_ssl.launch.attempts import read_attempts
+from video_ssl.launch.steps import SETTINGS
+from video_ssl.recipes import ConfigError, load_yaml
 
 FIGURES = ("loss", "effective_rank", "feature_std")
 
@@ -20,8 +22,7 @@ def grid_results(folder: Path) -> list[dict[str, Any]]:
     """
     rows = []
     for run in sorted(path for path in folder.iterdir() if "=" in path.name and path.is_dir()):
-        row: dict[str, Any] = {"run": run.name}
-        row |= dict(pair.split("=", 1) for pair in run.name.split("__"))
+        row: dict[str, Any] = {"run": run.name, **_settings(run)}
         ends = [a for a in read_attempts(run, "pretrain") if a["event"] == "end"]
         row["state"] = ends[-1]["outcome"] if ends else "not ended"
         finished = _json(run / "finished.json")
@@ -56,8 +57,18 @@ def table_text(rows: list[dict[str, Any]]) -> str:
     for row in rows:
         cells = [row.get(column, "") for column in columns]
         shown = [f"{cell:.4g}" if isinstance(cell, float) else str(cell) for cell in cells]
+        shown = [cell.replace("|", "\\|") for cell in shown]
         lines.append("| " + " | ".join(shown) + " |")
     return "\n".join(lines)
+
+
+def _settings(run: Path) -> dict[str, str]:
+    """What differs in a run of a grid; of one from before it was written down, what its name says."""
+    try:
+        found = load_yaml(run / "launch" / SETTINGS)
+    except (FileNotFoundError, ConfigError):
+        found = dict(pair.split("=", 1) for pair in run.name.split("__") if "=" in pair)
+    return {str(key): str(value) for key, value in found.items()}
 
 
 def _main_numbers(file: Path) -> dict[str, Any]:

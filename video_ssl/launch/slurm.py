@@ -6,6 +6,7 @@ submitit's own `Job.state` needs accounting (sacct), without which a killed job 
 from __future__ import annotations
 
 import logging
+import re
 import shlex
 import shutil
 import subprocess
@@ -17,7 +18,7 @@ from typing import Any
 
 from video_ssl.launch.errors import LaunchError
 from video_ssl.launch.profile import LaunchProfile
-from video_ssl.recipes import nearest
+from video_ssl.recipes import nearest, unprintable
 
 logger = logging.getLogger(__name__)
 
@@ -139,7 +140,7 @@ def parameters(
     ]  # what one process leaves undone, the others cannot finish
     if profile.cpus_per_task is not None:
         srun.append(f"--cpus-per-task={profile.cpus_per_task}")  # no longer inherited since 22.05
-    found = {
+    found: dict[str, Any] = {
         "job_name": name,
         "time": profile.time_min,
         "nodes": profile.nodes,
@@ -162,7 +163,38 @@ def parameters(
         "srun_args": srun,
         "additional_parameters": {"requeue": True, "kill-on-invalid-dep": "yes", **profile.sbatch},
     }
+    # A line of the script each: what follows a line break would be a command.
+    for key, value in [*found.items(), *found["additional_parameters"].items()]:
+        if isinstance(value, str) and unprintable(value):
+            raise LaunchError(f"{key}={value!r} holds {unprintable(value)}: use plain text.")
     return {key: value for key, value in found.items() if value is not None} | {"wckey": None}
+
+
+def job_name(text: str) -> str:
+    """Returns a text as the name of a job: `scontrol show job` prints it bare among its own words.
+
+    >>> job_name("pretrain:my run; x")
+    'pretrain:my_run_x'
+    """
+    return re.sub(r"[^A-Za-z0-9:._+-]+", "_", text)
+
+
+#: What a path may not hold on SLURM, and why.
+UNUSABLE = {
+    "%": "SLURM reads it as the beginning of a placeholder (%j) in the path of a log",
+    "\\": "SLURM drops it from the path of a log",
+    ":": "Python would read it as the border between two folders and run other code",
+}
+
+
+def refuse_unusable(folder: Path) -> None:
+    """Raises LaunchError for a run folder whose path SLURM or Python would read as another one."""
+    for sign, reason in UNUSABLE.items():
+        if sign in str(folder):
+            raise LaunchError(
+                f"{folder}: a run folder of a job on SLURM must not have {sign!r} in its path: {reason}. "
+                "Give another folder: run=..."
+            )
 
 
 def script_text(folder: Path, settings: dict[str, Any], *, elements: int) -> str:

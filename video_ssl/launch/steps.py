@@ -8,14 +8,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from omegaconf import OmegaConf
-
 from video_ssl.launch.batch import TaskSpec
 from video_ssl.launch.errors import LaunchError
 from video_ssl.launch.grid import expand
 from video_ssl.launch.profile import LaunchProfile
-from video_ssl.recipes import nearest
+from video_ssl.recipes import nearest, to_yaml, unprintable
 
+#: In RUN/launch of a run of a grid: what differs there, key -> value.
+SETTINGS = "grid.yaml"
 LAUNCHED = ("pretrain", "evaluate", "embed")
 
 
@@ -85,14 +85,17 @@ def _pretrain(name: str, overrides: Sequence[str], profile: LaunchProfile, *, ch
     from video_ssl.pretrain.recipe import load_pretrain_recipe, recipe_to_dict
 
     runs = expand(overrides)
-    recipes = [load_pretrain_recipe(name, settings) for _, settings in runs]
+    recipes = [load_pretrain_recipe(name, run.overrides) for run in runs]
     home = recipes[0].folder
+    _refuse_equal(recipes, [run.name for run in runs])
     files: dict[Path, Any] = {}
     tasks = []
-    for (label, _), recipe in zip(runs, recipes, strict=True):
-        run = home / label if label else home
+    for point, recipe in zip(runs, recipes, strict=True):
+        run = home / point.name if point.name else home
         recipe = recipe.replace(run=str(run))
         files[run / "launch" / "pretrain.yaml"] = recipe_to_dict(recipe)
+        if point.settings:
+            files[run / "launch" / SETTINGS] = point.settings
         tasks.append(_task("pretrain", "pretrain", [str(run / "launch" / "pretrain.yaml")], run))
     before: list[Step] = []
     if chain and len(runs) == 1:
@@ -133,6 +136,17 @@ def _pretrain(name: str, overrides: Sequence[str], profile: LaunchProfile, *, ch
             )
         )
     return Plan(home, steps, files)
+
+
+def _refuse_equal(recipes: Sequence[Any], names: Sequence[str]) -> None:
+    """Two runs of a grid must be two, in what they train and in where they write."""
+    for i, recipe in enumerate(recipes):
+        for j in range(i):
+            if recipe == recipes[j] or names[i].casefold() == names[j].casefold():
+                raise LaunchError(
+                    f"two runs of the grid are one: {names[j]} and {names[i]}. A key must be given once, and its "
+                    "values must differ in what they mean."
+                )
 
 
 def _stages(recipe: Any, profile: LaunchProfile, files: dict[Path, Any]) -> list[Step]:
@@ -186,6 +200,9 @@ def _embed(arguments: list[str], profile: LaunchProfile) -> Plan:
 
 
 def _task(name: str, verb: str, arguments: Sequence[str], run: Path) -> TaskSpec:
+    for text in (str(run), *arguments):
+        if unprintable(text):
+            raise LaunchError(f"{verb}: {text!r} holds {unprintable(text)}: use plain text.")
     return TaskSpec(name=name, verb=verb, arguments=tuple(arguments), run=str(run.absolute()))
 
 
@@ -193,4 +210,4 @@ def write_files(plan: Plan) -> None:
     """Writes the recipe files of a plan."""
     for path, content in plan.files.items():
         path.parent.mkdir(parents=True, exist_ok=True)
-        OmegaConf.save(OmegaConf.create(content), path)
+        path.write_text(to_yaml(content), encoding="utf-8")

@@ -238,7 +238,7 @@ def load_pretrain_recipe(name: str | Path, overrides: Sequence[str] = ()) -> Pre
     Raises:
         ConfigError: see `read_recipe` and `recipe_from_dict`.
     """
-    content = read_recipe(name, overrides, room="pretrain")
+    content = read_recipe(name, overrides, room="pretrain", as_typed=True)
     if content.get("name") is None:
         content["name"] = _recipe_name(str(name))
     return recipe_from_dict(content)
@@ -255,7 +255,7 @@ def recipe_from_dict(content: Mapping[str, Any]) -> PretrainRecipe:
     if not isinstance(section, Mapping) or "name" not in section:
         raise ConfigError(f"objective.name is not set: allowed are {sorted(OBJECTIVES)}.")
     section = dict(section)
-    objective_name = section.pop("name")
+    objective_name = str(section.pop("name"))
     if objective_name not in OBJECTIVES:
         raise ConfigError(
             f"objective.name={objective_name!r}: allowed are {sorted(OBJECTIVES)}."

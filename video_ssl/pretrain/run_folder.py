@@ -24,12 +24,11 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from omegaconf import OmegaConf
-
 from video_ssl.datasets.full_disk import FULL
 from video_ssl.files import write_atomically, write_json
 from video_ssl.pretrain.errors import RunError
 from video_ssl.pretrain.place import Place
+from video_ssl.recipes import ConfigError, load_yaml, to_yaml
 
 logger = logging.getLogger(__name__)
 
@@ -121,11 +120,9 @@ def settle_recipe(folder: Path, recipe: Mapping[str, Any], *, allow_changes: boo
     serious: list[str] = []
     if path.is_file():
         try:
-            before = OmegaConf.to_container(OmegaConf.load(path))
-        except (
-            Exception
-        ) as err:  # the YAML library's own error classes are not part of OmegaConf's contract
-            raise RunError(f"{path} is not readable as YAML: {err}") from err
+            before = load_yaml(path)
+        except ConfigError as err:
+            raise RunError(str(err)) from err
         changes = recipe_changes(before, recipe)
         serious = [line for key, line in changes.items() if not is_harmless(key)]
         if serious and not allow_changes:
@@ -136,7 +133,7 @@ def settle_recipe(folder: Path, recipe: Mapping[str, Any], *, allow_changes: boo
             )
         for line in changes.values():
             logger.info("changed since the start of the run: %s", line)
-    write_atomically(path, OmegaConf.to_yaml(OmegaConf.create(dict(recipe))))
+    write_atomically(path, to_yaml(dict(recipe)))
     return bool(serious)
 
 

@@ -10,8 +10,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from omegaconf import OmegaConf
-
 from video_ssl.datasets import open_table
 from video_ssl.datasets.opening import resolve_recipe
 from video_ssl.datasets.table import Table, TableError
@@ -19,7 +17,7 @@ from video_ssl.evaluate.features import FeatureError, FeatureFile, open_features
 from video_ssl.pretrain.recipe import PretrainRecipe, recipe_from_dict
 from video_ssl.pretrain.reporting import read_metrics
 from video_ssl.pretrain.run_folder import ENVIRONMENT, FINISHED, METRICS, RECIPE
-from video_ssl.recipes import ConfigError
+from video_ssl.recipes import ConfigError, load_yaml
 
 logger = logging.getLogger(__name__)
 
@@ -189,11 +187,10 @@ def _json(path: Path) -> dict[str, Any] | None:
 
 def _yaml(path: Path) -> dict[str, Any]:
     try:
-        content = OmegaConf.to_container(OmegaConf.load(path))
-    except Exception as err:  # the YAML library's own errors are not part of OmegaConf's contract
-        logger.warning("%s is not readable as YAML: %s", path, err)
+        return {str(key): value for key, value in load_yaml(path).items()}
+    except (ConfigError, OSError) as err:
+        logger.warning("%s", err)
         return {}
-    return {str(key): value for key, value in content.items()} if isinstance(content, dict) else {}
 
 
 def _try_table(text: str) -> Table | None:

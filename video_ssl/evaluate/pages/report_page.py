@@ -15,8 +15,6 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from omegaconf import OmegaConf
-
 from video_ssl.evaluate.pages.charts import confusion_chart, legend, line_chart, share_bar
 from video_ssl.evaluate.pages.neighbours_section import neighbours_section
 from video_ssl.evaluate.pages.pictures import masked_clips
@@ -24,6 +22,7 @@ from video_ssl.evaluate.pages.report_data import RunData, RunNotFound, class_nam
 from video_ssl.evaluate.pages.style import POLICY, SCRIPT, STYLE
 from video_ssl.files import write_atomically
 from video_ssl.pretrain.reporting import duration_text
+from video_ssl.recipes import to_yaml
 
 logger = logging.getLogger(__name__)
 
@@ -302,7 +301,7 @@ def _short(value: object) -> str:
 def _recipe(data: RunData) -> str:
     parts = []
     if data.recipe:
-        text = OmegaConf.to_yaml(OmegaConf.create(dict(data.recipe)))
+        text = to_yaml(dict(data.recipe))
         parts.append(
             f"<details><summary>Recipe, resolved</summary><pre>{esc(text)}</pre></details>"
         )

@@ -1,0 +1,55 @@
+"""`make pretrain-X DATA=... RUN=... RECIPE=...` hands on what was typed, to the letter."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[1]
+CODE = "import json, sys; print('WORDS ' + json.dumps(sys.argv[1:]))"
+
+
+def words(tmp_path: Path, *variables: str) -> list[list[str]]:
+    """The arguments of every call of video-ssl."""
+    bin_folder = tmp_path / "bin"
+    bin_folder.mkdir()
+    command = bin_folder / "video-ssl"
+    command.write_text(f"#!{sys.executable}\n{CODE}\n")
+    command.chmod(0o755)
+    call = [
+        "make",
+        "-s",
+        "-C",
+        str(ROOT),
+        "-o",
+        ".venv/.ready",
+        "pretrain-mvd",
+        f"BIN={bin_folder}",
+    ]
+    done = subprocess.run([*call, *variables], capture_output=True, text=True, check=True)
+    lines = done.stdout.splitlines()
+    return [json.loads(line[6:]) for line in lines if line.startswith("WORDS ")]
+
+
+@pytest.mark.skipif(shutil.which("make") is None, reason="make is not installed")
+def test_make_hands_on_every_letter(tmp_path: Path) -> None:
+    """Was wrong: the shell cut a folder with a space in two, and read `$`, `;` and quotes in it."""
+    odd = f"""{tmp_path}/it's my #1 "vids"; touch {tmp_path}/PWNED $(touch {tmp_path}/PWNED) a$b $HOME"""
+    ((verb, recipe, *rest),) = words(
+        tmp_path, f"DATA={odd}", f"RUN=runs/{odd[-5:]}", "RECIPE=my recipes/a b.yaml", "SET=seed=1"
+    )
+    assert (verb, recipe) == ("pretrain", "my recipes/a b.yaml")
+    assert rest == ["run=runs/$HOME", f"data.table={odd}", "seed=1"]
+    assert not (tmp_path / "PWNED").exists()
+
+
+@pytest.mark.skipif(shutil.which("make") is None, reason="make is not installed")
+def test_make_without_words_probes_what_it_has_trained(tmp_path: Path) -> None:
+    pretrain, evaluate = words(tmp_path)
+    assert pretrain == ["pretrain", "pretrain/mvd/demo.yaml", "run=runs/mvd-demo"]
+    assert evaluate == ["evaluate", "demo", "encoder=runs/mvd-demo"]
