@@ -1,9 +1,9 @@
 """One way to read a video, whatever decodes it: frames by index, their times, and the sound between two times.
 
 Every reader keeps the same promises.  Index i is the i-th frame of a complete decode in presentation order, upright
-(the display matrix applied), of the best video stream.  Times are seconds since the first frame, for pictures and sound alike.
-Whatever cannot be read raises `BadVideo`, which names the file and the reason.  A reader belongs to one process: open
-it inside a data worker, close it there.
+(the display matrix applied), of the best video stream.  Times are seconds since the first frame, for pictures and sound
+alike.  Whatever cannot be read raises `BadVideo`, which names the file and the reason.  A reader belongs to one process:
+open it inside a data worker, close it there.
 """
 
 from __future__ import annotations

@@ -20,8 +20,22 @@ _MATRIX = struct.Struct("=9i")
 _ONE = 1 << 16
 # What libavfilter turns as it is; the ffmpeg program converts anything else to the pixels that are asked for, first.
 _TURNABLE = {
-    f"yuv{kind}p{depth}" for kind in ("420", "444", "a420", "a444") for depth in ("", "10le", "12le")
-} | {"yuvj420p", "yuvj444p", "gray", "rgb24", "bgr24", "rgba", "bgra", "argb", "abgr", "gbrp", "gbrap"}
+    f"yuv{kind}p{depth}"
+    for kind in ("420", "444", "a420", "a444")
+    for depth in ("", "10le", "12le")
+} | {
+    "yuvj420p",
+    "yuvj444p",
+    "gray",
+    "rgb24",
+    "bgr24",
+    "rgba",
+    "bgra",
+    "argb",
+    "abgr",
+    "gbrp",
+    "gbrap",
+}
 
 
 @dataclass(frozen=True, kw_only=True)

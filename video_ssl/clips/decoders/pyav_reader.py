@@ -137,9 +137,7 @@ class PyAVReader:
         Scaled by libswscale's bilinear filter with averaging, as in `frames(size=...)`: see `pyav_views`.
         """
         info = self.info
-        scaler = RegionScaler(
-            width=info.width, height=info.height, orientation=self.orientation
-        )
+        scaler = RegionScaler(width=info.width, height=info.height, orientation=self.orientation)
         shown: dict[int, list[tuple[ViewRequest, int]]] = {}
         copies: list[tuple[Frames, int, int]] = []
         for request in requests:
@@ -282,7 +280,6 @@ class PyAVReader:
         if self._first_frame is None:
             self._first_frame = next(self._decode(np.zeros(1, np.int64)))[1]
         return self._first_frame
-
 
     @functools.cached_property
     def _tilt(self) -> Tilt:
