@@ -108,6 +108,9 @@ def embed(
     restart: Annotated[
         bool, typer.Option("--restart", help="Throw away what is there, complete or not.")
     ] = False,
+    check: Annotated[
+        bool, typer.Option("--check", help="Compare all bytes of the videos, not sizes and times.")
+    ] = False,
     shard: Annotated[str | None, typer.Option(help="Only part k of n: 0/4. Then merge.")] = None,
 ) -> None:
     """Write features of videos, per clip and per moment, with times; goes on where it was stopped."""
@@ -135,6 +138,7 @@ def embed(
         num_workers=num_workers,
         video_timeout_sec=timeout_sec,
         strict=strict,
+        check=check,
     )
 
 

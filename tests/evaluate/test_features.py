@@ -181,8 +181,14 @@ def test_features_without_anything_else_get_ids_and_no_labels(tmp_path):
 @pytest.mark.parametrize(
     ("changes", "text"),
     [
-        ({"features": np.full((4, 3), np.nan)}, "not finite in 4 of 4 rows, first in row 0"),
-        ({"features": np.array([[1, 2], [3, np.inf], [5, 6], [7, 8]])}, "in 1 of 4 rows.* row 1"),
+        (
+            {"features": np.full((4, 3), np.nan)},
+            "not finite in 4 of 4 rows, first: row 1 holds nan",
+        ),
+        (
+            {"features": np.array([[1, 2], [3, np.inf], [5, 6], [7, 8]])},
+            "in 1 of 4 rows.* row 2 holds inf",
+        ),
         ({"labels": np.arange(3)}, "unequal length"),
         ({"features": np.zeros(4)}, r"must be \(clips, width\)"),
         (
@@ -196,6 +202,74 @@ def test_features_without_anything_else_get_ids_and_no_labels(tmp_path):
 def test_arrays_that_cannot_be_used(changes, text):
     with pytest.raises(FeatureError, match=text):
         features_from_arrays(arrays(**changes))
+
+
+WRONG_NUMBERS = [
+    ("labels", [0.0, 0.5, 1.0, 1.0], r"labels must be whole numbers from 0 to 2147483647.* row 2 holds 0\.5"),
+    ("labels", [0.0, 1.0, np.nan, 1.0], "-1 where unknown, but row 3 holds nan"),
+    ("labels", [0.0, 1.0, np.inf, 1.0], "row 3 holds inf"),
+    ("labels", [0, 1, 0, 2**40], f"row 4 holds {2**40}"),
+    ("labels", np.array([0, 1, 0, 2**64 - 1], np.uint64), f"row 4 holds {2**64 - 1}"),
+    ("labels", [0, 1, -2, 1], "row 3 holds -2"),
+    ("labels", [0, 1j, 0, 1], "labels must be numbers, but are complex numbers"),
+    ("labels", np.eye(2)[[0, 1, 0, 1]], r"one number a row, but are 4 x 2.*labels\.argmax\(axis=1\)"),
+    ("labels", np.array(["0", "run", "1", "run"]), "in all rows, but row 1 holds '0'"),
+    ("labels", np.array(["0.5", "1.5", "0.5", "1"]), "but row 1 holds '0.5'"),
+    ("features", np.eye(4) * (1 + 1j), "features must be numbers, but are complex numbers"),
+    ("features", np.eye(4) * 1e300, "not finite in float32 in 4 of 4 rows, first: row 1 holds 1e\\+300"),
+    ("clips", [0, 0, 0.5, 1], "clip must be whole numbers .* row 3 holds 0.5"),
+    ("clips", [0, 0, 2**31, 1], f"row 3 holds {2**31}"),
+    ("start_sec", [0, 1, -np.inf, 1], "start_sec must be seconds, NaN where unknown, but row 3 holds -inf"),
+    ("frame_labels", [[0, 1], [0, 40_000], [0, 0], [0, 0]], "frame_labels must be .* to 32767.* row 2 holds 40000"),
+    ("frame_labels", [[0, 1], [0, 0.5], [0, 0], [0, 0]], r"row 2 holds 0\.5"),
+    ("frame_labels", [0, 1, 0, 1], "frame_labels must be of 2 dimensions"),
+    ("frame_times_sec", [[0, 1], [0, np.inf], [0, 0], [0, 0]], "row 2 holds inf"),
+    ("ids", [["a"], ["b"], ["c"], ["d"]], "id must be of 1 dimensions"),
+    ("ids", [0.0, 1.0, np.nan, 2.0], "id is empty in row 3"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("kind", ["npz", "parquet"])
+@pytest.mark.parametrize(("key", "values", "text"), WRONG_NUMBERS)
+def test_numbers_that_would_change_on_reading_are_refused_with_file_row_and_value(
+    tmp_path, kind, key, values, text
+):
+    """Was wrong: labels were cut to whole numbers or wrapped around, features lost a part or became infinite."""
+    values, path = np.asarray(values), tmp_path / f"f.{kind}"
+    given = {"features": np.eye(4), "frame_features": np.zeros((4, 2, 4)), key: values}
+    if kind == "npz":
+        np.savez(path, **given)
+    elif values.dtype.kind == "c":
+        pytest.skip("Parquet has no complex numbers")
+    else:
+        columns = {n: pa.array(v if v.ndim == 1 else v.tolist()) for n, v in given.items()}
+        pq.write_table(pa.table(columns), path)
+    with pytest.raises(FeatureError, match=text) as raised:
+        open_features(path)
+    assert str(path) in str(raised.value)
+
+
+def test_labels_keep_their_numbers_whatever_they_are_stored_as(tmp_path):
+    kinds = [np.int8, np.int64, np.uint16, np.float32, np.float64, str, bytes]
+    for kind in kinds:
+        np.savez(tmp_path / "f.npz", features=np.eye(4), labels=np.array([0, 3, 1, 3]).astype(kind))
+        assert open_features(tmp_path / "f.npz").labels.tolist() == [0, 3, 1, 3], kind
+    for column in (pa.array([0, None, 3]), pa.array([0.0, None, 3.0]), pa.array([0, None, 3], pa.uint32()),
+                   pa.array([0, None, 3]).dictionary_encode()):  # fmt: skip
+        pq.write_table(
+            pa.table({"features": np.eye(3).tolist(), "label": column}), tmp_path / "f.parquet"
+        )
+        assert open_features(tmp_path / "f.parquet").labels.tolist() == [0, -1, 3]
+
+
+def test_one_column_under_two_names_is_refused(tmp_path):
+    """Was wrong: the last one was taken without a word."""
+    np.savez(tmp_path / "f.npz", features=np.eye(2), labels=[0, 1], label=[1, 0])
+    with pytest.raises(FeatureError, match=r"f\.npz: two arrays are the 'label"):
+        open_features(tmp_path / "f.npz")
+    pq.write_table(pa.table([pa.array([[1.0]]), pa.array([0]), pa.array([1])], ["features", "label", "label"]), tmp_path / "f.parquet")  # fmt: skip  # noqa: E501
+    with pytest.raises(FeatureError, match=r"f\.parquet has 2 columns 'label'"):
+        open_features(tmp_path / "f.parquet")
 
 
 def test_arrays_that_nobody_asked_for_are_left_aside():

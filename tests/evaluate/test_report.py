@@ -18,11 +18,12 @@ from PIL import Image
 from video_ssl.evaluate.embed.embedding import EmbedConfig
 from video_ssl.evaluate.features import features_from_arrays
 from video_ssl.evaluate.pages.charts import confusion_chart, line_chart
-from video_ssl.evaluate.pages.neighbours_section import _chosen, _videos
+from video_ssl.evaluate.pages.neighbours_section import _chosen
 from video_ssl.evaluate.pages.pictures import hide
 from video_ssl.evaluate.pages.report_page import RunNotFound, write_report
 from video_ssl.evaluate.recipe import EvaluateRecipe
 from video_ssl.evaluate.run import evaluate
+from video_ssl.evaluate.videos import videos_of
 from video_ssl.models.config import ViTConfig
 from video_ssl.models.encoders import Preprocess, save_encoder
 from video_ssl.models.networks.vit import VideoViT
@@ -294,11 +295,8 @@ def test_confusions_name_their_cells():
 
 def test_unlabelled_videos_have_neighbours_too():
     rng = np.random.default_rng(0)
-    found = _videos(
-        features_from_arrays(
-            {"features": rng.normal(size=(6, 3)), "ids": ["b", "b", "a", "a", "c", "c"]}
-        )
-    )
+    given = {"features": rng.normal(size=(6, 3)), "ids": ["b", "b", "a", "a", "c", "c"]}
+    found = videos_of(features_from_arrays(given), labelled=False)
     assert found.ids.tolist() == ["b", "a", "c"]
     assert found.labels.tolist() == [-1] * 3
     assert _chosen(found, 2) == [0, 2]

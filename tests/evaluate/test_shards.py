@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import shutil
 from pathlib import Path
 from typing import Any
@@ -103,14 +102,32 @@ def test_a_shard_of_other_records_is_refused(videos: Path, encoder: str, tmp_pat
     for k in range(2):
         embed_shard(encoder, table, out, f"{k}/2", **SETTINGS)
     folder = shards_folder(out)
-    for suffix in ("arrow", "json"):
-        shutil.copy(folder / f"0-of-2.{suffix}", folder / f"1-of-2.{suffix}")
+    shutil.copy(folder / "0-of-2.arrow", folder / "1-of-2.arrow")
     with pytest.raises(EmbeddingError, match="begins at record 0, expected was 3"):
         merge_shards(out)
-    note = folder / "1-of-2.json"
-    note.write_text(json.dumps({**json.loads(note.read_text()), "first": 3, "records": 2}))
-    with pytest.raises(EmbeddingError, match="has 5 of 6 records"):
+
+
+def test_a_damaged_shard_and_one_that_does_not_say_what_it_is_are_named(
+    videos: Path, encoder: str, tmp_path: Path
+) -> None:
+    out, table = tmp_path / "parts.arrow", Table.open(videos / "test.arrow")
+    for k in range(2):
+        embed_shard(encoder, table, out, f"{k}/2", **SETTINGS)
+    path = shards_folder(out) / "1-of-2.arrow"
+    whole = path.read_bytes()
+    path.write_bytes(whole[: len(whole) // 2])
+    for again in (
+        lambda: merge_shards(out),
+        lambda: embed_shard(encoder, table, out, "1/2", **SETTINGS),
+    ):
+        with pytest.raises(EmbeddingError, match=r"1-of-2\.arrow is damaged .*--restart"):
+            again()
+    embed_table(encoder, str(videos / "test.arrow"), tmp_path / "one.arrow", **SETTINGS)
+    shutil.copy(tmp_path / "one.arrow", path)
+    with pytest.raises(EmbeddingError, match=r"does not say of which encoder and videos it is"):
         merge_shards(out)
+    embed_shard(encoder, table, out, "1/2", restart=True, **SETTINGS)
+    assert len(set(merge_shards(out).ids)) == 6
 
 
 @pytest.mark.parametrize("text", ["4/4", "1", "-1/2", "a/b", "0/0"])

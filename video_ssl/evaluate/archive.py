@@ -13,6 +13,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from video_ssl.evaluate.features import FeatureError, FeatureFile
+from video_ssl.evaluate.identity import origins_of
 from video_ssl.evaluate.metrics import top_k_similar
 
 #: Numbers in one block of frames, 4 bytes each.
@@ -39,6 +40,7 @@ class Archive:
     Attributes:
         num_frames: in the file.
         ids: object (V,), the videos.
+        origins: of the videos.
 
     Raises:
         FeatureError: the file has no frame features.
@@ -65,6 +67,7 @@ class Archive:
         rank = np.empty(len(names), np.int64)
         rank[order] = np.arange(len(names))
         self.ids = names[order].astype(object)
+        self.origins = origins_of(features, first[order])
         self._video_of_row = rank[inverse]
         self._rows = np.argsort(self._video_of_row, kind="stable")
         self._rows_of_video = np.searchsorted(

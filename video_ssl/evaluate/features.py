@@ -2,8 +2,13 @@
 
 A feature file is an Arrow IPC file with one row a clip, read through a memory map:
 
-    id                string                 the record (several clips of a video share it)
+    id                string                 the record (several clips of a video share it), unique within the file
     clip              int32                  0, 1, ... within the record
+    source            string                 where the video is: an absolute path or a URI
+    record_start_sec  float64                the stretch of it that the record is; null: from its start, to its end
+    record_end_sec    float64
+    content           string                 size and digest of its beginning and end
+    digest            string                 of all of its bytes, where the features were made with `--check`
     label             int32                  class of the record, null where unknown
     group             string                 records that must not be split (same person, same source)
     start_sec         float64                first and last sampled frame, in seconds of the source
@@ -18,14 +23,15 @@ read are not in the rows; they are listed with the reason in `FeatureFile.skippe
 
 `open_features` also reads what others have made, as long as it holds no pickled objects:
 
-    .npz      features (N, D); labels (N,); optionally ids, groups, clips (N,), frame_features
-              (N, T, D), frame_times_sec (N, T), frame_labels (N, T)
+    .npz      features (N, D); labels (N,), numbers or names of classes; optionally ids, groups, sources, clips
+              (N,), frame_features (N, T, D), frame_times_sec (N, T), frame_labels (N, T)
     .parquet  columns of the names above (singular or plural), features as lists of numbers
+
+Which records of two files are the same is decided in `identity.py`.
 """
 
 from __future__ import annotations
 
-import difflib
 import functools
 import json
 import os
@@ -37,8 +43,17 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
+from video_ssl.evaluate.feature_arrays import (
+    OTHER_NAMES,
+    columns_of,
+    known_arrays,
+    ragged_vectors,
+    vectors,
+)
+from video_ssl.evaluate.feature_arrays import FeatureError as FeatureError
 from video_ssl.recipes import nearest
 
 METADATA_KEY = b"video_ssl.features"
@@ -55,17 +70,16 @@ COLUMNS = (
     "frame_times_sec",
     "frame_labels",
 )
-_OTHER_NAMES = {
-    "features": "feature",
-    "labels": "label",
-    "ids": "id",
-    "groups": "group",
-    "clips": "clip",
+#: Columns that files of format 3 and older do not have.
+_LATER = {
+    "source": pa.string(),
+    "record_start_sec": pa.float64(),
+    "record_end_sec": pa.float64(),
+    "content": pa.string(),
+    "digest": pa.string(),
 }
-
-
-class FeatureError(ValueError):
-    """Features that cannot be used; the text says what was found and what is expected."""
+#: What arrays of others may be called, singular or plural.
+_ALLOWED = (*COLUMNS, "source", "record_start_sec", "record_end_sec")
 
 
 def feature_schema(embed_dim: int, metadata: Mapping[str, Any] | None = None) -> pa.Schema:
@@ -82,6 +96,7 @@ def feature_schema(embed_dim: int, metadata: Mapping[str, Any] | None = None) ->
         pa.field("frame_features", pa.list_(vector)),
         pa.field("frame_times_sec", pa.list_(pa.float64())),
         pa.field("frame_labels", pa.list_(pa.int16())),
+        *(pa.field(name, kind) for name, kind in _LATER.items()),
     ]
     return pa.schema(fields, metadata={METADATA_KEY: json.dumps(dict(metadata or {}))})
 
@@ -113,7 +128,7 @@ class FeatureWriter:
         """Appends one record batch.
 
         Args:
-            rows: mappings with the keys of `COLUMNS`; `feature` is (D,), `frame_features` (T', D);
+            rows: mappings from the columns to values; `feature` is (D,), `frame_features` (T', D);
                 everything but id, clip and feature may be absent.
 
         Raises:
@@ -163,9 +178,9 @@ def rows_to_batch(
     for field in schema:
         values = [row.get(field.name) for row in rows]
         if field.name == "feature":
-            columns.append(_vectors(np.stack([row["feature"] for row in rows]), embed_dim))
+            columns.append(vectors(np.stack([row["feature"] for row in rows]), embed_dim))
         elif field.name == "frame_features":
-            columns.append(_ragged_vectors(values, embed_dim))
+            columns.append(ragged_vectors(values, embed_dim))
         else:
             columns.append(pa.array(values, field.type))
     return pa.RecordBatch.from_arrays(columns, schema=schema)
@@ -191,10 +206,23 @@ class FeatureFile:
     """Features of N clips, read where they lie; columns become arrays when they are asked for."""
 
     def __init__(
-        self, table: pa.Table, *, path: Path | None = None, skipped: Sequence[Any] = ()
+        self,
+        table: pa.Table,
+        *,
+        path: Path | None = None,
+        skipped: Sequence[Any] = (),
+        ids_are_rows: bool = False,
     ) -> None:
+        """
+        Args:
+            ids_are_rows: nobody has given ids, so they are numbers of rows and mean nothing in another file.
+        """
+        for name, kind in _LATER.items():
+            if name not in table.column_names:
+                table = table.append_column(name, pa.nulls(len(table), kind))
         self.table = table
         self.path = path
+        self.ids_are_rows = ids_are_rows
         self.skipped = list(skipped)
         self.embed_dim = int(table.schema.field("feature").type.list_size)
 
@@ -217,10 +245,11 @@ class FeatureFile:
 
     @functools.cached_property
     def groups(self) -> np.ndarray:
-        """Object (N,): what must not be split; a record without a group is its own."""
-        groups = _objects(self.table["group"])
-        lacking = np.array([group is None for group in groups], bool)
-        return np.where(lacking, self.ids, groups)
+        """Object (N,): what must not be split.
+
+        Of a record without a group it is the file, whose stretches show the same scene; where that is unknown, the id.
+        """
+        return _objects(pc.coalesce(*(self.table[name] for name in ("group", "source", "id"))))
 
     @functools.cached_property
     def labels(self) -> np.ndarray:
@@ -341,52 +370,15 @@ def features_from_arrays(
         FeatureError: see `open_features`.
     """
     where = f"{name}: " if name else ""
-    given = {_OTHER_NAMES.get(key, key): np.asarray(value) for key, value in columns.items()}
-    if "feature" not in given:
-        hint = nearest("features", columns)
-        raise FeatureError(f"{where}no array `features`; there are {sorted(columns)}.{hint}")
-    for key in [key for key in given if key not in COLUMNS]:
-        # A misspelt name is an error, but an array nobody asked for is not ours to refuse.
-        free = [n for n in (*_OTHER_NAMES, *COLUMNS) if _OTHER_NAMES.get(n, n) not in given]
-        if difflib.get_close_matches(key, free, n=1, cutoff=0.75):
-            raise FeatureError(f"{where}unknown array {key!r}.{nearest(key, free)}")
-        del given[key]
-    shape = given["feature"].shape
-    if len(shape) != 2:
-        raise FeatureError(f"{where}features must be (clips, width), but have shape {shape}.")
-    lengths = {key: len(value) for key, value in given.items()}
-    if len(set(lengths.values())) > 1:
-        raise FeatureError(f"{where}arrays of unequal length: {lengths}.")
-    for key in ("feature", "frame_features"):
-        if key in given:
-            _check_numbers(given[key], key, where)
-    if "frame_features" in given and given["frame_features"].shape[2:] != shape[1:]:
-        raise FeatureError(
-            f"{where}frame_features must be (clips, moments, {shape[1]}), but have shape "
-            f"{given['frame_features'].shape}."
-        )
-    return FeatureFile(_arrays_to_table(given, metadata))
-
-
-def _arrays_to_table(given: Mapping[str, np.ndarray], metadata: Mapping[str, Any] | None) -> Any:
+    given = known_arrays(columns, _ALLOWED, where)
     count, width = given["feature"].shape
-    schema = feature_schema(width, metadata)
-    ids = given.get("id", np.arange(count)).astype(str)
-    clips = given.get("clip", _occurrence(ids))
-    made: dict[str, Any] = {"id": pa.array(ids.tolist()), "clip": pa.array(clips, pa.int32())}
-    made["feature"] = _vectors(given["feature"], width)
-    if "label" in given:
-        labels = given["label"].astype(np.int64)
-        made["label"] = pa.array(labels, pa.int32(), mask=labels < 0)
-    if "group" in given:
-        made["group"] = pa.array(given["group"].astype(str).tolist())
-    if "frame_features" in given:
-        made["frame_features"] = _ragged_vectors(list(given["frame_features"]), width)
-    for key in ("start_sec", "end_sec", "frame_times_sec", "frame_labels"):
-        if key in given:
-            made[key] = pa.array(given[key].tolist(), schema.field(key).type)
-    columns = [made.get(field.name, pa.nulls(count, field.type)) for field in schema]
-    return pa.Table.from_arrays(columns, schema=schema)
+    folder = Path(os.path.abspath(name)).parent if name else None
+    made, about = columns_of(given, feature_schema(width), where, folder)
+    made.setdefault("id", pa.array([str(row) for row in range(count)]))
+    made.setdefault("clip", pa.array(_occurrence(made["id"].to_pylist()), pa.int32()))
+    schema = feature_schema(width, {**(metadata or {}), **about})
+    arrays = [made.get(field.name, pa.nulls(count, field.type)) for field in schema]
+    return FeatureFile(pa.Table.from_arrays(arrays, schema=schema), ids_are_rows="id" not in given)
 
 
 def _open_arrow(path: Path) -> FeatureFile:
@@ -422,7 +414,7 @@ def _open_npz(path: Path) -> FeatureFile:
 
 def _open_parquet(path: Path) -> FeatureFile:
     try:
-        table = pq.read_table(path)
+        table = pq.ParquetFile(path).read()  # a data set would take columns from names of folders
     except (pa.ArrowInvalid, OSError) as err:
         raise FeatureError(f"{path} is not readable as Parquet: {err}") from err
     return _foreign_table(table, path)
@@ -430,23 +422,43 @@ def _open_parquet(path: Path) -> FeatureFile:
 
 def _foreign_table(table: pa.Table, path: Path) -> FeatureFile:
     """Brings a table of somebody else to arrays; lists must all have the same length."""
+    names = table.column_names
+    doubled = next((name for name in names if names.count(name) > 1), None)
+    if doubled is not None:
+        raise FeatureError(f"{path} has {names.count(doubled)} columns {doubled!r}: keep one.")
     arrays: dict[str, np.ndarray] = {}
-    for key in table.column_names:
-        kind = table.schema.field(key).type
-        known = _OTHER_NAMES.get(key, key) in COLUMNS
-        if not known and pa.types.is_nested(kind):
+    for key in names:
+        kind, column = table.schema.field(key).type, OTHER_NAMES.get(key, key)
+        if column not in _ALLOWED and pa.types.is_nested(kind):
             continue
-        if _OTHER_NAMES.get(key, key) == "label":
-            arrays[key] = table[key].cast(pa.int64()).fill_null(-1).to_numpy()
+        if table[key].null_count == len(table):
             continue
-        values = table[key].to_pylist()
-        if all(value is None for value in values):
+        if column == "label":
+            arrays[key] = _label_array(table[key])
             continue
         try:
-            arrays[key] = np.array(values)
+            arrays[key] = np.array(table[key].to_pylist())
         except ValueError as err:
             raise FeatureError(f"{path}: the lists in {key!r} have unequal lengths.") from err
     return _named(features_from_arrays(arrays, name=str(path)), path)
+
+
+def _label_array(column: Any) -> np.ndarray:
+    """Labels as they are; null is -1 among numbers, None among texts."""
+    if pa.types.is_dictionary(column.type):
+        column = column.cast(column.type.value_type)
+    if pa.types.is_boolean(column.type):
+        column = column.cast(pa.int8())
+    if pa.types.is_integer(column.type) or pa.types.is_floating(column.type):
+        if not column.null_count:
+            return np.asarray(column.to_numpy())
+        if pa.types.is_unsigned_integer(column.type):
+            column = column.cast(pa.float64())
+        return np.asarray(column.fill_null(-1).to_numpy())
+    values = column.to_pylist()
+    if pa.types.is_nested(column.type):
+        return np.array(values)
+    return np.array(values, dtype=object)
 
 
 def _named(features: FeatureFile, path: Path) -> FeatureFile:
@@ -454,38 +466,14 @@ def _named(features: FeatureFile, path: Path) -> FeatureFile:
     return features
 
 
-def _check_numbers(values: np.ndarray, key: str, where: str) -> None:
-    if not np.issubdtype(values.dtype, np.number):
-        raise FeatureError(f"{where}{key} must be numbers, but are {values.dtype}.")
-    broken = ~np.isfinite(values.reshape(len(values), -1)).all(axis=1)
-    if broken.any():
-        raise FeatureError(
-            f"{where}{key} is not finite in {int(broken.sum())} of {len(values)} rows, first in row "
-            f"{int(np.argmax(broken))}. Remove these rows or embed them again."
-        )
-
-
-def _occurrence(ids: np.ndarray) -> np.ndarray:
+def _occurrence(ids: Sequence[str]) -> np.ndarray:
     """0 for the first row of an id, 1 for its second, ..."""
     seen: dict[str, int] = {}
     counts = np.zeros(len(ids), np.int64)
-    for row, key in enumerate(ids.tolist()):
+    for row, key in enumerate(ids):
         counts[row] = seen.get(key, 0)
         seen[key] = int(counts[row]) + 1
     return counts
-
-
-def _vectors(values: np.ndarray, width: int) -> pa.Array:
-    flat = np.ascontiguousarray(values, np.float32).reshape(-1)
-    return pa.FixedSizeListArray.from_arrays(pa.array(flat), width)
-
-
-def _ragged_vectors(values: Sequence[np.ndarray | None], width: int) -> pa.Array:
-    if all(value is None for value in values):
-        return pa.nulls(len(values), pa.list_(pa.list_(pa.float32(), width)))
-    parts = [np.zeros((0, width), np.float32) if v is None else v for v in values]
-    offsets = np.cumsum([0] + [len(part) for part in parts]).astype(np.int32)
-    return pa.ListArray.from_arrays(pa.array(offsets), _vectors(np.concatenate(parts), width))
 
 
 def _matrix(column: Any, width: int) -> np.ndarray:

@@ -18,10 +18,11 @@ import numpy as np
 from video_ssl.evaluate import metrics
 from video_ssl.evaluate.evaluators import Result
 from video_ssl.evaluate.features import FeatureFile
+from video_ssl.evaluate.identity import record_keys
 from video_ssl.evaluate.neighbours import nearest_neighbours, unit_rows
 from video_ssl.evaluate.pooling import check_poolings, pooled_features
 from video_ssl.evaluate.probe import recognition_result
-from video_ssl.evaluate.videos import Videos, classes_of, shared_notes, videos_of
+from video_ssl.evaluate.videos import Videos, classes_of, shared_notes, train_and_test
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -71,9 +72,9 @@ class NearestNeighbours:
             FeatureError: labels or frame features are missing, or train has one class only.
         """
         config = self.config
-        train_videos, test_videos = videos_of(train), videos_of(test)
+        train_videos, test_videos, notes = train_and_test(train, test)
         classes, train_labels, test_labels = classes_of(train_videos, test_videos)
-        notes = shared_notes(train_videos, test_videos)
+        notes += shared_notes(train_videos, test_videos)
         apart = train_videos.groups.astype(str)
         if len(set(apart)) == 1:
             apart = train_videos.ids.astype(str)
@@ -88,9 +89,8 @@ class NearestNeighbours:
         chosen = max(grid, key=lambda entry: entry["left_out_top1"])
         bank, mean = self._vectors(chosen["pooling"], train, train_videos)
         queries, _ = self._vectors(chosen["pooling"], test, test_videos, mean)
-        found = self._neighbours(
-            queries, bank, test_videos.ids.astype(str), train_videos.ids.astype(str), chosen["k"]
-        )
+        own, others = record_keys(test_videos.origins, train_videos.origins)
+        found = self._neighbours(queries, bank, own, others, chosen["k"])
         scores = self.vote(*found, train_labels, len(classes), chosen["vote"])
         result = recognition_result(scores, train_labels, test_labels, classes, notes)
         result.chosen.update(chosen)

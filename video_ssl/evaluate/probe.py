@@ -30,7 +30,7 @@ from video_ssl.evaluate.videos import (
     mean_by,
     shared_notes,
     split_train,
-    videos_of,
+    train_and_test,
 )
 from video_ssl.pretrain.processes import Processes
 
@@ -96,7 +96,7 @@ class LinearProbe:
             FeatureError: labels or frame features are missing, or train has one class only.
         """
         config = self.config
-        train_videos, test_videos = videos_of(train), videos_of(test)
+        train_videos, test_videos, matched = train_and_test(train, test)
         classes, train_labels, test_labels = classes_of(train_videos, test_videos)
         held, notes = split_train(train_videos, config.held_out_share, seed)
         clips = train_labels[train_videos.index]
@@ -116,7 +116,7 @@ class LinearProbe:
         mine = own_rows(len(test), processes)
         x = pooled_features(test, chosen["pooling"], mine)
         scores = Share(mine, len(test), processes).assemble(model.predict(x)[:, column])
-        notes += shared_notes(train_videos, test_videos) + self._edge_notes(chosen)
+        notes += matched + shared_notes(train_videos, test_videos) + self._edge_notes(chosen)
         result = recognition_result(
             test_videos.mean(scores), train_labels, test_labels, classes, notes
         )

@@ -2,7 +2,7 @@
 
 The vector of a video is the mean of its clip features, scaled to length 1; similarity is the cosine.
 R@k is the share of queries with a video of their class among the nearest k.  A video never finds
-itself, when queries and gallery overlap.
+itself, when queries and gallery overlap (see `identity.py`).
 
 Source: the usual protocol on UCF101 and HMDB51 (queries: the test videos, gallery: the training
 videos), as in papers/hico.md section 6: the reference code holds no retrieval, so that number of
@@ -23,9 +23,16 @@ from rich.table import Table
 from video_ssl.evaluate import metrics
 from video_ssl.evaluate.evaluators import Result
 from video_ssl.evaluate.features import FeatureError, FeatureFile, open_features
+from video_ssl.evaluate.identity import (
+    copies_of,
+    copy_example,
+    group_keys,
+    record_keys,
+    unknown_note,
+)
 from video_ssl.evaluate.neighbours import nearest_neighbours, unit_rows
 from video_ssl.evaluate.pooling import check_poolings, pooled_features
-from video_ssl.evaluate.videos import Videos, videos_of
+from video_ssl.evaluate.videos import Videos, train_and_test
 from video_ssl.files import write_json
 
 
@@ -81,7 +88,7 @@ class Retrieval:
             raise FeatureError(
                 f"queries have {test.embed_dim} numbers, the gallery {train.embed_dim}: embed both with one encoder."
             )
-        gallery, queries = videos_of(train), videos_of(test)
+        gallery, queries, notes = train_and_test(train, test)
         bank = video_vectors(train, gallery, config.pooling)
         asked = video_vectors(test, queries, config.pooling)
         if config.center:
@@ -114,13 +121,12 @@ class Retrieval:
                 "query_videos": len(queries),
                 "nearest": _nearest(similar, rows, queries, gallery, config.keep),
             },
-            notes=_notes(queries, gallery, m),
+            notes=notes + _notes(queries, gallery, m),
         )
 
     def _keys(self, queries: Videos, gallery: Videos) -> tuple[np.ndarray, np.ndarray]:
-        if self.config.exclude == "group":
-            return queries.groups.astype(str), gallery.groups.astype(str)
-        return queries.ids.astype(str), gallery.ids.astype(str)
+        keys = group_keys if self.config.exclude == "group" else record_keys
+        return keys(queries.origins, gallery.origins)
 
     def _mean_ap(
         self,
@@ -183,9 +189,17 @@ def _counts(
 
 def _notes(queries: Videos, gallery: Videos, relevant: np.ndarray) -> list[str]:
     notes = []
-    shared = set(queries.ids.tolist()) & set(gallery.ids.tolist())
+    asked, bank = queries.origins, gallery.origins
+    shared = int(np.isin(*record_keys(asked, bank)).sum())
     if shared:
-        notes.append(f"{len(shared)} queries are in the gallery too; none finds itself")
+        notes.append(f"{shared} queries are in the gallery too; none finds itself")
+    copies = copies_of(bank, asked)
+    if copies.any():
+        notes.append(
+            f"{int(copies.sum())} queries are copies of gallery videos (equal in size, beginning and end), for example "
+            f"{copy_example(bank, asked, copies)}: they find these first"
+        )
+    notes += unknown_note(asked, bank)
     lost = int((relevant == 0).sum())
     if lost:
         notes.append(f"{lost} queries have no other video of their class in the gallery: missed")

@@ -30,7 +30,8 @@ from rich.console import Console
 from video_ssl import __version__
 from video_ssl.datasets import open_table
 from video_ssl.datasets.table import Table, refuse_other_classes
-from video_ssl.evaluate.embed.embedding import Embedder, pick_device
+from video_ssl.evaluate.embed.embed_videos import refuse_changed_contents
+from video_ssl.evaluate.embed.embedding import Embedder, EmbeddingError, pick_device
 from video_ssl.evaluate.embed.shards import embed_together
 from video_ssl.evaluate.evaluators import Evaluator, Result
 from video_ssl.evaluate.features import FeatureError, FeatureFile, open_features
@@ -177,21 +178,25 @@ def cached_features(
     """Returns the features of a table, from `folder` where the same were written before.  Called by every process."""
     safe = re.sub(r"[^\w.-]+", "_", embedder.name)
     path = folder / f"{safe}-{split}-{embedder.key(table)}.arrow"
-    if processes.on_main(lambda: _usable(path)):
+    checked = table if embedder.config.check else None
+    if processes.on_main(lambda: _usable(path, checked)):
         logger.info("%s: features of %s are there already: %s", embedder.name, split, path)
         return open_features(path)
+    processes.on_main(lambda: path.unlink(missing_ok=True))
     if processes.world_size > 1:
         return embed_together(embedder, table, path, processes, progress=progress)
     return embedder.embed(table, path, progress=progress)
 
 
-def _usable(path: Path) -> bool:
-    """Whether there are features that can be read."""
+def _usable(path: Path, checked: Table | None) -> bool:
+    """Whether there are features that can be read, of what the videos of a table hold now, if it is given."""
     if not path.is_file():
         return False
     try:
-        open_features(path)
-    except FeatureError as err:
+        found = open_features(path)
+        if checked is not None:
+            refuse_changed_contents(found, checked)
+    except (FeatureError, EmbeddingError) as err:
         logger.warning("%s is embedded again: %s", path, err)
         return False
     return True

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import json
 import logging
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +24,7 @@ from rich.table import Table
 from video_ssl.evaluate import search_index
 from video_ssl.evaluate.archive import Archive, Found, nearest_frames, unit
 from video_ssl.evaluate.features import FeatureError, open_features
+from video_ssl.evaluate.identity import record_keys
 from video_ssl.evaluate.moments import best_stretches
 from video_ssl.evaluate.tracks import Track, find_track
 
@@ -104,7 +105,10 @@ def search(
         np.linspace(0, len(query.embs) - 1, min(config.query_frames, len(query.embs))).round()
     ).astype(np.int64)
     queries = query.embs[rows]
-    own = np.flatnonzero(archive.ids == query.id)
+    own = np.zeros(0, np.int64)
+    if query.origins is not None:
+        asked, there = record_keys(query.origins, archive.origins)
+        own = np.flatnonzero(there == asked[0])
     without = int(own[0]) if len(own) and not config.own_video else None
     if without is not None and len(archive.ids) == 1:
         raise FeatureError(
@@ -206,7 +210,8 @@ def _moments(
     found: list[Moment] = []
     for video in order[np.isfinite(scores[order])].tolist():
         frames = archive.frames_of(video)
-        ratio = _step(times) / _step(archive.times(frames))
+        step = _step(archive.times(frames))
+        ratio = _step(times) / step if step > 0 else float("nan")  # several crops of one moment
         stride = max(1, round(ratio if np.isfinite(ratio) else _step(rows, 1.0)))
         found += _moments_in(asked, frames[::stride], stride, archive, config.moments_per_video)
     return sorted(found, key=lambda moment: moment.cost)[: config.k]
@@ -317,13 +322,8 @@ def _part(track: Track, start_sec: float | None, end_sec: float | None) -> Track
             f"{track.id!r} has no frame between {start_sec} and {end_sec} s: its frames lie between "
             f"{track.times.min():.2f} and {track.times.max():.2f} s."
         )
-    return Track(
-        id=track.id,
-        embs=track.embs[inside],
-        times=track.times[inside],
-        labels=track.labels[inside],
-        record=track.record,
-    )
+    parts = {name: getattr(track, name)[inside] for name in ("embs", "times", "labels")}
+    return replace(track, **parts)
 
 
 def moments_table(query: str, moments: list[Moment]) -> Table:

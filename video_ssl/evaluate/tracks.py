@@ -14,6 +14,7 @@ import pyarrow as pa
 from video_ssl.datasets.table import Record, Table, TableError
 from video_ssl.evaluate.features import FeatureError, FeatureFile
 from video_ssl.evaluate.frames.frame_sequences import frame_sequences
+from video_ssl.evaluate.identity import Origins, origins_of
 from video_ssl.recipes import nearest
 
 
@@ -27,6 +28,7 @@ class Track:
         times: float64 (L,), seconds of the source; NaN where unknown.
         labels: int64 (L,), phases, -1 where unknown.
         record: where the pictures are; None where the feature file does not tell.
+        origins: of this one video: what tells whether an archive holds it.
     """
 
     id: str
@@ -34,6 +36,7 @@ class Track:
     times: np.ndarray
     labels: np.ndarray
     record: Record | None = None
+    origins: Origins | None = None
 
 
 def track_of(features: FeatureFile, key: str) -> Track:
@@ -55,6 +58,7 @@ def track_of(features: FeatureFile, key: str) -> Track:
         times=found.times[0],
         labels=found.labels[0],
         record=record_of(features, key),
+        origins=origins_of(features, rows[:1]),
     )
 
 
@@ -74,7 +78,11 @@ def record_of(features: FeatureFile, key: str) -> Record | None:
     except TableError:
         return None
     rows = np.flatnonzero(table.column("id") == key)
-    return table.record(int(rows[0])) if len(rows) else None
+    if not len(rows):
+        return None
+    record = table.record(int(rows[0]))
+    noted = features.table["source"][int(np.argmax(features.ids == key))].as_py()
+    return record if noted in (None, record.source) else None  # the table is another one by now
 
 
 def embed_video(

@@ -2,24 +2,28 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
+from video_ssl.evaluate.feature_arrays import NAMED_LABELS
 from video_ssl.evaluate.features import FeatureError, FeatureFile
+from video_ssl.evaluate.identity import Origins, origins_of, overlap_notes
 
 
 @dataclass(frozen=True, eq=False)
 class Videos:
     """The V videos behind N clips, in order of first appearance.
 
-    `index` int64 (N,) is the video of every clip; `ids`, `groups` object (V,); `labels` int64 (V,).
+    `index` int64 (N,) is the video of every clip; `ids`, `groups` object (V,); `labels` int64 (V,); `origins` tells
+    which videos of two files are the same.
     """
 
     ids: np.ndarray
     groups: np.ndarray
     labels: np.ndarray
     index: np.ndarray
+    origins: Origins
 
     def __len__(self) -> int:
         return len(self.ids)
@@ -42,13 +46,16 @@ def mean_by(values: np.ndarray, index: np.ndarray) -> np.ndarray:
     return total / counts.reshape(-1, *[1] * (values.ndim - 1)).astype(values.dtype)
 
 
-def videos_of(features: FeatureFile) -> Videos:
-    """Returns the labelled videos behind the clips of a feature file.
+def videos_of(features: FeatureFile, *, labelled: bool = True) -> Videos:
+    """Returns the videos behind the clips of a feature file.
+
+    Args:
+        labelled: every clip must have a label; otherwise that of a video may be -1.
 
     Raises:
         FeatureError: a clip without a label, or a video whose clips have different labels.
     """
-    labels = features.require_labels()
+    labels = features.require_labels() if labelled else features.labels
     names, first, inverse = np.unique(
         features.ids.astype(str), return_index=True, return_inverse=True
     )
@@ -58,9 +65,69 @@ def videos_of(features: FeatureFile) -> Videos:
     index, first = rank[inverse], first[order]
     differ = labels != labels[first][index]
     if differ.any():
-        culprit = features.ids[int(np.argmax(differ))]
-        raise FeatureError(f"clips of the video {culprit!r} have different labels.")
-    return Videos(features.ids[first], features.groups[first], labels[first], index)
+        row = int(np.argmax(differ))
+        before = int(first[index[row]])
+        raise FeatureError(
+            f"{features.path or 'the features'}: clips of the video {features.ids[row]!r} have different labels: "
+            f"{labels[before]} in row {before + 1}, {labels[row]} in row {row + 1}. Rows of one id are clips of one "
+            "video: give other videos other ids."
+        )
+    return Videos(
+        features.ids[first],
+        features.groups[first],
+        labels[first],
+        index,
+        origins_of(features, first),
+    )
+
+
+def matched_labels(train: FeatureFile, test: FeatureFile) -> tuple[np.ndarray, list[str]]:
+    """Returns int64 (N,): the labels of `test` as `train` numbers its classes, and notes.
+
+    Two files may number their classes differently: in each of two folders of videos the classes are numbered in
+    sorted order, and one may lack a class.  Where both know the names, names decide; classes that train does not
+    have get numbers behind its own.
+
+    Raises:
+        FeatureError: one file has names of classes for labels, the other numbers without names.
+    """
+    ours, theirs = (list(file.metadata.get("class_names") or ()) for file in (train, test))
+    if ours == theirs:
+        return test.labels, []
+    for file, other, names in ((train, test, theirs), (test, train, ours)):
+        if file.metadata.get(NAMED_LABELS) and not names:
+            raise FeatureError(
+                f"{file.path or 'one file'} has names of classes as labels, {other.path or 'the other'} numbers "
+                "without names, so they cannot be compared. Store names, or the same numbers, in both."
+            )
+    if not ours or not theirs or len(set(ours)) < len(ours) or len(set(theirs)) < len(theirs):
+        return test.labels, []  # numbers are all there is
+    place = {name: number for number, name in enumerate(ours)}
+    numbers = np.array([place.setdefault(name, len(place)) for name in theirs] + [-1], np.int64)
+    labels = test.labels
+    beyond = labels >= len(theirs)
+    if beyond.any():
+        row = int(np.argmax(beyond))
+        raise FeatureError(
+            f"{test.path or 'the features'}: row {row + 1} has the label {labels[row]}, but there are {len(theirs)} "
+            "names of classes."
+        )
+    note = "the files number their classes differently: they are matched by name"
+    return numbers[labels], [note]
+
+
+def train_and_test(
+    train: FeatureFile, test: FeatureFile, *, labelled: bool = True
+) -> tuple[Videos, Videos, list[str]]:
+    """Returns the videos of both files, classes numbered as in train, and notes.
+
+    Raises:
+        FeatureError: see `videos_of` and `matched_labels`.
+    """
+    ours, theirs = (videos_of(file, labelled=labelled) for file in (train, test))
+    labels, notes = matched_labels(train, test)
+    _, first = np.unique(theirs.index, return_index=True)
+    return ours, replace(theirs, labels=labels[first]), notes
 
 
 def classes_of(train: Videos, test: Videos) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -134,14 +201,5 @@ def split_train(videos: Videos, share: float, seed: int) -> tuple[np.ndarray, li
 
 
 def shared_notes(train: Videos, test: Videos) -> list[str]:
-    """Returns warnings about videos or groups that are in train as well as in test."""
-    notes = []
-    for what, a, b in (("videos", train.ids, test.ids), ("groups", train.groups, test.groups)):
-        shared = set(a) & set(b)
-        if shared:
-            notes.append(
-                f"{len(shared)} {what} are in train and in test, for example {min(shared)!r}: the "
-                "result flatters the encoder"
-            )
-            break
-    return notes
+    """Returns warnings about videos, copies of them, or groups that are in train as well as in test."""
+    return overlap_notes(train.origins, test.origins)

@@ -11,13 +11,15 @@ from video_ssl.datasets import open_table
 from video_ssl.datasets.paths import VIDEO_SUFFIXES, at_home
 from video_ssl.datasets.table import Table
 from video_ssl.evaluate.embed.embedding import EmbedConfig, Embedder, EmbeddingError, pick_device
+from video_ssl.evaluate.embed.jobs import changed_contents, job_changes, listed
 from video_ssl.evaluate.embed.partial import discard
 from video_ssl.evaluate.features import FeatureError, FeatureFile, open_features
 from video_ssl.evaluate.frozen import open_encoder
-from video_ssl.pretrain.run_folder import recipe_changes
 from video_ssl.recipes import build_config
 
 logger = logging.getLogger(__name__)
+
+_NAMED = 5
 
 
 def embed_table(
@@ -41,7 +43,8 @@ def embed_table(
         settings: fields of `EmbedConfig`.
 
     Raises:
-        EmbeddingError: another name than .arrow, or `out` has features of another job.
+        EmbeddingError: another name than .arrow, or `out` has features of another job (with `check`: or of other
+            contents).
     """
     out, where = Path(out), pick_device(device)
     if out.suffix != ".arrow":
@@ -51,7 +54,7 @@ def embed_table(
     )
     videos = open_source(table)
     if out.exists() and not restart:
-        found = _finished(out, embedder.job(videos))
+        found = _finished(out, embedder, videos)
         logger.info("%s is complete already (%d clips); --restart writes it anew", out, len(found))
         discard(out)
         return found
@@ -79,17 +82,40 @@ def open_source(spec: str) -> Table:
     return open_table(spec)
 
 
-def _finished(out: Path, job: dict[str, Any]) -> FeatureFile:
+def _finished(out: Path, embedder: Embedder, videos: Table) -> FeatureFile:
     """The features that are there, if they are those of this job."""
     try:
         found = open_features(out)
     except FeatureError as err:
         raise EmbeddingError(f"{err} Remove it, or write it anew with --restart.") from err
-    changes = recipe_changes(found.metadata.get("job", {}), job)
+    check = embedder.config.check
+    changes = job_changes(found.metadata.get("job", {}), embedder.job(videos))
+    touched = changes.pop("table.files", None) if check else None
     if changes:
-        listed = "\n  ".join(list(changes.values())[:20])
+        touched_only = list(changes) == ["table.files"]
+        advice = " If they were only copied or touched, --check compares what they hold."
         raise EmbeddingError(
-            f"{out} is there already and has other features (now <- there):\n  {listed}\n"
-            "Give another output file, or replace it with --restart."
+            f"{out} is there already and has other features (now <- there):\n  {listed(changes)}\n"
+            f"Give another output file, or replace it with --restart.{advice if touched_only else ''}"
         )
+    if check:
+        refuse_changed_contents(found, videos)
+        if touched:
+            logger.info("%s: times of videos have changed, what they hold has not", out)
     return found
+
+
+def refuse_changed_contents(found: FeatureFile, videos: Table) -> None:
+    """Raises EmbeddingError, naming them, if videos do not hold what they held when they were embedded."""
+    changed, full = changed_contents(found, videos)
+    if changed:
+        more = f" and {len(changed) - _NAMED} more" if len(changed) > _NAMED else ""
+        raise EmbeddingError(
+            f"{found.path} has features of what these videos held before: {', '.join(changed[:_NAMED])}{more}. Embed "
+            "them again with --restart, or into another file."
+        )
+    if full < len(videos):
+        told = (
+            "%s: of %d of %d videos all bytes were compared, of the others size, beginning and end"
+        )
+        logger.info(told, found.path, full, len(videos))

@@ -17,15 +17,12 @@ of all rows of a record, one after the other, are the frames of the video (`Feat
 
 from __future__ import annotations
 
-import hashlib
 import inspect
-import json
 import logging
-import os
 import resource
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -40,9 +37,10 @@ from video_ssl import __version__
 from video_ssl.clips.config import Sampling
 from video_ssl.clips.windows import WindowConfig
 from video_ssl.datasets.table import Table
+from video_ssl.evaluate.embed.jobs import job_key, make_job
 from video_ssl.evaluate.embed.partial import PartialFeatures, discard
 from video_ssl.evaluate.embed.rows import RowCollector
-from video_ssl.evaluate.embed.window_workers import Job, describe, read_windows
+from video_ssl.evaluate.embed.window_workers import Job, Piece, describe, read_windows
 from video_ssl.evaluate.features import FeatureFile, open_features
 from video_ssl.models.config import Normalization
 from video_ssl.models.encoders import Encoder, fingerprint
@@ -50,8 +48,6 @@ from video_ssl.models.preprocess import to_model_input
 from video_ssl.recipes import to_plain
 
 logger = logging.getLogger(__name__)
-
-FORMAT_VERSION = 3
 
 #: Frames of a whole video that are turned into floating-point pixels at a time.
 _PIECE = 32
@@ -91,6 +87,8 @@ class EmbedConfig:
         video_timeout_sec: a video that takes longer to open, or for one frame, counts as unreadable;
             null waits forever.
         strict: one unreadable video is an error.
+        check: read videos in full to note what they hold, and compare it where their features are there
+            already; without it sizes, times, beginnings and ends are what tells.
     """
 
     num_clips: int = 2
@@ -115,6 +113,7 @@ class EmbedConfig:
     backend: str = "pyav"
     video_timeout_sec: float | None = 120.0
     strict: bool = False
+    check: bool = False
 
     def __post_init__(self) -> None:
         if self.batch_size < 1 or self.cells < 1 or self.num_workers < 0:
@@ -144,7 +143,7 @@ class EmbedConfig:
     @property
     def content(self) -> dict[str, Any]:
         """The settings that change the features, and not only how fast they come."""
-        speed = ("batch_size", "num_workers", "video_timeout_sec", "strict")
+        speed = ("batch_size", "num_workers", "video_timeout_sec", "strict", "check")
         return {name: value for name, value in to_plain(self).items() if name not in speed}
 
     def windows(self, **clip: Any) -> WindowConfig:
@@ -223,15 +222,8 @@ class Embedder:
         return self._positions[num_frames]
 
     def job(self, table: Table) -> dict[str, Any]:
-        """Returns JSON that changes with whatever changes the features of a table: the encoder, the
-        settings, the records, or the size of a video file."""
-        job = {
-            "format": FORMAT_VERSION,
-            "encoder": self.fingerprint,
-            "settings": self.config.content,
-            "table": {"records": len(table), "fingerprint": table_fingerprint(table)},
-        }
-        return dict(json.loads(json.dumps(job)))
+        """Returns JSON that changes with whatever changes the features of a table, see `jobs.py`."""
+        return make_job(self.fingerprint, self.config.content, table)
 
     def key(self, table: Table) -> str:
         """Returns 16 hexadecimal digits that change when `job` does."""
@@ -264,15 +256,21 @@ class Embedder:
         *,
         progress: bool = True,
         restart: bool = False,
-        may_be_empty: bool = False,
+        shard: Mapping[str, Any] | None = None,
     ) -> None:
-        """Does what `embed` does; with `may_be_empty`, videos that cannot be read at all give a file without rows."""
+        """Does what `embed` does.
+
+        Args:
+            shard: what the metadata say about the whole of which the table is a part; videos that cannot be read at
+                all then give a file without rows.
+        """
         out, job = Path(out), self.job(table)
+        metadata = self.metadata(table, job)
         started = time.perf_counter()
         with PartialFeatures(
             out,
             embed_dim=self.embed_dim,
-            metadata=self.metadata(table, job),
+            metadata=metadata if shard is None else {**metadata, "shard": dict(shard)},
             job=job,
             restart=restart,
         ) as partial:
@@ -286,7 +284,7 @@ class Embedder:
                     before,
                 )
             self._embed_rest(table, partial, progress=progress)
-            if partial.num_rows == 0 and not may_be_empty:
+            if partial.num_rows == 0 and shard is None:
                 first = partial.skipped[0]
                 discard(out)
                 raise EmbeddingError(
@@ -321,6 +319,7 @@ class Embedder:
             video_timeout_sec=self.config.video_timeout_sec,
             first_record=done,
             first_window=partial.state.clips // num_crops,
+            check=self.config.check,
         )
         rows = RowCollector(
             self.forward,
@@ -334,23 +333,21 @@ class Embedder:
         total = len(table)
         with _bar(f"{self.name}: {total} videos", total, done, progress) as advance:
             for piece in read_windows(job, self.config.num_workers):
-                rows.add(piece.index, piece.windows)
+                rows.add(piece)
                 if not piece.last:
                     continue
                 if piece.reason is None:
                     rows.close_record()
                 else:
-                    rows.drop_record(
-                        piece.index, self._unreadable(table, piece.index, piece.reason)
-                    )
+                    rows.drop_record(piece.index, self._unreadable(table, piece))
                 advance()
             rows.finish()
 
-    def _unreadable(self, table: Table, index: int, reason: str) -> dict[str, Any]:
-        entry = describe(table.record(index), reason)
+    def _unreadable(self, table: Table, piece: Piece) -> dict[str, Any]:
+        entry = describe(table.record(piece.index), piece)
         if self.config.strict:
             raise EmbeddingError(
-                f"{entry['source']} cannot be read: {reason}. With strict=false it would be left "
+                f"{entry['source']} cannot be read: {piece.reason}. With strict=false it would be left "
                 "out and listed."
             )
         return entry
@@ -450,27 +447,6 @@ class Embedder:
             clips.float().cpu().numpy(),
             frames.float().cpu().numpy() if self.config.frames else None,
         )
-
-
-def job_key(job: dict[str, Any]) -> str:
-    """Returns 16 hexadecimal digits for a job."""
-    return hashlib.sha256(json.dumps(job, sort_keys=True).encode()).hexdigest()[:16]
-
-
-def table_fingerprint(table: Table) -> str:
-    """Returns 16 hexadecimal digits that change with the records or the size of a video file."""
-    digest = hashlib.sha256(json.dumps(list(table.class_names)).encode())
-    for index in range(len(table)):
-        record = table.record(index)
-        try:
-            size = os.stat(record.source).st_size
-        except OSError:
-            size = -1
-        known = [record.id, record.source, record.start_sec, record.end_sec, record.label]
-        digest.update(json.dumps([*known, record.group, record.fps, size]).encode())
-        if record.frame_labels is not None:
-            digest.update(record.frame_labels.tobytes())
-    return digest.hexdigest()[:16]
 
 
 def _peak_memory_gib() -> tuple[float, float]:

@@ -4,6 +4,9 @@
     OUT.partial/rows.arrows     an Arrow stream, one record batch appended per commit
     OUT.partial/journal.jsonl   one line per commit: how much of the stream counts, and where to go on
 
+Every piece names the job: the stream in its schema, the journal in every line.  Pieces of two jobs, however they came
+together, are refused, and a restart moves the whole folder out of the way at once.
+
 A commit syncs the rows and then writes its line.  Whatever the stream holds beyond the last line is cut off when the
 job goes on, so no row is lost or doubled.  Rows of a video that breaks later are taken back.  When all is done the
 stream is copied, batch by batch, into the feature file, which gets its name only then.
@@ -23,11 +26,12 @@ from typing import Any
 
 import pyarrow as pa
 
+from video_ssl.evaluate.embed.jobs import job_changes, job_key, listed
 from video_ssl.evaluate.features import FeatureError, FeatureWriter, feature_schema, rows_to_batch
-from video_ssl.files import write_atomically
-from video_ssl.pretrain.run_folder import recipe_changes
+from video_ssl.files import remove_leftovers, temporary_name, write_atomically
 
 JOB, ROWS, JOURNAL, LOCK = "job.json", "rows.arrows", "journal.jsonl", ".lock"
+_JOB_KEY = b"video_ssl.job"
 _ROWS_PER_BATCH = 256
 
 
@@ -80,13 +84,27 @@ class PartialFeatures:
         self.metadata = metadata
         self.schema = feature_schema(embed_dim, metadata)
         self.skipped: list[dict[str, Any]] = []
-        self._job, self._restart = job, restart
+        self._job, self._job_key, self._restart = job, job_key(job), restart
         self._new_skips: list[dict[str, Any]] = []
 
     def __enter__(self) -> PartialFeatures:
+        self._hold()
+        try:
+            if self._restart:
+                _remove(self.folder)
+                self._lock.close()
+                self._hold()
+            self._begin()
+        except BaseException:
+            self._lock.close()
+            raise
+        return self
+
+    def _hold(self) -> None:
+        """Makes the folder and keeps other processes out of it."""
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
-            self._lock = open(self.folder / LOCK, "w", encoding="utf-8")
+            self._lock = open(self.folder / LOCK, "w", encoding="utf-8")  # noqa: SIM115
         except OSError as err:
             raise self._unwritable(err) from err
         try:
@@ -96,12 +114,6 @@ class PartialFeatures:
             raise FeatureError(
                 f"{self.folder} is being written by another process. Wait for it, or give another output file."
             ) from err
-        try:
-            self._begin()
-        except BaseException:
-            self._lock.close()
-            raise
-        return self
 
     def __exit__(
         self,
@@ -179,7 +191,8 @@ class PartialFeatures:
         )
 
     def _commit(self, state: State) -> None:
-        line = json.dumps({**asdict(state), "skipped": self._new_skips}) + "\n"
+        content = {"job": self._job_key, **asdict(state), "skipped": self._new_skips}
+        line = json.dumps(content) + "\n"
         try:
             _write_all(self._journal, line.encode())
             os.fsync(self._journal.fileno())
@@ -210,14 +223,12 @@ class PartialFeatures:
                         writer.write_batch(pa.concat_batches(waiting))
         except OSError as err:
             raise self._unwritable(err) from err
-        discard(self.out)
+        _remove(self.folder)
 
     # Beginning
 
     def _begin(self) -> None:
-        if self._restart:
-            for name in (JOB, ROWS, JOURNAL):
-                (self.folder / name).unlink(missing_ok=True)
+        remove_leftovers(self.folder.parent, [self.folder.name])
         self._check_job()
         lines = self._read_journal()
         path = self.folder / ROWS
@@ -228,7 +239,10 @@ class PartialFeatures:
             if lines:
                 self._resume(lines)
                 return
-            size = _write_all(self._stream, self.schema.serialize())
+            named = self.schema.with_metadata(
+                {**(self.schema.metadata or {}), _JOB_KEY: self._job_key}
+            )
+            size = _write_all(self._stream, named.serialize())
             self._commit(State(size=size, closed_size=size))
         except OSError as err:
             raise self._unwritable(err) from err
@@ -237,6 +251,8 @@ class PartialFeatures:
         path = self.folder / JOB
         text = json.dumps(self._job, indent=1, sort_keys=True)
         if not path.is_file():
+            if (self.folder / JOURNAL).exists() or (self.folder / ROWS).exists():
+                raise self._damaged(f"it has rows, but no {JOB} that says of what")
             try:
                 write_atomically(path, text + "\n")
             except OSError as err:
@@ -246,11 +262,10 @@ class PartialFeatures:
             before = json.loads(path.read_text(encoding="utf-8"))
         except ValueError as err:
             raise self._damaged(f"{JOB} is not JSON: {err}") from err
-        changes = recipe_changes(before, json.loads(text))
+        changes = job_changes(before, json.loads(text))
         if changes:
-            listed = "\n  ".join(list(changes.values())[:20])
             raise FeatureError(
-                f"{self.folder} was begun by another job (now <- before):\n  {listed}\n"
+                f"{self.folder} was begun by another job (now <- before):\n  {listed(changes)}\n"
                 "Undo the change, give another output file, or start over with --restart, which throws it away."
             )
 
@@ -270,13 +285,25 @@ class PartialFeatures:
 
     def _resume(self, lines: list[dict[str, Any]]) -> None:
         for line in lines:
+            if line.pop("job", None) != self._job_key:
+                raise self._damaged(f"{JOURNAL} has lines of another job")
             self.skipped.extend(line.pop("skipped"))
         self.state = State(**lines[-1])
         there = os.fstat(self._stream.fileno()).st_size
         if there < self.state.size:
             raise self._damaged(f"{ROWS} has {there} bytes, but {self.state.size} were written")
+        if self._job_of_rows() != self._job_key:
+            raise self._damaged(f"{ROWS} has rows of another job")
         self._stream.truncate(self.state.size)
         self._stream.seek(self.state.size)
+
+    def _job_of_rows(self) -> str:
+        try:
+            with pa.OSFile(str(self.folder / ROWS)) as file:
+                metadata = pa.ipc.open_stream(file).schema.metadata or {}
+        except (pa.ArrowInvalid, OSError) as err:
+            raise self._damaged(f"{ROWS} cannot be read ({err})") from err
+        return str(metadata.get(_JOB_KEY, b"").decode())
 
     def _damaged(self, what: str) -> FeatureError:
         return FeatureError(f"{self.folder} is damaged: {what}. Start over with --restart.")
@@ -296,8 +323,22 @@ def partial_folder(out: Path) -> Path:
 
 
 def discard(out: Path) -> None:
-    """Removes what is left of an unfinished feature file."""
-    shutil.rmtree(partial_folder(out), ignore_errors=True)
+    """Removes what is left of an unfinished feature file, unless another process is writing it."""
+    folder = partial_folder(out)
+    remove_leftovers(folder.parent, [folder.name])
+    try:
+        with open(folder / LOCK, "w", encoding="utf-8") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            _remove(folder)
+    except OSError:
+        return
+
+
+def _remove(folder: Path) -> None:
+    """Removes a folder at once: whoever is killed on the way leaves nothing of it under its name."""
+    aside = temporary_name(folder)
+    os.replace(folder, aside)
+    shutil.rmtree(aside, ignore_errors=True)
 
 
 def _write_all(file: Any, data: Any) -> int:

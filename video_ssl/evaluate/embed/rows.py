@@ -12,6 +12,7 @@ from video_ssl.clips.windows import Window, feature_times, feature_valid
 from video_ssl.datasets.frame_labels import resampled_labels
 from video_ssl.datasets.table import Record, Table
 from video_ssl.evaluate.embed.partial import PartialFeatures
+from video_ssl.evaluate.embed.window_workers import Piece
 
 #: Rows are written when there are this many of them, or bytes of features, or after this time.
 _ROWS, _BYTES, _COMMIT_SEC = 256, 8 * 2**20, 30.0
@@ -59,13 +60,13 @@ class RowCollector:
             self._record = table.record(self._records)
         self._last_commit = time.monotonic()
 
-    def add(self, index: int, windows: tuple[Window, ...]) -> None:
-        """Takes the next windows of record `index`."""
+    def add(self, piece: Piece) -> None:
+        """Takes the next windows of a record."""
         if self._record is None:
-            self._record, self._clips = self._table.record(index), 0
-        for window in windows:
+            self._record, self._clips = self._table.record(piece.index), 0
+        for window in piece.windows:
             for video in window.video:
-                self._waiting.append(_Clip(self._record, self._clips, video, window))
+                self._waiting.append(_Clip(self._record, self._clips, video, window, piece))
                 self._clips += 1
                 self._num_clips += 1
                 if self._num_clips == self._batch_size:
@@ -148,8 +149,11 @@ class RowCollector:
 class _Clip:
     """A clip on its way into the encoder."""
 
-    def __init__(self, record: Record, number: int, video: np.ndarray, window: Window) -> None:
+    def __init__(
+        self, record: Record, number: int, video: np.ndarray, window: Window, piece: Piece
+    ) -> None:
         self.record, self.number, self.video, self.window = record, number, video, window
+        self.content, self.digest = piece.content, piece.digest
 
 
 class _End:
@@ -181,6 +185,11 @@ def make_row(
         "start_sec": float(times[0]),
         "end_sec": float(times[window.valid].max()),
         "feature": feature,
+        "source": record.source,
+        "record_start_sec": record.start_sec,
+        "record_end_sec": record.end_sec,
+        "content": clip.content,
+        "digest": clip.digest,
     }
     if moments is not None:
         shown = feature_valid(window.valid, positions)

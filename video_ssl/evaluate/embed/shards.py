@@ -1,15 +1,17 @@
 """A feature file made in parts, by jobs that know nothing of each other, and put together.
 
-    OUT.shards/K-of-N.arrow    features of records K*R/N .. (K+1)*R/N of a table of R
-    OUT.shards/K-of-N.json     which records, and of what whole
+    OUT.shards/K-of-N.arrow    features of records K*R/N .. (K+1)*R/N of a table of R; its metadata say which
+                               records, and of what whole
 
-A shard is embedded like any table, so it goes on where it was stopped.  The parts cover every record once by
-construction; `merge_shards` proves it before it writes OUT, whose rows are those of a file made in one piece, in
-the same order (features to rounding, since other clips share a batch).
+What a shard is of stands in the file itself, so that its numbers and its name cannot part.  A shard is embedded like
+any table, so it goes on where it was stopped.  The parts cover every record once by construction; `merge_shards` proves
+it before it writes OUT, whose rows are those of a file made in one piece, in the same order (features to rounding,
+since other clips share a batch).
 """
 
 from __future__ import annotations
 
+import contextlib
 import json
 import logging
 import re
@@ -22,12 +24,20 @@ import numpy as np
 import pyarrow as pa
 
 from video_ssl.datasets.table import Table
+from video_ssl.evaluate.embed.embed_videos import refuse_changed_contents
 from video_ssl.evaluate.embed.embedding import EmbedConfig, Embedder, EmbeddingError, pick_device
-from video_ssl.evaluate.features import SKIPPED_KEY, FeatureFile, FeatureWriter, open_features
+from video_ssl.evaluate.embed.jobs import job_changes, listed
+from video_ssl.evaluate.embed.partial import discard
+from video_ssl.evaluate.features import (
+    METADATA_KEY,
+    SKIPPED_KEY,
+    FeatureError,
+    FeatureFile,
+    FeatureWriter,
+    open_features,
+)
 from video_ssl.evaluate.frozen import open_encoder
-from video_ssl.files import write_json
 from video_ssl.pretrain.processes import Processes
-from video_ssl.pretrain.run_folder import recipe_changes
 
 logger = logging.getLogger(__name__)
 
@@ -119,29 +129,46 @@ def write_shard(
     path.parent.mkdir(parents=True, exist_ok=True)
     job = embedder.job(videos)
     rows = shard_rows(len(videos), index, count)
-    about = {
-        "first": rows.start,
-        "records": len(rows),
-        "job": job,
-        "embed_dim": embedder.embed_dim,
-        "metadata": embedder.metadata(videos, job),
-    }
-    about = json.loads(json.dumps(about))
-    note = path.with_suffix(".json")
-    if path.is_file() and note.is_file() and not restart:
-        changes = recipe_changes(json.loads(note.read_text(encoding="utf-8"))["job"], job)
-        if changes:
-            listed = "\n  ".join(list(changes.values())[:20])
-            raise EmbeddingError(
-                f"{path} is of another job (now <- there):\n  {listed}\nGive another output file, or remove "
-                f"{path.parent}."
-            )
+    part = videos.select(np.arange(rows.start, rows.stop))
+    if path.is_file() and not restart:
+        _refuse_other_job(path, job)
+        if embedder.config.check:
+            refuse_changed_contents(FeatureFile(_read(path).read_all(), path=path), part)
         logger.info("%s is complete already", path)
         return path
-    write_json(note, about, indent=None)
-    part = videos.select(np.arange(rows.start, rows.stop))
-    embedder.write(part, path, restart=restart, may_be_empty=True, progress=progress)
+    about = {"first": rows.start, "records": len(rows), "whole": embedder.metadata(videos, job)}
+    embedder.write(part, path, restart=restart, shard=about, progress=progress)
     return path
+
+
+def _refuse_other_job(path: Path, job: Mapping[str, Any]) -> None:
+    changes = job_changes(_about(path)["whole"]["job"], job)
+    if changes:
+        raise EmbeddingError(
+            f"{path} is of another job (now <- there):\n  {listed(changes)}\nGive another output file, remove "
+            f"{path.parent}, or make the shard anew with --restart."
+        )
+
+
+def _read(path: Path) -> Any:
+    try:
+        return pa.ipc.open_file(pa.memory_map(str(path)))
+    except (pa.ArrowInvalid, OSError) as err:
+        raise EmbeddingError(
+            f"{path} is damaged ({err}): make this shard anew with --restart."
+        ) from err
+
+
+def _about(path: Path) -> dict[str, Any]:
+    """What a shard says about itself: `first` and number of `records`, and the metadata of the `whole`."""
+    found = json.loads((_read(path).schema.metadata or {}).get(METADATA_KEY, b"{}"))
+    if "shard" not in found:
+        raise EmbeddingError(
+            f"{path} does not say of which encoder and videos it is (an earlier version made it): make this shard anew "
+            "with --restart."
+        )
+    about: dict[str, Any] = found["shard"]
+    return about
 
 
 def embed_together(
@@ -182,92 +209,113 @@ def merge_shards(out: str | Path) -> FeatureFile:
     """
     out = Path(out)
     folder = shards_folder(out)
-    if out.is_file() and not list(folder.glob("*-of-*.json")):
+    there = _shard_files(folder)
+    if out.is_file() and (not there or _is_merged(out, there)):
         logger.info("%s is merged already", out)
+        _remove_shards(folder, there)
         return open_features(out)
-    shards = _complete(folder)
-    first = shards[0][1]
-    records = first["job"]["table"]["records"]
-    position = 0
+    shards = [(path, _about(path)) for path in _complete(folder, there)]
+    _refuse_gaps(folder, shards)
+    embed_dim = _read(shards[0][0]).schema.field("feature").type.list_size
+    with FeatureWriter(out, embed_dim=embed_dim, metadata=shards[0][1]["whole"]) as writer:
+        for batch in _batches(shards, writer.skipped):
+            writer.write_batch(batch.replace_schema_metadata(writer.schema.metadata))
+        if writer.num_rows == 0:
+            raise EmbeddingError(
+                f"none of the {len(writer.skipped)} videos could be read; the first: {writer.skipped[0]['reason']}."
+            )
+    _remove_shards(folder, there)
+    logger.info("%s: %d clips of %d shards", out, writer.num_rows, len(shards))
+    return open_features(out)
+
+
+def _shard_files(folder: Path) -> dict[tuple[int, int], Path]:
+    """(n, k) -> the file of shard k of n."""
+    found = {}
+    for path in folder.glob("*-of-*.arrow"):
+        match = re.fullmatch(r"(\d+)-of-(\d+)\.arrow", path.name)
+        if match:
+            found[int(match[2]), int(match[1])] = path
+    return found
+
+
+def _is_merged(out: Path, shards: Mapping[tuple[int, int], Path]) -> bool:
+    """Whether OUT is what these shards became: a merge was stopped while it removed them."""
+    try:
+        job = open_features(out).metadata.get("job")
+    except FeatureError:
+        return False
+    return job is not None and all(_about(path)["whole"]["job"] == job for path in shards.values())
+
+
+def _refuse_gaps(folder: Path, shards: list[tuple[Path, dict[str, Any]]]) -> None:
+    """Raises EmbeddingError unless the shards are of one job and have every record once."""
+    position, (first, of_first) = 0, shards[0]
     for path, about in shards:
-        if about["job"] != first["job"]:
-            lines = recipe_changes(first["job"], about["job"])
-            raise EmbeddingError(f"{path} and {shards[0][0]} differ: {'; '.join(lines.values())}.")
+        changes = job_changes(of_first["whole"]["job"], about["whole"]["job"])
+        if changes:
+            raise EmbeddingError(f"{path} and {first} differ: {'; '.join(changes.values())}.")
         if about["first"] != position:
             raise EmbeddingError(
                 f"{path} begins at record {about['first']}, expected was {position}."
             )
         position += about["records"]
+    records = of_first["whole"]["job"]["table"]["records"]
     if position != records:
         raise EmbeddingError(
             f"{folder} has {position} of {records} records: embed the other shards."
         )
-    with FeatureWriter(out, embed_dim=first["embed_dim"], metadata=first["metadata"]) as writer:
-        for batch in _batches(shards, writer.skipped):
-            writer.write_batch(batch.replace_schema_metadata(writer.schema.metadata))
-        if writer.num_rows == 0:
-            raise EmbeddingError(
-                f"none of the {records} videos could be read; the first: {writer.skipped[0]['reason']}."
-            )
-    for path, _ in shards:
+
+
+def _remove_shards(folder: Path, shards: Mapping[tuple[int, int], Path]) -> None:
+    for path in shards.values():
         path.unlink()
-        path.with_suffix(".json").unlink()
-        shutil.rmtree(path.with_name(f"{path.name}.partial"), ignore_errors=True)
-    logger.info("%s: %d clips of %d shards", out, writer.num_rows, len(shards))
-    return open_features(out)
+        path.with_suffix(".json").unlink(missing_ok=True)  # an earlier version wrote it
+        discard(path)
+    with contextlib.suppress(OSError):  # something else is in it
+        folder.rmdir()
 
 
-def _complete(folder: Path) -> list[tuple[Path, Mapping[str, Any]]]:
+def _complete(folder: Path, there: Mapping[tuple[int, int], Path]) -> list[Path]:
     """The shards in their order, all there."""
-    found = {}
-    for note in folder.glob("*-of-*.json"):
-        index, count = (int(number) for number in note.stem.split("-of-"))
-        found[count, index] = note
-    counts = sorted({count for count, _ in found})
+    counts = {count for count, _ in there}
+    for path in folder.glob("*-of-*.arrow.partial"):
+        counts.add(int(path.name.split(".")[0].partition("-of-")[2]))
     if len(counts) != 1:
         told = (
-            f"of {counts} divisions: remove all but one"
+            f"of {sorted(counts)} divisions: remove all but one"
             if counts
             else "no shards: embed --shard k/n"
         )
         raise EmbeddingError(f"{folder} has {told}.")
-    count = counts[0]
-    missing = [
-        f"{k}/{count}" for k in range(count) if not (folder / f"{k}-of-{count}.arrow").is_file()
-    ]
+    (count,) = counts
+    missing = [f"{k}/{count}" for k in range(count) if (count, k) not in there]
     if missing:
         raise EmbeddingError(
             f"{folder} lacks the shards {', '.join(missing[:20])} of {count}: embed them (--shard {missing[0]}), then "
             "merge again."
         )
-    return [
-        (
-            found[count, k].with_suffix(".arrow"),
-            json.loads(found[count, k].read_text(encoding="utf-8")),
-        )
-        for k in range(count)
-    ]
+    return [there[count, k] for k in range(count)]
 
 
 def _batches(
-    shards: list[tuple[Path, Mapping[str, Any]]], skipped: list[dict[str, Any]]
+    shards: list[tuple[Path, dict[str, Any]]], skipped: list[dict[str, Any]]
 ) -> Iterator[pa.RecordBatch]:
     """Record batches of some hundred rows of all files; fills the list of what was skipped."""
     waiting: list[pa.RecordBatch] = []
     for path, about in shards:
-        with pa.memory_map(str(path)) as source:
-            reader = pa.ipc.open_file(source)
-            for number in range(reader.num_record_batches):
-                batch, notes = reader.get_batch_with_custom_metadata(number)
-                if notes and SKIPPED_KEY in notes:
-                    skipped += [
-                        {**entry, "index": about["first"] + entry["index"]}  # of the whole table
-                        for entry in json.loads(notes[SKIPPED_KEY])
-                    ]
-                if len(batch):
-                    waiting.append(batch.replace_schema_metadata(None))
-                if sum(len(b) for b in waiting) >= _ROWS_PER_BATCH:
-                    yield pa.concat_batches(waiting)
-                    waiting = []
+        reader = _read(path)
+        for number in range(reader.num_record_batches):
+            batch, notes = reader.get_batch_with_custom_metadata(number)
+            if notes and SKIPPED_KEY in notes:
+                skipped += [
+                    {**entry, "index": about["first"] + entry["index"]}  # of the whole table
+                    for entry in json.loads(notes[SKIPPED_KEY])
+                ]
+            if len(batch):
+                waiting.append(batch.replace_schema_metadata(None))
+            if sum(len(b) for b in waiting) >= _ROWS_PER_BATCH:
+                yield pa.concat_batches(waiting)
+                waiting = []
     if waiting:
         yield pa.concat_batches(waiting)

@@ -13,6 +13,7 @@ Free of torch, so that workers start fast and stay small.
 
 from __future__ import annotations
 
+import functools
 import multiprocessing
 import traceback
 from collections.abc import Iterator
@@ -20,6 +21,7 @@ from dataclasses import dataclass
 from multiprocessing.connection import Connection
 from typing import Any
 
+from video_ssl.clips.contents import content_digest, content_key
 from video_ssl.clips.processes.workers import WorkerDied
 from video_ssl.clips.reading import BadVideo, open_record
 from video_ssl.clips.windows import Window, WindowConfig, iterate_windows
@@ -38,6 +40,7 @@ class Job:
 
     Attributes:
         video_timeout_sec: for opening a video, and for every frame of it.
+        check: read videos in full to note what they hold.
         first_record, first_window: where to begin; earlier records, and earlier windows of this one, are left out.
     """
 
@@ -45,6 +48,7 @@ class Job:
     windows: WindowConfig
     backend: str = "pyav"
     video_timeout_sec: float | None = 120.0
+    check: bool = False
     first_record: int = 0
     first_window: int = 0
 
@@ -57,13 +61,16 @@ class Job:
 class Piece:
     """Some windows of a record; the last piece of a record has `last`, and perhaps a `reason`.
 
-    `reason` tells why the record cannot be read; what came of it before is then void.
+    `reason` tells why the record cannot be read; what came of it before is then void.  `content` and `digest` tell what
+    its file held, see `video_ssl.clips.contents`.
     """
 
     index: int
     windows: tuple[Window, ...] = ()
     last: bool = False
     reason: str | None = None
+    content: str | None = None
+    digest: str | None = None
 
 
 def read_windows(job: Job, num_workers: int) -> Iterator[Piece]:
@@ -93,17 +100,25 @@ def record_pieces(job: Job, record: Record) -> Iterator[Piece]:
     """Yields the pieces of one record; a video that cannot be read ends with its reason."""
     waiting: list[Window] = []
     first = job.first_window if record.index == job.first_record else 0
+    # What is noted is what is read from now on: a file that changes on the way has another time than the job knows.
+    content = content_key(record)
+    piece = functools.partial(
+        Piece,
+        index=record.index,
+        content=content,
+        digest=content_digest(record) if job.check and content else None,
+    )
     try:
         with open_record(record, job.backend, timeout_sec=job.video_timeout_sec) as reader:
             for window in iterate_windows(record, reader, job.windows, first=first):
                 waiting.append(window)
                 if len(waiting) >= min(PIECE, _PIECE_BYTES // window.video.nbytes):
-                    yield Piece(index=record.index, windows=tuple(waiting))
+                    yield piece(windows=tuple(waiting))
                     waiting = []
     except BadVideo as err:
-        yield Piece(index=record.index, last=True, reason=err.reason)
+        yield piece(last=True, reason=err.reason)
     else:
-        yield Piece(index=record.index, windows=tuple(waiting), last=True)
+        yield piece(windows=tuple(waiting), last=True)
 
 
 class _Worker:
@@ -179,6 +194,13 @@ def _work(job: Job, start: int, step: int, sender: Connection) -> None:
         sender.send(Unforeseen(traceback.format_exc()) if told is None else Foreseen(told))
 
 
-def describe(record: Record, reason: str) -> dict[str, Any]:
-    """Returns the entry of a record in a skip list."""
-    return {"index": record.index, "id": record.id, "source": record.source, "reason": reason}
+def describe(record: Record, piece: Piece) -> dict[str, Any]:
+    """Returns the entry of a record in a skip list, given its last piece."""
+    entry = {
+        "index": record.index,
+        "id": record.id,
+        "source": record.source,
+        "reason": piece.reason,
+    }
+    noted = {"content": piece.content, "digest": piece.digest}
+    return entry | {name: value for name, value in noted.items() if value is not None}

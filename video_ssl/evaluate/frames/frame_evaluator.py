@@ -18,7 +18,8 @@ import numpy as np
 from video_ssl.evaluate.evaluators import Result
 from video_ssl.evaluate.features import FeatureError, FeatureFile
 from video_ssl.evaluate.frames.frame_sequences import Sequences, frame_sequences, position_features
-from video_ssl.evaluate.videos import Videos, shared_notes
+from video_ssl.evaluate.identity import overlap_notes
+from video_ssl.evaluate.videos import matched_labels
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -81,17 +82,19 @@ class FrameEvaluator:
             FeatureError: no frame features, no frame labels where they are needed, or no class that
                 is in train and in test.
         """
+        labelled = self.needs_labels or None
+        classes, notes = matched_labels(train, test)
         sequences = {
-            "train": frame_sequences(train, labelled=self.needs_labels or None),
-            "test": frame_sequences(test, labelled=self.needs_labels or None),
+            "train": frame_sequences(train, labelled=labelled),
+            "test": frame_sequences(test, labelled=labelled, classes=classes),
         }
-        notes = [f"{note} ({name})" for name, q in sequences.items() for note in q.notes]
-        notes += shared_notes(*(_videos(q) for q in sequences.values()))
+        notes += [f"{note} ({name})" for name, q in sequences.items() for note in q.notes]
+        notes += overlap_notes(*(q.origins for q in sequences.values() if q.origins is not None))
         if self.config.normalize:
             sequences = {
                 name: q.with_features([_unit(e) for e in q.embs]) for name, q in sequences.items()
             }
-        names = test.metadata.get("class_names", ())
+        names = train.metadata.get("class_names") or test.metadata.get("class_names", ())
         pairs, more = class_pairs(sequences["train"], sequences["test"], self.config.classes, names)
         each, alone = {}, {}
         for name, pair in pairs.items():
@@ -168,11 +171,6 @@ def _counted_phases(train: Sequences, test: Sequences) -> tuple[Sequences, Seque
         return replace(q, labels=[np.where(p < 0, -1, np.searchsorted(known, p)) for p in q.labels])
 
     return counted(train), counted(test)
-
-
-def _videos(q: Sequences) -> Videos:
-    ids, groups = np.array(q.ids, object), np.array(q.groups, object)
-    return Videos(ids, groups, q.classes, np.arange(len(q)))
 
 
 def _unit(embs: np.ndarray) -> np.ndarray:

@@ -17,6 +17,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from video_ssl.datasets.frame_labels import resampled_labels
 from video_ssl.evaluate.features import FeatureError, FeatureFile
+from video_ssl.evaluate.identity import Origins, origins_of
 
 
 class Scores(NamedTuple):
@@ -38,6 +39,7 @@ class Sequences:
         places: float64 (L_i,) in 0..1: t / L, with t and L counted before frames were left out.
         times: float64 (L_i,), seconds of the source, NaN where unknown.
         notes: what was left out.
+        origins: which videos of two files are the same; None where nobody asks.
     """
 
     ids: list[str]
@@ -48,6 +50,7 @@ class Sequences:
     places: list[np.ndarray]
     times: list[np.ndarray]
     notes: list[str] = field(default_factory=list)
+    origins: Origins | None = None
 
     def __len__(self) -> int:
         return len(self.ids)
@@ -60,20 +63,25 @@ class Sequences:
         """Returns the videos of the given rows, in that order."""
         names = ("ids", "groups", "embs", "labels", "places", "times")
         lists = {name: [getattr(self, name)[int(row)] for row in rows] for name in names}
-        return replace(self, classes=self.classes[np.asarray(rows, np.int64)], **lists)
+        chosen = np.asarray(rows, np.int64)
+        origins = None if self.origins is None else self.origins.select(chosen)
+        return replace(self, classes=self.classes[chosen], origins=origins, **lists)
 
     def with_features(self, embs: list[np.ndarray]) -> Sequences:
         """Returns the same videos with other frame features."""
         return replace(self, embs=embs)
 
 
-def frame_sequences(features: FeatureFile, *, labelled: bool | None = True) -> Sequences:
+def frame_sequences(
+    features: FeatureFile, *, labelled: bool | None = True, classes: np.ndarray | None = None
+) -> Sequences:
     """Returns the videos of a feature file as sequences of frames.
 
     Args:
         features: with frame features.
         labelled: keep only frames that have a phase label; False never looks at labels, None keeps all frames where
             no frame of the file has a label (CARL drops frames without one in every evaluation).
+        classes: int64 (N,), of the rows, where they are numbered otherwise than in the file.
 
     A label array of another length than the frame features of its row is resampled.
 
@@ -85,6 +93,7 @@ def frame_sequences(features: FeatureFile, *, labelled: bool | None = True) -> S
         raise FeatureError(
             f"{name} has no frame features; embed again with frames=true (every frame: --per-frame)."
         )
+    numbers = features.labels if classes is None else classes
     rows: dict[str, list[int]] = {}
     clips = features.table["clip"].to_numpy()
     for row, key in enumerate(features.ids.tolist()):
@@ -100,7 +109,7 @@ def frame_sequences(features: FeatureFile, *, labelled: bool | None = True) -> S
         if labelled:
             frames = frames.only(frames.labels >= 0, lost, "without a label")
         if len(frames.embs):
-            kept.append((key, int(features.labels[rows[key][0]]), frames))
+            kept.append((key, int(numbers[rows[key][0]]), frames))
         else:
             lost.videos += 1
     if not kept:
@@ -119,6 +128,7 @@ def frame_sequences(features: FeatureFile, *, labelled: bool | None = True) -> S
         places=[f.places for _, _, f in kept],
         times=[f.times for _, _, f in kept],
         notes=lost.notes(len(rows)),
+        origins=origins_of(features, np.array([rows[key][0] for key, _, _ in kept])),
     )
 
 

@@ -9,12 +9,13 @@ import numpy as np
 
 from video_ssl.datasets.table import Table
 from video_ssl.evaluate.features import FeatureFile
+from video_ssl.evaluate.identity import record_keys
 from video_ssl.evaluate.metrics import recall_at
 from video_ssl.evaluate.neighbours import nearest_neighbours, unit_rows
 from video_ssl.evaluate.pages.pictures import sprite
 from video_ssl.evaluate.pages.report_data import RunData, class_name
 from video_ssl.evaluate.retrieval import video_vectors
-from video_ssl.evaluate.videos import Videos
+from video_ssl.evaluate.videos import Videos, train_and_test
 
 _NEAREST = 5
 
@@ -36,12 +37,13 @@ def neighbours_section(data: RunData, max_queries: int) -> str:
 def _section(
     data: RunData, results: Any, queries: FeatureFile, gallery: FeatureFile, max_queries: int
 ) -> str:
-    asked, bank = _videos(queries), _videos(gallery)
+    bank, asked, _ = train_and_test(gallery, queries, labelled=False)
+    own, others = record_keys(asked.origins, bank.origins)
     similar, rows = nearest_neighbours(
         unit_rows(video_vectors(queries, asked, "clip")),
         unit_rows(video_vectors(gallery, bank, "clip")),
-        query_keys=asked.ids.astype(str),
-        bank_keys=bank.ids.astype(str),
+        query_keys=own,
+        bank_keys=others,
         k=20,
     )
     tables = (
@@ -121,20 +123,6 @@ class _Thumbs:
             made = None if table is None or row is None else sprite(table.record(row))
             self._made[place] = made
         return self._made[place]
-
-
-def _videos(features: FeatureFile) -> Videos:
-    """As `videos_of`, but videos without a label are welcome (-1)."""
-    names, first, inverse = np.unique(
-        features.ids.astype(str), return_index=True, return_inverse=True
-    )
-    order = np.argsort(first)
-    rank = np.empty(len(names), np.int64)
-    rank[order] = np.arange(len(names))
-    first = first[order]
-    return Videos(
-        features.ids[first], features.groups[first], features.labels[first], rank[inverse]
-    )
 
 
 def _chosen(videos: Videos, count: int) -> list[int]:
