@@ -169,6 +169,10 @@ def test_a_folder_that_is_no_action_or_an_empty_split_is_named(data):
         ({"frame_label": torch.zeros(0)}, "array of labels is empty"),
         ({"frame_label": "0011"}, "must be one row of numbers, found str"),
         ({"action_label": 13}, "action_label=13 must be one of 0..12"),
+        (
+            {"name": "0003_pushup", "action_label": 3},
+            "action_label=3 is bowl .counted from 0., but the name says pushup",
+        ),
         ({"action_label": None}, r"item 1 \('0002_bowl'\): "),
         ({"seq_len": 0}, "seq_len=0 must be at least 1"),
         ({"seq_len": "many"}, "seq_len='many' is no number"),

@@ -2,6 +2,7 @@
 
 import json
 import os
+import time
 from pathlib import Path
 
 import pytest
@@ -270,9 +271,10 @@ def test_broken_annotation_files_are_named(data, make, file, content, message):
 def test_tables_are_made_once_and_anew_when_something_changes(data, monkeypatch):
     root = data / "diving48"
     diving48(root)
+    settle(root)
     assert len(open_table("diving48:train")) == 1
     with monkeypatch.context() as patch:
-        patch.setattr("video_ssl.datasets.diving48._json", None)
+        patch.setattr("video_ssl.datasets.diving48.read_json", None)
         assert len(open_table("diving48:train")) == 1
     item = {"vid_name": "new", "label": 0}
     fill(root, {"Diving48_V2_train.json": [item, {"vid_name": "abc_00001", "label": 1}]})
@@ -282,6 +284,216 @@ def test_tables_are_made_once_and_anew_when_something_changes(data, monkeypatch)
     (root / "rgb/d.mp4").unlink()
     with pytest.raises(TableError, match=r"no split 'test': it has \['train'\]"):
         open_table("diving48:test")
+
+
+def settle(root):
+    """Puts the changes of all folders some seconds back: what has just changed is looked at again."""
+    for folder, _, _ in os.walk(root):
+        os.utime(folder, (time.time() - 10,) * 2)
+
+
+@pytest.mark.parametrize("is_settled", [True, False])
+@pytest.mark.parametrize("before", ["nothing", "an empty folder", "a folder in a folder"])
+def test_a_class_that_is_unpacked_later_is_seen(data, before, is_settled):
+    """Was wrong: only the folders that held videos were watched, so the second half never came."""
+    root = data / "ucf101"
+    ucf101(root)
+    late = list((root / "UCF-101/HandstandPushups").iterdir())
+    for path in late:
+        path.unlink()
+    if before == "nothing":
+        (root / "UCF-101/HandstandPushups").rmdir()
+    if before == "a folder in a folder":
+        (root / "UCF-101/HandstandPushups/more").mkdir()
+    if is_settled:
+        settle(root)
+    assert len(open_table("ucf101:train1")) == 1
+    where = "UCF-101/HandstandPushups" + ("/more" if before == "a folder in a folder" else "")
+    fill(root, {f"{where}/{path.name}": "" for path in late})
+    assert len(open_table("ucf101:train1")) == 2
+    fill(root, {"another/folder/v_ApplyEyeMakeup_g08_c01.avi": ""})
+    (root / "UCF-101/ApplyEyeMakeup/v_ApplyEyeMakeup_g08_c01.avi").unlink()
+    assert "/another/folder/" in open_table("ucf101:train1").record(0).source
+
+
+def kinetics_rows(root, split, rows, classes=400):
+    head = "label,youtube_id,time_start,time_end,split\n"
+    more = (
+        "".join(f"class {n:03d},filler_{n},1,11,{split}\n" for n in range(classes))
+        if split == "train"
+        else ""
+    )
+    (root / "annotations").mkdir(parents=True, exist_ok=True)
+    (root / f"annotations/{split}.csv").write_text(
+        head + more + "".join(f"{row}\n" for row in rows)
+    )
+
+
+def test_a_missing_video_is_not_replaced_by_another_of_its_name(data, caplog):
+    """Was wrong: walk/same.avi was read from run/, and another YouTube video whose id differs in case was taken."""
+    hmdb51(data / "hmdb51")
+    (data / "hmdb51/hmdb51_org/wave/same.avi").unlink()
+    assert [r.id for r in records("hmdb51:train1")] == [
+        "brush_hair/a #1_brush_hair",
+        "brush_hair/same",
+        "wave/a #1_wave",
+    ]
+    assert (
+        "in the folder of another class or split are not taken for 1 listed videos: wave/same"
+        in caplog.text
+    )
+    done = CliRunner().invoke(app, ["data", "check", "hmdb51"])
+    assert "train1: 3 of 4 videos, missing 1: wave/same" in done.output
+    assert done.exit_code == 1
+    root = data / "kinetics400"
+    kinetics_rows(root, "train", ["class 000,aBc,84,94,train", "class 001,AbC,84,94,train"])
+    kinetics_rows(root, "val", ["class 001,vvv,0,10,val", "class 002,www,0,10,val"])
+    fill(
+        root,
+        {
+            "train/aBc_000084_000094.mp4": "",
+            "train/class 000/vvv.mp4": "",
+            "any/where/www_000000_000010.mp4": "",
+        },
+    )
+    assert [(r.id, r.label) for r in records("kinetics400:train")] == [("aBc_000084_000094", 0)]
+    assert [r.id for r in records("kinetics400:val")] == ["www_000000_000010"]
+
+
+def test_a_flat_folder_of_videos_needs_no_class_folders(data):
+    hmdb51(data / "hmdb51")
+    flat = data / "hmdb51/videos"
+    flat.mkdir()
+    for path in list((data / "hmdb51/hmdb51_org").rglob("*.avi")):
+        path.rename(flat / path.name)
+    assert [r.id for r in records("hmdb51:test1")] == ["brush_hair/b_brush_hair", "wave/b_wave"]
+
+
+def test_only_the_handstand_of_ucf101_may_be_of_other_case(data):
+    ucf101(data / "ucf101")
+    folder = data / "ucf101/UCF-101/ApplyEyeMakeup"
+    (folder / "v_ApplyEyeMakeup_g08_c01.avi").rename(folder / "v_applyeyemakeup_g08_c01.avi")
+    assert [r.id for r in records("ucf101:train1")] == [
+        "HandstandPushups/v_HandStandPushups_g09_c02"
+    ]
+
+
+def test_a_file_with_the_name_of_two_listed_clips_is_neither(data, caplog):
+    root = data / "kinetics400"
+    kinetics_rows(
+        root,
+        "train",
+        ["class 000,two,10,20,train", "class 001,two,50,60,train", "class 002,one,1,11,train"],
+    )
+    kinetics_rows(root, "val", ["class 001,vvv,0,10,val"])
+    fill(root, {"train/two.mp4": "", "train/one.mp4": "", "val/vvv.mp4": ""})
+    assert [r.id for r in records("kinetics400:train")] == ["one_000001_000011"]
+    assert (
+        "files whose name stands for several listed videos are not taken for 2 listed videos"
+        in caplog.text
+    )
+
+
+def test_doubled_clips_are_told(data, caplog):
+    """Kinetics-600 lists clips twice, in one split and in two."""
+    root = data / "kinetics400"
+    rows = ["class 000,x,1,11,train"] * 2 + ["class 001,y,1,11,train", "class 002,y,1,11,train"]
+    kinetics_rows(root, "train", rows)
+    kinetics_rows(root, "val", ["class 000,x,1,11,val", "class 000,z,1,11,val"])
+    fill(
+        root,
+        {
+            "train/x_000001_000011.mp4": "",
+            "train/y_000001_000011.mp4": "",
+            "val/z_000001_000011.mp4": "",
+        },
+    )
+    found = [(r.id, r.label) for r in records("kinetics400:train")]
+    assert found == [("x_000001_000011", 0), ("y_000001_000011", 1), ("y_000001_000011#2", 2)]
+    output = CliRunner().invoke(app, ["data", "check", "kinetics400"]).output
+    for text in (
+        "train: 1 videos are listed twice and taken once, for example x_000001_000011",
+        "train: 1 videos are listed twice with different labels, and are two records of one video, for example y",
+        "1 videos are listed in train and in val, for example x_000001_000011: do not train",
+    ):  # fmt: skip
+        assert text in caplog.text, text
+        assert text in output, text
+
+
+@pytest.mark.parametrize(
+    ("make", "file", "content", "message"),
+    [
+        (ucf101, "ucfTrainTestlist/classInd.txt", "0 ApplyEyeMakeup\n1 HandstandPushups\n",
+         "must number its 2 classes from 1 to 2, each once, .*but has the numbers 0 to 1"),
+        (ucf101, "ucfTrainTestlist/classInd.txt", "1 ApplyEyeMakeup\n3 HandstandPushups\n", "from 1 to 2"),
+        (ucf101, "ucfTrainTestlist/classInd.txt", "1 A\n2 A\n", "line 2: '2 A' must be"),
+        (ucf101, "ucfTrainTestlist/classInd.txt", "ApplyEyeMakeup\n", "line 1: 'ApplyEyeMakeup' is not `NUMBER"),
+        (ucf101, "ucfTrainTestlist/trainlist02.txt", "ApplyEyeMakeup/v_ApplyEyeMakeup_g08_c01.avi 0\n",
+         r"trainlist02\.txt line 1: .* has the number 0, but classInd\.txt gives 1 to ApplyEyeMakeup"),
+        (ssv2, "labels/labels.json", {"Closing something": "1", "Holding something next to something": "2"},
+         "must number its 2 templates from 0 to 1, each once, but has the numbers 1 to 2"),
+        (ssv2, "labels/labels.json", {"Closing something": "x"}, "'Closing something' has the number 'x'"),
+        (diving48, "Diving48_V2_test.json", [{"vid_name": "a", "label": 2}], r"labels 2\.\.2 of 2 classes"),
+        (kinetics400, "annotations/train.csv", "label,youtube_id,time_start,time_end\n3,x,1,11\n",
+         r"train\.csv line 2: the label is the number 3, but numbers are given to names"),
+    ],
+)  # fmt: skip
+def test_labels_numbered_from_the_wrong_end_are_refused(data, make, file, content, message):
+    """Was wrong: a classInd.txt that counts from 0 gave the first class the label -1."""
+    make(data / make.__name__)
+    fill(data / make.__name__, {file: content})
+    with pytest.raises(TableError, match=message):
+        open_table(f"{make.__name__}:train1")
+
+
+@pytest.mark.parametrize(
+    ("row", "message"),
+    [
+        (
+            "class 000,x,,,train",
+            r"train\.csv line 402 \(x\): time_start='', time_end='' are no stretch",
+        ),
+        ("class 000,x,nan,11,train", "time_start='nan'"),
+        ("class 000,x,11,1,train", "time_start='11', time_end='1' are no stretch"),
+        ("class 000,x", r"line 402 has 2 fields, not the 5 of the header .*: 'class 000,x'\. Mend"),
+        ("class 000,x,1,11,train,7", r"line 402 has 5\+ fields, not the 5"),
+        (",x,1,11,train", "line 402 has no label: ',x,1,11,train'"),
+        ("class 000,m\xfcn,1,11,train", r"train\.csv line 402 is not UTF-8"),
+        ("class 000,m\0n,1,11,train", "zero bytes, the first in line 402"),
+    ],
+)
+def test_a_broken_line_of_kinetics_is_named(data, row, message):
+    """Was wrong: "could not convert string to float: ''", a TypeError, a UnicodeDecodeError, without file and line."""
+    root = data / "kinetics400"
+    kinetics_rows(root, "train", [])
+    with open(root / "annotations/train.csv", "ab") as file:
+        file.write(row.encode("latin-1") + b"\n")
+    kinetics_rows(root, "val", ["class 000,z,1,11,val"])
+    with pytest.raises(TableError, match=message):
+        open_table("kinetics400:train")
+
+
+@pytest.mark.parametrize(
+    ("make", "file"),
+    [(ucf101, "ucfTrainTestlist/trainlist01.txt"), (ucf101, "ucfTrainTestlist/classInd.txt"),
+     (ssv2, "labels/train.json"), (hmdb51, "testTrainMulti_7030_splits/wave_test_split1.txt"),
+     (ssv2, "labels/test-answers.csv"), (diving48, "Diving48_vocab.json"), (kinetics400, "annotations/validate.csv")],
+)  # fmt: skip
+def test_annotation_files_of_another_encoding_are_named_with_their_line(data, make, file):
+    root = data / make.__name__
+    make(root)
+    content = (root / file).read_bytes()
+    for broken, message in (
+        (content + b"\xfc\n", r"line \d+ is not UTF-8"), (content.decode().encode("utf-16"), "UTF-16"),
+    ):  # fmt: skip
+        (root / file).write_bytes(broken)
+        with pytest.raises(TableError, match=message) as caught:
+            open_table(f"{make.__name__}:train1")
+        assert str(root / file) in str(caught.value)
+    if file.endswith("json"):
+        (root / file).write_text("[" * 100_000)
+        with pytest.raises(TableError, match="is not JSON"):
+            open_table(f"{make.__name__}:train")
 
 
 def test_a_folder_that_cannot_be_written_keeps_its_tables_in_the_cache(data, tmp_path, monkeypatch):

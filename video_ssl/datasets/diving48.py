@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
-from typing import Any
 
+from video_ssl.datasets.errors import TableError
 from video_ssl.datasets.public import Annotations, Split, find_annotation
-from video_ssl.datasets.table import TableError
+from video_ssl.datasets.text_files import read_json
 
 _SOURCE = "http://www.svcl.ucsd.edu/projects/resound/dataset.html (Diving48_rgb.tar.gz and the V2 json files)"
 _LAYOUT = "rgb/NAME.mp4, or NAME.mp4 in any folder below the root."
@@ -26,7 +25,7 @@ def read_diving48(root: Path) -> Annotations:
     vocabulary = _find(root, "Diving48_vocab.json")
     class_names = [
         " ".join(part for part in parts if part) if isinstance(parts, list) else str(parts)
-        for parts in _json(vocabulary)
+        for parts in read_json(vocabulary, list)
     ]
     files, splits = [vocabulary], {}
     for split in ("train", "test"):
@@ -47,18 +46,8 @@ def _find(root: Path, name: str) -> Path:
     return find_annotation(root, [f"annotations/{name}", name], source=_SOURCE)
 
 
-def _json(file: Path) -> list[Any]:
-    try:
-        content = json.loads(file.read_text(encoding="utf-8-sig"))
-    except ValueError as err:
-        raise TableError(f"{file} is not JSON: {err}") from err
-    if not isinstance(content, list):
-        raise TableError(f"{file} must hold a JSON list.")
-    return content
-
-
 def _split(file: Path, classes: int) -> Split:
-    items = _json(file)
+    items = read_json(file, list)
     try:
         names = [str(item["vid_name"]) for item in items]
         labels = [int(item["label"]) for item in items]

@@ -9,6 +9,7 @@ from pathlib import Path
 from video_ssl.datasets.frame_items import Item, item_split
 from video_ssl.datasets.public import Annotations, Split, find_annotation
 from video_ssl.datasets.table import TableError
+from video_ssl.datasets.text_files import numbered_lines
 
 _SOURCE = (
     "https://github.com/minghchen/CARL_code (event videos with gym99_*.pkl and gym288_*.pkl); the data set itself: "
@@ -88,10 +89,8 @@ def _event_of(item: Item) -> int | None:
 def _names(file: Path, classes: int) -> list[str]:
     """Lines `Clabel: 0; set: 1; Glabel: 1; (VT) round-off, ...`."""
     names: dict[int, str] = {}
-    for number, line in enumerate(file.read_text(encoding="utf-8-sig").splitlines(), 1):
-        if not line.strip():
-            continue
-        match = _CATEGORY.fullmatch(line.strip())
+    for number, line in numbered_lines(file):
+        match = _CATEGORY.fullmatch(line)
         if match is None or not match[2]:
             raise TableError(
                 f"{file} line {number}: {line!r} is not `Clabel: 0; set: 1; Glabel: 1; NAME`."

@@ -5,8 +5,9 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
+from video_ssl.datasets.errors import TableError
 from video_ssl.datasets.public import Annotations, Split
-from video_ssl.datasets.table import TableError
+from video_ssl.datasets.text_files import numbered_lines
 
 _SOURCE = (
     "https://serre-lab.clps.brown.edu/resource/hmdb-a-large-human-motion-database/ "
@@ -53,11 +54,8 @@ def _splits(number: int, classes: list[str], files: dict[str, Path]) -> dict[str
     names: dict[str, list[str]] = {"train": [], "test": []}
     labels: dict[str, list[int]] = {"train": [], "test": []}
     for label, name in enumerate(classes):
-        text = files[name].read_text(encoding="utf-8-sig")
-        for at, line in enumerate(text.splitlines(), 1):
-            if not line.strip():
-                continue
-            video, _, kind = line.strip().rpartition(" ")
+        for at, line in numbered_lines(files[name]):
+            video, _, kind = line.rpartition(" ")
             if kind not in ("0", "1", "2") or not video:
                 raise TableError(f"{files[name]} line {at}: {line!r} is not `NAME.avi 0|1|2`.")
             if kind != "0":

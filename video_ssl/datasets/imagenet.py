@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import csv
 import os
 from pathlib import Path
 
+from video_ssl.datasets.errors import TableError, shown
 from video_ssl.datasets.paths import PICTURE_SUFFIXES
 from video_ssl.datasets.public import Annotations, Split
-from video_ssl.datasets.table import TableError
+from video_ssl.datasets.text_files import csv_rows, numbered_lines
 
 _SOURCE = (
     "https://image-net.org/download.php (account; ILSVRC2012_img_train.tar, ILSVRC2012_img_val.tar)"
@@ -82,22 +82,19 @@ def _of_solution(file: Path, folders: list[str]) -> Split:
     """Lines `ImageId,PredictionSet`: the first word of the second is the class."""
     number = {name: label for label, name in enumerate(folders)}
     names, labels = [], []
-    with open(file, newline="", encoding="utf-8-sig") as lines:
-        for row in csv.DictReader(lines):
-            words = (row.get("PredictionSet") or "").split()
-            if not row.get("ImageId") or not words or words[0] not in number:
-                raise TableError(f"{file}: {dict(row)} is not `ImageId,CLASS x y x y ...`.")
-            names.append(f"val/{row['ImageId']}")
-            labels.append(number[words[0]])
+    for line, row in csv_rows(file, ("ImageId", "PredictionSet"), "ImageId,PredictionSet"):
+        words = row["PredictionSet"].split()
+        if not row["ImageId"] or not words or words[0] not in number:
+            raise TableError(
+                f"{file} line {line}: {shown(','.join(row.values()))} is not `ImageId,CLASS x y x y ...`."
+            )
+        names.append(f"val/{row['ImageId']}")
+        labels.append(number[words[0]])
     return Split(names=names, columns={"label": labels})
 
 
 def _names(file: Path, folders: list[str]) -> list[str]:
     if not file.is_file():
         return folders
-    words = dict(
-        line.split(" ", 1)
-        for line in file.read_text(encoding="utf-8-sig").splitlines()
-        if " " in line
-    )
+    words = dict(line.split(" ", 1) for _, line in numbered_lines(file) if " " in line)
     return [words.get(folder, folder).split(",")[0] for folder in folders]

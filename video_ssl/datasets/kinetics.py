@@ -2,12 +2,20 @@
 
 from __future__ import annotations
 
-import csv
+import math
 from pathlib import Path
 
-from video_ssl.datasets.public import Annotations, Split, find_annotation
-from video_ssl.datasets.table import TableError
-from video_ssl.recipes import nearest
+from video_ssl.datasets.errors import TableError, shown
+from video_ssl.datasets.public import (
+    Annotations,
+    Split,
+    find_annotation,
+    shared_between,
+    without_doubles,
+)
+from video_ssl.datasets.text_files import csv_rows
+
+Rows = list[tuple[int, dict[str, str]]]
 
 _LAYOUT = (
     "ID_START_END.mp4 (seconds, six digits: abc_000010_000020.mp4) or ID.mp4 in any folder below the root; "
@@ -40,7 +48,7 @@ def read_kinetics(root: Path, classes: int, untrimmed: bool = False) -> Annotati
         "https://github.com/cvdfoundation/kinetics-dataset (videos and annotation files; the videos on the web "
         f"vanish, so sets differ between copies) for Kinetics-{classes}"
     )
-    found: dict[str, list[dict[str, str]]] = {}
+    found: dict[str, Rows] = {}
     files = []
     for split, words in _FILES.items():
         names = [
@@ -56,9 +64,10 @@ def read_kinetics(root: Path, classes: int, untrimmed: bool = False) -> Annotati
                 continue
             raise
         files.append(file)
-        found[split] = _rows(file)
+        found[split] = csv_rows(file, _COLUMNS, "label,youtube_id,time_start,time_end,split")
+        _refuse_labels_that_are_none(file, found[split], may_lack=split == "test")
     class_names = sorted(
-        {row["label"] for rows in found.values() for row in rows if row.get("label")}
+        {row["label"] for rows in found.values() for _, row in rows if row.get("label")}
     )
     if len(class_names) != classes:
         raise TableError(
@@ -66,8 +75,15 @@ def read_kinetics(root: Path, classes: int, untrimmed: bool = False) -> Annotati
             "they belong to another version of Kinetics."
         )
     number = {name: label for label, name in enumerate(class_names)}
+    notes: list[str] = []
+    splits = {
+        split: without_doubles(split, _split(split, file, rows, number, untrimmed), notes)
+        for file, (split, rows) in zip(files, found.items(), strict=True)
+    }
+    shared_between(splits, notes)
     return Annotations(
-        splits={split: _split(split, rows, number, untrimmed) for split, rows in found.items()},
+        splits=splits,
+        notes=notes,
         files=files,
         class_names=class_names,
         source=source,
@@ -75,26 +91,22 @@ def read_kinetics(root: Path, classes: int, untrimmed: bool = False) -> Annotati
     )
 
 
-def _rows(file: Path) -> list[dict[str, str]]:
-    with open(file, newline="", encoding="utf-8-sig") as lines:
-        reader = csv.DictReader(lines)
-        columns = reader.fieldnames or []
-        for name in _COLUMNS:
-            if name not in columns:
-                raise TableError(
-                    f"{file} has no column {name!r}, only {list(columns)}.{nearest(name, columns)} "
-                    "A Kinetics file has label,youtube_id,time_start,time_end,split."
-                )
-        return list(reader)
+def _refuse_labels_that_are_none(file: Path, rows: Rows, *, may_lack: bool) -> None:
+    for line, row in rows:
+        label = row.get("label") or ""
+        if label.strip().isdecimal():
+            raise TableError(
+                f"{file} line {line}: the label is the number {label}, but numbers are given to names in sorted order: "
+                "give the names of the classes, as the official files do."
+            )
+        if not label and not may_lack:
+            raise TableError(f"{file} line {line} has no label: {shown(','.join(row.values()))}.")
 
 
-def _split(
-    split: str, rows: list[dict[str, str]], number: dict[str, int], untrimmed: bool
-) -> Split:
+def _split(split: str, file: Path, rows: Rows, number: dict[str, int], untrimmed: bool) -> Split:
     names, others, ids, starts, ends = [], [], [], [], []
-    for row in rows:
-        # Some files write seconds with a fraction of zero.
-        start, end = float(row["time_start"]), float(row["time_end"])
+    for line, row in rows:
+        start, end = _times(file, line, row)
         folder = f"{split}/{row.get('label') or ''}/"
         stem = f"{row['youtube_id']}_{int(start):06d}_{int(end):06d}"
         names.append(f"{folder}{row['youtube_id'] if untrimmed else stem}")
@@ -104,9 +116,23 @@ def _split(
         ends.append(end)
     columns: dict[str, list] = {
         "id": ids,
-        "label": [number.get(row.get("label") or "") for row in rows],
-        "group": [row["youtube_id"] for row in rows],
+        "label": [number.get(row.get("label") or "") for _, row in rows],
+        "group": [row["youtube_id"] for _, row in rows],
     }
     if untrimmed:
         columns |= {"start_sec": starts, "end_sec": ends}
     return Split(names=names, columns=columns, other_names=() if untrimmed else others)
+
+
+def _times(file: Path, line: int, row: dict[str, str]) -> tuple[float, float]:
+    """Start and end of a clip in seconds; some files write them with a fraction of zero."""
+    try:
+        start, end = float(row["time_start"]), float(row["time_end"])
+    except ValueError:
+        start = end = math.nan
+    if not (0 <= start < end < math.inf):
+        raise TableError(
+            f"{file} line {line} ({row['youtube_id']}): time_start={row['time_start']!r}, time_end={row['time_end']!r} "
+            "are no stretch of a video: both must be seconds, the end after the start. Mend or remove the line."
+        )
+    return start, end

@@ -107,6 +107,12 @@ def _action_of(item: Item) -> int:
     action = int(item["action_label"])
     if not 0 <= action < len(ACTIONS):
         raise ValueError(f"action_label={action} must be one of 0..{len(ACTIONS) - 1}")
+    # The names say the action too (0001_baseball_pitch), so a list that counts otherwise shows.
+    named = [other for other in ACTIONS if str(item.get("name")).endswith(f"_{other}")]
+    if named and ACTIONS[action] not in named:
+        raise ValueError(
+            f"action_label={action} is {ACTIONS[action]} (counted from 0), but the name says {named[0]}"
+        )
     return action
 
 

@@ -8,9 +8,12 @@ the root cannot be written), and says what is missing.
 from __future__ import annotations
 
 import hashlib
+import itertools
 import json
 import logging
 import os
+import time
+from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -18,15 +21,17 @@ from typing import Any
 
 from video_ssl.datasets.cache import cache_folder
 from video_ssl.datasets.folder import walk
+from video_ssl.datasets.left_out import LeftOut
 from video_ssl.datasets.paths import PICTURE_SUFFIXES, VIDEO_SUFFIXES, printable, source_of_path
 from video_ssl.datasets.table import Table, TableError
 from video_ssl.files import write_json
 
 log = logging.getLogger(__name__)
 
-_FORMAT = 1
+_FORMAT = 2
 _STAMP = ".video_ssl_tables.json"
 _NAMED = 5
+_SETTLED_NS = 10**9
 _LISTED_FILES = 20
 
 
@@ -35,8 +40,8 @@ class Split:
     """What an annotation file lists.
 
     Attributes:
-        names: path of each video without its suffix; the folders in it only help to choose where several files of that
-            name are there.
+        names: path of each video without its suffix.  A file of that name may lie in any folder but one that another
+            listed name has and this one has not: a video of another class or split is another video.
         columns: other columns of the table, one value for each name.
         other_names: a second name that files may have, or ().
     """
@@ -59,6 +64,7 @@ class Annotations:
         expected: how many videos a split should have, where the annotation files do not list them.
         source: where videos come from, for whoever lacks them.
         layout: where videos are expected, relative to the root.
+        notes: what is odd about the lists, for the log.
     """
 
     splits: Mapping[str, Split]
@@ -69,6 +75,7 @@ class Annotations:
     metadata: Mapping[str, Any] = field(default_factory=dict)
     suffixes: tuple[str, ...] = VIDEO_SUFFIXES
     expected: Mapping[str, int] = field(default_factory=dict)
+    notes: Sequence[str] = ()
 
 
 def find_annotation(root: Path, names: Iterable[str], *, source: str) -> Path:
@@ -108,10 +115,10 @@ def build_public(name: str, root: Path, read: Callable[[Path], Annotations]) -> 
             f"`video-ssl data check {name}` says what is needed."
         )
     annotations = read(root)
-    present = _Present(root, annotations.suffixes)
+    present = _Present(root, annotations)
     tables, missing = {}, 0
     for split, listed in annotations.splits.items():
-        found = [present.find(*names) for names in _all_names(listed)]
+        found = present.find_all(listed)
         count = found.count(None)
         missing += count
         if count < len(found):
@@ -121,6 +128,9 @@ def build_public(name: str, root: Path, read: Callable[[Path], Annotations]) -> 
             f"{name}: not one of the listed videos lies below {root}. Expected: {annotations.layout} "
             f"From: {annotations.source} `video-ssl data check {name}` says what is missing."
         )
+    present.left_out.tell(str(root))
+    for note in (*annotations.notes, *present.notes()):
+        log.warning("%s: %s", name, note)
     if missing:
         log.warning(
             "%s: %d listed videos are missing; `video-ssl data check %s` names them",
@@ -152,13 +162,15 @@ def check_public(
         lines.append(f"  {len(files)} annotation files and folders in {folder}")
     else:
         lines += [f"  annotation file {os.path.relpath(file, root)}" for file in files]
-    present = _Present(root, annotations.suffixes)
+    present = _Present(root, annotations)
     for split, listed in annotations.splits.items():
-        missing = [names[0] for names in _all_names(listed) if present.find(*names) is None]
+        found = present.find_all(listed)
+        missing = [name for name, path in zip(listed.names, found, strict=True) if path is None]
         have = len(listed.names) - len(missing)
         total = annotations.expected.get(split, len(listed.names))
         complete &= have >= total
         lines.append(f"  {split}: {have} of {total} videos" + _some(missing))
+    lines += [f"  {note}" for note in (*annotations.notes, *present.notes())]
     if not complete:
         lines.append(f"  expected: {annotations.layout}")
         lines.append(f"  from: {annotations.source}")
@@ -172,51 +184,94 @@ def _some(missing: Sequence[str]) -> str:
     return f", missing {len(missing)}: {', '.join(missing[:_NAMED])}{more}"
 
 
-def _all_names(listed: Split) -> Iterable[tuple[str, ...]]:
-    if not listed.other_names:
-        return ((name,) for name in listed.names)
-    return zip(listed.names, listed.other_names, strict=True)
-
-
 class _Present:
     """The videos below a root by the stem of their name: files, and folders of frames."""
 
-    def __init__(self, root: Path, suffixes: tuple[str, ...]) -> None:
+    def __init__(self, root: Path, annotations: Annotations) -> None:
         self._by_stem: dict[str, list[str]] = {}
-        self.folders: set[str] = set()
+        #: Folder -> time of its last change, before it was looked at; those of frames are not among them.
+        self.folders: dict[str, int] = {}
+        self.left_out = LeftOut()
+        self._elsewhere: list[str] = []
+        self._shared: list[str] = []
+        self._said = {
+            folder
+            for listed in annotations.splits.values()
+            for name in (*listed.names, *listed.other_names)
+            for folder in name.split("/")[:-1]
+        }
         skip = len(str(root).rstrip(os.sep)) + 1
         frames: set[str] = set()
-        pictures_are_videos = bool(set(suffixes) & set(PICTURE_SUFFIXES))
-        for parent, name in walk(root):
+        pictures_are_videos = bool(set(annotations.suffixes) & set(PICTURE_SUFFIXES))
+        for parent, name in walk(root, self.left_out, changed=self.folders):
             stem, suffix = os.path.splitext(name)
             suffix = suffix.lower()
-            if suffix in suffixes:
+            if suffix in annotations.suffixes:
                 self._add(stem, os.path.join(parent, name)[skip:])
-                self.folders.add(parent)
             elif suffix in PICTURE_SUFFIXES and not pictures_are_videos:
                 frames.add(parent)
         for folder in frames:
             if len(folder) > skip:
                 self._add(os.path.basename(folder), folder[skip:])
-                self.folders.add(os.path.dirname(folder))
+                del self.folders[folder]
 
     def _add(self, stem: str, path: str) -> None:
         self._by_stem.setdefault(stem, []).append(path)
-        lower = stem.lower()
-        if lower != stem:
-            self._by_stem.setdefault("\0" + lower, []).append(path)
 
-    def find(self, *names: str) -> str | None:
-        """The path of the first name that is there, relative to the root."""
-        for name in names:
-            folder, _, stem = name.rpartition("/")
-            found = self._by_stem.get(stem) or self._by_stem.get("\0" + stem.lower())
-            if found and len(found) == 1:
-                return found[0]
-            if found:
-                wanted = set(folder.split("/"))
-                return max(sorted(found), key=lambda path: len(wanted & set(path.split(os.sep))))
-        return None
+    def find_all(self, listed: Split) -> list[str | None]:
+        """The path of every listed video, relative to the root; None for those that are not there."""
+        found = [self._find(name) for name in listed.names]
+        others = listed.other_names or [""] * len(found)
+        by_other = {
+            row: path
+            for row, (name, other) in enumerate(zip(listed.names, others, strict=True))
+            if found[row] is None and other and other != name and (path := self._find(other))
+        }
+        taken = Counter([*by_other.values(), *(path for path in found if path is not None)])
+        for row, path in by_other.items():
+            if (
+                taken[path] > 1
+            ):  # two different videos may have this name: it is not known which this is
+                self._shared.append(f"{listed.names[row]} ({path})")
+            else:
+                found[row] = path
+        return found
+
+    def notes(self) -> list[str]:
+        """What has not been taken although its name is right."""
+        notes = []
+        if self._elsewhere:
+            notes.append(
+                "files of the right name in the folder of another class or split are not taken for "
+                + _some_names(sorted(set(self._elsewhere)))
+            )
+        if self._shared:
+            notes.append(
+                "files whose name stands for several listed videos are not taken for "
+                + _some_names(sorted(set(self._shared)))
+            )
+        return notes
+
+    def _find(self, name: str) -> str | None:
+        folder, _, stem = name.rpartition("/")
+        wanted = set(folder.split("/"))
+        found = self._by_stem.get(stem, [])
+        fitting = [path for path in found if not self._is_elsewhere(path, wanted)]
+        if found and not fitting:
+            self._elsewhere.append(f"{name} ({found[0]})")
+        if not fitting:
+            return None
+        return max(sorted(fitting), key=lambda path: len(wanted & set(path.split(os.sep))))
+
+    def _is_elsewhere(self, path: str, wanted: set[str]) -> bool:
+        """Whether the path leads through the folder of another class or split."""
+        folders = path.split(os.sep)[:-1]
+        return any(folder in self._said and folder not in wanted for folder in folders)
+
+
+def _some_names(names: Sequence[str]) -> str:
+    more = f" and {len(names) - _NAMED} more" if len(names) > _NAMED else ""
+    return f"{len(names)} listed videos: {', '.join(names[:_NAMED])}{more}"
 
 
 def _table(
@@ -230,6 +285,56 @@ def _table(
     columns.setdefault("id", [printable(listed.names[row]) for row in rows])
     about = {**annotations.metadata, "listed": len(found), "missing": len(found) - len(rows)}
     return Table.from_columns(columns, root=root, class_names=annotations.class_names, **about)
+
+
+def without_doubles(split: str, listed: Split, notes: list[str]) -> Split:
+    """Returns the split without rows that say once more what an earlier one says; notes tell of them.
+
+    A video that is listed again with another label stays, with an id of its own (`ID#2`).
+    """
+    names = listed.columns.get("id", listed.names)
+    seen: dict[Any, set[str]] = {}
+    counts: Counter[str] = Counter()
+    rows, ids, again, differing = [], [], [], []
+    for row, name in enumerate(names):
+        said = repr([values[row] for values in listed.columns.values()])
+        if name in seen:
+            if said in seen[name]:
+                again.append(str(name))
+                continue
+            differing.append(str(name))
+        seen.setdefault(name, set()).add(said)
+        counts[name] += 1
+        rows.append(row)
+        ids.append(name if counts[name] == 1 else f"{name}#{counts[name]}")
+    if not again and not differing:
+        return listed
+    for doubled, text in (
+        (again, "are listed twice and taken once"),
+        (differing, "are listed twice with different labels, and are two records of one video"),
+    ):
+        if doubled:
+            notes.append(f"{split}: {len(doubled)} videos {text}, for example {doubled[0]}")
+    return Split(
+        names=[listed.names[row] for row in rows],
+        columns={
+            **{name: [values[row] for row in rows] for name, values in listed.columns.items()},
+            "id": ids,
+        },
+        other_names=[listed.other_names[row] for row in rows] if listed.other_names else (),
+    )
+
+
+def shared_between(splits: Mapping[str, Split], notes: list[str]) -> None:
+    """Notes the videos that stand in more than one split: what is trained on must not be tested on."""
+    for one, other in itertools.combinations(splits, 2):
+        names, others = (set(splits[split].columns["id"]) for split in (one, other))
+        both = sorted(names & others)
+        if both:
+            notes.append(
+                f"{len(both)} videos are listed in {one} and in {other}, for example {both[0]}: do not train on one "
+                "and test on the other without taking them out"
+            )
 
 
 def _source(root: Path, path: str) -> str:
@@ -261,8 +366,8 @@ def _save(
             for split, table in tables.items():
                 table.save(folder / f"{split}.arrow")
             stamp["files"] = _states(annotations.files)
-            stamp["folders"] = _states(present.folders - {str(root)})
-            stamp["in_root"] = _count_in(root, annotations.suffixes)
+            stamp["folders"] = _settled(present.folders, root)
+            stamp["in_root"] = _digest_of(root, annotations.suffixes)
             stamp["suffixes"] = annotations.suffixes
             write_json(folder / _STAMP, stamp, indent=None)
             return folder
@@ -283,7 +388,7 @@ def _is_current(folder: Path, root: Path, read: Callable[[Path], Annotations]) -
         and all((folder / f"{split}.arrow").is_file() for split in stamp["tables"])
         and stamp["files"] == _states(stamp["files"])
         and stamp["folders"] == _states(stamp["folders"])
-        and stamp["in_root"] == _count_in(root, tuple(stamp["suffixes"]))
+        and stamp["in_root"] == _digest_of(root, tuple(stamp["suffixes"]))
     )
 
 
@@ -304,9 +409,29 @@ def _states(paths: Iterable[str | Path]) -> dict[str, list[int]]:
     return found
 
 
-def _count_in(root: Path, suffixes: tuple[str, ...]) -> int:
-    """Videos in the root itself, whose time changes when tables are written."""
+def _settled(folders: Mapping[str, int], root: Path) -> dict[str, list[int]]:
+    """The states of folders as `_states` has them, without the root's.
+
+    Clocks of file systems may be coarse: a folder that has changed just now may change once more without a later time,
+    so it counts as changed the next time.
+    """
+    now = time.time_ns()
+    return {
+        folder: [0, changed] if now - changed > _SETTLED_NS else []
+        for folder, changed in folders.items()
+        if folder != str(root)
+    }
+
+
+def _digest_of(root: Path, suffixes: tuple[str, ...]) -> str:
+    """Digest of the names of folders and videos in the root itself, whose time changes when tables are written."""
     try:
-        return sum(name.lower().endswith(suffixes) for name in os.listdir(root))
+        with os.scandir(root) as found:
+            names = sorted(
+                entry.name
+                for entry in found
+                if entry.name.lower().endswith(suffixes) or entry.is_dir()
+            )
     except OSError:
-        return -1
+        return ""
+    return hashlib.sha256(b"\0".join(os.fsencode(name) for name in names)).hexdigest()

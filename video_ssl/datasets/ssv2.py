@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import csv
-import json
+import re
 from pathlib import Path
-from typing import Any
 
+from video_ssl.datasets.errors import TableError, shown
 from video_ssl.datasets.public import Annotations, Split, find_annotation
-from video_ssl.datasets.table import TableError
+from video_ssl.datasets.text_files import numbered_lines, read_json
 
 _SOURCE = (
     "https://www.qualcomm.com/developer/software/something-something-v-2-dataset "
@@ -29,7 +29,7 @@ def read_ssv2(root: Path) -> Annotations:
         TableError: a file is missing or has another form.
     """
     labels_file = _find(root, "labels.json")
-    label_of = {str(name): int(number) for name, number in _json(labels_file, dict).items()}
+    label_of = _numbered_templates(labels_file)
     class_names = sorted(label_of, key=lambda name: label_of[name])
     files, splits = [labels_file], {}
     for split, name in (("train", "train.json"), ("val", "validation.json")):
@@ -59,14 +59,21 @@ def _find(root: Path, name: str) -> Path:
     return find_annotation(root, _candidates(name), source=_SOURCE)
 
 
-def _json(file: Path, kind: type) -> Any:
-    try:
-        content = json.loads(file.read_text(encoding="utf-8-sig"))
-    except ValueError as err:
-        raise TableError(f"{file} is not JSON: {err}") from err
-    if not isinstance(content, kind):
-        raise TableError(f"{file} must hold a JSON {'list' if kind is list else 'object'}.")
-    return content
+def _numbered_templates(file: Path) -> dict[str, int]:
+    """Template -> number, of a file that counts from 0."""
+    found: dict[str, int] = {}
+    for name, number in read_json(file, dict).items():
+        if not re.fullmatch(r"\d{1,6}", str(number)):
+            raise TableError(
+                f"{file}: {name!r} has the number {shown(number)}: an integer is wanted."
+            )
+        found[str(name)] = int(number)
+    if sorted(found.values()) != list(range(len(found))):
+        raise TableError(
+            f"{file} must number its {len(found)} templates from 0 to {len(found) - 1}, each once, but has the numbers "
+            f"{min(found.values(), default=0)} to {max(found.values(), default=0)}. Get it from {_SOURCE}."
+        )
+    return found
 
 
 def _label(template: str, label_of: dict[str, int], file: Path) -> int:
@@ -77,7 +84,7 @@ def _label(template: str, label_of: dict[str, int], file: Path) -> int:
 
 
 def _listed(file: Path, label_of: dict[str, int]) -> Split:
-    items = _json(file, list)
+    items = read_json(file, list)
     try:
         names = [str(item["id"]) for item in items]
         labels = [_label(item["template"], label_of, file) for item in items]
@@ -89,9 +96,11 @@ def _listed(file: Path, label_of: dict[str, int]) -> Split:
 
 def _answers(file: Path, label_of: dict[str, int]) -> Split:
     """Lines `ID;template without brackets`."""
-    with open(file, newline="", encoding="utf-8-sig") as lines:
-        rows = [row for row in csv.reader(lines, delimiter=";") if row]
-    if any(len(row) != 2 for row in rows):
-        raise TableError(f"{file}: every line must be `ID;CLASS`.")
-    labels = [_label(template, label_of, file) for _, template in rows]
-    return Split(names=[name for name, _ in rows], columns={"label": labels})
+    names, labels = [], []
+    for number, line in numbered_lines(file):
+        row = next(csv.reader([line], delimiter=";"))
+        if len(row) != 2:
+            raise TableError(f"{file} line {number}: {shown(line)} is not `ID;CLASS`.")
+        names.append(row[0])
+        labels.append(_label(row[1], label_of, file))
+    return Split(names=names, columns={"label": labels})
