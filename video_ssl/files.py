@@ -20,7 +20,7 @@ import stat
 import tempfile
 import time
 import zipfile
-from collections.abc import Collection, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -212,13 +212,15 @@ def claim_file(
     maker: str,
     *,
     sources: Iterable[str | os.PathLike[str]] = (),
+    is_ours: Callable[[Path], bool] | None = None,
 ) -> Path:
     """Returns the file to write, links followed; to be asked before any work.
 
     Args:
         path: what was asked for; its folder may be made later.
-        maker: the verb that writes: only what the same verb has made is replaced (see `made_by`), and empty files.
+        maker: the verb that writes: only what the same verb has made is replaced, and empty files.
         sources: files that are read; URIs count for nothing.
+        is_ours: whether a file was made by the verb; by default `made_by` tells.
 
     Raises:
         OutputError: it is a source; it is a file that `maker` has not made, a folder, a device; it is protected; or
@@ -234,17 +236,62 @@ def claim_file(
     except OSError as err:
         raise OutputError(unwritable(shown, err)) from err
     else:
-        _refuse_foreign(shown, target, found, maker)
+        _refuse_foreign(
+            shown, target, found, maker, is_ours or (lambda file: made_by(file) == maker)
+        )
     check_writable(target.parent, shown)
     return target
 
 
-def _refuse_foreign(shown: str, target: Path, found: os.stat_result, maker: str) -> None:
+def claim_folder(
+    folder: str | os.PathLike[str],
+    maker: str,
+    names: Iterable[str],
+    *,
+    ours: bool,
+    sources: Iterable[str | os.PathLike[str]] = (),
+) -> Path:
+    """Returns the folder to fill, links followed; to be asked before any work.
+
+    Args:
+        folder: what was asked for; need not be there.
+        maker: the verb that writes.
+        names: of files and folders that will be written in it.
+        ours: whether the folder is known as one that the verb has filled; else what is there under those names is
+            somebody else's.
+        sources: as of `claim_file`.
+
+    Raises:
+        OutputError: it is no folder or cannot be written, or one of the names is taken by somebody or is a source.
+    """
+    given, place = os.fspath(folder), Path(os.path.realpath(folder))
+    if place.exists() and not place.is_dir():
+        raise OutputError(f"{given} is not a folder: give the name of a folder to fill.")
+    check_writable(place, given)
+    there = [place / name for name in names if os.path.lexists(place / name)]
+    sources = list(sources) if there else []
+    for path in there:
+        refuse_source(Path(given) / path.name, path, sources)
+        if not ours:
+            raise OutputError(
+                f"{given} has {path.relative_to(place)} already, and `video-ssl {maker}` has not made it: it is not "
+                "replaced. Give another folder, or move that away."
+            )
+    return place
+
+
+def _refuse_foreign(
+    shown: str,
+    target: Path,
+    found: os.stat_result,
+    maker: str,
+    is_ours: Callable[[Path], bool],
+) -> None:
     if stat.S_ISDIR(found.st_mode):
         raise OutputError(f"{shown} is a folder: give the name of a file to write.")
     if not stat.S_ISREG(found.st_mode):
         raise OutputError(f"{shown} is no regular file: give the name of a file to write.")
-    if found.st_size and made_by(target) != maker:
+    if found.st_size and not is_ours(target):
         raise OutputError(
             f"{shown} is there already and was not made by `video-ssl {maker}`: it is not replaced. Give another name, "
             "or move that file away."
@@ -338,12 +385,14 @@ def made(maker: str) -> str:
 
 
 def _made_arrow(path: Path) -> str | None:
+    """As a file begins with its schema, one that was cut off says it too."""
     import pyarrow as pa
 
     try:
         with pa.OSFile(str(path)) as file:
-            metadata = pa.ipc.open_file(file).schema.metadata or {}
-    except pa.ArrowException:
+            file.seek(8)  # behind the magic bytes a file is a stream
+            metadata = pa.ipc.open_stream(file).schema.metadata or {}
+    except (pa.ArrowException, OSError):
         return None
     word, _, verb = metadata.get(MADE_BY.encode(), b"").decode(errors="replace").partition(" ")
     return verb if word == "video-ssl" else None

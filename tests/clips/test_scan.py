@@ -226,7 +226,7 @@ def test_a_file_that_changed_is_looked_at_again(odd_videos, tmp_path, monkeypatc
     for name in ("a", "b"):
         shutil.copy(odd_videos / "one_frame.mp4", folder / f"{name}.mp4")
     out = tmp_path / "t.arrow"
-    monkeypatch.setattr(Table, "save", lambda *_: (_ for _ in ()).throw(OSError("stop")))
+    monkeypatch.setattr(Table, "save", lambda *_, **__: (_ for _ in ()).throw(OSError("stop")))
     with pytest.raises(OSError, match="stop"):
         scan(read_folder(folder), out)
     monkeypatch.undo()

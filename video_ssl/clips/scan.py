@@ -22,9 +22,9 @@ from video_ssl.clips.decoders.backends import OPTIONAL, missing
 from video_ssl.clips.decoders.probe import Probe, stamp
 from video_ssl.clips.decoders.proof import Proof
 from video_ssl.clips.processes.isolated import Failure, run_isolated
-from video_ssl.clips.processes.journal import Journal, full_disk_is_named
+from video_ssl.clips.processes.journal import Journal, full_disk_is_named, is_list
 from video_ssl.datasets.table import METADATA_KEY, SCHEMA, Table, TableError
-from video_ssl.files import write_json_lines
+from video_ssl.files import claim_file, remove_leftovers, write_json_lines
 
 log = logging.getLogger(__name__)
 
@@ -80,7 +80,7 @@ def scan_table(
 
     Args:
         table: any records; segments of one file cost one look at it.
-        out: an Arrow file; replaced if it exists.
+        out: an Arrow file; replaced if an earlier scan has made it.
         num_workers: processes; None for one per core.
         timeout_sec: for one file; a decoder that does not return within twice of it loses its process.
         decode: "ends" decodes the first and the last frame, "all" every frame.
@@ -92,16 +92,17 @@ def scan_table(
 
     Raises:
         ValueError: unknown setting, an unfinished scan with other settings, or one that is running.
+        OutputError: `out` is the table itself, another's file, or cannot be written.
         DiskFull: nothing is lost, run again.
         TableError: not one usable record.
     """
-    out = Path(os.path.abspath(out))
-    if out.suffix != ".arrow":
+    if Path(out).suffix != ".arrow":
         raise ValueError(f"{out} must end in .arrow: scan writes a table.")
     if decode not in ("ends", "all"):
         raise ValueError(f"decode={decode!r} is not one of ['ends', 'all'].")
     if timeout_sec <= 0:
         raise ValueError(f"timeout_sec={timeout_sec} must be positive.")
+    out = _claim(out, table)
     workers = num_workers or len(os.sched_getaffinity(0))
     files = _files_of(table, timeout_sec=timeout_sec, decode=decode)
     settings = {"decode": decode, "exact": exact, "exact_frames": exact_frames if exact else 0}
@@ -117,11 +118,22 @@ def scan_table(
         scanned = _with_columns(table, files, journal, backends if exact else None)
         with full_disk_is_named():
             _write_lists(out, files, journal, skipped, backends)
-            saved = scanned.save(out)
+            saved = scanned.save(out, maker="scan")
         journal.delete()
     log.info("%d records of %d files in %s, %d left out (%s)", len(saved), len(files), out,
              len(skipped), _list_path(out, "skipped").name)  # fmt: skip
     return ScanResult(table=saved, skipped=skipped, files=len(files), read_now=read_now)
+
+
+def _claim(out: str | os.PathLike[str], table: Table) -> Path:
+    read = [table.path] if table.path is not None else []
+    out = claim_file(out, "scan", sources=read)
+    for kind in ("skipped", "inexact"):
+        claim_file(_list_path(out, kind), "scan", sources=read, is_ours=is_list)
+    remove_leftovers(
+        out.parent, [out.name, *(_list_path(out, kind).name for kind in ("skipped", "inexact"))]
+    )
+    return out
 
 
 class _Run:

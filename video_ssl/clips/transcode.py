@@ -6,7 +6,6 @@ journal, files are written under a temporary name and renamed.
 
 from __future__ import annotations
 
-import hashlib
 import json
 import logging
 import os
@@ -20,10 +19,11 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from video_ssl.clips.decoders.probe import stamp
 from video_ssl.clips.processes.isolated import Failure, run_isolated
-from video_ssl.clips.processes.journal import Journal, full_disk_is_named
+from video_ssl.clips.processes.journal import Journal, full_disk_is_named, is_list
 from video_ssl.clips.transcode_file import Transcode, VideoFormat
+from video_ssl.clips.transcode_targets import claim_targets, file_name
 from video_ssl.datasets.table import METADATA_KEY, SCHEMA, Record, Table, TableError
-from video_ssl.files import write_json_lines
+from video_ssl.files import claim_file, claim_folder, remove_leftovers, write_json_lines
 
 log = logging.getLogger(__name__)
 
@@ -33,8 +33,6 @@ _FROM_FILE = ("fps", "width", "height", "has_audio", "codec", "container", "rota
               "edit_list", "max_gop", "file_size", "file_mtime")  # fmt: skip
 # Columns that said something about the old files.
 _STALE = ("byte_offset", "byte_size", "exact")
-# File systems allow 255 bytes; a character may take four.
-_LONGEST_NAME = 40
 _PER_FRAME = ("frame_labels", "boxes")
 
 
@@ -88,25 +86,42 @@ def transcode_table(
 
     Raises:
         ValueError: work on this folder with other settings has begun, or is running.
+        OutputError: a file to be written is a source, or is there and was not written by an earlier transcode; or the
+            folder cannot be written.
         DiskFull: nothing finished is lost, run again.
         TableError: not one usable record.
     """
     format = format or VideoFormat()
-    out = Path(os.path.abspath(out))
-    out.mkdir(parents=True, exist_ok=True)
+    out = _claim(out, table)
     settings = {**asdict(format), "cut": cut}
     with Journal(out / ".transcode.jsonl", settings) as journal:
         jobs = _jobs_of(table, out / "videos", format, cut=cut, timeout_sec=timeout_sec)
-        _remove_leftovers(out / "videos")
+        targets = {job.key: job.task.target for job in jobs}
+        claim_targets(targets, journal, (job.task.record.source for job in jobs), out)
+        for folder in {target.parent for target in targets.values()}:
+            remove_leftovers(folder, held=True)
         to_do = [job for job in jobs if not _is_done(job, journal, retry=retry)]
+        journal.begin(job.key for job in to_do)
         _run(jobs, to_do, journal, function, num_workers, _HANG_FACTOR * timeout_sec, progress)
         skipped = _skip_list(table, jobs, journal)
         with full_disk_is_named():
             write_json_lines(out / "skipped.jsonl", skipped)
-            saved = _new_table(table, jobs, journal, out, cut=cut).save(out / "table.arrow")
+            saved = _new_table(table, jobs, journal, out, cut=cut).save(
+                out / "table.arrow", maker="transcode"
+            )
     log.info("%d records of %d files in %s, %d left out (skipped.jsonl)", len(saved), len(jobs),
              saved.path, len(skipped))  # fmt: skip
     return TranscodeResult(table=saved, skipped=skipped, files=len(jobs), written_now=len(to_do))
+
+
+def _claim(out: str | os.PathLike[str], table: Table) -> Path:
+    read = [table.path] if table.path is not None else []
+    out = claim_folder(out, "transcode", (), ours=True)
+    claim_file(out / "table.arrow", "transcode", sources=read)
+    claim_file(out / "skipped.jsonl", "transcode", is_ours=is_list)
+    claim_folder(out / "videos", "transcode", (), ours=True)
+    remove_leftovers(out, ["table.arrow", "skipped.jsonl"])
+    return out
 
 
 def _jobs_of(
@@ -120,7 +135,7 @@ def _jobs_of(
         extent = (record.start_sec, record.end_sec) if cut else ()
         groups.setdefault((*place, *extent), []).append(record)
     for key, records in groups.items():
-        name = _file_name(records[0].source, table.root, key, taken)
+        name = file_name(records[0].source, table.root, key, taken)
         segments = ((None, None),) if cut else tuple((r.start_sec, r.end_sec) for r in records)
         task = Transcode(
             record=_what_to_take(records[0], cut=cut),
@@ -150,27 +165,6 @@ def _what_to_take(record: Record, *, cut: bool) -> Record:
     )
 
 
-def _file_name(source: str, root: Path, key: tuple[Any, ...], taken: set[str]) -> str:
-    """A name below the folder of videos: as the source lies below the table, made unique where two would be equal."""
-    inside = source.startswith(str(root) + os.sep)
-    path = os.path.relpath(source, root) if inside else source.rsplit("/", 1)[-1]
-    path = path.replace("!/", "/")  # members of a tar come from a folder, and are none any more
-    stem = os.path.splitext(path)[0]
-    is_segment = len(key) > 3 and key[3:] != (None, None)
-    if f"{stem}.mp4" in taken or is_segment or len(os.path.basename(stem)) > _LONGEST_NAME:
-        digest = hashlib.sha1(json.dumps(key).encode()).hexdigest()[:12]
-        folder, last = os.path.split(stem)
-        stem = os.path.join(folder, f"{last[:_LONGEST_NAME]}-{digest}")
-    taken.add(f"{stem}.mp4")
-    return f"{stem}.mp4"
-
-
-def _remove_leftovers(folder: Path) -> None:
-    """Deletes the temporary files of a run that was killed; the journal is locked, so no other run is at work."""
-    for path in folder.rglob(".*.partial.mp4"):
-        path.unlink(missing_ok=True)
-
-
 def _run(
     jobs: Sequence[_Job],
     to_do: Sequence[_Job],
@@ -190,6 +184,8 @@ def _run(
             if isinstance(found, Failure):
                 log.warning("%s: %s", source, found.reason)
                 entry = {"source_stamp": list(stamp(source)), "reason": found.reason}
+                if job.task.target.exists():  # of a source that could be read: still ours
+                    entry["left"] = list(stamp(str(job.task.target)))
             else:
                 entry = found
             journal.add(job.key, {"source": source, **entry})

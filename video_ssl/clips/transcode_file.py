@@ -22,6 +22,7 @@ from video_ssl.clips.processes.isolated_worker import beat
 from video_ssl.clips.reading import BadVideo, Reader, open_record, stream_frames
 from video_ssl.datasets.full_disk import FULL
 from video_ssl.datasets.table import Record
+from video_ssl.files import temporary_name
 
 _AUDIO_RATE = 48000
 _AUDIO_PIECE_SEC = 5.0
@@ -81,7 +82,7 @@ def transcode_file(task: Transcode) -> dict[str, Any]:
         BadVideo: the source cannot be read, or changes meanwhile.
     """
     before = stamp(task.record.source)
-    partial = task.target.with_name(f".{task.target.stem}.{os.getpid()}.partial.mp4")
+    partial = temporary_name(task.target, suffix=".mp4")
     task.target.parent.mkdir(parents=True, exist_ok=True)
     try:
         with open_record(task.record, timeout_sec=task.timeout_sec) as reader:

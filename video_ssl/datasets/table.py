@@ -26,6 +26,7 @@ import pyarrow.compute as pc
 from video_ssl.datasets.arrow_files import below, relative_sources, write_arrow
 from video_ssl.datasets.errors import TableError as TableError
 from video_ssl.datasets.record_ids import doubled_id, made_ids
+from video_ssl.files import MADE_BY, made
 from video_ssl.recipes import nearest
 
 METADATA_KEY = b"video_ssl"
@@ -252,17 +253,22 @@ class Table:
             columns["id"] = [name or None for name in columns["id"]]
         return cls.from_columns(columns, root=root, class_names=class_names, **metadata)
 
-    def save(self, path: str | Path) -> Table:
+    def save(self, path: str | Path, *, maker: str | None = None) -> Table:
         """Writes the (selected) rows as an Arrow file, atomically, and returns the table opened on it.
 
         Sources below the file's folder are stored relative to it, so the folder can be moved; others are absolute.
+
+        Args:
+            path: replaced where it exists.
+            maker: the verb that writes it, for `video_ssl.files.made_by`.
         """
         path = Path(os.path.abspath(path))
         path.parent.mkdir(parents=True, exist_ok=True)
         data = self.arrow
         sources = relative_sources(data["source"], self.root, path.parent)
         position = data.column_names.index("source")
-        write_arrow(data.set_column(position, SCHEMA.field("source"), sources), path)
+        data = data.set_column(position, SCHEMA.field("source"), sources)
+        write_arrow(data.replace_schema_metadata(_made_metadata(data.schema, maker)), path)
         return Table.open(path)
 
     # Looking at it
@@ -446,6 +452,13 @@ def refuse_other_classes(train: Table, test: Table) -> None:
         f"{len(theirs)} classes differently (first difference: {differing[0]!r}), so labels of one mean nothing in "
         "the other. Write both into one file with a column `split`, or number the classes yourself."
     )
+
+
+def _made_metadata(schema: pa.Schema, maker: str | None) -> dict[bytes, bytes]:
+    """The metadata of a table that is written now: who made the one that it comes from is not said any more."""
+    metadata = dict(schema.metadata or {})
+    metadata.pop(MADE_BY.encode(), None)
+    return metadata if maker is None else {**metadata, MADE_BY.encode(): made(maker).encode()}
 
 
 def _folder_of(path: Path | None) -> Path:

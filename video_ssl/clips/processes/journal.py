@@ -7,15 +7,18 @@ import fcntl
 import json
 import os
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from types import TracebackType
 from typing import Any
 
 from video_ssl.clips.processes.isolated import DiskFull
 from video_ssl.datasets.full_disk import FULL
+from video_ssl.files import OutputError
 
 _SYNC_SEC = 2.0
+_BEGINNING = b'{"settings": '
+_LONGEST_LINE = 1_000_000
 
 
 class Journal:
@@ -35,6 +38,8 @@ class Journal:
         """
         self.path = path
         self.entries: dict[str, dict[str, Any]] = {}
+        self.begun: set[str] = set()
+        self._unwritten: dict[str, Any] | None = settings
         path.parent.mkdir(parents=True, exist_ok=True)
         self._file = open(path, "ab+", buffering=0)  # noqa: SIM115
         self._synced = time.monotonic()
@@ -52,13 +57,24 @@ class Journal:
             DiskFull: it could not be written; entries before it are safe.
         """
         self._append({"key": key, **entry})
-        self.entries[key] = entry
+        self._keep(key, entry)
+
+    def begin(self, keys: Iterable[str]) -> None:
+        """Notes items that are worked on from now on: what is known of them counts no more, until they are added."""
+        keys = list(keys)
+        if keys:
+            self._append({"begun": keys})
+            self._forget(keys)
 
     def delete(self) -> None:
         """Removes the file: everything in it has gone into the result."""
         self.path.unlink()
 
     def close(self) -> None:
+        """Ends the work; a file in which nothing was noted is not left behind."""
+        with contextlib.suppress(OSError):
+            if os.fstat(self._file.fileno()).st_size == 0:
+                self.path.unlink()
         self._file.close()
 
     def __enter__(self) -> Journal:
@@ -75,25 +91,47 @@ class Journal:
     def _lock(self) -> None:
         try:
             fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as err:
+            same = os.path.samestat(os.fstat(self._file.fileno()), os.stat(self.path))
+        except (BlockingIOError, FileNotFoundError):
+            same = False  # held, or another process has just ended with it
+        if not same:
             raise ValueError(
                 f"{self.path} is in use: the same command is already running; wait for it or choose another output."
-            ) from err
+            )
 
     def _read(self, settings: dict[str, Any]) -> None:
         self._file.seek(0)
         content = self._file.read()
         lines = content.split(b"\n")
         found = [entry for line in lines if (entry := _parsed(line)) is not None]
+        begun = content.strip(b"\0\n")  # a power cut leaves zeros, a kill less than a line
+        if not any("settings" in entry for entry in found) and not _BEGINNING.startswith(
+            begun[: len(_BEGINNING)]
+        ):
+            raise OutputError(
+                f"{self.path} is there already and is no list of finished work: it is not written. Give another "
+                "output, or move that file away."
+            )
         for entry in found:
             if "settings" in entry:
                 self._refuse_other(entry["settings"], settings)
+            elif "begun" in entry:
+                self._forget(entry["begun"])
             elif "key" in entry:
-                self.entries[entry.pop("key")] = entry
+                self._keep(entry.pop("key"), entry)
         if content and lines[-1]:  # torn: the next entry must not be glued to it
             self._write(b"\n")
-        if not any("settings" in entry for entry in found):
-            self._append({"settings": settings})
+        if any("settings" in entry for entry in found):
+            self._unwritten = None
+
+    def _keep(self, key: str, entry: dict[str, Any]) -> None:
+        self.entries[key] = entry
+        self.begun.discard(key)
+
+    def _forget(self, keys: Iterable[str]) -> None:
+        for key in keys:
+            self.entries.pop(key, None)
+            self.begun.add(key)
 
     def _refuse_other(self, there: dict[str, Any], given: dict[str, Any]) -> None:
         there, given = (json.loads(json.dumps(each)) for each in (there, given))
@@ -105,11 +143,13 @@ class Journal:
         if changes:
             raise ValueError(
                 f"{self.path} holds unfinished work with other settings ({', '.join(changes)}): "
-                "run with the same ones to finish it, or delete this file to begin anew."
+                "run with the same ones to finish it, or give another output."
             )
 
     def _append(self, entry: dict[str, Any]) -> None:
-        self._write(json.dumps(entry).encode() + b"\n")
+        lines = [entry] if self._unwritten is None else [{"settings": self._unwritten}, entry]
+        self._unwritten = None
+        self._write(b"".join(json.dumps(line).encode() + b"\n" for line in lines))
         if time.monotonic() - self._synced > _SYNC_SEC:
             os.fsync(self._file.fileno())
             self._synced = time.monotonic()
@@ -132,6 +172,13 @@ def full_disk_is_named() -> Iterator[None]:
         raise DiskFull(
             f"the disk is full ({err}): free space and run the same command again, it goes on from here."
         ) from err
+
+
+def is_list(path: Path) -> bool:
+    """Whether a file is a list of what was left out, and why, as scan and transcode write it."""
+    with open(path, "rb") as file:
+        entry = _parsed(file.readline(_LONGEST_LINE))
+    return entry is not None and entry.keys() <= {"id", "source", "backend", "reason"}
 
 
 def _parsed(line: bytes) -> dict[str, Any] | None:
