@@ -274,8 +274,8 @@ def convert(
         int | None, typer.Option(help="Frames it was trained on; 16 if the file is silent.")
     ] = None,
     table: Annotated[
-        str, typer.Option(help="Positions at another size: interpolate or recompute.")
-    ] = "interpolate",
+        str, typer.Option(help="Positions at another size: reference, interpolate, recompute.")
+    ] = "reference",
     family: Annotated[
         str, typer.Option(help="auto, mae, videomae, videomae_v2, mvd, carl or hico.")
     ] = "auto",

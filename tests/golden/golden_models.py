@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import fields
 from typing import Any
 
 import torch
@@ -58,9 +57,8 @@ def decoder_config(golden: GoldenFile, key: str = "decoder") -> DecoderConfig:
         "num_heads": settings["num_heads"],
         "mlp_ratio": settings["mlp_ratio"],
         "drop_path": 0.0,
+        "cosine_attention": settings.get("cos_attention", False),
     }
-    if "cosine_attention" in {field.name for field in fields(DecoderConfig)}:
-        own["cosine_attention"] = settings.get("cos_attention", False)
     return DecoderConfig(**own)
 
 

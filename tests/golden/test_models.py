@@ -30,17 +30,13 @@ def test_position_tables(golden_case):
         g.check(f"{name}_values", table[g[f"{name}_rows"]])
 
 
-@pytest.mark.golden(
-    "mvd/finetune",
-    "videomae/finetune",
-    unsupported=[
-        ("use_mean_pooling", False, "a classifier that reads its first token is not here yet")
-    ],
-)
+@pytest.mark.golden("mvd/finetune", "videomae/finetune")
 def test_classifier(golden):
     video, params = golden.tensor("video"), golden.tensors()
     model = VideoClassifier(
-        encoder_config(golden), num_classes=golden.settings["num_classes"]
+        encoder_config(golden),
+        num_classes=golden.settings["num_classes"],
+        readout="mean" if golden.settings["use_mean_pooling"] else "first_token",
     ).eval()
     report = load_weights(model, params, rename=CLASSIFIER_KEYS)
     assert not report.missing

@@ -27,10 +27,6 @@ from video_ssl.objectives.sources import EncoderSource
 
 NOWHERE = EncoderSource(run="nowhere")
 LOSSES = {"smooth_l1": "smooth_l1", "l1": "l1", "mse": "l2"}
-COSINE_DECODER = [
-    (f"{decoder}.cos_attention", True, "decoders with cosine attention are not here yet")
-    for decoder in ("decoder_img", "decoder_vid")
-]
 
 
 def config_of(g: GoldenFile, image=None, video=None) -> Config:
@@ -99,7 +95,7 @@ def tables(objective: Objective) -> dict[str, torch.Tensor]:
     }
 
 
-@pytest.mark.golden("mvd/student", unsupported=COSINE_DECODER)
+@pytest.mark.golden("mvd/student")
 def test_student(golden):
     config = config_of(golden)
     objective = student_of(golden, config, stand_ins(golden, config))
@@ -112,7 +108,7 @@ def test_student(golden):
         golden.check(f"{prefix}pred_vid", predictions["video"])
 
 
-@pytest.mark.golden("mvd/student", unsupported=COSINE_DECODER)
+@pytest.mark.golden("mvd/student")
 def test_tables_of_the_student(golden):
     """The reference's state dict carries its tables; ours are computed."""
     config = config_of(golden)
@@ -122,7 +118,7 @@ def test_tables_of_the_student(golden):
             torch.testing.assert_close(params[name][0, -len(ours) :], ours, atol=1e-6, rtol=0)
 
 
-@pytest.mark.golden("mvd/student", unsupported=COSINE_DECODER)
+@pytest.mark.golden("mvd/student")
 def test_mask_tokens_are_decayed(golden):
     config = config_of(golden)
     teachers = stand_ins(golden, config)

@@ -21,9 +21,6 @@ from video_ssl.models.weights import load_weights, renamed_keys
 from video_ssl.objectives.videomae.config import Config
 from video_ssl.objectives.videomae.objective import PUBLISHED_KEYS, Objective
 
-COSINE_DECODER = [
-    ("decoder.cos_attention", True, "decoders with cosine attention are not here yet")
-]
 TARGETS = {"normalised": "normalized", "raw": "raw"}
 
 
@@ -67,7 +64,7 @@ def gradients(objective, names):
     return {name: named[place].grad for name, place in places.items()}
 
 
-@pytest.mark.golden("videomae/pretrain", unsupported=COSINE_DECODER)
+@pytest.mark.golden("videomae/pretrain")
 def test_forward_targets_and_latent(golden):
     video, mask, norm = (
         golden.tensor("video"),
@@ -84,7 +81,7 @@ def test_forward_targets_and_latent(golden):
     golden.check("label_raw", run(raw, video, mask)[2])
 
 
-@pytest.mark.golden("videomae/pretrain", unsupported=COSINE_DECODER)
+@pytest.mark.golden("videomae/pretrain")
 def test_forward_in_float64(golden):
     objective = objective_of(golden, golden.tensor("mask")).double()
     prediction, _, encoded = objective.predict(
@@ -94,7 +91,7 @@ def test_forward_in_float64(golden):
     golden.check("f64/latent", encoded)
 
 
-@pytest.mark.golden("videomae/pretrain", unsupported=COSINE_DECODER)
+@pytest.mark.golden("videomae/pretrain")
 def test_loss_and_gradients(golden):
     video, mask, norm = (
         golden.tensor("video"),
@@ -147,7 +144,7 @@ def test_three_steps(golden):
     golden.check("final_param_norms", [named[place].detach().norm() for place in places.values()])
 
 
-@pytest.mark.golden("videomae/v2", unsupported=COSINE_DECODER)
+@pytest.mark.golden("videomae/v2")
 def test_dual_masking(golden):
     hidden, skipped = golden.tensor("encoder_mask"), golden.tensor("decoder_mask")
     objective = objective_of(golden, hidden, skipped)
@@ -169,7 +166,7 @@ def test_running_cells(golden):
         assert any((mask == candidate).all() for candidate in maps)
 
 
-@pytest.mark.golden("videomae/v2", unsupported=COSINE_DECODER)
+@pytest.mark.golden("videomae/v2")
 def test_dual_masking_without_skips_is_the_plain_loss(golden):
     """Decoding exactly the hidden tokens makes both formulas one."""
     mask, video = golden.tensor("encoder_mask"), golden.tensor("video")
@@ -177,7 +174,7 @@ def test_dual_masking_without_skips_is_the_plain_loss(golden):
     torch.testing.assert_close(run(plain, video, mask)[0], run(dual, video, mask, ~mask)[0])
 
 
-@pytest.mark.golden("videomae/v2", unsupported=COSINE_DECODER)
+@pytest.mark.golden("videomae/v2")
 def test_the_mask_token_is_not_decayed(golden):
     objective = objective_of(golden, golden.tensor("encoder_mask"))
     config = objective.config

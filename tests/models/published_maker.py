@@ -34,8 +34,8 @@ def image_vit(**changes):
     return shake(ImageViT(ImageViTConfig(**{**SIZE, "image_size": 12, **changes})))
 
 
-def decoder(table, out_dim, *, embed_bias, qkv_bias="q_v", seed=1, grid=(2, 3, 3)):
-    config = DecoderConfig(embed_dim=16, depth=1, num_heads=2, drop_path=0.0)
+def decoder(table, out_dim, *, embed_bias, qkv_bias="q_v", seed=1, grid=(2, 3, 3), **changes):
+    config = DecoderConfig(embed_dim=16, depth=1, num_heads=2, drop_path=0.0, **changes)
     module = MaskedDecoder(
         config,
         in_dim=32,

@@ -66,7 +66,8 @@ def test_the_original_naming_comes_back_bit_for_bit(tmp_path, kind, container):
     """original -> ours -> original, through a folder of ours."""
     state = FILES[kind]()
     torch.save({container: state, "epoch": 3}, tmp_path / "a.pth")
-    first = convert(tmp_path / "a.pth", tmp_path / "ours", **OPTIONS)
+    family = "videomae" if kind == "finetuned" else "auto"
+    first = convert(tmp_path / "a.pth", tmp_path / "ours", family=family, **OPTIONS)
     assert first.report.unused == first.report.missing == ()
     # Sizes are not said again: the folder knows them.
     convert(tmp_path / "ours", tmp_path / "b.pth", to="original")
@@ -141,18 +142,25 @@ def test_a_converted_folder_is_an_encoder_folder(tmp_path):
     assert {key.split(".")[1] for key in kept} == {"image", "video"}
 
 
+@pytest.mark.parametrize("readout", ["mean", "first_token"])
 @pytest.mark.parametrize("kind", ["clips", "images"])
-def test_a_classifier_keeps_its_head(tmp_path, kind):
+def test_a_classifier_keeps_its_head(tmp_path, kind, readout):
+    whole = readout == "first_token"
     if kind == "clips":
-        encoder, clip = video_vit(final_norm=False), video()
+        encoder, clip = video_vit(final_norm=whole), video()
         state = {**prefixed("", encoder), **head()}
     else:
-        encoder, clip = image_vit(final_norm=False), video(frames=1)
+        encoder, clip = image_vit(final_norm=whole), video(frames=1)
         state = {**mae_file(encoder), **head()}
+    if readout == "first_token":
+        state = {k: v for k, v in state.items() if not k.startswith("fc_norm.")}
     torch.save({"module": state}, tmp_path / "a.pth")
-    convert(tmp_path / "a.pth", tmp_path / "ours", **OPTIONS)
-    model = VideoClassifier(encoder.config, num_classes=5).eval()
-    model.load_state_dict({**prefixed("encoder.", encoder), **head()})
+    family = "videomae" if kind == "clips" else "auto"
+    convert(tmp_path / "a.pth", tmp_path / "ours", family=family, **OPTIONS)
+    model = VideoClassifier(encoder.config, num_classes=5, readout=readout).eval()
+    model.load_state_dict(
+        {**prefixed("encoder.", encoder), **{k: v for k, v in state.items() if k in head()}}
+    )
     loaded = load_classifier(tmp_path / "ours")
     assert torch.equal(loaded(clip), model(clip))
     assert torch.equal(
@@ -228,7 +236,11 @@ def test_the_command(tmp_path):
     result = CliRunner().invoke(app, ["convert", *paths, *words])
     assert result.exit_code == 0, result.output
     assert "matched" in result.output
-    assert load_encoder(tmp_path / "o").config.table_size == 12
+    assert load_encoder(tmp_path / "o").config.table_size is None  # computed anew, as VideoMAE does
+    paths[1] = str(tmp_path / "p")
+    result = CliRunner().invoke(app, ["convert", *paths, *words, "--table", "interpolate"])
+    assert result.exit_code == 0, result.output
+    assert load_encoder(tmp_path / "p").config.table_size == 12
 
 
 # What a format cannot hold, and places that are taken -----------------------------------------------

@@ -26,16 +26,16 @@ from video_ssl.models.exchange.published import Sizes
 from video_ssl.models.weights import WeightsError
 
 
-def exported(tmp_path, state, **sizes):
+def exported(tmp_path, state, family="auto", **sizes):
     torch.save({"model": state}, tmp_path / "a.pth")
-    options = {"sizes": Sizes(**{**TRAINED, **sizes}), "num_heads": 2}
+    options = {"sizes": Sizes(**{**TRAINED, **sizes}), "num_heads": 2, "family": family}
     return convert(tmp_path / "a.pth", tmp_path / "a.pt2", to="export", **options)
 
 
 def test_features_of_any_batch_in_a_process_without_the_library(tmp_path):
     """Also at a size that needs an interpolated table."""
     encoder = video_vit()
-    done = exported(tmp_path, videomae_file(encoder), image_size=16)
+    done = exported(tmp_path, videomae_file(encoder), image_size=16, table="interpolate")
     assert done.notes == ("export has no place for decoder: left out.",)
     assert set(done.differences) == {"clip", "frames"}
     clips = video(5, 4, 16)
@@ -55,20 +55,24 @@ def test_features_of_any_batch_in_a_process_without_the_library(tmp_path):
         torch.testing.assert_close(found[name], value.detach(), atol=1e-5, rtol=1e-5)
 
 
-def test_a_classifier_gives_logits_too(tmp_path):
-    encoder = video_vit(final_norm=False)
-    done = exported(tmp_path, {**prefixed("", encoder), **head()})
+@pytest.mark.parametrize("readout", ["mean", "first_token"])
+def test_a_classifier_gives_logits_too(tmp_path, readout):
+    encoder = video_vit(final_norm=readout == "first_token")
+    own = {k: v for k, v in head().items() if readout == "mean" or k.startswith("head.")}
+    done = exported(tmp_path, {**prefixed("", encoder), **own}, family="videomae")
     assert set(done.differences) == {"clip", "frames", "logits"}
     # The encoder is written once: 4 bytes a parameter, and the program itself.
     big = sum(p.numel() for p in encoder.parameters()) * 4
     weights = zipfile.ZipFile(tmp_path / "a.pt2").infolist()
     assert big < sum(e.file_size for e in weights if "/weights/" in e.filename) < 1.2 * big
-    model = VideoClassifier(encoder.config, num_classes=5).eval()
-    model.load_state_dict({**prefixed("encoder.", encoder), **head()})
+    model = VideoClassifier(encoder.config, num_classes=5, readout=readout).eval()
+    model.load_state_dict({**prefixed("encoder.", encoder), **own})
     extra = {"video_ssl.json": ""}
     program = torch.export.load(tmp_path / "a.pt2", extra_files=extra).module()
     found = program(video(3))
     torch.testing.assert_close(found["logits"], model(video(3)), atol=1e-5, rtol=1e-5)
+    for name, value in zip(("clip", "frames"), encoder.features(video(3)), strict=True):
+        torch.testing.assert_close(found[name], value, atol=1e-5, rtol=1e-5)
     note = json.loads(extra["video_ssl.json"])
     assert note["clip"] == [4, 12, 12]
     assert note["outputs"] == {
@@ -82,7 +86,7 @@ def test_a_classifier_gives_logits_too(tmp_path):
 def test_the_norm_of_a_distilled_encoder(tmp_path):
     encoder = video_vit(final_norm=False)
     norm = {k: v for k, v in head().items() if k.startswith("fc_norm")}
-    exported(tmp_path, {**prefixed("", encoder), **norm})
+    exported(tmp_path, {**prefixed("", encoder), **norm}, family="videomae")
     model = VideoClassifier(encoder.config, num_classes=0).eval()
     model.load_state_dict({**prefixed("encoder.", encoder), **norm})
     found = torch.export.load(tmp_path / "a.pt2").module()(video())

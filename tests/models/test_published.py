@@ -1,5 +1,6 @@
 """Published checkpoints: every naming gives the same model, and every key is accounted for."""
 
+import argparse
 import json
 
 import numpy as np
@@ -21,7 +22,8 @@ from published_maker import (
 )
 from safetensors.torch import save_file
 
-from video_ssl.models.classifier import VideoClassifier
+from video_ssl.models.classifier import VideoClassifier, readout_of
+from video_ssl.models.exchange.export_names import original_state
 from video_ssl.models.exchange.published import Sizes, interpret, load_published, read_published
 from video_ssl.models.networks.layers import Attention, hidden_width
 from video_ssl.models.weights import WeightsError
@@ -72,18 +74,90 @@ def test_mae(with_decoder):
     assert found.encoder.config.positions == "sincos_2d"
 
 
+def finetuned(prefix="", **changes):
+    """A fine-tuned classifier under the keys that VideoMAE's and MVD's codes share, and its encoder."""
+    encoder = video_vit(final_norm=False, **changes)
+    return {prefix + k: v for k, v in {**prefixed("", encoder), **head()}.items()}, encoder
+
+
 @pytest.mark.parametrize("prefix", ["", "backbone.", "model."])
 def test_finetuned_keeps_the_head(prefix):
-    encoder = video_vit(final_norm=False)
-    state = {prefix + k: v for k, v in {**prefixed("", encoder), **head()}.items()}
-    found = interpret(state, **OPTIONS)
+    state, encoder = finetuned(prefix)
+    # OpenGVLab's own files on the hub lie below `model.`, which tells the family.
+    family = "auto" if prefix == "model." else "videomae"
+    found = interpret(state, family=family, **OPTIONS)
     accounted(found.report)
     same(found.head, head())
     assert found.num_classes == 5
-    # OpenGVLab's own files on the hub lie below `model.`.
     assert found.family == ("videomae_v2" if prefix == "model." else "videomae")
-    assert "--family mvd" in found.report.notes[0]
+    assert torch.equal(found.encoder.positions(), encoder.positions())
     assert interpret(state, family="mvd", **OPTIONS).encoder.config.positions == "sincos_3d"
+
+
+# Options of the three fine-tuning scripts, as their argument parsers have them (a part).
+SCRIPT = {"model": "vit_base_patch16_224", "tubelet_size": 2, "init_scale": 0.001}
+SCRIPT |= {"use_mean_pooling": True, "sampling_rate": 4, "num_segments": 1, "lr": 1e-3}
+SCRIPTS = {
+    "videomae": {**SCRIPT, "fc_drop_rate": 0.0, "use_checkpoint": False},
+    "videomae_v2": {**SCRIPT, "head_drop_rate": 0.0, "with_checkpoint": False},
+    "mvd": {**SCRIPT, "fc_drop_rate": 0.0, "use_cls_token": False, "remove_pos_emb": False},
+}
+
+
+@pytest.mark.parametrize("as_namespace", [True, False])
+@pytest.mark.parametrize("family", list(SCRIPTS))
+def test_the_command_line_in_a_file_tells_whose_positions_it_needs(tmp_path, family, as_namespace):
+    """Was wrong: MVD's fine-tuned files got VideoMAE's positions, with a note and exit code 0."""
+    kind = "sincos_3d" if family == "mvd" else "sincos_1d"
+    state, encoder = finetuned(positions=kind)
+    options = {**SCRIPTS[family], "input_size": 12, "num_frames": 4}
+    args = argparse.Namespace(**options) if as_namespace else options
+    torch.save({"model": state, "args": args, "epoch": 3}, tmp_path / "a.pth")
+    found = read_published(tmp_path / "a.pth", num_heads=2)
+    accounted(found.report)
+    assert found.family == family
+    assert found.encoder.config.positions == kind
+    # The size and length of its clips are told, too.
+    assert found.encoder.config.grid == (2, 3, 3)
+    torch.testing.assert_close(found.encoder.tokens(video()), encoder.tokens(video()))
+    assert not found.report.notes
+    other = "videomae" if family == "mvd" else "mvd"
+    insisted = read_published(tmp_path / "a.pth", family=other, num_heads=2)
+    assert insisted.family == other
+    assert f"the command line in the file is one of {family}" in insisted.report.notes[0]
+
+
+@pytest.mark.parametrize(
+    "args",
+    [
+        None,
+        argparse.Namespace(lr=1e-3, epochs=50),
+        {**SCRIPTS["mvd"], **SCRIPTS["videomae_v2"]},
+        "python run.py",
+    ],
+)
+def test_where_nothing_tells_the_family_it_is_asked_for(tmp_path, args):
+    """Keys and shapes are those of both; without a command line, or with one of neither, no positions are guessed."""
+    content = {"module": finetuned()[0]}
+    torch.save(content if args is None else {**content, "args": args}, tmp_path / "a.pth")
+    with pytest.raises(WeightsError, match=r"give --family videomae, videomae_v2 or mvd"):
+        read_published(tmp_path / "a.pth", **OPTIONS)
+    assert read_published(tmp_path / "a.pth", family="mvd", **OPTIONS).family == "mvd"
+
+
+def test_what_only_one_of_them_published_needs_no_command_line():
+    """Cosine attention and 710 classes are V2's; a class token in a model of clips is MVD's alone."""
+    for changes, family in (
+        ({"cosine_attention": True}, "videomae_v2"),
+        ({"cls_token": True}, "mvd"),
+    ):
+        state, encoder = finetuned(
+            positions="sincos_3d" if family == "mvd" else "sincos_1d", **changes
+        )
+        found = interpret(state, **OPTIONS)
+        accounted(found.report)
+        assert found.family == family
+        assert torch.equal(found.encoder.positions(), encoder.positions())
 
 
 def test_a_distilled_encoder_with_a_norm_and_no_head():
@@ -178,9 +252,8 @@ def test_positions_of_other_clips(kind, size, frames):
         state["pos_embed"] = state.pop("positions.table")
     elif kind == "sincos_3d":
         state["pos_embed"] = encoder.positions()[None].clone()
-    found = interpret(
-        state, sizes=Sizes(image_size=size, num_frames=frames, **TRAINED), num_heads=2
-    )
+    sizes = Sizes(image_size=size, num_frames=frames, table="interpolate", **TRAINED)
+    found = interpret(state, sizes=sizes, family="videomae", num_heads=2)
     new = (frames // 2, size // 4, size // 4)
     volume = encoder.positions().unflatten(0, (2, 3, 3)).permute(3, 0, 1, 2).detach()
     volume = F.interpolate(volume, size=new[1:], mode="bicubic", align_corners=False)
@@ -199,12 +272,26 @@ def test_positions_of_other_clips(kind, size, frames):
         assert torch.equal(found.encoder.positions(), encoder.positions())
 
 
-def test_positions_computed_anew_on_request():
-    sizes = Sizes(image_size=20, num_frames=8, table="recompute", **TRAINED)
-    found = interpret(prefixed("encoder.", video_vit()), sizes=sizes, num_heads=2)
-    fresh = video_vit(image_size=20, num_frames=8)
+@pytest.mark.parametrize("table", ["reference", "recompute"])
+@pytest.mark.parametrize("kind", ["sincos_1d", "sincos_3d"])
+def test_positions_of_clips_are_computed_anew_as_the_references_do(table, kind):
+    """Was wrong: by default the trained table was interpolated, which VideoMAE's and MVD's codes never do."""
+    sizes = Sizes(image_size=20, num_frames=8, table=table, **TRAINED)
+    encoder = video_vit(positions=kind)
+    state = mvd_file(encoder) if kind == "sincos_3d" else prefixed("encoder.", encoder)
+    found = interpret(state, sizes=sizes, num_heads=2)
+    fresh = video_vit(positions=kind, image_size=20, num_frames=8)
     assert torch.equal(found.encoder.positions(), fresh.positions())
     assert "computed anew for 4x5x5 tokens" in found.table
+
+
+def test_positions_of_images_are_interpolated_as_the_reference_does():
+    encoder = image_vit()
+    found = interpret(mae_file(encoder), sizes=Sizes(image_size=20, **TRAINED), num_heads=2)
+    image = encoder.positions().T.unflatten(1, (3, 3))[None]
+    wanted = F.interpolate(image, size=(5, 5), mode="bicubic", align_corners=False)[0].flatten(1).T
+    torch.testing.assert_close(found.encoder.positions(), wanted, atol=1e-5, rtol=0)
+    assert "interpolated from 1x3x3 tokens" in found.table
 
 
 def test_a_learned_table_of_images_with_a_class_row():
@@ -290,12 +377,79 @@ def test_layer_scale_is_recognised():
     same(found.encoder.state_dict(), encoder.state_dict())
 
 
-def test_a_head_on_the_class_token_is_named_and_left_out():
-    state = {**mae_file(image_vit()), "head.weight": torch.ones(5, 32), "head.bias": torch.ones(5)}
+LINEAR = {k: v for k, v in head().items() if k.startswith("head.")}
+
+
+@pytest.mark.parametrize("prefix", [0, 1])
+def test_a_head_on_the_first_token_is_kept(prefix):
+    """Was wrong: such a head (use_mean_pooling=False) was left out.  It reads the class token, or else a patch."""
+    encoder = video_vit(positions="sincos_3d", cls_token=bool(prefix))
+    found = interpret({**prefixed("", encoder), **LINEAR}, family="mvd", **OPTIONS)
+    accounted(found.report)
+    same(found.head, LINEAR)
+    model = VideoClassifier(encoder.config, num_classes=5, readout=readout_of(found.head)).eval()
+    model.load_state_dict({**prefixed("encoder.", encoder), **found.head})
+    wanted = encoder(video())[:, 0] @ LINEAR["head.weight"].T + LINEAR["head.bias"]
+    torch.testing.assert_close(model(video()), wanted)
+    if not prefix:
+        same(original_state(found), {**prefixed("", encoder), **LINEAR})
+
+
+def test_a_head_on_the_class_token_of_images_is_kept():
+    encoder = image_vit()
+    found = interpret({**mae_file(encoder), **LINEAR}, **OPTIONS)
+    accounted(found.report)
+    same(found.head, LINEAR)
+    model = VideoClassifier(encoder.config, num_classes=5, readout="first_token").eval()
+    model.load_state_dict({**prefixed("encoder.", encoder), **LINEAR})
+    frames = encoder(video().transpose(1, 2).flatten(0, 1)[:, :, None])[:, 0].view(2, 4, -1)
+    wanted = frames.mean(1) @ LINEAR["head.weight"].T + LINEAR["head.bias"]
+    torch.testing.assert_close(model(video()), wanted)
+
+
+def test_a_head_that_reads_no_token_of_ours_is_left_out():
+    state = {**prefixed("", image_vit(cls_token=False)), **LINEAR}
     found = interpret(state, **OPTIONS)
     assert not found.head
     assert found.report.unused == ("head.weight", "head.bias")
-    assert "reads one token" in found.report.notes[0]
+    with pytest.raises(ValueError, match="has no class token: use 'mean'"):
+        VideoClassifier(image_vit(cls_token=False).config, num_classes=5, readout="first_token")
+
+
+@pytest.mark.parametrize("readout", ["mean", "first_token"])
+def test_fresh_heads_are_not_cut(readout):
+    """Was wrong: cut at one standard deviation, which leaves a deviation of 0.0108 instead of 0.02."""
+    torch.manual_seed(0)
+    config = video_vit(embed_dim=64, cls_token=True).config
+    model = VideoClassifier(config, num_classes=400, readout=readout, init_scale=0.5)
+    layers = [(m, 0.02) for m in model.encoder.modules() if isinstance(m, torch.nn.Linear)]
+    for layer, std in [*layers, (model.head, 0.01)]:
+        assert layer.weight.std().item() == pytest.approx(std, rel=0.05)
+        assert layer.weight.abs().max() > 2.5 * std
+        assert not layer.bias.any() if layer.bias is not None else True
+    assert model.encoder.cls_token.std().item() == pytest.approx(0.02, rel=0.4)
+
+
+def test_cosine_attention_in_a_decoder_is_kept():
+    """Was wrong: the scales of V2's decoder were dropped, and what was written was another decoder."""
+    encoder = video_vit(cosine_attention=True)
+    pixels = decoder("sincos_1d", 96, embed_bias=False, cosine_attention=True)
+    state = videomae_file(encoder, pixels)
+    assert "decoder.blocks.0.attn.scale" in state
+    found = interpret(state, sizes=SIZES)
+    accounted(found.report)
+    same(found.decoders, prefixed("decoder.", pixels))
+    same(original_state(found), state)
+
+
+def test_a_decoder_that_is_another_one_here_is_left_out():
+    encoder, pixels = video_vit(), decoder("sincos_1d", 96, embed_bias=False)
+    state = {**videomae_file(encoder, pixels), "decoder.blocks.0.gamma_1": torch.ones(16)}
+    found = interpret(state, **OPTIONS)
+    assert not found.decoders
+    same(found.encoder.state_dict(), encoder.state_dict())
+    assert "decoder.blocks.0.gamma_1" in found.report.notes[0]
+    assert "left out" in found.report.notes[0]
 
 
 def test_our_own_objectives_checkpoints_are_read():

@@ -18,7 +18,7 @@ from video_ssl.models.exchange.checkpoint_files import read_content
 from video_ssl.models.exchange.published import load_published
 from video_ssl.models.networks.image_vit import ImageViT
 from video_ssl.models.networks.vit import VideoViT
-from video_ssl.models.weights import WeightsError, load_weights, read_state
+from video_ssl.models.weights import WeightsError, load_weights, read_checkpoint, read_state
 
 SIZE = {"preset": None, "embed_dim": 32, "depth": 2, "num_heads": 2, "patch_size": 4}
 CLIP = {"num_frames": 4, "tubelet_size": 2}
@@ -84,7 +84,9 @@ def test_every_unknown_name_is_listed(tmp_path):
 def test_what_checkpoints_of_the_field_carry_is_not_built(tmp_path):
     """Numbers of numpy, paths, the command line: read over, never imported, tensors intact."""
     extra = {
-        "args": argparse.Namespace(lr=np.float64(0.1), out=pathlib.PurePosixPath("/x").parent),
+        "args": argparse.Namespace(
+            lr=np.float64(0.1), out=pathlib.PurePosixPath("/x").parent, epochs=3, sizes=[1, 2]
+        ),
         "best": np.float64(87.2),
         "when": datetime.timedelta(seconds=1),
         "path": pathlib.Path("/tmp/x"),
@@ -94,8 +96,12 @@ def test_what_checkpoints_of_the_field_carry_is_not_built(tmp_path):
     torch.save({"model": linear(), **extra}, tmp_path / "a.pth")
     content = read_content(tmp_path / "a.pth")
     assert torch.equal(content["model"]["weight"], torch.ones(2, 3))
-    for name in extra:
+    for name in (n for n in extra if n != "args"):
         assert repr(content[name]) == "(not a tensor, not read)", name
+    # Of the command line what has a plain value is kept, and no object of argparse.
+    assert content["args"].options == {"epochs": 3, "sizes": [1, 2]}
+    assert type(content["args"]).__module__.startswith("video_ssl.")
+    assert read_checkpoint(tmp_path / "a.pth").arguments == {"epochs": 3, "sizes": [1, 2]}
 
 
 def test_the_allow_list_is_given_back(tmp_path):
@@ -247,7 +253,10 @@ def test_published_encoders_come_back(tmp_path, style, suffix):
             own |= {"fc_norm.weight": torch.ones(32), "head.weight": torch.ones(10, 32)}
         state = {**own, **extra}
     save(tmp_path / f"a{suffix}", state)
-    again = load_published(tmp_path / f"a{suffix}", image_size=12, num_frames=4, num_heads=2)
+    family = "videomae" if style == "finetuned" else "auto"
+    again = load_published(
+        tmp_path / f"a{suffix}", image_size=12, num_frames=4, num_heads=2, family=family
+    )
     video = torch.randn(2, 3, 4, 12, 12)
     with torch.no_grad():
         assert torch.equal(again.tokens(video), module.tokens(video))

@@ -207,6 +207,7 @@ class DecoderConfig:
     Attributes:
         embed_dim, num_heads: empty = those of the encoder.
         drop_path: stochastic depth; empty = that of the encoder.
+        cosine_attention: as in `ViTConfig`.
     """
 
     embed_dim: int | None = None
@@ -214,6 +215,7 @@ class DecoderConfig:
     num_heads: int | None = None
     mlp_ratio: float = 4.0
     drop_path: float | None = None
+    cosine_attention: bool = False
 
     def __post_init__(self) -> None:
         if self.depth < 1:
@@ -237,6 +239,7 @@ class DecoderConfig:
             num_heads=heads,
             mlp_ratio=self.mlp_ratio,
             drop_path=encoder.drop_path if self.drop_path is None else self.drop_path,
+            cosine_attention=self.cosine_attention,
         )
 
 

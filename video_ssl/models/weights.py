@@ -10,10 +10,16 @@ import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from torch import Tensor, nn
 
-from video_ssl.models.exchange.checkpoint_files import WeightsError, read_content
+from video_ssl.models.exchange.checkpoint_files import (
+    Arguments,
+    WeightsError,
+    plain_options,
+    read_content,
+)
 
 log = logging.getLogger(__name__)
 
@@ -73,9 +79,32 @@ def read_state(path: str | Path) -> dict[str, Tensor]:
     return read_container(path)[0]
 
 
+@dataclass(frozen=True)
+class Checkpoint:
+    """A weights file, read.
+
+    Attributes:
+        state: tensors by key.
+        container: name of the container they were in ("" = none).
+        arguments: options of the command line that a training script kept in it (`args`), those with plain values.
+    """
+
+    state: dict[str, Tensor]
+    container: str = ""
+    arguments: Mapping[str, Any] = field(default_factory=dict)
+
+
 def read_container(path: str | Path) -> tuple[dict[str, Tensor], str]:
     """Returns `read_state(path)` and the name of the container the tensors were in ("" = none)."""
+    found = read_checkpoint(path)
+    return found.state, found.container
+
+
+def read_checkpoint(path: str | Path) -> Checkpoint:
+    """Returns what a weights file holds; arguments and errors as in `read_state`."""
     content = read_content(path)
+    kept = content.get("args")
+    arguments = kept.options if isinstance(kept, Arguments) else plain_options(kept)
     container = next((n for n in CONTAINERS if isinstance(content.get(n), Mapping)), "")
     if container:
         content = content[container]
@@ -85,7 +114,7 @@ def read_container(path: str | Path) -> tuple[dict[str, Tensor], str]:
             f"{path} holds no tensors; its keys are {_some(tuple(map(str, content)))}. Expected a "
             f"state dict, bare or under one of {list(CONTAINERS)}."
         )
-    return {_unwrap(key): value for key, value in state.items()}, container
+    return Checkpoint({_unwrap(key): value for key, value in state.items()}, container, arguments)
 
 
 def load_weights(
@@ -166,10 +195,12 @@ def _some(names: Sequence[str], limit: int = 8) -> str:
 
 
 __all__ = [
+    "Checkpoint",
     "LoadReport",
     "Renames",
     "WeightsError",
     "load_weights",
+    "read_checkpoint",
     "read_container",
     "read_state",
     "renamed_keys",

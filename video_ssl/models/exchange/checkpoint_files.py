@@ -48,6 +48,29 @@ class Inert:
         return "(not a tensor, not read)"
 
 
+class Arguments:
+    """Stands for a command line; `options` keeps what has a plain value: a number, a text, a list of such."""
+
+    def __init__(self, *_args: object, **_kwargs: object) -> None:
+        self.options: dict[str, Any] = {}
+
+    def __setstate__(self, state: object) -> None:
+        self.options = plain_options(state)
+
+
+def plain_options(content: object) -> dict[str, Any]:
+    """Returns the entries of a mapping whose names are texts and whose values are plain; {} if it is no mapping."""
+    if not isinstance(content, Mapping):
+        return {}
+    return {k: v for k, v in content.items() if isinstance(k, str) and _is_plain(v)}
+
+
+def _is_plain(value: object) -> bool:
+    # One level, since a hostile list may hold itself.
+    items = value if isinstance(value, list | tuple) else [value]
+    return all(item is None or isinstance(item, bool | int | float | str) for item in items)
+
+
 class PlainSettings:
     """Stands for a configuration that is a dictionary with attributes: what is made of it is an `OrderedDict`, the
     only kind besides `dict` that the reader of PyTorch fills with items."""
@@ -59,9 +82,12 @@ class PlainSettings:
 #: Configurations of the field that are dictionaries (CARL's checkpoints hold the first one).
 SETTINGS = ("easydict.EasyDict", "yacs.config.CfgNode")
 
+#: What training scripts keep of their command line.
+COMMAND_LINE = "argparse.Namespace"
+
 #: Names that checkpoints of the field are known to hold beside their tensors.
 HARMLESS = (
-    "argparse.Namespace",
+    COMMAND_LINE,
     "numpy.core.multiarray.scalar",
     "numpy._core.multiarray.scalar",
     "numpy.core.multiarray._reconstruct",
@@ -232,7 +258,8 @@ def _check_archive(path: Path, size: int) -> None:
 
 
 def _read_torch(path: Path) -> Mapping[str, Any]:
-    stand_ins: list[Any] = [(Inert, name) for name in HARMLESS]
+    stand_ins: list[Any] = [(Inert, name) for name in HARMLESS if name != COMMAND_LINE]
+    stand_ins.append((Arguments, COMMAND_LINE))
     stand_ins += [(PlainSettings, name) for name in SETTINGS]
     try:
         # An open file, so that the suffix does not decide; the name is told by our errors.

@@ -12,9 +12,8 @@ from typing import Any, Literal, cast
 from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.table import Table
-from torch import nn
 
-from video_ssl.models.classifier import VideoClassifier
+from video_ssl.models.classifier import VideoClassifier, readout_of
 from video_ssl.models.config import IMAGENET_MEAN, IMAGENET_STD, ViTConfig
 from video_ssl.models.encoders import CONFIG, FORMAT, Preprocess
 from video_ssl.models.exchange.converted import read_folder, write_folder
@@ -194,8 +193,8 @@ def convert_and_print(
 ) -> None:
     """Converts and prints the report; `sizes` are the fields of `Sizes` in order."""
     size, num_frames, trained_size, trained_frames, table = sizes
-    if table not in ("interpolate", "recompute"):
-        raise WeightsError(f"--table={table} must be interpolate or recompute.")
+    if table not in ("reference", "interpolate", "recompute"):
+        raise WeightsError(f"--table={table} must be reference, interpolate or recompute.")
     wished = Sizes(
         image_size=size,
         num_frames=num_frames,
@@ -283,15 +282,17 @@ def _is_ours(folder: Path) -> bool:
 def _export(
     out: Path, model: Published, preprocess: Preprocess, told: dict[str, Any]
 ) -> dict[str, float]:
-    head = None
+    classifier = None
     encoder = model.encoder.eval()
     if model.head:
-        classifier = VideoClassifier(encoder.config, num_classes=model.num_classes)
+        readout = readout_of(model.head)
+        classifier = VideoClassifier(
+            encoder.config, num_classes=model.num_classes, readout=readout
+        ).eval()
         load_weights(classifier, model.state())
-        head = nn.Sequential(classifier.fc_norm, classifier.head)
     shape = (preprocess.num_frames, preprocess.size, preprocess.size)
     note = {"source": told, "preprocess": vars(preprocess), "family": model.family}
-    return write_program(out, encoder, clip_shape=shape, note=note, head=head)
+    return write_program(out, encoder, clip_shape=shape, note=note, classifier=classifier)
 
 
 def _parts(model: Published | PublishedCNN) -> dict[str, int]:

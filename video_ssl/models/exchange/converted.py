@@ -10,7 +10,7 @@ from typing import Any
 from safetensors.torch import load_file
 from torch import Tensor
 
-from video_ssl.models.classifier import VideoClassifier
+from video_ssl.models.classifier import VideoClassifier, readout_of
 from video_ssl.models.config import ViTConfig
 from video_ssl.models.encoders import (
     EncoderError,
@@ -115,7 +115,7 @@ def load_classifier(path: str | Path) -> VideoClassifier:
         )
     encoder = load_encoder(folder)
     classes = len(head["head.weight"]) if "head.weight" in head else 0
-    model = VideoClassifier(encoder.config, num_classes=classes)
+    model = VideoClassifier(encoder.config, num_classes=classes, readout=readout_of(head))
     load_weights(model, {**{f"encoder.{k}": v for k, v in encoder.state_dict().items()}, **head})
     return model.requires_grad_(False).eval()
 
@@ -123,13 +123,13 @@ def load_classifier(path: str | Path) -> VideoClassifier:
 def resize(encoder: VideoViT | ImageViT, sizes: Sizes) -> tuple[VideoViT | ImageViT, str]:
     """Returns the encoder for other clips, and its position table in words.
 
-    A fixed table stays that of the clips it was made for and is interpolated (or computed anew, see
-    `Sizes.table`); a learned one is interpolated and stored.
+    A fixed table stays that of the clips it was made for and is interpolated, as the encoder itself does with other
+    clips (or computed anew for `Sizes.table` "recompute"); a learned one is interpolated and stored.
     """
     config = encoder.config
     made_for = config.table_grid
     changes: dict[str, Any] = {"image_size": sizes.image_size or config.image_size}
-    keep = sizes.table == "interpolate" or config.positions == "learned"
+    keep = sizes.table != "recompute" or config.positions == "learned"
     side = made_for[1] * config.patch_size
     if config.positions != "learned":
         changes["table_size"] = side if keep and side != changes["image_size"] else None

@@ -77,6 +77,8 @@ def lost_parts(model: Published, form: str) -> tuple[str, ...]:
         "mae": ("decoders.",),
         "huggingface": ("decoder.", "decoders.", "head.", "fc_norm.") if image else ("decoders.",),
     }[form]
+    if form == "huggingface" and any(".attn.scale" in key for key in model.decoders):
+        lost += ("decoder.",)  # cosine attention
     there = {key.split(".")[0] + "." for key in (*model.decoders, *model.head)}
     return tuple(prefix for prefix in lost if prefix in there) or ("-",)
 

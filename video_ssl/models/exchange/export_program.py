@@ -11,6 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from video_ssl.models.classifier import VideoClassifier
 from video_ssl.models.weights import WeightsError
 
 #: Largest difference that the program may show against the encoder, relative to the largest feature.
@@ -24,17 +25,21 @@ class Features(nn.Module):
     features (B, T', D) and, of a fine-tuned model, logits (B, K), or "pooled" (B, D) if it has only
     the norm of a classifier."""
 
-    def __init__(self, encoder: nn.Module, head: nn.Sequential | None = None) -> None:
+    def __init__(self, encoder: nn.Module, classifier: VideoClassifier | None = None) -> None:
         super().__init__()
-        self.encoder, self.head = encoder, head
-        self.last = "logits" if head is not None and isinstance(head[-1], nn.Linear) else "pooled"
+        self.encoder, self.classifier = encoder, classifier
+        linear = classifier is not None and isinstance(classifier.head, nn.Linear)
+        self.last = "logits" if linear else "pooled"
 
     def forward(self, video: Tensor) -> dict[str, Tensor]:
-        clip, frames = self.encoder.features(video)  # type: ignore[operator]
-        found = {"clip": clip, "frames": frames}
-        if self.head is not None:
-            found[self.last] = self.head(clip)
-        return found
+        if self.classifier is None:
+            clip, frames = self.encoder.features(video)  # type: ignore[operator]
+            return {"clip": clip, "frames": frames}
+        # The classifier's own encoder, once for all outputs.
+        prefix, tokens = self.classifier.encoder.layer_outputs(video)
+        frames = tokens.unflatten(1, self.classifier.encoder.grid(video)).mean((2, 3))
+        logits = self.classifier.head(self.classifier.read(prefix, tokens))
+        return {"clip": frames.mean(1), "frames": frames, self.last: logits}
 
 
 def write_program(
@@ -43,7 +48,7 @@ def write_program(
     *,
     clip_shape: tuple[int, int, int],
     note: dict[str, Any],
-    head: nn.Sequential | None = None,
+    classifier: VideoClassifier | None = None,
 ) -> dict[str, float]:
     """Returns by output the largest difference of the written program against the encoder.
 
@@ -56,12 +61,12 @@ def write_program(
         encoder: with `features`, in evaluation mode.
         clip_shape: (T, H, W).
         note: what else the file says about itself, as JSON.
-        head: norm and linear layer of a classifier, for its logits.
+        classifier: a fine-tuned model with that encoder, for its logits.
 
     Raises:
         WeightsError: the encoder cannot be exported, or the program gives something else.
     """
-    module = Features(encoder, head).eval()
+    module = Features(encoder if classifier is None else classifier.encoder, classifier).eval()
     generator = torch.Generator().manual_seed(0)
     example = torch.randn(2, 3, *clip_shape, generator=generator)
     # A folder, because the archive repeats the name of its file inside.

@@ -15,12 +15,13 @@ from torch import Tensor, nn
 
 from video_ssl.models.config import DecoderConfig
 from video_ssl.models.encoders import load_encoder
+from video_ssl.models.exchange.command_line import family_of, trained_on
 from video_ssl.models.exchange.published_encoder import Sizes, build_encoder, infer_config
 from video_ssl.models.exchange.published_names import Named, name_keys
 from video_ssl.models.networks.decoder import MaskedDecoder
 from video_ssl.models.networks.image_vit import ImageViT
 from video_ssl.models.networks.vit import VideoViT
-from video_ssl.models.weights import LoadReport, WeightsError, read_container
+from video_ssl.models.weights import LoadReport, WeightsError, read_checkpoint
 
 log = logging.getLogger(__name__)
 
@@ -40,7 +41,7 @@ class Published:
     Attributes:
         encoder: on the CPU, in training mode.
         head: `fc_norm.*` and `head.*` of a fine-tuned model; `head.*` is absent where the file has
-            only the norm.  Empty = no classifier.
+            only the norm, `fc_norm.*` where it reads its first token.  Empty = no classifier.
         decoders: `decoder.*`, or `decoders.image.*` and `decoders.video.*`; empty = none.
         family: "mae", "videomae", "videomae_v2" or "mvd".
         layout, form, container: how the file named and wrapped its tensors.
@@ -84,28 +85,31 @@ def read_published(
     Args:
         path: the file, or the folder that holds it beside its `config.json`.
         sizes: what clips it is for; see `Sizes`.
-        family: whose it is; needed only for MVD's fine-tuned files, whose keys are VideoMAE's but whose positions
-            are not.
+        family: whose it is; needed only for fine-tuned files that do not tell it: VideoMAE's and MVD's have the same
+            keys and different positions.
         num_heads: not stored; by default the number that goes with the width.
         min_share: least share of the model's weights that the file must fill, in [0, 1].
 
     Raises:
-        WeightsError: unreadable, no such model, a width whose heads are not known, or too few weights.
+        WeightsError: unreadable, no such model, a width whose heads are not known, too few weights, or a fine-tuned
+            model that does not tell its family.
     """
     path = Path(path)
     hub: dict[str, Any] = {}
     if path.is_dir():
         path, hub = _hub_folder(path)
-    state, container = read_container(path)
+    file = read_checkpoint(path)
+    size, frames = trained_on(file.arguments)
     sizes = replace(
         sizes,
-        trained_size=sizes.trained_size or _positive(hub, "image_size", "img_size"),
-        trained_frames=sizes.trained_frames or _positive(hub, "num_frames"),
+        trained_size=sizes.trained_size or _positive(hub, "image_size", "img_size") or size,
+        trained_frames=sizes.trained_frames or _positive(hub, "num_frames") or frames,
     )
     return interpret(
-        state,
+        file.state,
         name=str(path),
-        container=container,
+        container=file.container,
+        arguments=file.arguments,
         sizes=sizes,
         family=family,
         num_heads=num_heads,
@@ -123,11 +127,12 @@ def interpret(
     family: Family = "auto",
     num_heads: int | None = None,
     hub: Mapping[str, Any] | None = None,
+    arguments: Mapping[str, Any] | None = None,
     min_share: float = 1.0,
 ) -> Published:
     """Returns the model of a state dict; arguments and errors as in `read_published`.
 
-    `hub` is the `config.json` of the Hugging Face folder it comes from.
+    `hub` is the `config.json` of the Hugging Face folder it comes from, `arguments` the command line of its training.
     """
     named = name_keys(state)
     if named is None:
@@ -140,15 +145,24 @@ def interpret(
             f"{name} holds empty tensors, as the parts that ZeRO stage 3 leaves: gather them with DeepSpeed's "
             "zero_to_fp32.py first."
         )
-    notes = _head_notes(named)
-    encoder, table, table_notes, computed = build_encoder(named, sizes, family, num_heads)
+    stated = family_of(arguments or {})
+    settled = family if family != "auto" else stated or "auto"
+    notes = _family_notes(named, family, stated)
+    encoder, table, table_notes, computed = build_encoder(named, sizes, settled, num_heads)
+    if settled == "auto" and _tells_no_family(named, encoder):
+        raise WeightsError(
+            f"{name} has the keys of a fine-tuned model, which VideoMAE's and MVD's codes share although their "
+            "positions differ, and nothing in it says whose it is (no command line in `args`): give --family videomae, "
+            "videomae_v2 or mvd (the setting `family` in Python)."
+        )
     notes += _hub_notes(encoder, hub or {}) + table_notes
     expected = {f"encoder.{k}": v.shape for k, v in encoder.state_dict().items()}
-    head = {k: v for k, v in named.tensors.items() if k.startswith(("fc_norm.", "head."))}
-    head = head if "fc_norm.weight" in head else {}
+    head = _head_of(named, encoder)
     expected |= _head_shapes(head, encoder.embed_dim)
     for prefix in DECODERS:
-        expected |= _decoder_shapes(named.tensors, prefix)
+        shapes, told = _decoder_shapes(named, prefix)
+        expected |= shapes
+        notes += told
     report = replace(_compare(named, expected, computed), notes=tuple(notes))
     if report.share < min_share:
         raise WeightsError(
@@ -168,7 +182,7 @@ def interpret(
         encoder=encoder,
         head={k: v for k, v in filled.items() if k in head},
         decoders={k: v for k, v in filled.items() if k.startswith(DECODERS)},
-        family=_family_of(named, encoder, family, container),
+        family=_family_of(named, encoder, settled),
         layout=named.layout,
         form=named.form,
         container=container,
@@ -221,28 +235,30 @@ def _positive(config: Mapping[str, Any], *names: str) -> int | None:
 
 
 def _head_shapes(head: Mapping[str, Tensor], dim: int) -> dict[str, torch.Size]:
-    if not head:
-        return {}
-    shapes = {"fc_norm.weight": torch.Size([dim]), "fc_norm.bias": torch.Size([dim])}
+    shapes = {}
+    if "fc_norm.weight" in head:
+        shapes = {"fc_norm.weight": torch.Size([dim]), "fc_norm.bias": torch.Size([dim])}
     if "head.weight" in head:
         classes = head["head.weight"].shape[0]
         shapes |= {"head.weight": torch.Size([classes, dim]), "head.bias": torch.Size([classes])}
     return shapes
 
 
-def _decoder_shapes(tensors: Mapping[str, Tensor], prefix: str) -> dict[str, torch.Size]:
-    """The keys of the decoder below `prefix` that fits; {} if there is none."""
-    own = {k.removeprefix(prefix): v for k, v in tensors.items() if k.startswith(prefix)}
+def _decoder_shapes(named: Named, prefix: str) -> tuple[dict[str, torch.Size], list[str]]:
+    """The keys of the decoder below `prefix` that fits, and notes; {} if there is none, or none like it here."""
+    own = {k.removeprefix(prefix): v for k, v in named.tensors.items() if k.startswith(prefix)}
     numbers = [int(k.split(".")[1]) for k in own if k.startswith("blocks.")]
     if not {"embed.weight", "head.weight", "blocks.0.mlp.fc1.weight"} <= set(own):
-        return {}
+        return {}, []
     dim, in_dim = own["embed.weight"].shape
+    scale = own.get("blocks.0.attn.scale")
     config = DecoderConfig(
         embed_dim=dim,
         depth=1 + max(numbers),
-        num_heads=1,
+        num_heads=1 if scale is None else len(scale),
         mlp_ratio=own["blocks.0.mlp.fc1.weight"].shape[0] / dim,
         drop_path=0.0,
+        cosine_attention=scale is not None,
     )
     full = "blocks.0.attn.qkv.bias" in own
     with torch.device("meta"):
@@ -255,16 +271,41 @@ def _decoder_shapes(tensors: Mapping[str, Tensor], prefix: str) -> dict[str, tor
             embed_bias="embed.bias" in own,
             qkv_bias="full" if full else "q_v" if "blocks.0.attn.q_bias" in own else "none",
         )
-    return {prefix + key: value.shape for key, value in module.state_dict().items()}
-
-
-def _head_notes(named: Named) -> list[str]:
-    if "head.weight" in named.tensors and "fc_norm.weight" not in named.tensors:
-        return [
-            "the head reads one token behind the final norm, which `VideoClassifier` (mean, norm, head) cannot: "
-            "it is left out."
+    shapes = {prefix + key: value.shape for key, value in module.state_dict().items()}
+    places = [
+        p for p in named.places.values() if p is not None and p.startswith(prefix + "blocks.")
+    ]
+    strange = [p for p in places if p not in shapes]
+    if strange:
+        return {}, [
+            f"the blocks of {prefix.rstrip('.')} have weights that no block here has, {', '.join(strange[:4])}: this "
+            "decoder is left out, since it would be another one without them."
         ]
-    return []
+    return shapes, []
+
+
+def _head_of(named: Named, encoder: VideoViT | ImageViT) -> dict[str, Tensor]:
+    """The classifier's tensors: behind the mean with its norm, or behind the first token after the final norm."""
+    head = {k: v for k, v in named.tensors.items() if k.startswith(("fc_norm.", "head."))}
+    if "fc_norm.weight" in head:
+        return head
+    weight = head.get("head.weight")
+    whole = encoder.norm is not None and (encoder.num_prefix or isinstance(encoder, VideoViT))
+    fits = weight is not None and weight.dim() == 2 and weight.shape[1] == encoder.embed_dim
+    return head if whole and fits else {}
+
+
+def _family_notes(named: Named, family: str, stated: str | None) -> list[str]:
+    if family in ("auto", "mae") or stated in (None, family) or named.form != "finetuned":
+        return []
+    return [f"the command line in the file is one of {stated}; --family {family} is taken."]
+
+
+def _tells_no_family(named: Named, encoder: VideoViT | ImageViT) -> bool:
+    """Whether keys and shapes leave open whose positions a model has that stores none."""
+    if named.form != "finetuned" or encoder.config.positions != "sincos_1d":
+        return False  # what is not VideoMAE's table was told by something
+    return "encoder.pos_embed" not in named.tensors and not _is_second(named, encoder)
 
 
 def _hub_notes(encoder: VideoViT | ImageViT, hub: Mapping[str, Any]) -> list[str]:
@@ -308,18 +349,22 @@ def _compare(
     )
 
 
-def _family_of(named: Named, encoder: VideoViT | ImageViT, family: str, container: str) -> str:
+def _family_of(named: Named, encoder: VideoViT | ImageViT, family: str) -> str:
     if family != "auto":
         return family
     if isinstance(encoder, ImageViT):
         return "mae"
     if named.form == "mvd" or encoder.config.positions == "sincos_3d":
         return "mvd"
+    return "videomae_v2" if _is_second(named, encoder) else "videomae"
+
+
+def _is_second(named: Named, encoder: VideoViT | ImageViT) -> bool:
+    """Whether only VideoMAE V2 published such a model."""
     config = encoder.config
     second = config.cosine_attention or config.width == 1408
     second |= "head.weight" in named.tensors and len(named.tensors["head.weight"]) == 710
-    second |= any(key.startswith("model.") for key in named.places)
-    return "videomae_v2" if second else "videomae"
+    return second or any(key.startswith("model.") for key in named.places)
 
 
 # The encoder alone ---------------------------------------------------------------------------------
@@ -341,16 +386,17 @@ def load_published(
     image_size: int = 224,
     num_frames: int = 16,
     num_heads: int | None = None,
+    family: Family = "auto",
 ) -> VideoViT | ImageViT:
     """Returns the encoder of a checkpoint, on the CPU: an `ImageViT` if patches are 2-D, else a
-    `VideoViT`.  Its table is computed for the given clips, as the reference codes do; for trained
-    positions at other sizes see `read_published`.
+    `VideoViT`.  Its table is computed for the given clips, as MVD's code does of its teachers; for
+    trained positions at other sizes, and for `family`, see `read_published`.
 
     Raises:
         WeightsError: as `read_published`.
     """
     sizes = Sizes(image_size=image_size, num_frames=num_frames, table="recompute")
-    found = read_published(path, sizes=sizes, num_heads=num_heads, min_share=0.0)
+    found = read_published(path, sizes=sizes, family=family, num_heads=num_heads, min_share=0.0)
     report = found.report
     lacking = [k for k in (*report.missing, *report.mismatched) if k.startswith("encoder.")]
     if lacking:

@@ -28,14 +28,22 @@ class Sizes:
         image_size, num_frames: side in pixels and frames of a clip; empty = as trained.
         trained_size, trained_frames: empty = what the file shows, else 224 pixels and 16 frames.
         table: "interpolate" keeps the trained positions and interpolates them to the new clips;
-            "recompute" evaluates the formula on the new grid, as VideoMAE's and MVD's own code does.
+            "recompute" evaluates the formula on the new grid; "reference" does what the model's own code does:
+            VideoMAE's and MVD's recompute, MAE's interpolates, and so do encoders of ours that see other clips.  A
+            learned table is always interpolated.
     """
 
     image_size: int | None = None
     num_frames: int | None = None
     trained_size: int | None = None
     trained_frames: int | None = None
-    table: Literal["interpolate", "recompute"] = "interpolate"
+    table: Literal["reference", "interpolate", "recompute"] = "reference"
+
+    def keeps(self, positions: str) -> bool:
+        """Returns whether a table of that kind is interpolated to other clips, not computed anew."""
+        if positions == "learned" or self.table == "interpolate":
+            return True
+        return self.table == "reference" and positions == "sincos_2d"
 
 
 def build_encoder(
@@ -75,9 +83,10 @@ def build_encoder(
         num_heads=num_heads,
     )
     kind = stored.kind if stored else ("sincos_2d" if tubelet is None else "sincos_1d")
-    if family == "mvd" and stored is None and tubelet is not None:
+    # Of the three codes only MVD's has class tokens in models of clips.
+    if stored is None and tubelet is not None and (family == "mvd" or "cls_token" in own):
         kind = "sincos_3d"
-    keep = sizes.table == "interpolate" or kind == "learned"
+    keep = sizes.keeps(kind)
     changed: dict[str, Any] = {"positions": kind}
     if keep and kind != "learned":
         changed["table_size"] = trained_size if trained_size != config.image_size else None
@@ -87,7 +96,7 @@ def build_encoder(
     config = replace(config, **changed)
     module = VideoViT(config) if isinstance(config, ViTConfig) else ImageViT(config)
     text = table_text(kind, made_for, config, keep=keep)
-    notes = _table_notes(named, kind, family, stored, tubelet)
+    notes = _table_notes(kind, stored)
     if stored is not None and kind == "learned":
         _place_learned(named, stored, config)
     computed = [key for key in named.tensors if key.endswith("pos_embed")]
@@ -127,19 +136,10 @@ def table_text(kind: str, made_for: Any, config: ViTConfig | ImageViTConfig, *, 
     return f"{kind}, computed anew for {new}; it was trained on {old}"
 
 
-def _table_notes(
-    named: Named, kind: str, family: str, stored: StoredTable | None, tubelet: int | None
-) -> list[str]:
-    notes = []
-    ambiguous = named.form == "finetuned" and stored is None and tubelet is not None
-    if ambiguous and family == "auto":
-        notes.append(
-            "the file does not say whose positions it needs; VideoMAE's (sincos_1d) are taken. If it was "
-            "fine-tuned by MVD's code, give --family mvd."
-        )
+def _table_notes(kind: str, stored: StoredTable | None) -> list[str]:
     if stored is not None and kind == "learned":
-        notes.append("the position table is no known formula: it is kept as a learned one.")
-    return notes
+        return ["the position table is no known formula: it is kept as a learned one."]
+    return []
 
 
 def infer_config(

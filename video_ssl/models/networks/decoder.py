@@ -62,6 +62,7 @@ class MaskedDecoder(nn.Module):
             mlp_ratio=config.mlp_ratio,
             qkv_bias=qkv_bias,
             drop_path=rate,
+            cosine=config.cosine_attention,
         )
         self.norm = nn.LayerNorm(dim, eps=LAYER_NORM_EPS)
         self.head = nn.Linear(dim, out_dim)
