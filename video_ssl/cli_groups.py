@@ -58,12 +58,18 @@ def build(
     num_workers: Annotated[
         int | None, typer.Option(help="Shards written at once; all cores if not given.")
     ] = None,
+    check: Annotated[
+        bool,
+        typer.Option("--check", help="Compare all bytes with the videos, not sizes and times."),
+    ] = False,
 ) -> None:
     """Write videos and all that is known about them as ArrayRecord, for grain, tfds and OUT:SPLIT."""
     from video_ssl.datasets.array_record_build import build_array_records
     from video_ssl.datasets.opening import open_splits
 
-    build_array_records(open_splits(source), out, num_shards=shards, num_workers=num_workers)
+    build_array_records(
+        open_splits(source), out, num_shards=shards, num_workers=num_workers, check=check
+    )
 
 
 @bench_app.command()

@@ -27,6 +27,7 @@ pytest.importorskip("array_record.python.array_record_module")
 pytest.importorskip("fsspec")
 
 SHARD = "videos-train.array_record-0000{}-of-00003"
+SHARD_OF_TWO = "videos-train.array_record-0000{}-of-00002"
 
 
 @pytest.fixture(scope="module")
@@ -316,6 +317,84 @@ def test_other_data_are_not_mixed_in(demo, copy):
     ):
         with pytest.raises(TableError, match=reason):
             build_array_records({"train": table}, copy, num_shards=shards, progress=False)
+
+
+@pytest.fixture
+def small(tmp_path):
+    """Five files that stand for videos, and the table of them."""
+    for number in range(5):
+        (tmp_path / f"{number}.mp4").write_bytes(bytes([number]) * 100)
+    return Table.from_columns({"source": [f"{n}.mp4" for n in range(5)]}, root=tmp_path)
+
+
+def build(table, out, **options):
+    return build_array_records({"train": table}, out, num_shards=2, progress=False, **options)
+
+
+def test_a_video_of_the_same_size_that_was_replaced_is_seen(small, tmp_path):
+    """Was wrong: only sizes were compared, so the old video stayed in the shards without a word."""
+    out = build(small, tmp_path / "out")
+    build(small, out)
+    (tmp_path / "3.mp4").write_bytes(b"x" * 100)
+    with pytest.raises(TableError, match=r"changed, replaced or touched since .*--check"):
+        build(small, out)
+    with pytest.raises(TableError, match=r"held before: .*3\.mp4\. Choose"):
+        build(small, out, check=True)
+
+
+def test_check_compares_all_bytes_and_notes_that_they_are_the_same(small, tmp_path):
+    out = build(small, tmp_path / "out")
+    os.utime(tmp_path / "3.mp4")
+    with pytest.raises(TableError, match="touched since"):
+        build(small, out)
+    build(small, out, check=True)
+    build(small, out)  # the new time is known now
+    state = (tmp_path / "1.mp4").stat()
+    (tmp_path / "1.mp4").write_bytes(b"y" * 100)
+    os.utime(tmp_path / "1.mp4", ns=(state.st_atime_ns, state.st_mtime_ns))
+    build(small, out)  # nothing but its bytes tells
+    with pytest.raises(TableError, match=r"held before: .*1\.mp4"):
+        build(small, out, check=True)
+
+
+def test_a_build_of_an_earlier_version_is_not_trusted_and_can_be_checked(small, tmp_path):
+    out = build(small, tmp_path / "out")
+    stamp = json.loads((out / "train.build.json").read_text())
+    del stamp["files"]
+    (out / "train.build.json").write_text(json.dumps({**stamp, "format": 1}))
+    with pytest.raises(TableError, match=r"earlier version, which noted only how large .*--check"):
+        build(small, out)
+    build(small, out, check=True)
+    build(small, out)
+
+
+def test_shards_that_no_stamp_speaks_of_are_written_anew(small, tmp_path):
+    """Was wrong: a build killed between two stamps left shards that another table took for its own."""
+    out = build(small, tmp_path / "out")
+    (out / "train.build.json").unlink()
+    for number in range(5):
+        (tmp_path / f"{number}.mp4").write_bytes(b"n" * 100)
+    build(small, out)
+    assert all(
+        array_records.read_video(f"{out}/{SHARD_OF_TWO.format(k)}", 0) == b"n" * 100
+        for k in range(2)
+    )
+
+
+def test_a_build_stopped_while_it_is_looked_at_again_stays_one_of_its_table(
+    small, tmp_path, monkeypatch
+):
+    """Whatever is killed when: the stamp that says what the shards are of is there before the other one goes."""
+    out = build(small, tmp_path / "out")
+    os.truncate(out / SHARD_OF_TWO.format(1), 10)
+    monkeypatch.setattr(Path, "unlink", lambda *_, **__: (_ for _ in ()).throw(KeyboardInterrupt))
+    with pytest.raises(KeyboardInterrupt):
+        build(small, out)
+    monkeypatch.undo()
+    assert (out / "train.build.json.begun").exists()
+    other = Table.from_columns({"source": [f"{n}.mp4" for n in (4, 3, 2, 1, 0)]}, root=tmp_path)
+    with pytest.raises(TableError, match="another table"):
+        build(other, out)
 
 
 def test_missing_files_folders_and_names_are_refused_before_anything_is_written(tmp_path):

@@ -44,7 +44,8 @@ def _of_record(record: Record, *, whole: bool) -> str | None:
             parts = tuple(_parts(place))
             if not whole:
                 return _digest(parts, whole=False)
-            times = tuple(os.stat(path).st_mtime_ns for path, _, _ in parts)
+            # Nobody can put the time of the last change of state back.
+            times = tuple(os.stat(path).st_ctime_ns for path, _, _ in parts)
             return _kept_digest(record.source, parts, times)
         finally:
             place.release()

@@ -13,6 +13,7 @@ from __future__ import annotations
 import contextlib
 import fcntl
 import hashlib
+import json
 import logging
 import os
 import re
@@ -33,17 +34,21 @@ from video_ssl.datasets.array_record_examples import (
     features_of,
     make_example,
     make_serializer,
+    video_bytes,
 )
 from video_ssl.datasets.array_records import (
     BEGUN_SUFFIX,
     STAMP_SUFFIX,
+    RecordProblem,
     count_records,
     divide_record,
     read_stamp,
+    read_video,
 )
 from video_ssl.datasets.full_disk import FULL
 from video_ssl.datasets.paths import PICTURE_SUFFIXES, local_path
 from video_ssl.datasets.remote import MissingPackage, is_remote
+from video_ssl.datasets.source_states import SourceStates
 from video_ssl.datasets.table import SCHEMA, Table, TableError
 from video_ssl.datasets.tars import divide_member
 from video_ssl.files import write_json
@@ -53,7 +58,7 @@ log = logging.getLogger(__name__)
 NAME = "videos"
 """What tensorflow-datasets calls every data set that is written here; shards are `videos-SPLIT.array_record-...`."""
 
-FORMAT = 1
+FORMAT = 2
 _SHARD_BYTES = 256 * 2**20
 _GUESSED_BYTES = 4 * 2**20
 _NAMED = 5
@@ -84,6 +89,7 @@ def build_array_records(
     *,
     num_shards: int | None = None,
     num_workers: int | None = None,
+    check: bool = False,
     progress: bool = True,
 ) -> Path:
     """Returns `out` with ArrayRecord shards, tables and the description for tensorflow-datasets, made or completed.
@@ -95,11 +101,12 @@ def build_array_records(
         out: the folder; created if needed.
         num_shards: of every split, at most one per video; None for about 256 MiB each, or what an unfinished build had.
         num_workers: shards that are written at once; None for one per core.  The files do not depend on it.
+        check: compare all bytes of what is there with the videos, not their sizes and times.
         progress: show a progress bar.
 
     Raises:
         TableError: a video that is missing, has changed or is too large, folders of frames, a name of a split that
-            tensorflow-datasets refuses, a folder that holds other data.
+            tensorflow-datasets refuses, a folder that holds other data, or what the videos held before.
         MissingPackage: tensorflow-datasets or array_record is not installed.
         OSError: the disk is full, or the folder cannot be written.
     """
@@ -115,8 +122,10 @@ def build_array_records(
             )
     out = Path(os.path.abspath(out))
     with _full_disk_is_named(), _only_build(out):
-        plans = {split: _plan(out, split, table, num_shards) for split, table in tables.items()}
-        _write_shards(out, [s for plan in plans.values() if plan for s in plan.shards],
+        plans = {
+            split: _plan(out, split, table, num_shards, check) for split, table in tables.items()
+        }
+        _write_shards(out, [plan for plan in plans.values() if plan],
                       num_workers or len(os.sched_getaffinity(0)), progress)  # fmt: skip
         for split, plan in plans.items():
             if plan:
@@ -127,45 +136,98 @@ def build_array_records(
 
 @dataclass(frozen=True)
 class _Plan:
+    """What a split consists of, and which of its shards are still to be written."""
+
     stamp: dict[str, Any]
     table: Table
     shards: list[_Shard]
+    missing: list[_Shard]
 
 
-def _plan(out: Path, split: str, table: Table, num_shards: int | None) -> _Plan | None:
+def _plan(out: Path, split: str, table: Table, num_shards: int | None, check: bool) -> _Plan | None:
     """What to write for a split; None where it is complete."""
     videos = _videos(table)
-    done = read_stamp(out / f"{split}{STAMP_SUFFIX}")
-    begun = out / f"{split}{BEGUN_SUFFIX}"
+    stamp_file, begun = (out / f"{split}{suffix}" for suffix in (STAMP_SUFFIX, BEGUN_SUFFIX))
+    done = read_stamp(stamp_file)
     found = done or read_stamp(begun)
     if num_shards is None:
         total = sum(_GUESSED_BYTES if video.size is None else video.size for video in videos)
         num_shards = found["num_shards"] if found else -(-total // _SHARD_BYTES)
     num_shards = max(1, min(num_shards, len(videos)))
-    stamp = {"format": FORMAT, "data": _fingerprint(table, videos), "num_shards": num_shards}
-    if found is not None and any(found.get(key) != value for key, value in stamp.items()):
-        what = (
-            f"num_shards={found.get('num_shards')}, now {num_shards}"
-            if found.get("data") == stamp["data"]
-            else "another table, or of files that have changed since"
-        )
-        raise TableError(
-            f"{out} holds the split {split!r} made of something else ({what}). "
-            "Choose another folder, or delete this one."
-        )
+    stamp = {
+        "format": FORMAT,
+        "data": _fingerprint(table, videos),
+        "files": _files_digest(table, videos),
+        "num_shards": num_shards,
+    }
     bounds = [round(i * len(videos) / num_shards) for i in range(num_shards + 1)]
     shards = [
         _Shard(out / _shard_name(split, i, num_shards), table, videos[bounds[i] : bounds[i + 1]])
         for i in range(num_shards)
     ]
-    missing = [shard for shard in shards if not _is_complete(shard)]
+    # Shards that no stamp speaks of may be of anything.
+    missing = shards if found is None else [shard for shard in shards if not _is_complete(shard)]
+    if found is not None:
+        there = [shard for shard in shards if shard not in missing]
+        _refuse_other_data(f"{out} holds the split {split!r}", found, stamp, there, check=check)
     if done is not None and not missing and (out / f"{split}.arrow").is_file():
+        if {**done, **stamp} != done:
+            write_json(stamp_file, {**done, **stamp})
         log.info("%s: %s is complete", out, split)
         return None
-    (out / f"{split}{STAMP_SUFFIX}").unlink(missing_ok=True)
-    (out / f"{split}.arrow").unlink(missing_ok=True)
     write_json(begun, stamp)
-    return _Plan(stamp, table, shards)
+    stamp_file.unlink(missing_ok=True)
+    (out / f"{split}.arrow").unlink(missing_ok=True)
+    return _Plan(stamp, table, shards, missing)
+
+
+def _refuse_other_data(
+    what: str,
+    found: Mapping[str, Any],
+    stamp: Mapping[str, Any],
+    there: list[_Shard],
+    *,
+    check: bool,
+) -> None:
+    """Raises TableError unless what is there is what the stamp describes; with `check`, all bytes are compared."""
+    way_out = "Choose another folder, or delete this one."
+    if found.get("data") != stamp["data"]:
+        raise TableError(
+            f"{what} made of something else (another table, or of files that have changed since). {way_out}"
+        )
+    if found.get("num_shards") != stamp["num_shards"]:
+        numbers = f"num_shards={found.get('num_shards')}, now {stamp['num_shards']}"
+        raise TableError(f"{what} made of something else ({numbers}). {way_out}")
+    if check:
+        changed = [source for shard in there for source in _changed(shard)]
+        if changed:
+            more = f" and {len(changed) - _NAMED} more" if len(changed) > _NAMED else ""
+            raise TableError(
+                f"{what} with what these videos held before: {', '.join(changed[:_NAMED])}{more}. {way_out}"
+            )
+        log.info("%s: all bytes of its videos are as they are now", what)
+    elif found.get("files") is None:
+        raise TableError(
+            f"{what} of an earlier version, which noted only how large videos were: whether they are still the same, "
+            f"nobody can tell. With --check all bytes are compared. {way_out}"
+        )
+    elif found["files"] != stamp["files"]:
+        raise TableError(
+            f"{what} made of something else: videos have been changed, replaced or touched since (size, time of "
+            f"change, place in a tar). If they were only copied or touched, --check compares all bytes. {way_out}"
+        )
+
+
+def _changed(shard: _Shard) -> Iterator[str]:
+    """The sources of a shard that do not hold any more what it holds."""
+    for index, video in enumerate(shard.videos):
+        record = shard.table.record(video.rows[0])
+        try:
+            same = read_video(str(shard.path), index) == video_bytes(record)
+        except RecordProblem:
+            same = False
+        if not same:
+            yield record.source
 
 
 def _shard_name(split: str, index: int, count: int) -> str:
@@ -251,14 +313,21 @@ def _fingerprint(table: Table, videos: Sequence[_Video]) -> str:
     return digest.hash.hexdigest()
 
 
+def _files_digest(table: Table, videos: Sequence[_Video]) -> str:
+    """A digest of sizes, times and places of the videos, see `source_states`."""
+    states = SourceStates()
+    found = [states.of(table.record(video.rows[0])) for video in videos]
+    return hashlib.sha256(json.dumps(found).encode()).hexdigest()[:16]
+
+
 # Writing
 
 
-def _write_shards(out: Path, shards: list[_Shard], num_workers: int, progress: bool) -> None:
-    missing = [shard for shard in shards if not _is_complete(shard)]
+def _write_shards(out: Path, plans: list[_Plan], num_workers: int, progress: bool) -> None:
+    missing = [shard for plan in plans for shard in plan.missing]
     if not missing:
         return
-    total = sum(len(shard.videos) for shard in shards)
+    total = sum(len(shard.videos) for plan in plans for shard in plan.shards)
     there = total - sum(len(shard.videos) for shard in missing)
     if there:
         log.info("%s: %d of %d videos are there already", out, there, total)

@@ -89,7 +89,7 @@ def make_example(table: Table, rows: Sequence[int], size: int | None) -> dict[st
     """
     records = [table.record(row) for row in rows]
     first = records[0]
-    content = _read(first)
+    content = video_bytes(first)
     if size is not None and len(content) != size:
         raise TableError(f"{first.source} changes while it is read: build when it is complete.")
     if len(content) > MAX_VIDEO_BYTES:
@@ -129,8 +129,12 @@ def _plain_row(table: Table, row: int) -> dict[str, Any]:
     return {k: v for k, v in plain.items() if v is not None and k not in LEFT_OUT}
 
 
-def _read(record: Record) -> bytes:
-    """The bytes of a record's video file, wherever it lies."""
+def video_bytes(record: Record) -> bytes:
+    """Returns the bytes of a record's video file, wherever it lies.
+
+    Raises:
+        TableError: it cannot be read.
+    """
     source = record.source
     holder, member = divide_member(source)
     holder, index = divide_record(holder)

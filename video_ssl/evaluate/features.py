@@ -54,6 +54,7 @@ from video_ssl.evaluate.feature_arrays import (
     vectors,
 )
 from video_ssl.evaluate.feature_arrays import FeatureError as FeatureError
+from video_ssl.files import remove_leftovers, temporary_name
 from video_ssl.recipes import nearest
 
 METADATA_KEY = b"video_ssl.features"
@@ -116,10 +117,11 @@ class FeatureWriter:
         self.skipped: list[dict[str, Any]] = []
         self.num_rows = 0
         self._embed_dim = embed_dim
-        self._partial = self.path.with_name(f".{self.path.name}.{os.getpid()}.partial")
+        self._partial = temporary_name(self.path)
 
     def __enter__(self) -> FeatureWriter:
         self.path.parent.mkdir(parents=True, exist_ok=True)
+        remove_leftovers(self.path.parent, [self.path.name])
         self._sink = pa.OSFile(str(self._partial), "wb")
         self._writer = pa.ipc.new_file(self._sink, self.schema)
         return self
