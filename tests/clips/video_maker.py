@@ -32,8 +32,10 @@ def read_index(frame):
 
 
 def make_video(path, *, num_frames=NUM_FRAMES, size=SIZE, gop=12, b_frames=3, codec="libx264", rate=25,
-               times=None, audio=None, rotation=0, options=None, container=None, pix_fmt="yuv420p"):  # fmt: skip
-    """Writes a video; `times` in units of 1/1000 s make the rate variable, `audio` is a function of time in s."""
+               times=None, audio=None, rotation=0,
+               options=None, container=None, pix_fmt="yuv420p", aspect=None):  # fmt: skip
+    """Writes a video; `times` in units of 1/1000 s make the rate variable, `audio` is a function of time in s, `aspect`
+    the shape of a pixel."""
     base = Fraction(1, rate) if times is None else Fraction(1, 1000)
     with av.open(str(path), "w", format=container, options=options or {}) as out:
         video = out.add_stream(codec, rate=rate)
@@ -49,6 +51,8 @@ def make_video(path, *, num_frames=NUM_FRAMES, size=SIZE, gop=12, b_frames=3, co
                 "threads": "1",
                 "crf": "20",
             }
+        if aspect is not None:
+            video.codec_context.sample_aspect_ratio = Fraction(aspect)
         if rotation:
             video.set_display_rotation(rotation)
         sound = out.add_stream("aac", rate=16000, layout="mono") if audio is not None else None

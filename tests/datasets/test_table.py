@@ -149,4 +149,5 @@ def test_the_schema_is_the_one_that_is_documented():
     assert SCHEMA.names == ["id", "source", "start_sec", "end_sec", "label", "labels", "captions", "frame_labels",
                             "boxes", "events", "group", "num_frames", "fps", "width", "height", "duration_sec",
                             "has_audio", "codec", "container", "rotation", "variable_fps", "edit_list", "max_gop",
-                            "byte_offset", "byte_size", "file_size", "file_mtime", "exact"]  # fmt: skip
+                            "byte_offset", "byte_size", "file_size", "file_mtime", "exact", "mirrored",
+                            "pixel_aspect"]  # fmt: skip

@@ -1,9 +1,9 @@
 """One way to read a video, whatever decodes it: frames by index, their times, and the sound between two times.
 
 Every reader keeps the same promises.  Index i is the i-th frame of a complete decode in presentation order, upright
-(rotation applied), of the best video stream.  Times are seconds since the first frame, for pictures and sound alike.
-Whatever cannot be read raises `BadVideo`, which names the file and the reason.  A reader belongs to one process: open
-it inside a data worker, close it there.
+(the display matrix applied), of the best video stream.  Times are seconds since the first frame, for pictures and sound
+alike.  Whatever cannot be read raises `BadVideo`, which names the file and the reason.  A reader belongs to one process:
+open it inside a data worker, close it there.
 """
 
 from __future__ import annotations
@@ -51,8 +51,14 @@ class NotExact(BadVideo):
 
 @dataclass(frozen=True, kw_only=True)
 class VideoInfo:
-    """What a video is: sizes are those of the upright picture, `rotation` (0, 90, 180 or 270, counter-clockwise) is
-    what was applied to get there; `fps` is the mean rate."""
+    """What a video is: sizes are those of the upright picture; `fps` is the mean rate.
+
+    Attributes:
+        rotation, mirrored: what was applied to get upright: first mirrored left to right, then turned by `rotation`
+            degrees counter-clockwise (0, 90, 180 or 270; files may ask for other angles too).
+        pixel_aspect: width of a pixel over its height in the upright picture.  Pictures are given as they are stored,
+            not stretched.
+    """
 
     num_frames: int
     fps: float
@@ -62,6 +68,8 @@ class VideoInfo:
     codec: str
     rotation: int
     has_audio: bool
+    mirrored: bool = False
+    pixel_aspect: float = 1.0
 
 
 class Reader(Protocol):

@@ -33,7 +33,7 @@ PROVE = "video_ssl.clips.decoders.proof:prove"
 # The reader keeps its own limit between packets; this many times it, the process is ended.
 _HANG_FACTOR = 2
 _PER_FILE = ("fps", "width", "height", "has_audio", "codec", "container", "rotation", "variable_fps",
-             "edit_list", "max_gop", "file_size", "file_mtime")  # fmt: skip
+             "edit_list", "max_gop", "file_size", "file_mtime", "mirrored", "pixel_aspect")  # fmt: skip
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -122,6 +122,7 @@ def scan_table(
         journal.delete()
     log.info("%d records of %d files in %s, %d left out (%s)", len(saved), len(files), out,
              len(skipped), _list_path(out, "skipped").name)  # fmt: skip
+    _say_where_pixels_are_not_square(saved)
     return ScanResult(table=saved, skipped=skipped, files=len(files), read_now=read_now)
 
 
@@ -134,6 +135,18 @@ def _claim(out: str | os.PathLike[str], table: Table) -> Path:
         out.parent, [out.name, *(_list_path(out, kind).name for kind in ("skipped", "inexact"))]
     )
     return out
+
+
+def _say_where_pixels_are_not_square(table: Table) -> None:
+    """Readers show pictures as they are stored, like every reader of the field: who cares must know."""
+    odd = int((np.nan_to_num(table.column("pixel_aspect"), nan=1.0) != 1).sum())
+    if odd:
+        log.warning(
+            "%d of %d records have pixels that are not square (column pixel_aspect): pictures are read as they are "
+            "stored, not stretched to their shown shape.",
+            odd,
+            len(table),
+        )  # fmt: skip
 
 
 class _Run:
@@ -259,7 +272,7 @@ def _with_columns(
             values["num_frames"][row] = frames or None
             values["duration_sec"][row] = seconds
             for name in _PER_FILE:
-                values[name][row] = facts[name]
+                values[name][row] = facts.get(name)  # a journal may be older than a column
             if backends is not None:
                 values["exact"][row] = ",".join(proven)
     usable = np.flatnonzero([frames is not None for frames in values["num_frames"]])

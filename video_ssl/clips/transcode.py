@@ -30,7 +30,7 @@ log = logging.getLogger(__name__)
 TRANSCODE = "video_ssl.clips.transcode_file:transcode_file"
 _HANG_FACTOR = 2
 _FROM_FILE = ("fps", "width", "height", "has_audio", "codec", "container", "rotation", "variable_fps",
-              "edit_list", "max_gop", "file_size", "file_mtime")  # fmt: skip
+              "edit_list", "max_gop", "file_size", "file_mtime", "mirrored", "pixel_aspect")  # fmt: skip
 # Columns that said something about the old files.
 _STALE = ("byte_offset", "byte_size", "exact")
 _PER_FRAME = ("frame_labels", "boxes")
@@ -237,7 +237,7 @@ def _new_table(
             values["source"][row] = str(job.task.target)
             values["num_frames"][row], values["duration_sec"][row] = frames or None, seconds
             for name in _FROM_FILE:
-                values[name][row] = entry[name]
+                values[name][row] = entry.get(name)  # a journal may be older than a column
             if "map" in entry:
                 _follow_frames(values, row, entry, cut=cut)
             if cut:

@@ -19,7 +19,7 @@ from av.error import FFmpegError
 
 from video_ssl.clips.decoders.probe import Probe, probe, stamp
 from video_ssl.clips.processes.isolated_worker import beat
-from video_ssl.clips.reading import BadVideo, Reader, open_record, stream_frames
+from video_ssl.clips.reading import BadVideo, Reader, VideoInfo, open_record, stream_frames
 from video_ssl.datasets.full_disk import FULL
 from video_ssl.datasets.table import Record
 from video_ssl.files import temporary_name
@@ -148,6 +148,8 @@ def _write(
             video.height, video.width, video.pix_fmt = height, width, "yuv420p"
             video.codec_context.gop_size = format.gop
             video.codec_context.time_base = base
+            if info.pixel_aspect != 1:
+                video.codec_context.sample_aspect_ratio = _new_aspect(info, height, width)
             sound = None
             if format.audio and info.has_audio:
                 sound = out.add_stream(
@@ -177,6 +179,12 @@ def _write(
 def _new_size(height: int, width: int, short_side: int) -> tuple[int, int]:
     scale = min(1.0, short_side / min(height, width))
     return tuple(max(2, 2 * round(side * scale / 2)) for side in (height, width))  # type: ignore[return-value]
+
+
+def _new_aspect(info: VideoInfo, height: int, width: int) -> Fraction:
+    """The shape of a pixel under which the new picture is shown as wide as the old one."""
+    shape = Fraction(info.pixel_aspect).limit_denominator(10_000)
+    return (shape * Fraction(info.width * height, info.height * width)).limit_denominator(10_000)
 
 
 def _pictures(reader: Reader, shown: np.ndarray, size: tuple[int, int]) -> Iterator[np.ndarray]:

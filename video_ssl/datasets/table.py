@@ -72,6 +72,8 @@ SCHEMA = pa.schema(
         pa.field("file_size", pa.int64()),
         pa.field("file_mtime", pa.float64()),
         pa.field("exact", pa.string()),
+        pa.field("mirrored", pa.bool_()),
+        pa.field("pixel_aspect", pa.float64()),
     ]
 )
 
@@ -101,11 +103,13 @@ class Record:
     frames), a URI, or either of them for a tar followed by `!/MEMBER`; `frame_labels` is int16 (frames,); `boxes` is
     float32 (frames, objects, 4), NaN where a frame has fewer objects than the fullest one.
 
-    What `video-ssl scan` found out: `width` and `height` of the upright picture, `rotation` counter-clockwise degrees,
-    `max_gop` largest distance of key frames in frames, `exact` names of the backends (joined by commas) that return the
-    right frames of this file.  `byte_offset` and `byte_size` say where in the tar the video lies.  `file_size` (bytes)
-    and `file_mtime` (seconds since 1970) belong to the file that holds it, the tar where it lies in one; a file that
-    differs from them has changed and is not read.
+    What `video-ssl scan` found out: `width` and `height` of the upright picture, which is the coded one mirrored left
+    to right where `mirrored`, then turned by `rotation` counter-clockwise degrees; `pixel_aspect` width of a pixel over
+    its height (pictures are read as they are stored, not stretched); `max_gop` largest distance of key frames in
+    frames; `exact` names of the backends (joined by commas) that return the right frames of this file.  `byte_offset`
+    and `byte_size` say where in the tar the video lies.  `file_size` (bytes) and `file_mtime` (seconds since 1970)
+    belong to the file that holds it, the tar where it lies in one; a file that differs from them has changed and is not
+    read.
 
     `no_flip` is not a column but said by the table for all its rows: a mirrored view would show something else.
     """
@@ -139,6 +143,8 @@ class Record:
     file_size: int | None = None
     file_mtime: float | None = None
     exact: str | None = None
+    mirrored: bool | None = None
+    pixel_aspect: float | None = None
     no_flip: bool = False
 
 

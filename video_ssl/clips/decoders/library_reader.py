@@ -20,6 +20,7 @@ import numpy as np
 from av.video.reformatter import VideoReformatter
 
 from video_ssl.clips.decoders.file_checks import refuse_unreadable_file
+from video_ssl.clips.decoders.orientation import Orientation
 from video_ssl.clips.decoders.pyav_reader import PyAVReader
 from video_ssl.clips.reading import BadVideo, NotExact, VideoInfo, check_indices
 
@@ -80,6 +81,12 @@ class LibraryReader:
                     self.path,
                     f"{self.NAME} counts {counted} frames instead of {self.info.num_frames}: use backend='pyav'.",
                 )
+            if not self._facts[2].is_plain:
+                raise NotExact(
+                    self.path,
+                    f"{self.NAME} shows pictures that are mirrored or turned by an odd angle otherwise: "
+                    "use backend='pyav'.",
+                )
         except BaseException:
             self.close()
             raise
@@ -88,10 +95,11 @@ class LibraryReader:
         raise NotImplementedError
 
     @functools.cached_property
-    def _facts(self) -> tuple[VideoInfo, np.ndarray]:
+    def _facts(self) -> tuple[VideoInfo, np.ndarray, Orientation]:
         with PyAVReader(self._file, timeout_sec=self._timeout_sec, name=self.path) as reference:
             info = reference.info
-            return info, reference.times(np.arange(info.num_frames))
+            times = reference.times(np.arange(info.num_frames))
+            return info, times, reference.orientation
 
     @property
     def info(self) -> VideoInfo:

@@ -158,6 +158,8 @@ def probe(task: Probe) -> dict[str, Any]:
         "height": info.height,
         "has_audio": info.has_audio,
         "rotation": info.rotation,
+        "mirrored": info.mirrored,
+        "pixel_aspect": info.pixel_aspect,
         "variable_fps": _is_variable(times, info.fps),
         "codec": info.codec if facts is None else facts.codec,
         "container": "frames" if facts is None else facts.container,

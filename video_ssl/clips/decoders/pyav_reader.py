@@ -27,6 +27,7 @@ from video_ssl.clips.crops import Frames, ViewRequest, check_region
 from video_ssl.clips.decoders.file_checks import ffmpeg_address, refuse_unreadable_file
 from video_ssl.clips.decoders.frame_lists import FrameList, list_of_packets
 from video_ssl.clips.decoders.mp4_index import Mp4Index, read_mp4_index
+from video_ssl.clips.decoders.orientation import Orientation, Tilt, orientation_of
 from video_ssl.clips.decoders.pyav_audio import ignore_other_streams, read_audio
 from video_ssl.clips.decoders.pyav_views import RegionScaler
 from video_ssl.clips.reading import BadVideo, VideoInfo, check_indices
@@ -90,12 +91,14 @@ class PyAVReader:
     # The interface
 
     @functools.cached_property
+    def orientation(self) -> Orientation:
+        """What is done to decoded pictures to bring them upright."""
+        return orientation_of(self._picture())
+
+    @functools.cached_property
     def info(self) -> VideoInfo:
         first = self._picture()
-        rotation = _rotation(first)
-        width, height = first.width, first.height
-        if rotation in (90, 270):
-            width, height = height, width
+        width, height = self.orientation.upright_size(first.width, first.height)
         times = self._times
         fps = self._fps(times)
         return VideoInfo(
@@ -105,7 +108,9 @@ class PyAVReader:
             height=height,
             duration_sec=float(times[-1] - times[0]) + 1 / fps,
             codec=self._stream.codec_context.codec.name,
-            rotation=rotation,
+            rotation=self.orientation.rotation,
+            mirrored=self.orientation.mirrored,
+            pixel_aspect=self._pixel_aspect(),
             has_audio=bool(self._container.streams.audio),
         )
 
@@ -121,7 +126,7 @@ class PyAVReader:
         for place, index in enumerate(wanted.tolist()):
             places.setdefault(index, []).append(place)
         for index, frame in self._decode(np.array(sorted(places), np.int64)):
-            picture = self._to_rgb(frame, height, width, info.rotation)
+            picture = self._to_rgb(frame, height, width)
             for place in places[index]:
                 out[place] = picture
         return out
@@ -132,7 +137,7 @@ class PyAVReader:
         Scaled by libswscale's bilinear filter with averaging, as in `frames(size=...)`: see `pyav_views`.
         """
         info = self.info
-        scaler = RegionScaler(width=info.width, height=info.height, rotation=info.rotation)
+        scaler = RegionScaler(width=info.width, height=info.height, orientation=self.orientation)
         shown: dict[int, list[tuple[ViewRequest, int]]] = {}
         copies: list[tuple[Frames, int, int]] = []
         for request in requests:
@@ -161,7 +166,7 @@ class PyAVReader:
         info = self.info
         height, width = size if size is not None else (info.height, info.width)
         for index, frame in self._decode(check_indices(indices, info)):
-            yield index, self._to_rgb(frame, height, width, info.rotation)
+            yield index, self._to_rgb(frame, height, width)
             if self._timeout_sec is not None:
                 self._deadline = time.monotonic() + self._timeout_sec
 
@@ -275,6 +280,17 @@ class PyAVReader:
         if self._first_frame is None:
             self._first_frame = next(self._decode(np.zeros(1, np.int64)))[1]
         return self._first_frame
+
+    @functools.cached_property
+    def _tilt(self) -> Tilt:
+        return Tilt(self.orientation)
+
+    def _pixel_aspect(self) -> float:
+        """Width of a pixel of the upright picture over its height."""
+        stated = self._stream.sample_aspect_ratio
+        if not stated or stated < 0:
+            return 1.0
+        return float(1 / stated if self.orientation.quarter_turns % 2 else stated)
 
     @functools.cached_property
     def _raw_times(self) -> np.ndarray:
@@ -456,23 +472,18 @@ class PyAVReader:
         if frame.is_corrupt:
             raise BadVideo(self.path, f"frame {index} is damaged.")
 
-    def _to_rgb(self, frame: Any, height: int, width: int, rotation: int) -> np.ndarray:
-        if rotation in (90, 270):
-            height, width = width, height
+    def _to_rgb(self, frame: Any, height: int, width: int) -> np.ndarray:
+        width, height = self.orientation.upright_size(width, height)
+        if self.orientation.is_tilted:
+            frame = self._tilt.turned(frame)
         rgb = self._reformatter.reformat(
             frame, width=width, height=height, format="rgb24", threads=1
         )
-        picture = rgb.to_ndarray()
-        return np.rot90(picture, k=rotation // 90) if rotation else picture
+        return self.orientation.apply(rgb.to_ndarray())
 
     def _check_time(self) -> None:
         if self._deadline is not None and time.monotonic() > self._deadline:
             raise BadVideo(self.path, f"takes longer than {self._timeout_sec:g} s to read.")
-
-
-def _rotation(frame: Any) -> int:
-    """Counter-clockwise degrees that bring the frame upright, a multiple of 90."""
-    return int(round(frame.rotation / 90) * 90) % 360
 
 
 def _text(err: FFmpegError) -> str:

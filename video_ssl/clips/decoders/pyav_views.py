@@ -14,6 +14,7 @@ import numpy as np
 from av.video.reformatter import VideoReformatter
 
 from video_ssl.clips.crops import Frames, Region
+from video_ssl.clips.decoders.orientation import Orientation, Tilt
 
 # Scaling planes to 4:2:2 with exact arithmetic, then converting at the same size, is twice as fast as both at once, and
 # nearer to Pillow: the conversion without scaling is the fast and tested one that `frames` uses.
@@ -28,21 +29,25 @@ _CROPPABLE = {
 class RegionScaler:
     """Shows regions of the frames of one video; keeps libswscale's tables from frame to frame."""
 
-    def __init__(self, *, width: int, height: int, rotation: int) -> None:
+    def __init__(self, *, width: int, height: int, orientation: Orientation) -> None:
         """
         Args:
             width, height: of the upright picture.
-            rotation: counter-clockwise degrees that bring a decoded frame upright: 0, 90, 180 or 270.
+            orientation: what brings a decoded frame upright.
         """
         self._upright = (height, width)
-        self._rotation = rotation
-        self._raw = (width, height) if rotation in (90, 270) else (height, width)
+        self._orientation = orientation
+        self._raw = orientation.upright_size(width, height)[::-1]
+        self._tilt = Tilt(orientation)
+        self._tilted: tuple[Any, Any] | None = None
         self._reformatter = VideoReformatter()
         self._graphs: dict[Any, tuple[Any, Any, Any]] = {}
         self._whole: tuple[Any, np.ndarray] | None = None
 
     def show(self, frame: Any, region: Region, out: Frames) -> None:
         """Writes `region` of the upright picture into `out`, uint8 (h, w, 3), scaled to its size."""
+        if self._orientation.is_tilted:
+            frame = self._turned(frame)
         if (region.height, region.width) == out.shape[:2]:
             picture = self._whole_picture(frame)
             bottom, right = region.top + region.height, region.left + region.width
@@ -51,6 +56,12 @@ class RegionScaler:
             picture = self._scaled(frame, region, (out.shape[0], out.shape[1]))
         out[:] = picture[:, ::-1] if region.flip else picture
 
+    def _turned(self, frame: Any) -> Any:
+        """The frame turned by its angle, once for all views."""
+        if self._tilted is None or self._tilted[0] is not frame:
+            self._tilted = frame, self._tilt.turned(frame)
+        return self._tilted[1]
+
     def _whole_picture(self, frame: Any) -> np.ndarray:
         """The upright picture; nothing is scaled, so a crop of it is exact.  Converted once for all views."""
         if self._whole is None or self._whole[0] is not frame:
@@ -58,7 +69,7 @@ class RegionScaler:
             rgb = self._reformatter.reformat(
                 frame, width=width, height=height, format="rgb24", threads=1
             )
-            self._whole = frame, np.rot90(_pixels(rgb), k=self._rotation // 90)
+            self._whole = frame, self._orientation.apply(_pixels(rgb))
         return self._whole[1]
 
     def _scaled(self, frame: Any, region: Region, size: tuple[int, int]) -> np.ndarray:
@@ -70,12 +81,12 @@ class RegionScaler:
             self._graphs[key] = self._graph(frame, region, size)
         _, source, sink = self._graphs[key]
         source.push(frame)
-        return np.rot90(_pixels(sink.pull()), k=self._rotation // 90)
+        return self._orientation.apply(_pixels(sink.pull()))
 
     def _graph(self, frame: Any, region: Region, size: tuple[int, int]) -> tuple[Any, Any, Any]:
         """(graph, where frames go in, where they come out); the two ends do not keep the graph alive."""
-        left, top, width, height = _before_rotation(region, self._upright, self._rotation)
-        out_height, out_width = size[::-1] if self._rotation in (90, 270) else size
+        left, top, width, height = _in_coded_picture(region, self._upright, self._orientation)
+        out_width, out_height = self._orientation.upright_size(size[1], size[0])
         graph = av.filter.Graph()
         graph.threads = 1
         source = graph.add(
@@ -101,19 +112,23 @@ def _converted(graph: Any, name: str) -> list[Any]:
     return [graph.add("scale", f"flags={_CONVERT}"), graph.add("format", f"pix_fmts={name}")]
 
 
-def _before_rotation(
-    region: Region, upright: tuple[int, int], rotation: int
+def _in_coded_picture(
+    region: Region, upright: tuple[int, int], orientation: Orientation
 ) -> tuple[int, int, int, int]:
-    """(left, top, width, height) of the region in a frame that np.rot90(frame, rotation // 90) brings upright."""
+    """(left, top, width, height) of the region in a frame that `orientation` brings upright."""
     height, width = upright
     right, bottom = region.left + region.width, region.top + region.height
-    if rotation == 90:
-        return height - bottom, region.left, region.height, region.width
-    if rotation == 180:
-        return width - right, height - bottom, region.width, region.height
-    if rotation == 270:
-        return region.top, width - right, region.height, region.width
-    return region.left, region.top, region.width, region.height
+    left, top, coded = {
+        0: (region.left, region.top, region.width),
+        1: (height - bottom, region.left, region.height),
+        2: (width - right, height - bottom, region.width),
+        3: (region.top, width - right, region.height),
+    }[orientation.quarter_turns]
+    whole = height if orientation.quarter_turns % 2 else width
+    if orientation.mirrored:
+        left = whole - left - coded
+    other = region.width if orientation.quarter_turns % 2 else region.height
+    return left, top, coded, other
 
 
 def _pixels(rgb: Any) -> np.ndarray:
