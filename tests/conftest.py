@@ -15,4 +15,4 @@ if _FLAG not in os.environ.get("XLA_FLAGS", ""):
 # What tests of golden files share, wherever they lie.
 sys.path.insert(0, str(Path(__file__).parent / "golden"))
 
-pytest_plugins = ["golden_plugin"]
+pytest_plugins = ["golden_plugin", "pytester"]

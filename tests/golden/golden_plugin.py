@@ -36,8 +36,7 @@ from golden_files import (
     worst,
 )
 
-TESTS = Path(__file__).parents[1]
-OBJECTIVES = TESTS.parent / "video_ssl" / "objectives"
+OBJECTIVES = Path(__file__).parents[2] / "video_ssl" / "objectives"
 BEGIN, END = "<!-- golden numbers: begin -->", "<!-- golden numbers: end -->"
 
 
@@ -47,6 +46,8 @@ class Audit:
 
     claimed: set[str] = field(default_factory=set)
     collected: set[Path] = field(default_factory=set)
+    #: (test, why) of those that this root has nothing for.
+    left_out: list[tuple[str, str]] = field(default_factory=list)
     partial: str = ""
 
 
@@ -77,9 +78,16 @@ def pytest_configure(config: pytest.Config) -> None:
 
 @dataclass(frozen=True)
 class NoFile:
-    """Stands for a claimed kind that has no file."""
+    """Stands for a claimed kind that has no file although it should; the test fails."""
 
     kind: str
+
+
+@dataclass(frozen=True)
+class Nothing:
+    """Stands for a test that this root has nothing for; it is left out, and told so."""
+
+    why: str
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
@@ -105,8 +113,7 @@ def _parameters(
 ) -> list[Any]:
     files = files_of(kind, folder)
     if not files and all_files(folder) and not has_relatives(kind, folder):
-        reason = f"{folder} has no file of any kind {kind.split('/')[0]}/..."
-        return [pytest.param(NoFile(kind), id=kind, marks=pytest.mark.skip(reason=reason))]
+        return [pytest.param(Nothing(f"no file of any kind {kind.split('/')[0]}/..."), id=kind)]
     if not files:
         return [pytest.param(NoFile(kind), id=kind)]
     if fixture == "golden":
@@ -114,7 +121,7 @@ def _parameters(
             pytest.param(f, id=label(f, folder), marks=_expected_failure(f, f.setting, unsupported))
             for f in files
         ]
-    return [
+    found = [
         pytest.param(
             GoldenCase(f, case),
             id=f"{label(f, folder)}-{case}",
@@ -124,6 +131,7 @@ def _parameters(
         for case, settings in f.cases.items()
         if cases is None or cases(settings)
     ]
+    return found or [pytest.param(Nothing(f"no such case in files of the kind {kind}"), id=kind)]
 
 
 def _of_case(file: GoldenFile, case: str) -> Any:
@@ -195,6 +203,11 @@ def _belongs(name: str, case: GoldenCase) -> bool:
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     audit = config.stash[AUDIT]
     audit.collected |= {item.path for item in items}
+    for item in items:
+        values = item.callspec.params.values() if hasattr(item, "callspec") else ()
+        audit.left_out += [(item.nodeid, v.why) for v in values if isinstance(v, Nothing)]
+    names = {nodeid for nodeid, _ in audit.left_out}
+    items[:] = [item for item in items if item.nodeid not in names]
     if any("::" in argument for argument in config.args):
         audit.partial = "single tests were asked for"
 
@@ -207,20 +220,23 @@ def pytest_deselected(items: list[pytest.Item]) -> None:
             audit.partial = "some golden tests were deselected"
 
 
-def _claiming_files() -> set[Path]:
+def _claiming_files(config: pytest.Config) -> set[Path]:
     """Every test file that claims golden files."""
+    folders = [config.rootpath / name for name in config.getini("testpaths")] or [config.rootpath]
     return {
         path
-        for path in TESTS.rglob("test_*.py")
+        for folder in folders
+        for path in folder.rglob("test_*.py")
         if "mark.golden(" in path.read_text(encoding="utf-8")
     }
 
 
-def _accounts(audit: Audit) -> str:
+def _gap(config: pytest.Config) -> str:
     """Why this run cannot tell what is claimed and compared; empty if it can."""
+    audit = config.stash[AUDIT]
     if audit.partial:
         return audit.partial
-    if _claiming_files() - audit.collected:
+    if _claiming_files(config) - audit.collected:
         return "not all tests of golden files were collected"
     return ""
 
@@ -246,7 +262,7 @@ def _open_items(audit: Audit) -> tuple[list[str], list[str]]:
 
 def pytest_sessionfinish(session: pytest.Session) -> None:
     audit = session.config.stash[AUDIT]
-    if session.config.option.collectonly or not audit.claimed or _accounts(audit):
+    if session.config.option.collectonly or not audit.claimed or _gap(session.config):
         return
     if _open_items(audit)[0] and session.exitstatus == pytest.ExitCode.OK:
         session.exitstatus = pytest.ExitCode.TESTS_FAILED
@@ -256,11 +272,14 @@ def pytest_terminal_summary(terminalreporter: Any, config: pytest.Config) -> Non
     audit = config.stash[AUDIT]
     if config.option.collectonly or not audit.claimed:
         return
-    why_not = _accounts(audit)
+    why_not = _gap(config)
     if not why_not:
         bad, fine = _open_items(audit)
         _print(terminalreporter, "golden files: failures", bad)
         _print(terminalreporter, "golden files without a test: their objective is not here", fine)
+    reasons = Counter(why for _, why in audit.left_out)
+    left_out = [f"{n} tests left out: {why}" for why, n in sorted(reasons.items())]
+    _print(terminalreporter, f"golden tests that {root()} has nothing for", left_out)
     report = config.getoption("--golden-report")
     if report:
         if why_not:

@@ -147,7 +147,6 @@ def test_weak_term(golden, dtype):
     found, _ = align_pairs(views, u, v)
     times, _ = warp_pairs(views, u, v, warp=settings["warp"])
     names = [f"{view_name(a, valid)}_{view_name(b, valid)}" for a, b in zip(u, v, strict=True)]
-    assert set(names) == {n.split("/")[1] for n in golden.gives("phi/*", "path_*/*")}
     for k, name in enumerate(names):
         # Paths name frames of the view; ours count its valid frames.
         frames = [valid.flatten(0, 1)[w[k]].nonzero().flatten() for w in (u, v)]

@@ -30,7 +30,7 @@ def network(g, **settings):
     config = infer_config(
         backbone,
         blocks=blocks,
-        moving_variance="unbiased",
+        moving_variance=norm.get("moving_variance", "unbiased").split()[0],
         norm_eps=norm["eps"],
         norm_momentum=norm.get("tf_momentum", norm.get("backbone_tf_momentum")),
         drop_path=g.settings.get("stochastic_depth", 0.0),
@@ -52,9 +52,15 @@ def check_statistics(g, state, config):
         g.check(f"after_train/{name}", state[f"{layers[layer]}.{LEAVES[leaf]}"])
 
 
+#: `input` of a file -> what is done with its frames.
+INPUTS = {
+    "frames_u8 * 2 / 255 - 1": lambda frames: frames * np.float32(2 / 255) - 1,
+    "frames_u8 / 255": lambda frames: frames / 255,
+}
+
+
 def video_of(g):
-    assert g.settings["input"] == "frames_u8 * 2 / 255 - 1"
-    return g["frames_u8"].astype(np.float32) * np.float32(2 / 255) - 1
+    return INPUTS[g.settings["input"]](g["frames_u8"].astype(np.float32))
 
 
 @pytest.mark.golden("const_cl/r3d")
@@ -181,8 +187,7 @@ def test_the_model_of_cvrl_and_its_loss(golden):
         for group in ("params", "batch_stats")
     }
     model = CvrlModel(config, tuple(own["hidden_dims"]), own["out_dim"])
-    assert settings["input"] == "frames_u8 / 255"
-    video = golden["frames_u8"].astype(np.float32) / 255
+    video = video_of(golden)
     found = {}
     for mode in ("eval", "train"):
         run = jax.jit(
@@ -214,8 +219,9 @@ def test_a_checkpoint_is_read_to_the_bit(golden, tmp_path):
     for array, name in golden.settings["file_names"].items():
         (tmp_path / name).write_bytes(golden[array].tobytes())
     found = read_tf_checkpoint(tmp_path)
-    order = {name: place for place, name in enumerate(golden["names"].tolist())}
-    golden.check("names", sorted(found, key=lambda name: order.get(name, len(order))))
+    if golden.gives("names"):
+        order = {name: place for place, name in enumerate(golden["names"].tolist())}
+        golden.check("names", sorted(found, key=lambda name: order.get(name, len(order))))
     for name in golden.given_below("var/"):
         assert found[name].dtype == golden[f"var/{name}"].dtype
         golden.check(f"var/{name}", found[name])

@@ -14,8 +14,9 @@ LAYER_DECAY = ("mvd/layer_decay", "videomae/layer_decay")
 def test_cosine(golden_case):
     case = golden_case.settings
     steps = int(case["epochs"] * case["steps_per_epoch"])
-    warmup = case["warmup_steps"]
-    if warmup is None:
+    # As in the reference, a number of steps wins where it is set.
+    warmup = case["warmup_steps"] or 0
+    if warmup <= 0:
         warmup = int(case["warmup_epochs"] * case["steps_per_epoch"])
     found = cosine_schedule(
         case["base"], case["final"], steps, warmup_steps=warmup, start=case["start"]
@@ -30,11 +31,12 @@ def test_scales_of_layers(golden_case):
     golden_case.file.check(golden_case.name, found)
 
 
-def parameters_of(names, weight_decay):
-    """Parameters of these names; those that the reference does not decay are vectors, as they are there."""
+def parameters_of(names):
+    """Parameters of these names with as many axes as they have in a ViT: biases and those of norms are vectors."""
+    vectors = {name for name in names if name.endswith("bias") or "norm" in name or "gamma" in name}
     return [
-        (name, nn.Parameter(torch.zeros(2, 2) if decay else torch.zeros(2)))
-        for name, decay in zip(names, weight_decay, strict=True)
+        (name, nn.Parameter(torch.zeros(2) if name in vectors else torch.zeros(2, 2)))
+        for name in names
     ]
 
 
@@ -46,9 +48,10 @@ def test_groups_of_a_classifier(golden_case, prefix):
     names = [str(n) for n in golden_case["names"]]
     ours = [n if n.startswith("head.") else prefix + n for n in names]
     groups = parameter_groups(
-        parameters_of(ours, golden_case["weight_decay"]),
+        parameters_of(ours),
         weight_decay=settings["weight_decay"],
         layer_decay=settings["decay"],
+        no_decay={n for n in ours if n.rpartition(".")[2] in ("cls_token", "pos_embed")},
     )
     of = {name: group for group in groups for name in group["names"]}
     golden_case.check("n_groups", len(groups))
