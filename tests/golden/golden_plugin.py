@@ -14,6 +14,7 @@ failure with that reason, and a pass of it is a failure.  `pytest -m golden` sel
 
 from __future__ import annotations
 
+import os
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -304,7 +305,11 @@ def report_lines() -> list[str]:
     """A table in Markdown: every file that was compared, by kind."""
     folder = root()
     files = [f for f in all_files(folder) if any((f.path, n) in LEDGER.seen for n in f.given)]
+    count = sum((f.path, n) in LEDGER.seen for f in files for n in f.given)
     lines = [
+        f"{count} arrays in {len(files)} files of {len({f.kind for f in files})} kinds, of "
+        + ("another folder." if os.environ.get("VIDEO_SSL_GOLDEN") else "the project's copy."),
+        "",
         "| kind | file | arrays compared | largest deviation, as a share of the tolerance |",
         "|---|---|---|---|",
     ]

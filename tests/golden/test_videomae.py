@@ -112,11 +112,10 @@ def test_loss_and_gradients(golden):
     golden.check("loss_gradnorm_normalised_then_raw", torch.stack(rows))
 
 
-@pytest.mark.golden(
-    "videomae/steps", unsupported=[("optimizer", "SGD", "published runs use AdamW")]
-)
+@pytest.mark.golden("videomae/steps")
 def test_three_steps(golden):
     settings, videos, hidden = golden.settings, golden.tensor("video"), golden.tensor("mask")
+    assert settings["optimizer"] == "AdamW"
     start = golden.companion("start")
     objective = objective_of(
         start,
