@@ -137,10 +137,7 @@ def head_state(layers):
     return {k: np.array(v) for k, v in state.items()}
 
 
-@pytest.mark.golden(
-    "const_cl/mlp_head",
-    unsupported=[("normalize_inputs", True, "heads that normalise their input are not here yet")],
-)
+@pytest.mark.golden("const_cl/mlp_head")
 def test_heads(golden):
     settings, layers = golden.settings, layers_below(golden, "_layers/")
     state, names = head_state(layers), head_names(layers)
@@ -150,7 +147,9 @@ def test_heads(golden):
         "hidden_bias": settings["hidden_bias"],
         "norm_momentum": settings["batch_norm"]["tf_momentum"],
         "norm_eps": settings["batch_norm"]["eps"],
+        "normalize_inputs": settings["normalize_inputs"],
     }
+    assert settings["normalize_eps"] == 1e-12
     inputs = golden["inputs"].copy()
     torch_head = r3d.ProjectionHead(inputs.shape[1], **options)
     torch_head.load_state_dict({k: torch.from_numpy(v) for k, v in state.items()}, strict=True)

@@ -234,12 +234,18 @@ def test_batch_norm_of_a_batch_over_devices_is_that_of_the_whole_batch():
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=1e-5), one, many)
 
 
-def test_heads_are_twins_in_training_too():
+@pytest.mark.parametrize("normalize", [False, True])
+def test_heads_are_twins_in_training_too(normalize):
     torch.manual_seed(0)
-    head = r3d.ProjectionHead(4, hidden_dims=(6, 5), out_dim=3).train()
+    options = {"normalize_inputs": normalize}
+    head = r3d.ProjectionHead(4, hidden_dims=(6, 5), out_dim=3, **options).train()
     variables = to_flax_variables(arrays(head))
     x = np.random.default_rng(0).standard_normal((4, 7, 4), np.float32)
-    twin = r3d_flax.ProjectionHead((6, 5), 3)
+    twin = r3d_flax.ProjectionHead((6, 5), 3, **options)
+    # Of inputs that are normalised the length does not matter, of a zero one neither.
+    longer = np.concatenate([3 * x[:1], x[1:]]) if normalize else x
+    assert np.isfinite(np.asarray(twin.apply(variables, 0 * x))).all()
+    np.testing.assert_allclose(twin.apply(variables, longer), twin.apply(variables, x), atol=1e-6)
     found, new = twin.apply(variables, x, train=True, mutable=["batch_stats"])
     np.testing.assert_allclose(found, head(torch.from_numpy(x)).detach(), atol=1e-5)
     moved = to_torch_state(new)

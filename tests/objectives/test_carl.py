@@ -55,7 +55,7 @@ def frames(b=3, v=2, t=7, d=5, seed=0, length=(9, 30)):
 
 
 def slow_scl(z, steps, lengths, valid, negatives, temperature, variance):
-    """The definition, row by row, in float64 with the exponentials written out."""
+    """The definition, row by row, in float64 with the exponentials written out; lengths by view, (B, V)."""
     rows = list(itertools.product(*map(range, z.shape[:3])))
     total = 0.0
     for a in rows:
@@ -65,7 +65,7 @@ def slow_scl(z, steps, lengths, valid, negatives, temperature, variance):
         for b in rows:
             both = bool(valid[b])
             same_video, same_view = a[0] == b[0], a[:2] == b[:2]
-            distance = abs(steps[a] / lengths[a[0]] * lengths[b[0]] - steps[b]) if both else 1e6
+            distance = abs(steps[a] / lengths[a[:2]] * lengths[b[:2]] - steps[b]) if both else 1e6
             weights[b] = np.exp(-(float(distance) ** 2) / (2 * variance)) * (
                 same_video and not same_view
             )
@@ -94,8 +94,33 @@ def test_scl_equals_the_definition(negatives, shape):
     z, steps, lengths, valid = frames(*shape)
     settings = {"negatives": negatives, "temperature": 0.2, "variance": 6.0}
     found = scl_loss(z, steps, lengths, valid, **settings).loss
-    expected = slow_scl(z, steps, lengths, valid, **settings)
+    by_view = lengths[:, None].expand(valid.shape[:2])
+    expected = slow_scl(z, steps, by_view, valid, **settings)
     np.testing.assert_allclose(float(found), expected, rtol=1e-5)
+    assert scl_loss(z, steps, by_view, valid, **settings).loss == found
+
+
+def test_scl_of_views_that_differ_in_length():
+    """Was wrong: a video had one length, so a view at another speed was compared at the wrong times."""
+    z, steps, lengths, valid = frames(2, 2, 6)
+    by_view = torch.stack([lengths, 2 * lengths + 5], 1)
+    settings = {"negatives": "batch_noself", "temperature": 0.2, "variance": 6.0}
+    found = scl_loss(z, steps, by_view, valid, **settings).loss
+    np.testing.assert_allclose(
+        float(found), slow_scl(z, steps, by_view, valid, **settings), rtol=1e-5
+    )
+    assert not torch.isclose(found, scl_loss(z, steps, lengths, valid, **settings).loss)
+    views = Views.of(z, steps, by_view, valid, torch.tensor([0, 0]))
+    assert views.num_source.tolist() == by_view.flatten().tolist()
+    # Views at half speed agree on the time: features that know the share of the video match without an error.
+    share = torch.arange(8) / 8
+    features = F.normalize(torch.stack([share.cos(), share.sin()], -1), dim=-1)
+    batch = {
+        "steps": torch.stack([torch.arange(8), 2 * torch.arange(8)])[None],
+        "frame_valid": torch.ones(1, 2, 8, dtype=torch.bool),
+        "num_source_frames": torch.tensor([[8, 16]]),
+    }
+    assert time_error(features.expand(1, 2, 8, 2), batch) == 0
 
 
 def test_low_temperatures_do_not_overflow():

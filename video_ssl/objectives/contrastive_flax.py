@@ -12,14 +12,10 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 
+from video_ssl.models.networks.r3d_flax import l2_normalize
+
 #: A logit that leaves nothing of its entry; in float32 only.
 NEVER = -1e9
-
-
-def l2_normalize(x: Array) -> Array:
-    """Returns x / sqrt(max(sum x², 1e-12)) along the last axis, float32."""
-    x = x.astype(jnp.float32)
-    return x * jax.lax.rsqrt(jnp.maximum(jnp.sum(x * x, -1, keepdims=True), 1e-12))
 
 
 def products(equation: str, *operands: Array) -> Array:
@@ -39,3 +35,6 @@ def kernel_penalty(params: Any, weight: float) -> Array:
         if getattr(path[-1], "key", "") == "kernel"
     ]
     return 0.5 * weight * sum(squares, jnp.float32(0))
+
+
+__all__ = ["NEVER", "kernel_penalty", "l2_normalize", "products"]

@@ -13,6 +13,7 @@ from video_ssl.models.colour import augmented_input
 from video_ssl.models.encoders import Preprocess
 from video_ssl.models.networks.frame_transformer import FrameTransformer, masked_mean
 from video_ssl.models.networks.resnet import init_backbone
+from video_ssl.objectives.frame_pairs import per_view
 from video_ssl.objectives.frame_plan import FrameSetSettings
 
 
@@ -77,6 +78,7 @@ def time_error(z: Tensor, batch: Mapping[str, Tensor]) -> Tensor:
     scores = (z[:, 0].float() @ z[:, 1].float().transpose(1, 2)).masked_fill(
         ~valid[:, None, 1], -torch.inf
     )
-    matched = steps[:, 1].gather(1, scores.argmax(-1))
-    error = (steps[:, 0] - matched).abs().float() / batch["num_source_frames"][:, None]
+    lengths = per_view(batch["num_source_frames"], steps)[:, :, None]
+    matched = steps[:, 1].gather(1, scores.argmax(-1)) / lengths[:, 1]
+    error = (steps[:, 0] / lengths[:, 0] - matched).abs().float()
     return (error * valid[:, 0]).sum() / valid[:, 0].sum().clamp(min=1)

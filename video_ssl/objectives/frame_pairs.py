@@ -8,6 +8,12 @@ import torch
 from torch import Tensor
 
 
+def per_view(num_source: Tensor, steps: Tensor) -> Tensor:
+    """Returns int64 (B, V): the length of what each view shows, given by video (B,) or by view; steps (B, V, T)."""
+    lengths = num_source if num_source.dim() == 2 else num_source[:, None]
+    return lengths.expand(steps.shape[:2])
+
+
 @dataclass(frozen=True, eq=False)
 class Views:
     """All views of a batch with their valid frames in front.
@@ -31,8 +37,9 @@ class Views:
 
     @staticmethod
     def of(z: Tensor, steps: Tensor, num_source: Tensor, valid: Tensor, label: Tensor) -> Views:
-        """Returns the views of a batch z (B, V, T, D), steps and valid (B, V, T), num_source and label (B,)."""
-        num_views = z.shape[1]
+        """Returns the views of a batch z (B, V, T, D), steps and valid (B, V, T), label (B,), num_source (B,) or
+        (B, V)."""
+        num_views, num_source = z.shape[1], per_view(num_source, steps)
         z, steps, valid = z.flatten(0, 1), steps.flatten(0, 1), valid.flatten(0, 1)
         order = torch.argsort((~valid).to(torch.uint8), dim=1, stable=True)
         return Views(
@@ -40,7 +47,7 @@ class Views:
             steps=steps.gather(1, order),
             valid=valid.gather(1, order),
             count=valid.sum(1),
-            num_source=num_source.repeat_interleave(num_views),
+            num_source=num_source.flatten(),
             label=label.repeat_interleave(num_views),
             video=torch.arange(len(label), device=z.device).repeat_interleave(num_views),
         )

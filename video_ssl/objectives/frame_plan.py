@@ -44,8 +44,9 @@ class FrameSetSettings:
     A batch holds, with V = frames.num_views, T = frames.num_frames, S = crop.size and c frames per feature (1, or
     encoder.num_contexts for the conv head; the frame itself comes last):
     `video` uint8 (B, V, T * c, S, S, 3); `steps` int64 (B, V, T), source frames; `frame_valid` bool (B, V, T), False
-    where a slot repeats the last frame; `num_source_frames` int64 (B,); `label` int64 (B,), -1 = none;
-    `progress` float32 (B,), the position in training; where `color` is set `color` float32 (B, V, NUM_PARAMETERS).
+    where a slot repeats the last frame; `num_source_frames` int64 (B,), or (B, V) where views differ in length (the
+    plans here give (B,)); `label` int64 (B,), -1 = none; `progress` float32 (B,), the position in training; where
+    `color` is set `color` float32 (B, V, NUM_PARAMETERS).
 
     Attributes:
         frames: which frames make a view.

@@ -223,8 +223,10 @@ class ProjectionHead(nn.Sequential):
         hidden_bias: bool = True,
         norm_momentum: float = 0.997,
         norm_eps: float = 1e-5,
+        normalize_inputs: bool = False,
     ) -> None:
         super().__init__()
+        self.normalize_inputs = normalize_inputs
         for i, width in enumerate(hidden_dims):
             norm = BatchNorm(width, eps=norm_eps, momentum=norm_momentum, unbiased=False, last=True)
             self.add_module(f"dense{i}", nn.Linear(in_dim, width, bias=hidden_bias))
@@ -237,6 +239,12 @@ class ProjectionHead(nn.Sequential):
                 nn.init.xavier_uniform_(module.weight)
                 if module.bias is not None:
                     nn.init.zeros_(module.bias)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Returns (..., out_dim) of (..., D), not normalised."""
+        if self.normalize_inputs:
+            x = x.float() * x.float().square().sum(-1, keepdim=True).clamp(min=1e-12).rsqrt()
+        return super().forward(x)
 
 
 def _norm(width: int, config: R3DConfig) -> BatchNorm:

@@ -204,6 +204,12 @@ class R3D(nn.Module):
         return endpoints
 
 
+def l2_normalize(x: Array) -> Array:
+    """Returns x / sqrt(max(sum x², 1e-12)) along the last axis, float32."""
+    x = x.astype(jnp.float32)
+    return x * jax.lax.rsqrt(jnp.maximum(jnp.sum(x * x, -1, keepdims=True), 1e-12))
+
+
 class ProjectionHead(nn.Module):
     """Dense, batch norm and ReLU, three times, then a dense layer: what a contrastive loss looks at.
 
@@ -214,6 +220,7 @@ class ProjectionHead(nn.Module):
         out_dim: width of the result.
         hidden_bias: biases before the batch norms (CVRL has them, ConST-CL has not).
         norm_momentum, norm_eps: of the batch norms (CVRL 0.997, ConST-CL 0.9); their moving variance is biased.
+        normalize_inputs: what comes in is brought to unit length first (an option of ConST-CL's code).
 
     Source: papers/cvrl.md section 3.3, papers/const_cl.md section 3.2.
     """
@@ -223,11 +230,14 @@ class ProjectionHead(nn.Module):
     hidden_bias: bool = True
     norm_momentum: float = 0.997
     norm_eps: float = 1e-5
+    normalize_inputs: bool = False
     dtype: Any = jnp.float32
 
     @nn.compact
     def __call__(self, x: Array, *, train: bool = False) -> Array:
         """Returns (..., out_dim) of (..., D), not normalised."""
+        if self.normalize_inputs:
+            x = l2_normalize(x)
         for i, width in enumerate(self.hidden_dims):
             dense = nn.Dense(
                 width,

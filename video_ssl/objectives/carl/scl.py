@@ -25,6 +25,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from video_ssl.objectives.frame_pairs import per_view
+
 EPS = 1e-6
 FAR = 1e6
 #: Smallest normal float32: below it, back ends that flush denormals to zero would disagree about a target.
@@ -55,7 +57,7 @@ def scl_loss(
     Args:
         z: (B, V, T, D), projected embeddings, normally of unit length.
         steps: int64 (B, V, T), source frames.
-        num_source: int64 (B,), frames of the videos.
+        num_source: int64 (B,), frames of the videos, or (B, V) where the views of a video differ in length.
         valid: bool (B, V, T).
         negatives: "single..." takes frames of the same video only, "batch..." of all; "..._noself" leaves the own view
             out.
@@ -99,7 +101,7 @@ def _target(
 ) -> Tensor:
     """w, float32 (N, N).  Distances and Gaussian are float32, as in the reference, whatever the embeddings are."""
     t = steps.flatten().float()
-    length = num_source[:, None, None].expand_as(steps).flatten().float()
+    length = per_view(num_source, steps)[:, :, None].expand_as(steps).flatten().float()
     distance = ((t / length)[:, None] * length[None] - t[None]).abs()
     distance = distance.masked_fill(~both_valid, FAR)
     gauss = torch.exp(-distance.square() / (2 * variance)) * other_view
