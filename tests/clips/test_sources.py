@@ -31,6 +31,7 @@ def cache(tmp_path, monkeypatch):
     folder = tmp_path / "the cache"
     monkeypatch.setenv("VIDEO_SSL_CACHE", str(folder))
     monkeypatch.delenv("VIDEO_SSL_CACHE_GIB", raising=False)
+    monkeypatch.setattr("video_ssl.datasets.remote._WAITS_SEC", (0.01, 0.01))
     return folder
 
 

@@ -18,6 +18,7 @@ from typing import Any, Protocol
 import numpy as np
 
 from video_ssl.clips.crops import ViewRequest
+from video_ssl.datasets.remote_errors import redacted
 from video_ssl.datasets.table import Record
 from video_ssl.recipes import nearest
 
@@ -42,7 +43,7 @@ class BadVideo(ValueError):
         self.reason = reason
 
     def __str__(self) -> str:
-        return f"{self.path}: {self.reason}"
+        return f"{redacted(self.path)}: {self.reason}"
 
 
 class NotExact(BadVideo):

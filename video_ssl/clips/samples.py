@@ -15,6 +15,7 @@ import numpy as np
 from video_ssl.clips.processes.casualties import Ban, Place, at_record
 from video_ssl.clips.processes.workers import hang_limit, return_free_memory, stop_requested
 from video_ssl.clips.reading import BadVideo, Reader, open_record
+from video_ssl.datasets.remote_errors import redacted
 from video_ssl.datasets.table import Record, Table
 from video_ssl.error_sentences import Foreseen, is_of_this_package, sentence_of
 from video_ssl.errors import debugging
@@ -132,7 +133,7 @@ class SampleMaker:
         except SystemExit as err:  # would end the worker as if it had finished
             raise RuntimeError(f"the plan called exit({err.code}) at {record.source}") from err
         except Exception as err:
-            where = f"while making a sample of record {record.id!r} ({record.source})"
+            where = f"while making a sample of record {redacted(record.id)!r} ({redacted(record.source)})"
             # Told here: on the way out of a worker process an exception loses where it was raised.
             told = None if debugging() or is_of_this_package(err) else sentence_of(err)
             if told is not None:

@@ -21,8 +21,9 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from video_ssl.clips.decoders.backends import OPTIONAL, missing
 from video_ssl.clips.decoders.probe import Probe, stamp
 from video_ssl.clips.decoders.proof import Proof
-from video_ssl.clips.processes.isolated import Failure, run_isolated
+from video_ssl.clips.processes.isolated import Failure, refuse_away, run_isolated
 from video_ssl.clips.processes.journal import Journal, full_disk_is_named, is_list
+from video_ssl.datasets.remote_errors import redacted
 from video_ssl.datasets.table import METADATA_KEY, SCHEMA, Table, TableError
 from video_ssl.files import claim_file, remove_leftovers, write_json_lines
 
@@ -95,6 +96,7 @@ def scan_table(
         OutputError: `out` is the table itself, another's file, or cannot be written.
         DiskFull: nothing is lost, run again.
         TableError: not one usable record.
+        AwayError: all is written, without records that cannot be reached now.
     """
     if Path(out).suffix != ".arrow":
         raise ValueError(f"{out} must end in .arrow: scan writes a table.")
@@ -119,10 +121,13 @@ def scan_table(
         with full_disk_is_named():
             _write_lists(out, files, journal, skipped, backends)
             saved = scanned.save(out, maker="scan")
-        journal.delete()
+        away = [line for line in skipped if line.get("away")]
+        if not away:
+            journal.delete()
     log.info("%d records of %d files in %s, %d left out (%s)", len(saved), len(files), out,
              len(skipped), _list_path(out, "skipped").name)  # fmt: skip
     _say_where_pixels_are_not_square(saved)
+    refuse_away(away, out)
     return ScanResult(table=saved, skipped=skipped, files=len(files), read_now=read_now)
 
 
@@ -164,7 +169,9 @@ class _Run:
         for file in files:
             known = self._journal.entries.get(file.key)
             fresh = known is not None and known["stamp"] == list(stamp(file.probe.source))
-            if not fresh or (retry and known is not None and "reason" in known):
+            if not fresh or (
+                known is not None and (known.get("away") or (retry and "reason" in known))
+            ):
                 to_do.append(file)
         tasks = ((file, file.probe) for file in to_do)
         for file, found in self._each("looking at files", probe, tasks, len(files), len(to_do)):
@@ -173,6 +180,8 @@ class _Run:
                 entry |= {"stamp": list(stamp(file.probe.source)), "reason": found.reason}
             else:
                 entry |= {"stamp": [found["file_size"], found["file_mtime"]], "facts": found}
+            if isinstance(found, Failure) and found.away:
+                entry["away"] = True
             self._journal.add(file.key, entry)
         return len(to_do)
 
@@ -199,7 +208,7 @@ class _Run:
                 function, tasks, num_workers=workers, limit_sec=self._limit_sec
             ):
                 if isinstance(found, Failure):
-                    log.warning("%s: %s", file.probe.source, found.reason)
+                    log.warning("%s: %s", redacted(file.probe.source), found.reason)
                 yield file, found
                 bar.advance(task)
 
@@ -244,7 +253,13 @@ def _skip_list(table: Table, files: Sequence[_File], journal: Journal) -> list[d
                 start, end = file.probe.segments[place]
                 reason = f"has no frame from {start or 0:g} s to {'its end' if end is None else f'{end:g} s'}."
             if reason is not None:
-                line = {"id": ids[row].as_py(), "source": file.probe.source, "reason": reason}
+                line = {
+                    "id": redacted(ids[row].as_py()),
+                    "source": redacted(file.probe.source),
+                    "reason": reason,
+                }
+                if entry.get("away"):
+                    line["away"] = True
                 skipped.append((row, line))
     return [line for _, line in sorted(skipped, key=lambda item: item[0])]
 
@@ -308,7 +323,9 @@ def _write_lists(
         for name in backends:
             reason = journal.entries.get(f"{name}:{file.key}", {}).get("reason")
             if reason is not None:
-                inexact.append({"source": file.probe.source, "backend": name, "reason": reason})
+                inexact.append(
+                    {"source": redacted(file.probe.source), "backend": name, "reason": reason}
+                )
     write_json_lines(_list_path(out, "inexact"), inexact)
 
 

@@ -14,6 +14,7 @@ import numpy as np
 
 from video_ssl.clips.processes.casualties import Ban, Place
 from video_ssl.clips.samples import BAD_REASONS, BAD_ROWS, TooManyBadVideos, unpack_reason
+from video_ssl.datasets.remote_errors import redacted
 from video_ssl.datasets.table import Record, Table
 
 log = logging.getLogger(__name__)
@@ -83,7 +84,7 @@ class SkipLog:
         """Returns the ban of a record that took a data worker down, and writes it for those who resume the run."""
         record = self._tables[place[0]].record(place[1])
         self._stats.bad_videos[record.source] = reason
-        log.warning("left out from step %d on: %s: %s", step, record.source, reason)
+        log.warning("left out from step %d on: %s: %s", step, redacted(record.source), reason)
         self._write(record, reason, step, table=place[0], row=place[1], host=list(self._host))
         self.banned[place] = Ban(step=step, reason=reason)
         return self.banned[place]
@@ -97,15 +98,21 @@ class SkipLog:
             if count == self._host[1] and host != self._host[0]:
                 continue
             known = table < len(self._tables) and row < len(self._tables[table])
-            if known and self._tables[table].record(row).source == line["source"]:
+            if known and redacted(self._tables[table].record(row).source) == line["source"]:
                 yield (table, row), Ban(step=line["step"], reason=line["reason"])
 
     def _write(self, record: Record, reason: str, step: int, **more: Any) -> None:
         if self._path is None:
             return
-        self._written.add(record.source)
+        self._written.add(redacted(record.source))
         self._path.parent.mkdir(parents=True, exist_ok=True)
-        line = {"id": record.id, "source": record.source, "reason": reason, "step": step, **more}
+        line = {
+            "id": redacted(record.id),
+            "source": redacted(record.source),
+            "reason": reason,
+            "step": step,
+            **more,
+        }
         with open(self._path, "a", encoding="utf-8") as file:
             file.write(json.dumps(line) + "\n")
 
@@ -114,8 +121,8 @@ class SkipLog:
         if record.source in self._stats.bad_videos:
             return
         self._stats.bad_videos[record.source] = reason
-        log.warning("skipped at step %d: %s: %s", step, record.source, reason)
-        if record.source not in self._written:
+        log.warning("skipped at step %d: %s: %s", step, redacted(record.source), reason)
+        if redacted(record.source) not in self._written:
             self._write(record, reason, step)
 
     def _refuse_too_many(self) -> None:
@@ -124,7 +131,7 @@ class SkipLog:
             return
         if stats.bad_samples <= self._max_bad_share * stats.samples:
             return
-        named = [f"  {source}: {reason}" for source, reason in stats.bad_videos.items()]
+        named = [f"  {redacted(source)}: {reason}" for source, reason in stats.bad_videos.items()]
         more = [f"  and {len(named) - _NAMED} more"] if len(named) > _NAMED else []
         raise TooManyBadVideos(
             f"{stats.bad_samples} of {stats.samples} samples met a video that cannot be read, more than "

@@ -14,7 +14,8 @@ from video_ssl.clips.reading import BadVideo, Reader
 from video_ssl.datasets.array_records import HeldBytes, RecordProblem, divide_record, read_video
 from video_ssl.datasets.cache import CachedFile
 from video_ssl.datasets.paths import PICTURE_SUFFIXES, local_path
-from video_ssl.datasets.remote import FetchError, fetch, is_remote
+from video_ssl.datasets.remote import fetch, is_remote
+from video_ssl.datasets.remote_errors import FetchError
 from video_ssl.datasets.table import Record
 from video_ssl.datasets.tars import TarProblem, divide_member, find_member
 
@@ -84,6 +85,7 @@ def locate(
 
     Raises:
         BadVideo: no such file, URI or member, or one that takes too long.
+        Unreachable: a network or server that is down: nothing is known about the video.
     """
     shard, index = divide_record(source)
     if index is not None:

@@ -18,10 +18,11 @@ import numpy as np
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from video_ssl.clips.decoders.probe import stamp
-from video_ssl.clips.processes.isolated import Failure, run_isolated
+from video_ssl.clips.processes.isolated import Failure, refuse_away, run_isolated
 from video_ssl.clips.processes.journal import Journal, full_disk_is_named, is_list
 from video_ssl.clips.transcode_file import Transcode, VideoFormat
 from video_ssl.clips.transcode_targets import claim_targets, file_name
+from video_ssl.datasets.remote_errors import redacted
 from video_ssl.datasets.table import METADATA_KEY, SCHEMA, Record, Table, TableError
 from video_ssl.files import claim_file, claim_folder, remove_leftovers, write_json_lines
 
@@ -90,6 +91,7 @@ def transcode_table(
             folder cannot be written.
         DiskFull: nothing finished is lost, run again.
         TableError: not one usable record.
+        AwayError: all is written, without records that cannot be reached now.
     """
     format = format or VideoFormat()
     out = _claim(out, table)
@@ -111,6 +113,7 @@ def transcode_table(
             )
     log.info("%d records of %d files in %s, %d left out (skipped.jsonl)", len(saved), len(jobs),
              saved.path, len(skipped))  # fmt: skip
+    refuse_away([line for line in skipped if line.get("away")], out)
     return TranscodeResult(table=saved, skipped=skipped, files=len(jobs), written_now=len(to_do))
 
 
@@ -182,10 +185,15 @@ def _run(
         for job, found in run_isolated(function, tasks, num_workers=workers, limit_sec=limit_sec):
             source = job.task.record.source
             if isinstance(found, Failure):
-                log.warning("%s: %s", source, found.reason)
-                entry = {"source_stamp": list(stamp(source)), "reason": found.reason}
+                log.warning("%s: %s", redacted(source), found.reason)
+                entry: dict[str, Any] = {
+                    "source_stamp": list(stamp(source)),
+                    "reason": found.reason,
+                }
                 if job.task.target.exists():  # of a source that could be read: still ours
                     entry["left"] = list(stamp(str(job.task.target)))
+                if found.away:
+                    entry["away"] = True
             else:
                 entry = found
             journal.add(job.key, {"source": source, **entry})
@@ -200,7 +208,7 @@ def _is_done(job: _Job, journal: Journal, *, retry: bool) -> bool:
     if entry["source_stamp"] != list(stamp(job.task.record.source)):
         return False
     if "reason" in entry:
-        return not retry
+        return not retry and not entry.get("away")
     same = list(stamp(str(job.task.target))) == [entry["file_size"], entry["file_mtime"]]
     return same and len(entry["segments"]) == len(job.task.segments)
 
@@ -215,7 +223,12 @@ def _skip_list(table: Table, jobs: Sequence[_Job], journal: Journal) -> list[dic
                 reason = "has no frame in its segment."
             if reason is not None:
                 record = table.record(row)
-                lines.append((row, {"id": record.id, "source": record.source, "reason": reason}))
+                line = {
+                    "id": redacted(record.id),
+                    "source": redacted(record.source),
+                    "reason": reason,
+                }
+                lines.append((row, line | ({"away": True} if entry.get("away") else {})))
     return [line for _, line in sorted(lines, key=lambda item: item[0])]
 
 
@@ -245,7 +258,9 @@ def _new_table(
     usable = np.flatnonzero([frames is not None for frames in values["num_frames"]])
     if not len(usable):
         first = journal.entries[jobs[0].key]
-        raise TableError(f"no record can be used; the first: {first['source']} {first['reason']}")
+        raise TableError(
+            f"no record can be used; the first: {redacted(first['source'])} {first['reason']}"
+        )
     about = dict(json.loads((old.schema.metadata or {}).get(METADATA_KEY, b"{}")))
     ordered = {name: values[name] for name in SCHEMA.names if name in values}
     return Table.from_columns(ordered, root=out, **about).select(usable)

@@ -47,7 +47,8 @@ from video_ssl.datasets.array_records import (
 )
 from video_ssl.datasets.full_disk import FULL
 from video_ssl.datasets.paths import PICTURE_SUFFIXES, local_path
-from video_ssl.datasets.remote import MissingPackage, is_remote
+from video_ssl.datasets.remote import is_remote
+from video_ssl.datasets.remote_errors import MissingPackage
 from video_ssl.datasets.source_states import SourceStates
 from video_ssl.datasets.table import SCHEMA, Table, TableError
 from video_ssl.datasets.tars import divide_member

@@ -17,7 +17,8 @@ from video_ssl.datasets.array_records import (
 )
 from video_ssl.datasets.full_disk import FULL
 from video_ssl.datasets.paths import local_path
-from video_ssl.datasets.remote import FetchError, fetch, is_remote
+from video_ssl.datasets.remote import fetch, is_remote
+from video_ssl.datasets.remote_errors import FetchError, Unreachable, redacted
 from video_ssl.datasets.table import Record, Table, TableError
 from video_ssl.datasets.tars import TarProblem, divide_member, find_member
 
@@ -157,11 +158,13 @@ def video_bytes(record: Record) -> bytes:
             file.seek(offset)
             return file.read(size)
     except (FetchError, TarProblem, RecordProblem) as err:
-        raise TableError(f"{source} cannot be read: {err}") from err
+        raise TableError(f"{redacted(source)} cannot be read: {err}") from err
+    except Unreachable:
+        raise
     except OSError as err:
         if err.errno in FULL:
             raise
-        raise TableError(f"{source} cannot be read ({err.strerror}).") from err
+        raise TableError(f"{redacted(source)} cannot be read ({err.strerror}).") from err
     finally:
         if cached is not None:
             cached.release()

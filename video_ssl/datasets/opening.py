@@ -21,6 +21,7 @@ from video_ssl.datasets.mapped import mapped, open_mapped
 from video_ssl.datasets.paths import at_home
 from video_ssl.datasets.public import check_public, open_public
 from video_ssl.datasets.remote import fetch, is_remote
+from video_ssl.datasets.remote_errors import redacted
 from video_ssl.datasets.shards import is_shards, open_shards
 from video_ssl.datasets.table import Table, TableError
 from video_ssl.datasets.table_files import CSV_SUFFIXES, TABLE_SUFFIXES, has_header, read_table_file
@@ -150,7 +151,7 @@ def _open_remote(uri: str, split: str | None, root: str | os.PathLike[str] | Non
         return _open_remote(f"{uri.rstrip('/')}/{split}.arrow", None, root)
     if not uri.lower().endswith(suffixes):
         raise TableError(
-            f"{uri} is not a table: a URI must name tars or end in {', '.join(suffixes)}. "
+            f"{redacted(uri)} is not a table: a URI must name tars or end in {', '.join(suffixes)}. "
             "For a folder of videos elsewhere give a list of their URIs, for one of tables FOLDER:SPLIT."
         )
     cached = fetch(uri)

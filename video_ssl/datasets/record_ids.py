@@ -13,6 +13,9 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from video_ssl.datasets.remote_errors import redacted
+
+_SECRET = r"^[A-Za-z][A-Za-z0-9+.-]*://([^/?#]*@|[^?#]*[?#])"
 log = logging.getLogger(__name__)
 
 
@@ -28,7 +31,7 @@ def made_ids(sources: Any, starts: Any = None, ends: Any = None) -> Any:
     >>> made_ids(pa.array(["a", "b", "a"])).to_pylist()
     ['a', 'b', 'a#2']
     """
-    ids = _whole(sources).cast(pa.string())
+    ids = _without_secrets(_whole(sources).cast(pa.string()))
     if starts is not None or ends is not None:
         nothing = pa.nulls(len(ids), pa.float64())
         first, last = (
@@ -57,6 +60,13 @@ def doubled_id(ids: Any) -> tuple[str, int, int] | None:
             return value, seen[value], row
         seen[value] = row
     return None
+
+
+def _without_secrets(sources: Any) -> Any:
+    """Ids stand in logs, reports and feature files: passwords and signatures of URIs must not."""
+    if not pc.any(pc.match_substring_regex(sources, _SECRET)).as_py():
+        return sources
+    return pa.array([redacted(source) for source in sources.to_pylist()], pa.string())
 
 
 def _numbered(ids: Any) -> Any:

@@ -7,12 +7,17 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+import http.client
+import itertools
 import logging
 import os
 import queue
 import re
 import threading
 import time
+import urllib.error
+import urllib.parse
+import urllib.request
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -20,6 +25,14 @@ from typing import IO, Any
 
 from video_ssl.datasets import cache
 from video_ssl.datasets.cache import CachedFile, CacheError, cache_folder, cache_limit_bytes
+from video_ssl.datasets.remote_errors import (
+    URI,
+    FetchError,
+    MissingPackage,
+    Unreachable,
+    explained,
+    redacted,
+)
 
 log = logging.getLogger(__name__)
 
@@ -27,29 +40,15 @@ _CHUNK_BYTES = 2**20
 _BLOCK_BYTES = 16 * 2**20
 # Without a limit for the whole, a connection that brings nothing for so long is given up.
 _STALL_SEC = 60.0
-_TRIES = 3
-_URI = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://")
-
-
-class FetchError(ValueError):
-    """A URI that cannot be fetched.  `uri` names it, `reason` is the rest of the sentence."""
-
-    def __init__(self, uri: str, reason: str) -> None:
-        super().__init__(uri, reason)
-        self.uri = uri
-        self.reason = reason
-
-    def __str__(self) -> str:
-        return f"{self.uri}: {self.reason}"
-
-
-class MissingPackage(ValueError):
-    """A package for this kind of URI is not installed: not the fault of one video."""
+# Waits before a connection that broke, or a server that is down, is tried again; a server may ask for longer.
+_WAITS_SEC = (0.5, 1.0, 2.0, 4.0)
+_LONGEST_WAIT_SEC = 60.0
+_PROBE_SEC = 3.0
 
 
 def is_remote(source: str) -> bool:
     """Returns whether the source is a URI other than `file://`."""
-    return _URI.match(source) is not None and not source.startswith("file://")
+    return URI.match(source) is not None and not source.startswith("file://")
 
 
 def fetch(
@@ -66,6 +65,7 @@ def fetch(
 
     Raises:
         FetchError: not there, not readable, incomplete, larger than the cache, or too slow.
+        Unreachable: the network or the server is down, after some tries; this says nothing about the file.
         MissingPackage: fsspec, or its package for this kind of URI, is not installed.
         CacheError: the cache folder cannot be written.
         ValueError: $VIDEO_SSL_CACHE_GIB is no positive number.
@@ -82,7 +82,9 @@ def fetch(
         try:
             file = cache.claim(path, clock.deadline)
         except TimeoutError as err:
-            raise clock.too_slow() from err
+            raise Unreachable(
+                uri, f"another process is fetching it for {clock.limit_sec:g} s."
+            ) from err
         if file is None:
             continue
         try:
@@ -90,7 +92,7 @@ def fetch(
             cache.publish(file, path)
         except OSError as err:
             cache.abandon(file, path)
-            if isinstance(err, CacheError):
+            if isinstance(err, (CacheError, Unreachable)):
                 raise
             raise CacheError(folder, err) from err
         except BaseException:
@@ -123,7 +125,7 @@ def list_uris(pattern: str) -> list[str]:
 
 @dataclass(kw_only=True)
 class _Clock:
-    """How long a fetch may still take."""
+    """How long a fetch may still take, and when something has come last."""
 
     uri: str
     timeout_sec: float | None
@@ -131,7 +133,12 @@ class _Clock:
 
     def __init__(self, uri: str, timeout_sec: float | None) -> None:
         self.uri, self.timeout_sec = uri, timeout_sec
-        self.deadline = time.monotonic() + (float("inf") if timeout_sec is None else timeout_sec)
+        self._begun = self._came = time.monotonic()
+        self.deadline = self._begun + (float("inf") if timeout_sec is None else timeout_sec)
+
+    @property
+    def limit_sec(self) -> float:
+        return _STALL_SEC if self.timeout_sec is None else self.timeout_sec
 
     def patience_sec(self) -> float:
         left = self.deadline - time.monotonic()
@@ -139,9 +146,19 @@ class _Clock:
             raise self.too_slow()
         return min(left, _STALL_SEC)
 
-    def too_slow(self) -> FetchError:
-        limit = _STALL_SEC if self.timeout_sec is None else self.timeout_sec
-        return FetchError(self.uri, f"takes longer than {limit:g} s to fetch.")
+    def something_came(self) -> None:
+        self._came = time.monotonic()
+
+    def too_slow(self) -> FetchError | Unreachable:
+        """The fault of the file if something came, or if the server answers to other questions."""
+        reason = f"takes longer than {self.limit_sec:g} s to fetch"
+        silent = time.monotonic() - self._came
+        if silent < self.limit_sec / 2 or _answers(self.uri, min(_PROBE_SEC, self.limit_sec / 2)):
+            return FetchError(self.uri, f"{reason}.")
+        return Unreachable(self.uri, f"it {reason}, and nothing came for {silent:.0f} s.")
+
+    def allows(self, wait_sec: float) -> bool:
+        return time.monotonic() + wait_sec < self.deadline
 
 
 def _fill(
@@ -152,21 +169,30 @@ def _fill(
     folder: Path,
     limit: int,
 ) -> None:
-    """Writes the bytes of the URI, after making room for them; tries again where a connection breaks."""
-    for attempt in range(_TRIES):
+    """Writes the bytes of the URI, after making room for them; tries again where it cannot be reached now."""
+    for attempt in itertools.count():
         file.seek(0)
         file.truncate()
         stream = _Stream(uri, byte_range)
         try:
             _copy(stream, file, clock, folder, limit)
             return
-        except FetchError as err:
-            if not stream.may_recover or attempt == _TRIES - 1:
+        except (FetchError, Unreachable) as err:
+            wait = _wait_before(attempt, err, may_recover=stream.may_recover)
+            if wait is None or not clock.allows(wait):
                 raise
-            log.warning("%s (trying again)", err)
-            time.sleep(min(0.5 * 2**attempt, clock.patience_sec()))
+            log.warning("%s: %s (trying again in %g s)", redacted(uri), err.reason, wait)
+            time.sleep(wait)
         finally:
             stream.stop()
+
+
+def _wait_before(attempt: int, err: FetchError | Unreachable, *, may_recover: bool) -> float | None:
+    """Seconds to wait before the next try, or None if there is none."""
+    if attempt >= len(_WAITS_SEC) or not (may_recover or isinstance(err, Unreachable)):
+        return None
+    asked = getattr(err, "retry_after_sec", None) or 0.0
+    return None if asked > _LONGEST_WAIT_SEC else max(_WAITS_SEC[attempt], asked)
 
 
 def _copy(stream: _Stream, file: IO[bytes], clock: _Clock, folder: Path, limit: int) -> None:
@@ -175,6 +201,7 @@ def _copy(stream: _Stream, file: IO[bytes], clock: _Clock, folder: Path, limit: 
         raise FetchError(stream.uri, _too_large(expected, limit))
     cache.make_room(folder, expected or 0, limit)
     while chunk := stream.next_item(clock):
+        clock.something_came()
         if expected is None and written // _BLOCK_BYTES != (written + len(chunk)) // _BLOCK_BYTES:
             cache.make_room(folder, _BLOCK_BYTES, limit)
         written += len(chunk)
@@ -187,6 +214,23 @@ def _copy(stream: _Stream, file: IO[bytes], clock: _Clock, folder: Path, limit: 
     elif written != expected:
         stream.may_recover = True
         raise FetchError(stream.uri, f"came incomplete: {written} bytes of {expected}.")
+
+
+def _answers(uri: str, limit_sec: float) -> bool:
+    """Whether the server of a URI says anything at all; False where this cannot be asked."""
+    if not uri.startswith(("http://", "https://")):
+        return False
+    place = urllib.parse.urlsplit(uri)
+    host = place.netloc.rpartition("@")[2]
+    question = urllib.request.Request(f"{place.scheme}://{host}/", method="HEAD")
+    try:
+        with urllib.request.urlopen(question, timeout=limit_sec):
+            return True
+    except urllib.error.HTTPError as err:
+        err.close()
+        return True
+    except (OSError, ValueError, http.client.HTTPException):
+        return False
 
 
 def _too_large(size: int, limit: int) -> str:
@@ -217,8 +261,7 @@ class _Stream:
             raise clock.too_slow() from None
         if isinstance(item, BaseException):
             self.may_recover = _may_recover(item)
-            with _reasons(self.uri):
-                raise item
+            raise explained(self.uri, item) from item
         return item
 
     def stop(self) -> None:
@@ -263,7 +306,7 @@ def _filesystem(uri: str) -> tuple[Any, str]:
         from fsspec.core import url_to_fs
     except ImportError as err:
         raise MissingPackage(
-            f"to read {uri} the package fsspec is needed: pip install 'video_ssl[remote]'"
+            f"to read {redacted(uri)} the package fsspec is needed: pip install 'video_ssl[remote]'"
         ) from err
     scheme = uri.partition("://")[0]
     try:
@@ -277,18 +320,13 @@ def _filesystem(uri: str) -> tuple[Any, str]:
 
 @contextlib.contextmanager
 def _reasons(uri: str) -> Iterator[None]:
-    """Turns whatever a file system raises into FetchError."""
+    """Turns whatever a file system raises into what it means; see `remote_errors.explained`."""
     try:
         yield
-    except (FetchError, MissingPackage):
+    except (FetchError, Unreachable, MissingPackage):
         raise
-    except FileNotFoundError as err:
-        raise FetchError(uri, "does not exist.") from err
-    except PermissionError as err:
-        raise FetchError(uri, "may not be read (permission denied).") from err
     except Exception as err:
-        text = str(err).strip().rstrip(".") or "no reason given"
-        raise FetchError(uri, f"cannot be fetched ({type(err).__name__}: {text}).") from err
+        raise explained(uri, err) from err
 
 
 def _may_recover(err: BaseException) -> bool:

@@ -18,8 +18,9 @@ import struct
 import subprocess
 import sys
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 log = logging.getLogger(__name__)
@@ -35,10 +36,29 @@ class DiskFull(OSError):
 
 @dataclass(frozen=True)
 class Failure:
-    """Why there is no result.  `died` says that the process crashed or hung, not that the function said no."""
+    """Why there is no result.
+
+    `died` says that the process crashed or hung, not that the function said no; `away` that the video could not be
+    reached, since a network or server is down: another time it may be fine.
+    """
 
     reason: str
     died: bool = False
+    away: bool = False
+
+
+class AwayError(ValueError):
+    """A result has been written, without the records that could not be reached; the text says how to add them."""
+
+
+def refuse_away(lines: Sequence[Mapping[str, Any]], out: Path) -> None:
+    """Raises AwayError if there are lines of a skip list about records that could not be reached."""
+    if lines:
+        raise AwayError(
+            f"{out} is written, but without {len(lines)} records that cannot be reached now (the first: "
+            f"{lines[0]['source']} {lines[0]['reason'].rstrip('.')}). They are not taken for broken: give the same "
+            "command again when network and server are up, and only they are looked at; or take them out of the table."
+        )
 
 
 def run_isolated(
@@ -152,6 +172,8 @@ class _Worker:
         if kind == "error":
             log.warning("unexpected error at %s:\n%s", self.key, rest[1])
             return Failure(f"unexpected {rest[0]}")
+        if kind == "away":
+            return Failure(rest[0], away=True)
         return Failure(rest[0])
 
     def has_ended(self) -> bool:

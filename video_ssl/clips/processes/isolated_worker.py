@@ -2,7 +2,7 @@
 
 Messages are pickles with their length (8 bytes, little-endian) in front.  In: (sys.path, "module:function")
 once, then one argument per task.  Out: ("ready",), then per task any number of ("beat",) and one of ("done", result),
-("bad", reason), ("full", text), ("error", text, traceback).
+("bad", reason), ("away", reason), ("full", text), ("error", text, traceback).
 """
 
 from __future__ import annotations
@@ -78,6 +78,7 @@ def _receive() -> bytes:
 
 def _answer(function: Callable[[Any], Any], argument: Any) -> tuple[Any, ...]:
     from video_ssl.clips.reading import BadVideo
+    from video_ssl.datasets.remote_errors import Unreachable
 
     try:
         return ("done", function(argument))
@@ -85,6 +86,8 @@ def _answer(function: Callable[[Any], Any], argument: Any) -> tuple[Any, ...]:
         if _is_full(err.__cause__):
             return ("full", str(err.__cause__))
         return ("bad", err.reason)
+    except Unreachable as err:
+        return ("away", f"cannot be reached now: {err.reason}")
     except Exception as err:
         if _is_full(err):
             return ("full", str(err))
