@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import os
 import shutil
 import sys
@@ -171,3 +172,30 @@ def test_scan_replaces_no_table_that_somebody_has_put_together(run: Run, ds: Pat
     code, told = run("scan", ds / "videos", tmp_path / "t.arrow", "--num-workers", 1)
     assert (code, "was not made by `video-ssl scan`" in told) == (2, True), told
     assert contents(tmp_path) == before
+
+
+# Every other verb
+
+
+@pytest.fixture(scope="module")
+def encoder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run folder with a tiny encoder that nobody has trained."""
+    from video_ssl.models.config import ViTConfig
+    from video_ssl.models.encoders import ENCODERS, Preprocess, save_encoder
+
+    run = tmp_path_factory.mktemp("run")
+    (run / "recipe.yaml").write_text("name: a\nobjective: {name: videomae}\ndata: {table: v}\n")
+    config = ViTConfig(
+        image_size=32, patch_size=16, num_frames=4, embed_dim=32, depth=1, num_heads=2
+    )
+    module, _, name = ENCODERS["vit"].partition(":")
+    build = getattr(importlib.import_module(module), name)
+    pre = Preprocess(num_frames=4, frame_stride=1, size=32)
+    save_encoder(
+        run / "encoder",
+        build(config),
+        architecture="vit",
+        preprocess=pre,
+        source={"objective": "videomae"},
+    )
+    return run

@@ -32,6 +32,7 @@ _TEMPORARY = re.compile(
     r"\.(?P<name>.+)\.(?P<place>[0-9a-f]{8}-)?(?P<pid>\d+)(-(?P<start>\d+))?\.(?P<kind>tmp|partial|old)(\.\w+)?"
 )
 _PAGE_MARK = re.compile(rb'<meta name="generator" content="video-ssl (?P<verb>[a-z][a-z ]*)">')
+_TEXT_MARK = re.compile(rb"# made by video-ssl (?P<verb>[a-z][a-z ]*)\n")
 _JSON_MARK = re.compile(rb'\s*\{\s*"made_by":\s*"video-ssl (?P<verb>[a-z][a-z ]*)"')
 # Nobody writes one file for so long without touching it: then its writer, on another machine, is dead.
 _SILENT_SEC = 86_400.0
@@ -67,6 +68,7 @@ def written_aside(path: Path, *, suffix: str = "") -> Iterator[Path]:
 @contextlib.contextmanager
 def folder_aside(folder: Path) -> Iterator[Path]:
     """Yields a new folder; it takes the place of `folder`, whatever is in that, once the block has ended well."""
+    folder = Path(os.path.realpath(folder))  # of a link what it points to is replaced
     folder.parent.mkdir(parents=True, exist_ok=True)
     temporary = temporary_name(folder)
     try:
@@ -359,7 +361,7 @@ def made_by(path: Path) -> str | None:
     """Returns the verb that has made a file, as the file itself says; None for anybody else's.
 
     Arrow files say it in the metadata of their schema, JSON (and its lines) under a key of the object (of the first
-    line), pages in a `meta` tag, zip archives (.pth, .pt2, .npz) in their comment.
+    line), YAML in its first line, pages in a `meta` tag, zip archives in their comment.
     """
     try:
         with open(path, "rb") as file:
@@ -369,7 +371,8 @@ def made_by(path: Path) -> str | None:
         if head.startswith(b"PK\3\4"):
             with zipfile.ZipFile(path) as archive:
                 return _verb(_JSON_MARK.match(archive.comment))
-        return _verb(_JSON_MARK.match(head) or _PAGE_MARK.search(head.partition(b"<body")[0]))
+        begins = _JSON_MARK.match(head) or _TEXT_MARK.match(head)
+        return _verb(begins or _PAGE_MARK.search(head.partition(b"<body")[0]))
     except (OSError, ValueError, zipfile.BadZipFile):
         return None
 
@@ -377,6 +380,11 @@ def made_by(path: Path) -> str | None:
 def page_mark(maker: str) -> str:
     """Returns the tag by which a page says which verb has made it; for its head."""
     return f'<meta name="generator" content="{made(maker)}">'
+
+
+def text_mark(maker: str) -> str:
+    """Returns the first line by which a file that takes comments says which verb has made it."""
+    return f"# made by {made(maker)}\n"
 
 
 def made(maker: str) -> str:

@@ -173,7 +173,7 @@ def test_loader_figures_add_up_and_name_the_bottleneck(footage, tmp_path, monkey
     printed = " ".join(capsys.readouterr().out.split())
     assert "Bottleneck: decode" in printed
     assert "video-ssl transcode" in printed
-    (line,) = json.loads((tmp_path / "f.json").read_text())
+    (line,) = json.loads((tmp_path / "f.json").read_text())["footage"]
     assert line["speedup"] == pytest.approx(figures.cpu_ms["plain"] / figures.cpu_ms["loader"])
     assert line["over_floor"] == pytest.approx(figures.cpu_ms["loader"] / figures.cpu_ms["floor"])
 

@@ -52,7 +52,7 @@ from video_ssl.datasets.remote_errors import MissingPackage
 from video_ssl.datasets.source_states import SourceStates
 from video_ssl.datasets.table import SCHEMA, Table, TableError
 from video_ssl.datasets.tars import divide_member
-from video_ssl.files import write_json
+from video_ssl.files import claim_file, claim_folder, remove_leftovers, write_json
 
 log = logging.getLogger(__name__)
 
@@ -63,6 +63,7 @@ FORMAT = 2
 _SHARD_BYTES = 256 * 2**20
 _GUESSED_BYTES = 4 * 2**20
 _NAMED = 5
+_DESCRIPTIONS = ("dataset_info.json", "features.json")
 # Videos do not get smaller, and a group of one is what random access needs.
 _WRITER_OPTIONS = "group_size:1,uncompressed"
 
@@ -109,7 +110,9 @@ def build_array_records(
         TableError: a video that is missing, has changed or is too large, folders of frames, a name of a split that
             tensorflow-datasets refuses, a folder that holds other data, or what the videos held before.
         MissingPackage: tensorflow-datasets or array_record is not installed.
-        OSError: the disk is full, or the folder cannot be written.
+        OutputError: a file to be written is a table that is read, or was made by somebody else; or the folder cannot
+            be written.
+        OSError: the disk is full.
     """
     _require_packages()
     for name, number in (("num_shards", num_shards), ("num_workers", num_workers)):
@@ -121,8 +124,11 @@ def build_array_records(
                 f"the split {split!r} must be of letters, digits and underscores, and not `all`: "
                 "tensorflow-datasets takes no other name."
             )
-    out = Path(os.path.abspath(out))
+    out = _claim(out, tables)
     with _full_disk_is_named(), _only_build(out):
+        for split in tables:
+            _claim_split(out, split)
+        remove_leftovers(out, held=True)
         plans = {
             split: _plan(out, split, table, num_shards, check) for split, table in tables.items()
         }
@@ -133,6 +139,29 @@ def build_array_records(
                 _finish(out, split, plan)
         _describe(out)
     return out
+
+
+def _claim(out: str | os.PathLike[str], tables: Mapping[str, Table]) -> Path:
+    """The folder; what describes all splits is ours where a split is."""
+    place = Path(os.path.realpath(out))
+    stamps = [path for suffix in (STAMP_SUFFIX, BEGUN_SUFFIX) for path in place.glob(f"*{suffix}")]
+    ours = any(read_stamp(path) is not None for path in stamps)
+    read = [table.path for table in tables.values() if table.path is not None]
+    claim_folder(
+        place, "data build", [f"{split}.arrow" for split in tables], ours=True, sources=read
+    )
+    return claim_folder(place, "data build", _DESCRIPTIONS, ours=ours)
+
+
+def _claim_split(out: Path, split: str) -> None:
+    """Refuses what somebody else has put where the files of a split go."""
+    stamps = [out / f"{split}{suffix}" for suffix in (STAMP_SUFFIX, BEGUN_SUFFIX)]
+    for stamp in stamps:
+        claim_file(stamp, "data build", is_ours=lambda file: read_stamp(file) is not None)
+    ours = any(read_stamp(stamp) is not None for stamp in stamps)
+    shards = [path.name for path in out.glob(f"{NAME}-{split}.array_record-*")]
+    claim_folder(out, "data build", shards, ours=ours)
+    claim_file(out / f"{split}.arrow", "data build")
 
 
 @dataclass(frozen=True)
@@ -403,7 +432,7 @@ def _finish(out: Path, split: str, plan: _Plan) -> None:
     place = data.column_names.index("source")
     data = data.set_column(place, SCHEMA.field("source"), pa.array(sources, pa.string()))
     data = data.drop_columns([name for name in LEFT_OUT if name in data.column_names])
-    Table(data=data, root=out).save(out / f"{split}.arrow")
+    Table(data=data, root=out).save(out / f"{split}.arrow", maker="data build")
     shards = [
         {"name": s.path.name, "records": len(s.videos), "bytes": s.path.stat().st_size}
         for s in plan.shards

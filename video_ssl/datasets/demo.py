@@ -46,7 +46,7 @@ from video_ssl.datasets.demo_plan import (
 )
 from video_ssl.datasets.demo_scene import NuisanceConfig
 from video_ssl.datasets.table import Table
-from video_ssl.files import write_json
+from video_ssl.files import OutputError, claim_file, claim_folder, remove_leftovers, write_json
 from video_ssl.recipes import build_config, nearest, to_plain
 
 logger = logging.getLogger(__name__)
@@ -55,6 +55,11 @@ FORMAT = 3
 """Counts changes of the generator that give other videos for the same seed."""
 
 _DONE, _BEGUN = "demo.json", ".demo.begun.json"
+TABLES = tuple(
+    f"{kind}{split}"
+    for split in ("train", "val")
+    for kind in ("", "sessions_", "segments_", "phases_")
+)
 
 
 def build_demo(
@@ -82,15 +87,17 @@ def build_demo(
 
     Raises:
         ValueError: unknown size, or a folder that holds demo data of other settings.
+        OutputError: a file to be written was made by somebody else, or the folder cannot be written.
     """
     if size not in SIZES:
         raise ValueError(f"size={size!r} is not one of {list(SIZES)}.{nearest(size, SIZES)}")
     if not isinstance(nuisances, NuisanceConfig):
         nuisances = build_config(NuisanceConfig, nuisances, "nuisances")
-    root = Path(os.path.abspath(root))
+    root = Path(os.path.realpath(root))
     settings = {"format": FORMAT, "size": size, "seed": seed, "nuisances": to_plain(nuisances)}
     if _check_settings(root, settings):
         return root
+    _claim(root, settings)
     for split in SPLITS:
         (root / "videos" / split).mkdir(parents=True, exist_ok=True)
     write_json(root / _BEGUN, settings)
@@ -116,7 +123,7 @@ def _check_settings(root: Path, settings: Mapping[str, Any]) -> bool:
     for name in (_DONE, _BEGUN):
         if not (root / name).is_file():
             continue
-        found = json.loads((root / name).read_text())
+        found = _read_settings(root / name)
         differing = [key for key in settings if found.get(key) != settings[key]]
         if differing:
             given, there = ({key: d.get(key) for key in differing} for d in (settings, found))
@@ -126,6 +133,33 @@ def _check_settings(root: Path, settings: Mapping[str, Any]) -> bool:
             )
         return name == _DONE
     return False
+
+
+def _read_settings(path: Path) -> dict[str, Any]:
+    try:
+        found = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError:
+        found = None
+    if not isinstance(found, dict) or "format" not in found:
+        raise OutputError(
+            f"{path} is not that of demo data: the folder is left alone. Give another folder, or move that file away."
+        )
+    return found
+
+
+def _claim(root: Path, settings: Mapping[str, Any]) -> None:
+    """Refuses files of somebody else; whether a folder is ours, the file of an unfinished build says."""
+    ours = (root / _BEGUN).is_file()
+    videos = [
+        f"videos/{split}/{split}-{index:05d}.mp4"
+        for split in SPLITS
+        for index in range(SIZES[settings["size"]].count(split))
+    ]
+    claim_folder(root, "data demo", videos, ours=ours)
+    for name in TABLES:
+        claim_file(root / f"{name}.arrow", "data demo")
+    for folder in (root, *(root / "videos" / split for split in SPLITS)):
+        remove_leftovers(folder)
 
 
 def _plan(settings: Mapping[str, Any], split: str, index: int) -> VideoPlan:
@@ -239,7 +273,7 @@ def _save(
     about: dict[str, Any],
 ) -> None:
     table = Table.from_rows(rows, root=root, class_names=classes, phase_names=phases, **about)
-    table.save(root / f"{name}.arrow")
+    table.save(root / f"{name}.arrow", maker="data demo")
 
 
 if __name__ == "__main__":

@@ -12,6 +12,9 @@ from video_ssl.evaluate.alignment import align, save_path
 from video_ssl.evaluate.alignment_video import path_picture, write_side_by_side
 from video_ssl.evaluate.features import open_features
 from video_ssl.evaluate.tracks import find_track
+from video_ssl.files import MADE_BY, claim_folder, made, made_by, remove_leftovers, written_aside
+
+FILES = ("path.csv", "path.json", "path.npz", "path.png", "aligned.mp4")
 
 logger = logging.getLogger(__name__)
 
@@ -38,20 +41,23 @@ def align_videos(
 
     Raises:
         FeatureError, AlignmentError, BadVideo: see there.
+        OutputError: one of the files is there and was not made by align, is read, or cannot be written.
     """
+    folder = _claim(out, [query, key, *([features] if features is not None else [])])
     opened = open_features(features) if features is not None else None
     a, b = (find_track(n, features=opened, encoder=encoder, device=device) for n in (query, key))
     found = align(a.embs, b.embs, method=method)
     query_sec, key_sec = a.times, b.times
-    folder = Path(out)
     about = {
+        MADE_BY: made("align"),
         "query": a.id,
         "key": b.id,
         "query_source": a.record.source if a.record else None,
         "key_source": b.record.source if b.record else None,
     }
     files = save_path(found, folder, query_sec=query_sec, key_sec=key_sec, about=about)
-    path_picture(found).save(folder / "path.png")
+    with written_aside(folder / "path.png", suffix=".png") as aside:
+        path_picture(found).save(aside)
     files.append(folder / "path.png")
     notes = []
     if found.stride > 1:
@@ -85,6 +91,14 @@ def align_videos(
         "files": [str(file) for file in files],
         "notes": notes,
     }
+
+
+def _claim(out: str | Path, sources: list[str | Path]) -> Path:
+    """The folder; it is ours where its path.json says so, which is written first."""
+    ours = made_by(Path(out) / "path.json") == "align"
+    folder = claim_folder(out, "align", FILES, ours=ours, sources=sources)
+    remove_leftovers(folder, FILES)
+    return folder
 
 
 def _known(*times: np.ndarray) -> bool:

@@ -11,7 +11,6 @@ Source: CARL's alignment (arXiv:2203.14957); `linear` is ours.
 from __future__ import annotations
 
 import csv
-import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -20,6 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from video_ssl.evaluate.distances import squared_distances
+from video_ssl.files import write_json, written_aside
 from video_ssl.objectives.dtw import dtw, first_match
 
 METHODS = ("dtw", "nearest", "linear")
@@ -148,17 +148,6 @@ def save_path(
     query, key = query_sec[:: alignment.stride], key_sec[:: alignment.stride]
     i, j = alignment.path_i, alignment.path_j
     files = [folder / f"path.{kind}" for kind in ("csv", "json", "npz")]
-    with open(files[0], "w", newline="", encoding="utf-8") as file:
-        writer = csv.writer(file)
-        writer.writerow(["query_frame", "key_frame", "query_sec", "key_sec", "cost"])
-        columns = (
-            i * alignment.stride,
-            j * alignment.stride,
-            query[i],
-            key[j],
-            alignment.cost[i, j],
-        )
-        writer.writerows(zip(*(c.tolist() for c in columns), strict=True))
     content = {
         **about,
         "method": alignment.method,
@@ -170,18 +159,30 @@ def save_path(
         "match": alignment.match.tolist(),
         "path": np.stack([i, j], axis=1).tolist(),
     }
-    files[1].write_text(json.dumps(content) + "\n", encoding="utf-8")
-    np.savez_compressed(
-        files[2],
-        match=alignment.match,
-        path_i=i,
-        path_j=j,
-        cost=alignment.cost.astype(np.float32),
-        distance=alignment.distance,
-        query_sec=query,
-        key_sec=key,
-        stride=alignment.stride,
-    )
+    write_json(files[1], content, indent=None)
+    with written_aside(files[0]) as aside, open(aside, "w", newline="", encoding="utf-8") as file:
+        writer = csv.writer(file)
+        writer.writerow(["query_frame", "key_frame", "query_sec", "key_sec", "cost"])
+        columns = (
+            i * alignment.stride,
+            j * alignment.stride,
+            query[i],
+            key[j],
+            alignment.cost[i, j],
+        )
+        writer.writerows(zip(*(c.tolist() for c in columns), strict=True))
+    with written_aside(files[2], suffix=".npz") as aside:
+        np.savez_compressed(
+            aside,
+            match=alignment.match,
+            path_i=i,
+            path_j=j,
+            cost=alignment.cost.astype(np.float32),
+            distance=alignment.distance,
+            query_sec=query,
+            key_sec=key,
+            stride=alignment.stride,
+        )
     return files
 
 

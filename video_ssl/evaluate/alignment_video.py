@@ -13,6 +13,7 @@ from PIL import Image
 from video_ssl.clips.reading import Reader, open_video
 from video_ssl.datasets.table import Record
 from video_ssl.evaluate.alignment import Alignment, key_times
+from video_ssl.files import written_aside
 
 _PIECE = 32  # frames of each video in memory
 _GAP = 4  # black pixels between the two
@@ -48,17 +49,16 @@ def write_side_by_side(
     Raises:
         BadVideo: a video that cannot be read.
     """
-    partial = path.with_name(f".{path.name}.partial")
-    try:
-        with open_video(query.source) as left, open_video(key.source) as right:
-            shown = _frames_of(left, query)
-            matched = key_times(alignment, query_sec, key_sec, left.times(shown))
-            beside = frames_at(right, matched)
-            rate = Fraction(left.info.fps or 25).limit_denominator(1001)
-            _encode(partial, _pictures(left, right, shown, beside, height), rate)
-        partial.replace(path)
-    finally:
-        partial.unlink(missing_ok=True)
+    with (
+        written_aside(path) as aside,
+        open_video(query.source) as left,
+        open_video(key.source) as right,
+    ):
+        shown = _frames_of(left, query)
+        matched = key_times(alignment, query_sec, key_sec, left.times(shown))
+        beside = frames_at(right, matched)
+        rate = Fraction(left.info.fps or 25).limit_denominator(1001)
+        _encode(aside, _pictures(left, right, shown, beside, height), rate)
     return len(shown)
 
 

@@ -25,6 +25,7 @@ from video_ssl.evaluate.archive import unit
 from video_ssl.evaluate.features import FeatureError, FeatureFile, open_features
 from video_ssl.evaluate.frames.frame_sequences import frame_sequences
 from video_ssl.evaluate.tracks import Track, record_of, rows_of
+from video_ssl.files import claim_file
 from video_ssl.recipes import nearest
 
 logger = logging.getLogger(__name__)
@@ -352,7 +353,7 @@ def open_exploration(
     Args:
         source: a feature file, or what `open_encoder` takes (a run, an encoder folder, untrained:RUN, ...).
         table: the videos to embed; `DEMO_TABLE` by default.
-        keep: where their features are kept; RUN/explore.arrow by default.
+        keep: where their features are kept; RUN/explore.features.arrow by default.
         choice: see `explore`.
 
     Raises:
@@ -367,7 +368,7 @@ def open_exploration(
         return explore(open_features(path), **choice)
     features = None if table is not None else _evaluated(path)
     if features is None:
-        kept = Path(keep) if keep else path / "explore.arrow"
+        kept = Path(keep) if keep else path / "explore.features.arrow"
         features = _embedded(str(source), table or DEMO_TABLE, kept, device, choice)
     return explore(features, **choice)
 
@@ -397,20 +398,31 @@ def _embedded(
     from video_ssl.evaluate.embed.embedding import EmbeddingError
     from video_ssl.evaluate.frozen import open_encoder
 
+    chosen = out.with_name(f"{out.stem.removesuffix('.features')}.videos.arrow")
+    claim_file(chosen, "explore")
+    claim_file(out, "explore", is_ours=lambda file: _is_of(file, chosen))
     open_encoder(encoder, device)  # before any video is made, a wrong name is told
     table: Table = open_source(spec)
     ids, labels = (np.asarray(table.column(name)) for name in ("id", "label"))
     videos = _chosen(ids, labels, choice.get("videos"), choice.get("max_videos", 12), spec)
     rows = [int(np.flatnonzero(ids == video)[0]) for video in videos]
     out.parent.mkdir(parents=True, exist_ok=True)
-    chosen = out.with_suffix(".videos.arrow")
-    table.select(rows).save(chosen)
+    table.select(rows).save(chosen, maker="explore")
     settings: dict[str, Any] = {"per_frame": True, "num_workers": 1, "device": device}
     try:
         return embed_table(encoder, str(chosen), out, **settings)
     except EmbeddingError:  # made of other videos or by another encoder: it is ours to replace
         logger.info("%s is of something else and is written anew", out)
         return embed_table(encoder, str(chosen), out, restart=True, **settings)
+
+
+def _is_of(features: Path, table: Path) -> bool:
+    """Whether a file holds features of that table, which is ours."""
+    try:
+        made_of = open_features(features).metadata.get("table", {}).get("path", "")
+    except FeatureError:
+        return False
+    return Path(made_of).name == table.name
 
 
 def frame_pictures(track: Track, *, height: int = 160) -> list[np.ndarray]:

@@ -54,7 +54,7 @@ from video_ssl.evaluate.feature_arrays import (
     vectors,
 )
 from video_ssl.evaluate.feature_arrays import FeatureError as FeatureError
-from video_ssl.files import remove_leftovers, temporary_name
+from video_ssl.files import MADE_BY, made, remove_leftovers, temporary_name
 from video_ssl.recipes import nearest
 
 METADATA_KEY = b"video_ssl.features"
@@ -99,7 +99,8 @@ def feature_schema(embed_dim: int, metadata: Mapping[str, Any] | None = None) ->
         pa.field("frame_labels", pa.list_(pa.int16())),
         *(pa.field(name, kind) for name, kind in _LATER.items()),
     ]
-    return pa.schema(fields, metadata={METADATA_KEY: json.dumps(dict(metadata or {}))})
+    about = json.dumps(dict(metadata or {}))
+    return pa.schema(fields, metadata={METADATA_KEY: about, MADE_BY: made("embed")})
 
 
 class FeatureWriter:

@@ -38,7 +38,14 @@ from video_ssl.evaluate.features import FeatureError, FeatureFile, open_features
 from video_ssl.evaluate.frozen import open_encoder
 from video_ssl.evaluate.recipe import EvaluateRecipe
 from video_ssl.evaluate.report import results_table, summary
-from video_ssl.files import write_atomically
+from video_ssl.files import (
+    MADE_BY,
+    claim_file,
+    claim_folder,
+    made,
+    remove_leftovers,
+    write_atomically,
+)
 from video_ssl.pretrain.processes import Processes, join_processes
 from video_ssl.recipes import to_plain
 
@@ -60,6 +67,7 @@ def evaluate(recipe: EvaluateRecipe, *, quiet: bool = False) -> dict[str, Any]:
     Raises:
         EncoderError, TableError, FeatureError, EmbeddingError: see there; encoders and tables are
             looked at before the first video is decoded.
+        OutputError: OUT/results.json is not that of an evaluation, or the folder cannot be written.
     """
     if int(os.environ.get("WORLD_SIZE", "1")) == 1:
         return _evaluate(recipe, Processes(0, 1, pick_device(recipe.device)), quiet=quiet)
@@ -69,6 +77,7 @@ def evaluate(recipe: EvaluateRecipe, *, quiet: bool = False) -> dict[str, Any]:
 
 def _evaluate(recipe: EvaluateRecipe, processes: Processes, *, quiet: bool) -> dict[str, Any]:
     out, device = recipe.folder(), processes.device
+    processes.on_main(lambda: _claim(out))
     evaluators = recipe.make_evaluators()
     specs = recipe.encoder_specs()
     given = {name: given_features(spec) for name, spec in specs.items() if is_features(spec)}
@@ -111,6 +120,7 @@ def _evaluate(recipe: EvaluateRecipe, processes: Processes, *, quiet: bool) -> d
             "results": results,
         }
     found = {
+        MADE_BY: made("evaluate"),
         "name": recipe.name,
         "recipe": to_plain(recipe),
         "seed": recipe.seed,
@@ -133,6 +143,12 @@ def _evaluate(recipe: EvaluateRecipe, processes: Processes, *, quiet: bool) -> d
         console.print(found["summary"], soft_wrap=True)
         console.print(f"Results: {out / 'results.json'}", soft_wrap=True)
     return found
+
+
+def _claim(out: Path) -> None:
+    claim_folder(out / "features", "evaluate", (), ours=True)
+    claim_file(out / "results.json", "evaluate")
+    remove_leftovers(out, ["results.json"])
 
 
 def is_features(spec: str) -> bool:

@@ -10,7 +10,6 @@ finds the candidates, if usearch is installed, and the exact numbers are compute
 
 from __future__ import annotations
 
-import json
 import logging
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -27,6 +26,7 @@ from video_ssl.evaluate.features import FeatureError, open_features
 from video_ssl.evaluate.identity import record_keys
 from video_ssl.evaluate.moments import best_stretches
 from video_ssl.evaluate.tracks import Track, find_track
+from video_ssl.files import MADE_BY, claim_file, made, remove_leftovers, write_json
 
 logger = logging.getLogger(__name__)
 
@@ -286,6 +286,9 @@ def search_archive(
     Raises:
         FeatureError: see `find_track` and `search`; or no frame between start and end.
     """
+    if out is not None:
+        out = claim_file(out, "search", sources=[features, clip])
+        remove_leftovers(out.parent, [out.name])
     opened = open_features(features)
     query = _part(
         find_track(clip, features=opened, encoder=encoder, device=device), start_sec, end_sec
@@ -293,6 +296,7 @@ def search_archive(
     archive = Archive(opened)
     moments, frames = search(query, archive, config)
     found = {
+        MADE_BY: made("search"),
         "query": query.id,
         "features": str(features),
         "archive": {"videos": len(archive.ids), "frames": archive.num_frames},
@@ -301,8 +305,8 @@ def search_archive(
         "frames": [asdict(hit) for hit in frames],
     }
     if out is not None:
-        Path(out).parent.mkdir(parents=True, exist_ok=True)
-        Path(out).write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
+        out.parent.mkdir(parents=True, exist_ok=True)
+        write_json(out, found, indent=1)
     if not quiet:
         console = Console()
         console.print(moments_table(query.id, moments))

@@ -17,6 +17,14 @@ import numpy as np
 
 from video_ssl.evaluate.archive import Archive, Found, unit
 from video_ssl.evaluate.features import FeatureError
+from video_ssl.files import (
+    MADE_BY,
+    claim_file,
+    made,
+    remove_leftovers,
+    write_json,
+    written_aside,
+)
 
 logger = logging.getLogger(__name__)
 
@@ -49,9 +57,12 @@ def open_index(archive: Archive, *, threads: int = 0) -> Any:
     about_path = path.with_name(f"{path.name}.json")
     about = _about(archive)
     if path.is_file() and about_path.is_file():
-        if json.loads(about_path.read_text(encoding="utf-8")) == about:
+        if _read(about_path) == about:
             return Index.restore(str(path), view=True)
         logger.info("%s is of other features and is built again", path)
+    claim_file(about_path, "search", sources=[archive.path])
+    claim_file(path, "search", sources=[archive.path], is_ours=lambda _: about_path.is_file())
+    remove_leftovers(path.parent, [path.name, about_path.name])
     index = Index(ndim=archive.features.embed_dim, **_SETTINGS)
     done = 0
     for block in archive.blocks():
@@ -60,18 +71,25 @@ def open_index(archive: Archive, *, threads: int = 0) -> Any:
         index.add(usable + block.first, vectors[usable], threads=threads)
         done += len(vectors)
         logger.info("%s: %d of %d frames", path.name, done, archive.num_frames)
-    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
-    about_path.unlink(missing_ok=True)
-    index.save(str(partial))
-    os.replace(partial, path)
-    about_path.write_text(json.dumps(about) + "\n", encoding="utf-8")
+    with written_aside(path) as aside:
+        index.save(str(aside))
+        write_json(about_path, {MADE_BY: made("search")}, indent=None)  # ours, of no features yet
+    write_json(about_path, about, indent=None)
     return Index.restore(str(path), view=True)
+
+
+def _read(about: Path) -> Any:
+    try:
+        return json.loads(about.read_text(encoding="utf-8"))
+    except ValueError:
+        return None
 
 
 def _about(archive: Archive) -> dict[str, Any]:
     assert archive.path is not None
     stat = os.stat(archive.path)
     return {
+        MADE_BY: made("search"),
         "file": Path(archive.path).name,
         "size": stat.st_size,
         "mtime_ns": stat.st_mtime_ns,

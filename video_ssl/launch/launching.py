@@ -21,6 +21,8 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+from video_ssl.evaluate.embed.partial import claim_features
+from video_ssl.files import claim_file, claim_folder
 from video_ssl.launch.aftermath import settle
 from video_ssl.launch.attempts import ATTEMPTS
 from video_ssl.launch.batch import Batch, write_batch
@@ -39,6 +41,7 @@ from video_ssl.launch.snapshot import NOTE, take_snapshot
 from video_ssl.launch.steps import Plan, Step, plan_launch, write_files
 from video_ssl.launch.task import ATTEMPT
 from video_ssl.pretrain.place import LOST_AFTER
+from video_ssl.pretrain.run_folder import refuse_foreign_run
 
 logger = logging.getLogger(__name__)
 
@@ -64,6 +67,7 @@ def launch(
         dry_run: submit nothing and write nothing.
 
     Raises:
+        OutputError: files of somebody else are in the way, or a folder cannot be written.
         LaunchError: SLURM is not there or refuses, or the folder has jobs that have not ended.
     """
     profile = load_profile(profile_name, overrides)
@@ -75,16 +79,30 @@ def launch(
     if profile.executor == "slurm":
         require("sbatch")
     folder = launch_folder(plan.home)
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as err:
-        raise LaunchError(f"{folder} cannot be made: {err}.") from err
+    _claim(plan, folder)
+    folder.mkdir(parents=True, exist_ok=True)
     with _alone(folder):
         refuse_running(plan.home)
         write_files(plan)
         if profile.executor == "local":
             return _run_here(plan)
         return _submit(plan, folder)
+
+
+def _claim(plan: Plan, folder: Path) -> None:
+    """Refuses now what the jobs would refuse, and files of somebody else where those of the launch go."""
+    names = [JOBS, *(f"{step.name}.json" for step in plan.steps)]
+    claim_folder(folder, "launch", names, ours=(folder / ".lock").is_file())
+    for path in plan.files:
+        claim_file(path, "launch")
+    for step in plan.steps:
+        for task in step.tasks:
+            if task.verb == "pretrain":
+                refuse_foreign_run(Path(task.run))
+            elif task.verb == "evaluate":
+                claim_file(Path(task.run) / "results.json", "evaluate")
+            elif task.verb == "embed":
+                claim_features(task.arguments[2])
 
 
 def launch_folder(home: Path) -> Path:

@@ -6,11 +6,12 @@ import json
 from pathlib import Path
 from typing import Any
 
-from video_ssl.files import write_atomically, write_json
+from video_ssl.files import claim_folder, write_atomically, write_json
 from video_ssl.launch.attempts import read_attempts
 from video_ssl.launch.steps import SETTINGS
 from video_ssl.recipes import ConfigError, load_yaml
 
+RESULTS = ("results.json", "results.md")
 FIGURES = ("loss", "effective_rank", "feature_std")
 
 
@@ -36,12 +37,22 @@ def grid_results(folder: Path) -> list[dict[str, Any]]:
 
 
 def write_results(folder: Path) -> str:
-    """Returns the table as text and writes FOLDER/results.md and FOLDER/results.json."""
+    """Returns the table as text and writes FOLDER/results.md and FOLDER/results.json.
+
+    Raises:
+        OutputError: they are there and are somebody else's, or cannot be written.
+    """
+    claim_folder(folder, "jobs results", RESULTS, ours=_is_results(folder / RESULTS[0]))
     rows = grid_results(folder)
-    write_json(folder / "results.json", rows)
+    write_json(folder / RESULTS[0], rows)
     text = table_text(rows)
-    write_atomically(folder / "results.md", text + "\n")
+    write_atomically(folder / RESULTS[1], text + "\n")
     return text
+
+
+def _is_results(path: Path) -> bool:
+    rows = _json(path) if path.is_file() else None
+    return isinstance(rows, list) and all({"run", "state"} <= row.keys() for row in rows)
 
 
 def table_text(rows: list[dict[str, Any]]) -> str:

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from video_ssl.files import text_mark, write_atomically
 from video_ssl.launch.batch import TaskSpec
 from video_ssl.launch.errors import LaunchError
 from video_ssl.launch.grid import expand
@@ -210,4 +211,4 @@ def write_files(plan: Plan) -> None:
     """Writes the recipe files of a plan."""
     for path, content in plan.files.items():
         path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(to_yaml(content), encoding="utf-8")
+        write_atomically(path, text_mark("launch") + to_yaml(content))

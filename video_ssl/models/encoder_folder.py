@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import json
 import os
-import shutil
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,11 +15,19 @@ from typing import Any
 
 from video_ssl import __version__
 from video_ssl.clips.config import Sampling
+from video_ssl.files import (
+    check_writable,
+    folder_aside,
+    remove_leftovers,
+    write_atomically,
+    write_json,
+)
 from video_ssl.models.model_card import model_card
 from video_ssl.recipes import nearest, to_plain
 
 FORMAT = "video_ssl.encoder"
 WEIGHTS, CONFIG, CARD = "model.safetensors", "config.json", "README.md"
+REPORT = "conversion.json"  # only in what `video-ssl convert` has written
 
 
 class EncoderError(ValueError):
@@ -87,8 +94,7 @@ def write_encoder_folder(
     Raises:
         EncoderError: a place that is taken by something else.
     """
-    folder = Path(folder)
-    _refuse_foreign_folder(folder)
+    folder = claim_encoder_folder(folder)
     content = {
         "format": FORMAT,
         "version": 1,
@@ -100,18 +106,12 @@ def write_encoder_folder(
         "source": source,
         "versions": {"video_ssl": __version__, **versions},
     }
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    temporary = folder.with_name(f".{folder.name}.{os.getpid()}.tmp")
-    shutil.rmtree(temporary, ignore_errors=True)
-    temporary.mkdir()
-    try:
-        write(temporary)
-        (temporary / CONFIG).write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
-        (temporary / CARD).write_text(model_card(content), encoding="utf-8")
-        _sync(temporary)
-        _swap(temporary, folder)
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)
+    remove_leftovers(folder.parent, [folder.name])
+    with folder_aside(folder) as aside:
+        write(aside)
+        write_json(aside / CONFIG, content)
+        write_atomically(aside / CARD, model_card(content))
+        _readable_like(aside / CONFIG)
     return folder
 
 
@@ -202,28 +202,43 @@ def _not_there(path: Path) -> str:
     return f"no encoder {str(path)!r}: {parent} has no {lacking}.{hint}{kind} Allowed are {words}."
 
 
-def _refuse_foreign_folder(folder: Path) -> None:
-    if folder.is_file():
+def claim_encoder_folder(folder: str | Path) -> Path:
+    """Returns the folder into which an encoder may be written; to be asked before any work.
+
+    Raises:
+        EncoderError: it is a file, or holds something else than an encoder of ours, or something beside it.
+        OutputError: it cannot be written.
+    """
+    folder = Path(folder)
+    if os.path.lexists(folder) and not folder.is_dir():
         raise EncoderError(f"{folder} is a file; an encoder needs a folder of its own.")
-    if folder.is_dir() and any(folder.iterdir()) and not (folder / CONFIG).is_file():
+    inside = sorted(path.name for path in folder.iterdir()) if folder.is_dir() else []
+    ours = _is_encoder(folder)
+    foreign = [name for name in inside if not ours or not _is_of_encoder(name)]
+    if foreign:
+        kind = "has" if ours else "is no encoder folder, but has"
         raise EncoderError(
-            f"{folder} has content but is no encoder folder: it is not overwritten. Name a new "
-            f"folder."
+            f"{folder} {kind} {foreign[0]}, which is no part of an encoder: it is not overwritten. Name a new folder, "
+            "or move that away."
         )
+    check_writable(folder.parent, folder)
+    return folder
 
 
-def _sync(folder: Path) -> None:
-    # safetensors writes for the owner alone; a folder that others may read is read whole.
-    mode = (folder / CONFIG).stat().st_mode
-    for file in folder.iterdir():
+def _is_encoder(folder: Path) -> bool:
+    try:
+        content = json.loads((folder / CONFIG).read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return False
+    return isinstance(content, dict) and content.get("format") == FORMAT
+
+
+def _is_of_encoder(name: str) -> bool:
+    return name in (CONFIG, CARD, REPORT) or name.endswith(".safetensors")
+
+
+def _readable_like(config: Path) -> None:
+    """safetensors writes for the owner alone; a folder that others may read is read whole."""
+    mode = config.stat().st_mode
+    for file in config.parent.iterdir():
         file.chmod(mode)
-        with open(file, "rb") as handle:
-            os.fsync(handle.fileno())
-
-
-def _swap(temporary: Path, folder: Path) -> None:
-    old = folder.with_name(f".{folder.name}.{os.getpid()}.old")
-    if folder.exists():
-        os.replace(folder, old)
-    os.replace(temporary, folder)
-    shutil.rmtree(old, ignore_errors=True)

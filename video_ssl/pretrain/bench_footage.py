@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -10,6 +9,7 @@ import av
 import numpy as np
 
 from video_ssl.datasets.table import Table
+from video_ssl.files import written_aside
 
 NUM_FRAMES, RATE = 300, 30
 
@@ -41,9 +41,8 @@ def make_footage(footage: Footage, folder: Path) -> Table:
     paths = [folder / f"{footage.name}_{number}.mp4" for number in range(footage.num_files)]
     for number, path in enumerate(paths):
         if not path.exists():
-            half = path.with_suffix(".part.mp4")
-            _encode(footage, half, seed=number)
-            os.replace(half, path)
+            with written_aside(path, suffix=".mp4") as aside:
+                _encode(footage, aside, seed=number)
     return Table.from_columns({"source": [str(path) for path in paths]})
 
 

@@ -8,7 +8,6 @@ of the field, and decoding alone: the time that no loader can go below.  At last
 from __future__ import annotations
 
 import contextlib
-import json
 import os
 import time
 from collections.abc import Callable, Iterator
@@ -27,6 +26,7 @@ from video_ssl.clips.decoders.pyav_views import RegionScaler
 from video_ssl.clips.pipeline import Pipeline
 from video_ssl.clips.reading import open_record
 from video_ssl.datasets.table import Table
+from video_ssl.files import MADE_BY, claim_file, made, write_json
 from video_ssl.objectives import OBJECTIVES
 from video_ssl.pretrain.bench_footage import FOOTAGE, make_footage
 from video_ssl.pretrain.bench_yardsticks import Floor, RecordingReader, plain_decoder, plain_loop
@@ -114,9 +114,12 @@ def bench_loader(
 
     Raises:
         ValueError: unknown footage.
+        OutputError: `json_path` is another's file or cannot be written.
     """
     if footage not in (*FOOTAGE, "table"):
         raise ValueError(f"footage={footage!r} must be one of {sorted([*FOOTAGE, 'table'])}.")
+    if json_path is not None:
+        json_path = claim_file(json_path, "bench loader")
     kinds = [(kind.name, make_footage(kind, folder)) for kind in FOOTAGE.get(footage, [])]
     kinds = kinds or [("table", open_tables(recipe)[0][0])]
     figures = []
@@ -133,7 +136,8 @@ def bench_loader(
     if json_path is not None:
         lines = [{**asdict(f), "speedup": f.speedup, "over_floor": f.over_floor, "bottleneck": f.bottleneck}
                  for f in figures]  # fmt: skip
-        json_path.write_text(json.dumps(lines, indent=2) + "\n", encoding="utf-8")
+        json_path.parent.mkdir(parents=True, exist_ok=True)
+        write_json(json_path, {MADE_BY: made("bench loader"), "footage": lines})
     return figures
 
 

@@ -25,7 +25,13 @@ from pathlib import Path
 from typing import Any
 
 from video_ssl.datasets.full_disk import FULL
-from video_ssl.files import write_atomically, write_json
+from video_ssl.files import (
+    claim_file,
+    claim_folder,
+    remove_leftovers,
+    write_atomically,
+    write_json,
+)
 from video_ssl.pretrain.errors import RunError
 from video_ssl.pretrain.place import Place
 from video_ssl.recipes import ConfigError, load_yaml, to_yaml
@@ -38,6 +44,13 @@ RECIPE, ENVIRONMENT, METRICS, FINISHED, LOCK = (
     "metrics.jsonl",
     "finished.json",
     ".lock",
+)
+
+_HOLDER = b"process "
+# What a run writes, besides logs.
+WRITTEN = (
+    *(RECIPE, ENVIRONMENT, METRICS, FINISHED, "skipped.jsonl"),
+    *("checkpoints", "encoder", "nonfinite"),
 )
 
 # What may differ between a run and its continuation.  Nothing here changes which records, views or weights come next,
@@ -85,12 +98,40 @@ def hold(folder: Path) -> Iterator[None]:
         ) from err
 
 
+def refuse_foreign_run(folder: Path) -> None:
+    """Refuses to start a run in a folder that has files of somebody else under the names of a run's.
+
+    Raises:
+        OutputError: which; or the folder is a file or cannot be written.
+    """
+    ours = _was_held(folder / LOCK) or bool(_starts(folder / ENVIRONMENT))
+    claim_folder(folder, "pretrain", WRITTEN, ours=ours)
+    if not ours:
+        claim_file(folder / LOCK, "pretrain")
+
+
+def _was_held(lock: Path) -> bool:
+    """Whether a file is the lock of a run: empty, or naming a process; it is made first."""
+    try:
+        with open(lock, "rb") as file:
+            return file.read(len(_HOLDER)) in (b"", _HOLDER)
+    except OSError:
+        return False
+
+
+def _starts(environment: Path) -> list[Any]:
+    try:
+        return list(json.loads(environment.read_text(encoding="utf-8"))["starts"])
+    except (OSError, ValueError, KeyError, TypeError):
+        return []
+
+
 @contextlib.contextmanager
 def _held(folder: Path) -> Iterator[None]:
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except (FileExistsError, NotADirectoryError) as err:
-        raise RunError(f"{folder} is not a folder. Give the run another folder: run=...") from err
+    if folder.exists() and not folder.is_dir():
+        raise RunError(f"{folder} is not a folder. Give the run another folder: run=...")
+    refuse_foreign_run(folder)
+    folder.mkdir(parents=True, exist_ok=True)
     with open(folder / LOCK, "a+", encoding="utf-8") as file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -103,6 +144,8 @@ def _held(folder: Path) -> Iterator[None]:
         file.truncate(0)
         file.write(f"process {os.getpid()} on {socket.gethostname()}\n")
         file.flush()
+        remove_leftovers(folder, WRITTEN, held=True)
+        remove_leftovers(folder)
         try:
             yield
         finally:
@@ -174,12 +217,9 @@ def _flat(content: Any, prefix: str = "") -> dict[str, Any]:
 def note_start(folder: Path, processes: Place, *, step: int) -> None:
     """Adds this start of the run to environment.json: versions, git state, command, machine, first step."""
     path = folder / ENVIRONMENT
-    starts: list[Any] = []
-    if path.is_file():
-        try:
-            starts = json.loads(path.read_text(encoding="utf-8"))["starts"]
-        except (ValueError, KeyError):
-            logger.warning("%s was not readable and is written anew", path)
+    starts = _starts(path)
+    if path.is_file() and not starts:
+        logger.warning("%s was not readable and is written anew", path)
     starts.append(
         {
             "time": time.strftime("%Y-%m-%dT%H:%M:%S%z"),

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import importlib.metadata
-import json
 import logging
 import os
 import platform
@@ -25,6 +24,7 @@ from video_ssl.clips.decoders.odd_videos import ODD_VIDEOS, VideoStyle, write_od
 from video_ssl.clips.decoders.probe import file_facts
 from video_ssl.clips.processes.isolated import Failure, run_isolated
 from video_ssl.clips.reading import READERS, open_video
+from video_ssl.files import MADE_BY, claim_file, claim_folder, made, made_by, write_json
 
 log = logging.getLogger(__name__)
 
@@ -56,7 +56,14 @@ def bench_readers(
         draws: clips per file and decoder.
         num_frames: length of the timed files.
         seed: of the starts.
+
+    Raises:
+        OutputError: `out`, or a video in `folder`, is there and is another's, or cannot be written.
     """
+    if out is not None:
+        out = claim_file(out, "bench readers")
+    if folder is not None:
+        _claim_folder(Path(folder))
     backends = {name: missing(name) for name in READERS}
     for name, problem in backends.items():
         if problem is not None:
@@ -68,6 +75,7 @@ def bench_readers(
         exactness = _exactness(place, usable)
         speed = _speed(place, usable, draws, num_frames, seed)
     result = {
+        MADE_BY: made("bench readers"),
         "when": time.strftime("%Y-%m-%d"),
         "machine": f"{platform.machine()}, {os.cpu_count()} cores",
         "versions": {"av": importlib.metadata.version("av")}
@@ -83,9 +91,24 @@ def bench_readers(
         "speed": speed,
     }  # fmt: skip
     if out is not None:
-        Path(out).write_text(json.dumps(result, indent=1) + "\n")
+        Path(out).parent.mkdir(parents=True, exist_ok=True)
+        write_json(Path(out), result, indent=1)
     _show(result, usable)
     return result
+
+
+def _claim_folder(folder: Path) -> None:
+    """Videos are written anew every time: only in a folder that says that they are ours."""
+    note = folder / "bench-readers.json"
+    names = [*ODD_VIDEOS, *(_speed_name(size, gop) for size in SIZES for gop in GOPS)]
+    claim_folder(folder, "bench readers", names, ours=made_by(note) == "bench readers")
+    claim_file(note, "bench readers")
+    folder.mkdir(parents=True, exist_ok=True)
+    write_json(note, {MADE_BY: made("bench readers")})
+
+
+def _speed_name(size: str, gop: int) -> str:
+    return f"speed_{size}_gop{gop}.mp4"
 
 
 def compare(task: tuple[str, str]) -> str:
@@ -142,7 +165,7 @@ def _speed(
     rows = []
     for title, size in SIZES.items():
         for gop in GOPS:
-            path = folder / f"speed_{title}_gop{gop}.mp4"
+            path = folder / _speed_name(title, gop)
             write_video(path, VideoStyle(num_frames=num_frames, size=size, gop=gop, rate=30))
             row: dict[str, Any] = {"size": title, "gop": gop}
             row |= _timed(path, backends, draws, num_frames, seed)

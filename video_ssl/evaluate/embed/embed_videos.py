@@ -12,7 +12,7 @@ from video_ssl.datasets.paths import VIDEO_SUFFIXES, at_home
 from video_ssl.datasets.table import Table
 from video_ssl.evaluate.embed.embedding import EmbedConfig, Embedder, EmbeddingError, pick_device
 from video_ssl.evaluate.embed.jobs import changed_contents, job_changes, listed
-from video_ssl.evaluate.embed.partial import discard
+from video_ssl.evaluate.embed.partial import claim_features, discard
 from video_ssl.evaluate.features import FeatureError, FeatureFile, open_features
 from video_ssl.evaluate.frozen import open_encoder
 from video_ssl.recipes import build_config
@@ -45,10 +45,12 @@ def embed_table(
     Raises:
         EmbeddingError: another name than .arrow, or `out` has features of another job (with `check`: or of other
             contents).
+        OutputError: `out` is no feature file, or cannot be written.
     """
     out, where = Path(out), pick_device(device)
     if out.suffix != ".arrow":
         raise EmbeddingError(f"{out} must end in .arrow: that is the only kind that is written.")
+    out = claim_features(out, sources=[table])
     embedder = Embedder(
         open_encoder(encoder, device), EmbedConfig(**settings), device=where, name=encoder
     )

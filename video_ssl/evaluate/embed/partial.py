@@ -18,7 +18,7 @@ import fcntl
 import json
 import os
 import shutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from types import TracebackType
@@ -28,7 +28,13 @@ import pyarrow as pa
 
 from video_ssl.evaluate.embed.jobs import job_changes, job_key, listed
 from video_ssl.evaluate.features import FeatureError, FeatureWriter, feature_schema, rows_to_batch
-from video_ssl.files import remove_leftovers, temporary_name, write_atomically
+from video_ssl.files import (
+    OutputError,
+    claim_file,
+    remove_leftovers,
+    temporary_name,
+    write_atomically,
+)
 
 JOB, ROWS, JOURNAL, LOCK = "job.json", "rows.arrows", "journal.jsonl", ".lock"
 _JOB_KEY = b"video_ssl.job"
@@ -315,6 +321,26 @@ class PartialFeatures:
             "Make room (finishing needs the size of the features twice), then give the same command again: it goes "
             "on from there."
         )
+
+
+def claim_features(out: str | Path, *, sources: Iterable[str | os.PathLike[str]] = ()) -> Path:
+    """Returns the feature file to write, links followed; to be asked before any work.
+
+    Raises:
+        OutputError: see `claim_file`; or OUT.partial is something else than an unfinished feature file.
+    """
+    out = claim_file(out, "embed", sources=sources)
+    folder = partial_folder(out)
+    if not os.path.lexists(folder):
+        return out
+    inside = [path.name for path in folder.iterdir()] if folder.is_dir() else [folder.name]
+    foreign = [n for n in inside if n not in (JOB, ROWS, JOURNAL, LOCK) and not n.endswith(".tmp")]
+    if foreign:
+        raise OutputError(
+            f"{folder}, where the features are kept until they are complete, has {foreign[0]}, which is not of "
+            "`video-ssl embed`: it is not replaced. Give another output file, or move that away."
+        )
+    return out
 
 
 def partial_folder(out: Path) -> Path:

@@ -27,7 +27,7 @@ from video_ssl.datasets.table import Table
 from video_ssl.evaluate.embed.embed_videos import refuse_changed_contents
 from video_ssl.evaluate.embed.embedding import EmbedConfig, Embedder, EmbeddingError, pick_device
 from video_ssl.evaluate.embed.jobs import job_changes, listed
-from video_ssl.evaluate.embed.partial import discard
+from video_ssl.evaluate.embed.partial import claim_features, discard
 from video_ssl.evaluate.features import (
     METADATA_KEY,
     SKIPPED_KEY,
@@ -104,6 +104,7 @@ def embed_shard(
     out, where = Path(out), pick_device(device)
     if out.suffix != ".arrow":
         raise EmbeddingError(f"{out} must end in .arrow: that is the only kind that is written.")
+    out = claim_features(out)
     embedder = Embedder(
         open_encoder(encoder, device), EmbedConfig(**settings), device=where, name=encoder
     )
@@ -207,7 +208,7 @@ def merge_shards(out: str | Path) -> FeatureFile:
     Raises:
         EmbeddingError: no shards, shards missing (named), or of different jobs; or no video could be read.
     """
-    out = Path(out)
+    out = claim_features(out)
     folder = shards_folder(out)
     there = _shard_files(folder)
     if out.is_file() and (not there or _is_merged(out, there)):

@@ -24,7 +24,7 @@ from video_ssl.evaluate.pages.explore_style import BODY, EXPLORE_SCRIPT, EXPLORE
 from video_ssl.evaluate.pages.pictures import picture
 from video_ssl.evaluate.pages.report_page import esc
 from video_ssl.evaluate.pages.style import POLICY, STYLE
-from video_ssl.files import write_atomically
+from video_ssl.files import claim_file, page_mark, remove_leftovers, write_atomically
 
 logger = logging.getLogger(__name__)
 
@@ -50,6 +50,7 @@ def explore_to_html(
 
     Raises:
         FeatureError: no output file for an encoder that is not a folder, and see `open_exploration`.
+        OutputError: a file to be written is there and was not made by explore, or cannot be written.
     """
     path = Path(source)
     if out is None and not path.exists() and ":" in source:
@@ -57,11 +58,12 @@ def explore_to_html(
             f"say where the page of {source} shall be written: explore {source} OUT.html"
         )
     default = path / "explore.html" if path.is_dir() else path.with_suffix(".html")
-    page = Path(out) if out is not None else default
+    page = claim_file(out if out is not None else default, "explore", sources=[source])
+    remove_leftovers(page.parent, [page.name])
     found = open_exploration(
         source,
         table=table,
-        keep=page.with_suffix(".arrow"),
+        keep=page.with_suffix(".features.arrow"),
         device=device,
         videos=[v.strip() for v in videos.split(",") if v.strip()] if videos else None,
         max_videos=max_videos,
@@ -86,7 +88,7 @@ def write_exploration(exploration: Exploration, out: str | Path, *, height: int 
     listed = "".join(f"<li>{esc(note)}</li>" for note in notes)
     told = f'<ul class="notes">{listed}</ul>' if notes else ""
     page = (
-        '<!doctype html><html lang="en"><head><meta charset="utf-8">'
+        f'<!doctype html><html lang="en"><head><meta charset="utf-8">{page_mark("explore")}'
         f'<meta http-equiv="Content-Security-Policy" content="{POLICY}">'
         '<meta name="viewport" content="width=device-width, initial-scale=1">'
         f"<title>{esc(name)}: frames</title><style>{STYLE}{EXPLORE_STYLE}</style></head><body>"
@@ -107,10 +109,12 @@ def write_exploration(exploration: Exploration, out: str | Path, *, height: int 
 def _title(features: Path) -> str:
     """Returns the name of the run that a feature file belongs to, or else that of the file.
 
-    >>> _title(Path("/runs/a/explore.arrow")), _title(Path("/runs/a/evaluate/phases/features/encoder-test-0f.arrow"))
-    ('a', 'a')
+    >>> _title(Path("/runs/a/explore.features.arrow"))
+    'a'
+    >>> _title(Path("/runs/a/evaluate/phases/features/encoder-test-0f.arrow"))
+    'a'
     """
-    if features.stem == "explore":
+    if features.stem == "explore.features":
         return features.parent.name
     parts = features.parts
     if parts[-2] == "features" and parts[-4:-3] == ("evaluate",):

@@ -20,7 +20,7 @@ from video_ssl.evaluate.pages.neighbours_section import neighbours_section
 from video_ssl.evaluate.pages.pictures import masked_clips
 from video_ssl.evaluate.pages.report_data import RunData, RunNotFound, class_name, read_run
 from video_ssl.evaluate.pages.style import POLICY, SCRIPT, STYLE
-from video_ssl.files import write_atomically
+from video_ssl.files import claim_file, page_mark, remove_leftovers, write_atomically
 from video_ssl.pretrain.reporting import duration_text
 from video_ssl.recipes import to_yaml
 
@@ -63,9 +63,11 @@ def write_report(
 
     Raises:
         RunNotFound: the folder is not that of a run.
+        OutputError: the file is there and is no report, or cannot be written.
     """
     data = read_run(Path(run))
-    path = Path(out) if out is not None else data.folder / "report.html"
+    path = claim_file(out if out is not None else data.folder / "report.html", "report")
+    remove_leftovers(path.parent, [path.name])
     sections = [
         ("curves", "Curves", _curves(data)),
         ("clips", "Masked clips", _clips(data, max_clips)),
@@ -81,7 +83,7 @@ def write_report(
     )
     state, kind = data.state
     page = (
-        '<!doctype html><html lang="en"><head><meta charset="utf-8">'
+        f'<!doctype html><html lang="en"><head><meta charset="utf-8">{page_mark("report")}'
         f'<meta http-equiv="Content-Security-Policy" content="{POLICY}">'
         '<meta name="viewport" content="width=device-width, initial-scale=1">'
         f"<title>{esc(data.name)}: report</title><style>{STYLE}</style></head><body>"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -13,8 +14,17 @@ from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.table import Table
 
+from video_ssl.files import (
+    MADE_BY,
+    check_writable,
+    claim_file,
+    made,
+    remove_leftovers,
+    write_json,
+)
 from video_ssl.models.classifier import VideoClassifier, readout_of
 from video_ssl.models.config import IMAGENET_MEAN, IMAGENET_STD, ViTConfig
+from video_ssl.models.encoder_folder import REPORT
 from video_ssl.models.encoders import CONFIG, FORMAT, Preprocess
 from video_ssl.models.exchange.converted import read_folder, write_folder
 from video_ssl.models.exchange.export_names import (
@@ -30,7 +40,6 @@ from video_ssl.models.weights import LoadReport, WeightsError, load_weights
 
 To = Literal["ours", "original", "huggingface", "export"]
 SUFFIXES: dict[str, tuple[str, ...]] = {"original": (".pth", ".pt", ".bin"), "export": (".pt2",)}
-REPORT = "conversion.json"
 FAMILIES = ("auto", "mae", "videomae", "videomae_v2", "mvd", *CNN_FAMILIES)
 
 
@@ -148,9 +157,14 @@ def convert(
     Raises:
         WeightsError, EncoderError: nothing readable there, too few weights, a model that the wished format cannot hold,
             or a place that is taken.
+        OutputError: the note beside a file is taken, or the place cannot be written.
     """
     source, out = Path(source), Path(out)
     _check_choices(to, family, min_share, out)
+    note = out.with_name(out.name + ".json") if to in SUFFIXES else out / REPORT
+    claim_file(note, "convert", sources=[source])
+    check_writable(out.parent, out)
+    remove_leftovers(out.parent, [out.name, note.name])
     model, preprocess = _read(source, sizes, family, num_heads, min_share, frame_stride)
     told = {"converted from": source.name, "share of weights": round(model.report.share, 4)}
     differences: dict[str, float] = {}
@@ -168,7 +182,6 @@ def convert(
             write_original(out, model, container=model.container or "model")
         else:
             differences = _export(out, model, preprocess, told)
-    place = out / REPORT if out.is_dir() else out.with_name(out.name + ".json")
     written = sorted(p.name for p in out.iterdir()) if out.is_dir() else [out.name]
     conversion = Conversion(
         source=str(source),
@@ -176,11 +189,11 @@ def convert(
         to=to,
         model=model,
         parts=_parts(model),
-        written=tuple(dict.fromkeys([*written, place.name])),
+        written=tuple(dict.fromkeys([*written, note.name])),
         notes=(*model.report.notes, *_lost(model, to)),
         differences=differences,
     )
-    place.write_text(json.dumps(conversion.as_json(), indent=2) + "\n", encoding="utf-8")
+    write_json(note, {MADE_BY: made("convert"), **conversion.as_json()})
     return conversion
 
 
@@ -221,7 +234,9 @@ def _check_choices(to: str, family: str, min_share: float, out: Path) -> None:
         )
     if not suffixes and out.suffix in (".pth", ".pt", ".bin", ".pt2", ".safetensors"):
         raise WeightsError(f"--to {to} writes a folder, but {out} is the name of a file.")
-    if out.is_file() or (out.is_dir() and (suffixes or any(out.iterdir()))):
+    if (os.path.lexists(out) and not out.is_dir()) or (
+        out.is_dir() and (suffixes or any(out.iterdir()))
+    ):
         raise WeightsError(f"{out} exists and is not overwritten: name another place.")
 
 

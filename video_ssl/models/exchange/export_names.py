@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import json
-import os
-import shutil
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +9,7 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor
 
-from video_ssl.files import written_aside
+from video_ssl.files import folder_aside, write_json, written_aside
 from video_ssl.models.config import ImageViTConfig, ViTConfig
 from video_ssl.models.encoders import Preprocess
 from video_ssl.models.exchange.published import Published
@@ -167,17 +164,11 @@ def write_hugging_face(folder: Path, model: Published, preprocess: Preprocess) -
         state = to_hugging_face(tensors, "", "vit.")
         settings = _vit_settings(config)
     plain = {key: value.detach().clone().contiguous() for key, value in state.items()}
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    temporary = folder.with_name(f".{folder.name}.{os.getpid()}.tmp")
-    temporary.mkdir()
-    try:
-        _write_json(temporary / "config.json", {**settings, "torch_dtype": "float32"})
-        _write_json(temporary / "preprocessor_config.json", _processor(config, preprocess))
-        save_file(plain, temporary / "model.safetensors", metadata={"format": "pt"})
-        (temporary / "model.safetensors").chmod((temporary / "config.json").stat().st_mode)
-        os.replace(temporary, folder)
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)
+    with folder_aside(folder) as aside:
+        write_json(aside / "config.json", {**settings, "torch_dtype": "float32"})
+        write_json(aside / "preprocessor_config.json", _processor(config, preprocess))
+        save_file(plain, aside / "model.safetensors", metadata={"format": "pt"})
+        (aside / "model.safetensors").chmod((aside / "config.json").stat().st_mode)
     return folder
 
 
@@ -284,7 +275,3 @@ def _processor(config: ViTConfig | ImageViTConfig, preprocess: Preprocess) -> di
         "image_mean": list(preprocess.mean),
         "image_std": list(preprocess.std),
     }
-
-
-def _write_json(path: Path, content: dict[str, Any]) -> None:
-    path.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")

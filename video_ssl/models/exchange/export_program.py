@@ -11,6 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from video_ssl.files import temporary_name
 from video_ssl.models.classifier import VideoClassifier
 from video_ssl.models.weights import WeightsError
 
@@ -70,7 +71,7 @@ def write_program(
     generator = torch.Generator().manual_seed(0)
     example = torch.randn(2, 3, *clip_shape, generator=generator)
     # A folder, because the archive repeats the name of its file inside.
-    folder = path.with_name(f".{path.stem}.{os.getpid()}.tmp")
+    folder = temporary_name(path)
     temporary = folder / path.name
     folder.mkdir()
     try:
