@@ -64,6 +64,7 @@ _SHARD_BYTES = 256 * 2**20
 _GUESSED_BYTES = 4 * 2**20
 _NAMED = 5
 _DESCRIPTIONS = ("dataset_info.json", "features.json")
+_DESCRIPTION = "Video files with labels, written by `video-ssl data build`."
 # Videos do not get smaller, and a group of one is what random access needs.
 _WRITER_OPTIONS = "group_size:1,uncompressed"
 
@@ -142,26 +143,28 @@ def build_array_records(
 
 
 def _claim(out: str | os.PathLike[str], tables: Mapping[str, Table]) -> Path:
-    """The folder; what describes all splits is ours where a split is."""
-    place = Path(os.path.realpath(out))
-    stamps = [path for suffix in (STAMP_SUFFIX, BEGUN_SUFFIX) for path in place.glob(f"*{suffix}")]
-    ours = any(read_stamp(path) is not None for path in stamps)
+    """The folder, links followed; what describes all splits is ours where its text says so."""
     read = [table.path for table in tables.values() if table.path is not None]
-    claim_folder(
-        place, "data build", [f"{split}.arrow" for split in tables], ours=True, sources=read
-    )
-    return claim_folder(place, "data build", _DESCRIPTIONS, ours=ours)
+    names = [f"{split}.arrow" for split in tables]
+    out = claim_folder(out, "data build", names, ours=True, sources=read)
+    described = out / _DESCRIPTIONS[0]
+    ours = described.is_file() and _DESCRIPTION.encode() in described.read_bytes()
+    return claim_folder(out, "data build", _DESCRIPTIONS, ours=ours)
 
 
 def _claim_split(out: Path, split: str) -> None:
     """Refuses what somebody else has put where the files of a split go."""
-    stamps = [out / f"{split}{suffix}" for suffix in (STAMP_SUFFIX, BEGUN_SUFFIX)]
-    for stamp in stamps:
-        claim_file(stamp, "data build", is_ours=lambda file: read_stamp(file) is not None)
-    ours = any(read_stamp(stamp) is not None for stamp in stamps)
+    table, stamps = out / f"{split}.arrow", [f"{split}{s}" for s in (STAMP_SUFFIX, BEGUN_SUFFIX)]
+    claim_file(table, "data build")
+    for name in stamps:
+        claim_file(out / name, "data build", is_ours=_is_stamp)
+    ours = table.exists() or any(_is_stamp(out / name) for name in stamps)
     shards = [path.name for path in out.glob(f"{NAME}-{split}.array_record-*")]
     claim_folder(out, "data build", shards, ours=ours)
-    claim_file(out / f"{split}.arrow", "data build")
+
+
+def _is_stamp(path: Path) -> bool:
+    return "format" in (read_stamp(path) or {})
 
 
 @dataclass(frozen=True)
@@ -460,7 +463,7 @@ def _describe(out: Path) -> None:
         builder=core.dataset_info.DatasetIdentity(
             name=NAME, version=core.Version("1.0.0"), data_dir=str(out), module_name=""
         ),
-        description="Video files with labels, written by `video-ssl data build`.",
+        description=_DESCRIPTION,
         features=features_of(names.pop() if len(names) == 1 else ()),
     )
     info.set_file_format(core.FileFormat.ARRAY_RECORD)
