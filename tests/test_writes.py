@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import importlib
 import os
 import shutil
 import sys
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 
 import av
@@ -15,6 +15,7 @@ import pytest
 
 from video_ssl.cli import main
 from video_ssl.datasets.table import Table
+from video_ssl.evaluate.embed.embed_videos import embed_table
 
 NOTES = b"<html>My notes of three years.</html>\n"
 Run = Callable[..., tuple[int, str]]
@@ -174,28 +175,239 @@ def test_scan_replaces_no_table_that_somebody_has_put_together(run: Run, ds: Pat
     assert contents(tmp_path) == before
 
 
-# Every other verb
+# Every verb
 
 
 @pytest.fixture(scope="module")
-def encoder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A run folder with a tiny encoder that nobody has trained."""
+def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run folder with a tiny encoder."""
     from video_ssl.models.config import ViTConfig
-    from video_ssl.models.encoders import ENCODERS, Preprocess, save_encoder
+    from video_ssl.models.encoders import Preprocess, save_encoder
+    from video_ssl.models.networks.vit import VideoViT
 
-    run = tmp_path_factory.mktemp("run")
-    (run / "recipe.yaml").write_text("name: a\nobjective: {name: videomae}\ndata: {table: v}\n")
+    run = tmp_path_factory.mktemp("trained")
+    (run / "recipe.yaml").write_text("objective: {name: videomae}\ndata: {table: v}\n")
     config = ViTConfig(
-        image_size=32, patch_size=16, num_frames=4, embed_dim=32, depth=1, num_heads=2
+        preset=None, embed_dim=32, depth=1, num_heads=2, image_size=16, num_frames=4, patch_size=8
     )
-    module, _, name = ENCODERS["vit"].partition(":")
-    build = getattr(importlib.import_module(module), name)
-    pre = Preprocess(num_frames=4, frame_stride=1, size=32)
+    preprocess = Preprocess(num_frames=4, frame_stride=1, size=16)
     save_encoder(
-        run / "encoder",
-        build(config),
-        architecture="vit",
-        preprocess=pre,
-        source={"objective": "videomae"},
+        run / "encoder", VideoViT(config), architecture="vit", preprocess=preprocess, source={}
     )
     return run
+
+
+@pytest.fixture(scope="module")
+def features(trained: Path, clips: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("features") / "f.arrow"
+    names = [f"{number}.mp4" for number in range(3)]
+    rows = [{"id": name, "source": str(clips / name), "label": 0} for name in names]
+    table = Table.from_rows(rows).save(path.with_name("table.arrow"))
+    embed_table(str(trained), str(table.path), path, per_frame=True, num_workers=0)
+    return path
+
+
+@dataclass(frozen=True)
+class Verb:
+    """A command line, and what it writes; `{}` are the folders of the fixtures.
+
+    `files` are all files that it must not replace where somebody else has made them; `again` says whether it replaces
+    its own.
+    """
+
+    command: str
+    files: tuple[str, ...]
+    again: bool = True
+    slow: bool = False
+
+
+VERBS = {
+    "embed": Verb(
+        "embed {run} {clips} {out}/f.arrow --num-workers 0", ("f.arrow", "f.arrow.partial/a")
+    ),
+    "embed restart": Verb(
+        "embed {run} {clips} {out}/f.arrow --num-workers 0 --restart", ("f.arrow",)
+    ),
+    "embed shard": Verb(
+        "embed {run} {clips} {out}/f.arrow --num-workers 0 --shard 0/2", ("f.arrow",)
+    ),
+    "retrieve": Verb("retrieve {features} {features} --out {out}/r.json", ("r.json",), again=False),
+    "search": Verb("search 0.mp4 --in {features} --out {out}/s.json", ("s.json",)),
+    "align": Verb(
+        "align 0.mp4 1.mp4 --in {features} --out {out}",
+        ("path.csv", "path.json", "path.npz", "path.png", "aligned.mp4"),
+    ),
+    "explore": Verb("explore {features} {out}/e.html", ("e.html",)),
+    "explore encoder": Verb(
+        "explore {run} {out}/e.html --table {clips}",
+        ("e.html", "e.features.arrow", "e.videos.arrow"),
+    ),
+    "report": Verb("report {run} {out}/r.html", ("r.html",)),
+    "convert": Verb("convert {run} {out}/new", ("new", "new/a"), again=False),
+    "convert huggingface": Verb(
+        "convert {run} {out}/new --to huggingface", ("new", "new/a"), again=False
+    ),
+    "convert original": Verb(
+        "convert {run} {out}/w.pth --to original", ("w.pth", "w.pth.json"), again=False
+    ),
+    "convert export": Verb(
+        "convert {run} {out}/w.pt2 --to export", ("w.pt2", "w.pt2.json"), again=False, slow=True
+    ),
+    "data build": Verb(
+        "data build {clips} {out}",
+        (
+            *("train.arrow", "train.build.json", "dataset_info.json", "features.json"),
+            "videos-train.array_record-00000-of-00001",
+        ),
+    ),
+    "data demo": Verb(
+        "data demo {out} --size tiny --num-workers 2",
+        (
+            *("demo.json", "train.arrow", "phases_val.arrow", ".demo.begun.json"),
+            "videos/train/train-00000.mp4",
+        ),
+        slow=True,
+    ),
+    "scan": Verb("scan {clips} {out}/t.arrow --num-workers 1", ("t.arrow", "t.skipped.jsonl")),
+    "transcode": Verb(
+        "transcode {clips} {out} --num-workers 1",
+        ("table.arrow", "skipped.jsonl", "videos/0.mp4", "videos"),
+    ),
+    "evaluate": Verb("evaluate demo encoder={run} out={out}", ("results.json",), again=False),
+    "pretrain": Verb(
+        "pretrain videomae/demo data.table={clips} run={out}",
+        ("recipe.yaml", "environment.json", "metrics.jsonl", "encoder/config.json", ".lock"),
+        again=False,
+    ),
+    "launch": Verb(
+        "launch local pretrain videomae/demo data.table={clips} run={out}",
+        ("launch/jobs.jsonl", "launch/pretrain.json", "launch/pretrain.yaml", "recipe.yaml"),
+        again=False,
+    ),
+    "launch embed": Verb(
+        "launch local embed {run} {clips} {out}/f.arrow", ("f.arrow",), again=False
+    ),
+    "jobs results": Verb("jobs results {out}", ("results.json", "results.md")),
+    "bench loader": Verb(
+        "bench loader videomae/demo data.table={clips} --json {out}/b.json",
+        ("b.json",),
+        again=False,
+    ),
+    "bench readers": Verb(
+        "bench readers {out} --out {out}/r.json",
+        ("r.json", "speed_340x256_gop12.mp4", "bench-readers.json"),
+        again=False,
+    ),
+}
+
+
+@pytest.fixture
+def command(
+    trained: Path, clips: Path, features: Path, tmp_path: Path
+) -> Callable[[str], list[str]]:
+    out = tmp_path / "out"
+    out.mkdir()
+
+    def filled(text: str, place: Path = out) -> list[str]:
+        places = {"run": trained, "clips": clips, "features": features, "out": place}
+        return [part.format(**places) for part in text.split()]
+
+    return filled
+
+
+EACH = [(name, file) for name, verb in VERBS.items() for file in verb.files]
+
+
+@pytest.mark.parametrize(("name", "file"), EACH)
+@pytest.mark.parametrize("link", [False, True])
+def test_nobodys_file_is_replaced(
+    run: Run, command: Callable[[str], list[str]], tmp_path: Path, name: str, file: str, link: bool
+):
+    """Was wrong: report, explore, retrieve, search, align, build, demo and launch wrote over anybody's files."""
+    path, notes = tmp_path / "out" / file, tmp_path / "notes"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    notes.write_bytes(NOTES)
+    path.symlink_to(notes) if link else path.write_bytes(NOTES)
+    before = contents(tmp_path)
+    code, told = run(*command(VERBS[name].command))
+    assert code == 2, told
+    assert Path(file).name in told.partition("\n")[0] or path.parent.name in told, told
+    assert contents(tmp_path) == before
+
+
+@pytest.mark.parametrize("name", VERBS)
+def test_a_place_that_cannot_be_written_is_told_in_one_sentence(
+    run: Run, command: Callable[..., list[str]], name: str
+):
+    """Was wrong: [Errno 30] with the name of an inner file, or after hours of work the advice to make room."""
+    nowhere = Path("/proc/nowhere")
+    code, told = run(*command(VERBS[name].command, nowhere))
+    assert (code, "cannot be written (" in told, "/proc/nowhere" in told) == (2, True, True), told
+
+
+@pytest.mark.parametrize("name", [n for n, verb in VERBS.items() if verb.again and not verb.slow])
+def test_what_the_same_verb_has_made_is_replaced(
+    run: Run, command: Callable[[str], list[str]], tmp_path: Path, name: str
+):
+    for _ in range(2):
+        code, told = run(*command(VERBS[name].command))
+        assert code == 0, told
+    left = [path for path in contents(tmp_path) if path.endswith((".tmp", ".partial"))]
+    assert left == []
+
+
+def test_explore_keeps_the_table_that_it_was_given(
+    run: Run, trained: Path, features: Path, tmp_path: Path
+):
+    """Was wrong: `explore RUN val.html --table val.arrow` wrote features of 2 of 24 videos over val.arrow."""
+    shutil.copy(features.with_name("table.arrow"), tmp_path / "val.arrow")
+    before = contents(tmp_path)
+    command = ["explore", trained, tmp_path / "val.html", "--table", tmp_path / "val.arrow"]
+    code, told = run(*command, "--max-videos", 2)
+    assert code == 0, told
+    after = contents(tmp_path)
+    assert {name: after[name] for name in before} == before
+    assert after.keys() - before == {"val.html", "val.features.arrow", "val.videos.arrow"}
+    assert run(*command, "--max-videos", 3)[0] == 0, "other features in place of its own"
+    shutil.copy(features, tmp_path / "val.features.arrow")  # somebody's, made by embed
+    code, told = run(*command)
+    assert (code, "val.features.arrow is there already" in told) == (2, True), told
+
+
+def test_build_does_not_write_over_its_own_table(run: Run, ds: Path, tmp_path: Path):
+    """Was wrong: `data build ds ds` removed ds/train.arrow, which it was reading."""
+    rows = [{"source": f"videos/{number}.mp4"} for number in range(3)]
+    Table.from_rows(rows, root=ds).save(ds / "train.arrow")
+    before = contents(ds)
+    code, told = run("data", "build", ds, ds)
+    assert (code, "train.arrow, which is read" in told) == (2, True), told
+    assert contents(ds) == before
+
+
+def test_align_does_not_write_over_a_video_that_it_reads(
+    run: Run, clips: Path, features: Path, tmp_path: Path
+):
+    command = ["align", "0.mp4", "1.mp4", "--in", features, "--out", tmp_path]
+    assert run(*command)[0] == 0
+    shutil.copy(clips / "0.mp4", tmp_path / "mine.mp4")
+    (tmp_path / "aligned.mp4").unlink()
+    os.link(tmp_path / "mine.mp4", tmp_path / "aligned.mp4")
+    before = contents(tmp_path)
+    code, told = run(*command[:1], tmp_path / "mine.mp4", *command[2:])
+    assert (code, "mine.mp4, which is read" in told) == (2, True), told
+    assert contents(tmp_path) == before
+
+
+def test_an_encoder_folder_with_somebodys_notes_is_not_replaced(trained: Path, tmp_path: Path):
+    """Was wrong: the whole folder went, whatever lay beside the weights."""
+    from video_ssl.models.encoders import EncoderError, load_encoder, save_encoder
+
+    folder = tmp_path / "encoder"
+    shutil.copytree(trained / "encoder", folder)
+    encoder = load_encoder(folder)
+    about = {"architecture": "vit", "preprocess": encoder.preprocess, "source": {}}
+    save_encoder(folder, encoder, **about)
+    (folder / "notes.txt").write_bytes(NOTES)
+    with pytest.raises(EncoderError, match=r"notes\.txt, which is no part of an encoder"):
+        save_encoder(folder, encoder, **about)
+    assert (folder / "notes.txt").read_bytes() == NOTES

@@ -127,8 +127,6 @@ def build_array_records(
             )
     out = _claim(out, tables)
     with _full_disk_is_named(), _only_build(out):
-        for split in tables:
-            _claim_split(out, split)
         remove_leftovers(out, held=True)
         plans = {
             split: _plan(out, split, table, num_shards, check) for split, table in tables.items()
@@ -147,6 +145,8 @@ def _claim(out: str | os.PathLike[str], tables: Mapping[str, Table]) -> Path:
     read = [table.path for table in tables.values() if table.path is not None]
     names = [f"{split}.arrow" for split in tables]
     out = claim_folder(out, "data build", names, ours=True, sources=read)
+    for split in tables:
+        _claim_split(out, split)
     described = out / _DESCRIPTIONS[0]
     ours = described.is_file() and _DESCRIPTION.encode() in described.read_bytes()
     return claim_folder(out, "data build", _DESCRIPTIONS, ours=ours)

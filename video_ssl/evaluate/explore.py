@@ -403,7 +403,9 @@ def _embedded(
     claim_file(out, "explore", is_ours=lambda file: _is_of(file, chosen))
     open_encoder(encoder, device)  # before any video is made, a wrong name is told
     table: Table = open_source(spec)
-    ids, labels = (np.asarray(table.column(name)) for name in ("id", "label"))
+    ids = np.asarray(table.column("id"))
+    labelled = "label" in table.column_names
+    labels = np.asarray(table.column("label")) if labelled else np.full(len(ids), -1)
     videos = _chosen(ids, labels, choice.get("videos"), choice.get("max_videos", 12), spec)
     rows = [int(np.flatnonzero(ids == video)[0]) for video in videos]
     out.parent.mkdir(parents=True, exist_ok=True)
