@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 import yaml
 from world import plain, recipe, write_recipe, write_videos
@@ -19,11 +20,15 @@ from world import plain, recipe, write_recipe, write_videos
 
 @dataclass(frozen=True)
 class Scene:
-    """Commands of `video-ssl`, each disturbed; `prepare` fills their folder."""
+    """Commands of `video-ssl`, each disturbed; `prepare` fills their folder.
+
+    `complete`: what a command may say that has been killed after its last change of a file.
+    """
 
     name: str
     prepare: Callable[[Path], None]
     commands: list[list[str]]
+    complete: str = ""
 
 
 def _videos(folder: Path) -> None:
@@ -68,14 +73,15 @@ def _shards(folder: Path) -> None:
 
 def _to_evaluate(folder: Path) -> None:
     _with_encoder(folder)
+    write_videos(folder / "others", seed=100)
     content = {
         "base": str(Path(__file__).parents[2] / "evaluate/probe.yaml"),
         "name": "tiny",
         "encoder": "a",
         "train": "videos",
-        "test": "videos",
+        "test": "others",
         "out": "out",
-        "embed": {"num_clips": 2, "batch_size": 2, "num_workers": 0, "device": "cpu"},
+        "embed": {"num_clips": 2, "batch_size": 2, "num_workers": 0},
         "evaluators": {"probe": {"epochs": 2}},
     }
     write_recipe(folder / "e.yaml", content)
@@ -116,7 +122,7 @@ SCENES: tuple[Scene, ...] = (
             ["merge", "f.arrow"],
         ],
     ),
-    Scene("convert ours", _with_encoder, [["convert", "a", "o", "--to", "ours"]]),
+    Scene("convert ours", _with_encoder, [["convert", "a", "o", "--to", "ours"]], "o exists and is not"),
 )  # fmt: skip
 
 
@@ -125,9 +131,12 @@ SCENES: tuple[Scene, ...] = (
 # Words about when, where, how fast and in which attempt: they tell of the kills, as they should.
 _ABOUT_TIME = {
     "time", "seconds", "clips_per_sec", "videos_per_sec", "data_wait_share", "host_memory_gib", "started", "ended", "duration_sec_of_run",
-    "peak_memory_gib", "starts", "created", "created_at", "wall_sec", "attempts", "memory_gib", "seconds_per_step",
+    "bytes", "sha256",  # of pickled tensors, which are compared themselves
+    "peak_memory_gib", "date", "file_mtime", "starts", "created", "created_at", "wall_sec", "attempts", "memory_gib", "seconds_per_step",
 }  # fmt: skip
 _NOT_COMPARED = re.compile(r"(^|/)(logs/.*|environment\.json|attempts\.jsonl|\.lock|\.held|lock)$")
+# One file for every start, named after its time; files of orbax, named by chance, whose content is compared.
+_NOT_COUNTED = re.compile(r"(^|/)tensorboard/|/step_\d+/state/")
 
 
 def contents(folder: Path) -> dict[str, Any]:
@@ -135,6 +144,10 @@ def contents(folder: Path) -> dict[str, Any]:
     found = {}
     for path in sorted(folder.rglob("*")):
         name = str(path.relative_to(folder))
+        if (path / "_METADATA").is_file():
+            found[name] = _orbax(path)
+        if _NOT_COUNTED.search(name):
+            continue
         if path.is_symlink():
             found[name] = f"link to {path.readlink()}"
         elif path.is_file():
@@ -147,7 +160,7 @@ def contents(folder: Path) -> dict[str, Any]:
 def _content(path: Path) -> Any:
     readers: dict[str, Callable[[Path], Any]] = {
         ".json": lambda p: _timeless(json.loads(p.read_text())),
-        ".jsonl": lambda p: [_timeless(json.loads(line)) for line in p.read_text().splitlines()],
+        ".jsonl": _json_lines,
         ".yaml": lambda p: _timeless(yaml.safe_load(p.read_text())),
         ".arrow": _arrow,
         ".pt": _torch,
@@ -155,6 +168,22 @@ def _content(path: Path) -> Any:
     }
     read = readers.get(path.suffix)
     return hashlib.sha256(path.read_bytes()).hexdigest() if read is None else read(path)
+
+
+def _json_lines(path: Path) -> Any:
+    """Rows in order; of a journal of ours (a hidden file) which there are: a command that goes on says things again."""
+    rows = [_timeless(json.loads(line)) for line in path.read_text().splitlines()]
+    return sorted({json.dumps(row, sort_keys=True) for row in rows}) if path.name[0] == "." else rows
+
+
+def _orbax(folder: Path) -> str:
+    import jax
+    import orbax.checkpoint
+
+    with orbax.checkpoint.PyTreeCheckpointer() as reader:
+        leaves = jax.tree_util.tree_leaves_with_path(reader.restore(folder))
+    told = [(str(key), plain(np.asarray(value))) for key, value in leaves]
+    return hashlib.sha256(repr(told).encode()).hexdigest()
 
 
 def _timeless(value: Any) -> Any:

@@ -13,12 +13,12 @@ import yaml
 NUM_VIDEOS = 6
 
 
-def write_videos(folder: Path, count: int = NUM_VIDEOS) -> Path:
+def write_videos(folder: Path, count: int = NUM_VIDEOS, *, seed: int = 0) -> Path:
     """Returns the folder, with videos of 12 frames in class folders, each with a square of its own."""
     for i in range(count):
         path = folder / "ab"[i % 2] / f"{i}.mp4"
         path.parent.mkdir(parents=True, exist_ok=True)
-        _write_video(path, seed=i)
+        _write_video(path, seed=seed + i)
     return folder
 
 
@@ -29,9 +29,10 @@ def _write_video(path: Path, *, seed: int) -> None:
         stream = container.add_stream("libx264", rate=12)
         stream.width = stream.height = 32
         stream.pix_fmt = "yuv420p"
+        left = seed % 20
         for t in range(12):
             frame = np.tile(background.astype(np.uint8), (32, 32, 1))
-            frame[4 + t : 12 + t, seed : seed + 10] = colour
+            frame[4 + t : 12 + t, left : left + 10] = colour
             for packet in stream.encode(av.VideoFrame.from_ndarray(frame, format="rgb24")):
                 container.mux(packet)
         for packet in stream.encode():
