@@ -213,6 +213,27 @@ def test_other_files_are_named(tmp_path, caplog):
     assert "left out 2 × members that belong to no video: s.tar!/b.txt, s.tar!/c.cls" in caplog.text
 
 
+def test_a_tar_that_is_damaged_behind_its_first_members_is_refused(tmp_path):
+    """Was wrong: `tarfile` ends at a damaged header in silence, and the videos behind it were missing."""
+    path = tmp_path / "s.tar"
+    pack(path, {f"{i}.mp4": b"x" * 600 for i in range(4)})
+    whole = path.read_bytes()
+    assert len(open_table(path)) == 4
+    third = 2 * (512 + 1024)
+    damaged = {
+        "is damaged": whole[: third + 20] + b"\xff" + whole[third + 21 :],
+        "is cut off, or still being written": whole[:third],
+        "goes on behind its end": whole + whole,
+        "about byte": whole + b"\1",
+    }
+    for word, content in damaged.items():
+        path.write_bytes(content)
+        with pytest.raises(TableError, match=rf"s\.tar .*{word}"):
+            open_table(path)
+    path.write_bytes(whole + bytes(10_240))
+    assert len(open_table(path)) == 4
+
+
 def test_shards_elsewhere_by_glob(tmp_path):
     fsspec = pytest.importorskip("fsspec")
     files = fsspec.filesystem("memory")

@@ -1,4 +1,4 @@
-"""Runs a function in a process of its own, forked from this one, so that a crash, a hang or a bug is seen and has a name.
+"""Runs a function in a process of its own, forked from this one, so that a crash, a hang or a bug is seen and named.
 
 The parent must have imported what is heavy, and must have started no threads.
 """

@@ -71,7 +71,9 @@ class Fuzzer:
             os.utime(file, ns=(state.st_atime_ns, state.st_mtime_ns))
         what = f"{file.relative_to(place)}: {what}"
         if changed == (folder / file.relative_to(place)).read_bytes():
-            return Result(case=number, subject=subject.name, what=what, kind="read", text="unchanged")
+            return Result(
+                case=number, subject=subject.name, what=what, kind="read", text="unchanged"
+            )
         outcome = self._fork(subject, place)
         kind, text = outcome.kind, outcome.text
         if (place / "PWNED").exists() or Path("PWNED").exists():
@@ -176,7 +178,10 @@ def _tell(result: Result, given: argparse.Namespace) -> None:
     if result.kind in FINDINGS or given.case is not None:
         text = result.text.strip().splitlines()
         shown = result.text if given.case is not None else "\n  ".join(text[-3:])
-        print(f"case {result.case} {result.subject}: {result.kind}: {result.what}\n  {shown}", flush=True)
+        print(
+            f"case {result.case} {result.subject}: {result.kind}: {result.what}\n  {shown}",
+            flush=True,
+        )
     if given.json is not None:
         with open(given.json, "a", encoding="utf-8") as file:
             file.write(json.dumps(asdict(result)) + "\n")
@@ -187,7 +192,10 @@ def _summary(results: list[Result], seed: int, seconds: float) -> int:
     for result in results:
         table[result.subject][result.kind] += 1
     for name in sorted(table):
-        print(f"{name:18} {sum(table[name].values()):5} " + " ".join(f"{k} {n}" for k, n in sorted(table[name].items())))
+        print(
+            f"{name:18} {sum(table[name].values()):5} "
+            + " ".join(f"{k} {n}" for k, n in sorted(table[name].items()))
+        )
     total = collections.Counter(result.kind for result in results)
     bad = sum(total[kind] for kind in FINDINGS)
     told = ", ".join(f"{total[kind]} {kind}" for kind in ("refused", "read", *FINDINGS))

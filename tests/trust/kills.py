@@ -44,7 +44,15 @@ from scenes import SCENES, Scene, contents
 
 _PR_SET_CHILD_SUBREAPER = 36
 _WRITES = os.O_WRONLY | os.O_RDWR | os.O_CREAT | os.O_TRUNC
-_CHANGES = ("os.rename", "os.remove", "os.mkdir", "os.rmdir", "os.truncate", "os.link", "os.symlink")
+_CHANGES = (
+    "os.rename",
+    "os.remove",
+    "os.mkdir",
+    "os.rmdir",
+    "os.truncate",
+    "os.link",
+    "os.symlink",
+)
 _LIMIT_SEC = 300.0
 _ORPHANS_SEC = 60.0
 
@@ -60,7 +68,12 @@ class Ending:
 
 
 def command(
-    words: list[str], folder: Path, log: Path, *, change: int | None = None, after_sec: float | None = None,
+    words: list[str],
+    folder: Path,
+    log: Path,
+    *,
+    change: int | None = None,
+    after_sec: float | None = None,
     with_children: bool = False,
 ) -> Ending:
     """Does `video-ssl WORDS` in a folder, in a process of its own, which is killed where it is told."""  # fmt: skip
@@ -81,7 +94,9 @@ def command(
     os.close(counts)
     _reap_orphans()
     if timed_out and after_sec is None:
-        raise AssertionError(f"`{' '.join(words)}` has not ended within {_LIMIT_SEC:g} s: {forks._tail(log)}")
+        raise AssertionError(
+            f"`{' '.join(words)}` has not ended within {_LIMIT_SEC:g} s: {forks._tail(log)}"
+        )
     return Ending(os.waitstatus_to_exitcode(status), int(made or b"0"), seconds, forks._tail(log))
 
 
@@ -219,7 +234,9 @@ class Killer:
                 raise AssertionError(f"exit code {ending.code} before the kill: {ending.text}")
         ending = command(words, folder, log)
         if ending.code != 0 and (not complete or complete not in ending.text):
-            raise AssertionError(f"`{' '.join(words)}` does not go on (exit code {ending.code}): {ending.text}")
+            raise AssertionError(
+                f"`{' '.join(words)}` does not go on (exit code {ending.code}): {ending.text}"
+            )
         return done
 
     def _straight(self, scene: Scene) -> tuple[Path, dict[str, Any], list[Ending]]:
@@ -230,7 +247,10 @@ class Killer:
             folder.mkdir()
             log = self._base / "log"
             made = forks.run(
-                functools.partial(scene.prepare, folder), limit_sec=600, memory_bytes=32 * GIB, log=log
+                functools.partial(scene.prepare, folder),
+                limit_sec=600,
+                memory_bytes=32 * GIB,
+                log=log,
             )
             if made.kind != "read":
                 raise SystemExit(f"{scene.name} cannot be prepared: {made.kind} {made.text}")
@@ -328,7 +348,9 @@ def main(arguments: list[str]) -> int:
     if given.keep is None:
         shutil.rmtree(base, ignore_errors=True)
     seconds = time.monotonic() - begin
-    print(f"seed {given.seed}: {len(numbers)} disturbed runs, {kills} kills in {seconds:.0f} s: {bad} with differences")
+    print(
+        f"seed {given.seed}: {len(numbers)} disturbed runs, {kills} kills in {seconds:.0f} s: {bad} with differences"
+    )
     return 1 if bad else 0
 
 

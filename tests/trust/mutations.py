@@ -10,13 +10,40 @@ from typing import Any
 
 import yaml
 
-HOSTILE_NUMBERS = (0, -1, 1, 2**31 - 1, 2**31, 2**32, 2**63, -(2**63), 2**64, 10**30, 0.5, -0.0, 1e308, 1e-320)
+HOSTILE_NUMBERS = (
+    0,
+    -1,
+    1,
+    2**31 - 1,
+    2**31,
+    2**32,
+    2**63,
+    -(2**63),
+    2**64,
+    10**30,
+    0.5,
+    -0.0,
+    1e308,
+    1e-320,
+)
 HOSTILE_WORDS = (
     "", " ", "nan", "inf", "-inf", "null", "true", "1/2", "1_000", "0x10", "1e400", "..", "../../etc/passwd", "/",
     "~", "a\x00b", "a\nb", "\ufeff", "\u202e", "x" * 5000, "$(touch PWNED)", "${oc.env:HOME}", "${a}", "%s", "'", '"',
     "!!python/object/apply:os.system [touch PWNED]", "&a [*a]", "ö", "\ud800", "-",
 )  # fmt: skip
-_BYTES = (b"\0", b"\xff", b"\n", b",", b"\t", b'"', b"{", b"[", b"\xef\xbb\xbf", b"\xff\xff\xff\xff", b"\0\0\0\x80")
+_BYTES = (
+    b"\0",
+    b"\xff",
+    b"\n",
+    b",",
+    b"\t",
+    b'"',
+    b"{",
+    b"[",
+    b"\xef\xbb\xbf",
+    b"\xff\xff\xff\xff",
+    b"\0\0\0\x80",
+)
 
 Mutation = Callable[[bytes, random.Random], tuple[bytes, str]]
 
@@ -33,7 +60,9 @@ def flip_bits(content: bytes, rng: random.Random) -> tuple[bytes, str]:
 
 
 def truncate(content: bytes, rng: random.Random) -> tuple[bytes, str]:
-    kept = rng.choice((0, len(content) - 1, rng.randrange(len(content)), rng.randrange(len(content))))
+    kept = rng.choice(
+        (0, len(content) - 1, rng.randrange(len(content)), rng.randrange(len(content)))
+    )
     return content[:kept], f"cut off after {kept} of {len(content)} bytes"
 
 
@@ -70,7 +99,9 @@ def hostile_number(content: bytes, rng: random.Random) -> tuple[bytes, str]:
     """A length or an offset that cannot be."""
     size = rng.choice((4, 8))
     place = rng.randrange(max(1, len(content) - size)) & ~3
-    value = rng.choice((0, 1, 2**31 - 1, 2**31, 2**32 - 1, 2**40, 2**63, 2**64 - 1)) % 2 ** (8 * size)
+    value = rng.choice((0, 1, 2**31 - 1, 2**31, 2**32 - 1, 2**40, 2**63, 2**64 - 1)) % 2 ** (
+        8 * size
+    )
     number = value.to_bytes(size, "little")
     return content[:place] + number + content[place + size :], f"the number {value} at {place}"
 
@@ -138,7 +169,14 @@ def of_lines(separator: str) -> tuple[Mutation, ...]:
 
     structural = [
         with_lines(change)
-        for change in (change_field, change_field, change_field, other_number_of_fields, move_lines, other_separator)
+        for change in (
+            change_field,
+            change_field,
+            change_field,
+            other_number_of_fields,
+            move_lines,
+            other_separator,
+        )
     ]
     return (*structural, line_ends)
 
@@ -153,7 +191,9 @@ def of_tree(load: Callable[[str], Any], dump: Callable[[Any], str]) -> Mutation:
         tree = copy.deepcopy(load(content.decode("utf-8")))
         places = list(_places(tree, ()))
         parent, key, path = places[rng.randrange(len(places))]
-        told = rng.choice((_replace, _replace, _replace, _drop, _rename, _double, _deepen))(parent, key, rng)
+        told = rng.choice((_replace, _replace, _replace, _drop, _rename, _double, _deepen))(
+            parent, key, rng
+        )
         text = dump(tree)
         return text.encode("utf-8", "surrogatepass"), f"{'.'.join(map(str, path))}: {told}"
 
@@ -161,14 +201,31 @@ def of_tree(load: Callable[[str], Any], dump: Callable[[Any], str]) -> Mutation:
 
 
 def _places(tree: Any, path: tuple[Any, ...]) -> Iterator[tuple[Any, Any, tuple[Any, ...]]]:
-    items = tree.items() if isinstance(tree, dict) else enumerate(tree) if isinstance(tree, list) else ()
+    items = (
+        tree.items()
+        if isinstance(tree, dict)
+        else enumerate(tree)
+        if isinstance(tree, list)
+        else ()
+    )
     for key, value in items:
         yield tree, key, (*path, key)
         yield from _places(value, (*path, key))
 
 
 def _replace(parent: Any, key: Any, rng: random.Random) -> str:
-    values = (*HOSTILE_NUMBERS, *HOSTILE_WORDS, None, True, [], {}, [[]], {"a": 1}, float("nan"), float("inf"))
+    values = (
+        *HOSTILE_NUMBERS,
+        *HOSTILE_WORDS,
+        None,
+        True,
+        [],
+        {},
+        [[]],
+        {"a": 1},
+        float("nan"),
+        float("inf"),
+    )
     old, new = parent[key], rng.choice(values)
     if isinstance(old, (int, float)) and rng.random() < 0.3:
         new = old * rng.choice((2, 1000, -1, 10**7))

@@ -57,7 +57,18 @@ def _with_encoder(folder: Path) -> None:
     (folder / "r.yaml").unlink()
 
 
-_EMBED = ["videos", "f.arrow", "--num-clips", "2", "--num-workers", "0", "--batch-size", "2", "--device", "cpu"]
+_EMBED = [
+    "videos",
+    "f.arrow",
+    "--num-clips",
+    "2",
+    "--num-workers",
+    "0",
+    "--batch-size",
+    "2",
+    "--device",
+    "cpu",
+]
 
 
 def _embedded(folder: Path) -> None:
@@ -130,10 +141,19 @@ SCENES: tuple[Scene, ...] = (
 
 # Words about when, where, how fast and in which attempt: they tell of the kills, as they should.
 _ABOUT_TIME = {
-    "time", "seconds", "clips_per_sec", "videos_per_sec", "data_wait_share", "host_memory_gib", "started", "ended", "duration_sec_of_run",
-    "bytes", "sha256",  # of pickled tensors, which are compared themselves
-    "peak_memory_gib", "date", "file_mtime", "starts", "created", "created_at", "wall_sec", "attempts", "memory_gib", "seconds_per_step",
-}  # fmt: skip
+    *(
+        "time",
+        "date",
+        "seconds",
+        "wall_sec",
+        "file_mtime",
+        "starts",
+        "clips_per_sec",
+        "videos_per_sec",
+    ),
+    *("data_wait_share", "host_memory_gib", "peak_memory_gib"),
+    *("bytes", "sha256"),  # of pickled tensors, which are compared themselves
+}
 _NOT_COMPARED = re.compile(r"(^|/)(logs/.*|environment\.json|attempts\.jsonl|\.lock|\.held|lock)$")
 # One file for every start, named after its time; files of orbax, named by chance, whose content is compared.
 _NOT_COUNTED = re.compile(r"(^|/)tensorboard/|/step_\d+/state/")
@@ -173,7 +193,9 @@ def _content(path: Path) -> Any:
 def _json_lines(path: Path) -> Any:
     """Rows in order; of a journal of ours (a hidden file) which there are: a command that goes on says things again."""
     rows = [_timeless(json.loads(line)) for line in path.read_text().splitlines()]
-    return sorted({json.dumps(row, sort_keys=True) for row in rows}) if path.name[0] == "." else rows
+    return (
+        sorted({json.dumps(row, sort_keys=True) for row in rows}) if path.name[0] == "." else rows
+    )
 
 
 def _orbax(folder: Path) -> str:
@@ -197,7 +219,8 @@ def _arrow(path: Path) -> Any:
     with pa.OSFile(str(path)) as file:
         table = pa.ipc.open_file(file).read_all()
     said = {
-        key.decode(): _timeless(_json_or_text(value)) for key, value in (table.schema.metadata or {}).items()
+        key.decode(): _timeless(_json_or_text(value))
+        for key, value in (table.schema.metadata or {}).items()
     }
     columns = {name: table[name].to_pylist() for name in table.column_names if name != "file_mtime"}
     return hashlib.sha256(repr([said, columns]).encode()).hexdigest()
@@ -215,4 +238,6 @@ def _torch(path: Path) -> Any:
 
     with zipfile.ZipFile(path) as archive:
         comment = archive.comment
-    return hashlib.sha256(repr([plain(torch.load(path, weights_only=True)), comment]).encode()).hexdigest()
+    return hashlib.sha256(
+        repr([plain(torch.load(path, weights_only=True)), comment]).encode()
+    ).hexdigest()

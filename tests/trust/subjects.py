@@ -69,7 +69,7 @@ class Subject:
 
 COLUMNS = ("path", "label", "start", "end")
 # Numbers that are easily told from one another.
-ROWS = [(f"ab"[i % 2] + f"/{i}.mp4", i % 2, 0.125 * i, 0.5 + 0.25 * i) for i in range(6)]
+ROWS = [("ab"[i % 2] + f"/{i}.mp4", i % 2, 0.125 * i, 0.5 + 0.25 * i) for i in range(6)]
 
 
 def _with_videos(folder: Path) -> None:
@@ -190,7 +190,9 @@ def _agree(key: str, given: Any, found: Any) -> bool:
 def _csv_rows(separator: str) -> Callable[[Path], list[dict[str, Any]]]:
     def rows(path: Path) -> list[dict[str, Any]]:
         text = path.read_bytes().decode("utf-8-sig")
-        found = [row for row in csv.reader(io.StringIO(text, newline=""), delimiter=separator) if row]
+        found = [
+            row for row in csv.reader(io.StringIO(text, newline=""), delimiter=separator) if row
+        ]
         head = [name.strip() for name in found[0]]
         if any(len(row) != len(head) for row in found):
             raise ValueError("rows of unequal length")
@@ -201,7 +203,7 @@ def _csv_rows(separator: str) -> Callable[[Path], list[dict[str, Any]]]:
 
 def _list_rows(path: Path) -> list[dict[str, Any]]:
     rows = []
-    for line in path.read_bytes().decode("utf-8-sig").splitlines():
+    for line in path.read_bytes().decode("utf-8-sig", "surrogateescape").splitlines():
         if line.strip() and not line.startswith("#"):
             name, *fields = line.rsplit(None, 1)
             rows.append({"path": name, "label": fields[0] if fields else None})
@@ -411,7 +413,10 @@ def _evaluate_file(folder: Path) -> None:
         "test": "b.arrow",
         "out": "out",
         "embed": {"num_clips": 2, "batch_size": 4, "num_workers": 0},
-        "evaluators": {"probe": {"epochs": 10, "learning_rates": [0.1, 0.01]}, "knn": {"ks": [1, 5]}},
+        "evaluators": {
+            "probe": {"epochs": 10, "learning_rates": [0.1, 0.01]},
+            "knn": {"ks": [1, 5]},
+        },
     }
     write_recipe(folder / "r.yaml", content)
 
@@ -448,6 +453,8 @@ def read_profile_file(folder: Path) -> Any:
 def nothing_ignored(folder: Path, original: Any, value: Any) -> str | None:
     """Every value of the file is in what was made of it, at its place; shorthands aside, which are read otherwise."""
     content = yaml.safe_load((folder / "r.yaml").read_text(encoding="utf-8"))
+    if "objective_name" in value:
+        value["objective"]["name"] = value["objective_name"]
     for path, given in _leaves(content, ()):
         found = value
         for key in path:
@@ -468,7 +475,9 @@ def _leaves(tree: Any, path: tuple[str, ...]) -> list[tuple[tuple[str, ...], Any
 def _alike(given: Any, found: Any) -> bool:
     if given == found or str(given) == str(found):
         return True
-    if given is None or isinstance(found, dict):  # takes the default; a shorthand (a duration) has become its parts
+    if given is None or isinstance(
+        found, dict
+    ):  # takes the default; a shorthand (a duration) has become its parts
         return True
     if isinstance(given, (list, tuple)) and isinstance(found, (list, tuple)):
         return len(given) == len(found) and all(map(_alike, given, found))

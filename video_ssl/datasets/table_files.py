@@ -236,7 +236,7 @@ def _read_parquet(path: Path) -> pa.Table:
     from pyarrow import parquet
 
     try:
-        with parquet.ParquetFile(path, memory_map=True) as file:
+        with parquet.ParquetFile(path, memory_map=True, page_checksum_verification=True) as file:
             refuse_doubled(file.schema_arrow.names, str(path))
             # Only what means something: a column of pictures or sound may be large.
             given = file.schema_arrow.names

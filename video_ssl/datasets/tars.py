@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import IO, Any
 
 _MARK = ".tar!/"
+_CHUNK_BYTES = 2**20
 
 
 class TarProblem(ValueError):
@@ -41,7 +42,8 @@ def list_members(path: str, file: IO[bytes] | None = None) -> Iterator[Member]:
         file: the open tar, where `path` is no local file.
 
     Raises:
-        TarProblem: not a plain tar, cut off, a link, a sparse file, or a name that leads out (absolute or with `..`).
+        TarProblem: not a plain tar, cut off or damaged anywhere, several tars in one file, a link, a sparse file, or a
+            name that leads out (absolute or with `..`).
     """
     end = 0
     try:
@@ -53,13 +55,36 @@ def list_members(path: str, file: IO[bytes] | None = None) -> Iterator[Member]:
                 _refuse(path, info)
                 yield Member(info.name, info.offset_data, info.size)
                 tar.members = []  # type: ignore[attr-defined]  # it would keep every header
+            if file is None and os.path.getsize(path) < end:
+                raise TarProblem(f"{path} is cut off: {os.path.getsize(path)} bytes of {end}.")
+            _refuse_other_ends(path, tar)
     except (tarfile.TarError, EOFError) as err:
         raise TarProblem(
             f"{path} cannot be read as an uncompressed tar ({err}). Unpack a compressed one, "
             "write a cut-off one again."
         ) from err
-    if file is None and os.path.getsize(path) < end:
-        raise TarProblem(f"{path} is cut off: {os.path.getsize(path)} bytes of {end}.")
+
+
+def _refuse_other_ends(path: str, tar: Any) -> None:
+    """`tarfile` stops at a damaged header as if the tar ended there, and at the end of the first of several tars."""
+    at, file = tar.offset, tar.fileobj
+    file.seek(at)
+    block = file.read(tarfile.BLOCKSIZE)
+    if not block:
+        raise TarProblem(
+            f"{path} is cut off, or still being written: after {at} bytes it ends without the zeros that end a tar. "
+            "Write it again."
+        )
+    if block.strip(b"\0"):
+        raise TarProblem(
+            f"{path} is damaged: what follows at byte {at} is neither a member nor the end of the tar. Write it again."
+        )
+    while block := file.read(_CHUNK_BYTES):
+        if block.strip(b"\0"):
+            raise TarProblem(
+                f"{path} goes on behind its end, about byte {file.tell() - len(block)}: several tars in one file are "
+                "not read. Write them into one tar, or name each."
+            )
 
 
 def _refuse(path: str, info: Any) -> None:

@@ -417,7 +417,8 @@ def _open_npz(path: Path) -> FeatureFile:
 
 def _open_parquet(path: Path) -> FeatureFile:
     try:
-        table = pq.ParquetFile(path).read()  # a data set would take columns from names of folders
+        # Not as a data set, which would take columns from names of folders.
+        table = pq.ParquetFile(path, page_checksum_verification=True).read()
     except (pa.ArrowInvalid, OSError) as err:
         raise FeatureError(f"{path} is not readable as Parquet: {err}") from err
     return _foreign_table(table, path)
