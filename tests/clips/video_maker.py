@@ -33,9 +33,10 @@ def read_index(frame):
 
 def make_video(path, *, num_frames=NUM_FRAMES, size=SIZE, gop=12, b_frames=3, codec="libx264", rate=25,
                times=None, audio=None, rotation=0,
-               options=None, container=None, pix_fmt="yuv420p", aspect=None):  # fmt: skip
-    """Writes a video; `times` in units of 1/1000 s make the rate variable, `audio` is a function of time in s, `aspect`
-    the shape of a pixel."""
+               options=None, container=None, pix_fmt="yuv420p", aspect=None, audio_codec="aac", audio_rate=16000,
+               audio_start=0.0, first=0):  # fmt: skip
+    """Writes a video; `times` in units of 1/1000 s make the rate variable, `audio` is a function of time in s that is
+    heard from `audio_start` on, `aspect` the shape of a pixel, `first` the index that is drawn first."""
     base = Fraction(1, rate) if times is None else Fraction(1, 1000)
     with av.open(str(path), "w", format=container, options=options or {}) as out:
         video = out.add_stream(codec, rate=rate)
@@ -55,19 +56,25 @@ def make_video(path, *, num_frames=NUM_FRAMES, size=SIZE, gop=12, b_frames=3, co
             video.codec_context.sample_aspect_ratio = Fraction(aspect)
         if rotation:
             video.set_display_rotation(rotation)
-        sound = out.add_stream("aac", rate=16000, layout="mono") if audio is not None else None
+        sound = None
+        if audio is not None:
+            sound = out.add_stream(audio_codec, rate=audio_rate, layout="mono")
+            if audio_codec == "wmav2":  # has no default
+                sound.codec_context.bit_rate = 96_000
         for index in range(num_frames):
-            frame = av.VideoFrame.from_ndarray(draw(index, size), "rgb24")
+            frame = av.VideoFrame.from_ndarray(draw(first + index, size), "rgb24")
             frame.time_base = base
             frame.pts = index if times is None else times[index]
             out.mux(video.encode(frame))
         out.mux(video.encode())
         if sound is not None:
-            at = np.arange(num_frames * 16000 // rate) / 16000
+            at = np.arange(num_frames * audio_rate // rate) / audio_rate
             wave = audio(at).astype(np.float32)
+            late = round(audio_start * audio_rate)
             for begin in range(0, len(wave), 1024):
                 piece = av.AudioFrame.from_ndarray(wave[None, begin : begin + 1024], "fltp", "mono")
-                piece.sample_rate, piece.pts, piece.time_base = 16000, begin, Fraction(1, 16000)
+                piece.sample_rate, piece.pts = audio_rate, late + begin
+                piece.time_base = Fraction(1, audio_rate)
                 out.mux(sound.encode(piece))
             out.mux(sound.encode())
 

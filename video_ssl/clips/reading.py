@@ -2,8 +2,8 @@
 
 Every reader keeps the same promises.  Index i is the i-th frame of a complete decode in presentation order, upright
 (the display matrix applied), of the best video stream.  Times are seconds since the first frame, for pictures and sound
-alike.  Whatever cannot be read raises `BadVideo`, which names the file and the reason.  A reader belongs to one process:
-open it inside a data worker, close it there.
+alike.  Whatever cannot be read raises `BadVideo`, which names the file and the reason.  A reader belongs to one
+process: open it inside a data worker, close it there.
 """
 
 from __future__ import annotations

@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import os
-import struct
 
+from video_ssl.clips.decoders.file_ends import why_unfinished
 from video_ssl.clips.reading import BadVideo
 
 
 def refuse_unreadable_file(
     path: str, *, byte_range: tuple[int, int] | None = None, name: str | None = None
 ) -> None:
-    """Raises BadVideo if `path` is missing, not a regular file, empty, or a cut-off mp4, mov or AVI.  URIs pass.
+    """Raises BadVideo if `path` is missing, not a regular file, empty, or does not end where it says.  URIs pass.
 
     Args:
         path: a local file.
@@ -34,37 +34,15 @@ def refuse_unreadable_file(
             raise BadVideo(
                 name, f"lies at bytes {offset}..{offset + size} of a file of {whole} bytes."
             )
-        declared = _declared_size(path, offset, size)
+        if size == 0:
+            raise BadVideo(name, "is empty (0 bytes).")
+        unfinished = why_unfinished(path, offset, size)
     except PermissionError as err:
         raise BadVideo(name, "may not be read (permission denied).") from err
     except OSError as err:
         raise BadVideo(name, f"cannot be read ({err.strerror}).") from err
-    if size == 0:
-        raise BadVideo(name, "is empty (0 bytes).")
-    if declared > size:
-        raise BadVideo(name, f"is cut off: {size} bytes of {declared}.")
-
-
-def _declared_size(path: str, offset: int, size: int) -> int:
-    """The size that the outermost structure of an mp4, mov or AVI file claims; 0 for other formats."""
-    with open(path, "rb") as file:
-        file.seek(offset)
-        head = file.read(12)
-        if head[:4] == b"RIFF" and head[8:12] == b"AVI ":
-            return int(struct.unpack("<I", head[4:8])[0]) + 8
-        if head[4:8] not in (b"ftyp", b"moov", b"mdat", b"wide", b"free", b"skip"):
-            return 0
-        at = 0
-        while at + 8 <= size:
-            file.seek(offset + at)
-            box = file.read(min(16, size - at))
-            length = int(struct.unpack(">I", box[:4])[0])
-            if length == 1 and len(box) == 16:
-                length = int(struct.unpack(">Q", box[8:16])[0])
-            if length < 8 or not box[4:8].strip(b"\xa9").isalnum():  # runs to the end, or padding
-                return 0
-            at += length
-        return at
+    if unfinished is not None:
+        raise BadVideo(name, unfinished)
 
 
 def ffmpeg_address(path: str, byte_range: tuple[int, int] | None) -> str:

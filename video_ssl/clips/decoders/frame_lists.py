@@ -10,6 +10,10 @@ import numpy as np
 
 # Decoding on is cheaper than a seek when the next key frame is at most this many frames away.
 _FRAMES_WORTH_A_SEEK = 6
+# A step back is B frames whose times are out of order up to here, and a clock that starts anew beyond it.
+_DISORDER_SEC = 0.5
+# A step ahead beyond this is another recording; the ffmpeg program draws the same line.
+_LONGEST_STEP_SEC = 10.0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -52,3 +56,36 @@ def list_of_packets(packets: np.ndarray) -> FrameList | None:
         return None
     keys = keys[np.argsort(keys[:, 0])]
     return FrameList(pts=pts, key_pts=keys[:, 0], key_dts=keys[:, 1])
+
+
+def steady_times(
+    times: np.ndarray, rate: float, *, may_jump: bool
+) -> tuple[np.ndarray, tuple[float, ...]]:
+    """Returns times that go on where the clock of a file starts anew, and what was added to each of its stretches.
+
+    Between two jumps of the clock, times that are not in order, or not all known, are replaced by even steps.
+
+    Args:
+        times: float64 (N,), N >= 1, of the frames in presentation order; NaN where unknown.
+        rate: frames per second, for even steps.
+        may_jump: whether a large step ahead is a jump too.
+
+    Returns:
+        float64 (N,), increasing, beginning with the first time (0 if unknown); seconds added to each stretch.
+    """
+    steps = np.diff(times)
+    jumps = steps < -_DISORDER_SEC
+    if may_jump:
+        jumps |= steps > _LONGEST_STEP_SEC
+    usual = float(np.median(steps[steps > 0])) if (steps > 0).any() else 1 / rate
+    borders = [0, *(np.flatnonzero(jumps) + 1).tolist(), len(times)]
+    out, offsets = np.empty(len(times)), []
+    for begin, end in itertools.pairwise(borders):
+        stretch = times[begin:end]
+        if np.isnan(stretch).any() or (np.diff(stretch) <= 0).any():
+            first = 0.0 if np.isnan(stretch[0]) else stretch[0]
+            stretch = first + np.arange(end - begin) / rate
+        offset = out[begin - 1] + usual - stretch[0] if begin else 0.0
+        out[begin:end] = stretch + offset
+        offsets.append(float(offset))
+    return out, tuple(offsets)

@@ -25,11 +25,12 @@ from av.video.reformatter import VideoReformatter
 
 from video_ssl.clips.crops import Frames, ViewRequest, check_region
 from video_ssl.clips.decoders.file_checks import ffmpeg_address, refuse_unreadable_file
-from video_ssl.clips.decoders.frame_lists import FrameList, list_of_packets
+from video_ssl.clips.decoders.frame_lists import FrameList, list_of_packets, steady_times
 from video_ssl.clips.decoders.mp4_index import Mp4Index, read_mp4_index
 from video_ssl.clips.decoders.orientation import Orientation, Tilt, orientation_of
-from video_ssl.clips.decoders.pyav_audio import ignore_other_streams, read_audio
+from video_ssl.clips.decoders.pyav_audio import Sound, ignore_other_streams
 from video_ssl.clips.decoders.pyav_views import RegionScaler
+from video_ssl.clips.decoders.transport_breaks import Breaks, read_breaks
 from video_ssl.clips.reading import BadVideo, VideoInfo, check_indices
 
 SEEKABLE_FORMATS = {"mov", "mp4", "matroska", "webm"}
@@ -37,6 +38,10 @@ SEEKABLE_CODECS = {"h264", "hevc", "av1", "libdav1d", "vp9", "libvpx-vp9", "mjpe
 # Decoders that leave out pictures which no other picture is predicted from, when told to (`skip_frame`).  By the
 # standards such a picture changes nothing about the others, so those that are not asked for are never decoded.
 SKIPPING_CODECS = {"h264", "hevc"}
+
+
+# Formats whose packets carry a clock that may start anew in the middle, and that are often joined end to end.
+_JUMPING_CLOCKS = {"mpegts", "mpeg"}
 
 
 class _IndexMismatch(Exception):
@@ -76,7 +81,8 @@ class PyAVReader:
         self._reformatter = VideoReformatter()
         self._container: Any = None
         self._first_frame: Any = None
-        self._counted: np.ndarray | None = None
+        self._sound: Sound | None = None
+        self._clock_offsets: tuple[float, ...] = (0.0,)
         refuse_unreadable_file(path, byte_range=byte_range, name=name)
         try:
             self._open()
@@ -178,18 +184,25 @@ class PyAVReader:
     def audio(self, start_sec: float, end_sec: float, rate: int) -> np.ndarray:
         """Returns float32 (S,); see `Reader.audio`."""
         origin_sec = self._origin_sec
-        try:
-            return read_audio(
+        if self._sound is None:
+            self._sound = Sound(
                 self._address,
-                start_sec + origin_sec,
-                end_sec + origin_sec,
-                rate,
+                can_seek=self._list is not None,
                 check=self._check_time,
+                clock_offsets=self._clock_offsets,
             )
+        try:
+            return self._sound.read(start_sec + origin_sec, end_sec + origin_sec, rate)
         except FFmpegError as err:
             raise BadVideo(self.path, f"its sound cannot be decoded ({_text(err)}).") from err
 
     def close(self) -> None:
+        if self._sound is not None:
+            self._sound.close()
+            self._sound = None
+        self._close_video()
+
+    def _close_video(self) -> None:
         if self._container is not None:
             self._container.close()
             self._container = None
@@ -208,7 +221,7 @@ class PyAVReader:
     # Opening and listing
 
     def _open(self) -> None:
-        self.close()
+        self._close_video()
         self._check_time()
         container = av.open(self._address, timeout=self._timeout_sec)
         self._container = container
@@ -226,7 +239,7 @@ class PyAVReader:
 
     def _list_frames(self) -> FrameList | None:
         """The list of frames, or None where packets do not identify frames."""
-        formats = set(self._container.format.name.split(","))
+        formats = self._formats
         if not formats & SEEKABLE_FORMATS or self._stream.codec.name not in SEEKABLE_CODECS:
             return None
         if "mp4" in formats and len(self._container.streams.video) == 1:
@@ -236,6 +249,10 @@ class PyAVReader:
                 return FrameList(pts=index.pts, key_pts=index.key_pts, key_dts=index.key_dts)
             self._open()
         return self._list_by_demuxing()
+
+    @property
+    def _formats(self) -> set[str]:
+        return set(self._container.format.name.split(","))
 
     def _agrees(self, index: Mp4Index) -> bool:
         """Whether the index is that of the stream and its first key frame; keeps the picture of this frame."""
@@ -321,12 +338,18 @@ class PyAVReader:
                 self._first_frame = frame
         if not times:
             raise BadVideo(self.path, "has a video stream without a frame that can be decoded.")
+        if self._breaks is not None and self._breaks.other_video:
+            raise BadVideo(
+                self.path,
+                "holds videos one after the other under different stream numbers, of which only one would be shown: "
+                "join them with `ffmpeg -f concat`.",
+            )
         known = np.array([np.nan if t is None else t for t in times])
-        if not np.isnan(known).any() and (np.diff(known) > 0).all():
-            return known
         rate = float(self._stream.average_rate or self._stream.guessed_rate or 25)
-        start = 0.0 if np.isnan(known[0]) else known[0]
-        return np.asarray(start + np.arange(len(known)) / rate)
+        steady, self._clock_offsets = steady_times(
+            known, rate, may_jump=bool(_JUMPING_CLOCKS & self._formats)
+        )
+        return steady
 
     # Decoding
 
@@ -451,8 +474,10 @@ class PyAVReader:
             self._open()
             for packet in self._container.demux(self._stream):
                 self._check_time()
+                if packet.size == 0 and packet.dts is not None:
+                    continue  # "show the last one longer" (Theora, AVI), and no end of the file
                 if packet.is_corrupt and packet.size:
-                    raise BadVideo(self.path, f"is damaged or cut off after frame {index - 1}.")
+                    self._refuse_lost_packets(index)
                 for frame in self._stream.decode(packet):
                     if wanted is None or (place < len(wanted) and index == wanted[place]):
                         self._refuse_damaged(frame, index)
@@ -467,6 +492,19 @@ class PyAVReader:
             raise BadVideo(
                 self.path, f"ends after {index} frames, frame {wanted[place]} is missing."
             )
+
+    @functools.cached_property
+    def _breaks(self) -> Breaks | None:
+        """What breaks the order of packets, where the format may be joined end to end."""
+        if "mpegts" not in self._formats or "://" in self._place[0]:
+            return None
+        return read_breaks(*self._place, self._stream.id)
+
+    def _refuse_lost_packets(self, index: int) -> None:
+        """At a packet that FFmpeg marks: raises unless the file is made of pieces and nothing is missing between."""
+        breaks = self._breaks
+        if breaks is None or breaks.losses or not breaks.joints:
+            raise BadVideo(self.path, f"is damaged or cut off after frame {index - 1}.")
 
     def _refuse_damaged(self, frame: Any, index: int) -> None:
         if frame.is_corrupt:
