@@ -384,6 +384,25 @@ def test_the_student_does_not_depend_on_the_source_of_its_teachers(tmp_path):
         build_it(config, encoders={"image": paths["image"]})
 
 
+def test_a_finetuned_teacher_that_tells_no_family_is_asked_for_it(tmp_path):
+    """VideoMAE's and MVD's classifiers have the same keys and other positions."""
+    state = video_teacher(final_norm=False).state_dict()
+    norm = {"fc_norm.weight": torch.ones(16), "fc_norm.bias": torch.zeros(16)}
+    torch.save({"model": {**state, **norm}}, tmp_path / "a.pth")
+    for family, positions in (("videomae", "sincos_1d"), ("mvd", "sincos_3d"), ("auto", None)):
+        teacher = {"source": {"file": str(tmp_path / "a.pth")}, "num_heads": 2, "family": family}
+        config = build_config(
+            OBJECTIVES["mvd"].config(), {**RECIPES["mvd"], "image": None, "video": teacher}
+        )
+        build_it = OBJECTIVES["mvd"].objective()
+        if positions is None:
+            with pytest.raises(ValueError, match=r"of a teacher: objective.video.family"):
+                build_it(config, encoders={"video": tmp_path / "a.pth"})
+        else:
+            objective = build_it(config, encoders={"video": tmp_path / "a.pth"})
+            assert objective._teachers["video"].module.config.positions == positions
+
+
 def test_a_teacher_may_see_another_size():
     config = build_config(
         OBJECTIVES["mvd"].config(),

@@ -153,7 +153,7 @@ def interpret(
         raise WeightsError(
             f"{name} has the keys of a fine-tuned model, which VideoMAE's and MVD's codes share although their "
             "positions differ, and nothing in it says whose it is (no command line in `args`): give --family videomae, "
-            "videomae_v2 or mvd (the setting `family` in Python)."
+            "videomae_v2 or mvd (of a teacher: objective.video.family)."
         )
     notes += _hub_notes(encoder, hub or {}) + table_notes
     expected = {f"encoder.{k}": v.shape for k, v in encoder.state_dict().items()}
@@ -408,16 +408,26 @@ def load_published(
 
 
 def load_teacher(
-    path: str | Path, *, image_size: int, num_frames: int, num_heads: int | None = None
+    path: str | Path,
+    *,
+    image_size: int,
+    num_frames: int,
+    num_heads: int | None = None,
+    family: Family = "auto",
 ) -> nn.Module:
-    """Returns a frozen encoder in evaluation mode from an encoder folder (or run) or from a file.
+    """Returns a frozen encoder in evaluation mode from an encoder folder (or run) or from a file; arguments as in
+    `load_published`.
 
     Raises:
         WeightsError, EncoderError: nothing there, or nothing that can be read as an encoder.
     """
     if Path(path).is_file():
         module = load_published(
-            path, image_size=image_size, num_frames=num_frames, num_heads=num_heads
+            path,
+            image_size=image_size,
+            num_frames=num_frames,
+            num_heads=num_heads,
+            family=family,
         )
         return module.requires_grad_(False).eval()
     return cast(nn.Module, load_encoder(path))

@@ -26,6 +26,8 @@ class TeacherConfig:
         dtype: precision of its weights and products; "ambient" = that of the loop.
         micro_batch: clips in one pass; empty = the whole batch at once.
         num_heads: only for a `source.file` whose width leaves the heads open.
+        family: only for a fine-tuned `source.file` that does not tell whose code made it: VideoMAE's and MVD's have the
+            same keys and different positions.
     """
 
     source: EncoderSource
@@ -36,6 +38,7 @@ class TeacherConfig:
     dtype: Literal["ambient", "float32", "bfloat16", "float16"] = "ambient"
     micro_batch: int | None = None
     num_heads: int | None = None
+    family: Literal["auto", "mae", "videomae", "videomae_v2", "mvd"] = "auto"
 
     def __post_init__(self) -> None:
         if self.weight < 0:

@@ -108,6 +108,7 @@ def build_teacher(path: Path, config: TeacherConfig, objective: Config, name: st
         image_size=config.size or objective.crop.size,
         num_frames=objective.clip.num_frames,
         num_heads=config.num_heads,
+        family=config.family,
     )
     return Teacher(module, config, objective, name)
 
