@@ -11,7 +11,7 @@ import fnmatch
 import functools
 import json
 import os
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -301,13 +301,8 @@ def uncompared(file: GoldenFile, ledger: Ledger) -> list[str]:
     ]
 
 
-def worst(
-    file: GoldenFile, ledger: Ledger, names: Iterable[str] | None = None
-) -> tuple[str, Deviation] | None:
-    """The compared array with the largest deviation, as a share of what is allowed."""
-    seen = {n: ledger.seen.get((file.path, n)) for n in (file.given if names is None else names)}
-    known = {n: d for n, d in seen.items() if d is not None}
-    if not known:
-        return None
-    name = max(known, key=lambda n: (known[n].share, not known[n].exact))
-    return name, known[name]
+def worst(file: GoldenFile, ledger: Ledger) -> tuple[str, Deviation]:
+    """The compared array with the largest deviation, as a share of what is allowed; there must be one."""
+    seen = {n: ledger.seen[file.path, n] for n in file.given if (file.path, n) in ledger.seen}
+    name = max(seen, key=lambda n: (seen[n].share, not seen[n].exact))
+    return name, seen[name]

@@ -217,7 +217,7 @@ def pytest_deselected(items: list[pytest.Item]) -> None:
     for item in items:
         audit = item.config.stash[AUDIT]
         audit.collected.add(item.path)
-        if item.get_closest_marker("golden"):
+        if any(mark.args for mark in item.iter_markers("golden")):
             audit.partial = "some golden tests were deselected"
 
 
@@ -242,7 +242,8 @@ def _gap(config: pytest.Config) -> str:
     return ""
 
 
-def _exists(method: str) -> bool:
+def objective_exists(method: str) -> bool:
+    """Whether a golden file of that method is ours to meet."""
     return (OBJECTIVES / method).is_dir() or (OBJECTIVES / f"{method}.py").is_file()
 
 
@@ -250,7 +251,7 @@ def _open_items(audit: Audit) -> tuple[list[str], list[str]]:
     """Lines about what nobody claimed or compared: those that fail the run, and those that do not."""
     folder, bad, fine = root(), [], []
     for file in all_files(folder):
-        target = bad if _exists(file.method) else fine
+        target = bad if objective_exists(file.method) else fine
         if file.given and file.kind not in audit.claimed:
             target.append(f"no test claims {file.kind} ({label(file, folder)})")
         elif names := uncompared(file, LEDGER):
@@ -263,6 +264,8 @@ def _open_items(audit: Audit) -> tuple[list[str], list[str]]:
 
 def pytest_sessionfinish(session: pytest.Session) -> None:
     audit = session.config.stash[AUDIT]
+    if session.shouldstop or session.shouldfail:
+        audit.partial = "the run was stopped early"
     if session.config.option.collectonly or not audit.claimed or _gap(session.config):
         return
     if _open_items(audit)[0] and session.exitstatus == pytest.ExitCode.OK:
@@ -325,9 +328,7 @@ def report_lines() -> list[str]:
 
 
 def _worst_text(file: GoldenFile) -> str:
-    found = worst(file, LEDGER)
-    assert found is not None
-    name, deviation = found
+    name, deviation = worst(file, LEDGER)
     if deviation.share == 0:
         return "0 (exact)" if deviation.exact else "0"
     return f"{deviation.share:.2g} (`{name}`)"
