@@ -75,3 +75,27 @@ def test_ids_of_two_splits_may_be_the_same_and_rows_are_those_of_the_file():
 def test_rows_without_an_id_get_one():
     rows = [{"source": "a", "id": "x"}, {"source": "b"}, {"source": "b", "start_sec": 1.0}]
     assert Table.from_rows(rows).column("id").tolist() == ["x", "b", "b:1-"]
+
+
+@pytest.mark.parametrize("verb", ["scan", "transcode", "build"])
+def test_an_arrow_table_with_doubled_ids_is_refused_before_anything_is_done(here, verb):
+    """It opens without a look at every row; a scan of hours must not find out at its end."""
+    from video_ssl.clips.scan import scan_table
+    from video_ssl.clips.transcode import transcode_table
+    from video_ssl.datasets.array_record_build import build_array_records
+
+    data = pa.table({"id": ["x", "y", "x"], "source": ["a.mp4", "b.mp4", "c.mp4"]})
+    with pa.OSFile("t.arrow", "wb") as sink, pa.ipc.new_file(sink, data.schema) as writer:
+        writer.write_table(data)
+    table = open_table("t.arrow")
+    work = {
+        "scan": lambda: scan_table(table, "o.arrow", progress=False),
+        "transcode": lambda: transcode_table(table, "o"),
+        "build": lambda: build_array_records({"train": table}, "o", progress=False),
+    }
+    if verb == "build":
+        pytest.importorskip("tensorflow_datasets")
+    with pytest.raises(TableError, match=r"t\.arrow: rows 1 and 3 have one id 'x'"):
+        work[verb]()
+    assert not Path("o.arrow").exists()
+    assert not list(here.glob("o/[!.]*"))

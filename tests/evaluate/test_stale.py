@@ -13,6 +13,7 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 import pytest
+import torch
 from PIL import Image
 
 from video_ssl.clips.contents import content_digest, content_key
@@ -23,8 +24,10 @@ from video_ssl.evaluate.embed.embedding import EmbedConfig, Embedder, EmbeddingE
 from video_ssl.evaluate.embed.partial import PartialFeatures
 from video_ssl.evaluate.embed.shards import embed_shard, merge_shards
 from video_ssl.evaluate.features import METADATA_KEY, FeatureError, open_features
-from video_ssl.models.encoders import Preprocess, save_encoder
+from video_ssl.evaluate.run import cached_features
+from video_ssl.models.encoders import Preprocess, load_encoder, save_encoder
 from video_ssl.models.networks.pixels import PixelEncoder, PixelsConfig
+from video_ssl.pretrain.processes import Processes
 
 SETTINGS = {"num_workers": 0, "device": "cpu", "num_clips": 1}
 
@@ -120,6 +123,32 @@ def test_a_video_of_the_same_size_that_was_replaced_is_seen(
     assert np.abs(after - before).max() > 0.05
 
 
+def test_an_evaluation_embeds_changed_videos_again(videos: Path, encoder: str) -> None:
+    """Was wrong: the cached features of the old videos were evaluated."""
+    first, second = contents(videos)
+    one = Processes(0, 1, torch.device("cpu"))
+
+    def cached(check: bool = False) -> np.ndarray:
+        config = EmbedConfig(num_clips=1, num_workers=0, check=check)
+        embedder = Embedder(load_encoder(encoder), config, name="e")
+        return cached_features(
+            embedder, open_table("v"), Path("features"), "test", one, progress=False
+        ).features.copy()
+
+    as_file(first)
+    before, state = cached(), os.stat("v/a.mp4")
+    as_file(second)
+    after = cached()
+    assert np.abs(after - before).max() > 0.05
+    as_file(first)
+    os.utime("v/a.mp4", ns=(state.st_atime_ns, state.st_mtime_ns))
+    np.testing.assert_array_equal(cached(), before)  # as it was at first
+    as_file(second)
+    os.utime("v/a.mp4", ns=(state.st_atime_ns, state.st_mtime_ns))
+    np.testing.assert_array_equal(cached(), before)  # nothing tells ...
+    np.testing.assert_array_equal(cached(check=True), after)  # ... but what it holds
+
+
 def source_of(way: Callable[[bytes], str]) -> str:
     names = {"as_file": "v", "as_tar": "s.tar", "as_member": "t.csv", "as_frames": "f"}
     return names.get(way.__name__, "records:train")
@@ -168,8 +197,6 @@ def test_a_broken_video_that_was_repaired_is_seen(videos: Path, encoder: str) ->
 
 def test_an_unfinished_file_does_not_go_on_with_other_videos(videos: Path, encoder: str) -> None:
     first, second = contents(videos)
-    from video_ssl.models.encoders import load_encoder
-
     embedder = Embedder(load_encoder(encoder), EmbedConfig(num_clips=1, num_workers=0))
     table = open_table(as_file(first))
     with PartialFeatures(Path("f.arrow"), embed_dim=12, metadata={}, job=embedder.job(table)):

@@ -95,7 +95,7 @@ def scan_table(
         ValueError: unknown setting, an unfinished scan with other settings, or one that is running.
         OutputError: `out` is the table itself, another's file, or cannot be written.
         DiskFull: nothing is lost, run again.
-        TableError: not one usable record.
+        TableError: not one usable record, or two with one id.
         AwayError: all is written, without records that cannot be reached now.
     """
     if Path(out).suffix != ".arrow":
@@ -132,6 +132,7 @@ def scan_table(
 
 
 def _claim(out: str | os.PathLike[str], table: Table) -> Path:
+    table.refuse_doubled_ids()  # now, and not when the new table is made
     read = [table.path] if table.path is not None else []
     out = claim_file(out, "scan", sources=read)
     for kind in ("skipped", "inexact"):

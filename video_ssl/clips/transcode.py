@@ -90,7 +90,7 @@ def transcode_table(
         OutputError: a file to be written is a source, or is there and was not written by an earlier transcode; or the
             folder cannot be written.
         DiskFull: nothing finished is lost, run again.
-        TableError: not one usable record.
+        TableError: not one usable record, or two with one id.
         AwayError: all is written, without records that cannot be reached now.
     """
     format = format or VideoFormat()
@@ -118,6 +118,7 @@ def transcode_table(
 
 
 def _claim(out: str | os.PathLike[str], table: Table) -> Path:
+    table.refuse_doubled_ids()  # now, and not when the new table is made
     read = [table.path] if table.path is not None else []
     out = claim_folder(out, "transcode", (), ours=True)
     claim_file(out / "table.arrow", "transcode", sources=read)

@@ -179,6 +179,7 @@ class _Plan:
 
 def _plan(out: Path, split: str, table: Table, num_shards: int | None, check: bool) -> _Plan | None:
     """What to write for a split; None where it is complete."""
+    table.refuse_doubled_ids()
     videos = _videos(table)
     stamp_file, begun = (out / f"{split}{suffix}" for suffix in (STAMP_SUFFIX, BEGUN_SUFFIX))
     done = read_stamp(stamp_file)

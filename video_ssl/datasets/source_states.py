@@ -16,14 +16,15 @@ from video_ssl.datasets.array_records import divide_record
 from video_ssl.datasets.paths import PICTURE_SUFFIXES, local_path
 from video_ssl.datasets.remote import is_remote
 from video_ssl.datasets.table import Record
-from video_ssl.datasets.tars import TarProblem, divide_member, find_member
+from video_ssl.datasets.tars import TarProblem, divide_member, list_members
 
 
 class SourceStates:
     """States of the sources of one table; a tar or shard that holds many of them is looked at once."""
 
     def __init__(self) -> None:
-        self._holders: dict[str, list[int]] = {}
+        self._holders: dict[str, list[Any]] = {}
+        self._members: dict[str, dict[str, tuple[int, int]]] = {}
 
     def of(self, record: Record) -> list[Any]:
         """Returns the state of a record's source; that of a missing one differs from every other."""
@@ -49,11 +50,19 @@ class SourceStates:
         if path not in self._holders:
             self._holders[path] = _state(path)
         if member is not None and place is None:
-            try:
-                place = find_member(path, member)
-            except TarProblem:
+            place = self._in_tar(path).get(member)
+            if place is None:
                 return ["missing"]
         return [*(place or ()), *self._holders[path]]
+
+    def _in_tar(self, path: str) -> dict[str, tuple[int, int]]:
+        if path not in self._members:
+            try:
+                found = {m.name: (m.offset, m.size) for m in list_members(path)}
+            except (TarProblem, OSError):
+                found = {}
+            self._members[path] = found
+        return self._members[path]
 
 
 def _state(path: str) -> list[Any]:

@@ -367,6 +367,12 @@ class Table:
         rows = chosen if self._rows is None else self._rows[chosen]
         return Table(path=self.path, data=self._memory, root=self.root, rows=rows)
 
+    def refuse_doubled_ids(self) -> None:
+        """Raises TableError, with both rows, if two records have one id; opening a file does not look at every row."""
+        ids = self._all["id"]
+        chosen = ids if self._rows is None else ids.take(pa.array(self._rows))
+        refuse_doubled_ids(chosen, str(self.path or "the table"))
+
     def moved(self, parent: str) -> Table:
         """Returns the table, in memory, with sources that are relative put below the URI `parent`."""
         data = self.arrow

@@ -63,7 +63,7 @@ def known_arrays(
             raise FeatureError(f"{where}unknown array {key!r}.{nearest(key, free)}")
         del given[key]
     shape = given["feature"].shape
-    if len(shape) != 2:
+    if len(shape) != 2 or shape[1] == 0:
         raise FeatureError(f"{where}features must be (clips, width), but have shape {shape}.")
     lengths = {key: len(value) if value.ndim else None for key, value in given.items()}
     if len(set(lengths.values())) > 1:
@@ -191,10 +191,16 @@ def _whole_numbers(values: np.ndarray, key: str, where: str, kind: Any) -> np.nd
 def _labels(values: np.ndarray, where: str) -> tuple[pa.Array, list[str]]:
     """int32 labels, null where unknown, and the names of classes where labels were names."""
     if values.ndim > 1:
-        shape = f"{values.shape[0]} x {' x '.join(map(str, values.shape[1:]))}"
+        shape, column = " x ".join(map(str, values.shape)), values.shape[1:] == (1,)
+        advice = (
+            "Take the column: labels[:, 0]."
+            if column
+            else "Of one-hot rows or scores take the place of the 1: labels.argmax(axis=1)."
+        )
+        first = np.asarray(values[:1]).tolist()
         raise FeatureError(
-            f"{where}labels must be one number a row, but are {shape}. Of one-hot rows or scores take the place of the "
-            "1: labels.argmax(axis=1)."
+            f"{where}labels must be one number a row, but are {shape}{f' (row 1 holds {first[0]})' if first else ''}. "
+            f"{advice}"
         )
     if values.dtype.kind in "USO":
         return _named_labels(values, where)

@@ -437,11 +437,11 @@ def _foreign_table(table: pa.Table, path: Path) -> FeatureFile:
             continue
         if table[key].null_count == len(table):
             continue
-        if column == "label":
-            arrays[key] = _label_array(table[key])
-            continue
         try:
-            arrays[key] = np.array(table[key].to_pylist())
+            values = table[key]
+            arrays[key] = (
+                _label_array(values) if column == "label" else np.array(values.to_pylist())
+            )
         except ValueError as err:
             raise FeatureError(f"{path}: the lists in {key!r} have unequal lengths.") from err
     return _named(features_from_arrays(arrays, name=str(path)), path)

@@ -6,7 +6,7 @@ source and their stretch of it are (links are followed).  Where a file does not 
 - features of others with ids: their ids are taken at their word, against other such files;
 - features of others without ids, and our own files from before sources were written: nothing is the same as anything
   in another file, and a note says so where ids agree;
-- a file compared with itself, or with another of the same table: ids are enough.
+- a file of these compared with itself, or an old one with another of the same table: ids are enough.
 
 Training videos among the test videos under another name are told by their contents: size, beginning and end.
 """
@@ -104,7 +104,7 @@ def canonical(source: str) -> str:
 
 def record_keys(a: Origins, b: Origins) -> tuple[np.ndarray, np.ndarray]:
     """Returns texts (A,) and (B,) that are equal exactly where the records are the same."""
-    if not _of_one_table(a, b) and a.kind == b.kind == _SOURCE:
+    if a.kind == b.kind == _SOURCE:
         return _places(a), _places(b)
     same = _of_one_table(a, b) or a.kind == b.kind == _ID
     return _texts("id" if same else "a", a.ids), _texts("id" if same else "b", b.ids)

@@ -13,6 +13,7 @@ evaluators that can, such as the probe, divide the features among them.
 from __future__ import annotations
 
 import dataclasses
+import glob
 import json
 import logging
 import math
@@ -194,6 +195,10 @@ def cached_features(
     """Returns the features of a table, from `folder` where the same were written before.  Called by every process."""
     safe = re.sub(r"[^\w.-]+", "_", embedder.name)
     path = folder / f"{safe}-{split}-{embedder.key(table)}.arrow"
+    others = sorted(folder.glob(f"{glob.escape(safe)}-{split}-*.arrow"))
+    if others and path not in others:
+        told = "%s: %d feature files of %s are of other videos, settings or weights, or of an earlier version: not used"
+        logger.info(told, embedder.name, len(others), split)
     checked = table if embedder.config.check else None
     if processes.on_main(lambda: _usable(path, checked)):
         logger.info("%s: features of %s are there already: %s", embedder.name, split, path)

@@ -20,7 +20,7 @@ from typing import Any
 
 from video_ssl.clips.contents import content_digest, content_key
 from video_ssl.datasets.source_states import SourceStates
-from video_ssl.datasets.table import Record, Table, refuse_doubled_ids
+from video_ssl.datasets.table import Record, Table
 from video_ssl.evaluate.features import FeatureError, FeatureFile
 from video_ssl.pretrain.run_folder import recipe_changes
 
@@ -34,7 +34,7 @@ def make_job(encoder: str, settings: Mapping[str, Any], table: Table) -> dict[st
     Raises:
         TableError: two records have one id.
     """
-    refuse_doubled_ids(table.arrow["id"], str(table.path or "the table"))
+    table.refuse_doubled_ids()
     rows, files = _table_digests(table)
     about = {"records": len(table), "rows": rows, "files": files}
     job = {"format": FORMAT_VERSION, "encoder": encoder, "settings": settings, "table": about}
