@@ -35,7 +35,9 @@ from __future__ import annotations
 import functools
 import json
 import os
+import struct
 import zipfile
+import zlib
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
@@ -403,11 +405,18 @@ def _open_arrow(path: Path) -> FeatureFile:
     return FeatureFile(table, path=path, skipped=skipped)
 
 
+#: What the readers of zip and npy files raise where bytes are not what they should be.
+_UNREADABLE = (
+    *(ValueError, TypeError, KeyError, OverflowError, MemoryError, NotImplementedError),
+    *(RuntimeError, OSError, EOFError, zipfile.BadZipFile, zlib.error, struct.error, SyntaxError),
+)
+
+
 def _open_npz(path: Path) -> FeatureFile:
     try:
         with np.load(path, allow_pickle=False) as content:
             arrays = {key: content[key] for key in content.files}
-    except (ValueError, OSError, zipfile.BadZipFile, EOFError) as err:
+    except _UNREADABLE as err:
         raise FeatureError(
             f"{path} is not readable: {err}. Arrays of objects are refused, because reading them "
             "runs code of the file; store numbers and strings."
@@ -419,7 +428,9 @@ def _open_parquet(path: Path) -> FeatureFile:
     try:
         # Not as a data set, which would take columns from names of folders.
         table = pq.ParquetFile(path, page_checksum_verification=True).read()
-    except (pa.ArrowInvalid, OSError) as err:
+        table.validate(full=True)
+        table.column_names  # noqa: B018  # names that are no text are found here
+    except (pa.ArrowException, OSError, ValueError, MemoryError) as err:
         raise FeatureError(f"{path} is not readable as Parquet: {err}") from err
     return _foreign_table(table, path)
 
