@@ -27,10 +27,17 @@ from typing import Any
 import pyarrow as pa
 
 from video_ssl.evaluate.embed.jobs import job_changes, job_key, listed
-from video_ssl.evaluate.features import FeatureError, FeatureWriter, feature_schema, rows_to_batch
+from video_ssl.evaluate.features import (
+    METADATA_KEY,
+    FeatureError,
+    FeatureWriter,
+    feature_schema,
+    rows_to_batch,
+)
 from video_ssl.files import (
     OutputError,
     claim_file,
+    made_by,
     remove_leftovers,
     temporary_name,
     write_atomically,
@@ -329,7 +336,7 @@ def claim_features(out: str | Path, *, sources: Iterable[str | os.PathLike[str]]
     Raises:
         OutputError: see `claim_file`; or OUT.partial is something else than an unfinished feature file.
     """
-    out = claim_file(out, "embed", sources=sources)
+    out = claim_file(out, "embed", sources=sources, is_ours=_is_of_embed)
     folder = partial_folder(out)
     if not os.path.lexists(folder):
         return out
@@ -341,6 +348,18 @@ def claim_features(out: str | Path, *, sources: Iterable[str | os.PathLike[str]]
             "`video-ssl embed`: it is not replaced. Give another output file, or move that away."
         )
     return out
+
+
+def _is_of_embed(path: Path) -> bool:
+    """Whether a file was embedded, also by a version that did not write down who makes a file."""
+    if made_by(path) == "embed":
+        return True
+    try:
+        with pa.OSFile(str(path)) as file:
+            metadata = pa.ipc.open_file(file).schema.metadata or {}
+        return "job" in json.loads(metadata.get(METADATA_KEY, b"{}"))
+    except (pa.ArrowException, OSError, ValueError):
+        return False
 
 
 def partial_folder(out: Path) -> Path:
