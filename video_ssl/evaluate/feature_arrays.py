@@ -243,6 +243,24 @@ def _texts(values: np.ndarray, key: str, where: str) -> list[str | None]:
     return found
 
 
+def label_array(column: Any) -> np.ndarray:
+    """Returns the labels of a column of Arrow as they are; null is -1 among numbers, None among texts."""
+    if pa.types.is_dictionary(column.type):
+        column = column.cast(column.type.value_type)
+    if pa.types.is_boolean(column.type):
+        column = column.cast(pa.int8())
+    if pa.types.is_integer(column.type) or pa.types.is_floating(column.type):
+        if not column.null_count:
+            return np.asarray(column.to_numpy())
+        if pa.types.is_unsigned_integer(column.type):
+            column = column.cast(pa.float64())
+        return np.asarray(column.fill_null(-1).to_numpy())
+    values = column.to_pylist()
+    if pa.types.is_nested(column.type):
+        return np.array(values)
+    return np.array(values, dtype=object)
+
+
 def vectors(values: np.ndarray, width: int) -> pa.Array:
     """Returns float32 (N, `width`) as a column."""
     flat = np.ascontiguousarray(values, np.float32).reshape(-1)

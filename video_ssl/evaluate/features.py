@@ -52,6 +52,7 @@ from video_ssl.evaluate.feature_arrays import (
     OTHER_NAMES,
     columns_of,
     known_arrays,
+    label_array,
     ragged_vectors,
     vectors,
 )
@@ -450,30 +451,10 @@ def _foreign_table(table: pa.Table, path: Path) -> FeatureFile:
             continue
         try:
             values = table[key]
-            arrays[key] = (
-                _label_array(values) if column == "label" else np.array(values.to_pylist())
-            )
+            arrays[key] = label_array(values) if column == "label" else np.array(values.to_pylist())
         except ValueError as err:
             raise FeatureError(f"{path}: the lists in {key!r} have unequal lengths.") from err
     return _named(features_from_arrays(arrays, name=str(path)), path)
-
-
-def _label_array(column: Any) -> np.ndarray:
-    """Labels as they are; null is -1 among numbers, None among texts."""
-    if pa.types.is_dictionary(column.type):
-        column = column.cast(column.type.value_type)
-    if pa.types.is_boolean(column.type):
-        column = column.cast(pa.int8())
-    if pa.types.is_integer(column.type) or pa.types.is_floating(column.type):
-        if not column.null_count:
-            return np.asarray(column.to_numpy())
-        if pa.types.is_unsigned_integer(column.type):
-            column = column.cast(pa.float64())
-        return np.asarray(column.fill_null(-1).to_numpy())
-    values = column.to_pylist()
-    if pa.types.is_nested(column.type):
-        return np.array(values)
-    return np.array(values, dtype=object)
 
 
 def _named(features: FeatureFile, path: Path) -> FeatureFile:
