@@ -23,6 +23,7 @@ from video_ssl.models.encoders import (
     save_encoder,
 )
 from video_ssl.models.networks.pixels import PixelEncoder, PixelsConfig
+from video_ssl.models.weights import read_state
 
 PREPROCESS = Preprocess(num_frames=4, frame_stride=2, size=16)
 SOURCE = {"objective": "toy", "data": "demo:train", "steps": 7}
@@ -177,8 +178,54 @@ def test_fingerprint_changes_with_weights_and_with_preprocessing(toy, saved, tmp
     assert len(marks) == 3
 
 
+def flip(path: Path, place: float) -> None:
+    content = bytearray(path.read_bytes())
+    content[int(place * (len(content) - 1))] ^= 1
+    path.write_bytes(bytes(content))
+
+
+@pytest.mark.parametrize("place", [0.8, 0.9, 1.0])
+def test_a_flipped_bit_in_the_weights_is_found(saved, place):
+    """Was wrong: an encoder with a flipped bit gave features."""
+    flip(saved / "model.safetensors", place)
+    with pytest.raises(
+        EncoderError, match=r"is damaged: model.safetensors is not what was written.*Copy or save"
+    ):
+        load_encoder(saved)
+    with pytest.raises(EncoderError, match="is damaged"):
+        read_state(saved / "model.safetensors")  # named by itself, as objective.init.file is
+    (saved.parent / "checkpoints").mkdir()
+    with pytest.raises(EncoderError, match=r"remove .*encoder and start its run again"):
+        load_encoder(saved)
+
+
+@pytest.mark.parametrize("spec", ["{}", "untrained:{}", "pixels:{}@4"])
+def test_a_configuration_that_was_changed_is_not_taken(saved, spec):
+    """Was wrong: a flipped bit in a mean or a stride gave other features without a word."""
+    file = saved / "config.json"
+    text = file.read_text()
+    assert '"frame_stride": 2' in text
+    file.write_text(text.replace('"frame_stride": 2', '"frame_stride": 3'))
+    with pytest.raises(EncoderError, match=r'was changed by hand.*remove its line "checksum"'):
+        load_encoder(spec.format(saved))
+    lines = [line for line in file.read_text().splitlines() if '"checksum"' not in line]
+    file.write_text("\n".join(lines))
+    assert load_encoder(spec.format(saved)).preprocess.frame_stride == 3
+
+
+def test_an_encoder_of_an_earlier_version_still_opens(saved, caplog):
+    content = json.loads((saved / "config.json").read_text())
+    for key in ("crc32", "bytes", "checksum"):
+        del content[key]
+    (saved / "config.json").write_text(json.dumps(content))
+    caplog.set_level("INFO")
+    load_encoder(saved)
+    assert "earlier version, without checksums" in caplog.text
+
+
 def edit_config(folder: Path, **changes: object) -> None:
     content = json.loads((folder / "config.json").read_text())
+    content.pop("checksum", None)  # as folders of earlier versions, and those changed by hand
     (folder / "config.json").write_text(json.dumps({**content, **changes}))
 
 

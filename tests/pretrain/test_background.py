@@ -86,12 +86,12 @@ def slow_writes(monkeypatch: pytest.MonkeyPatch, wait: Any, fail_at: int | None 
     """Before a checkpoint's tensors are written `wait(step)` is called; the one of step `fail_at` is refused."""
     write = checkpoints._write_state
 
-    def slow(path: Path, state: Any) -> None:
+    def slow(path: Path, state: Any) -> str:
         step = int(re.findall(r"step_(\d+)", str(path))[-1])
         wait(step)
         if step == fail_at:
             raise OSError(28, "No space left on device")
-        write(path, state)
+        return write(path, state)
 
     monkeypatch.setattr(checkpoints, "_write_state", slow)
 

@@ -265,10 +265,10 @@ def test_a_failed_save_ends_the_run(
     recipe = helpers.recipe(videos, tmp_path / "run")
     write = checkpoints._write_state
 
-    def full_at_8(path: Path, state: Any) -> None:
+    def full_at_8(path: Path, state: Any) -> str:
         if "step_8" in str(path):
             raise OSError(28, "No space left on device")
-        write(path, state)
+        return write(path, state)
 
     monkeypatch.setattr(checkpoints, "_write_state", full_at_8)
     with pytest.raises(CheckpointError, match=r"step 8 could not be written.*step 4 is untouched"):

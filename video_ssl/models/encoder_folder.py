@@ -1,12 +1,13 @@
 """Encoder folders on disk, free of torch and jax: what is in them, how they are found, read and written.
 
 A folder holds `model.safetensors` (weights under torch's names, whichever framework trained them), `config.json` and
-`README.md`, the model card.
+`README.md`, the model card.  `config.json` keeps the checksums of the weights, and its own.
 """
 
 from __future__ import annotations
 
 import json
+import logging
 import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -14,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from video_ssl import __version__
+from video_ssl.checksums import SEAL, checksums, damage, file_sizes, seal_is_broken, sealed
 from video_ssl.clips.config import Sampling
 from video_ssl.files import (
     check_writable,
@@ -25,9 +27,14 @@ from video_ssl.files import (
 from video_ssl.models.model_card import model_card
 from video_ssl.recipes import nearest, to_plain
 
+logger = logging.getLogger(__name__)
+
 FORMAT = "video_ssl.encoder"
 WEIGHTS, CONFIG, CARD = "model.safetensors", "config.json", "README.md"
 REPORT = "conversion.json"  # only in what `video-ssl convert` has written
+
+
+_MAX_CONFIG_BYTES = 2**22
 
 
 class EncoderError(ValueError):
@@ -109,7 +116,9 @@ def write_encoder_folder(
     remove_leftovers(folder.parent, [folder.name])
     with folder_aside(folder) as aside:
         write(aside)
-        write_json(aside / CONFIG, content)
+        sizes = file_sizes(aside)
+        content |= {"bytes": sizes, "crc32": checksums(aside, sizes)}
+        write_json(aside / CONFIG, sealed(content))
         write_atomically(aside / CARD, model_card(content))
         _readable_like(aside / CONFIG)
     return folder
@@ -173,7 +182,7 @@ def read_config(folder: Path) -> dict[str, Any]:
     """
     file = folder / CONFIG
     try:
-        content = json.loads(file.read_text(encoding="utf-8"))
+        content = _json(file)
     except (OSError, ValueError) as err:
         raise EncoderError(f"{file} is not readable as JSON: {err}") from err
     if not isinstance(content, dict) or content.get("format") != FORMAT:
@@ -189,6 +198,49 @@ def read_config(folder: Path) -> dict[str, Any]:
         # A setting of training, in folders from before it left the encoder.
         content["config"].pop("checkpoint_blocks", None)
     return content
+
+
+def check_unchanged(folder: Path, *names: str) -> None:
+    """Raises EncoderError if the files of an encoder folder are not what was written; reads them once.
+
+    Args:
+        folder: of the encoder.
+        names: the files that are about to be used, beside `config.json`; one that is not there is not asked for.
+    """
+    file = folder / CONFIG
+    content = _json(file)
+    if seal_is_broken(content):
+        raise EncoderError(
+            f"{file} is not what was written: it is damaged, or was changed by hand. Copy or save the encoder again; "
+            f'if the change is yours, remove its line "{SEAL}".'
+        )
+    sums = content.get("crc32")
+    if not isinstance(sums, Mapping):
+        logger.info(
+            "%s is of an earlier version, without checksums: whether it is damaged cannot be told",
+            folder,
+        )
+        return
+    told = damage(folder, {name: sums[name] for name in names if name in sums})
+    if told:
+        again = (
+            f"; or remove {folder} and start its run again, which exports it once more"
+            if (folder.parent / "checkpoints").is_dir()
+            else ""
+        )
+        raise EncoderError(f"{folder} is damaged: {told}. Copy or save it again{again}.")
+
+
+def _json(file: Path) -> Any:
+    """The content of a JSON file; ValueError for what is too long or too deep to be a configuration."""
+    with open(file, "rb") as opened:
+        text = opened.read(_MAX_CONFIG_BYTES + 1)
+    if len(text) > _MAX_CONFIG_BYTES:
+        raise ValueError(f"it has more than {_MAX_CONFIG_BYTES:,} bytes")
+    try:
+        return json.loads(text)
+    except RecursionError as err:
+        raise ValueError("it is nested too deep") from err
 
 
 def _not_there(path: Path) -> str:

@@ -32,6 +32,7 @@ from video_ssl.models.encoder_folder import (
     WEIGHTS,
     EncoderError,
     Preprocess,
+    check_unchanged,
     fill_report,
     find_encoder,
     read_config,
@@ -167,6 +168,7 @@ def load_encoder(path_or_run: str | Path, device: str | torch.device = "cpu") ->
         folder = find_encoder(path)
         content = read_config(folder)
         module, preprocess = _build(content, folder, seed=seed)
+        check_unchanged(folder)
         content["source"] = {"objective": "none (untrained)", "seed": seed, "architecture of": path}
     else:
         folder = find_encoder(spec)
@@ -249,6 +251,7 @@ def _fill(module: nn.Module, folder: Path) -> None:
     )
     if told:
         raise EncoderError(f"{file} does not fit {folder / CONFIG}: {told}.")
+    check_unchanged(folder, WEIGHTS)
     module.load_state_dict(found, strict=True)
 
 
@@ -261,6 +264,7 @@ def _pixels(rest: str) -> tuple[nn.Module, Preprocess, dict[str, Any]]:
         preprocess = build_config(
             Preprocess, content["preprocess"], f"{folder / CONFIG}: preprocess"
         )
+        check_unchanged(folder)
     else:
         preprocess = Preprocess()
     if not 1 <= size <= preprocess.size:

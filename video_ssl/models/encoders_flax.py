@@ -28,6 +28,7 @@ from video_ssl.models.encoder_folder import (
     WEIGHTS,
     EncoderError,
     Preprocess,
+    check_unchanged,
     fill_report,
     find_encoder,
     read_config,
@@ -260,6 +261,7 @@ def load_flax_encoder(
     module = cls(config, dtype=dtype)
     source = content["source"]
     if untrained:
+        check_unchanged(folder)
         variables = init_variables(module, int(seed))
         source = {"objective": "none (untrained)", "seed": int(seed), "architecture of": path}
     else:
@@ -336,4 +338,5 @@ def _read_variables(module: Any, folder: Path) -> dict[str, Any]:
     told = fill_report(shapes_of(variables), shapes_of(wanted))
     if told:
         raise EncoderError(f"{file} does not fit {folder / CONFIG}: {told}.")
+    check_unchanged(folder, WEIGHTS)
     return variables

@@ -1,7 +1,8 @@
 """Folders of checkpoints, whatever wrote the tensors: complete or not there, found again by themselves.
 
-    RUN/checkpoints/step_N/meta.json   step, versions, sizes of the files
+    RUN/checkpoints/step_N/meta.json   step, versions, sizes and checksums of the files, and its own checksum
     RUN/checkpoints/step_N/...         tensors, see `checkpoints.py`, `sharded_checkpoints.py`, `checkpoints_flax.py`
+    RUN/checkpoints/step_N.damaged/    one whose contents were found changed, moved out of the way
 
 A folder is filled under a temporary name, synced to the disk and renamed; what a crash leaves under a temporary name is
 never read and swept away by the next start.
@@ -19,12 +20,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
 
+from video_ssl.checksums import SEAL, checksums, damage, file_sizes, seal_is_broken, sealed
 from video_ssl.pretrain.errors import CheckpointError
 
 logger = logging.getLogger(__name__)
 
 META = "meta.json"
+DAMAGED = ".damaged"
 _NAME = re.compile(r"step_(\d+)")
+_MAX_META_BYTES = 2**26
 
 
 @dataclass(frozen=True)
@@ -38,21 +42,66 @@ class Checkpoint:
 def list_checkpoints(folder: Path) -> list[Checkpoint]:
     """Returns the complete checkpoints below RUN/checkpoints, oldest first; damaged ones are logged."""
     found = []
-    for path in folder.iterdir() if folder.is_dir() else ():
-        match = _NAME.fullmatch(path.name)
-        if match is None:
-            continue
+    for step, path in _steps(folder):
         problem = _problem(path)
         if problem:
             logger.warning("checkpoint %s is not complete (%s) and is not used", path, problem)
         else:
-            found.append(Checkpoint(int(match[1]), path))
-    return sorted(found, key=lambda c: c.step)
+            found.append(Checkpoint(step, path))
+    return found
 
 
 def newest_checkpoint(folder: Path) -> Checkpoint | None:
-    """Returns the complete checkpoint of the highest step, or None."""
+    """Returns the complete checkpoint of the highest step, or None; only sizes are looked at."""
     return max(list_checkpoints(folder), key=lambda c: c.step, default=None)
+
+
+def sound_checkpoint(folder: Path) -> Checkpoint | None:
+    """Returns the newest checkpoint whose files are what was written, or None where there never was one.
+
+    Reads its files once.  Newer ones that are damaged are named in a warning and renamed `step_N.damaged`, so that no
+    later sweep takes them for the newest.  Only for the holder of the run folder.
+
+    Raises:
+        CheckpointError: there are checkpoints, and every one is damaged.
+    """
+    damaged: list[tuple[Path, str]] = []
+    for step, path in reversed(_steps(folder)):
+        problem = _problem(path) or _changed(path)
+        if not problem:
+            for wrong, reason in damaged:
+                logger.warning(
+                    "checkpoint %s is damaged (%s): it is not used, but the one before it",
+                    wrong,
+                    reason,
+                )
+                _set_aside(wrong)
+            return Checkpoint(step, path)
+        damaged.append((path, problem))
+    aside = [(path, "found before") for path in folder.glob(f"step_*{DAMAGED}")]
+    if not damaged and not aside:
+        return None
+    listed = "; ".join(f"{path.name}: {reason}" for path, reason in [*damaged, *aside][:5])
+    raise CheckpointError(
+        f"every checkpoint in {folder} is damaged ({listed}), and nothing is trained anew over them. Bring back a "
+        f"copy, give this run another folder (run=...), or remove {folder} to begin from the start."
+    )
+
+
+def _steps(folder: Path) -> list[tuple[int, Path]]:
+    """Every step_N, complete or not, oldest first."""
+    found = []
+    for path in folder.iterdir() if folder.is_dir() else ():
+        match = _NAME.fullmatch(path.name)
+        if match is not None:
+            found.append((int(match[1]), path))
+    return sorted(found)
+
+
+def _set_aside(path: Path) -> None:
+    place = path.with_name(path.name + DAMAGED)
+    shutil.rmtree(place, ignore_errors=True)
+    os.replace(path, place)
 
 
 def begin_checkpoint(folder: Path, step: int) -> Path:
@@ -72,23 +121,30 @@ def begin_checkpoint(folder: Path, step: int) -> Path:
 
 
 def complete_checkpoint(
-    folder: Path, step: int, temporary: Path, meta: Mapping[str, Any]
+    folder: Path,
+    step: int,
+    temporary: Path,
+    meta: Mapping[str, Any],
+    *,
+    sums: Mapping[str, str] | None = None,
 ) -> Checkpoint:
     """Returns the checkpoint that a folder with all its tensors becomes: described, synced and renamed.
+
+    Args:
+        folder, step, meta: of the checkpoint.
+        temporary: what `begin_checkpoint` has given.
+        sums: name -> checksum of files that were taken while they were written; others are read for it.
 
     Raises:
         CheckpointError: the disk is full or refuses; what was there before is untouched.
     """
     target = folder / f"step_{step}"
     try:
-        sizes = {
-            str(p.relative_to(temporary)): p.stat().st_size
-            for p in sorted(temporary.rglob("*"))
-            if p.is_file()
-        }
-        content = {"step": step, **meta, "bytes": sizes}
+        sizes, known = file_sizes(temporary), dict(sums or {})
+        known |= checksums(temporary, [name for name in sizes if name not in known])
+        content = {"step": step, **meta, "bytes": sizes, "crc32": known}
         with open(temporary / META, "w", encoding="utf-8") as file:
-            file.write(json.dumps(content, indent=2) + "\n")
+            file.write(json.dumps(sealed(content), indent=2) + "\n")
             to_disk(file)
         _sync_folder(temporary)
         if target.exists():  # only after a resume from an earlier step; both would be complete
@@ -104,7 +160,22 @@ def complete_checkpoint(
 
 def read_meta(checkpoint: Checkpoint) -> dict[str, Any]:
     """Returns what was written about a checkpoint beside its tensors."""
-    content: dict[str, Any] = json.loads((checkpoint.folder / META).read_text(encoding="utf-8"))
+    return _meta(checkpoint.folder)
+
+
+def _meta(folder: Path) -> dict[str, Any]:
+    """The content of meta.json; ValueError if it is not what was written."""
+    with open(folder / META, "rb") as file:
+        text = file.read(_MAX_META_BYTES + 1)
+    if len(text) > _MAX_META_BYTES:
+        raise ValueError(f"{META} is longer than any that was written")
+    try:
+        content = json.loads(text)
+    except RecursionError as err:
+        raise ValueError(f"{META} is nested deeper than any that was written") from err
+    unsealed = not isinstance(content, dict) or ("crc32" in content and SEAL not in content)
+    if unsealed or seal_is_broken(content):
+        raise ValueError(f"{META} is not what was written")
     return content
 
 
@@ -132,13 +203,27 @@ def sweep_unfinished(folder: Path) -> None:
 
 def _problem(folder: Path) -> str | None:
     try:
-        sizes = json.loads((folder / META).read_text(encoding="utf-8"))["bytes"]
-        for name, size in sizes.items():
+        for name, size in _meta(folder)["bytes"].items():
             if (folder / name).stat().st_size != size:
                 return f"{name} has {(folder / name).stat().st_size} bytes instead of {size}"
-    except (OSError, ValueError, KeyError, AttributeError) as err:
+    except (OSError, ValueError, KeyError, AttributeError, TypeError) as err:
         return f"{type(err).__name__}: {err}"
     return None
+
+
+def _changed(folder: Path) -> str | None:
+    """What of a complete checkpoint is not what was written; None if nothing is, or nobody can tell."""
+    try:
+        sums = _meta(folder).get("crc32")
+    except (OSError, ValueError) as err:
+        return str(err)
+    if sums is None:
+        logger.info(
+            "checkpoint %s is of an earlier version, without checksums: whether it is damaged cannot be told",
+            folder,
+        )
+        return None
+    return damage(folder, sums) or None
 
 
 def to_disk(file: IO[Any]) -> None:

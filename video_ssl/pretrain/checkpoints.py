@@ -1,7 +1,7 @@
 """Checkpoints: written completely or not at all, found again by themselves.
 
     RUN/checkpoints/step_N/state.pt    tensors only: {"objective": .., "optimizer": .., "average": ..}
-    RUN/checkpoints/step_N/meta.json   step, versions, sizes of the files
+    RUN/checkpoints/step_N/meta.json   step, versions, sizes and checksums of the files
 
 Process 0 writes (the state is the same in all of them), every process reads, so their number may change in between.
 A folder is filled under a temporary name, synced to the disk and renamed; what a crash leaves under a temporary name is
@@ -18,6 +18,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from video_ssl.checksums import SummedFile
 from video_ssl.pretrain.checkpoint_folders import (
     Checkpoint,
     begin_checkpoint,
@@ -40,11 +41,11 @@ def save_checkpoint(
     """
     temporary = begin_checkpoint(folder, step)
     try:
-        _write_state(temporary / STATE, state)
+        sums = {STATE: _write_state(temporary / STATE, state)}
     except (OSError, RuntimeError) as err:
         shutil.rmtree(temporary, ignore_errors=True)
         raise CheckpointError(save_failed(folder, step, err)) from err
-    return complete_checkpoint(folder, step, temporary, meta)
+    return complete_checkpoint(folder, step, temporary, meta, sums=sums)
 
 
 class HostCopy:
@@ -134,7 +135,10 @@ def load_objective(module: nn.Module, state: Mapping[str, torch.Tensor], where: 
     module.load_state_dict(dict(state), strict=True)
 
 
-def _write_state(path: Path, state: Mapping[str, Any]) -> None:
+def _write_state(path: Path, state: Mapping[str, Any]) -> str:
+    """Writes tensors and returns the checksum of what was written."""
     with open(path, "wb") as file:
-        torch.save(dict(state), file)
+        summed = SummedFile(file)
+        torch.save(dict(state), summed)  # type: ignore[arg-type]
         to_disk(file)
+    return summed.checksum

@@ -9,7 +9,7 @@ resumed runs end in the same bits.
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Any
@@ -101,7 +101,7 @@ class _Session(Session[Job]):
         self._guard = FiniteGuard(job.optimizer, job.processes)
         self._shards = ShardWriter(job.processes) if is_sharded(job.objective) else None
         self._host_copy = HostCopy()
-        self._means = _Means()
+        self._means = _Means(job.averages, job.processes)
         self._outcome: Outcome | None = None
 
     def _step(self, step: int, batch: Batch) -> int:
@@ -151,6 +151,9 @@ class _Session(Session[Job]):
             **health_figures(self._outcome.features, processes),
         }
 
+    def _averages(self) -> dict[str, Any]:
+        return self._means.kept(self._job.processes)
+
     def _memory(self) -> dict[str, float]:
         figures, device = host_memory(), self._job.processes.device
         if device.type == "cuda":
@@ -176,13 +179,34 @@ class _Session(Session[Job]):
 
 
 class _Means:
-    """Means of scalars over steps, added up on the device and read at once."""
+    """Means of scalars over steps, added up on the device and read at once.
 
-    def __init__(self) -> None:
+    Args:
+        kept: what `kept` gave when the checkpoint that is gone on from was made.
+        processes: of this run; where there were as many, each goes on with its own sums, otherwise with their mean.
+    """
+
+    def __init__(self, kept: Mapping[str, Any] | None, processes: Processes) -> None:
         self._sums: dict[str, Tensor] = {}
-        self._count = 0
+        self._count = int(kept["count"]) if kept else 0
+        if kept and self._count:
+            rows = torch.tensor(kept["sums"], dtype=torch.float32)
+            own = rows[processes.rank] if len(rows) == processes.world_size else rows.mean(0)
+            self._sums = dict(zip(kept["names"], own.to(processes.device), strict=True))
+
+    def kept(self, processes: Processes) -> dict[str, Any]:
+        """Returns the sums so far of every process, as JSON; float32 survives that to the bit."""
+        names, count = list(self._sums), self._count
+        if not count:
+            return {"count": 0}
+        sums = processes.gather(torch.stack(list(self._sums.values()))[None])
+        return {"count": count, "names": names, "sums": sums.tolist()}
 
     def add(self, scalars: dict[str, Tensor]) -> None:
+        if (
+            self._sums and self._sums.keys() != scalars.keys()
+        ):  # the objective tells other things now
+            self._sums, self._count = {}, 0
         for name, value in scalars.items():
             value = value.detach().float()
             self._sums[name] = self._sums[name] + value if name in self._sums else value

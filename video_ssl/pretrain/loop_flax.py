@@ -97,6 +97,9 @@ class _FlaxSession(Session[FlaxJob]):
             out_shardings=job.processes.whole,
         )
         self._rows: list[dict[str, jax.Array]] = []
+        kept = job.averages or {}
+        self._count: int = kept.get("count", 0)
+        self._sums: dict[str, float] = dict(kept.get("sums", {}))
         self._features: jax.Array | None = None
 
     def _step(self, step: int, batch: Batch) -> int:
@@ -116,10 +119,26 @@ class _FlaxSession(Session[FlaxJob]):
             raise save_evidence(self._job, failed)
 
     def _figures(self) -> dict[str, float]:
-        rows, self._rows = jax.device_get(self._rows), []
-        means = {name: float(np.mean([row[name] for row in rows])) for name in rows[0]}
+        self._fold()
+        means = {name: total / self._count for name, total in self._sums.items()}
+        self._sums, self._count = {}, 0
         health = {} if self._features is None else jax.device_get(self._health(self._features))
         return {**means, **{name: float(value) for name, value in health.items()}}
+
+    def _fold(self) -> None:
+        """Adds the rows that have come to the sums, one after the other: when that happens does not matter to them."""
+        rows, self._rows = jax.device_get(self._rows), []
+        for row in rows:
+            if (
+                self._sums.keys() != row.keys()
+            ):  # the first, or the objective tells other things now
+                self._sums, self._count = dict.fromkeys(row, 0.0), 0
+            self._sums = {name: self._sums[name] + float(value) for name, value in row.items()}
+            self._count += 1
+
+    def _averages(self) -> dict[str, Any]:
+        self._fold()
+        return {"count": self._count, "sums": self._sums}
 
     def _memory(self) -> dict[str, float]:
         figures = host_memory()

@@ -24,8 +24,8 @@ from video_ssl.models.encoder_folder import find_encoder
 from video_ssl.objectives import OBJECTIVES
 from video_ssl.pretrain.checkpoint_folders import (
     Checkpoint,
-    newest_checkpoint,
     read_meta,
+    sound_checkpoint,
     sweep_unfinished,
 )
 from video_ssl.pretrain.durations import to_steps
@@ -49,6 +49,7 @@ from video_ssl.pretrain.schedules import (
     scaled_lr,
 )
 from video_ssl.pretrain.session import BaseJob, J, OpenBatches
+from video_ssl.pretrain.table_digest import describe_tables, table_changes
 
 logger = logging.getLogger(__name__)
 
@@ -118,11 +119,12 @@ def run(
         encoders = prepare_encoders(recipe, run_stage)
         tables = open_tables(recipe)
         job = framework.build(recipe, tables, encoders)
-        checkpoint = processes.on_main(lambda: newest_checkpoint(folder / "checkpoints"))
+        checkpoint = processes.on_main(lambda: sound_checkpoint(folder / "checkpoints"))
         if checkpoint is not None:
-            check_resumable(job, checkpoint, allow_changes=allow_changes)
+            meta = read_meta(checkpoint)
+            check_resumable(job, checkpoint, meta, allow_changes=allow_changes)
             framework.load(job, checkpoint)
-            job.start_step = checkpoint.step
+            job.start_step, job.averages = checkpoint.step, meta.get("averages")
         processes.on_main(lambda: note_start(folder, processes, step=job.start_step))
         _announce(recipe, job, processes, framework.sizes(job))
         begin = time.perf_counter()
@@ -222,6 +224,7 @@ def job_settings(recipe: PretrainRecipe, tables: Tables, host: tuple[int, int]) 
         "checkpoint_steps": to_steps(training.checkpoint_every, **sizes),
         "keep_steps": to_steps(training.keep_every, **sizes) if training.keep_every else None,
         "num_examples": sizes["num_examples"],
+        "tables": describe_tables([table for table, _ in tables]),
     }
 
 
@@ -303,7 +306,9 @@ def architecture_of(network: object, listed: Mapping[str, str]) -> str:
     raise RunError(f"{target} is not in the table of video_ssl.models {dict(listed)}: add it.")
 
 
-def check_resumable(job: BaseJob, checkpoint: Checkpoint, *, allow_changes: bool) -> None:
+def check_resumable(
+    job: BaseJob, checkpoint: Checkpoint, meta: Mapping[str, Any], *, allow_changes: bool
+) -> None:
     """Raises CheckpointError if a run cannot go on from a checkpoint: past its end; other data, seed or batch."""
     if checkpoint.step > job.num_steps:
         raise CheckpointError(
@@ -312,12 +317,17 @@ def check_resumable(job: BaseJob, checkpoint: Checkpoint, *, allow_changes: bool
         )
     if allow_changes:
         return
-    meta = read_meta(checkpoint)
     before = meta.get("num_examples", job.num_examples)
     if before != job.num_examples:
         raise CheckpointError(
             f"the data has {job.num_examples} records now and had {before} when {checkpoint.folder} was made: the "
             "order of the rest would be another one. Restore the data, or resume all the same with --allow-changes."
+        )
+    changes = table_changes(meta.get("tables"), job.tables)
+    if changes:
+        raise CheckpointError(
+            f"the data holds other videos than when {checkpoint.folder} was made ({changes}): the rest would be "
+            "trained on those. Restore the data, or resume all the same with --allow-changes."
         )
     for name, now in (
         ("seed", job.seed),

@@ -12,7 +12,7 @@ import logging
 import time
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Generic, NoReturn, TypeVar
 
@@ -41,7 +41,9 @@ class BaseJob:
         open_batches: gives this process's part of the batches from a step on.
         checkpoint_steps, keep_steps: settings of the recipe in steps.
         num_examples: records of the tables; a resumed run must find as many.
+        tables: what a resumed run must find again of them, see `table_digest`.
         start_step: steps already done.
+        averages: of the steps before it that are in no row of metrics yet, as `Session._averages` gave them.
     """
 
     name: str
@@ -53,7 +55,9 @@ class BaseJob:
     checkpoint_steps: int
     keep_steps: int | None
     num_examples: int
+    tables: list[dict[str, Any]] = field(default_factory=list)
     start_step: int = 0
+    averages: dict[str, Any] | None = None
 
     @property
     def num_steps(self) -> int:
@@ -140,6 +144,11 @@ class Session(Generic[J]):
         """Returns means since the last call, `loss` and `grad_norm` among them, and the health of the features."""
         raise NotImplementedError
 
+    def _averages(self) -> dict[str, Any]:
+        """Returns what `_figures` would make means of, as JSON, so that a continued run makes the same; called by every
+        process."""
+        raise NotImplementedError
+
     def _memory(self) -> dict[str, float]:
         """Returns peak memory."""
         raise NotImplementedError
@@ -195,6 +204,8 @@ class Session(Generic[J]):
         meta = {
             "num_steps": job.num_steps,
             "num_examples": job.num_examples,
+            "tables": job.tables,
+            "averages": self._averages(),
             "seed": job.seed,
             "global_batch_size": job.training.global_batch_size,
             "world_size": self._processes.world_size,

@@ -8,6 +8,7 @@ Either kind is read by a run of either kind, so `training.sharding` may change b
 
 from __future__ import annotations
 
+import pickle
 from collections.abc import Callable, Mapping
 from datetime import timedelta
 from pathlib import Path
@@ -17,7 +18,9 @@ import torch
 import torch.distributed as dist
 import torch.distributed.checkpoint as dcp
 from torch import Tensor, nn
+from torch.distributed.checkpoint.metadata import StorageMeta
 
+from video_ssl.checksums import checksums
 from video_ssl.pretrain.checkpoint_folders import (
     Checkpoint,
     begin_checkpoint,
@@ -63,12 +66,21 @@ class ShardWriter:
         def wait() -> None:
             try:
                 ended.result()
+                sums = self._sums(temporary)
             except Exception as err:  # of any process; every process gets the same
                 raise CheckpointError(save_failed(folder, step, err)) from err
             if processes.is_main:
-                complete_checkpoint(folder, step, temporary, meta)
+                complete_checkpoint(folder, step, temporary, meta, sums=sums)
 
         return wait
+
+    def _sums(self, temporary: Path) -> dict[str, str]:
+        """The checksums of every process's own files, which it still has in memory; called by every process."""
+        own = (temporary / SHARDS).glob(f"__{self._processes.rank}_*")
+        sums = checksums(temporary, [f"{SHARDS}/{path.name}" for path in own])
+        told: list[Any] = [None] * self._processes.world_size
+        dist.all_gather_object(told, sums, group=self._group)
+        return {name: value for part in told for name, value in part.items()}
 
 
 def load_for(checkpoint: Checkpoint, objective: nn.Module) -> dict[str, Any]:
@@ -81,10 +93,11 @@ def load_for(checkpoint: Checkpoint, objective: nn.Module) -> dict[str, Any]:
     if not (checkpoint.folder / SHARDS).is_dir():
         return _map(load_state(checkpoint), targets)
     try:
-        reader = dcp.FileSystemReader(checkpoint.folder / SHARDS)
+        reader = _Reader(checkpoint.folder / SHARDS)
         known = reader.read_metadata().state_dict_metadata
+        _refuse_more_than_there_is(checkpoint.folder / SHARDS, known)
         flat: dict[str, Any] = {
-            key: _room(key, about.size, about.properties.dtype, targets)  # type: ignore[union-attr]
+            key: _room(key, about.size, about.properties.dtype, targets)
             for key, about in known.items()
         }
         dcp.load(flat, storage_reader=reader, no_dist=not dist.is_initialized())
@@ -94,6 +107,60 @@ def load_for(checkpoint: Checkpoint, objective: nn.Module) -> dict[str, Any]:
             "checkpoint before it."
         ) from err
     return _nested(flat)
+
+
+def _refuse_more_than_there_is(folder: Path, known: Mapping[str, Any]) -> None:
+    """Room is taken as the description says, so it must not say more than the files can hold."""
+    wanted = sum(about.size.numel() * about.properties.dtype.itemsize for about in known.values())
+    there = sum(path.stat().st_size for path in folder.iterdir())
+    if wanted > there:
+        raise ValueError(f"it describes {wanted:,} bytes of tensors, its files have {there:,}")
+
+
+class _Reader(dcp.FileSystemReader):
+    """The reader of torch, whose description of a checkpoint is a pickle: here one that makes nothing but that."""
+
+    def read_metadata(self, *args: Any, **kwargs: Any) -> Any:
+        with open(Path(self.path) / ".metadata", "rb") as file:
+            metadata = _MetadataUnpickler(file).load()
+        if getattr(metadata, "storage_meta", None) is None:
+            metadata.storage_meta = StorageMeta()
+        metadata.storage_meta.load_id = self.load_id
+        return metadata
+
+
+class _MetadataUnpickler(pickle.Unpickler):
+    def find_class(self, module: str, name: str) -> Any:
+        plain = module.startswith("torch.distributed.checkpoint.") and name in _METADATA
+        if plain or (module, name) in _PLAIN:
+            return super().find_class(module, name)
+        raise pickle.UnpicklingError(f"it names {module}.{name}, which describes no checkpoint")
+
+
+#: What torch's description of a checkpoint is made of.
+_METADATA = frozenset(
+    *(
+        (
+            "Metadata",
+            "MetadataIndex",
+            "StorageMeta",
+            "TensorStorageMetadata",
+            "BytesStorageMetadata",
+        )
+        + ("ChunkStorageMetadata", "TensorProperties", "_MEM_FORMAT_ENCODING", "_StorageInfo"),
+    )
+)
+_PLAIN = frozenset(
+    {
+        ("torch", "Size"),
+        ("torch.serialization", "_get_layout"),
+        ("collections", "OrderedDict"),
+        ("pathlib", "PosixPath"),
+        ("pathlib._local", "PosixPath"),
+        *(("torch", name) for name in ("float64", "float32", "float16", "bfloat16", "bool")),
+        *(("torch", f"{kind}{bits}") for kind in ("int", "uint") for bits in (8, 16, 32, 64)),
+    }
+)
 
 
 def _room(key: str, size: torch.Size, dtype: torch.dtype, targets: Mapping[str, Tensor]) -> Tensor:

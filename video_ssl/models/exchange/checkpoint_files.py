@@ -29,6 +29,8 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor
 
+from video_ssl.models.encoder_folder import EncoderError, check_unchanged, read_config
+
 
 class WeightsError(ValueError):
     """Weights that cannot be read or do not fit; the text says what was found and expected."""
@@ -149,6 +151,7 @@ def read_content(path: str | Path) -> Mapping[str, Any]:
         start = file.read(512)
     _refuse_other_kinds(path, start, size)
     if _is_safetensors(start, size):
+        _check_if_ours(path)
         return _read_safetensors(path, start, size)
     if start[:2] == b"PK":
         _check_archive(path, size)
@@ -212,6 +215,15 @@ def _read_safetensors(path: Path, start: bytes, size: int) -> dict[str, Tensor]:
         return load_file(path)
     except BROKEN as err:
         raise WeightsError(f"{path} is not a readable safetensors file: {err}.") from err
+
+
+def _check_if_ours(path: Path) -> None:
+    """A file of an encoder folder of ours, named by itself, is checked as the folder is."""
+    try:
+        read_config(path.parent)
+    except EncoderError:
+        return
+    check_unchanged(path.parent, path.name)
 
 
 def _read_split(index: Path) -> dict[str, Tensor]:

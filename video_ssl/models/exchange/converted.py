@@ -12,6 +12,7 @@ from torch import Tensor
 
 from video_ssl.models.classifier import VideoClassifier, readout_of
 from video_ssl.models.config import ViTConfig
+from video_ssl.models.encoder_folder import check_unchanged
 from video_ssl.models.encoders import (
     EncoderError,
     Preprocess,
@@ -152,7 +153,10 @@ def resize(encoder: VideoViT | ImageViT, sizes: Sizes) -> tuple[VideoViT | Image
 
 
 def _beside(folder: Path, name: str) -> dict[str, Tensor]:
-    return load_file(folder / name) if (folder / name).is_file() else {}
+    if not (folder / name).is_file():
+        return {}
+    check_unchanged(folder, name)
+    return load_file(folder / name)
 
 
 def _family(encoder: VideoViT | ImageViT, objective: str) -> str:
