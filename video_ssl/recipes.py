@@ -19,6 +19,7 @@ from typing import Any, TypeVar
 
 from pydantic import TypeAdapter, ValidationError
 
+from video_ssl.limits import check_sizes
 from video_ssl.overrides import apply_override, dataclasses_in, nearest, read_typed, variant
 from video_ssl.recipe_text import (
     ConfigError,
@@ -163,6 +164,10 @@ def build_config(
         lines = [_explain(error, where) for error in err.errors()]
         raise ConfigError("; ".join(lines)) from err
     _refuse_nan(to_plain(config), where)
+    try:
+        check_sizes(config, where)
+    except ValueError as err:
+        raise ConfigError(str(err)) from err
     return config
 
 

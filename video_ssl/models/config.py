@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
+from video_ssl.limits import check_sizes, check_table
+
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
 
@@ -60,6 +62,7 @@ class _TransformerConfig:
                         "depth and num_heads."
                     )
                 object.__setattr__(self, name, value)
+        check_sizes(self)
         _check_heads(self.width, self.heads)
         if not 0 <= self.drop_path < 1:
             raise ValueError(f"drop_path={self.drop_path} must lie in [0, 1).")
@@ -148,6 +151,9 @@ class ViTConfig(_TransformerConfig):
                 raise ValueError(
                     f"{name}={frames} must be a positive multiple of tubelet_size={self.tubelet_size}."
                 )
+        if self.num_frames is not None and self.image_size is not None:
+            check_table(self.grid, self.width)
+            check_table(self.table_grid, self.width)
 
     @property
     def grid(self) -> tuple[int, int, int]:
@@ -188,6 +194,9 @@ class ImageViTConfig(_TransformerConfig):
             raise ValueError(
                 f"embed_dim={self.width} must be a multiple of 4 for a 2-D sin-cos table."
             )
+        if self.image_size is not None:
+            check_table(self.grid, self.width)
+            check_table(self.table_grid, self.width)
 
     @property
     def grid(self) -> tuple[int, int, int]:
@@ -218,6 +227,7 @@ class DecoderConfig:
     cosine_attention: bool = False
 
     def __post_init__(self) -> None:
+        check_sizes(self, "decoder")
         if self.depth < 1:
             raise ValueError(f"decoder depth={self.depth} must be at least 1.")
         if self.embed_dim is not None and self.num_heads is not None:

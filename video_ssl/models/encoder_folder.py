@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import logging
+import math
 import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -24,6 +25,7 @@ from video_ssl.files import (
     write_atomically,
     write_json,
 )
+from video_ssl.limits import read_json
 from video_ssl.models.model_card import model_card
 from video_ssl.recipes import nearest, to_plain
 
@@ -68,8 +70,11 @@ class Preprocess:
         for name in ("num_frames", "frame_stride", "size"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name}={getattr(self, name)} must be at least 1.")
-        if self.fps is not None and self.fps <= 0:
+        if self.fps is not None and not 0 < self.fps < math.inf:
             raise ValueError(f"fps={self.fps} must be positive, or null to count frames.")
+        for name in ("mean", "std"):
+            if not all(map(math.isfinite, getattr(self, name))):
+                raise ValueError(f"{name}={getattr(self, name)} must be finite numbers.")
         if min(self.std) <= 0:
             raise ValueError(f"std={self.std} must be positive: pixels are divided by it.")
 
@@ -182,7 +187,7 @@ def read_config(folder: Path) -> dict[str, Any]:
     """
     file = folder / CONFIG
     try:
-        content = _json(file)
+        content = read_json(file, max_bytes=_MAX_CONFIG_BYTES)
     except (OSError, ValueError) as err:
         raise EncoderError(f"{file} is not readable as JSON: {err}") from err
     if not isinstance(content, dict) or content.get("format") != FORMAT:
@@ -208,7 +213,7 @@ def check_unchanged(folder: Path, *names: str) -> None:
         names: the files that are about to be used, beside `config.json`; one that is not there is not asked for.
     """
     file = folder / CONFIG
-    content = _json(file)
+    content = read_json(file, max_bytes=_MAX_CONFIG_BYTES)
     if seal_is_broken(content):
         raise EncoderError(
             f"{file} is not what was written: it is damaged, or was changed by hand. Copy or save the encoder again; "
@@ -229,18 +234,6 @@ def check_unchanged(folder: Path, *names: str) -> None:
             else ""
         )
         raise EncoderError(f"{folder} is damaged: {told}. Copy or save it again{again}.")
-
-
-def _json(file: Path) -> Any:
-    """The content of a JSON file; ValueError for what is too long or too deep to be a configuration."""
-    with open(file, "rb") as opened:
-        text = opened.read(_MAX_CONFIG_BYTES + 1)
-    if len(text) > _MAX_CONFIG_BYTES:
-        raise ValueError(f"it has more than {_MAX_CONFIG_BYTES:,} bytes")
-    try:
-        return json.loads(text)
-    except RecursionError as err:
-        raise ValueError("it is nested too deep") from err
 
 
 def _not_there(path: Path) -> str:

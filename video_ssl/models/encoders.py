@@ -22,7 +22,7 @@ from typing import Any, Protocol
 
 import numpy as np
 import torch
-from safetensors import SafetensorError
+from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
@@ -54,6 +54,10 @@ __all__ = [
     "read_config",
     "save_encoder",
 ]
+
+
+#: What the library of safetensors says of a file that is none, or of a dtype that it does not know.
+_UNREADABLE = (SafetensorError, OSError, ValueError, KeyError, TypeError, AttributeError)
 
 
 class Encoder(Protocol):
@@ -224,6 +228,7 @@ def _build(content: dict[str, Any], folder: Path, *, seed: int) -> tuple[nn.Modu
         preprocess = build_config(Preprocess, content["preprocess"], "preprocess")
     except ConfigError as err:
         raise EncoderError(f"{file}: {err}") from err
+    _refuse_misfit(cls, config, folder)
     # Not torch.manual_seed, which would also seed the accelerators.
     before = torch.default_generator.get_state()
     try:
@@ -234,23 +239,32 @@ def _build(content: dict[str, Any], folder: Path, *, seed: int) -> tuple[nn.Modu
     return module, preprocess
 
 
+def _refuse_misfit(cls: Any, config: Any, folder: Path) -> None:
+    """Compares the shapes that the file names with those of the network, before either takes memory."""
+    file = folder / WEIGHTS
+    try:
+        with safe_open(file, "pt") as content:
+            found = {name: tuple(content.get_slice(name).get_shape()) for name in content.keys()}  # noqa: SIM118
+    except _UNREADABLE as err:
+        raise EncoderError(_incomplete(file, err)) from err
+    with torch.device("meta"):
+        wanted = {name: tuple(value.shape) for name, value in cls(config).state_dict().items()}
+    told = fill_report(found, wanted)
+    if told:
+        raise EncoderError(f"{file} does not fit {folder / CONFIG}: {told}.")
+
+
+def _incomplete(file: Path, err: Exception) -> str:
+    return f"{file} is not a complete safetensors file ({err}; {file.stat().st_size} bytes): copy or save it again."
+
+
 def _fill(module: nn.Module, folder: Path) -> None:
     """Loads the weights of the folder into the module: all of them, and nothing else."""
     file = folder / WEIGHTS
     try:
         found = load_file(file)
-    except (SafetensorError, OSError, ValueError) as err:
-        raise EncoderError(
-            f"{file} is not a complete safetensors file ({err}; {file.stat().st_size} bytes): "
-            f"copy or save it again."
-        ) from err
-    wanted = module.state_dict()
-    told = fill_report(
-        {k: tuple(v.shape) for k, v in found.items()},
-        {k: tuple(v.shape) for k, v in wanted.items()},
-    )
-    if told:
-        raise EncoderError(f"{file} does not fit {folder / CONFIG}: {told}.")
+    except _UNREADABLE as err:
+        raise EncoderError(_incomplete(file, err)) from err
     check_unchanged(folder, WEIGHTS)
     module.load_state_dict(found, strict=True)
 

@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import IO, Any
 
 from video_ssl.checksums import SEAL, checksums, damage, file_sizes, seal_is_broken, sealed
+from video_ssl.limits import read_json
 from video_ssl.pretrain.errors import CheckpointError
 
 logger = logging.getLogger(__name__)
@@ -165,14 +166,7 @@ def read_meta(checkpoint: Checkpoint) -> dict[str, Any]:
 
 def _meta(folder: Path) -> dict[str, Any]:
     """The content of meta.json; ValueError if it is not what was written."""
-    with open(folder / META, "rb") as file:
-        text = file.read(_MAX_META_BYTES + 1)
-    if len(text) > _MAX_META_BYTES:
-        raise ValueError(f"{META} is longer than any that was written")
-    try:
-        content = json.loads(text)
-    except RecursionError as err:
-        raise ValueError(f"{META} is nested deeper than any that was written") from err
+    content = read_json(folder / META, max_bytes=_MAX_META_BYTES)
     unsealed = not isinstance(content, dict) or ("crc32" in content and SEAL not in content)
     if unsealed or seal_is_broken(content):
         raise ValueError(f"{META} is not what was written")

@@ -19,6 +19,7 @@ import torch
 from torch import nn
 
 from video_ssl.checksums import SummedFile
+from video_ssl.limits import archive_problem
 from video_ssl.pretrain.checkpoint_folders import (
     Checkpoint,
     begin_checkpoint,
@@ -97,6 +98,12 @@ def load_state(checkpoint: Checkpoint) -> dict[str, Any]:
     """
     path = checkpoint.folder / STATE
     try:
+        with open(path, "rb") as file:
+            problem = (
+                archive_problem(path) if file.read(2) == b"PK" else "it is no archive of PyTorch"
+            )
+        if problem:
+            raise ValueError(problem)
         return torch.load(path, map_location="cpu", weights_only=True, mmap=True)
     except Exception as err:  # torch.load has no error class of its own
         raise CheckpointError(

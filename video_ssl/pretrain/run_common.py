@@ -53,6 +53,9 @@ from video_ssl.pretrain.table_digest import describe_tables, table_changes
 
 logger = logging.getLogger(__name__)
 
+#: The learning rate of every step is computed beforehand.
+MAX_STEPS = 10**8
+
 Tables = list[tuple[Table, float]]
 
 
@@ -209,6 +212,10 @@ def job_settings(recipe: PretrainRecipe, tables: Tables, host: tuple[int, int]) 
         "global_batch_size": training.global_batch_size,
     }
     num_steps = to_steps(training.duration, **sizes)
+    if num_steps > MAX_STEPS:
+        raise RunError(
+            f"training.duration={training.duration!r} is {num_steps:,} steps: more than {MAX_STEPS:,}."
+        )
     return {
         "name": recipe.name,
         "folder": recipe.folder,

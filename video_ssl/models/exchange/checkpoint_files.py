@@ -13,8 +13,9 @@ away, not converted.
 
 from __future__ import annotations
 
+import contextlib
 import io
-import json
+import logging
 import pickle
 import pickletools
 import struct
@@ -29,7 +30,13 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor
 
+from video_ssl.limits import archive_problem, parse_json, read_json
 from video_ssl.models.encoder_folder import EncoderError, check_unchanged, read_config
+
+log = logging.getLogger(__name__)
+
+#: Repeated values that a tensor may have beyond what is stored, as small buffers do.
+_SPARE_BYTES = 2**24
 
 
 class WeightsError(ValueError):
@@ -112,6 +119,9 @@ HARMLESS = (
     "mmengine.logging.history_buffer.HistoryBuffer",
 )
 
+#: As the library of safetensors has it.
+MAX_HEADER_BYTES = 100_000_000
+
 #: What a reader of a damaged file may raise; nothing here is a mistake of ours.
 BROKEN = (
     SafetensorError,
@@ -155,6 +165,7 @@ def read_content(path: str | Path) -> Mapping[str, Any]:
         return _read_safetensors(path, start, size)
     if start[:2] == b"PK":
         _check_archive(path, size)
+        _refuse_changed(path)
     elif start[:1] != b"\x80":
         raise WeightsError(
             f"{path} is no checkpoint: it begins with {start[:8]!r}, where a safetensors file, a PyTorch "
@@ -196,12 +207,16 @@ def _is_safetensors(start: bytes, size: int) -> bool:
 
 def _read_safetensors(path: Path, start: bytes, size: int) -> dict[str, Tensor]:
     length = int.from_bytes(start[:8], "little")
+    if MAX_HEADER_BYTES < length <= size:
+        raise WeightsError(
+            f"{path} has a safetensors header of {length:,} bytes: more than {MAX_HEADER_BYTES:,}, the most there is."
+        )
     wanted = 8 + length
     if wanted <= size:
         try:
             with path.open("rb") as file:
                 file.seek(8)
-                header = json.loads(file.read(length))
+                header = parse_json(file.read(length))
             ends = [v["data_offsets"][1] for k, v in header.items() if k != "__metadata__"]
             wanted += max(ends, default=0)
         except (ValueError, KeyError, TypeError, AttributeError, IndexError) as err:
@@ -229,8 +244,8 @@ def _check_if_ours(path: Path) -> None:
 def _read_split(index: Path) -> dict[str, Tensor]:
     """The files named in an index, one state dict."""
     try:
-        names = sorted(set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values()))
-    except (ValueError, KeyError, AttributeError, OSError) as err:
+        names = sorted(set(read_json(index, max_bytes=MAX_HEADER_BYTES)["weight_map"].values()))
+    except (ValueError, KeyError, AttributeError, TypeError, OSError) as err:
         raise WeightsError(f"{index} is no index of split weights: {err!r}.") from err
     state: dict[str, Tensor] = {}
     for name in names:
@@ -243,15 +258,27 @@ def _read_split(index: Path) -> dict[str, Tensor]:
 # PyTorch -------------------------------------------------------------------------------------------
 
 
+def _is_archive(path: Path) -> bool:
+    try:
+        return zipfile.is_zipfile(path)
+    except zipfile.BadZipFile:  # the end of an archive that is none in the middle
+        return False
+
+
 def _check_archive(path: Path, size: int) -> None:
     """A zip archive ends with its directory, so a truncated one is no archive."""
-    if not zipfile.is_zipfile(path):
+    if not _is_archive(path):
         raise WeightsError(
             f"{path} is truncated: it begins as a PyTorch archive but has no end ({size:,} bytes). "
             "Download or copy it again."
         )
-    with zipfile.ZipFile(path) as archive:
-        names = archive.namelist()
+    try:
+        with zipfile.ZipFile(path) as archive:
+            names = archive.namelist()
+    except (zipfile.BadZipFile, OSError, ValueError, NotImplementedError) as err:
+        raise WeightsError(
+            f"{path} is a damaged archive ({err}). Download or copy it again."
+        ) from err
     tails = {name.partition("/")[2] for name in names}
     if "constants.pkl" in tails or "code" in {tail.partition("/")[0] for tail in tails}:
         raise WeightsError(
@@ -262,11 +289,37 @@ def _check_archive(path: Path, size: int) -> None:
             f"{path} is a program of torch.export: torch.export.load runs it, but there are no named "
             "weights to convert."
         )
+    problem = archive_problem(path)
+    if problem:
+        raise WeightsError(
+            f"{path} is no PyTorch archive, or a damaged one: {problem}. PyTorch stores tensors as they are. Download "
+            "or copy it again."
+        )
     if "data.pkl" not in tails:
         raise WeightsError(
             f"{path} is a zip archive without data.pkl, so no PyTorch checkpoint; it holds "
             f"{', '.join(names[:5])}."
         )
+
+
+def _refuse_changed(path: Path) -> None:
+    """PyTorch writes the checksum of every entry and does not look at it again; half a second a GiB."""
+    changed, fine = [], 0
+    with zipfile.ZipFile(path) as archive:
+        for entry in archive.infolist():
+            try:
+                with archive.open(entry) as file:
+                    while file.read(2**22):
+                        pass
+                fine += 1
+            except (zipfile.BadZipFile, EOFError, OSError, ValueError, NotImplementedError):
+                changed.append(entry.filename)
+    if changed and fine:
+        raise WeightsError(
+            f"{path} is damaged: {changed[0]} is not what was written, says its checksum. Download or copy it again."
+        )
+    if changed:  # torch.serialization.set_crc32_options(False)
+        log.warning("%s was written without checksums: whether it is damaged cannot be told", path)
 
 
 def _read_torch(path: Path) -> Mapping[str, Any]:
@@ -292,7 +345,29 @@ def _read_torch(path: Path) -> Mapping[str, Any]:
         ) from err
     if not isinstance(content, Mapping):
         raise WeightsError(f"{path} holds a {type(content).__name__}, expected a state dict.")
+    _refuse_unstored(path, content)
     return content
+
+
+def _refuse_unstored(path: Path, content: Any, place: str = "", depth: int = 0) -> None:
+    """A tensor may repeat what is stored, by strides of 0; whoever copies it takes memory for all it claims."""
+    if depth > 20:
+        raise WeightsError(f"{path} is nested deeper than any state dict at {place[:100]!r}.")
+    if isinstance(content, Tensor):
+        claimed, stored = (
+            content.numel() * content.element_size(),
+            content.untyped_storage().nbytes(),
+        )
+        if claimed > stored + _SPARE_BYTES:
+            raise WeightsError(
+                f"{path}: {place} claims {claimed:,} bytes and stores {stored:,}: refused, since a copy would take all."
+            )
+    elif isinstance(content, Mapping):
+        for key, value in content.items():
+            _refuse_unstored(path, value, f"{place}.{key}" if place else str(key), depth + 1)
+    elif isinstance(content, (list, tuple)):
+        for number, value in enumerate(content):
+            _refuse_unstored(path, value, f"{place}.{number}", depth + 1)
 
 
 def foreign_names(path: Path) -> list[str]:
@@ -309,11 +384,12 @@ def foreign_names(path: Path) -> list[str]:
 
 
 def _pickles(path: Path) -> Iterator[BinaryIO]:
-    if zipfile.is_zipfile(path):
+    if _is_archive(path):
         with zipfile.ZipFile(path) as archive:
             for name in archive.namelist():
-                if name.endswith(".pkl"):
-                    yield io.BytesIO(archive.read(name))
+                with contextlib.suppress(zipfile.BadZipFile, EOFError, OSError, ValueError):
+                    if name.endswith(".pkl"):
+                        yield io.BytesIO(archive.read(name))
     else:
         with path.open("rb") as file:
             yield file

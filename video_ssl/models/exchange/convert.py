@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 import os
 from collections.abc import Mapping
@@ -22,6 +21,7 @@ from video_ssl.files import (
     remove_leftovers,
     write_json,
 )
+from video_ssl.limits import read_json
 from video_ssl.models.classifier import VideoClassifier, readout_of
 from video_ssl.models.config import IMAGENET_MEAN, IMAGENET_STD, ViTConfig
 from video_ssl.models.encoder_folder import REPORT
@@ -288,7 +288,7 @@ def _is_ours(folder: Path) -> bool:
     if (folder / "encoder" / CONFIG).is_file() or (folder / "checkpoints").is_dir():
         return True
     try:
-        content = json.loads((folder / CONFIG).read_text(encoding="utf-8"))
+        content = read_json(folder / CONFIG, max_bytes=2**22)
     except (OSError, ValueError):
         return False
     return isinstance(content, dict) and content.get("format") == FORMAT

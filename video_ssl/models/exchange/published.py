@@ -3,7 +3,6 @@ MVD: the encoder, and with it the classifier's head or the decoders; sizes are r
 
 from __future__ import annotations
 
-import json
 import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -13,6 +12,7 @@ from typing import Any, Literal, cast
 import torch
 from torch import Tensor, nn
 
+from video_ssl.limits import read_json
 from video_ssl.models.config import DecoderConfig
 from video_ssl.models.encoders import load_encoder
 from video_ssl.models.exchange.command_line import family_of, trained_on
@@ -216,7 +216,7 @@ def _hub_folder(folder: Path) -> tuple[Path, dict[str, Any]]:
     config: Any = {}
     if (folder / "config.json").is_file():
         try:
-            config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+            config = read_json(folder / "config.json", max_bytes=2**22)
         except ValueError as err:
             raise WeightsError(f"{folder / 'config.json'} is not JSON: {err}.") from err
     if not isinstance(config, dict):

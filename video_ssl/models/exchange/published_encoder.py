@@ -155,6 +155,11 @@ def infer_config(
     numbers = {int(key.split(".")[1]) for key in own if key.startswith("blocks.")}
     if not numbers or "blocks.0.mlp.fc1.weight" not in own:
         raise WeightsError("there are no whole transformer blocks among the weights.")
+    if len(numbers) != 1 + max(numbers):
+        gone = next(n for n in range(1 + max(numbers)) if n not in numbers)
+        raise WeightsError(
+            f"the weights have transformer blocks up to number {max(numbers)}, but none of number {gone}."
+        )
     scale = own.get("blocks.0.attn.scale")
     usual = {dim: heads for dim, _, heads in VIT_PRESETS.values()}.get(width)
     heads = num_heads or (len(scale) if scale is not None else usual)
