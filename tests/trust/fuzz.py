@@ -52,7 +52,7 @@ class Fuzzer:
 
     def __init__(self, base: Path, seed: int, only: str = "") -> None:
         self._base, self._seed = base, seed
-        self._subjects = [s for s in SUBJECTS if only in s.name]
+        self._subjects = [s for s in SUBJECTS if any(word in s.name for word in only.split(","))]
         self._made: dict[str, tuple[Path, object]] = {}
 
     def do(self, number: int) -> Result:
@@ -147,7 +147,7 @@ def main(arguments: list[str]) -> int:
     parser.add_argument("--first", type=int, default=0)
     parser.add_argument("--case", type=int)
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--only", default="", help="kinds of files whose name holds this")
+    parser.add_argument("--only", default="", help="kinds of files whose name holds one of these: tar,list")
     parser.add_argument("--keep", type=Path)
     parser.add_argument("--json", type=Path, help="findings, one a line")
     given = parser.parse_args(arguments)

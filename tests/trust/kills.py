@@ -195,7 +195,7 @@ class Killer:
 
     def __init__(self, base: Path, seed: int, only: str = "") -> None:
         self._base, self._seed = base, seed
-        self._scenes = [s for s in SCENES if only in s.name]
+        self._scenes = [s for s in SCENES if any(word in s.name for word in only.split(","))]
         self._undisturbed: dict[str, tuple[Path, dict[str, Any], list[Ending]]] = {}
         ctypes.CDLL(None).prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
 
@@ -324,7 +324,7 @@ def main(arguments: list[str]) -> int:
     parser.add_argument("--first", type=int, default=0)
     parser.add_argument("--kill", type=int)
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--only", default="", help="scenes whose name holds this")
+    parser.add_argument("--only", default="", help="scenes whose name holds one of these: torch,merge")
     parser.add_argument("--keep", type=Path)
     parser.add_argument("--json", type=Path, help="what was done and found, one a line")
     given = parser.parse_args(arguments)
