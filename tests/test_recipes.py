@@ -20,6 +20,7 @@ from video_ssl.recipes import (
     build_config,
     find_recipe,
     list_recipes,
+    nearest,
     read_recipe,
     to_plain,
     to_yaml,
@@ -404,3 +405,16 @@ def test_a_hostile_recipe_is_refused_in_a_sentence(tmp_path, text):
 )
 def test_what_is_written_as_yaml_is_read_back(value):
     assert read_yaml(to_yaml({"k": value})) == {"k": value}
+
+
+@pytest.mark.parametrize("given", [True, 3, "text", [1], ""])
+def test_what_should_be_keys_and_values_is_refused_otherwise(given):
+    """Was wrong: `'bool' object is not iterable`; an empty text counted as empty."""
+    with pytest.raises(ConfigError, match=r"loader=.* must be keys and values"):
+        build_config(Inner, given, "loader")
+
+
+def test_keys_that_are_numbers_have_neighbours_too():
+    """Was wrong: `'int' object is not iterable` where a key was misspelt as a number."""
+    assert nearest(1, ["10", "depth"]) == " Did you mean '10'?"
+    assert nearest(True, ["depth"]) == ""

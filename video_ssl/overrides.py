@@ -214,11 +214,13 @@ def variant(candidates: Sequence[Any], content: Any, where: str) -> Any:
     return None
 
 
-def nearest(word: str, allowed: Iterable[str]) -> str:
+def nearest(word: object, allowed: Iterable[object]) -> str:
     """Returns ` Did you mean 'x'?` for the allowed word nearest to `word`, or an empty string.
+
+    Keys of a file may be numbers.
 
     >>> nearest("objectiv", ["objective", "data"])
     " Did you mean 'objective'?"
     """
-    match = difflib.get_close_matches(word, list(allowed), n=1, cutoff=0.5)
+    match = difflib.get_close_matches(str(word), map(str, allowed), n=1, cutoff=0.5)
     return f" Did you mean '{match[0]}'?" if match else ""

@@ -153,6 +153,8 @@ def build_config(
     Raises:
         ConfigError: unknown key (the nearest is named), missing key, wrong type, refused value.
     """
+    if mapping is not None and not isinstance(mapping, Mapping):
+        raise ConfigError(f"{where or cls.__name__}={mapping!r:.80} must be keys and values.")
     content = read_typed(cls, dict(mapping or {}), where)
     _refuse_unknown_keys(cls, content, where)
     for key, value in content.items():

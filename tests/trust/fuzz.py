@@ -147,7 +147,9 @@ def main(arguments: list[str]) -> int:
     parser.add_argument("--first", type=int, default=0)
     parser.add_argument("--case", type=int)
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--only", default="", help="kinds of files whose name holds one of these: tar,list")
+    parser.add_argument(
+        "--only", default="", help="kinds of files whose name holds one of these: tar,list"
+    )
     parser.add_argument("--keep", type=Path)
     parser.add_argument("--json", type=Path, help="findings, one a line")
     given = parser.parse_args(arguments)

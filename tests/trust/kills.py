@@ -324,7 +324,9 @@ def main(arguments: list[str]) -> int:
     parser.add_argument("--first", type=int, default=0)
     parser.add_argument("--kill", type=int)
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--only", default="", help="scenes whose name holds one of these: torch,merge")
+    parser.add_argument(
+        "--only", default="", help="scenes whose name holds one of these: torch,merge"
+    )
     parser.add_argument("--keep", type=Path)
     parser.add_argument("--json", type=Path, help="what was done and found, one a line")
     given = parser.parse_args(arguments)

@@ -11,12 +11,14 @@ import csv
 import io
 import json
 import logging
+import os
 import shutil
 import tarfile
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
+from urllib.parse import unquote
 
 import mutations
 import numpy as np
@@ -142,10 +144,9 @@ def read_table(name: str) -> Read:
 
 
 def _row(record: Any, folder: Path, classes: Sequence[str]) -> tuple[Any, ...]:
-    source = record.source.removeprefix(f"{folder}/")
     label = record.label if not classes or record.label is None else classes[record.label]
     place = (record.byte_offset, record.byte_size)
-    return (source, label, record.start_sec, record.end_sec, *place)
+    return (record.source, label, record.start_sec, record.end_sec, *place)
 
 
 def as_an_independent_reader(rows_of: Callable[[Path], list[dict[str, Any]]], name: str) -> Judge:
@@ -162,19 +163,19 @@ def as_an_independent_reader(rows_of: Callable[[Path], list[dict[str, Any]]], na
             return f"{len(value)} records, but {len(rows)} rows"
         for number, (row, record) in enumerate(zip(rows, value, strict=True), 1):
             for key, found in zip(COLUMNS, record, strict=False):
-                if not _agree(key, row.get(key), found):
+                if not _agree(key, row.get(key), found, folder):
                     return f"row {number}: {key} is {row.get(key)!r} in the file and {found!r} in the record"
         return None
 
     return judge
 
 
-def _agree(key: str, given: Any, found: Any) -> bool:
+def _agree(key: str, given: Any, found: Any, folder: Path) -> bool:
     if key == "path":
-        import os
-
-        text = str(given).strip()
-        return os.path.normpath(text) == os.path.normpath(str(found)) or text in str(found)
+        path = unquote(found, errors="surrogateescape") if found.startswith("file://") else found
+        return os.path.abspath(folder / str(given).strip()) == os.path.abspath(
+            path.removeprefix("file://")
+        )
     if given in (None, ""):
         return found is None or found == ""
     if found is None:
@@ -193,7 +194,7 @@ def _csv_rows(separator: str) -> Callable[[Path], list[dict[str, Any]]]:
         found = [
             row for row in csv.reader(io.StringIO(text, newline=""), delimiter=separator) if row
         ]
-        head = [name.strip() for name in found[0]]
+        head = [name.strip().lower() for name in found[0]]
         if any(len(row) != len(head) for row in found):
             raise ValueError("rows of unequal length")
         return [dict(zip(head, row, strict=True)) for row in found[1:]]
@@ -203,7 +204,9 @@ def _csv_rows(separator: str) -> Callable[[Path], list[dict[str, Any]]]:
 
 def _list_rows(path: Path) -> list[dict[str, Any]]:
     rows = []
-    for line in path.read_bytes().decode("utf-8-sig", "surrogateescape").splitlines():
+    for line in (
+        path.read_bytes().decode("utf-8-sig", "surrogateescape").replace("\r", "\n").split("\n")
+    ):
         if line.strip() and not line.startswith("#"):
             name, *fields = line.rsplit(None, 1)
             rows.append({"path": name, "label": fields[0] if fields else None})
