@@ -31,6 +31,7 @@ MADE_BY = "made_by"
 _TEMPORARY = re.compile(
     r"\.(?P<name>.+)\.(?P<place>[0-9a-f]{8}-)?(?P<pid>\d+)(-(?P<start>\d+))?\.(?P<kind>tmp|partial|old)(\.\w+)?"
 )
+_OWNER = re.compile(r"(?P<place>[0-9a-f]{8}-)(?P<pid>\d+)-(?P<start>\d+)")
 _PAGE_MARK = re.compile(rb'<meta name="generator" content="video-ssl (?P<verb>[a-z][a-z ]*)">')
 _TEXT_MARK = re.compile(rb"# made by video-ssl (?P<verb>[a-z][a-z ]*)\n")
 _JSON_MARK = re.compile(rb'\s*\{\s*"made_by":\s*"video-ssl (?P<verb>[a-z][a-z ]*)"')
@@ -38,23 +39,31 @@ _JSON_MARK = re.compile(rb'\s*\{\s*"made_by":\s*"video-ssl (?P<verb>[a-z][a-z ]*
 _SILENT_SEC = 86_400.0
 _HEAD_BYTES = 65_536
 _LONGEST_NAME = 190
+_CROWDED_BYTES = 1 << 20
 
 
 class OutputError(ValueError):
     """A place that must not or cannot be written; the text says why and what to do."""
 
 
+class DiskFull(OSError):
+    """The disk is full: nothing that is finished is lost, the work goes on where it stopped."""
+
+
 # Writing
 
 
 @contextlib.contextmanager
-def written_aside(path: Path, *, suffix: str = "") -> Iterator[Path]:
+def written_aside(path: Path, *, suffix: str = "", sweep: bool = True) -> Iterator[Path]:
     """Yields the temporary name of a file; it gets its own once the block has ended well, and never otherwise.
 
     Args:
         path: what it becomes; its folder must be there.
         suffix: of the temporary name, for writers that go by it.
+        sweep: remove first what writers of it that were killed have left; a look at the whole folder.
     """
+    if sweep:
+        remove_leftovers(path.parent, [path.name])
     temporary = temporary_name(path, suffix=suffix)
     try:
         yield temporary
@@ -70,6 +79,7 @@ def folder_aside(folder: Path) -> Iterator[Path]:
     """Yields a new folder; it takes the place of `folder`, whatever is in that, once the block has ended well."""
     folder = Path(os.path.realpath(folder))  # of a link what it points to is replaced
     folder.parent.mkdir(parents=True, exist_ok=True)
+    remove_leftovers(folder.parent, [folder.name])
     temporary = temporary_name(folder)
     try:
         temporary.mkdir()
@@ -117,13 +127,42 @@ def write_json_lines(path: Path, rows: Iterable[Mapping[str, Any]]) -> None:
 
 def temporary_name(path: Path, *, kind: str = "tmp", suffix: str = "") -> Path:
     """Returns the name under which this process writes a file that becomes `path`, beside it."""
-    return path.with_name(f".{_shortened(path.name)}.{_owner()}.{kind}{suffix}")
+    return path.with_name(f".{_shortened(path.name)}.{owner()}.{kind}{suffix}")
 
 
 def _shortened(name: str) -> str:
     """The name, or a digest where it would leave no room for the rest: file systems allow 255 bytes."""
     whole = os.fsencode(name)
     return name if len(whole) <= _LONGEST_NAME else hashlib.sha256(whole).hexdigest()[:32]
+
+
+@contextlib.contextmanager
+def temporary_folder(kind: str) -> Iterator[Path]:
+    """Yields a new folder among the temporary files, removed afterwards; see `make_temporary_folder`."""
+    folder = make_temporary_folder(kind)
+    try:
+        yield folder
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def make_temporary_folder(kind: str) -> Path:
+    """Returns a new folder among the temporary files, and removes those of processes that were killed.
+
+    Args:
+        kind: a word of small letters, for the name.
+    """
+    remove_owned(Path(tempfile.gettempdir()), "video_ssl-")
+    return Path(tempfile.mkdtemp(prefix=f"video_ssl-{kind}-{owner()}-"))
+
+
+def remove_owned(folder: Path, begin: str) -> None:
+    """Removes what processes that have ended have left in a folder under names BEGIN...OWNER..., see `owner`."""
+    with contextlib.suppress(OSError):
+        for entry in os.scandir(folder):
+            match = _OWNER.search(entry.name) if entry.name.startswith(begin) else None
+            if match is not None and not _is_alive(match, Path(entry)):
+                _remove(Path(entry))
 
 
 def remove_leftovers(
@@ -164,8 +203,8 @@ def _remove(path: Path) -> None:
             path.unlink()
 
 
-def _owner() -> str:
-    """This process: where its number counts, its number, and when it began, since numbers come again."""
+def owner() -> str:
+    """Returns this process for a name: where its number counts, its number, and when it began (numbers come again)."""
     pid = os.getpid()
     return f"{_machine()}-{pid}-{_began(pid) or 0}"
 
@@ -173,7 +212,7 @@ def _owner() -> str:
 def _is_alive(match: re.Match[str], path: Path) -> bool:
     if match["place"] == f"{_machine()}-":
         began = _began(int(match["pid"]))
-        return began is not None and match["start"] in ("0", str(began))
+        return began is not None and (began == 0 or match["start"] in ("0", str(began)))
     try:
         return time.time() - path.stat().st_mtime < _SILENT_SEC
     except OSError:
@@ -191,10 +230,11 @@ def _machine() -> str:
 
 
 def _began(pid: int) -> int | None:
-    """When a process began, in ticks of the machine; 0 where the system does not say; None if there is none."""
+    """When a process began, in ticks of the machine; 0 where the system does not say; None if it has ended."""
     try:
         text = Path(f"/proc/{pid}/stat").read_text(encoding="utf-8", errors="replace")
-        return int(text.rpartition(")")[2].split()[19])  # the name before it may hold anything
+        state, *fields = text.rpartition(")")[2].split()  # the name before it may hold anything
+        return None if state in "ZX" else int(fields[18])  # one that nobody waits for has ended too
     except (OSError, ValueError, IndexError):
         pass
     try:
@@ -339,10 +379,52 @@ def check_writable(folder: Path, shown: str | os.PathLike[str]) -> None:
 
 def unwritable(shown: str | os.PathLike[str], err: OSError) -> str:
     """Returns the sentence about a place that the system does not let us write."""
-    reason = (err.strerror or str(err)).lower()
+    reason, what = (err.strerror or str(err)).lower(), "choose another place"
     if err.errno in FULL:
-        return f"{os.fspath(shown)} cannot be written ({reason}): make room there, or choose another place."
-    return f"{os.fspath(shown)} cannot be written ({reason}): choose another place."
+        what = "make room there, or choose another place"
+    elif err.errno in (errno.EMFILE, errno.ENFILE):
+        what = "allow more open files (`ulimit -n 8192`), or use fewer processes"
+    return f"{os.fspath(shown)} cannot be written ({reason}): {what}."
+
+
+@contextlib.contextmanager
+def full_disk_is_named(folder: Path) -> Iterator[None]:
+    """Turns the error of a full disk into DiskFull, which says where, and that nothing is lost.
+
+    Args:
+        folder: where the block writes.
+    """
+    try:
+        yield
+    except OSError as err:
+        if isinstance(err, DiskFull) or err.errno not in FULL:
+            raise
+        raise DiskFull(
+            f"the disk is full, {full_place(err, folder)} cannot be written ({err.strerror}): free space and run the "
+            "same command again, it goes on from here."
+        ) from err
+
+
+def full_place(err: OSError, likely: Path) -> Path:
+    """Returns the place that an error of `FULL` is about: what it names, or else the one that has no room.
+
+    Args:
+        err: writing to an open file names none.
+        likely: where the command writes; taken where no place looks full (a quota).
+    """
+    if isinstance(err.filename, str | os.PathLike) and os.fspath(err.filename):
+        return Path(err.filename)
+    places = (likely, Path("/dev/shm"), Path(tempfile.gettempdir()))
+    return next((place for place in places if _has_no_room(place)), likely)
+
+
+def _has_no_room(place: Path) -> bool:
+    there = next((p for p in (place, *place.parents) if p.exists()), place)
+    try:
+        room = os.statvfs(there)
+    except OSError:
+        return False
+    return room.f_bavail * room.f_frsize < _CROWDED_BYTES or (room.f_files > 0 == room.f_favail)
 
 
 def identity(path: str | os.PathLike[str]) -> tuple[int, int] | None:

@@ -16,12 +16,13 @@ from video_maker import sequential
 from video_ssl.clips.decoders.backends import missing
 from video_ssl.clips.decoders.odd_videos import ODD_VIDEOS
 from video_ssl.clips.decoders.probe import Probe, probe
-from video_ssl.clips.processes.isolated import DiskFull, Failure, run_isolated
+from video_ssl.clips.processes.isolated import Failure, run_isolated
 from video_ssl.clips.processes.journal import Journal
 from video_ssl.clips.reading import BadVideo, open_record
 from video_ssl.clips.scan import scan_table
 from video_ssl.datasets.folder import read_folder
 from video_ssl.datasets.table import Table, TableError
+from video_ssl.files import DiskFull
 
 HERE = Path(__file__).parent
 BENT = "scan_fakes:misbehaving_probe"
@@ -261,7 +262,7 @@ def test_a_full_disk_is_said_and_nothing_is_lost(tmp_path):
     code = (
         "import resource, signal, sys\nfrom pathlib import Path\n"
         "from video_ssl.clips.processes.journal import Journal\n"
-        "from video_ssl.clips.processes.isolated import DiskFull\n"
+        "from video_ssl.files import DiskFull\n"
         "signal.signal(signal.SIGXFSZ, signal.SIG_IGN)\n"
         "resource.setrlimit(resource.RLIMIT_FSIZE, (1000, resource.RLIM_INFINITY))\n"
         f"journal = Journal(Path({str(tmp_path / 'j')!r}), {{}})\n"

@@ -23,13 +23,13 @@ from video_ssl.clips.decoders.odd_videos import (
     write_video,
 )
 from video_ssl.clips.decoders.probe import file_facts
-from video_ssl.clips.processes.isolated import DiskFull
 from video_ssl.clips.reading import open_record, open_video
 from video_ssl.clips.scan import scan_table
 from video_ssl.clips.transcode import transcode_table
 from video_ssl.clips.transcode_file import VideoFormat
 from video_ssl.datasets.folder import read_folder
 from video_ssl.datasets.table import Table
+from video_ssl.files import DiskFull
 
 HERE = Path(__file__).parent
 FULL_SIZE = VideoFormat(short_side=1000, crf=12)

@@ -22,10 +22,10 @@ from video_ssl.clips.decoders.backends import OPTIONAL, missing
 from video_ssl.clips.decoders.probe import Probe, stamp
 from video_ssl.clips.decoders.proof import Proof
 from video_ssl.clips.processes.isolated import Failure, refuse_away, run_isolated
-from video_ssl.clips.processes.journal import Journal, full_disk_is_named, is_list
+from video_ssl.clips.processes.journal import Journal, is_list
 from video_ssl.datasets.remote_errors import redacted
 from video_ssl.datasets.table import METADATA_KEY, SCHEMA, Table, TableError
-from video_ssl.files import claim_file, remove_leftovers, write_json_lines
+from video_ssl.files import claim_file, full_disk_is_named, write_json_lines
 
 log = logging.getLogger(__name__)
 
@@ -118,7 +118,7 @@ def scan_table(
             log.warning("no optional decoder is installed: `exact` stays empty")
         skipped = _skip_list(table, files, journal)
         scanned = _with_columns(table, files, journal, backends if exact else None)
-        with full_disk_is_named():
+        with full_disk_is_named(out.parent):
             _write_lists(out, files, journal, skipped, backends)
             saved = scanned.save(out, maker="scan")
         away = [line for line in skipped if line.get("away")]
@@ -137,9 +137,6 @@ def _claim(out: str | os.PathLike[str], table: Table) -> Path:
     out = claim_file(out, "scan", sources=read)
     for kind in ("skipped", "inexact"):
         claim_file(_list_path(out, kind), "scan", sources=read, is_ours=is_list)
-    remove_leftovers(
-        out.parent, [out.name, *(_list_path(out, kind).name for kind in ("skipped", "inexact"))]
-    )
     return out
 
 

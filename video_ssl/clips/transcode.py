@@ -19,12 +19,18 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from video_ssl.clips.decoders.probe import stamp
 from video_ssl.clips.processes.isolated import Failure, refuse_away, run_isolated
-from video_ssl.clips.processes.journal import Journal, full_disk_is_named, is_list
+from video_ssl.clips.processes.journal import Journal, is_list
 from video_ssl.clips.transcode_file import Transcode, VideoFormat
 from video_ssl.clips.transcode_targets import claim_targets, file_name
 from video_ssl.datasets.remote_errors import redacted
 from video_ssl.datasets.table import METADATA_KEY, SCHEMA, Record, Table, TableError
-from video_ssl.files import claim_file, claim_folder, remove_leftovers, write_json_lines
+from video_ssl.files import (
+    claim_file,
+    claim_folder,
+    full_disk_is_named,
+    remove_leftovers,
+    write_json_lines,
+)
 
 log = logging.getLogger(__name__)
 
@@ -106,7 +112,7 @@ def transcode_table(
         journal.begin(job.key for job in to_do)
         _run(jobs, to_do, journal, function, num_workers, _HANG_FACTOR * timeout_sec, progress)
         skipped = _skip_list(table, jobs, journal)
-        with full_disk_is_named():
+        with full_disk_is_named(out):
             write_json_lines(out / "skipped.jsonl", skipped)
             saved = _new_table(table, jobs, journal, out, cut=cut).save(
                 out / "table.arrow", maker="transcode"
@@ -124,7 +130,6 @@ def _claim(out: str | os.PathLike[str], table: Table) -> Path:
     claim_file(out / "table.arrow", "transcode", sources=read)
     claim_file(out / "skipped.jsonl", "transcode", is_ours=is_list)
     claim_folder(out / "videos", "transcode", (), ours=True)
-    remove_leftovers(out, ["table.arrow", "skipped.jsonl"])
     return out
 
 

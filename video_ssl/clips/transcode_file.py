@@ -20,9 +20,8 @@ from av.error import FFmpegError
 from video_ssl.clips.decoders.probe import Probe, probe, stamp
 from video_ssl.clips.processes.isolated_worker import beat
 from video_ssl.clips.reading import BadVideo, Reader, VideoInfo, open_record, stream_frames
-from video_ssl.datasets.full_disk import FULL
 from video_ssl.datasets.table import Record
-from video_ssl.files import temporary_name
+from video_ssl.files import FULL, temporary_name
 
 _AUDIO_RATE = 48000
 _AUDIO_PIECE_SEC = 5.0

@@ -45,14 +45,20 @@ from video_ssl.datasets.array_records import (
     read_stamp,
     read_video,
 )
-from video_ssl.datasets.full_disk import FULL
 from video_ssl.datasets.paths import PICTURE_SUFFIXES, local_path
 from video_ssl.datasets.remote import is_remote
 from video_ssl.datasets.remote_errors import MissingPackage
 from video_ssl.datasets.source_states import SourceStates
 from video_ssl.datasets.table import SCHEMA, Table, TableError
 from video_ssl.datasets.tars import divide_member
-from video_ssl.files import claim_file, claim_folder, remove_leftovers, write_json
+from video_ssl.files import (
+    FULL,
+    claim_file,
+    claim_folder,
+    full_disk_is_named,
+    remove_leftovers,
+    write_json,
+)
 
 log = logging.getLogger(__name__)
 
@@ -113,7 +119,7 @@ def build_array_records(
         MissingPackage: tensorflow-datasets or array_record is not installed.
         OutputError: a file to be written is a table that is read, or was made by somebody else; or the folder cannot
             be written.
-        OSError: the disk is full.
+        DiskFull: what is finished is kept.
     """
     _require_packages()
     for name, number in (("num_shards", num_shards), ("num_workers", num_workers)):
@@ -126,7 +132,7 @@ def build_array_records(
                 "tensorflow-datasets takes no other name."
             )
     out = _claim(out, tables)
-    with _full_disk_is_named(), _only_build(out):
+    with full_disk_is_named(out), _only_build(out):
         remove_leftovers(out, held=True)
         plans = {
             split: _plan(out, split, table, num_shards, check) for split, table in tables.items()
@@ -506,15 +512,3 @@ def _only_build(out: Path) -> Iterator[None]:
         except BlockingIOError as err:
             raise TableError(f"another process is building {out}: wait for it.") from err
         yield
-
-
-@contextlib.contextmanager
-def _full_disk_is_named() -> Iterator[None]:
-    try:
-        yield
-    except OSError as err:
-        if err.errno not in FULL:
-            raise
-        raise OSError(
-            f"the disk is full ({err}): free space and run the same command again, it goes on from here."
-        ) from err

@@ -15,12 +15,12 @@ from video_ssl.datasets.array_records import (
     divide_record,
     read_video,
 )
-from video_ssl.datasets.full_disk import FULL
 from video_ssl.datasets.paths import local_path
 from video_ssl.datasets.remote import fetch, is_remote
 from video_ssl.datasets.remote_errors import FetchError, Unreachable, redacted
 from video_ssl.datasets.table import Record, Table, TableError
 from video_ssl.datasets.tars import TarProblem, divide_member, find_member
+from video_ssl.files import FULL
 
 #: Columns about the file that the video came from, not about the record.
 LEFT_OUT = ("byte_offset", "byte_size", "file_size", "file_mtime")

@@ -15,7 +15,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import IO
 
-from video_ssl.datasets.full_disk import FULL
+from video_ssl.files import FULL
 
 FOLDER_ENVIRONMENT = "VIDEO_SSL_CACHE"
 LIMIT_ENVIRONMENT = "VIDEO_SSL_CACHE_GIB"

@@ -27,7 +27,7 @@ def write_mp4(
     One thread per stream: with several the encoder's output depends on their number.
     """
     with (
-        written_aside(path, suffix=".mp4") as partial,
+        written_aside(path, suffix=".mp4", sweep=False) as partial,
         av.open(str(partial), "w", format="mp4") as container,
     ):
         options = {"preset": "veryfast", "crf": "22", "threads": "1", "bf": "0"}

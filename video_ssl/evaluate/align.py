@@ -12,7 +12,7 @@ from video_ssl.evaluate.alignment import align, save_path
 from video_ssl.evaluate.alignment_video import path_picture, write_side_by_side
 from video_ssl.evaluate.features import open_features
 from video_ssl.evaluate.tracks import find_track
-from video_ssl.files import MADE_BY, claim_folder, made, made_by, remove_leftovers, written_aside
+from video_ssl.files import MADE_BY, claim_folder, made, made_by, written_aside
 
 FILES = ("path.csv", "path.json", "path.npz", "path.png", "aligned.mp4")
 
@@ -96,9 +96,7 @@ def align_videos(
 def _claim(out: str | Path, sources: list[str | Path]) -> Path:
     """The folder; it is ours where its path.json says so, which is written first."""
     ours = made_by(Path(out) / "path.json") == "align"
-    folder = claim_folder(out, "align", FILES, ours=ours, sources=sources)
-    remove_leftovers(folder, FILES)
-    return folder
+    return claim_folder(out, "align", FILES, ours=ours, sources=sources)
 
 
 def _known(*times: np.ndarray) -> bool:

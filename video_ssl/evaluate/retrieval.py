@@ -33,7 +33,7 @@ from video_ssl.evaluate.identity import (
 from video_ssl.evaluate.neighbours import nearest_neighbours, unit_rows
 from video_ssl.evaluate.pooling import check_poolings, pooled_features
 from video_ssl.evaluate.videos import Videos, train_and_test
-from video_ssl.files import MADE_BY, claim_file, made, remove_leftovers, write_json
+from video_ssl.files import MADE_BY, claim_file, made, write_json
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -247,7 +247,6 @@ def retrieve_files(
     config = RetrievalConfig(pooling=pooling, ks=numbers, mean_ap=mean_ap, keep=5 if out else 0)
     if out is not None:
         out = claim_file(out, "retrieve", sources=[queries, gallery])
-        remove_leftovers(out.parent, [out.name])
     asked, bank = open_features(queries), open_features(gallery)
     result = Retrieval(config).evaluate(bank, asked)
     encoders = {str(f.metadata.get("encoder", {}).get("fingerprint")) for f in (asked, bank)}

@@ -44,7 +44,6 @@ from video_ssl.files import (
     claim_file,
     claim_folder,
     made,
-    remove_leftovers,
     write_atomically,
 )
 from video_ssl.pretrain.processes import Processes, join_processes
@@ -149,7 +148,6 @@ def _evaluate(recipe: EvaluateRecipe, processes: Processes, *, quiet: bool) -> d
 def _claim(out: Path) -> None:
     claim_folder(out / "features", "evaluate", (), ours=True)
     claim_file(out / "results.json", "evaluate")
-    remove_leftovers(out, ["results.json"])
 
 
 def is_features(spec: str) -> bool:

@@ -26,7 +26,7 @@ from video_ssl.evaluate.features import FeatureError, open_features
 from video_ssl.evaluate.identity import record_keys
 from video_ssl.evaluate.moments import best_stretches
 from video_ssl.evaluate.tracks import Track, find_track
-from video_ssl.files import MADE_BY, claim_file, made, remove_leftovers, write_json
+from video_ssl.files import MADE_BY, claim_file, made, write_json
 
 logger = logging.getLogger(__name__)
 
@@ -288,7 +288,6 @@ def search_archive(
     """
     if out is not None:
         out = claim_file(out, "search", sources=[features, clip])
-        remove_leftovers(out.parent, [out.name])
     opened = open_features(features)
     query = _part(
         find_track(clip, features=opened, encoder=encoder, device=device), start_sec, end_sec

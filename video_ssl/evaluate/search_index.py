@@ -21,7 +21,6 @@ from video_ssl.files import (
     MADE_BY,
     claim_file,
     made,
-    remove_leftovers,
     write_json,
     written_aside,
 )
@@ -62,7 +61,6 @@ def open_index(archive: Archive, *, threads: int = 0) -> Any:
         logger.info("%s is of other features and is built again", path)
     claim_file(about_path, "search", sources=[archive.path])
     claim_file(path, "search", sources=[archive.path], is_ours=lambda _: about_path.is_file())
-    remove_leftovers(path.parent, [path.name, about_path.name])
     index = Index(ndim=archive.features.embed_dim, **_SETTINGS)
     done = 0
     for block in archive.blocks():

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
@@ -15,6 +14,7 @@ from video_ssl.datasets.table import Record, Table, TableError
 from video_ssl.evaluate.features import FeatureError, FeatureFile
 from video_ssl.evaluate.frames.frame_sequences import frame_sequences
 from video_ssl.evaluate.identity import Origins, origins_of
+from video_ssl.files import temporary_folder
 from video_ssl.recipes import nearest
 
 
@@ -119,7 +119,7 @@ def embed_video(
             "archive again."
         )
     table = Table.from_rows([{"id": Path(path).stem, "source": str(Path(path).absolute())}])
-    with tempfile.TemporaryDirectory() as folder:
+    with temporary_folder("track") as folder:
         features = embedder.embed(table, Path(folder) / "video.arrow", progress=False)
         found = track_of(features, Path(path).stem)
     return replace(found, record=table.record(0))

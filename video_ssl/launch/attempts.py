@@ -22,8 +22,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from video_ssl.datasets.full_disk import FULL
-from video_ssl.files import write_json
+from video_ssl.files import FULL, write_json
 
 ATTEMPTS = "attempts.jsonl"
 _ROOM, _ROOM_BYTES = ".room", 2**18

@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 import video_ssl
+from video_ssl.files import remove_leftovers, temporary_name
 from video_ssl.launch.errors import LaunchError
 from video_ssl.recipes import ROOMS, recipe_folder
 
@@ -42,7 +43,8 @@ def take_snapshot(folder: Path) -> Path:
     target = folder.resolve() / f"code-{digest.hexdigest()[:12]}"
     if (target / NOTE).is_file():
         return target
-    temporary = target.with_name(f".{target.name}.{os.getpid()}.tmp")
+    remove_leftovers(target.parent)
+    temporary = temporary_name(target)
     try:
         for name, file in files.items():
             (temporary / name).parent.mkdir(parents=True, exist_ok=True)

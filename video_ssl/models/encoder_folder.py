@@ -21,7 +21,6 @@ from video_ssl.clips.config import Sampling
 from video_ssl.files import (
     check_writable,
     folder_aside,
-    remove_leftovers,
     write_atomically,
     write_json,
 )
@@ -118,7 +117,6 @@ def write_encoder_folder(
         "source": source,
         "versions": {"video_ssl": __version__, **versions},
     }
-    remove_leftovers(folder.parent, [folder.name])
     with folder_aside(folder) as aside:
         write(aside)
         sizes = file_sizes(aside)

@@ -6,7 +6,6 @@ Frozen networks (MVD's teachers) have random weights of the right size where the
 from __future__ import annotations
 
 import contextlib
-import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
@@ -18,6 +17,7 @@ from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
+from video_ssl.files import temporary_folder
 from video_ssl.models import ENCODERS
 from video_ssl.models.encoders import build_encoder, save_encoder
 from video_ssl.objectives import OBJECTIVES
@@ -46,7 +46,7 @@ def measure_step(
     """Returns the figures of the eager step, and of the compiled one if asked for."""
     device = _device(recipe.training.device)
     torch.manual_seed(recipe.seed)
-    with tempfile.TemporaryDirectory() as folder:
+    with temporary_folder("bench") as folder:
         encoders = untrained_stages(recipe, Path(folder))
         objective = OBJECTIVES[recipe.objective_name].objective()(
             recipe.objective, encoders=encoders

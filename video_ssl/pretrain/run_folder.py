@@ -24,10 +24,11 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from video_ssl.datasets.full_disk import FULL
 from video_ssl.files import (
+    FULL,
     claim_file,
     claim_folder,
+    full_place,
     remove_leftovers,
     write_atomically,
     write_json,
@@ -92,9 +93,13 @@ def hold(folder: Path) -> Iterator[None]:
     except OSError as err:
         if err.errno not in FULL:
             raise
+        place = full_place(err, folder)
+        what = "Make room, or have the quota raised"
+        if place == Path("/dev/shm"):
+            what = "Enlarge it (docker: --shm-size) or lower loader.prefetch_batches"
         raise RunError(
-            f"{err.filename or folder} could not be written ({err.strerror}). Make room, or have the quota raised, and "
-            "start the same command again: it goes on from the newest checkpoint."
+            f"{place} could not be written ({err.strerror}). {what}, and start the same command again: it goes on from "
+            "the newest checkpoint."
         ) from err
 
 

@@ -7,7 +7,6 @@ import logging
 import os
 import platform
 import statistics
-import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -24,7 +23,15 @@ from video_ssl.clips.decoders.odd_videos import ODD_VIDEOS, VideoStyle, write_od
 from video_ssl.clips.decoders.probe import file_facts
 from video_ssl.clips.processes.isolated import Failure, run_isolated
 from video_ssl.clips.reading import READERS, open_video
-from video_ssl.files import MADE_BY, claim_file, claim_folder, made, made_by, write_json
+from video_ssl.files import (
+    MADE_BY,
+    claim_file,
+    claim_folder,
+    made,
+    made_by,
+    temporary_folder,
+    write_json,
+)
 
 log = logging.getLogger(__name__)
 
@@ -69,7 +76,7 @@ def bench_readers(
         if problem is not None:
             log.warning("%s is left out: %s", name, problem)
     usable = [name for name, problem in backends.items() if problem is None]
-    with tempfile.TemporaryDirectory() as temporary:
+    with temporary_folder("bench") as temporary:
         place = Path(temporary if folder is None else folder)
         place.mkdir(parents=True, exist_ok=True)
         exactness = _exactness(place, usable)

@@ -12,10 +12,11 @@ import mmap
 import os
 import shutil
 import struct
-import tempfile
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+
+from video_ssl.files import make_temporary_folder
 
 #: (index of the table, row)
 Place = tuple[int, int]
@@ -37,7 +38,7 @@ class InFlightBoard:
     """A folder with one small file for every worker process of a pipeline; the parent makes and removes it."""
 
     def __init__(self) -> None:
-        self.folder = tempfile.mkdtemp(prefix="video_ssl-workers-")
+        self.folder = str(make_temporary_folder("workers"))
 
     def place_of(self, pid: int) -> Place | None:
         """Returns the record that the worker is at, or was at when it died; None between two records."""

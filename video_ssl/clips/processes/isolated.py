@@ -23,15 +23,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from video_ssl.files import DiskFull
+
 log = logging.getLogger(__name__)
 
 _START_LIMIT_SEC = 120
 _NOT_OVER = object()
 _ENVIRONMENT = {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}
-
-
-class DiskFull(OSError):
-    """The disk is full: nothing that is finished is lost, the work goes on where it stopped."""
 
 
 @dataclass(frozen=True)

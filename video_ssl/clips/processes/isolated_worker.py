@@ -21,8 +21,8 @@ import traceback
 from collections.abc import Callable
 from typing import Any, BinaryIO
 
-from video_ssl.datasets.full_disk import FULL
 from video_ssl.error_sentences import sentence_of
+from video_ssl.files import FULL
 
 _BEAT_SEC = 0.5
 _answers: BinaryIO | None = None

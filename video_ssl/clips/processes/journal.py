@@ -7,14 +7,12 @@ import fcntl
 import json
 import os
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from pathlib import Path
 from types import TracebackType
 from typing import Any
 
-from video_ssl.clips.processes.isolated import DiskFull
-from video_ssl.datasets.full_disk import FULL
-from video_ssl.files import OutputError
+from video_ssl.files import FULL, OutputError, full_disk_is_named
 
 _SYNC_SEC = 2.0
 _BEGINNING = b'{"settings": '
@@ -155,23 +153,10 @@ class Journal:
             self._synced = time.monotonic()
 
     def _write(self, content: bytes) -> None:
-        with full_disk_is_named():
+        with full_disk_is_named(self.path.parent):
             written = self._file.write(content)
             if written != len(content):  # the disk became full within the line
                 raise OSError(FULL[0], os.strerror(FULL[0]), str(self.path))
-
-
-@contextlib.contextmanager
-def full_disk_is_named() -> Iterator[None]:
-    """Turns the error of a full disk into DiskFull, which says that nothing is lost."""
-    try:
-        yield
-    except OSError as err:
-        if isinstance(err, DiskFull) or err.errno not in FULL:
-            raise
-        raise DiskFull(
-            f"the disk is full ({err}): free space and run the same command again, it goes on from here."
-        ) from err
 
 
 def is_list(path: Path) -> bool:

@@ -14,15 +14,19 @@ import secrets
 from multiprocessing import resource_tracker, shared_memory
 from pathlib import Path
 
+from video_ssl.files import owner, remove_owned
+
 WORD_VARIABLE = "VIDEO_SSL_SEGMENTS"
 _FOLDER = Path("/dev/shm")
+_BEGIN = "video_ssl_"
 # Python's own limit of 14 characters is macOS's; there nothing is listed either, and the tracker has to do.
-_NAME_LENGTH = 48
+_NAME_LENGTH = 80
 
 
 def new_word() -> str:
-    """Returns a word that no other pipeline of this machine uses."""
-    return f"video_ssl_{os.getpid()}_{secrets.token_hex(4)}_"
+    """Returns a word that no other pipeline of this machine uses, and removes what killed ones have left."""
+    remove_owned(_FOLDER, _BEGIN)
+    return f"{_BEGIN}{owner()}_{secrets.token_hex(4)}_"
 
 
 def name_segments() -> None:

@@ -35,6 +35,7 @@ from video_ssl.evaluate.features import (
     rows_to_batch,
 )
 from video_ssl.files import (
+    FULL,
     OutputError,
     claim_file,
     made_by,
@@ -323,10 +324,12 @@ class PartialFeatures:
 
     def _unwritable(self, err: OSError) -> FeatureError:
         done = self.state.records if hasattr(self, "state") else 0
+        what = "Mend that"
+        if err.errno in FULL:
+            what = "Make room (finishing needs the size of the features twice)"
         return FeatureError(
             f"{self.out} cannot be written: {err.strerror or err}. {done} videos are done and kept in {self.folder}. "
-            "Make room (finishing needs the size of the features twice), then give the same command again: it goes "
-            "on from there."
+            f"{what}, then give the same command again: it goes on from there."
         )
 
 

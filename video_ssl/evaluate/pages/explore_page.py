@@ -24,7 +24,7 @@ from video_ssl.evaluate.pages.explore_style import BODY, EXPLORE_SCRIPT, EXPLORE
 from video_ssl.evaluate.pages.pictures import picture
 from video_ssl.evaluate.pages.report_page import esc
 from video_ssl.evaluate.pages.style import POLICY, STYLE
-from video_ssl.files import claim_file, page_mark, remove_leftovers, write_atomically
+from video_ssl.files import claim_file, page_mark, write_atomically
 
 logger = logging.getLogger(__name__)
 
@@ -59,7 +59,6 @@ def explore_to_html(
         )
     default = path / "explore.html" if path.is_dir() else path.with_suffix(".html")
     page = claim_file(out if out is not None else default, "explore", sources=[source])
-    remove_leftovers(page.parent, [page.name])
     found = open_exploration(
         source,
         table=table,

@@ -20,7 +20,7 @@ from video_ssl.evaluate.pages.neighbours_section import neighbours_section
 from video_ssl.evaluate.pages.pictures import masked_clips
 from video_ssl.evaluate.pages.report_data import RunData, RunNotFound, class_name, read_run
 from video_ssl.evaluate.pages.style import POLICY, SCRIPT, STYLE
-from video_ssl.files import claim_file, page_mark, remove_leftovers, write_atomically
+from video_ssl.files import claim_file, page_mark, write_atomically
 from video_ssl.pretrain.reporting import duration_text
 from video_ssl.recipes import to_yaml
 
@@ -67,7 +67,6 @@ def write_report(
     """
     data = read_run(Path(run))
     path = claim_file(out if out is not None else data.folder / "report.html", "report")
-    remove_leftovers(path.parent, [path.name])
     sections = [
         ("curves", "Curves", _curves(data)),
         ("clips", "Masked clips", _clips(data, max_clips)),

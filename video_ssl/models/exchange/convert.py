@@ -18,7 +18,6 @@ from video_ssl.files import (
     check_writable,
     claim_file,
     made,
-    remove_leftovers,
     write_json,
 )
 from video_ssl.limits import read_json
@@ -164,7 +163,6 @@ def convert(
     note = out.with_name(out.name + ".json") if to in SUFFIXES else out / REPORT
     claim_file(note, "convert", sources=[source])
     check_writable(out.parent, out)
-    remove_leftovers(out.parent, [out.name, note.name])
     model, preprocess = _read(source, sizes, family, num_heads, min_share, frame_stride)
     told = {"converted from": source.name, "share of weights": round(model.report.share, 4)}
     differences: dict[str, float] = {}
