@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import json
 import os
 import subprocess
 import sys
+import tempfile
 import time
 import zipfile
 from pathlib import Path
@@ -15,6 +17,7 @@ import pyarrow as pa
 import pytest
 
 from video_ssl import files
+from video_ssl.clips.processes.segments import new_word
 from video_ssl.files import (
     OutputError,
     claim_file,
@@ -112,6 +115,60 @@ def test_a_folder_moved_aside_by_a_crash_between_two_renames_is_put_back(tmp_pat
     (tmp_path / ".encoder.deadbeef-1-1.old" / "config.json").write_text("whole")
     remove_leftovers(tmp_path, held=True)
     assert (tmp_path / "encoder" / "config.json").read_text() == "whole"
+
+
+def test_folders_among_temporary_files_go_with_the_process_that_was_killed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Was wrong: video_ssl-workers-* stayed in the temporary folder after every kill."""
+    code = (
+        "from video_ssl.clips.processes.casualties import InFlightBoard\n"
+        "from video_ssl.clips.processes.segments import new_word\n"
+        "print(InFlightBoard().folder, new_word(), flush=True); input()"
+    )
+    monkeypatch.setenv("TMPDIR", str(tmp_path))
+    monkeypatch.setattr(tempfile, "tempdir", None)
+    (tmp_path / "video_ssl-workers-of-somebody").mkdir()
+    with subprocess.Popen(
+        [sys.executable, "-c", code], stdin=subprocess.PIPE, stdout=subprocess.PIPE
+    ) as other:
+        assert other.stdout is not None
+        folder, word = other.stdout.readline().decode().split()
+        segment = Path("/dev/shm", f"{word}abc")
+        segment.write_bytes(b"a batch")
+        with files.temporary_folder("test") as mine:
+            assert os.path.isdir(folder)
+            new_word()
+            assert segment.exists()
+            assert mine.parent == tmp_path
+        other.kill()
+    with files.temporary_folder("test") as mine:
+        assert names(tmp_path) == sorted([mine.name, "video_ssl-workers-of-somebody"])
+    new_word()
+    assert not segment.exists()
+
+
+@pytest.mark.parametrize(
+    ("name", "told"),
+    [("/disk/run/metrics.jsonl", "/disk/run/metrics.jsonl"), (None, "/dev/shm"), (7, "/dev/shm")],
+)
+def test_the_place_that_is_full_is_named(
+    name: str | int | None, told: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Was wrong: the run folder was said to be full where shared memory was."""
+    monkeypatch.setattr(files, "_has_no_room", lambda place: str(place) == "/dev/shm")
+    err = OSError(errno.ENOSPC, "No space left on device", name)
+    assert files.full_place(err, Path("/disk/run")) == Path(told)
+    monkeypatch.setattr(files, "_has_no_room", lambda place: False)  # a quota
+    assert files.full_place(OSError(errno.EDQUOT, ""), Path("/disk/run")) == Path("/disk/run")
+
+
+def test_too_many_open_files_are_no_reason_to_go_elsewhere() -> None:
+    told = files.unwritable("a.json", OSError(errno.EMFILE, "Too many open files"))
+    assert told == (
+        "a.json cannot be written (too many open files): allow more open files (`ulimit -n 8192`), or use fewer "
+        "processes."
+    )
 
 
 def marked(path: Path, maker: str) -> Path:

@@ -3,12 +3,18 @@
 from __future__ import annotations
 
 import json
+import os
+import signal
+import subprocess
+import sys
+import time
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 from video_ssl.clips.reading import open_record, open_video
+from video_ssl.datasets import demo as demo_module
 from video_ssl.datasets.demo import build_demo
 from video_ssl.datasets.demo_motion import CLASS_NAMES, TOPICS, exercise_of
 from video_ssl.datasets.demo_plan import (
@@ -83,6 +89,30 @@ def test_same_seed_same_data_for_any_number_of_processes(demo: Path, tmp_path: P
         other = again / path.relative_to(demo)
         np.testing.assert_array_equal(decoded(path), decoded(other))
         assert path.read_bytes() == other.read_bytes()
+
+
+def test_a_build_that_is_stopped_leaves_no_half_video(tmp_path: Path) -> None:
+    """Was wrong: every stop left the files that its processes were writing, and no later build removed them."""
+    code = f"from video_ssl.datasets.demo import build_demo; build_demo({str(tmp_path)!r}, size='tiny', num_workers=2)"
+    halves = lambda: list(tmp_path.rglob(".*.mp4"))  # noqa: E731
+    for stop, left in ((signal.SIGINT, False), (signal.SIGKILL, True)):
+        build = subprocess.Popen(
+            [sys.executable, "-c", code], stderr=subprocess.DEVNULL, start_new_session=True
+        )
+        while not halves():
+            assert build.poll() is None
+            time.sleep(0.01)
+        if left:
+            os.killpg(build.pid, stop)
+        else:
+            build.send_signal(stop)
+        build.wait()
+        assert bool(halves()) is left
+    limit = time.monotonic() + 60
+    while halves() and time.monotonic() < limit:  # the processes may still be ending
+        demo_module._claim(tmp_path, {"size": "tiny"})  # as the next build begins
+        time.sleep(0.05)
+    assert halves() == []
 
 
 def test_another_seed_is_other_data() -> None:

@@ -22,6 +22,7 @@ from pathlib import Path
 
 STATE = Path(os.environ.get("VIDEO_SSL_SLURM_STATE", "/tmp/video_ssl_test_slurm"))
 CONFIG = Path("/etc/slurm/slurm.conf")
+HOSTS = Path("/etc/hosts")
 MARK = "# made by tests/launch/slurm_cluster.py"
 NODES = ("n1", "n2")
 PORT = 27817
@@ -145,8 +146,16 @@ def name_nodes() -> None:
         try:
             socket.gethostbyname(node)
         except OSError:
-            with open("/etc/hosts", "a", encoding="ascii") as file:
-                file.write(f"127.0.0.1 {node}\n")
+            with open(HOSTS, "a", encoding="utf-8") as file:
+                file.write(f"127.0.0.1 {node} {MARK}\n")
+
+
+def forget_nodes() -> None:
+    """Takes the lines of `name_nodes` out again; in place, since containers mount the file."""
+    lines = HOSTS.read_text(encoding="utf-8").splitlines(keepends=True)
+    kept = [line for line in lines if not line.rstrip().endswith(MARK)]
+    if kept != lines:
+        HOSTS.write_text("".join(kept), encoding="utf-8")
 
 
 def process_of(name: str, program: str) -> int | None:
@@ -223,6 +232,7 @@ def down() -> None:
     if (STATE / "munge_is_ours").exists():
         shutil.copy("/run/munge/munged.pid", STATE / "munged.pid")
         end_process("munged", "munged")
+    forget_nodes()
     CONFIG.unlink()
     shutil.rmtree(STATE, ignore_errors=True)
 

@@ -14,6 +14,7 @@ import pytest
 import torch
 from omegaconf import OmegaConf
 
+from video_ssl.files import OutputError, temporary_name
 from video_ssl.pretrain.errors import RunError
 from video_ssl.pretrain.processes import Processes
 from video_ssl.pretrain.reporting import keep_metrics, read_metrics
@@ -127,6 +128,29 @@ def test_every_start_is_recorded(tmp_path: Path) -> None:
     assert [s["step"] for s in starts] == [0, 7]
     assert starts[0]["versions"]["torch"] == torch.__version__
     assert starts[0]["command"] == sys.argv
+
+
+def test_what_a_killed_run_has_left_goes_at_the_next_start(tmp_path: Path) -> None:
+    """Was wrong: RUN/.encoder.PID.tmp, of the size of the encoder, stayed for ever."""
+    for name in (".encoder.123.tmp", ".encoder.deadbeef-7-9.tmp"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "model.safetensors").write_bytes(b"half")
+    (tmp_path / ".recipe.yaml.deadbeef-7-9.tmp").write_text("na")
+    report = temporary_name(tmp_path / "report.html")  # being written, beside the run
+    report.write_text("<html>")
+    with hold(tmp_path):
+        assert sorted(path.name for path in tmp_path.iterdir()) == [".lock", report.name]
+
+
+def test_a_folder_of_somebody_else_becomes_no_run(tmp_path: Path) -> None:
+    """Was wrong: somebody's recipe.yaml was replaced by the resolved one."""
+    (tmp_path / "recipe.yaml").write_text("base: videomae/demo  # mine\n")
+    with pytest.raises(OutputError, match=r"has recipe\.yaml already"), hold(tmp_path):
+        pass
+    assert [path.name for path in tmp_path.iterdir()] == ["recipe.yaml"]
+    note_start(tmp_path, Processes(0, 1, torch.device("cpu")), step=0)  # a run that was copied
+    with hold(tmp_path):
+        assert (tmp_path / "recipe.yaml").read_text() == "base: videomae/demo  # mine\n"
 
 
 def test_metrics_of_steps_that_are_repeated_are_removed(tmp_path: Path) -> None:

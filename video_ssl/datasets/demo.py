@@ -158,6 +158,11 @@ def _claim(root: Path, settings: Mapping[str, Any]) -> None:
     claim_folder(root, "data demo", videos, ours=ours)
     for name in TABLES:
         claim_file(root / f"{name}.arrow", "data demo")
+    _remove_leftovers(root)
+
+
+def _remove_leftovers(root: Path) -> None:
+    """Removes what processes that have ended have left of a video; others may be at work in the same folder."""
     for folder in (root, *(root / "videos" / split for split in SPLITS)):
         remove_leftovers(folder)
 
@@ -223,6 +228,7 @@ def _render_in_processes(
                 if process.poll() is None:
                     process.terminate()
                 process.wait()
+            _remove_leftovers(root)
         failed = [process.returncode for process in processes if process.returncode]
         if failed:
             errors.seek(0)
