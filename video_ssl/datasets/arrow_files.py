@@ -9,17 +9,19 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from video_ssl.datasets.arrow_checks import remember, seal, sealed
 from video_ssl.files import written_aside
 
 
 def write_arrow(data: pa.Table, path: Path) -> None:
-    """Writes an Arrow IPC file atomically."""
-    with (
-        written_aside(path) as aside,
-        pa.OSFile(str(aside), "wb") as sink,
-        pa.ipc.new_file(sink, data.schema) as writer,
-    ):
-        writer.write_table(data.combine_chunks())
+    """Writes an Arrow IPC file atomically, with a digest in it (see `arrow_checks`)."""
+    data = data.combine_chunks()
+    schema = sealed(data.schema)
+    with written_aside(path) as aside:
+        with pa.OSFile(str(aside), "wb") as sink, pa.ipc.new_file(sink, schema) as writer:
+            writer.write_table(data.replace_schema_metadata(schema.metadata))
+        seal(aside, schema)
+    remember(path, "arrow")
 
 
 def relative_sources(sources: Any, root: Path, folder: Path) -> pa.Array:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+import json
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -51,6 +52,65 @@ def _is_slip(name: str, known: str) -> bool:
 
 def _is_long(known: str) -> bool:
     return len(known) >= _SHORTEST_EDITED
+
+
+def refuse_wrong_content(data: pa.Table, schema: pa.Schema, about_key: bytes, where: str) -> None:
+    """Raises TableError for columns of a file that do not hold what the schema says of columns of their name.
+
+    Args:
+        data: has `id` and `source`.
+        schema: of tables; other columns are not looked at.
+        about_key: where the metadata holds JSON.
+        where: the file, for errors.
+    """
+    refuse_doubled(data.column_names, where)
+    for field in schema:
+        if field.name not in data.column_names:
+            continue
+        column = data[field.name]
+        if not _holds(column.type, field.type):
+            raise TableError(
+                f"{where}: column {field.name!r} holds {str(column.type)[:80]}, but a table has {field.type} there. "
+                "Make the file with `Table.from_columns(...).save(...)`, or write a CSV or Parquet file."
+            )
+        if not field.nullable and column.null_count:
+            row = _first(pc.is_null(column))
+            raise TableError(f"{where}: row {(row or 0) + 1} has no {field.name}.")
+    refuse_wrong_numbers(
+        {name: data[name] for name in (*_NUMBERS,) if name in data.column_names}, where
+    )
+    try:
+        about = json.loads((data.schema.metadata or {}).get(about_key, b"{}"))
+    except (ValueError, RecursionError) as err:
+        raise TableError(f"{where}: what it says about itself is no JSON ({err}).") from err
+    if not isinstance(about, dict):
+        raise TableError(f"{where}: what it says about itself is no JSON object: {shown(about)}.")
+
+
+def refuse_doubled(
+    names: Sequence[str], where: str, *, counts: Callable[[str], bool] | None = None
+) -> None:
+    """Raises TableError if two columns have one name, of those that count (all by default)."""
+    for place, name in enumerate(names):
+        first = names.index(name)
+        if first < place and (counts is None or counts(name)):
+            raise TableError(
+                f"{where} has two columns {name!r}, the {first + 1}. and the {place + 1}. of {len(names)}: "
+                "rename one, or take it out."
+            )
+
+
+def _holds(kind: pa.DataType, wanted: pa.DataType) -> bool:
+    """Whether values of a kind can stand for those that are wanted: integers of any width, text of any."""
+    if kind.equals(wanted):
+        return True
+    if pa.types.is_integer(wanted):
+        return bool(pa.types.is_integer(kind))
+    if pa.types.is_floating(wanted):
+        return bool(pa.types.is_floating(kind) or pa.types.is_integer(kind))
+    if pa.types.is_list(wanted) and pa.types.is_list(kind):
+        return _holds(kind.value_type, wanted.value_type)
+    return bool(pa.types.is_string(wanted) and pa.types.is_large_string(kind))
 
 
 def refuse_wrong_numbers(columns: Mapping[str, Any], where: str) -> None:

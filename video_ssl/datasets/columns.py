@@ -11,7 +11,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from video_ssl.datasets.column_checks import refuse_wrong_numbers, slip_of
+from video_ssl.datasets.column_checks import refuse_doubled, refuse_wrong_numbers, slip_of
 from video_ssl.datasets.errors import TableError, shown
 from video_ssl.datasets.paths import at_home
 from video_ssl.datasets.table import SCHEMA, Table, refuse_doubled_ids
@@ -53,6 +53,11 @@ def known_column(name: str) -> str | None:
 
 def _plain(name: str) -> str:
     return name.strip().lower().replace(" ", "_").replace("-", "_")
+
+
+def means_something(name: str) -> bool:
+    """Returns whether a column of this name is understood."""
+    return known_column(name) is not None
 
 
 def known_names() -> list[str]:
@@ -125,21 +130,10 @@ def table_of_columns(
 _NAMES_OF_SOURCE = ["source", *SYNONYMS["source"]]
 
 
-def refuse_doubled(names: Sequence[str], where: str) -> None:
-    """Raises TableError if two columns that mean something have one name."""
-    for place, name in enumerate(names):
-        first = names.index(name)
-        if first < place and known_column(name) is not None:
-            raise TableError(
-                f"{where} has two columns {name!r}, the {first + 1}. and the {place + 1}. of {len(names)}: "
-                "rename one, or take it out."
-            )
-
-
 def _renamed(raw: pa.Table, where: str) -> dict[str, Any]:
     """The columns that mean something, by the name that the table has for them; the others are named in the log."""
     names = raw.column_names
-    refuse_doubled(names, where)
+    refuse_doubled(names, where, counts=means_something)
     chosen: dict[str, tuple[str, Any]] = {}
     unknown, spare = [], []
     for place, name in enumerate(names):

@@ -46,10 +46,15 @@ def open_mapped(file: Path, make: Callable[[], Table], *, root: Path, what: str 
 def kept(key: list[Any], make: Callable[[], Table], *, root: Path) -> Table:
     """Returns the table that the cache holds under `key`, or `make()`, which it holds from then on."""
     path = _folder() / f"{_digest(repr([_FORMAT, key]).encode())}.arrow"
-    with contextlib.suppress(TableError):
-        table = Table.open(path, root=root)
-        _mark_used(path)
-        return table
+    if path.is_file():
+        try:
+            table = Table.open(path, root=root)
+            _mark_used(path)
+            return table
+        except TableError as err:
+            log.warning("%s: it is made again", err)
+            with contextlib.suppress(OSError):
+                path.unlink()
     return _keep(make(), path)
 
 

@@ -23,7 +23,15 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from video_ssl.datasets.arrow_checks import (
+    BrokenArrow,
+    checked_arrow,
+    is_known,
+    remember,
+    unsealed,
+)
 from video_ssl.datasets.arrow_files import below, relative_sources, write_arrow
+from video_ssl.datasets.column_checks import refuse_wrong_content
 from video_ssl.datasets.errors import TableError as TableError
 from video_ssl.datasets.record_ids import doubled_id, made_ids
 from video_ssl.files import MADE_BY, made
@@ -168,6 +176,7 @@ class Table:
         self.root = Path(os.path.abspath(root if root is not None else _folder_of(path)))
         self._memory = data
         self._rows = rows
+        self._is_sound = False  # looked through by the process that this table came from
 
     # Making and saving
 
@@ -180,7 +189,8 @@ class Table:
             root: the folder that relative sources are relative to; the file's own by default.
 
         Raises:
-            TableError: missing file, not an Arrow file, no rows, or without the columns `id` and `source`.
+            TableError: missing file, not an Arrow file, damaged, no rows, without the columns `id` and `source`, or
+                with values that a table must not have (see `column_checks.refuse_wrong_content`).
         """
         table = cls(path=Path(os.path.abspath(path)), root=None if root is None else Path(root))
         columns = table._all.column_names
@@ -191,6 +201,11 @@ class Table:
             )
         if len(table) == 0:
             raise TableError(f"{path} has no rows: give a table with at least one record.")
+        assert table.path is not None
+        if not is_known(table.path, "table"):
+            refuse_wrong_content(table._all, SCHEMA, METADATA_KEY, str(path))
+            refuse_doubled_ids(table._all["id"], str(path))
+            remember(table.path, "table")
         return table
 
     @classmethod
@@ -389,10 +404,15 @@ class Table:
     def _all(self) -> pa.Table:
         if self._memory is not None:
             return self._memory
+        assert self.path is not None
         try:
-            return pa.ipc.open_file(pa.memory_map(str(self.path), "r")).read_all()
+            if self._is_sound:
+                return pa.ipc.open_file(pa.memory_map(str(self.path), "r")).read_all()
+            return unsealed(checked_arrow(self.path)[1])
         except FileNotFoundError as err:
             raise TableError(f"no table {self.path}: the file does not exist.") from err
+        except BrokenArrow as err:
+            raise TableError(f"{self.path} {err}") from err
         except (pa.ArrowInvalid, OSError) as err:
             raise TableError(f"{self.path} is not an Arrow IPC file: {err}") from err
 
@@ -425,6 +445,7 @@ class Table:
             self._rows = np.load(self._rows, mmap_mode="r")
         data = state["data"]
         self._memory = None if data is None else pa.ipc.open_stream(data).read_all()
+        self._is_sound = True
 
 
 def refuse_doubled_ids(

@@ -14,7 +14,9 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from video_ssl.datasets.columns import known_column, refuse_doubled, table_of_columns
+from video_ssl.datasets.arrow_checks import BrokenArrow, refuse_parquet_bomb
+from video_ssl.datasets.column_checks import refuse_doubled
+from video_ssl.datasets.columns import known_column, means_something, table_of_columns
 from video_ssl.datasets.errors import TableError, shown
 from video_ssl.datasets.table import Table
 from video_ssl.datasets.text_files import refuse_other_encodings, refuse_zero_bytes
@@ -92,7 +94,7 @@ def _read_csv(path: Path) -> pa.Table:
     with open(path, "rb") as file:
         text = file.read(2**16).decode("utf-8-sig", "replace")
     names = _header(path)
-    refuse_doubled(names, str(path))
+    refuse_doubled(names, str(path), counts=means_something)
     with open(path, "rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as content:
         quoted = content.find(b'"') >= 0
     options = {
@@ -237,7 +239,8 @@ def _read_parquet(path: Path) -> pa.Table:
 
     try:
         with parquet.ParquetFile(path, memory_map=True, page_checksum_verification=True) as file:
-            refuse_doubled(file.schema_arrow.names, str(path))
+            refuse_parquet_bomb(file, os.path.getsize(path))
+            refuse_doubled(file.schema_arrow.names, str(path), counts=means_something)
             # Only what means something: a column of pictures or sound may be large.
             given = file.schema_arrow.names
             table = file.read(columns=[name for name in given if known_column(name) is not None])
@@ -246,7 +249,7 @@ def _read_parquet(path: Path) -> pa.Table:
                 decoded = table[name].cast(table[name].type.value_type)
                 table = table.set_column(table.column_names.index(name), name, decoded)
         table.validate(full=True)
-    except (pa.ArrowException, OSError) as err:
+    except (pa.ArrowException, OSError, BrokenArrow, UnicodeDecodeError) as err:
         raise TableError(
             f"{path} cannot be read as Parquet: {str(err)[:_LONGEST_SAID]}. Write or copy the file again."
         ) from err

@@ -35,9 +35,6 @@ from __future__ import annotations
 import functools
 import json
 import os
-import struct
-import zipfile
-import zlib
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
@@ -48,6 +45,16 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
+from video_ssl.datasets.archives import BrokenArchive, read_npz
+from video_ssl.datasets.arrow_checks import (
+    BrokenArrow,
+    checked_arrow,
+    refuse_parquet_bomb,
+    remember,
+    seal,
+    sealed,
+    unsealed,
+)
 from video_ssl.evaluate.feature_arrays import (
     OTHER_NAMES,
     columns_of,
@@ -127,7 +134,8 @@ class FeatureWriter:
         self.path.parent.mkdir(parents=True, exist_ok=True)
         remove_leftovers(self.path.parent, [self.path.name])
         self._sink = pa.OSFile(str(self._partial), "wb")
-        self._writer = pa.ipc.new_file(self._sink, self.schema)
+        self._sealed = sealed(self.schema)
+        self._writer = pa.ipc.new_file(self._sink, self._sealed)
         return self
 
     def write(self, rows: Sequence[Mapping[str, Any]]) -> None:
@@ -145,7 +153,7 @@ class FeatureWriter:
 
     def write_batch(self, batch: pa.RecordBatch) -> None:
         """Appends rows that are a record batch of this schema already."""
-        self._writer.write_batch(batch)
+        self._writer.write_batch(batch.replace_schema_metadata(self._sealed.metadata))
         self.num_rows += len(batch)
 
     def __exit__(
@@ -165,9 +173,11 @@ class FeatureWriter:
             if kind is not None:
                 self._partial.unlink(missing_ok=True)
         if kind is None:
+            seal(self._partial, self._sealed)
             with open(self._partial, "rb") as file:
                 os.fsync(file.fileno())
             os.replace(self._partial, self.path)
+            remember(self.path, "arrow")
 
 
 def rows_to_batch(
@@ -389,50 +399,73 @@ def features_from_arrays(
 
 def _open_arrow(path: Path) -> FeatureFile:
     try:
-        reader = pa.ipc.open_file(pa.memory_map(str(path), "r"))
-        table = reader.read_all()
-    except (pa.ArrowInvalid, OSError) as err:
-        raise FeatureError(f"{path} is not a complete Arrow file: {err}") from err
+        reader, table = checked_arrow(path)
+    except BrokenArrow as err:
+        raise FeatureError(f"{path} {err}") from err
+    table = unsealed(table)
     skipped: list[Any] = []
     if reader.num_record_batches:
         found = reader.get_batch_with_custom_metadata(reader.num_record_batches - 1)
         notes = found.custom_metadata or {}
-        skipped = json.loads(notes[SKIPPED_KEY]) if SKIPPED_KEY in notes else []
+        skipped = _list_in(notes.get(SKIPPED_KEY, b"[]"), path)
     if METADATA_KEY not in (table.schema.metadata or {}):
         return _foreign_table(table, path)
     lacking = [c for c in COLUMNS if c not in table.column_names]
     if lacking:
         raise FeatureError(f"{path} lacks the columns {lacking}; embed the videos again.")
+    _refuse_other_kinds(table, path)
     return FeatureFile(table, path=path, skipped=skipped)
 
 
-#: What the readers of zip and npy files raise where bytes are not what they should be.
-_UNREADABLE = (
-    *(ValueError, TypeError, KeyError, OverflowError, MemoryError, NotImplementedError),
-    *(RuntimeError, OSError, EOFError, zipfile.BadZipFile, zlib.error, struct.error, SyntaxError),
-)
+def _list_in(text: bytes, path: Path) -> list[Any]:
+    try:
+        found = json.loads(text)
+    except (ValueError, RecursionError) as err:
+        raise FeatureError(f"{path} is damaged: its list of skipped videos is no JSON.") from err
+    return found if isinstance(found, list) else []
+
+
+def _refuse_other_kinds(table: pa.Table, path: Path) -> None:
+    """Raises FeatureError if the columns of a file that calls itself ours are not what ours are."""
+    kind = table.schema.field("feature").type
+    width = kind.list_size if pa.types.is_fixed_size_list(kind) else 0
+    for field in feature_schema(width):
+        if field.name in table.column_names:
+            found = table.schema.field(field.name).type
+            if width < 1 or not found.equals(field.type):
+                raise FeatureError(
+                    f"{path} is damaged: its column {field.name!r} holds {str(found)[:80]}, not {field.type}. "
+                    "Embed the videos again."
+                )
+            if not field.nullable and table[field.name].null_count:
+                raise FeatureError(f"{path} is damaged: its column {field.name!r} has empty cells.")
+    try:
+        about = json.loads((table.schema.metadata or {})[METADATA_KEY])
+    except (ValueError, RecursionError) as err:
+        raise FeatureError(f"{path} is damaged: what it says about itself is no JSON.") from err
+    if not isinstance(about, dict):
+        raise FeatureError(f"{path} is damaged: what it says about itself is no JSON object.")
 
 
 def _open_npz(path: Path) -> FeatureFile:
     try:
-        with np.load(path, allow_pickle=False) as content:
-            arrays = {key: content[key] for key in content.files}
-    except _UNREADABLE as err:
-        raise FeatureError(
-            f"{path} is not readable: {err}. Arrays of objects are refused, because reading them "
-            "runs code of the file; store numbers and strings."
-        ) from err
+        arrays = read_npz(path)
+    except BrokenArchive as err:
+        raise FeatureError(f"{path} {err}") from err
     return _named(features_from_arrays(arrays, name=str(path)), path)
 
 
 def _open_parquet(path: Path) -> FeatureFile:
     try:
         # Not as a data set, which would take columns from names of folders.
-        table = pq.ParquetFile(path, page_checksum_verification=True).read()
+        with pq.ParquetFile(path, page_checksum_verification=True) as file:
+            refuse_parquet_bomb(file, path.stat().st_size)
+            table = file.read()
         table.validate(full=True)
         table.column_names  # noqa: B018  # names that are no text are found here
     except (pa.ArrowException, OSError, ValueError, MemoryError) as err:
-        raise FeatureError(f"{path} is not readable as Parquet: {err}") from err
+        told = str(err).partition("\n")[0][:300]
+        raise FeatureError(f"{path} is not readable as Parquet: {told}") from err
     return _foreign_table(table, path)
 
 

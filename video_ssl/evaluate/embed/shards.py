@@ -23,6 +23,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
+from video_ssl.datasets.arrow_checks import BrokenArrow, checked_arrow
 from video_ssl.datasets.table import Table
 from video_ssl.evaluate.embed.embed_videos import refuse_changed_contents
 from video_ssl.evaluate.embed.embedding import EmbedConfig, Embedder, EmbeddingError, pick_device
@@ -153,8 +154,8 @@ def _refuse_other_job(path: Path, job: Mapping[str, Any]) -> None:
 
 def _read(path: Path) -> Any:
     try:
-        return pa.ipc.open_file(pa.memory_map(str(path)))
-    except (pa.ArrowInvalid, OSError) as err:
+        return checked_arrow(path)[0]
+    except (BrokenArrow, OSError) as err:
         raise EmbeddingError(
             f"{path} is damaged ({err}): make this shard anew with --restart."
         ) from err
