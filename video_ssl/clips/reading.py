@@ -73,6 +73,14 @@ class VideoInfo:
     pixel_aspect: float = 1.0
 
 
+@dataclass(frozen=True)
+class StatedCount:
+    """How many frames a folder of frames has by what `by` names: a table, or a line of a list."""
+
+    count: int
+    by: str = "its table"
+
+
 class Reader(Protocol):
     """An open video.  Readers are context managers."""
 
@@ -123,19 +131,21 @@ def open_video(
     timeout_sec: float | None = None,
     byte_range: tuple[int, int] | None = None,
     fps: float | None = None,
+    stated_count: StatedCount | None = None,
 ) -> Reader:
     """Returns a reader of the video at `source`.
 
     Args:
-        source: a local file, a folder of frames, a picture (a video of one frame), a URI (fetched into the local
-            cache), `SHARD.tar!/MEMBER`, or `SHARD.array_record-00000-of-00008#INDEX` (a record that
-            `video-ssl data build` has written); tar and shard may be a local file or a URI.
+        source: a local file, a folder of frames, a picture (a video of one frame, unless it is animated), a URI
+            (fetched into the local cache), `SHARD.tar!/MEMBER`, or `SHARD.array_record-00000-of-00008#INDEX` (a record
+            that `video-ssl data build` has written); tar and shard may be a local file or a URI.
         backend: a key of `READERS`.  Frames and pictures are not its business; where it cannot read a video inside of
             another file, PyAV does.
         timeout_sec: life time of the reader; work on a file beyond it raises BadVideo instead of going on.  To fetch a
             URI may take as long again.
         byte_range: (offset, size) of the video within the file, if known.
-        fps: rate of a folder of frames, 25 if None; videos know their own.
+        fps: rate of a folder of frames, 25 if None; videos and animated pictures know their own.
+        stated_count: how many frames a list says are in a folder of frames: as many must be there.
 
     Raises:
         BadVideo: the source cannot be read as a video.
@@ -147,10 +157,14 @@ def open_video(
     place = locate(os.fspath(source), byte_range=byte_range, timeout_sec=timeout_sec)
     try:
         if place.is_frames:
-            from video_ssl.clips.decoders.frame_folder import FrameFolderReader
+            from video_ssl.clips.decoders.frame_folder import open_pictures
 
-            reader: Reader = FrameFolderReader(
-                place.path, byte_range=place.byte_range, name=place.name, fps=fps or 25.0
+            reader: Reader = open_pictures(
+                place.path,
+                byte_range=place.byte_range,
+                name=place.name,
+                fps=fps,
+                stated_count=stated_count,
             )
         else:
             if place.byte_range is not None and not getattr(make, "READS_BYTE_RANGES", False):
@@ -201,12 +215,21 @@ def open_record(
         from video_ssl.clips.decoders.backends import choose_backend
 
         backend = choose_backend(backend, record, timeout_sec=timeout_sec)
-    settings: dict[str, Any] = {"timeout_sec": timeout_sec, "byte_range": byte_range}
+    is_whole = record.start_sec is None and record.end_sec is None
+    stated = None
+    if is_whole and record.num_frames is not None:
+        stated = StatedCount(record.num_frames)
+    settings: dict[str, Any] = {
+        "timeout_sec": timeout_sec,
+        "byte_range": byte_range,
+        "fps": record.fps,
+        "stated_count": stated,
+    }
     try:
-        reader = open_video(record.source, backend, fps=record.fps, **settings)
+        reader = open_video(record.source, backend, **settings)
     except NotExact:
-        reader = open_video(record.source, fps=record.fps, **settings)
-    if record.start_sec is None and record.end_sec is None:
+        reader = open_video(record.source, **settings)
+    if is_whole:
         return reader
     try:
         return SegmentReader(reader, record)

@@ -23,6 +23,7 @@ from video_ssl.clips.decoders.probe import Probe, stamp
 from video_ssl.clips.decoders.proof import Proof
 from video_ssl.clips.processes.isolated import Failure, refuse_away, run_isolated
 from video_ssl.clips.processes.journal import Journal, is_list
+from video_ssl.clips.reading import StatedCount
 from video_ssl.datasets.remote_errors import redacted
 from video_ssl.datasets.table import METADATA_KEY, SCHEMA, Table, TableError
 from video_ssl.files import claim_file, full_disk_is_named, write_json_lines
@@ -57,7 +58,10 @@ class _File:
     @property
     def key(self) -> str:
         task = self.probe
-        text = json.dumps([task.source, task.byte_range, task.segments])
+        about: list[Any] = [task.source, task.byte_range, task.segments]
+        if task.stated_count is not None:
+            about.append(task.stated_count.count)
+        text = json.dumps(about)
         return hashlib.sha1(text.encode()).hexdigest()
 
 
@@ -213,24 +217,27 @@ class _Run:
 
 def _files_of(table: Table, *, timeout_sec: float, decode: str) -> list[_File]:
     """The files of a table in the order in which they occur."""
-    names = ("start_sec", "end_sec", "byte_offset", "byte_size", "fps")
+    names = ("start_sec", "end_sec", "byte_offset", "byte_size", "fps", "num_frames")
     data = table.arrow
     columns = [
         data[name].to_pylist() if name in data.column_names else [None] * len(table)
         for name in names
     ]
-    groups: dict[tuple[str, Any], list[tuple[int, Any, Any, Any]]] = {}
+    groups: dict[tuple[str, Any], list[tuple[int, Any, Any, Any, Any]]] = {}
     for row, (source, *values) in enumerate(zip(data["source"].to_pylist(), *columns, strict=True)):
-        start, end, offset, size, fps = values
+        start, end, offset, size, fps, count = values
         byte_range = None if offset is None or size is None else (offset, size)
-        groups.setdefault((table._absolute(source), byte_range), []).append((row, start, end, fps))
+        groups.setdefault((table._absolute(source), byte_range), []).append(
+            (row, start, end, fps, count)
+        )
     return [
         _File(
             Probe(
                 source=source,
                 byte_range=byte_range,
                 fps=taken[0][3] if os.path.isdir(source) else None,  # videos know their own
-                segments=tuple((start, end) for _, start, end, _ in taken),
+                stated_count=_stated_count(table, taken) if os.path.isdir(source) else None,
+                segments=tuple((start, end) for _, start, end, *_ in taken),
                 timeout_sec=timeout_sec,
                 decode=decode,
             ),
@@ -238,6 +245,18 @@ def _files_of(table: Table, *, timeout_sec: float, decode: str) -> list[_File]:
         )
         for (source, byte_range), taken in groups.items()
     ]
+
+
+def _stated_count(table: Table, taken: Sequence[tuple[Any, ...]]) -> StatedCount | None:
+    """What the table says about the number of frames of a whole folder, and where it says so."""
+    for row, start, end, _, count in taken:
+        if start is None and end is None and count is not None:
+            lines = table.metadata.get("list_lines")
+            if not lines:
+                return StatedCount(count, "its table")
+            line = lines[row if table._rows is None else int(table._rows[row])]
+            return StatedCount(count, f"{table.metadata['list']} line {line}")
+    return None
 
 
 def _skip_list(table: Table, files: Sequence[_File], journal: Journal) -> list[dict[str, Any]]:
@@ -303,6 +322,8 @@ def _replaced(table: Table, values: dict[str, list[Any]]) -> Table:
     columns |= values
     ordered = {name: columns[name] for name in SCHEMA.names if name in columns}
     about = dict(json.loads((old.schema.metadata or {}).get(METADATA_KEY, b"{}")))
+    for name in ("list", "list_lines"):  # what it said has been checked
+        about.pop(name, None)
     return Table.from_columns(ordered, root=table.root, **about)
 
 

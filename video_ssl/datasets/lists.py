@@ -82,7 +82,10 @@ def read_list(
         columns["num_frames"] = [_count(path, line, fields[0]) for line, (_, fields) in named]
     if look:
         refuse_absent(path, lines, sources, folder)
-    return Table.from_columns(columns, root=folder)
+    about: dict[str, Any] = {}
+    if layout.fields == 2:  # folders that hold fewer frames than their line says are named with it
+        about = {"list": path.name, "list_lines": [line.number for line in lines]}
+    return Table.from_columns(columns, root=folder, **about)
 
 
 def _source(folder: Path, path: str) -> str:

@@ -2,28 +2,67 @@
 
 from __future__ import annotations
 
-import io
 import os
-import re
 from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
-from PIL import Image, ImageOps
+from PIL import Image
 
-from video_ssl.clips.reading import BadVideo, VideoInfo, check_indices
-from video_ssl.datasets.paths import PICTURE_SUFFIXES, natural_key
+from video_ssl.clips.decoders.animated_picture import AnimatedPictureReader
+from video_ssl.clips.decoders.frame_names import FolderProblem, frames_in_order
+from video_ssl.clips.decoders.pictures import (
+    PictureProblem,
+    is_moving,
+    open_picture,
+    single_picture,
+)
+from video_ssl.clips.reading import BadVideo, Reader, StatedCount, VideoInfo, check_indices
+from video_ssl.datasets.paths import PICTURE_SUFFIXES
 
-# Of several numbered series in one folder (TSN writes flow_x_00001.jpg beside img_00001.jpg) these hold the pictures.
-_PICTURE_SERIES = ("img", "image", "frame", "rgb", "")
+
+def open_pictures(
+    path: str,
+    *,
+    byte_range: tuple[int, int] | None = None,
+    name: str | None = None,
+    fps: float | None = None,
+    stated_count: StatedCount | None = None,
+) -> Reader:
+    """Returns the reader of a folder of frames, or of a picture: an animated one has its own times.
+
+    Raises:
+        BadVideo: no picture, or a folder in which it is open what the frames are.
+    """
+    if os.path.isfile(path) and _may_move(path, byte_range):
+        try:
+            with open_picture(path, byte_range) as image:
+                moving = is_moving(image)
+        except PictureProblem as err:
+            raise BadVideo(path if name is None else name, str(err)) from err
+        if moving:
+            return AnimatedPictureReader(path, byte_range=byte_range, name=name)
+    return FrameFolderReader(
+        path, byte_range=byte_range, name=name, fps=fps or 25.0, stated_count=stated_count
+    )
+
+
+def _may_move(path: str, byte_range: tuple[int, int] | None) -> bool:
+    """Whether the file is of a format that holds animations too: most pictures need not be opened twice."""
+    try:
+        with open(path, "rb") as file:
+            file.seek(0 if byte_range is None else byte_range[0])
+            return file.read(4) in (b"RIFF", b"\x89PNG", b"GIF8")
+    except OSError:
+        return False
 
 
 class FrameFolderReader:
-    """Reads `img_00001.jpg`, ... of a folder in natural order (2 before 10), or one picture, as a video.
+    """Reads `img_00001.jpg`, ... of a folder in the order of their numbers, or one picture, as a video.
 
     All frames must have the size of the first.  Frame i is shown at i / fps seconds; there is no sound.  Pictures are
-    turned upright by their EXIF tag.  With `size`, frames are resized by Pillow's bilinear filter, whose support grows
-    with the scale when shrinking.
+    turned upright by their EXIF tag; those of 16 bits are scaled to 8, see `pictures`.  With `size`, frames are
+    resized by Pillow's bilinear filter, whose support grows with the scale when shrinking.
     """
 
     READS_BYTE_RANGES = True
@@ -36,6 +75,7 @@ class FrameFolderReader:
         byte_range: tuple[int, int] | None = None,
         name: str | None = None,
         fps: float = 25.0,
+        stated_count: StatedCount | None = None,
     ) -> None:
         """
         Args:
@@ -44,12 +84,14 @@ class FrameFolderReader:
             byte_range: (offset, size) of the picture within the file at `path`.
             name: what errors call the video, `path` if None.
             fps: frames per second.
+            stated_count: how many frames a list says the folder has, see `frame_names.frames_in_order`.
 
         Raises:
-            BadVideo: no picture, several series of pictures, or a first one that cannot be read.
+            BadVideo: no picture, several series of pictures, missing frames, or a first one that cannot be read.
         """
         self.path = path if name is None else name
         self._byte_range = byte_range
+        self._stated = stated_count
         self._files = self._list(path)
         first = self._open(0)
         self.info = VideoInfo(
@@ -85,7 +127,7 @@ class FrameFolderReader:
 
     def audio(self, start_sec: float, end_sec: float, rate: int) -> np.ndarray:
         """Returns silence; see `Reader.audio`."""
-        if end_sec < start_sec or rate <= 0:
+        if not end_sec >= start_sec or rate <= 0:
             raise ValueError(f"audio from {start_sec} to {end_sec} s at {rate} Hz is not possible.")
         return np.zeros(round((end_sec - start_sec) * rate), np.float32)
 
@@ -106,42 +148,33 @@ class FrameFolderReader:
                 raise BadVideo(self.path, "is not a regular file.")
             return [path]
         try:
-            names = [n for n in os.listdir(path) if n.lower().endswith(PICTURE_SUFFIXES)]
+            names = [n for n in sorted(os.listdir(path)) if n.lower().endswith(PICTURE_SUFFIXES)]
         except OSError as err:
             raise BadVideo(self.path, f"cannot be listed ({err.strerror}).") from err
-        chosen = _one_series([n for n in names if not n.startswith(".")])
-        if chosen is None:
-            raise BadVideo(
-                self.path,
-                "holds several series of pictures: keep one of them, or call it img_00001.jpg and so on.",
-            )
-        if not chosen:
+        names = [n for n in names if not n.startswith(".")]
+        if not names:
             raise BadVideo(
                 self.path,
                 f"is a folder without pictures: frames end in {', '.join(PICTURE_SUFFIXES)}.",
             )
-        return [os.path.join(path, n) for n in sorted(chosen, key=natural_key)]
+        try:
+            chosen = frames_in_order(names, self._stated)
+        except FolderProblem as err:
+            raise BadVideo(self.path, str(err)) from err
+        return [os.path.join(path, n) for n in chosen]
 
     def _open(self, index: int) -> Image.Image:
-        """The undecoded picture, upright."""
+        """The upright picture in RGB."""
         path = self._files[index]
         try:
-            if self._byte_range is None:
-                image = Image.open(path)
-            else:
-                offset, size = self._byte_range
-                with open(path, "rb") as file:
-                    file.seek(offset)
-                    image = Image.open(io.BytesIO(file.read(size)))
-            with image:
+            with open_picture(path, self._byte_range) as image:
                 kind = image.format
-                upright = ImageOps.exif_transpose(image)
-                upright.load()
+                upright = single_picture(image)
                 upright.format = kind
                 return upright
-        except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as err:
+        except PictureProblem as err:
             what = "" if len(self._files) == 1 else f"frame {index} ({os.path.basename(path)}) "
-            raise BadVideo(self.path, f"{what}cannot be read as a picture ({err}).") from err
+            raise BadVideo(self.path, f"{what}{err}") from err
 
     def _picture(self, index: int, height: int, width: int) -> np.ndarray:
         image = self._open(index)
@@ -151,21 +184,6 @@ class FrameFolderReader:
                 f"frame {index} ({os.path.basename(self._files[index])}) is {image.width}x{image.height}, "
                 f"but frame 0 is {self.info.width}x{self.info.height}.",
             )
-        image = image.convert("RGB")
         if image.size != (width, height):
             image = image.resize((width, height), Image.Resampling.BILINEAR)
         return np.asarray(image)
-
-
-def _one_series(names: list[str]) -> list[str] | None:
-    """The names that number the frames: all where they share what precedes the number, else the picture series."""
-    series: dict[str, list[str]] = {}
-    for name in names:
-        stem = re.sub(r"[\W_]*\d+$", "", os.path.splitext(name)[0])
-        series.setdefault(stem.lower(), []).append(name)
-    if len(series) <= 1:
-        return names
-    for stem in _PICTURE_SERIES:
-        if stem in series:
-            return series[stem]
-    return None

@@ -14,8 +14,9 @@ import numpy as np
 from av.error import FFmpegError
 
 from video_ssl.clips.decoders.file_checks import ffmpeg_address
+from video_ssl.clips.decoders.streams import video_stream
 from video_ssl.clips.processes.isolated_worker import beat
-from video_ssl.clips.reading import BadVideo, Reader, open_video
+from video_ssl.clips.reading import BadVideo, Reader, StatedCount, open_video
 from video_ssl.clips.sources import locate
 from video_ssl.datasets.paths import local_path
 from video_ssl.datasets.remote import is_remote
@@ -65,9 +66,7 @@ def file_facts(
     name = path if name is None else name
     try:
         with av.open(ffmpeg_address(path, byte_range)) as container:
-            stream = container.streams.best("video")
-            if stream is None or stream.codec_context is None:
-                raise BadVideo(name, "has no video stream that can be decoded.")
+            stream = video_stream(container, name)
             packets = [
                 (
                     packet.is_keyframe,
@@ -119,6 +118,7 @@ class Probe:
     source: str
     byte_range: tuple[int, int] | None = None
     fps: float | None = None
+    stated_count: StatedCount | None = None
     segments: tuple[tuple[float | None, float | None], ...] = ((None, None),)
     timeout_sec: float = 60.0
     decode: str = "ends"
@@ -138,7 +138,11 @@ def probe(task: Probe) -> dict[str, Any]:
     assert task.decode in _DECODE
     before = stamp(task.source)
     with open_video(
-        task.source, timeout_sec=task.timeout_sec, byte_range=task.byte_range, fps=task.fps
+        task.source,
+        timeout_sec=task.timeout_sec,
+        byte_range=task.byte_range,
+        fps=task.fps,
+        stated_count=task.stated_count,
     ) as reader:
         info = reader.info
         times = reader.times(np.arange(info.num_frames))

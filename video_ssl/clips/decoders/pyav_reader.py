@@ -30,6 +30,7 @@ from video_ssl.clips.decoders.mp4_index import Mp4Index, read_mp4_index
 from video_ssl.clips.decoders.orientation import Orientation, Tilt, orientation_of
 from video_ssl.clips.decoders.pyav_audio import Sound, ignore_other_streams
 from video_ssl.clips.decoders.pyav_views import RegionScaler
+from video_ssl.clips.decoders.streams import video_stream
 from video_ssl.clips.decoders.transport_breaks import Breaks, read_breaks
 from video_ssl.clips.reading import BadVideo, VideoInfo, check_indices
 
@@ -40,6 +41,8 @@ SEEKABLE_CODECS = {"h264", "hevc", "av1", "libdav1d", "vp9", "libvpx-vp9", "mjpe
 SKIPPING_CODECS = {"h264", "hevc"}
 
 
+# Formats in which every picture says how long it is shown, the last one too.
+_TELLING_DURATIONS = {"gif", "apng"}
 # Formats whose packets carry a clock that may start anew in the middle, and that are often joined end to end.
 _JUMPING_CLOCKS = {"mpegts", "mpeg"}
 
@@ -82,6 +85,7 @@ class PyAVReader:
         self._container: Any = None
         self._first_frame: Any = None
         self._sound: Sound | None = None
+        self._last_sec: float | None = None
         self._clock_offsets: tuple[float, ...] = (0.0,)
         refuse_unreadable_file(path, byte_range=byte_range, name=name)
         try:
@@ -112,7 +116,7 @@ class PyAVReader:
             fps=fps,
             width=width,
             height=height,
-            duration_sec=float(times[-1] - times[0]) + 1 / fps,
+            duration_sec=float(times[-1] - times[0]) + (self._last_sec or 1 / fps),
             codec=self._stream.codec_context.codec.name,
             rotation=self.orientation.rotation,
             mirrored=self.orientation.mirrored,
@@ -225,12 +229,7 @@ class PyAVReader:
         self._check_time()
         container = av.open(self._address, timeout=self._timeout_sec)
         self._container = container
-        stream = container.streams.best("video")
-        if stream is None:
-            kinds = sorted({s.type for s in container.streams})
-            raise BadVideo(self.path, f"has no video stream, only {', '.join(kinds) or 'nothing'}.")
-        if stream.codec_context is None:
-            raise BadVideo(self.path, "its video codec is unknown to this build of FFmpeg.")
+        stream = video_stream(container, self.path)
         # More than one thread hangs when a reader is freed in a forked child, and gains nothing beside other workers.
         stream.thread_type = "NONE"
         stream.codec_context.thread_count = 1
@@ -334,6 +333,8 @@ class PyAVReader:
         times: list[float | None] = []
         for _, frame in self._decode_from_start(None):
             times.append(frame.time)
+            if frame.duration and _TELLING_DURATIONS & self._formats:
+                self._last_sec = float(frame.duration * frame.time_base)
             if self._first_frame is None:
                 self._first_frame = frame
         if not times:
