@@ -95,6 +95,38 @@ def read_json(path: Path, *, max_bytes: int) -> Any:
     return parse_json(text)
 
 
+def npz_problem(path: Path) -> str:
+    """Returns why an archive of numpy arrays is not read into memory; "" if it may be.
+
+    Looks at the list of contents and at the headers of the arrays, which numpy believes before it reads any number.
+    """
+    import numpy as np
+    import psutil
+
+    try:
+        with zipfile.ZipFile(path) as archive:
+            entries = archive.infolist()
+            for entry in entries:
+                if not entry.filename.endswith(".npy"):
+                    continue
+                with archive.open(entry) as file:
+                    version = np.lib.format.read_magic(file)
+                    header = np.lib.format.read_array_header_1_0
+                    header = header if version == (1, 0) else np.lib.format.read_array_header_2_0
+                    shape, _, dtype = header(file)
+                claimed = math.prod(shape) * dtype.itemsize
+                if not dtype.hasobject and claimed > entry.file_size:
+                    return f"{entry.filename} claims {claimed:,} bytes and has {entry.file_size:,}"
+    except (zipfile.BadZipFile, EOFError, OSError, ValueError, NotImplementedError) as err:
+        return f"it is no archive of arrays, or a damaged one ({err})"
+    wanted, there = sum(entry.file_size for entry in entries), psutil.virtual_memory().available
+    return (
+        f"its arrays take {wanted:,} bytes, this machine has {there:,} left"
+        if wanted > there
+        else ""
+    )
+
+
 def archive_problem(path: Path) -> str:
     """Returns why a zip archive cannot be one of PyTorch, whose entries are stored as they are; "" if it can.
 

@@ -531,6 +531,16 @@ def test_room_that_is_free_only_after_a_sync(
     assert len(synced) == 1
 
 
+@pytest.mark.parametrize("line", ["{", "[" * 100_000, "3", '{"id": 3}', "\x00"])
+def test_a_damaged_line_of_the_jobs_is_passed_over(tmp_path: Path, line: str, caplog: Any) -> None:
+    """Was wrong: a line cut short by a full disk ended every later command in a traceback."""
+    (tmp_path / "launch").mkdir()
+    good = json.dumps({"id": "7", "name": "pretrain"})
+    (tmp_path / "launch" / launching.JOBS).write_text(f"{good}\n{line}\n{good}\n")
+    assert [job["id"] for job in launching.read_jobs(tmp_path)] == ["7", "7"]
+    assert "has a damaged line" in caplog.text
+
+
 def test_a_batch_comes_back_as_it_was(tmp_path: Path) -> None:
     task = TaskSpec(name="a", verb="pretrain", arguments=("x", "y=1"), run="r")
     batch = Batch(tasks=(task,), max_requeues=1, max_failures=2, lost_after_sec=3.0)

@@ -13,6 +13,7 @@ import struct
 import zipfile
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -20,6 +21,7 @@ import pytest
 import torch
 from safetensors.numpy import save_file
 
+from video_ssl.evaluate.features import FeatureError, open_features
 from video_ssl.limits import check_sizes
 from video_ssl.models.config import DecoderConfig, ImageViTConfig, ViTConfig
 from video_ssl.models.encoders import EncoderError, Preprocess, load_encoder, save_encoder
@@ -202,6 +204,35 @@ def test_a_block_with_an_absurd_number_builds_no_network(
     save_file(state, tmp_path / "a.safetensors")
     with pytest.raises(ValueError, match=r"none of number \d|more than any network has"):
         convert(tmp_path / "a.safetensors", tmp_path / "out", num_heads=2, min_share=0.0)
+
+
+def npz(path: Path, header: dict[str, Any], packed: int = 0) -> Path:
+    """An archive with one array whose header says anything, and `packed` MiB of zeros behind it."""
+    with (
+        zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as new,
+        new.open("features.npy", "w", force_zip64=True) as file,
+    ):
+        described = {"fortran_order": False, "descr": "<f4", **header}
+        np.lib.format.write_array_header_1_0(file, described)
+        for _ in range(packed):
+            file.write(bytes(2**20))
+    return path
+
+
+def test_an_archive_of_arrays_that_claims_too_much_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Was wrong: numpy takes the memory that a header claims before it reads a number."""
+    with pytest.raises(
+        FeatureError, match=r"features.npy claims 4,000,000,000,000 bytes and has 1,048,\d+"
+    ):
+        open_features(npz(tmp_path / "a.npz", {"shape": (10**6, 10**6)}, packed=1))
+    memory = SimpleNamespace(available=2**24)
+    monkeypatch.setattr("psutil.virtual_memory", lambda: memory)
+    with pytest.raises(
+        FeatureError, match=r"its arrays take 33,554,\d+ bytes, this machine has 16,777,216 left"
+    ):
+        open_features(npz(tmp_path / "b.npz", {"shape": (2**11, 2**12)}, packed=32))
 
 
 # Configurations

@@ -158,7 +158,7 @@ def _npy_split(folder: Path) -> tuple[Split, list[Path]]:
 def _load(file: Path) -> np.ndarray:
     try:
         loaded = np.load(file, allow_pickle=False)
-    except (OSError, ValueError, EOFError) as err:
+    except (OSError, ValueError, EOFError, MemoryError) as err:
         raise TableError(f"{file} is not a readable npy file of numbers: {err}.") from err
     if not isinstance(loaded, np.ndarray):
         raise TableError(f"{file} is an archive of arrays: give one npy array.")

@@ -23,6 +23,7 @@ from pathlib import Path
 from typing import Any
 
 from video_ssl.files import FULL, write_json
+from video_ssl.limits import parse_json
 
 ATTEMPTS = "attempts.jsonl"
 _ROOM, _ROOM_BYTES = ".room", 2**18
@@ -35,7 +36,7 @@ def read_attempts(run: str | Path, task: str | None = None) -> list[dict[str, An
     rows = []
     for line in path.read_text(encoding="utf-8").splitlines() if path.is_file() else ():
         try:
-            row = json.loads(line)
+            row = parse_json(line)
         except ValueError:
             continue
         if isinstance(row, dict) and (task is None or row.get("task") == task):
@@ -163,7 +164,7 @@ def read_notes(paths: Sequence[Path]) -> list[dict[str, str]]:
     notes = []
     for rank, path in enumerate(paths):
         try:
-            notes.append({**json.loads(path.read_text(encoding="utf-8")), "rank": str(rank)})
+            notes.append({**parse_json(path.read_text(encoding="utf-8")), "rank": str(rank)})
         except (OSError, ValueError):
             notes.append({"outcome": "killed", "reason": "it left no word", "rank": str(rank)})
     return notes

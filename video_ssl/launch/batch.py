@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from video_ssl.files import write_json
+from video_ssl.limits import parse_json
 
 VERBS = ("pretrain", "evaluate", "embed", "merge", "results")
 
@@ -47,7 +47,7 @@ def write_batch(path: Path, batch: Batch) -> Path:
 
 def read_batch(path: str | Path) -> Batch:
     """Returns the batch of a file of `write_batch`."""
-    content = json.loads(Path(path).read_text(encoding="utf-8"))
+    content = parse_json(Path(path).read_text(encoding="utf-8"))
     tasks = tuple(
         TaskSpec(**{**task, "arguments": tuple(task["arguments"])}) for task in content.pop("tasks")
     )

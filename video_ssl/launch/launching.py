@@ -40,6 +40,7 @@ from video_ssl.launch.slurm import (
 from video_ssl.launch.snapshot import NOTE, take_snapshot
 from video_ssl.launch.steps import Plan, Step, plan_launch, write_files
 from video_ssl.launch.task import ATTEMPT
+from video_ssl.limits import parse_json
 from video_ssl.pretrain.place import LOST_AFTER
 from video_ssl.pretrain.run_folder import refuse_foreign_run
 
@@ -125,7 +126,17 @@ def read_jobs(home: Path) -> list[dict[str, Any]]:
     """Returns the jobs that were submitted for a run, oldest first."""
     path = launch_folder(home) / JOBS
     lines = path.read_text(encoding="utf-8").splitlines() if path.is_file() else []
-    return [json.loads(line) for line in lines]
+    jobs = []
+    for line in lines:
+        try:
+            job = parse_json(line)
+        except ValueError:
+            job = None
+        if isinstance(job, dict) and isinstance(job.get("id"), str):
+            jobs.append(job)
+        else:
+            logger.warning("%s has a damaged line, which is passed over: %.80s", path, line)
+    return jobs
 
 
 def refuse_running(home: Path) -> None:

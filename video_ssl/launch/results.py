@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any
 
 from video_ssl.files import claim_folder, write_atomically, write_json
 from video_ssl.launch.attempts import read_attempts
 from video_ssl.launch.steps import SETTINGS
+from video_ssl.limits import parse_json
 from video_ssl.recipes import ConfigError, load_yaml
 
 RESULTS = ("results.json", "results.md")
@@ -96,7 +96,7 @@ def _main_numbers(file: Path) -> dict[str, Any]:
 
 def _json(file: Path) -> dict[str, Any] | None:
     try:
-        content: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))
+        content: dict[str, Any] = parse_json(file.read_text(encoding="utf-8"))
     except (OSError, ValueError):
         return None
     return content

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from video_ssl.files import write_json_lines
+from video_ssl.limits import parse_json
 from video_ssl.pretrain.errors import RunError
 from video_ssl.pretrain.run_folder import METRICS
 
@@ -54,7 +55,7 @@ def read_metrics(path: Path) -> list[dict[str, Any]]:
     rows = []
     for line in path.read_text(encoding="utf-8").splitlines() if path.is_file() else ():
         try:
-            rows.append(json.loads(line))
+            rows.append(parse_json(line))
         except ValueError:
             break
     return rows

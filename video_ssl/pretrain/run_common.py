@@ -6,7 +6,6 @@ Free of torch and jax.  What the frameworks fill in is `Framework`; `start.py` c
 from __future__ import annotations
 
 import contextlib
-import json
 import logging
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -20,6 +19,7 @@ from video_ssl.clips.pipeline import Pipeline
 from video_ssl.datasets import open_table
 from video_ssl.datasets.table import Table
 from video_ssl.files import write_json
+from video_ssl.limits import parse_json
 from video_ssl.models.encoder_folder import find_encoder
 from video_ssl.objectives import OBJECTIVES
 from video_ssl.pretrain.checkpoint_folders import (
@@ -359,7 +359,7 @@ def _settle(recipe: PretrainRecipe, *, allow_changes: bool) -> dict[str, Any] | 
 def _finished(folder: Path) -> dict[str, Any] | None:
     """The content of finished.json where the encoder is there too; None if the run has work left."""
     try:
-        content: dict[str, Any] = json.loads((folder / FINISHED).read_text(encoding="utf-8"))
+        content: dict[str, Any] = parse_json((folder / FINISHED).read_text(encoding="utf-8"))
         find_encoder(folder)
     except (OSError, ValueError):
         return None

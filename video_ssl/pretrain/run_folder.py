@@ -12,7 +12,6 @@ from __future__ import annotations
 import contextlib
 import fcntl
 import importlib.metadata
-import json
 import logging
 import os
 import platform
@@ -33,6 +32,7 @@ from video_ssl.files import (
     write_atomically,
     write_json,
 )
+from video_ssl.limits import parse_json
 from video_ssl.pretrain.errors import RunError
 from video_ssl.pretrain.place import Place
 from video_ssl.recipes import ConfigError, load_yaml, to_yaml
@@ -126,7 +126,7 @@ def _was_held(lock: Path) -> bool:
 
 def _starts(environment: Path) -> list[Any]:
     try:
-        return list(json.loads(environment.read_text(encoding="utf-8"))["starts"])
+        return list(parse_json(environment.read_text(encoding="utf-8"))["starts"])
     except (OSError, ValueError, KeyError, TypeError):
         return []
 
@@ -258,7 +258,7 @@ def _git_state() -> dict[str, Any] | None:
     """
     root = Path(__file__).resolve().parents[2]
     if (root / "snapshot.json").is_file():
-        noted: dict[str, Any] | None = json.loads((root / "snapshot.json").read_text())["git"]
+        noted: dict[str, Any] | None = parse_json((root / "snapshot.json").read_text())["git"]
         return noted
     if not (root / ".git").exists():
         return None
