@@ -18,6 +18,7 @@ import hashlib
 import mmap
 import os
 import secrets
+import time
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +31,7 @@ DIGEST_KEY = b"video_ssl.sha256"
 _LENGTH = 64
 _SMALL_BYTES = 2**20
 _CHUNK_BYTES = 2**24
+_KEEP_SEC = 90 * 24 * 3600
 # Compressed buffers: more than this, and more than so many times the file, is no table but a bomb.
 _LARGE_BYTES = 2**32
 _MOST_TIMES_LARGER = 100
@@ -109,7 +111,14 @@ def remember(path: Path, what: str, state: tuple[Any, ...] | None = None) -> Non
         if state[1] >= _SMALL_BYTES:
             mark = _mark(path, state, what)
             mark.parent.mkdir(parents=True, exist_ok=True)
+            _forget_old(mark.parent)
             mark.touch()
+
+
+def _forget_old(folder: Path) -> None:
+    for entry in os.scandir(folder):
+        if time.time() - entry.stat().st_mtime > _KEEP_SEC:
+            os.unlink(entry.path)
 
 
 def _is_known(path: Path, state: tuple[Any, ...], what: str) -> bool:

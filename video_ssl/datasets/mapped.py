@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 
+from video_ssl.datasets.arrow_checks import is_known, remember
 from video_ssl.datasets.arrow_files import write_arrow
 from video_ssl.datasets.cache import cache_folder
 from video_ssl.datasets.table import Table, TableError
@@ -23,6 +24,7 @@ log = logging.getLogger(__name__)
 _FORMAT = 3  # older ones merged members of tars whose names hold dots
 _SMALL_BYTES = 2**20
 _KEEP_SEC = 30 * 24 * 3600
+_MARK_SEC = 24 * 3600
 
 
 def open_mapped(file: Path, make: Callable[[], Table], *, root: Path, what: str = "") -> Table:
@@ -92,6 +94,7 @@ def _keep(table: Table, path: Path) -> Table:
             path.parent.mkdir(parents=True, exist_ok=True)
             _forget_old(path.parent)
             write_arrow(table.arrow, path)
+            remember(path, "table")
         _mark_used(path)
     except OSError as err:
         log.warning("the table is copied to every worker: %s cannot be written (%s)", path, err)
@@ -104,8 +107,13 @@ def _folder() -> Path:
 
 
 def _mark_used(path: Path) -> None:
+    """Puts the time of a file to now, once a day: what is known about it goes by its times."""
     with contextlib.suppress(OSError):
-        os.utime(path)
+        if time.time() - path.stat().st_mtime > _MARK_SEC:
+            known = [what for what in ("arrow", "table") if is_known(path, what)]
+            os.utime(path)
+            for what in known:
+                remember(path, what)
 
 
 def _forget_old(folder: Path) -> None:

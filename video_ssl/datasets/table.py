@@ -204,7 +204,6 @@ class Table:
         assert table.path is not None
         if not is_known(table.path, "table"):
             refuse_wrong_content(table._all, SCHEMA, METADATA_KEY, str(path))
-            refuse_doubled_ids(table._all["id"], str(path))
             remember(table.path, "table")
         return table
 
@@ -245,10 +244,12 @@ class Table:
         lengths = {name: len(values) for name, values in content.items()}
         if len(set(lengths.values())) > 1:
             raise TableError(f"columns of unequal length: {lengths}.")
-        if "id" not in content or content["id"].null_count:
+        given = content.get("id")
+        if given is None or given.null_count:
             made = made_ids(content["source"], content.get("start_sec"), content.get("end_sec"))
-            content["id"] = pc.coalesce(content["id"], made) if "id" in content else made
-        refuse_doubled_ids(content["id"])
+            content["id"] = made if given is None else pc.coalesce(given, made)
+        if given is not None:  # those that are all made are unique
+            refuse_doubled_ids(content["id"])
         about = json.dumps({"class_names": list(class_names), **metadata})
         fields = [field for field in SCHEMA if field.name in content]
         data = pa.Table.from_arrays(
