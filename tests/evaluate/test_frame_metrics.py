@@ -263,4 +263,6 @@ def test_position_is_carls_encoding():
 
 def test_the_share_of_training_videos():
     assert [first_share(20, f) for f in (0.01, 0.1, 0.5, 1.0)] == [1, 2, 10, 20]
+    # Was seen by no test: rounded instead of cut.
+    assert [first_share(19, 0.1), first_share(11, 0.5), first_share(7, 0.99)] == [1, 5, 6]
     assert first_share(0, 1.0) == 0
