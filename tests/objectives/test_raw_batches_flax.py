@@ -1,0 +1,185 @@
+"""CVRL and TeG from raw batches: samples of their plans (uint8) in, loss and gradients out; see test_raw_batches.py."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from video_ssl.clips.reading import VideoInfo
+from video_ssl.datasets.table import Record
+from video_ssl.models.colour_flax import apply_colour
+from video_ssl.objectives import OBJECTIVES
+from video_ssl.recipes import build_config
+
+MEAN, STD = (0.4, 0.5, 0.3), (0.2, 0.25, 0.3)
+PAIR = {
+    "crop": {"size": 16, "flip_probability": 0.5},
+    "color": {"law": "cvrl", "blur_probability": 0.0},
+    "second_color": {"law": "cvrl_second", "blur_probability": 0.0},
+    "normalization": {"mean": MEAN, "std": STD},
+    "encoder": {
+        "preset": None,
+        "blocks": [1, 1, 1, 1],
+        "filters": [2, 2, 3, 3],
+        "stem_width": 4,
+    },
+    "penalty": 0.01,
+}
+SETTINGS = {
+    "cvrl": {
+        **PAIR,
+        "num_frames": 4,
+        "hidden_dims": [5],
+        "out_dim": 4,
+        "temperature": 0.3,
+    },
+    "teg": {
+        **PAIR,
+        "long_frames": 8,
+        "long_stride": 2,
+        "short_frames": 8,
+        "short_stride": 1,
+        "heads": {"hidden_dims": [5], "out_dim": 4},
+        "loss": {"omega": 0.25, "temperature": 0.4, "persistent_temperature": 0.3},
+    },
+}
+
+
+class NoiseReader:
+    """Every frame is noise of its own."""
+
+    def __init__(self, seed):
+        self.seed = seed
+        self.info = VideoInfo(
+            num_frames=30,
+            fps=10.0,
+            width=24,
+            height=20,
+            duration_sec=3.0,
+            codec="none",
+            rotation=0,
+            has_audio=False,
+        )
+
+    def frames(self, indices, size=None):
+        rngs = [np.random.default_rng([self.seed, int(i)]) for i in indices]
+        return np.stack([rng.integers(0, 256, (20, 24, 3), dtype=np.uint8) for rng in rngs])
+
+
+def raw_batch(name, config):
+    plan = OBJECTIVES[name].plan()(config)
+    records = [Record(index=i, id=str(i), source="a.mp4") for i in range(3)]
+    rows = [plan(r, NoiseReader(i), np.random.default_rng(i), 0.5) for i, r in enumerate(records)]
+    return {key: np.stack([row[key] for row in rows]) for key in rows[0]}
+
+
+@pytest.fixture(params=[name for name, entry in OBJECTIVES.items() if entry.framework == "flax"])
+def name(request):
+    if request.param not in SETTINGS:
+        pytest.fail(f"write a slow {request.param} from its sheet and add it to SETTINGS and SLOW")
+    return request.param
+
+
+# The second implementation ------------------------------------------------------------------------
+
+
+@jax.jit
+def coloured(video, color):
+    return apply_colour(video[None] / 255.0, color[None], "cvrl")[0]
+
+
+def view_of(videos, colors):
+    """One clip of every record, (B, T, S, S, 3), coloured and normalised record by record."""
+    pixels = [np.asarray(coloured(*pair)) for pair in zip(videos, colors, strict=True)]
+    return (np.stack(pixels) - MEAN) / STD
+
+
+def views_of(name, batch):
+    """The clips of a batch, first views first, (2B, T, S, S, 3)."""
+    videos = batch["video"].swapaxes(0, 1) if name == "cvrl" else (batch["short"], batch["long"])
+    return np.concatenate([view_of(video, batch["color"][:, v]) for v, video in enumerate(videos)])
+
+
+def unit(x):
+    return x / jnp.linalg.norm(x, axis=-1, keepdims=True)
+
+
+def slow_contrast(a, b, t):
+    """Both directions added: against all other views and the other clips of the own kind (papers/cvrl.md section 4)."""
+    others, total = 1.0 - np.eye(len(a)), 0.0
+    for own, other in ((unit(a), unit(b)), (unit(b), unit(a))):
+        across, within = jnp.exp(own @ other.T / t), jnp.exp(own @ own.T / t) * others
+        total -= jnp.log(jnp.diag(across) / (across.sum(1) + within.sum(1))).mean()
+    return total
+
+
+def slow_fine(short, long, position, t):
+    """Moments of the short clips among all of the long ones, linear between two (papers/teg.md section 4)."""
+    batch, count = position.shape
+    weights, negative = (
+        np.zeros((batch, count, batch, count)),
+        np.ones((batch, count, batch, count)),
+    )
+    for b, i in np.ndindex(batch, count):
+        p = float(position[b, i])
+        low = min(int(p), count - 2)
+        weights[b, i, b, [low, low + 1]] = 1 - (p - low), p - low
+        negative[b, i, b] = weights[b, i, b] < 1e-4
+    wanted = unit(jnp.tensordot(jnp.asarray(weights), long, 2))
+    positive = jnp.exp((unit(short) * wanted).sum(-1) / t)
+    others = jnp.exp(jnp.tensordot(unit(short), unit(long), (2, 2)) / t) * negative
+    return -jnp.log(positive / (positive + others.sum((2, 3)))).mean()
+
+
+def slow_penalty(params):
+    paths = jax.tree_util.tree_flatten_with_path(params)[0]
+    kernels = [value for path, value in paths if path[-1].key == "kernel"]
+    assert kernels
+    return 0.01 * sum((value**2).sum() for value in kernels) / 2
+
+
+def slow_cvrl(out, position):
+    z = out[0]
+    return slow_contrast(z[:3], z[3:], 0.3)
+
+
+def slow_teg(out, position):
+    fine = slow_fine(out.z[:3], out.z[3:], position, 0.4)
+    return 0.25 * fine + 0.75 * slow_contrast(out.g[:3], out.g[3:], 0.3)
+
+
+SLOW = {"cvrl": slow_cvrl, "teg": slow_teg}
+
+
+def spread(shapes):
+    """Variables that are far from the start, where biases are 0 and a clip may leave nothing to compare."""
+    rng = np.random.default_rng(0)
+    return jax.tree.map(lambda x: 0.3 * rng.standard_normal(x.shape).astype(np.float32), shapes)
+
+
+@pytest.mark.slow
+def test_loss_and_gradients_of_raw_batches_are_those_of_a_slow_version(name):
+    config = build_config(OBJECTIVES[name].config(), SETTINGS[name])
+    objective, batch = OBJECTIVES[name].objective()(config), raw_batch(name, config)
+    variables = spread(jax.eval_shape(lambda: objective.init(0)))
+    params = variables.pop("params")
+    videos = [v for k, v in batch.items() if k in ("video", "short", "long")]
+    assert {v.dtype for v in videos} == {np.dtype(np.uint8)}
+    clips = views_of(name, batch).astype(np.float32)
+
+    def found(params):
+        return objective.loss({"params": params, **variables}, batch, jax.random.key(0))[0]
+
+    def wanted(params):
+        out, _ = objective.model.apply(
+            {"params": params, **variables}, clips, train=True, mutable=["batch_stats"]
+        )
+        return SLOW[name](out, batch.get("position")) + slow_penalty(params)
+
+    loss, gradients = jax.jit(jax.value_and_grad(found))(params)
+    expected, slow = jax.jit(jax.value_and_grad(wanted))(params)
+    np.testing.assert_allclose(loss, expected, rtol=1e-5)
+    scale = max(float(jnp.abs(g).max()) for g in jax.tree.leaves(slow))
+    jax.tree.map(
+        lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-3, atol=1e-4 * scale), gradients, slow
+    )
