@@ -13,7 +13,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from video_ssl.datasets import archives, arrow_checks, open_table
+from video_ssl.datasets import arrow_checks, open_table
 from video_ssl.datasets.table import Table, TableError
 from video_ssl.evaluate.features import FeatureError, FeatureWriter, open_features
 
@@ -273,20 +273,13 @@ def test_what_a_file_says_about_itself_must_be_an_object(about):
 
 
 def test_files_that_expand_beyond_measure_are_refused(monkeypatch):
-    zeros = np.zeros((3000, 200), np.float32)
-    np.savez_compressed("bomb.npz", features=zeros)
     column = pa.array([b"\0" * 1000] * 2000).cast(pa.string())
     data = pa.table({"id": column, "source": column})
     write_arrow("bomb.arrow", data, compression="zstd")
     pq.write_table(
         pa.table({"path": column}), "bomb.parquet", use_dictionary=False, compression="zstd"
     )
-    monkeypatch.setattr(archives, "_LARGE_BYTES", 1000)
     monkeypatch.setattr(arrow_checks, "_LARGE_BYTES", 1000)
-    with pytest.raises(
-        FeatureError, match=r"bomb\.npz is not readable: \d+ bytes expand to 24001\d\d"
-    ):
-        open_features("bomb.npz")
     for read, error in ((open_table, TableError), (open_features, FeatureError)):
         for name in ("bomb.arrow", "bomb.parquet"):
             with pytest.raises(error, match=rf"{name}.* has \d+ bytes that (expand|announce)"):
@@ -303,7 +296,7 @@ def test_an_array_that_announces_more_than_it_has_is_refused_before_memory_is_re
         archive.writestr("features.npy", lie)
     with pytest.raises(
         FeatureError,
-        match=r"lie\.npz .*announces an array \(400000, 99999\) of float32, but has 256",
+        match=r"lie\.npz is not readable: features\.npy claims 159,998,400,000 bytes and has 256",
     ):
         open_features("lie.npz")
     with zipfile.ZipFile("text.npz", "w") as archive:

@@ -65,7 +65,6 @@ from video_ssl.evaluate.feature_arrays import (
 )
 from video_ssl.evaluate.feature_arrays import FeatureError as FeatureError
 from video_ssl.files import MADE_BY, made, remove_leftovers, temporary_name
-from video_ssl.limits import npz_problem
 from video_ssl.recipes import nearest
 
 METADATA_KEY = b"video_ssl.features"
@@ -449,11 +448,6 @@ def _refuse_other_kinds(table: pa.Table, path: Path) -> None:
 
 
 def _open_npz(path: Path) -> FeatureFile:
-    problem = npz_problem(path)
-    if problem:
-        raise FeatureError(
-            f"{path} is not readable: {problem}. Write it again, or give fewer rows."
-        )
     try:
         arrays = read_npz(path)
     except BrokenArchive as err:
