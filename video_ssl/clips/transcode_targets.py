@@ -29,19 +29,22 @@ def file_name(source: str, root: Path, key: tuple[Any, ...], taken: set[str]) ->
     'x.mp4'
     >>> file_name("/data/a/./x.avi", Path("/data"), (), set())
     'a/x.mp4'
+    >>> file_name("/data/a.mp4/x.avi", Path("/data"), (), set())
+    'a.mp4_/x.mp4'
     """
     whole = source if is_remote(source) else os.path.normpath(source)
     inside = whole.startswith(os.path.normpath(root).rstrip(os.sep) + os.sep)
     path = os.path.relpath(whole, root) if inside else whole.rsplit("/", 1)[-1]
     path = path.replace("!/", "/")  # members of a tar come from a folder, and are none any more
-    parts = [part for part in path.split("/") if part not in ("", ".", "..")] or ["video"]
-    stem = os.path.splitext("/".join(parts))[0]
+    *folders, last = [p for p in path.split("/") if p not in ("", ".", "..")] or ["video"]
+    # A folder never has the name that a file may get.
+    folders = [f"{name}_" if name.lower().endswith(".mp4") else name for name in folders]
+    last = os.path.splitext(last)[0]
+    stem = "/".join([*folders, last])
     is_segment = len(key) > 3 and key[3:] != (None, None)
-    longest = max(map(len, stem.split("/")))
-    if f"{stem}.mp4".casefold() in taken or is_segment or longest > _LONGEST_NAME:
+    if f"{stem}.mp4".casefold() in taken or is_segment or len(last) > _LONGEST_NAME:
         digest = hashlib.sha1(json.dumps(key).encode()).hexdigest()[:12]
-        *folders, last = (part[:_LONGEST_NAME] for part in stem.split("/"))
-        stem = "/".join([*folders, f"{last}-{digest}"])
+        stem = "/".join([*folders, f"{last[:_LONGEST_NAME]}-{digest}"])
     taken.add(f"{stem}.mp4".casefold())
     return f"{stem}.mp4"
 

@@ -20,7 +20,7 @@ from video_ssl.datasets import open_table
 from video_ssl.datasets.table import Table
 from video_ssl.files import write_json
 from video_ssl.limits import parse_json
-from video_ssl.models.encoder_folder import find_encoder
+from video_ssl.models.encoder_folder import claim_encoder_folder, find_encoder
 from video_ssl.objectives import OBJECTIVES
 from video_ssl.pretrain.checkpoint_folders import (
     Checkpoint,
@@ -111,6 +111,7 @@ def run(
 
         def claim() -> dict[str, Any] | None:
             stack.enter_context(hold(folder))
+            claim_encoder_folder(folder / "encoder")  # now, not after the training
             return _settle(recipe, allow_changes=allow_changes)
 
         finished = processes.on_main(claim)
