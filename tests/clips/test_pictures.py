@@ -2,6 +2,7 @@
 
 import shutil
 import subprocess
+from types import SimpleNamespace
 
 import av
 import numpy as np
@@ -11,6 +12,7 @@ from PIL import Image
 
 from video_ssl.clips.decoders.pictures import PictureProblem, to_rgb
 from video_ssl.clips.decoders.probe import file_facts
+from video_ssl.clips.decoders.streams import video_stream
 from video_ssl.clips.reading import BadVideo, open_video
 from video_ssl.clips.scan import scan_table
 from video_ssl.datasets.table import Table
@@ -227,6 +229,36 @@ def test_a_film_with_a_cover_is_the_film(tmp_path):
         assert reader.info.num_frames == 25
         assert [video_maker.read_index(f) for f in reader.frames([24, 3])] == [24, 3]
     assert file_facts(str(tmp_path / "a.mp4")).codec == "h264"
+
+
+@pytest.mark.parametrize(
+    ("brand", "frames", "is_one"),
+    [("heic", 1, True), ("avif", 1, True), ("heic", 9, False), ("mp42", 1, False)],
+)
+def test_a_picture_in_tiles_is_no_video(brand, frames, is_one):
+    """Was wrong: one tile of a HEIC was the video.  There is no encoder of such files here: only the rule is tested."""
+    streams = [
+        SimpleNamespace(
+            disposition=av.stream.Disposition(0),
+            type="video",
+            frames=frames,
+            codec_context=SimpleNamespace(width=64, height=48),
+        )
+        for _ in range(4)
+    ]
+
+    class Streams(list):
+        video = streams
+
+        def best(self, kind):
+            return self[2]
+
+    container = SimpleNamespace(streams=Streams(streams), metadata={"major_brand": brand})
+    if is_one:
+        with pytest.raises(BadVideo, match=r"a.heic: is a picture in 4 tiles or layers"):
+            video_stream(container, "a.heic")
+    else:
+        assert video_stream(container, "a.heic") is streams[2]
 
 
 @pytest.mark.skipif(shutil.which("ffmpeg") is None, reason="the ffmpeg program is not installed")

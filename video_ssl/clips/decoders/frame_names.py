@@ -45,11 +45,9 @@ def frames_in_order(names: Sequence[str], stated: StatedCount | None = None) -> 
     Raises:
         FolderProblem: several series of pictures, two pictures of one number, missing numbers, or too few frames.
     """
-    items = _one_series([_parsed(name, running) for name, running in _running_numbers(names)])
+    parsed = _parsed(names)
+    items = _one_series(parsed) or _hexadecimal(names)
     if items is None:
-        items = _hexadecimal(names)
-    if items is None:
-        parsed = [_parsed(name, running) for name, running in _running_numbers(names)]
         examples = sorted({item.series: item.name for item in parsed}.values())
         raise FolderProblem(
             f"holds several series of pictures ({_some(examples)}): keep one of them, or call it img_00001.jpg and so "
@@ -70,27 +68,34 @@ def _some(names: Sequence[str]) -> str:
     return ", ".join(names[:3]) + (", ..." if len(names) > 3 else "")
 
 
-def _running_numbers(names: Sequence[str]) -> list[tuple[str, int]]:
-    """(name, which of the numbers in it counts the frames): the one that varies; the last where several do."""
+def _parsed(names: Sequence[str]) -> list[_Name]:
+    """The names with the number that counts the frames: the one that varies, the last where several do."""
     groups: dict[tuple[str, ...], list[tuple[str, list[str]]]] = {}
     for name in names:
         parts = _DIGITS.split(os.path.splitext(name)[0])
-        groups.setdefault(tuple(part.lower() for part in parts[::2]), []).append((name, parts[1::2]))  # fmt: skip
+        groups.setdefault(tuple(parts[::2]), []).append((name, parts[1::2]))
     found = []
-    for members in groups.values():
+    for texts, members in groups.items():
+        if len(texts) == 1:
+            found += [_Name(name, _plain(texts[0]), None) for name, _ in members]
+            continue
         columns = list(zip(*(numbers for _, numbers in members), strict=True))
-        varying = [place for place, column in enumerate(columns) if len(set(map(int, column))) > 1]
+        varying = [place for place, column in enumerate(columns) if len(set(column)) > 1]
         running = varying[0] if len(varying) == 1 else len(columns) - 1
-        found += [(name, running) for name, _ in members]
+        series: dict[tuple[str, ...], str] = {}
+        for name, numbers in members:
+            others = (*numbers[:running], *numbers[running + 1 :])
+            if others not in series:
+                series[others] = _series(texts, others, running)
+            found.append(_Name(name, series[others], int(numbers[running])))
     return found
 
 
-def _parsed(name: str, running: int) -> _Name:
-    parts = _DIGITS.split(os.path.splitext(name)[0])
-    if len(parts) == 1:
-        return _Name(name, _plain(parts[0]), None)
-    at = 2 * running + 1
-    return _Name(name, _plain(" ".join(("".join(parts[:at]), "".join(parts[at + 1 :])))), int(parts[at]))  # fmt: skip
+def _series(texts: tuple[str, ...], others: tuple[str, ...], running: int) -> str:
+    """What a series is called: the texts and the other numbers around the running one."""
+    numbers = [*others[:running], " ", *others[running:]]
+    pairs = itertools.zip_longest(texts, numbers, fillvalue="")
+    return _plain("".join(itertools.chain.from_iterable(pairs)))
 
 
 def _plain(text: str) -> str:
