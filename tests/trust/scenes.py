@@ -152,7 +152,7 @@ _ABOUT_TIME = {
         "videos_per_sec",
     ),
     *("data_wait_share", "host_memory_gib", "peak_memory_gib"),
-    *("bytes", "sha256"),  # of pickled tensors, which are compared themselves
+    *("bytes", "sha256", "checksum"),  # of pickled tensors, which are compared themselves
 }
 _NOT_COMPARED = re.compile(r"(^|/)(logs/.*|environment\.json|attempts\.jsonl|\.lock|\.held|lock)$")
 # One file for every start, named after its time; files of orbax, named by chance, whose content is compared.
