@@ -173,7 +173,7 @@ def as_an_independent_reader(rows_of: Callable[[Path], list[dict[str, Any]]], na
 def _agree(key: str, given: Any, found: Any, folder: Path) -> bool:
     if key == "path":
         path = unquote(found, errors="surrogateescape") if found.startswith("file://") else found
-        return os.path.abspath(folder / str(given).strip()) == os.path.abspath(
+        return os.path.abspath(folder / os.path.expanduser(str(given).strip())) == os.path.abspath(
             path.removeprefix("file://")
         )
     if given in (None, ""):
