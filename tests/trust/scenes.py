@@ -17,6 +17,8 @@ import pyarrow as pa
 import yaml
 from world import plain, recipe, write_recipe, write_videos
 
+from video_ssl.datasets.arrow_checks import DIGEST_KEY
+
 
 @dataclass(frozen=True)
 class Scene:
@@ -122,7 +124,7 @@ SCENES: tuple[Scene, ...] = (
     Scene("merge", _shards, [["merge", "f.arrow"]]),
     Scene("data build", _videos, [["data", "build", "videos", "out", "--num-workers", "1", "--shards", "2"]]),
     Scene("evaluate", _to_evaluate, [["evaluate", "e.yaml"]]),
-    Scene("convert original", _with_encoder, [["convert", "a", "o.pth", "--to", "original"]]),
+    Scene("convert original", _with_encoder, [["convert", "a", "o.pth", "--to", "original"]], "o.pth exists and is not"),
     Scene("pretrain flax", _to_train("flax"), [["pretrain", "r.yaml"]]),
     Scene(
         "embed shards, merge",
@@ -152,7 +154,7 @@ _ABOUT_TIME = {
         "videos_per_sec",
     ),
     *("data_wait_share", "host_memory_gib", "peak_memory_gib"),
-    *("bytes", "sha256", "checksum"),  # of pickled tensors, which are compared themselves
+    *("bytes", "sha256", "checksum", "crc32"),  # of pickled tensors, which are compared themselves
 }
 _NOT_COMPARED = re.compile(r"(^|/)(logs/.*|environment\.json|attempts\.jsonl|\.lock|\.held|lock)$")
 # One file for every start, named after its time; files of orbax, named by chance, whose content is compared.
@@ -221,6 +223,7 @@ def _arrow(path: Path) -> Any:
     said = {
         key.decode(): _timeless(_json_or_text(value))
         for key, value in (table.schema.metadata or {}).items()
+        if key != DIGEST_KEY  # of the bytes, times of files among them
     }
     columns = {name: table[name].to_pylist() for name in table.column_names if name != "file_mtime"}
     return hashlib.sha256(repr([said, columns]).encode()).hexdigest()
