@@ -93,6 +93,25 @@ def folder_aside(folder: Path) -> Iterator[Path]:
         shutil.rmtree(temporary, ignore_errors=True)
 
 
+@contextlib.contextmanager
+def output_aside(path: Path) -> Iterator[Path]:
+    """Yields the name of a file or folder that others write, with temporary names of their own beside it.
+
+    It lies in a folder that is swept up whole after a kill, and takes the place of `path` (a file, an empty folder or
+    nothing) once the block has ended well.
+    """
+    path = Path(os.path.realpath(path))  # of a link what it points to is made
+    path.parent.mkdir(parents=True, exist_ok=True)
+    remove_leftovers(path.parent, [path.name])
+    temporary = temporary_name(path)
+    try:
+        temporary.mkdir()
+        yield temporary / path.name
+        os.replace(temporary / path.name, path)
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+
+
 def _swap(temporary: Path, folder: Path) -> None:
     old = temporary_name(folder, kind="old")
     if folder.exists():

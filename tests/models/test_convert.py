@@ -277,6 +277,22 @@ def test_parts_without_a_place_are_named(tmp_path):
     assert done.notes == ("huggingface has no place for decoder: left out.",)
 
 
+@pytest.mark.parametrize(
+    ("to", "name"), [("ours", "o"), ("huggingface", "o"), ("original", "o.pth")]
+)
+def test_no_result_is_there_without_its_note(tmp_path, monkeypatch, to, name):
+    """Was wrong: a kill between the two left a result that a second call refused to complete."""
+    torch.save({"model": FILES["videomae"]()}, tmp_path / "a.pth")
+    with monkeypatch.context() as patch:
+        patch.setattr("video_ssl.models.exchange.convert.write_json", lambda *_: 1 / 0)
+        with pytest.raises(ZeroDivisionError):
+            convert(tmp_path / "a.pth", tmp_path / name, to=to, **OPTIONS)
+    assert [p.name for p in tmp_path.iterdir()] == ["a.pth"]
+    convert(tmp_path / "a.pth", tmp_path / name, to=to, **OPTIONS)
+    note = tmp_path / (f"{name}.json" if to == "original" else f"{name}/conversion.json")
+    assert json.loads(note.read_text())["out"] == str(tmp_path / name)
+
+
 def test_mistakes_are_told(tmp_path):
     torch.save({"model": videomae_file(video_vit())}, tmp_path / "a.pth")
     for out, options, told in (

@@ -230,6 +230,8 @@ class Killer:
                 ending = command(words, folder, log, after_sec=after, with_children=with_children)
                 told = f"after {after:.2f} of {straight.seconds:.2f} s"
             done.append(f"{words[0]} {'killed' if ending.code == -9 else 'not killed'} {told}")
+            if complete and complete in ending.text:
+                break
             if ending.code not in (-9, 0):
                 raise AssertionError(f"exit code {ending.code} before the kill: {ending.text}")
         ending = command(words, folder, log)

@@ -18,6 +18,7 @@ from video_ssl.files import (
     check_writable,
     claim_file,
     made,
+    output_aside,
     write_json,
 )
 from video_ssl.limits import read_json
@@ -165,34 +166,47 @@ def convert(
     check_writable(out.parent, out)
     model, preprocess = _read(source, sizes, family, num_heads, min_share, frame_stride)
     told = {"converted from": source.name, "share of weights": round(model.report.share, 4)}
-    differences: dict[str, float] = {}
+    with output_aside(out) as place:  # the note first: a result that is there has its note
+        differences = _write(place, model, preprocess, to=to, told=told)
+        written = sorted(p.name for p in place.iterdir()) if place.is_dir() else [out.name]
+        conversion = Conversion(
+            source=str(source),
+            out=str(out),
+            to=to,
+            model=model,
+            parts=_parts(model),
+            written=tuple(dict.fromkeys([*written, note.name])),
+            notes=(*model.report.notes, *_lost(model, to)),
+            differences=differences,
+        )
+        content = {MADE_BY: made("convert"), **conversion.as_json()}
+        write_json(place / REPORT if place.is_dir() else note, content)
+    return conversion
+
+
+def _write(
+    place: Path,
+    model: Published | PublishedCNN,
+    preprocess: Preprocess,
+    *,
+    to: To,
+    told: dict[str, Any],
+) -> dict[str, float]:
+    """Writes the model in a form; returns by how much an export differs from what it was made of."""
     if to == "ours":
-        write_folder(out, model, preprocess=preprocess, source=told)
+        write_folder(place, model, preprocess=preprocess, source=told)
     elif isinstance(model, PublishedCNN):
         raise WeightsError(
-            f"{source} is a model of {model.family}, which has no other form here: leave out --to {to}."
+            f"{told['converted from']} is a model of {model.family}, which has no other form here: "
+            f"leave out --to {to}."
         )
     elif to == "huggingface":
-        write_hugging_face(out, model, preprocess)
+        write_hugging_face(place, model, preprocess)
+    elif to == "original":
+        write_original(place, model, container=model.container or "model")
     else:
-        out.parent.mkdir(parents=True, exist_ok=True)
-        if to == "original":
-            write_original(out, model, container=model.container or "model")
-        else:
-            differences = _export(out, model, preprocess, told)
-    written = sorted(p.name for p in out.iterdir()) if out.is_dir() else [out.name]
-    conversion = Conversion(
-        source=str(source),
-        out=str(out),
-        to=to,
-        model=model,
-        parts=_parts(model),
-        written=tuple(dict.fromkeys([*written, note.name])),
-        notes=(*model.report.notes, *_lost(model, to)),
-        differences=differences,
-    )
-    write_json(note, {MADE_BY: made("convert"), **conversion.as_json()})
-    return conversion
+        return _export(place, model, preprocess, told)
+    return {}
 
 
 def convert_and_print(
