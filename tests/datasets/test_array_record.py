@@ -490,3 +490,25 @@ def test_neither_tensorflow_nor_torch_nor_jax_is_imported(demo, built, tmp_path)
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     assert done.stdout.strip() == "[]"
+
+
+def test_a_build_killed_between_its_descriptions_goes_on(demo, tmp_path, monkeypatch):
+    """Was wrong: `features.json` came first, and does not say whose it is: nobody could go on."""
+    splits, straight, out = open_splits(demo), tmp_path / "straight", tmp_path / "out"
+    build_array_records(splits, straight, num_workers=1, progress=False)
+    original = os.replace
+
+    def once(source, target, **more):
+        original(source, target, **more)
+        if Path(target).name in ("features.json", "dataset_info.json"):
+            raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(array_record_build.os, "replace", once)
+        with pytest.raises(KeyboardInterrupt):
+            build_array_records(splits, out, num_workers=1, progress=False)
+    assert not (out / "features.json").exists()
+    build_array_records(splits, out, num_workers=1, progress=False)
+    for name in ("features.json", "dataset_info.json"):
+        assert (out / name).read_bytes() == (straight / name).read_bytes()
+    assert not list(out.glob(".*tmp"))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 
 import pytest
@@ -10,6 +11,7 @@ import torch
 
 from video_ssl.datasets.table import Table
 from video_ssl.evaluate.embed import embedding
+from video_ssl.evaluate.embed.partial import partial_folder
 from video_ssl.evaluate.recipe import EvaluateRecipe, load_evaluate_recipe
 from video_ssl.evaluate.report import summary
 from video_ssl.evaluate.run import evaluate
@@ -169,3 +171,17 @@ def test_a_wrong_encoder_is_told_before_videos_are_touched(videos, tmp_path):
     recipe = load_evaluate_recipe("demo", overrides(tmp_path / "nothing", videos))
     with pytest.raises(EncoderError, match="has no nothing"):
         evaluate(recipe, quiet=True)
+
+
+def test_what_a_killed_evaluation_leaves_is_removed_by_the_next(run, videos, tmp_path):
+    """Was wrong: the rows of a file that was complete stayed for ever, under a name of a dead process."""
+    words = overrides(run, videos, f"out={tmp_path}")
+    evaluate(load_evaluate_recipe("probe", words))
+    (file, *_) = sorted((tmp_path / "features").glob("*.arrow"))
+    left = [file.with_name(f".{file.name}.partial.999999999.tmp"), partial_folder(file)]
+    for folder in left:
+        folder.mkdir()
+        (folder / "rows.arrows").write_bytes(b"rows")
+    os.utime(left[0], (0, 0))
+    evaluate(load_evaluate_recipe("probe", words))
+    assert [folder for folder in left if folder.exists()] == []

@@ -17,6 +17,7 @@ import json
 import logging
 import os
 import re
+import shutil
 import threading
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
@@ -57,6 +58,7 @@ from video_ssl.files import (
     claim_folder,
     full_disk_is_named,
     remove_leftovers,
+    temporary_name,
     write_json,
 )
 
@@ -484,7 +486,16 @@ def _describe(out: Path) -> None:
         for split, stamp in stamps.items()
     ]
     info.set_splits(core.splits.SplitDict(splits))
-    info.write_to_directory(out)
+    # By name, the one that says whose they are first: a build that is killed between them goes on.
+    aside = temporary_name(out / "description")
+    aside.mkdir()
+    try:
+        info.write_to_directory(aside)
+        names_there = sorted(p.name for p in aside.iterdir())
+        for name in dict.fromkeys([*_DESCRIPTIONS, *names_there]):
+            os.replace(aside / name, out / name)
+    finally:
+        shutil.rmtree(aside, ignore_errors=True)
 
 
 # The folder

@@ -33,6 +33,7 @@ from video_ssl.datasets import open_table
 from video_ssl.datasets.table import Table, refuse_other_classes
 from video_ssl.evaluate.embed.embed_videos import refuse_changed_contents
 from video_ssl.evaluate.embed.embedding import Embedder, EmbeddingError, pick_device
+from video_ssl.evaluate.embed.partial import discard
 from video_ssl.evaluate.embed.shards import embed_together
 from video_ssl.evaluate.evaluators import Evaluator, Result
 from video_ssl.evaluate.features import FeatureError, FeatureFile, open_features
@@ -200,6 +201,7 @@ def cached_features(
     checked = table if embedder.config.check else None
     if processes.on_main(lambda: _usable(path, checked)):
         logger.info("%s: features of %s are there already: %s", embedder.name, split, path)
+        processes.on_main(lambda: discard(path))  # of a run that was killed after its last row
         return open_features(path)
     processes.on_main(lambda: path.unlink(missing_ok=True))
     if processes.world_size > 1:

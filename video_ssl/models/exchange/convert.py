@@ -19,6 +19,7 @@ from video_ssl.files import (
     claim_file,
     made,
     output_aside,
+    remove_leftovers,
     write_json,
 )
 from video_ssl.limits import read_json
@@ -160,6 +161,7 @@ def convert(
         OutputError: the note beside a file is taken, or the place cannot be written.
     """
     source, out = Path(source), Path(out)
+    remove_leftovers(out.parent, [out.name])
     _check_choices(to, family, min_share, out)
     note = out.with_name(out.name + ".json") if to in SUFFIXES else out / REPORT
     claim_file(note, "convert", sources=[source])
