@@ -15,7 +15,7 @@ run = $(call quoted,$(or $(value RUN),runs/$*-demo))
 # The evaluations that go with an objective: of videos (demo), of frames (demo_frames), or both.
 EVALUATE ?= $(if $(filter carl tcc tcn,$*),demo_frames,$(if $(filter teg cvrl,$*),demo demo_frames,demo))
 
-.PHONY: help test test-fast golden static check format clean
+.PHONY: help test test-fast golden mutation static check format clean
 .DEFAULT_GOAL := help
 
 help:  ## what there is
@@ -45,6 +45,9 @@ test-fast: .venv/.ready  ## the tests that take seconds
 
 golden: .venv/.ready  ## compare with the numbers of the reference codes, and write how near we come into docs/measurements.md
 	$(BIN)/python -m pytest -q -m golden --golden-report docs/measurements.md
+
+mutation: .venv/.ready  ## put errors into a copy, one at a time, and write which of them the tests see into docs/measurements.md
+	$(BIN)/python tests/mutation/run.py --report docs/measurements.md
 
 static: .venv/.ready  ## format, lint, types and import contracts
 	$(BIN)/ruff format --check .

@@ -73,6 +73,12 @@ SETTINGS = {
         "norm_penalty": 0.1,
     },
 }
+#: Other settings that change what is computed.
+VARIANTS = {
+    "mae of raw values": ("mae", {"target": "raw"}),
+    "videomae of raw values": ("videomae", {"target": "raw", "decoder_mask": None}),
+    "carl within a video": ("carl", {"negatives": "single_noself"}),
+}
 #: Frames of the videos.  CARL, TCC and TCN take six, so slots of the first one are repeats.
 LENGTHS = (4, 30, 12)
 IMAGENET = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
@@ -133,11 +139,16 @@ def teachers():
     return {"image": image, "video": video}
 
 
-@pytest.fixture(params=[name for name, entry in OBJECTIVES.items() if entry.framework == "torch"])
-def name(request):
-    if request.param not in SETTINGS:
-        pytest.fail(f"write a slow {request.param} from its sheet and add it to SETTINGS and SLOW")
-    return request.param
+TORCH = [name for name, entry in OBJECTIVES.items() if entry.framework == "torch"]
+
+
+@pytest.fixture(params=[*TORCH, *VARIANTS])
+def case(request):
+    """The name of an objective, and what is changed of its settings."""
+    name, changes = VARIANTS.get(request.param, (request.param, {}))
+    if name not in SETTINGS:
+        pytest.fail(f"write a slow {name} from its sheet and add it to SETTINGS and SLOW")
+    return name, changes
 
 
 # The second implementation ------------------------------------------------------------------------
@@ -172,8 +183,9 @@ def slow_mae(objective, batch):
         found = objective.decoder(objective.encoder(clip, seen), seen, hidden)[0]
         for row, token in zip(found, hidden[0].tolist(), strict=True):
             patch = tokens_of(clip, token, 1).flatten()
-            target = (patch - patch.mean()) / (patch.var() + 1e-6).sqrt()
-            errors.append((row - target).square().mean())
+            if objective.config.target == "normalized":
+                patch = (patch - patch.mean()) / (patch.var() + 1e-6).sqrt()
+            errors.append((row - patch).square().mean())
     return torch.stack(errors).mean()
 
 
@@ -181,14 +193,17 @@ def slow_videomae(objective, batch):
     errors = []
     bare = clips_of(batch, ((0, 0, 0), (1, 1, 1)))
     for (b, v, clip), (_, _, pixels) in zip(clips_of(batch), bare, strict=True):
-        seen, _ = places(batch["mask"][b, v])
-        decoded, _ = places(batch["decoder_mask"][b, v])
+        seen, decoded = places(batch["mask"][b, v])
+        if objective.config.decoder_mask is not None:
+            decoded, _ = places(batch["decoder_mask"][b, v])
         found = objective.decoder(objective.encoder(clip, seen), seen, decoded)[0]
         for row, token in zip(found, decoded[0].tolist(), strict=True):
-            if batch["mask"][b, v, token]:  # what the encoder sees is no task
-                cube = tokens_of(pixels, token, 2)
+            cube = tokens_of(pixels, token, 2)
+            if objective.config.target == "normalized":
                 mean, std = cube.mean((0, 1, 2)), cube.reshape(-1, 3).std(0)
-                errors.append((row - ((cube - mean) / (std + 1e-6)).flatten()).square().mean())
+                cube = (cube - mean) / (std + 1e-6)
+            if batch["mask"][b, v, token]:  # what the encoder sees is no task
+                errors.append((row - cube.flatten()).square().mean())
     return torch.stack(errors).mean()
 
 
@@ -246,7 +261,7 @@ def slow_attention(layer, x, valid):
 
 
 def slow_carl(objective, batch):
-    """SCL with negatives "batch_noself": of every view but the own one (papers/carl.md section 4)."""
+    """SCL; negatives are frames of every view but the own one, or of the video alone (papers/carl.md section 4)."""
     features = slow_features(objective, batch)
     z = F.normalize(objective.projection.net(features.flatten(0, 2)), dim=1)
     shape = batch["steps"].shape
@@ -260,7 +275,9 @@ def slow_carl(objective, batch):
         near = torch.where(counterpart, torch.exp(-(distance**2) / (2 * 4.0)), 0.0)
         target = near / near.sum() if near.sum() > 1e-37 else near * 0
         others = ((video != video[i]) | (view != view[i])).double()
-        others[~valid] = 1e-6
+        if objective.config.negatives == "single_noself":
+            others *= video == video[i]
+        others = torch.where(valid, others, 1e-6 * torch.ones_like(others))
         alike = torch.exp(z @ z[i] / 0.3)
         p = alike / (others * alike).sum()
         total = total + (torch.xlogy(target, target) - target * (p + 1e-6).log()).sum()
@@ -312,10 +329,10 @@ SLOW = {
 # The comparison -----------------------------------------------------------------------------------
 
 
-def made(name):
+def made(name, changes):
     """The objective in evaluation mode, and a raw batch."""
     torch.manual_seed(0)
-    config = build_config(OBJECTIVES[name].config(), SETTINGS[name])
+    config = build_config(OBJECTIVES[name].config(), {**SETTINGS[name], **changes})
     ready = {"teachers": teachers()} if name == "mvd" else {}
     objective = spread(OBJECTIVES[name].objective()(config, **ready)).eval()
     return objective, raw_batch(name, config)
@@ -327,16 +344,16 @@ def with_gradients(objective, compute):
     return loss, {n: p.grad for n, p in objective.named_parameters()}
 
 
-def test_loss_and_gradients_of_raw_batches_are_those_of_a_slow_version(name):
+def test_loss_and_gradients_of_raw_batches_are_those_of_a_slow_version(case):
     """Were seen by no test: CARL's frames encoded without their mask, MVD's teachers or its student given pixels that
     are not normalised."""
     state = torch.get_rng_state()
-    objective, batch = made(name)
+    objective, batch = made(*case)
     torch.set_rng_state(state)
     assert batch["video"].dtype == torch.uint8
     exact = copy.deepcopy(objective).double()
     loss, gradients = with_gradients(objective, lambda: objective(batch)[0])
-    wanted, expected = with_gradients(exact, lambda: SLOW[name](exact, batch))
+    wanted, expected = with_gradients(exact, lambda: SLOW[case[0]](exact, batch))
     torch.testing.assert_close(loss.double(), wanted, rtol=1e-5, atol=1e-6)
     scale = max(float(g.abs().max()) for g in expected.values())
     for key, gradient in expected.items():
