@@ -39,6 +39,13 @@ def test_a_pair_equals_the_slow_one_with_and_without_ties(shape):
         assert result.distance == acc[-1, -1]
 
 
+def test_two_ways_around_an_obstacle_that_cost_the_same():
+    """Was seen by no test: back along j before i.  Random costs seldom have such a tie."""
+    cost = np.zeros((3, 3))
+    cost[1, 1] = 9
+    assert path_of(dtw(cost)) == slow_dtw(cost)[1] == [(0, 0), (0, 1), (1, 2), (2, 2)]
+
+
 def test_a_batch_of_padded_pairs_equals_its_pairs():
     rng = np.random.default_rng(0)
     cost = rng.random((2, 3, 9, 7))
