@@ -70,7 +70,7 @@ def test_what_became_of_an_error(project: Path, changes, state: str, told: str) 
 
 def test_tests_that_hang_are_stopped(project: Path) -> None:
     hang = error(new="[0 for _ in iter(int, 1)]")
-    assert judge(hang, project, seconds=5).told == "out of time"
+    assert judge(hang, project, seconds=2).told == "out of time"
 
 
 @pytest.mark.parametrize(
