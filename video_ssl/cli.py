@@ -114,7 +114,7 @@ def embed(
     shard: Annotated[str | None, typer.Option(help="Only part k of n: 0/4. Then merge.")] = None,
 ) -> None:
     """Write features of videos, per clip and per moment, with times; goes on where it was stopped."""
-    from video_ssl.evaluate.embed.embed_videos import embed_from_command
+    from video_ssl.evaluate.embed.command import embed_from_command
 
     embed_from_command(
         encoder,

@@ -239,3 +239,32 @@ def to_plain(config: Any) -> Any:
     if isinstance(config, (list, tuple)):
         return [to_plain(v) for v in config]
     return str(config) if isinstance(config, Path) else config
+
+
+def recipe_changes(before: Any, now: Any) -> dict[str, str]:
+    """Returns dotted key -> readable line for every setting that differs between two recipes.
+
+    >>> recipe_changes({"a": {"b": 1}, "c": 2}, {"a": {"b": 3}, "c": 2})
+    {'a.b': 'a.b: 3 <- 1'}
+    """
+    old, new = _flat(before), _flat(now)
+    lines = {}
+    for key in [*new, *(k for k in old if k not in new)]:
+        left = repr(new[key]) if key in new else "(absent)"
+        right = repr(old[key]) if key in old else "(absent)"
+        if left != right:
+            lines[key] = f"{key}: {left} <- {right}"
+    return lines
+
+
+def _flat(content: Any, prefix: str = "") -> dict[str, Any]:
+    if isinstance(content, Mapping) and content:
+        pairs: Any = content.items()
+    elif isinstance(content, (list, tuple)) and content:
+        pairs = enumerate(content)
+    else:
+        return {prefix: list(content) if isinstance(content, tuple) else content}
+    flat: dict[str, Any] = {}
+    for key, value in pairs:
+        flat.update(_flat(value, f"{prefix}.{key}" if prefix else str(key)))
+    return flat

@@ -8,7 +8,7 @@ import time
 
 import numpy as np
 
-from video_ssl.clips.reading import BadVideo
+from video_ssl.clips.decoders.reader import BadVideo
 
 
 class ClipPlan:

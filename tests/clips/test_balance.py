@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 
 from video_ssl.clips.balance import BalanceConfig, balanced_order
+from video_ssl.clips.decoders.reader import Reader
 from video_ssl.clips.pipeline import LoaderConfig, Pipeline
-from video_ssl.clips.reading import Reader
 from video_ssl.datasets.table import Record, Table
 from video_ssl.pretrain.recipe import load_pretrain_recipe
 from video_ssl.recipes import ConfigError

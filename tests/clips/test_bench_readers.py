@@ -6,7 +6,7 @@ import pytest
 
 from video_ssl.clips.decoders import bench_readers as bench
 from video_ssl.clips.decoders.backends import missing
-from video_ssl.clips.reading import READERS, BadVideo
+from video_ssl.clips.decoders.reader import READERS, BadVideo
 
 
 def test_compare_says_exact_or_what_differs(odd_videos):

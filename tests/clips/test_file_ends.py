@@ -3,7 +3,8 @@
 import pytest
 import video_maker
 
-from video_ssl.clips.reading import BadVideo, open_video
+from video_ssl.clips.decoders.reader import BadVideo
+from video_ssl.clips.reading import open_video
 from video_ssl.clips.scan import scan_table
 from video_ssl.datasets import open_table
 

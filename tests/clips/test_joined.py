@@ -6,8 +6,9 @@ import video_maker
 from video_maker import read_index
 
 from video_ssl.clips.decoders.frame_lists import steady_times
+from video_ssl.clips.decoders.reader import BadVideo
 from video_ssl.clips.decoders.transport_breaks import read_breaks
-from video_ssl.clips.reading import BadVideo, open_video
+from video_ssl.clips.reading import open_video
 
 FRAMES = 25
 MPEG2 = {"codec": "mpeg2video", "b_frames": 2, "audio_codec": "mp2"}

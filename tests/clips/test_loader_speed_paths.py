@@ -15,7 +15,8 @@ from video_ssl.clips.crops import Region, ViewRequest, view_frames
 from video_ssl.clips.decoders import pyav_reader
 from video_ssl.clips.decoders.mp4_index import read_mp4_index
 from video_ssl.clips.decoders.pyav_reader import PyAVReader
-from video_ssl.clips.reading import BadVideo, open_record, open_video
+from video_ssl.clips.decoders.reader import BadVideo
+from video_ssl.clips.reading import open_record, open_video
 from video_ssl.clips.views import read_views, sample_clip_views
 from video_ssl.datasets.table import Table
 

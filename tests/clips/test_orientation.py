@@ -13,7 +13,8 @@ from PIL import Image
 from video_ssl.clips.crops import Region, ViewRequest
 from video_ssl.clips.decoders.backends import missing
 from video_ssl.clips.decoders.orientation import Orientation, read_matrix
-from video_ssl.clips.reading import READERS, NotExact, open_record, open_video
+from video_ssl.clips.decoders.reader import READERS, NotExact
+from video_ssl.clips.reading import open_record, open_video
 from video_ssl.clips.scan import scan_table
 from video_ssl.clips.transcode import VideoFormat, transcode_table
 from video_ssl.datasets import open_table

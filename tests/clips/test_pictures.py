@@ -10,10 +10,11 @@ import pytest
 import video_maker
 from PIL import Image
 
+from video_ssl.clips.decoders.file_facts import file_facts
 from video_ssl.clips.decoders.pictures import PictureProblem, to_rgb
-from video_ssl.clips.decoders.probe import file_facts
+from video_ssl.clips.decoders.reader import BadVideo
 from video_ssl.clips.decoders.streams import video_stream
-from video_ssl.clips.reading import BadVideo, open_video
+from video_ssl.clips.reading import open_video
 from video_ssl.clips.scan import scan_table
 from video_ssl.datasets.table import Table
 

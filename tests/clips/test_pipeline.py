@@ -16,9 +16,9 @@ import psutil
 import pytest
 from pipeline_plans import BrokenPlan, ClipPlan, ModulesPlan, PickyPlan
 
+from video_ssl.clips.decoders.reader import BadVideo
 from video_ssl.clips.pipeline import LoaderConfig, Pipeline
 from video_ssl.clips.processes import workers
-from video_ssl.clips.reading import BadVideo
 from video_ssl.clips.samples import Position, SampleMaker, TooManyBadVideos
 from video_ssl.datasets.table import Table
 

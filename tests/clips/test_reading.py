@@ -8,7 +8,8 @@ import pytest
 from video_maker import NUM_FRAMES, SIZE, chirp, read_index, sequential
 
 from video_ssl.clips.decoders.backends import missing
-from video_ssl.clips.reading import READERS, BadVideo, VideoInfo, open_record, open_video
+from video_ssl.clips.decoders.reader import READERS, BadVideo, VideoInfo
+from video_ssl.clips.reading import open_record, open_video
 from video_ssl.datasets.table import Record
 
 GOOD = ["gop12.mp4", "gop250.mp4", "intra.mp4", "odd_size.mp4", "one_frame.mp4", "two_frames.mp4", "audio.mp4",

@@ -16,9 +16,10 @@ from video_maker import sequential
 from video_ssl.clips.decoders.backends import missing
 from video_ssl.clips.decoders.odd_videos import ODD_VIDEOS
 from video_ssl.clips.decoders.probe import Probe, probe
+from video_ssl.clips.decoders.reader import BadVideo
 from video_ssl.clips.processes.isolated import Failure, run_isolated
 from video_ssl.clips.processes.journal import Journal
-from video_ssl.clips.reading import BadVideo, open_record
+from video_ssl.clips.reading import open_record
 from video_ssl.clips.scan import scan_table
 from video_ssl.datasets.folder import read_folder
 from video_ssl.datasets.table import Table, TableError

@@ -9,7 +9,8 @@ import pytest
 import video_maker
 from av.error import FFmpegError
 
-from video_ssl.clips.reading import BadVideo, open_video
+from video_ssl.clips.decoders.reader import BadVideo
+from video_ssl.clips.reading import open_video
 from video_ssl.clips.transcode import transcode_table
 from video_ssl.datasets import open_table
 

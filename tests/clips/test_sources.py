@@ -16,7 +16,8 @@ import pytest
 import video_maker
 from PIL import Image
 
-from video_ssl.clips.reading import BadVideo, open_record, open_video
+from video_ssl.clips.decoders.reader import BadVideo
+from video_ssl.clips.reading import open_record, open_video
 from video_ssl.clips.sources import locate
 from video_ssl.datasets.cache import CacheError
 from video_ssl.datasets.folder import read_folder

@@ -15,6 +15,7 @@ from PIL import Image
 from video_maker import sequential
 
 from video_ssl.clips.decoders.backends import OPTIONAL, missing, wrong_on
+from video_ssl.clips.decoders.file_facts import file_facts
 from video_ssl.clips.decoders.odd_videos import (
     ODD_VIDEOS,
     VideoStyle,
@@ -22,7 +23,6 @@ from video_ssl.clips.decoders.odd_videos import (
     read_index,
     write_video,
 )
-from video_ssl.clips.decoders.probe import file_facts
 from video_ssl.clips.reading import open_record, open_video
 from video_ssl.clips.scan import scan_table
 from video_ssl.clips.transcode import transcode_table

@@ -9,9 +9,10 @@ import threading
 import numpy as np
 import pytest
 
+from video_ssl.clips.decoders.reader import BadVideo
 from video_ssl.clips.pipeline import LoaderConfig, Pipeline
 from video_ssl.clips.processes.isolated import AwayError
-from video_ssl.clips.reading import BadVideo, open_video
+from video_ssl.clips.reading import open_video
 from video_ssl.clips.scan import scan_table
 from video_ssl.clips.transcode import transcode_table
 from video_ssl.datasets import open_table, remote

@@ -14,8 +14,9 @@ import pytest
 
 from video_ssl.clips import reading
 from video_ssl.clips.decoders.pyav_reader import PyAVReader
+from video_ssl.clips.decoders.reader import BadVideo
 from video_ssl.clips.pipeline import LoaderConfig, Pipeline
-from video_ssl.clips.reading import BadVideo, open_record
+from video_ssl.clips.reading import open_record
 from video_ssl.datasets import array_record_build, array_records, open_table
 from video_ssl.datasets.array_record_build import build_array_records
 from video_ssl.datasets.demo_mp4 import write_mp4

@@ -187,7 +187,8 @@ def test_what_is_refused_is_named(tmp_path, members, message):
 
 
 def test_a_name_that_leads_out_is_refused_by_the_reader_too(tmp_path):
-    from video_ssl.clips.reading import BadVideo, open_video
+    from video_ssl.clips.decoders.reader import BadVideo
+    from video_ssl.clips.reading import open_video
 
     path = pack(tmp_path / "bad.tar", {"a.mp4": b"x", "../b.mp4": b"x"})
     with pytest.raises(BadVideo, match=r"which leads out"):

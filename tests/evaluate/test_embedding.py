@@ -12,7 +12,8 @@ import torch
 from video_ssl.clips import reading, windows
 from video_ssl.clips.decoders import pyav_reader
 from video_ssl.clips.decoders.backends import missing
-from video_ssl.clips.reading import READERS, BadVideo, open_record
+from video_ssl.clips.decoders.reader import READERS, BadVideo
+from video_ssl.clips.reading import open_record
 from video_ssl.datasets.table import Table
 from video_ssl.evaluate.embed import window_workers
 from video_ssl.evaluate.embed.embed_videos import embed_table

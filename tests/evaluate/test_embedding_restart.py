@@ -15,7 +15,7 @@ import torch
 
 from video_ssl.clips import reading, windows
 from video_ssl.clips.decoders import pyav_reader
-from video_ssl.clips.reading import READERS, BadVideo
+from video_ssl.clips.decoders.reader import READERS, BadVideo
 from video_ssl.datasets.table import Table
 from video_ssl.evaluate.embed import partial, rows, window_workers
 from video_ssl.evaluate.embed.embedding import EmbedConfig, Embedder, EmbeddingError

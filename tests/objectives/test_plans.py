@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from video_ssl.clips.config import ClipConfig, CropConfig, MaskConfig
-from video_ssl.clips.reading import BadVideo, VideoInfo
+from video_ssl.clips.decoders.reader import BadVideo, VideoInfo
 from video_ssl.datasets.table import Record
 from video_ssl.models.config import ImageViTConfig
 from video_ssl.objectives import OBJECTIVES

@@ -13,7 +13,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from video_ssl.clips.reading import VideoInfo
+from video_ssl.clips.decoders.reader import VideoInfo
 from video_ssl.datasets.table import Record
 from video_ssl.models.colour import apply_colour
 from video_ssl.models.config import ImageViTConfig, ViTConfig

@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from video_ssl.clips.reading import VideoInfo
+from video_ssl.clips.decoders.reader import VideoInfo
 from video_ssl.datasets.table import Record
 from video_ssl.models.colour_flax import apply_colour
 from video_ssl.objectives import OBJECTIVES

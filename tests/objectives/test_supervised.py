@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from video_ssl.clips import colour
-from video_ssl.clips.reading import VideoInfo
+from video_ssl.clips.decoders.reader import VideoInfo
 from video_ssl.datasets.table import Record
 from video_ssl.models.networks.r2plus1d import R2Plus1D
 from video_ssl.objectives.supervised.config import Config

@@ -18,13 +18,8 @@ from video_ssl.files import OutputError, temporary_name
 from video_ssl.pretrain.errors import RunError
 from video_ssl.pretrain.processes import Processes
 from video_ssl.pretrain.reporting import keep_metrics, read_metrics
-from video_ssl.pretrain.run_folder import (
-    hold,
-    is_harmless,
-    note_start,
-    recipe_changes,
-    settle_recipe,
-)
+from video_ssl.pretrain.run_folder import hold, is_harmless, note_start, settle_recipe
+from video_ssl.recipes import recipe_changes
 
 HOLDER = """
 import sys, time

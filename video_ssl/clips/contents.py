@@ -10,7 +10,7 @@ import hashlib
 import os
 from collections.abc import Iterator
 
-from video_ssl.clips.reading import BadVideo
+from video_ssl.clips.decoders.reader import BadVideo
 from video_ssl.clips.sources import Place, locate
 from video_ssl.datasets.paths import PICTURE_SUFFIXES, natural_key
 from video_ssl.datasets.table import Record

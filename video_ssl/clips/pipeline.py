@@ -25,6 +25,7 @@ from typing import Any, Literal
 import numpy as np
 
 from video_ssl.clips.balance import BalanceConfig, BalancedOrder, balanced_order
+from video_ssl.clips.decoders.reader import AUTO, READERS
 from video_ssl.clips.processes.casualties import InFlightBoard, Place
 from video_ssl.clips.processes.workers import (
     WorkerDied,
@@ -32,7 +33,6 @@ from video_ssl.clips.processes.workers import (
     cause_of_death,
     sent_from_outside,
 )
-from video_ssl.clips.reading import AUTO, READERS
 from video_ssl.clips.samples import Plan, Position, SampleMaker
 from video_ssl.clips.skips import PipelineStats, SkipLog
 from video_ssl.datasets.table import Table
@@ -51,7 +51,7 @@ class LoaderConfig:
     Attributes:
         num_workers: processes that make batches; 0 makes them in the training process, without threads.
         prefetch_batches: finished batches that each worker holds ready, in shared memory (/dev/shm).
-        backend: decoder, a key of `video_ssl.clips.reading.READERS`, used on a file only where it is exact; or "auto".
+        backend: decoder, a key of `clips.decoders.reader.READERS`, used on a file only where it is exact; or "auto".
         max_bad_share: training stops when more than this share of samples meets a video that cannot be read.
         video_timeout_sec: a video that takes longer counts as one that cannot be read.
         max_restarts: a video that crashes or hangs a data worker is left out from then on and the workers start again,

@@ -21,9 +21,9 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from video_ssl.clips.decoders.backends import OPTIONAL, missing
 from video_ssl.clips.decoders.probe import Probe, stamp
 from video_ssl.clips.decoders.proof import Proof
+from video_ssl.clips.decoders.reader import StatedCount
 from video_ssl.clips.processes.isolated import Failure, refuse_away, run_isolated
 from video_ssl.clips.processes.journal import Journal, is_list
-from video_ssl.clips.reading import StatedCount
 from video_ssl.datasets.remote_errors import redacted
 from video_ssl.datasets.table import METADATA_KEY, SCHEMA, Table, TableError
 from video_ssl.files import claim_file, full_disk_is_named, write_json_lines

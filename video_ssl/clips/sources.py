@@ -10,7 +10,7 @@ import os
 from dataclasses import dataclass, field
 from typing import Any, cast
 
-from video_ssl.clips.reading import BadVideo, Reader
+from video_ssl.clips.decoders.reader import BadVideo, Reader
 from video_ssl.datasets.array_records import HeldBytes, RecordProblem, divide_record, read_video
 from video_ssl.datasets.cache import CachedFile
 from video_ssl.datasets.paths import PICTURE_SUFFIXES, local_path

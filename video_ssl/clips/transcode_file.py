@@ -18,8 +18,9 @@ import numpy as np
 from av.error import FFmpegError
 
 from video_ssl.clips.decoders.probe import Probe, probe, stamp
+from video_ssl.clips.decoders.reader import BadVideo, Reader, VideoInfo, stream_frames
 from video_ssl.clips.processes.isolated_worker import beat
-from video_ssl.clips.reading import BadVideo, Reader, VideoInfo, open_record, stream_frames
+from video_ssl.clips.reading import open_record
 from video_ssl.datasets.table import Record
 from video_ssl.files import FULL, temporary_name
 

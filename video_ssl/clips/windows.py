@@ -28,7 +28,7 @@ from video_ssl.clips.crops import (
     spread_crop_region,
     view_frames,
 )
-from video_ssl.clips.reading import BadVideo, Reader, stream_frames
+from video_ssl.clips.decoders.reader import BadVideo, Reader, stream_frames
 from video_ssl.clips.sampling import (
     ClipIndices,
     TooShort,

@@ -11,20 +11,16 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
-from video_ssl.datasets.arrow_checks import is_known, remember
+from video_ssl.datasets.arrow_checks import remember
 from video_ssl.datasets.arrow_files import write_arrow
-from video_ssl.datasets.cache import cache_folder
+from video_ssl.datasets.mapped_rows import digest_of, mark_used, tables_folder
 from video_ssl.datasets.table import Table, TableError
-from video_ssl.files import written_aside
 
 log = logging.getLogger(__name__)
 
 _FORMAT = 3  # older ones merged members of tars whose names hold dots
 _SMALL_BYTES = 2**20
 _KEEP_SEC = 30 * 24 * 3600
-_MARK_SEC = 24 * 3600
 
 
 def open_mapped(file: Path, make: Callable[[], Table], *, root: Path, what: str = "") -> Table:
@@ -47,11 +43,11 @@ def open_mapped(file: Path, make: Callable[[], Table], *, root: Path, what: str 
 
 def kept(key: list[Any], make: Callable[[], Table], *, root: Path) -> Table:
     """Returns the table that the cache holds under `key`, or `make()`, which it holds from then on."""
-    path = _folder() / f"{_digest(repr([_FORMAT, key]).encode())}.arrow"
+    path = tables_folder() / f"{digest_of(repr([_FORMAT, key]).encode())}.arrow"
     if path.is_file():
         try:
             table = Table.open(path, root=root)
-            _mark_used(path)
+            mark_used(path)
             return table
         except TableError as err:
             log.warning("%s: it is made again", err)
@@ -69,23 +65,7 @@ def mapped(table: Table) -> Table:
         hash_.update(name.encode())
         for chunk in table.arrow[name].chunks:
             _hash_array(chunk, hash_)
-    return _keep(table, _folder() / f"{hash_.hexdigest()[:40]}.arrow")
-
-
-def map_rows(rows: np.ndarray) -> Path | np.ndarray:
-    """Returns the file of the cache that holds the row numbers, or the rows themselves where it cannot be written."""
-    path = _folder() / f"rows-{_digest(np.ascontiguousarray(rows).data)}.npy"
-    try:
-        if path.is_file():
-            _mark_used(path)
-            return path
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with written_aside(path) as aside, open(aside, "wb") as file:
-            np.save(file, rows)
-    except OSError as err:
-        log.warning("a selection is copied to every worker: %s cannot be written (%s)", path, err)
-        return rows
-    return path
+    return _keep(table, tables_folder() / f"{hash_.hexdigest()[:40]}.arrow")
 
 
 def _keep(table: Table, path: Path) -> Table:
@@ -95,25 +75,11 @@ def _keep(table: Table, path: Path) -> Table:
             _forget_old(path.parent)
             write_arrow(table.arrow, path)
             remember(path, "table")
-        _mark_used(path)
+        mark_used(path)
     except OSError as err:
         log.warning("the table is copied to every worker: %s cannot be written (%s)", path, err)
         return table
     return Table.open(path, root=table.root)
-
-
-def _folder() -> Path:
-    return cache_folder() / "tables"
-
-
-def _mark_used(path: Path) -> None:
-    """Puts the time of a file to now, once a day: what is known about it goes by its times."""
-    with contextlib.suppress(OSError):
-        if time.time() - path.stat().st_mtime > _MARK_SEC:
-            known = [what for what in ("arrow", "table") if is_known(path, what)]
-            os.utime(path)
-            for what in known:
-                remember(path, what)
 
 
 def _forget_old(folder: Path) -> None:
@@ -122,10 +88,6 @@ def _forget_old(folder: Path) -> None:
         with contextlib.suppress(OSError):
             if entry.is_file() and time.time() - entry.stat().st_mtime > _KEEP_SEC:
                 os.unlink(entry.path)
-
-
-def _digest(content: Any) -> str:
-    return hashlib.sha256(content).hexdigest()[:40]
 
 
 def _hash_array(array: Any, hash_: Any) -> None:

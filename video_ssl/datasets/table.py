@@ -435,7 +435,7 @@ class Table:
             data = sink.getvalue().to_pybytes()
         rows: Any = self._rows
         if rows is not None and rows.nbytes > _MAX_PICKLED_ROWS_BYTES:
-            from video_ssl.datasets.mapped import map_rows
+            from video_ssl.datasets.mapped_rows import map_rows
 
             rows = map_rows(rows)
         return {"path": self.path, "root": self.root, "rows": rows, "data": data}

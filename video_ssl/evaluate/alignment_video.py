@@ -10,7 +10,8 @@ import av
 import numpy as np
 from PIL import Image
 
-from video_ssl.clips.reading import Reader, open_video
+from video_ssl.clips.decoders.reader import Reader
+from video_ssl.clips.reading import open_video
 from video_ssl.datasets.table import Record
 from video_ssl.evaluate.alignment import Alignment, key_times
 from video_ssl.files import written_aside

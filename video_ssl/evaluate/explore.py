@@ -18,7 +18,8 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from video_ssl.clips.reading import BadVideo, open_video
+from video_ssl.clips.decoders.reader import BadVideo
+from video_ssl.clips.reading import open_video
 from video_ssl.evaluate.alignment import Alignment, align
 from video_ssl.evaluate.alignment_video import frames_at
 from video_ssl.evaluate.archive import unit

@@ -13,7 +13,6 @@ from typing import cast
 import torch
 
 import video_ssl
-from video_ssl.evaluate.embed.embedding import pick_device
 from video_ssl.models.encoders import Encoder, EncoderError, load_encoder
 
 FLAX = "flax:"
@@ -51,3 +50,10 @@ def without_flax(spec: str) -> str:
         if spec.startswith(kind + FLAX):
             return kind + spec.removeprefix(kind + FLAX)
     return spec
+
+
+def pick_device(name: str) -> torch.device:
+    """Returns the device of a name; `auto` is the accelerator where there is one."""
+    if name == "auto":
+        name = "cuda" if torch.cuda.is_available() else "cpu"
+    return torch.device(name)

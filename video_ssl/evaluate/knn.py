@@ -16,12 +16,11 @@ from typing import Any, Literal
 import numpy as np
 
 from video_ssl.evaluate import metrics
-from video_ssl.evaluate.evaluators import Result
+from video_ssl.evaluate.evaluators import Result, recognition_result
 from video_ssl.evaluate.features import FeatureFile
 from video_ssl.evaluate.identity import record_keys
 from video_ssl.evaluate.neighbours import nearest_neighbours, unit_rows
 from video_ssl.evaluate.pooling import check_poolings, pooled_features
-from video_ssl.evaluate.probe import recognition_result
 from video_ssl.evaluate.videos import Videos, classes_of, shared_notes, train_and_test
 
 

@@ -19,7 +19,7 @@ from typing import Any, ClassVar, Literal
 import numpy as np
 
 from video_ssl.evaluate import metrics
-from video_ssl.evaluate.evaluators import Result
+from video_ssl.evaluate.evaluators import Result, recognition_result
 from video_ssl.evaluate.features import FeatureFile
 from video_ssl.evaluate.linear import Fit, Head, LinearHeads
 from video_ssl.evaluate.pooling import check_poolings, pooled_features
@@ -199,43 +199,3 @@ def _share_of(which: np.ndarray, mine: np.ndarray, processes: Processes) -> Shar
 def _merit(entry: dict[str, Any]) -> tuple[float, float]:
     """More videos right is better; among equals the lower loss; among equals the first."""
     return entry["held_out_top1"], -entry["held_out_loss"]
-
-
-def recognition_result(
-    scores: np.ndarray,
-    train_labels: np.ndarray,
-    test_labels: np.ndarray,
-    classes: np.ndarray,
-    notes: list[str],
-) -> Result:
-    """Returns the result of recognising test videos by `scores` (V, K).
-
-    Args:
-        scores: larger is better.
-        train_labels, test_labels: 0..K-1; in test, -1 for a class that train does not have.
-        classes: (K,) the labels in the tables.
-        notes: warnings so far; a warning about unknown classes is added.
-    """
-    correct = int((np.argsort(-scores, axis=1, kind="stable")[:, 0] == test_labels).sum())
-    total = len(test_labels)
-    confusion = metrics.confusion_matrix(scores.argmax(axis=1), test_labels, len(classes))
-    found = {"top1": metrics.top_k_accuracy(scores, test_labels)}
-    if len(classes) > 5:  # with five classes, top-5 is always 1
-        found["top5"] = metrics.top_k_accuracy(scores, test_labels, 5)
-    found["mean_class"] = metrics.mean_class_accuracy(confusion)
-    unknown = int((test_labels < 0).sum())
-    if unknown:
-        notes = [*notes, f"{unknown} test videos are of classes that train does not have: wrong"]
-    return Result(
-        metrics=found,
-        correct=correct,
-        total=total,
-        chance=1 / len(classes),
-        details={
-            "top1_interval_95": list(metrics.wilson_interval(correct, total)),
-            "majority": metrics.majority_share(train_labels, test_labels),
-            "classes": classes.tolist(),
-            "confusion": confusion.tolist(),
-        },
-        notes=list(notes),
-    )

@@ -102,8 +102,8 @@ def embed_video(
     Raises:
         FeatureError: the encoder is not that of the feature file, or the video cannot be read.
     """
-    from video_ssl.evaluate.embed.embedding import EmbedConfig, Embedder, pick_device
-    from video_ssl.evaluate.frozen import open_encoder
+    from video_ssl.evaluate.embed.embedding import EmbedConfig, Embedder
+    from video_ssl.evaluate.frozen import open_encoder, pick_device
 
     where = pick_device(device)
     known = {f.name for f in fields(EmbedConfig)}

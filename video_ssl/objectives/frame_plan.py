@@ -9,8 +9,8 @@ import numpy as np
 from video_ssl.clips.colour import color_fields
 from video_ssl.clips.config import ColorConfig, CropConfig
 from video_ssl.clips.crops import ViewRequest, sample_region
+from video_ssl.clips.decoders.reader import Reader
 from video_ssl.clips.frame_sets import FrameSetConfig, context_indices, sample_frame_sets
-from video_ssl.clips.reading import Reader
 from video_ssl.clips.views import read_views
 from video_ssl.datasets.table import Record
 from video_ssl.models.config import Normalization

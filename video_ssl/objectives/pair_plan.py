@@ -8,11 +8,11 @@ import numpy as np
 
 from video_ssl.clips.colour import sample_colour
 from video_ssl.clips.crops import Frames, ViewRequest, sample_region
-from video_ssl.clips.reading import Reader
+from video_ssl.clips.decoders.reader import Reader
 from video_ssl.clips.sampling import ClipIndices
 from video_ssl.clips.views import read_views
 from video_ssl.datasets.table import Record
-from video_ssl.objectives.cvrl.config import PairConfig
+from video_ssl.objectives.pair_config import PairConfig
 
 
 def clip_pair(

@@ -14,7 +14,7 @@ import numpy as np
 from rich.console import Console
 from rich.table import Table as ScreenTable
 
-from video_ssl.clips.reading import VideoInfo
+from video_ssl.clips.decoders.reader import VideoInfo
 from video_ssl.datasets.table import Record
 from video_ssl.objectives import OBJECTIVES
 from video_ssl.pretrain.recipe import PretrainRecipe

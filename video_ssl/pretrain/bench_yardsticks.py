@@ -13,7 +13,7 @@ import torch
 from PIL import Image
 
 from video_ssl.clips.crops import Region, ViewRequest
-from video_ssl.clips.reading import Reader
+from video_ssl.clips.decoders.reader import Reader
 
 _MEAN, _STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 

@@ -4,14 +4,13 @@
     RUN/nonfinite/state.pt        weights and optimizer as they were before that step
     RUN/nonfinite/batch_N.pt      what process N computed on
 
-`python -m video_ssl.pretrain.nonfinite RUN` repeats the step and names the first parameter without a finite gradient.
+`replay.py` repeats the step.
 """
 
 from __future__ import annotations
 
 import json
 import logging
-import sys
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -19,7 +18,6 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from video_ssl.errors import one_sentence
 from video_ssl.pretrain.errors import CheckpointError, NonFiniteLoss
 from video_ssl.pretrain.optimizers import leaves_nonfinite_alone
 from video_ssl.pretrain.processes import Processes
@@ -85,44 +83,7 @@ def save_evidence(
         ) from err
     return NonFiniteLoss(
         f"the loss or the gradient of step {step} is not finite ({dict(figures)}). The weights before it, its "
-        f"batch and its seed are in {place}; `python -m video_ssl.pretrain.nonfinite {folder}` repeats it. "
+        f"batch and its seed are in {place}; `python -m video_ssl.pretrain.replay {folder}` repeats it. "
         "No checkpoint was made of it. Usual causes: a learning rate that is too high (optimizer.base_lr, "
         "optimizer.warmup), no training.grad_clip, precision."
     )
-
-
-def replay(folder: Path, rank: int = 0) -> dict[str, Any]:
-    """Returns loss, gradient norm and the parameters without a finite gradient of the step kept in RUN/nonfinite."""
-    from video_ssl.pretrain.checkpoint_folders import Checkpoint
-    from video_ssl.pretrain.checkpoints import load_objective, load_state
-    from video_ssl.pretrain.loop import gradients_of, seed_step
-    from video_ssl.pretrain.recipe import load_pretrain_recipe
-    from video_ssl.pretrain.run import build_objective
-
-    place = Path(folder) / "nonfinite"
-    report = json.loads((place / "report.json").read_text(encoding="utf-8"))
-    recipe = load_pretrain_recipe(Path(folder) / "recipe.yaml")
-    objective = build_objective(recipe)
-    state = load_state(Checkpoint(report["step"], place))
-    load_objective(objective, state["objective"], str(place))
-    batch = torch.load(place / f"batch_{rank}.pt", weights_only=True)
-    seed_step(recipe.seed, report["step"], rank)
-    outcome = gradients_of(objective, batch, recipe.training)
-    broken = [
-        name
-        for name, p in objective.named_parameters()
-        if p.grad is not None and not p.grad.isfinite().all()
-    ]
-    return {
-        "step": report["step"],
-        "loss": outcome.loss.item(),
-        "grad_norm": outcome.grad_norm.item(),
-        "broken_parameters": broken,
-    }
-
-
-if __name__ == "__main__":
-    logging.basicConfig(format="%(message)s", level=logging.INFO)
-    with one_sentence():
-        for name, value in replay(Path(sys.argv[1])).items():
-            logger.info("%s: %s", name, value)

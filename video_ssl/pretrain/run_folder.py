@@ -35,7 +35,7 @@ from video_ssl.files import (
 from video_ssl.limits import parse_json
 from video_ssl.pretrain.errors import RunError
 from video_ssl.pretrain.place import Place
-from video_ssl.recipes import ConfigError, load_yaml, to_yaml
+from video_ssl.recipes import ConfigError, load_yaml, recipe_changes, to_yaml
 
 logger = logging.getLogger(__name__)
 
@@ -185,38 +185,9 @@ def settle_recipe(folder: Path, recipe: Mapping[str, Any], *, allow_changes: boo
     return bool(serious)
 
 
-def recipe_changes(before: Any, now: Any) -> dict[str, str]:
-    """Returns dotted key -> readable line for every setting that differs between two recipes.
-
-    >>> recipe_changes({"a": {"b": 1}, "c": 2}, {"a": {"b": 3}, "c": 2})
-    {'a.b': 'a.b: 3 <- 1'}
-    """
-    old, new = _flat(before), _flat(now)
-    lines = {}
-    for key in [*new, *(k for k in old if k not in new)]:
-        left = repr(new[key]) if key in new else "(absent)"
-        right = repr(old[key]) if key in old else "(absent)"
-        if left != right:
-            lines[key] = f"{key}: {left} <- {right}"
-    return lines
-
-
 def is_harmless(key: str) -> bool:
     """Returns whether a setting may differ between a run and its continuation without a word."""
     return any(key == known or key.startswith(f"{known}.") for known in HARMLESS)
-
-
-def _flat(content: Any, prefix: str = "") -> dict[str, Any]:
-    if isinstance(content, Mapping) and content:
-        pairs: Any = content.items()
-    elif isinstance(content, (list, tuple)) and content:
-        pairs = enumerate(content)
-    else:
-        return {prefix: list(content) if isinstance(content, tuple) else content}
-    flat: dict[str, Any] = {}
-    for key, value in pairs:
-        flat.update(_flat(value, f"{prefix}.{key}" if prefix else str(key)))
-    return flat
 
 
 def note_start(folder: Path, processes: Place, *, step: int) -> None:

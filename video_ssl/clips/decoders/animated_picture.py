@@ -12,14 +12,14 @@ import numpy as np
 from PIL import Image
 
 from video_ssl.clips.decoders.pictures import PictureProblem, open_picture, to_rgb
-from video_ssl.clips.reading import BadVideo, VideoInfo, check_indices
+from video_ssl.clips.decoders.reader import BadVideo, VideoInfo, check_indices
 
 # How long a frame is shown that says 0: as in browsers.
 _UNSAID_SEC = 0.1
 
 
 class AnimatedPictureReader:
-    """Reads an animation; see `video_ssl.clips.reading.Reader` for the promises.  There is no sound."""
+    """Reads an animation; see `video_ssl.clips.decoders.reader.Reader` for the promises.  There is no sound."""
 
     def __init__(
         self, path: str, *, byte_range: tuple[int, int] | None = None, name: str | None = None

@@ -19,10 +19,11 @@ from rich.progress import track
 from rich.table import Table as RichTable
 
 from video_ssl.clips.decoders.backends import missing, wrong_on
+from video_ssl.clips.decoders.file_facts import file_facts
 from video_ssl.clips.decoders.odd_videos import ODD_VIDEOS, VideoStyle, write_odd_video, write_video
-from video_ssl.clips.decoders.probe import file_facts
+from video_ssl.clips.decoders.reader import READERS
 from video_ssl.clips.processes.isolated import Failure, run_isolated
-from video_ssl.clips.reading import READERS, open_video
+from video_ssl.clips.reading import open_video
 from video_ssl.files import (
     MADE_BY,
     claim_file,

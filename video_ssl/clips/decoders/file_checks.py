@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 
 from video_ssl.clips.decoders.file_ends import why_unfinished
-from video_ssl.clips.reading import BadVideo
+from video_ssl.clips.decoders.reader import BadVideo
 
 
 def refuse_unreadable_file(

@@ -17,7 +17,7 @@ from video_ssl.clips.decoders.pictures import (
     open_picture,
     single_picture,
 )
-from video_ssl.clips.reading import BadVideo, Reader, StatedCount, VideoInfo, check_indices
+from video_ssl.clips.decoders.reader import BadVideo, Reader, StatedCount, VideoInfo, check_indices
 from video_ssl.datasets.paths import PICTURE_SUFFIXES
 
 

@@ -13,7 +13,7 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from video_ssl.clips.reading import StatedCount
+from video_ssl.clips.decoders.reader import StatedCount
 
 # Of several series in one folder (TSN writes flow_x_00001.jpg beside img_00001.jpg) these hold the pictures.
 _PICTURE_SERIES = ("img", "image", "frame", "rgb", "color", "colour", "")

@@ -22,7 +22,7 @@ from av.video.reformatter import VideoReformatter
 from video_ssl.clips.decoders.file_checks import refuse_unreadable_file
 from video_ssl.clips.decoders.orientation import Orientation
 from video_ssl.clips.decoders.pyav_reader import PyAVReader
-from video_ssl.clips.reading import BadVideo, NotExact, VideoInfo, check_indices
+from video_ssl.clips.decoders.reader import BadVideo, NotExact, VideoInfo, check_indices
 
 # What the libraries put before a message: a clock, a function and a line of their source.
 _PLACES_IN_SOURCE = re.compile(r"(\[\d\d:\d\d:\d\d\] )?(\w+, )?/\S+\.(cc|cpp):\d+[:,] ")
@@ -35,7 +35,7 @@ class MissingBackend(ValueError):
 
 
 class LibraryReader:
-    """Base of the readers that wrap a library; see `video_ssl.clips.reading.Reader` for the promises.
+    """Base of the readers that wrap a library; see `video_ssl.clips.decoders.reader.Reader` for the promises.
 
     Subclasses open their decoder in `_open_decoder`, which returns a function from sorted, unique indices to uint8
     (T, H, W, 3), and the number of frames that the library counts.  With `size`, frames are resized after the

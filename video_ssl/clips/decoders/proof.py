@@ -8,9 +8,11 @@ from dataclasses import dataclass
 import numpy as np
 
 from video_ssl.clips.decoders.backends import wrong_on
-from video_ssl.clips.decoders.probe import Probe, file_facts
+from video_ssl.clips.decoders.file_facts import file_facts
+from video_ssl.clips.decoders.probe import Probe
+from video_ssl.clips.decoders.reader import BadVideo
 from video_ssl.clips.processes.isolated_worker import beat
-from video_ssl.clips.reading import BadVideo, open_video
+from video_ssl.clips.reading import open_video
 from video_ssl.clips.sources import locate
 
 _PIECE = 16

@@ -30,9 +30,9 @@ from video_ssl.clips.decoders.mp4_index import Mp4Index, read_mp4_index
 from video_ssl.clips.decoders.orientation import Orientation, Tilt, orientation_of
 from video_ssl.clips.decoders.pyav_audio import Sound, ignore_other_streams
 from video_ssl.clips.decoders.pyav_views import RegionScaler
+from video_ssl.clips.decoders.reader import BadVideo, VideoInfo, check_indices
 from video_ssl.clips.decoders.streams import video_stream
 from video_ssl.clips.decoders.transport_breaks import Breaks, read_breaks
-from video_ssl.clips.reading import BadVideo, VideoInfo, check_indices
 
 SEEKABLE_FORMATS = {"mov", "mp4", "matroska", "webm"}
 SEEKABLE_CODECS = {"h264", "hevc", "av1", "libdav1d", "vp9", "libvpx-vp9", "mjpeg", "prores"}
@@ -52,7 +52,7 @@ class _IndexMismatch(Exception):
 
 
 class PyAVReader:
-    """Reads one video with PyAV; see `video_ssl.clips.reading.Reader` for the promises.
+    """Reads one video with PyAV; see `video_ssl.clips.decoders.reader.Reader` for the promises.
 
     With `size`, frames are resized by libswscale's bilinear filter, whose support grows with the scale when shrinking
     (each output pixel averages what it covers, so there is no aliasing), in the same pass as the conversion to RGB.

@@ -6,7 +6,7 @@ from typing import Any
 
 import av
 
-from video_ssl.clips.reading import BadVideo
+from video_ssl.clips.decoders.reader import BadVideo
 
 # A picture with its alpha plane; more streams of one frame each are the tiles of a large picture, and its thumbnail.
 _MOST_STREAMS_OF_A_PICTURE = 2

@@ -77,7 +77,7 @@ def _receive() -> bytes:
 
 
 def _answer(function: Callable[[Any], Any], argument: Any) -> tuple[Any, ...]:
-    from video_ssl.clips.reading import BadVideo
+    from video_ssl.clips.decoders.reader import BadVideo
     from video_ssl.datasets.remote_errors import Unreachable
 
     try:

@@ -10,12 +10,11 @@ from typing import Any
 from video_ssl.datasets import open_table
 from video_ssl.datasets.paths import VIDEO_SUFFIXES, at_home
 from video_ssl.datasets.table import Table
-from video_ssl.evaluate.embed.embedding import EmbedConfig, Embedder, EmbeddingError, pick_device
+from video_ssl.evaluate.embed.embedding import EmbedConfig, Embedder, EmbeddingError
 from video_ssl.evaluate.embed.jobs import changed_contents, job_changes, listed
 from video_ssl.evaluate.embed.partial import claim_features, discard
 from video_ssl.evaluate.features import FeatureError, FeatureFile, open_features
-from video_ssl.evaluate.frozen import open_encoder
-from video_ssl.recipes import build_config
+from video_ssl.evaluate.frozen import open_encoder, pick_device
 
 logger = logging.getLogger(__name__)
 
@@ -61,19 +60,6 @@ def embed_table(
         discard(out)
         return found
     return embedder.embed(videos, out, restart=restart)
-
-
-def embed_from_command(encoder: str, source: str, out: Path, **options: Any) -> None:
-    """Does what `video-ssl embed` is told; settings are checked as those of a recipe are."""
-    device, restart, shard = (options.pop(name) for name in ("device", "restart", "shard"))
-    build_config(EmbedConfig, options, "embed")
-    if shard is not None:
-        from video_ssl.evaluate.embed.shards import embed_shard
-
-        videos = open_source(source)
-        embed_shard(encoder, videos, out, shard, device=device, restart=restart, **options)
-        return
-    embed_table(encoder, source, out, device=device, restart=restart, **options)
 
 
 def open_source(spec: str) -> Table:

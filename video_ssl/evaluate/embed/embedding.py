@@ -457,13 +457,6 @@ def _peak_memory_gib() -> tuple[float, float]:
     return own, child
 
 
-def pick_device(name: str) -> torch.device:
-    """Returns the device of a name; `auto` is the accelerator where there is one."""
-    if name == "auto":
-        name = "cuda" if torch.cuda.is_available() else "cpu"
-    return torch.device(name)
-
-
 @contextmanager
 def _bar(text: str, total: int, done: int, shown: bool) -> Iterator[Any]:
     console = Console(stderr=True)

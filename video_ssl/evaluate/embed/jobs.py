@@ -22,7 +22,7 @@ from video_ssl.clips.contents import content_digest, content_key
 from video_ssl.datasets.source_states import SourceStates
 from video_ssl.datasets.table import Record, Table
 from video_ssl.evaluate.features import FeatureError, FeatureFile
-from video_ssl.pretrain.run_folder import recipe_changes
+from video_ssl.recipes import recipe_changes
 
 FORMAT_VERSION = 4
 _MOST_LINES = 20

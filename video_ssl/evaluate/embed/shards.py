@@ -26,7 +26,7 @@ import pyarrow as pa
 from video_ssl.datasets.arrow_checks import BrokenArrow, checked_arrow
 from video_ssl.datasets.table import Table
 from video_ssl.evaluate.embed.embed_videos import refuse_changed_contents
-from video_ssl.evaluate.embed.embedding import EmbedConfig, Embedder, EmbeddingError, pick_device
+from video_ssl.evaluate.embed.embedding import EmbedConfig, Embedder, EmbeddingError
 from video_ssl.evaluate.embed.jobs import job_changes, listed
 from video_ssl.evaluate.embed.partial import claim_features, discard
 from video_ssl.evaluate.features import (
@@ -37,7 +37,7 @@ from video_ssl.evaluate.features import (
     FeatureWriter,
     open_features,
 )
-from video_ssl.evaluate.frozen import open_encoder
+from video_ssl.evaluate.frozen import open_encoder, pick_device
 from video_ssl.pretrain.processes import Processes
 
 logger = logging.getLogger(__name__)

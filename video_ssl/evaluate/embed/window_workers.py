@@ -22,8 +22,9 @@ from multiprocessing.connection import Connection
 from typing import Any
 
 from video_ssl.clips.contents import content_digest, content_key
+from video_ssl.clips.decoders.reader import BadVideo
 from video_ssl.clips.processes.workers import WorkerDied
-from video_ssl.clips.reading import BadVideo, open_record
+from video_ssl.clips.reading import open_record
 from video_ssl.clips.windows import Window, WindowConfig, iterate_windows
 from video_ssl.datasets.table import Record, Table
 from video_ssl.error_sentences import Foreseen, Unforeseen, sentence_of

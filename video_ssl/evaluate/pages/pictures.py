@@ -12,7 +12,8 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from video_ssl.clips.crops import center_region, view_frames
-from video_ssl.clips.reading import BadVideo, open_record
+from video_ssl.clips.decoders.reader import BadVideo
+from video_ssl.clips.reading import open_record
 from video_ssl.datasets.table import Record, Table
 
 Frames = NDArray[np.uint8]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from video_ssl.clips.crops import ViewRequest, sample_region
-from video_ssl.clips.reading import Reader
+from video_ssl.clips.decoders.reader import Reader
 from video_ssl.clips.sampling import sample_constant_clips
 from video_ssl.clips.views import read_views, sample_masks
 from video_ssl.datasets.table import Record

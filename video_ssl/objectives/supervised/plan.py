@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from video_ssl.clips.colour import color_fields
-from video_ssl.clips.reading import Reader
+from video_ssl.clips.decoders.reader import Reader
 from video_ssl.clips.views import sample_clip_views
 from video_ssl.datasets.table import Record
 from video_ssl.objectives.supervised.config import Config

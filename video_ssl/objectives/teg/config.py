@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 from video_ssl.clips.sampling import clip_span
-from video_ssl.objectives.cvrl.config import PairConfig
+from video_ssl.objectives.pair_config import PairConfig
 from video_ssl.objectives.teg.loss_config import TegHeadsConfig, TegLossConfig
 from video_ssl.objectives.wiring import fit_encoder
 

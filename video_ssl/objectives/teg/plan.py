@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from video_ssl.clips.reading import Reader
+from video_ssl.clips.decoders.reader import Reader
 from video_ssl.clips.sampling_pairs import nested_correspondence, nested_pair
 from video_ssl.datasets.table import Record
 from video_ssl.objectives.pair_plan import clip_pair

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from video_ssl.clips.reading import Reader
+from video_ssl.clips.decoders.reader import Reader
 from video_ssl.clips.views import sample_clip_views, sample_masks
 from video_ssl.datasets.table import Record
 from video_ssl.objectives.videomae.config import Config
