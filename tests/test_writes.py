@@ -15,7 +15,7 @@ import pytest
 
 from video_ssl.cli import main
 from video_ssl.datasets.table import Table
-from video_ssl.evaluate.embed.embed_videos import embed_table
+from video_ssl.embed.embed_videos import embed_table
 
 NOTES = b"<html>My notes of three years.</html>\n"
 Run = Callable[..., tuple[int, str]]

@@ -114,7 +114,7 @@ def embed(
     shard: Annotated[str | None, typer.Option(help="Only part k of n: 0/4. Then merge.")] = None,
 ) -> None:
     """Write features of videos, per clip and per moment, with times; goes on where it was stopped."""
-    from video_ssl.evaluate.embed.command import embed_from_command
+    from video_ssl.embed.command import embed_from_command
 
     embed_from_command(
         encoder,
@@ -145,7 +145,7 @@ def embed(
 @app.command()
 def merge(out: Annotated[Path, typer.Argument(help="As it was given to embed --shard.")]) -> None:
     """Put the shards of a feature file together."""
-    from video_ssl.evaluate.embed.shards import merge_shards
+    from video_ssl.embed.shards import merge_shards
 
     merge_shards(out)
 
@@ -183,7 +183,7 @@ def align(
     height: Annotated[int, typer.Option(help="Of the video, in pixels.")] = 240,
 ) -> None:
     """Bring two videos into step: side-by-side mp4, and the path as picture and data."""
-    from video_ssl.evaluate.align import align_videos
+    from video_ssl.explore.align import align_videos
 
     align_videos(query, key, out, features=features, encoder=encoder, method=method, height=height)
 
@@ -202,7 +202,7 @@ def search(
     out: Annotated[Path | None, typer.Option(help="JSON with moments and frames.")] = None,
 ) -> None:
     """Find the frames and moments of an archive that are like a clip."""
-    from video_ssl.evaluate.search import SearchConfig, search_archive
+    from video_ssl.explore.search import SearchConfig, search_archive
 
     config = SearchConfig(k=k, own_video=own_video, method=method, ann_frames=ann_frames)
     search_archive(
@@ -234,7 +234,7 @@ def explore(
     device: Annotated[str, typer.Option(help="auto, cpu, cuda.")] = "auto",
 ) -> None:
     """One HTML page on which videos move together: alignments, map of the frames, nearest frames."""
-    from video_ssl.evaluate.pages.explore_page import explore_to_html
+    from video_ssl.explore.pages.explore_page import explore_to_html
 
     page = explore_to_html(
         source, out, table=table, videos=videos, device=device, height=height, max_videos=max_videos,
@@ -251,7 +251,7 @@ def report(
     max_queries: Annotated[int, typer.Option(help="Videos whose neighbours are shown.")] = 8,
 ) -> None:
     """One HTML file about a run: curves, masked clips, nearest neighbours, results, settings."""
-    from video_ssl.evaluate.pages.report_page import write_report
+    from video_ssl.explore.pages.report_page import write_report
 
     typer.echo(write_report(run, out, max_clips=max_clips, max_queries=max_queries))
 
@@ -315,7 +315,7 @@ def scan(
     retry: Annotated[bool, typer.Option(help="Look again at what was broken.")] = False,
 ) -> None:
     """Look at every file once: frames, size, codec, sound as columns; what is broken as a list."""
-    from video_ssl.clips.scan import scan_table
+    from video_ssl.clips.upkeep.scan import scan_table
     from video_ssl.datasets.opening import open_table
 
     scan_table(
@@ -340,8 +340,8 @@ def transcode(
     retry: Annotated[bool, typer.Option(help="Try again what could not be read.")] = False,
 ) -> None:
     """Write every video as H.264 for fast random access, with the table carried over."""
-    from video_ssl.clips.transcode import transcode_table
-    from video_ssl.clips.transcode_file import VideoFormat
+    from video_ssl.clips.upkeep.transcode import transcode_table
+    from video_ssl.clips.upkeep.transcode_file import VideoFormat
     from video_ssl.datasets.opening import open_table
 
     transcode_table(

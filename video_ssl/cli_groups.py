@@ -31,7 +31,7 @@ def demo(
     ] = None,
 ) -> None:
     """Generate the default videos: figures that exercise, with every kind of label."""
-    from video_ssl.datasets.demo import build_demo
+    from video_ssl.datasets.demo.build import build_demo
 
     build_demo(out, size=size, seed=seed, num_workers=num_workers)
 
@@ -86,7 +86,7 @@ def step(
     ] = False,
 ) -> None:
     """Time of a training step, share of the frozen networks, memory, share of the chip's rate."""
-    from video_ssl.pretrain.bench_step import bench_step, bench_twins
+    from video_ssl.bench.step import bench_step, bench_twins
     from video_ssl.pretrain.recipe import load_pretrain_recipe
 
     loaded = load_pretrain_recipe(recipe, overrides or [])
@@ -116,7 +116,7 @@ def loader(
     json_path: Annotated[Path | None, typer.Option("--json", help="Write figures here.")] = None,
 ) -> None:
     """Clips per second of the loader, beside a plain loop and decoding alone; what each stage costs."""
-    from video_ssl.pretrain.bench_loader import bench_loader
+    from video_ssl.bench.loader import bench_loader
     from video_ssl.pretrain.recipe import load_pretrain_recipe
 
     bench_loader(
@@ -140,7 +140,7 @@ def readers(
     draws: Annotated[int, typer.Option(help="Clips timed per file.")] = 25,
 ) -> None:
     """Which decoder is exact on which odd file, and how fast each one is, on files made here."""
-    from video_ssl.clips.decoders.bench_readers import bench_readers
+    from video_ssl.bench.readers import bench_readers
 
     bench_readers(folder, out=out, draws=draws)
 

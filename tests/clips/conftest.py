@@ -19,8 +19,8 @@ def videos(tmp_path_factory):
 
 @pytest.fixture(scope="session")
 def odd_videos(tmp_path_factory):
-    """A folder with every video of `video_ssl.clips.decoders.odd_videos`."""
-    from video_ssl.clips.decoders.odd_videos import ODD_VIDEOS, write_odd_video
+    """A folder with every video of `video_ssl.bench.odd_videos`."""
+    from video_ssl.bench.odd_videos import ODD_VIDEOS, write_odd_video
 
     folder = tmp_path_factory.mktemp("odd_videos")
     for name in ODD_VIDEOS:

@@ -6,8 +6,8 @@ import os
 import sys
 import time
 
-from video_ssl.clips.decoders.probe import probe
-from video_ssl.clips.processes.isolated_worker import beat
+from video_ssl.clips.upkeep.isolated_worker import beat
+from video_ssl.clips.upkeep.probe import probe
 
 
 def misbehaving_probe(task):

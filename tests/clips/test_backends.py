@@ -8,11 +8,11 @@ import numpy as np
 import pytest
 from video_maker import sequential
 
+from video_ssl.bench.odd_videos import ODD_VIDEOS, chirp, read_index
 from video_ssl.clips.decoders import backends
 from video_ssl.clips.decoders.backends import OPTIONAL, choose_backend, missing, wrong_on
 from video_ssl.clips.decoders.file_facts import file_facts
 from video_ssl.clips.decoders.library_reader import LibraryReader, MissingBackend
-from video_ssl.clips.decoders.odd_videos import ODD_VIDEOS, chirp, read_index
 from video_ssl.clips.decoders.reader import READERS, BadVideo, NotExact
 from video_ssl.clips.reading import open_record, open_video
 from video_ssl.datasets.table import Record
@@ -260,7 +260,7 @@ def test_importing_the_clips_imports_no_decoder_library():
     import subprocess
 
     code = (
-        "import sys, video_ssl.clips.decoders.backends, video_ssl.clips.scan, video_ssl.clips.transcode\n"
+        "import sys, video_ssl.clips.decoders.backends, video_ssl.clips.upkeep.scan, video_ssl.clips.upkeep.transcode\n"
         "sys.exit(sum(name in sys.modules for name in ('torch', 'decord', 'torchcodec')))"
     )
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from video_ssl.clips.decoders import bench_readers as bench
+from video_ssl.bench import readers as bench
 from video_ssl.clips.decoders.backends import missing
 from video_ssl.clips.decoders.reader import READERS, BadVideo
 

@@ -5,7 +5,7 @@ import video_maker
 
 from video_ssl.clips.decoders.reader import BadVideo
 from video_ssl.clips.reading import open_video
-from video_ssl.clips.scan import scan_table
+from video_ssl.clips.upkeep.scan import scan_table
 from video_ssl.datasets import open_table
 
 MPEG4 = {"codec": "mpeg4", "b_frames": 0}

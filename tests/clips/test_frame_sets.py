@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from video_ssl.clips.frame_sets import (
+from video_ssl.clips.sampling.frame_sets import (
     FrameSetConfig,
     context_indices,
     offset_bounds,

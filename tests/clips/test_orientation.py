@@ -15,8 +15,8 @@ from video_ssl.clips.decoders.backends import missing
 from video_ssl.clips.decoders.orientation import Orientation, read_matrix
 from video_ssl.clips.decoders.reader import READERS, NotExact
 from video_ssl.clips.reading import open_record, open_video
-from video_ssl.clips.scan import scan_table
-from video_ssl.clips.transcode import VideoFormat, transcode_table
+from video_ssl.clips.upkeep.scan import scan_table
+from video_ssl.clips.upkeep.transcode import VideoFormat, transcode_table
 from video_ssl.datasets import open_table
 from video_ssl.datasets.table import Record, Table
 

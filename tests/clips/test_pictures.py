@@ -15,7 +15,7 @@ from video_ssl.clips.decoders.pictures import PictureProblem, to_rgb
 from video_ssl.clips.decoders.reader import BadVideo
 from video_ssl.clips.decoders.streams import video_stream
 from video_ssl.clips.reading import open_video
-from video_ssl.clips.scan import scan_table
+from video_ssl.clips.upkeep.scan import scan_table
 from video_ssl.datasets.table import Table
 
 RAMP = np.tile(np.arange(0, 256, 4, dtype=np.uint8), (32, 1))

@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from video_ssl.clips import sampling
+from video_ssl.clips.sampling import one_clip as sampling
 
 HIGHEST = np.nextafter(1.0, 0.0)
 

@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from video_ssl.clips.sampling_pairs import (
+from video_ssl.clips.sampling.two_clips import (
     correspondence,
     decreasing_distance,
     decreasing_pair,

@@ -13,14 +13,14 @@ import numpy as np
 import pytest
 from video_maker import sequential
 
+from video_ssl.bench.odd_videos import ODD_VIDEOS
 from video_ssl.clips.decoders.backends import missing
-from video_ssl.clips.decoders.odd_videos import ODD_VIDEOS
-from video_ssl.clips.decoders.probe import Probe, probe
 from video_ssl.clips.decoders.reader import BadVideo
-from video_ssl.clips.processes.isolated import Failure, run_isolated
-from video_ssl.clips.processes.journal import Journal
 from video_ssl.clips.reading import open_record
-from video_ssl.clips.scan import scan_table
+from video_ssl.clips.upkeep.isolated import Failure, run_isolated
+from video_ssl.clips.upkeep.journal import Journal
+from video_ssl.clips.upkeep.probe import Probe, probe
+from video_ssl.clips.upkeep.scan import scan_table
 from video_ssl.datasets.folder import read_folder
 from video_ssl.datasets.table import Table, TableError
 from video_ssl.files import DiskFull
@@ -105,7 +105,7 @@ def test_exact_is_what_decoding_has_shown(scanned):
 def test_a_wrong_frame_is_found_by_the_proof(odd_videos, monkeypatch):
     if missing("decord"):
         pytest.skip(missing("decord"))
-    from video_ssl.clips.decoders import proof
+    from video_ssl.clips.upkeep import proof
 
     monkeypatch.setattr(proof, "wrong_on", lambda *_: None)  # only decoding speaks
     for name, said in (("transport.ts", "differs"), ("hevc.mp4", "differs"), ("av1.mp4", "opened")):
@@ -195,7 +195,7 @@ def test_a_killed_scan_goes_on(odd_videos, tmp_path):
     log, out = tmp_path / "log", tmp_path / "t.arrow"
     code = (
         f"import sys; sys.path.insert(0, {str(HERE)!r})\n"
-        "from video_ssl.clips.scan import scan_table\n"
+        "from video_ssl.clips.upkeep.scan import scan_table\n"
         "from video_ssl.datasets.folder import read_folder\n"
         f"scan_table(read_folder({str(folder)!r}), {str(out)!r}, num_workers=2, progress=False,\n"
         "           probe='scan_fakes:slow_probe')\n"
@@ -262,7 +262,7 @@ def test_two_scans_and_other_settings_are_refused(tmp_path):
 def test_a_full_disk_is_said_and_nothing_is_lost(tmp_path):
     code = (
         "import resource, signal, sys\nfrom pathlib import Path\n"
-        "from video_ssl.clips.processes.journal import Journal\n"
+        "from video_ssl.clips.upkeep.journal import Journal\n"
         "from video_ssl.files import DiskFull\n"
         "signal.signal(signal.SIGXFSZ, signal.SIG_IGN)\n"
         "resource.setrlimit(resource.RLIMIT_FSIZE, (1000, resource.RLIM_INFINITY))\n"
@@ -313,7 +313,7 @@ def test_all_frames_are_decoded_when_asked(odd_videos, tmp_path):
 
 
 def test_times_of_variable_rate_are_noticed_not_rounding():
-    from video_ssl.clips.decoders.probe import _is_variable
+    from video_ssl.clips.upkeep.probe import _is_variable
 
     steady = np.arange(3000) / 29.97
     assert not _is_variable(np.round(steady, 3), 29.97)

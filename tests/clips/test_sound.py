@@ -11,7 +11,7 @@ from av.error import FFmpegError
 
 from video_ssl.clips.decoders.reader import BadVideo
 from video_ssl.clips.reading import open_video
-from video_ssl.clips.transcode import transcode_table
+from video_ssl.clips.upkeep.transcode import transcode_table
 from video_ssl.datasets import open_table
 
 SECONDS = 3

@@ -17,8 +17,8 @@ import video_maker
 from PIL import Image
 
 from video_ssl.clips.decoders.reader import BadVideo
+from video_ssl.clips.decoders.sources import locate
 from video_ssl.clips.reading import open_record, open_video
-from video_ssl.clips.sources import locate
 from video_ssl.datasets.cache import CacheError
 from video_ssl.datasets.folder import read_folder
 from video_ssl.datasets.shards import read_shards
@@ -76,7 +76,7 @@ def test_a_member_of_a_tar_reads_like_the_file(videos, tmp_path):
 
 def test_known_places_need_no_index_of_the_tar(videos, tmp_path, monkeypatch):
     record = read_shards(str(shard(videos, tmp_path / "s.tar"))).record(0)
-    monkeypatch.setattr("video_ssl.clips.sources.find_member", None)
+    monkeypatch.setattr("video_ssl.clips.decoders.sources.find_member", None)
     with open_record(record) as reader:
         assert reader.info.num_frames == 60
 

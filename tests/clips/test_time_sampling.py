@@ -6,7 +6,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from video_ssl.clips import time_sampling as ts
+from video_ssl.clips.sampling import seconds as ts
 
 uniforms = st.lists(st.floats(0, 1, exclude_max=True), min_size=4, max_size=4)
 frame_places = st.floats(0.01, 1e4) | st.integers(0, 10_000).map(float)

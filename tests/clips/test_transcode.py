@@ -14,19 +14,19 @@ import pytest
 from PIL import Image
 from video_maker import sequential
 
-from video_ssl.clips.decoders.backends import OPTIONAL, missing, wrong_on
-from video_ssl.clips.decoders.file_facts import file_facts
-from video_ssl.clips.decoders.odd_videos import (
+from video_ssl.bench.odd_videos import (
     ODD_VIDEOS,
     VideoStyle,
     chirp,
     read_index,
     write_video,
 )
+from video_ssl.clips.decoders.backends import OPTIONAL, missing, wrong_on
+from video_ssl.clips.decoders.file_facts import file_facts
 from video_ssl.clips.reading import open_record, open_video
-from video_ssl.clips.scan import scan_table
-from video_ssl.clips.transcode import transcode_table
-from video_ssl.clips.transcode_file import VideoFormat
+from video_ssl.clips.upkeep.scan import scan_table
+from video_ssl.clips.upkeep.transcode import transcode_table
+from video_ssl.clips.upkeep.transcode_file import VideoFormat
 from video_ssl.datasets.folder import read_folder
 from video_ssl.datasets.table import Table
 from video_ssl.files import DiskFull
@@ -226,7 +226,7 @@ def test_a_killed_run_goes_on(odd_videos, tmp_path):
         shutil.copy(odd_videos / "odd_444.mp4", folder / f"{number}.mp4")
     (folder / "text.mp4").write_bytes(b"<html>" * 99)
     code = (
-        "from video_ssl.clips.transcode import transcode_table\n"
+        "from video_ssl.clips.upkeep.transcode import transcode_table\n"
         "from video_ssl.datasets.folder import read_folder\n"
         f"print(transcode_table(read_folder({str(folder)!r}), {str(out)!r}, num_workers=2,\n"
         "                      progress=False).written_now)\n"
@@ -261,7 +261,7 @@ def test_a_full_disk_is_said_and_the_run_goes_on(odd_videos, tmp_path):
     shutil.copy(odd_videos / "odd_444.mp4", folder / "too_large.mp4")
     code = (
         "import resource, signal\n"
-        "from video_ssl.clips.transcode import transcode_table\n"
+        "from video_ssl.clips.upkeep.transcode import transcode_table\n"
         "from video_ssl.datasets.folder import read_folder\n"
         "signal.signal(signal.SIGXFSZ, signal.SIG_IGN)\n"
         "resource.setrlimit(resource.RLIMIT_FSIZE, (40_000, resource.RLIM_INFINITY))\n"

@@ -11,10 +11,10 @@ import pytest
 
 from video_ssl.clips.decoders.reader import BadVideo
 from video_ssl.clips.pipeline import LoaderConfig, Pipeline
-from video_ssl.clips.processes.isolated import AwayError
 from video_ssl.clips.reading import open_video
-from video_ssl.clips.scan import scan_table
-from video_ssl.clips.transcode import transcode_table
+from video_ssl.clips.upkeep.isolated import AwayError
+from video_ssl.clips.upkeep.scan import scan_table
+from video_ssl.clips.upkeep.transcode import transcode_table
 from video_ssl.datasets import open_table, remote
 from video_ssl.datasets.remote_errors import FetchError, Unreachable, explained, redacted
 from video_ssl.datasets.table import Table, TableError
@@ -226,7 +226,7 @@ def test_training_with_workers_stops_at_an_outage_too(server, nobody, videos):
 
 
 def test_embedding_does_not_skip_what_cannot_be_reached(nobody, server):
-    from video_ssl.evaluate.embed.window_workers import Job, record_pieces
+    from video_ssl.embed.window_workers import Job, record_pieces
 
     table = Table.from_columns({"source": [f"{nobody}/a.mp4"]})
     job = Job.__new__(Job)

@@ -5,10 +5,11 @@ import typing
 import numpy as np
 import pytest
 
-from video_ssl.clips import sampling, time_sampling
-from video_ssl.clips.clip_rules import window_rule
 from video_ssl.clips.config import ClipConfig, CropConfig, Sampling
 from video_ssl.clips.decoders.reader import VideoInfo
+from video_ssl.clips.sampling import one_clip as sampling
+from video_ssl.clips.sampling import seconds as time_sampling
+from video_ssl.clips.sampling.clip_rules import window_rule
 from video_ssl.clips.views import sample_clip_views, sample_clips
 from video_ssl.datasets.table import Record, Table
 

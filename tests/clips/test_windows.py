@@ -9,8 +9,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from video_ssl.clips import windows
-from video_ssl.clips.clip_rules import window_rule
 from video_ssl.clips.decoders.reader import BadVideo, VideoInfo
+from video_ssl.clips.sampling.clip_rules import window_rule
 from video_ssl.clips.windows import WindowConfig, WindowPlan
 from video_ssl.datasets.table import Record
 

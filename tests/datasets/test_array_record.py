@@ -19,7 +19,7 @@ from video_ssl.clips.pipeline import LoaderConfig, Pipeline
 from video_ssl.clips.reading import open_record
 from video_ssl.datasets import array_record_build, array_records, open_table
 from video_ssl.datasets.array_record_build import build_array_records
-from video_ssl.datasets.demo_mp4 import write_mp4
+from video_ssl.datasets.demo.mp4 import write_mp4
 from video_ssl.datasets.opening import open_splits
 from video_ssl.datasets.table import Caption, Event, Table, TableError
 

@@ -15,7 +15,7 @@ import pytest
 
 from video_ssl.datasets import arrow_checks, open_table
 from video_ssl.datasets.table import Table, TableError
-from video_ssl.evaluate.features import FeatureError, FeatureWriter, open_features
+from video_ssl.embed.features import FeatureError, FeatureWriter, open_features
 
 
 @pytest.fixture(autouse=True)
@@ -93,7 +93,7 @@ def test_the_same_contents_give_the_same_bytes():
 HOSTILE = """
 import sys, struct, random
 from video_ssl.datasets.table import Table, TableError
-from video_ssl.evaluate.features import FeatureError, open_features
+from video_ssl.embed.features import FeatureError, open_features
 name, read = sys.argv[1], {"table": Table.open, "features": open_features}[sys.argv[2]]
 content = open(name, "rb").read()
 counts = {}

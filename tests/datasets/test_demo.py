@@ -14,10 +14,10 @@ import numpy as np
 import pytest
 
 from video_ssl.clips.reading import open_record, open_video
-from video_ssl.datasets import demo as demo_module
-from video_ssl.datasets.demo import build_demo
-from video_ssl.datasets.demo_motion import CLASS_NAMES, TOPICS, exercise_of
-from video_ssl.datasets.demo_plan import (
+from video_ssl.datasets.demo import build as demo_module
+from video_ssl.datasets.demo.build import build_demo
+from video_ssl.datasets.demo.motion import CLASS_NAMES, TOPICS, exercise_of
+from video_ssl.datasets.demo.plan import (
     PHASE_NAMES,
     PHASES_CLASSES,
     SIZES,
@@ -25,11 +25,11 @@ from video_ssl.datasets.demo_plan import (
     phase_labels,
     plan_video,
 )
-from video_ssl.datasets.demo_scene import NuisanceConfig
-from video_ssl.datasets.demo_sheet import contact_sheet
-from video_ssl.datasets.demo_sound import EVENT_SEC, RATE
-from video_ssl.datasets.demo_text import ACTIONS
-from video_ssl.datasets.demo_text import PHASES as PHASE_WORDS
+from video_ssl.datasets.demo.scene import NuisanceConfig
+from video_ssl.datasets.demo.sheet import contact_sheet
+from video_ssl.datasets.demo.sound import EVENT_SEC, RATE
+from video_ssl.datasets.demo.text import ACTIONS
+from video_ssl.datasets.demo.text import PHASES as PHASE_WORDS
 from video_ssl.datasets.table import Record, Table
 from video_ssl.evaluate.frames.frame_sequences import position_features
 from video_ssl.evaluate.frames.phase_classification import phase_accuracy
@@ -93,7 +93,10 @@ def test_same_seed_same_data_for_any_number_of_processes(demo: Path, tmp_path: P
 
 def test_a_build_that_is_stopped_leaves_no_half_video(tmp_path: Path) -> None:
     """Was wrong: every stop left the files that its processes were writing, and no later build removed them."""
-    code = f"from video_ssl.datasets.demo import build_demo; build_demo({str(tmp_path)!r}, size='tiny', num_workers=2)"
+    code = (
+        "from video_ssl.datasets.demo.build import build_demo; "
+        f"build_demo({str(tmp_path)!r}, size='tiny', num_workers=2)"
+    )
     halves = lambda: list(tmp_path.rglob(".*.mp4"))  # noqa: E731
     for stop, left in ((signal.SIGINT, False), (signal.SIGKILL, True)):
         build = subprocess.Popen(

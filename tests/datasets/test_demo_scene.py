@@ -7,8 +7,8 @@ import dataclasses
 import numpy as np
 import pytest
 
-from video_ssl.datasets.demo_figure import JOINT_INDEX, sample_body, skeleton
-from video_ssl.datasets.demo_motion import (
+from video_ssl.datasets.demo.figure import JOINT_INDEX, sample_body, skeleton
+from video_ssl.datasets.demo.motion import (
     CLASS_NAMES,
     EXERCISES,
     NEUTRAL,
@@ -19,10 +19,10 @@ from video_ssl.datasets.demo_motion import (
     perform,
     sample_style,
 )
-from video_ssl.datasets.demo_plan import SIZES, _plan_clip, plan_video
-from video_ssl.datasets.demo_scene import NuisanceConfig, Scene
-from video_ssl.datasets.demo_sound import RATE, TIMBRES, render_sound
-from video_ssl.datasets.demo_text import ACTIONS, PHASES, TOPIC_WORDS
+from video_ssl.datasets.demo.plan import SIZES, _plan_clip, plan_video
+from video_ssl.datasets.demo.scene import NuisanceConfig, Scene
+from video_ssl.datasets.demo.sound import RATE, TIMBRES, render_sound
+from video_ssl.datasets.demo.text import ACTIONS, PHASES, TOPIC_WORDS
 
 FPS = 16
 OFF = NuisanceConfig(**{field.name: 0.0 for field in dataclasses.fields(NuisanceConfig)})

@@ -13,10 +13,10 @@ from typer.testing import CliRunner
 
 from video_ssl.cli import app
 from video_ssl.datasets import open_table
-from video_ssl.datasets.finegym import read_finegym
-from video_ssl.datasets.frame_items import stretches
-from video_ssl.datasets.item_pickles import array_of, read_items
-from video_ssl.datasets.penn_action import ACTIONS, KEY_EVENTS, phase_names, phases_of
+from video_ssl.datasets.public.finegym import read_finegym
+from video_ssl.datasets.public.frame_items import stretches
+from video_ssl.datasets.public.item_pickles import array_of, read_items
+from video_ssl.datasets.public.penn_action import ACTIONS, KEY_EVENTS, phase_names, phases_of
 from video_ssl.datasets.table import TableError
 
 

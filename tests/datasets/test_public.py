@@ -274,7 +274,7 @@ def test_tables_are_made_once_and_anew_when_something_changes(data, monkeypatch)
     settle(root)
     assert len(open_table("diving48:train")) == 1
     with monkeypatch.context() as patch:
-        patch.setattr("video_ssl.datasets.diving48.read_json", None)
+        patch.setattr("video_ssl.datasets.public.diving48.read_json", None)
         assert len(open_table("diving48:train")) == 1
     item = {"vid_name": "new", "label": 0}
     fill(root, {"Diving48_V2_train.json": [item, {"vid_name": "abc_00001", "label": 1}]})

@@ -80,8 +80,8 @@ def test_rows_without_an_id_get_one():
 @pytest.mark.parametrize("verb", ["scan", "transcode", "build"])
 def test_an_arrow_table_with_doubled_ids_is_refused_before_anything_is_done(here, verb):
     """It opens without a look at every row; a scan of hours must not find out at its end."""
-    from video_ssl.clips.scan import scan_table
-    from video_ssl.clips.transcode import transcode_table
+    from video_ssl.clips.upkeep.scan import scan_table
+    from video_ssl.clips.upkeep.transcode import transcode_table
     from video_ssl.datasets.array_record_build import build_array_records
 
     data = pa.table({"id": ["x", "y", "x"], "source": ["a.mp4", "b.mp4", "c.mp4"]})

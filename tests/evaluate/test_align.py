@@ -13,10 +13,10 @@ from PIL import Image
 
 from video_ssl.clips.reading import open_video
 from video_ssl.datasets.table import Table
-from video_ssl.evaluate.align import align_videos
-from video_ssl.evaluate.alignment import AlignmentError, align, key_times, similarity
-from video_ssl.evaluate.alignment_video import path_picture
-from video_ssl.evaluate.features import FeatureError, FeatureWriter
+from video_ssl.embed.features import FeatureError, FeatureWriter
+from video_ssl.explore.align import align_videos
+from video_ssl.explore.alignment import AlignmentError, align, key_times, similarity
+from video_ssl.explore.alignment_video import path_picture
 
 
 def write_greys(path, greys, rate=10, size=(32, 48)):

@@ -15,10 +15,10 @@ from video_ssl.clips.decoders.backends import missing
 from video_ssl.clips.decoders.reader import READERS, BadVideo
 from video_ssl.clips.reading import open_record
 from video_ssl.datasets.table import Table
-from video_ssl.evaluate.embed import window_workers
-from video_ssl.evaluate.embed.embed_videos import embed_table
-from video_ssl.evaluate.embed.embedding import EmbedConfig, Embedder, EmbeddingError
-from video_ssl.evaluate.embed.window_workers import Job, Piece, read_windows
+from video_ssl.embed import window_workers
+from video_ssl.embed.embed_videos import embed_table
+from video_ssl.embed.embedding import EmbedConfig, Embedder, EmbeddingError
+from video_ssl.embed.window_workers import Job, Piece, read_windows
 from video_ssl.models.config import ViTConfig
 from video_ssl.models.encoders import Encoder, Preprocess, load_encoder, save_encoder
 from video_ssl.models.networks.pixels import PixelEncoder, PixelsConfig

@@ -13,13 +13,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from video_ssl.clips.reading import open_record
-from video_ssl.clips.window_layout import Layout, starts_by_hop, starts_by_time
+from video_ssl.clips.sampling.window_layout import Layout, starts_by_hop, starts_by_time
 from video_ssl.clips.windows import WindowConfig, iterate_windows
 from video_ssl.datasets.table import Record, Table
-from video_ssl.evaluate.embed.embed_videos import embed_table
-from video_ssl.evaluate.embed.embedding import EmbedConfig, Embedder, EmbeddingError
-from video_ssl.evaluate.embed.rows import features_at
-from video_ssl.evaluate.features import FeatureError
+from video_ssl.embed.embed_videos import embed_table
+from video_ssl.embed.embedding import EmbedConfig, Embedder, EmbeddingError
+from video_ssl.embed.features import FeatureError
+from video_ssl.embed.rows import features_at
 from video_ssl.models.config import ImageViTConfig, ViTConfig
 from video_ssl.models.encoders import Preprocess
 from video_ssl.models.networks.image_vit import ImageViT

@@ -17,10 +17,10 @@ from video_ssl.clips import reading, windows
 from video_ssl.clips.decoders import pyav_reader
 from video_ssl.clips.decoders.reader import READERS, BadVideo
 from video_ssl.datasets.table import Table
-from video_ssl.evaluate.embed import partial, rows, window_workers
-from video_ssl.evaluate.embed.embedding import EmbedConfig, Embedder, EmbeddingError
-from video_ssl.evaluate.embed.partial import PartialFeatures
-from video_ssl.evaluate.features import FeatureError
+from video_ssl.embed import partial, rows, window_workers
+from video_ssl.embed.embedding import EmbedConfig, Embedder, EmbeddingError
+from video_ssl.embed.features import FeatureError
+from video_ssl.embed.partial import PartialFeatures
 from video_ssl.models.encoders import Preprocess
 from video_ssl.models.networks.pixels import PixelEncoder, PixelsConfig
 
@@ -105,7 +105,7 @@ def test_killed_again_and_again_it_ends_with_the_same_rows(videos, tmp_path, bat
             batches += 1
     assert starts == sorted(starts)
     same(embedder(config).embed(table, tmp_path / "g.arrow"), whole)
-    from video_ssl.evaluate.features import open_features
+    from video_ssl.embed.features import open_features
 
     same(open_features(out), whole)
     assert [p.name for p in tmp_path.iterdir() if "partial" in p.name] == []

@@ -16,7 +16,8 @@ import pytest
 from PIL import Image
 
 from video_ssl.datasets.table import Table
-from video_ssl.evaluate.explore import (
+from video_ssl.embed.features import FeatureError, FeatureWriter, open_features
+from video_ssl.explore.exploration import (
     COLOURS,
     colour,
     explore,
@@ -24,8 +25,7 @@ from video_ssl.evaluate.explore import (
     frame_pictures,
     open_exploration,
 )
-from video_ssl.evaluate.features import FeatureError, FeatureWriter, open_features
-from video_ssl.evaluate.pages.explore_page import explore_to_html, write_exploration
+from video_ssl.explore.pages.explore_page import explore_to_html, write_exploration
 
 sys.path.insert(0, str(Path(__file__).parent))
 from browser import Browser, needs_browser
@@ -325,7 +325,7 @@ def test_a_page_without_pictures_phases_times_or_classes_works(tmp_path):
 
 
 def test_frames_that_are_not_finite_are_left_out(tmp_path, made, monkeypatch):
-    monkeypatch.setattr("video_ssl.evaluate.features._check_row", lambda *_: None)
+    monkeypatch.setattr("video_ssl.embed.features._check_row", lambda *_: None)
     broken = feature(PLACES["fast"], 0).astype(np.float32)
     broken[3] = np.nan
     path = write_features(
@@ -481,7 +481,7 @@ def test_the_notebook_runs_from_top_to_bottom(small_run, tmp_path, monkeypatch):
 
 def test_the_scrubber_of_the_notebook_changes_both_pictures(made):
     pytest.importorskip("ipywidgets", reason="ipywidgets is not installed")
-    from video_ssl.evaluate.explore_plots import scrubber
+    from video_ssl.explore.plots import scrubber
 
     found = explore(open_features(made / "features.arrow"))
     both = scrubber(found, "slow", "fast")

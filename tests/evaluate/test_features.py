@@ -7,7 +7,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from video_ssl.evaluate.features import (
+from video_ssl.embed.features import (
     FeatureError,
     FeatureWriter,
     features_from_arrays,

@@ -8,11 +8,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from video_ssl.clips.sampling_pairs import feature_times
-from video_ssl.evaluate.embed.embed_videos import embed_table
-from video_ssl.evaluate.embed.embedding import EmbedConfig, Embedder
-from video_ssl.evaluate.features import open_features
-from video_ssl.evaluate.frozen import open_encoder, without_flax
+from video_ssl.clips.sampling.two_clips import feature_times
+from video_ssl.embed.embed_videos import embed_table
+from video_ssl.embed.embedding import EmbedConfig, Embedder
+from video_ssl.embed.features import open_features
+from video_ssl.embed.frozen import open_encoder, without_flax
 from video_ssl.evaluate.recipe import load_evaluate_recipe
 from video_ssl.evaluate.run import evaluate
 from video_ssl.models.encoder_folder import Preprocess

@@ -12,9 +12,9 @@ import pytest
 import torch
 
 from video_ssl.datasets.table import Table
-from video_ssl.evaluate.embed.embedding import EmbedConfig, Embedder
+from video_ssl.embed.embedding import EmbedConfig, Embedder
+from video_ssl.embed.features import FeatureError, FeatureFile, FeatureWriter, open_features
 from video_ssl.evaluate.evaluators import EVALUATORS, evaluator_class
-from video_ssl.evaluate.features import FeatureError, FeatureFile, FeatureWriter, open_features
 from video_ssl.evaluate.frames.frame_evaluator import FrameEvaluator
 from video_ssl.evaluate.frames.frame_sequences import frame_sequences
 from video_ssl.evaluate.frames.phase_classification import (

@@ -14,14 +14,14 @@ import pyarrow as pa
 import pytest
 
 from video_ssl.datasets.table import Table
-from video_ssl.evaluate.archive import Archive
-from video_ssl.evaluate.embed.embed_videos import embed_table
-from video_ssl.evaluate.features import METADATA_KEY, FeatureError, FeatureFile, open_features
+from video_ssl.embed.embed_videos import embed_table
+from video_ssl.embed.features import METADATA_KEY, FeatureError, FeatureFile, open_features
 from video_ssl.evaluate.knn import KNNConfig, NearestNeighbours
 from video_ssl.evaluate.probe import LinearProbe, ProbeConfig
 from video_ssl.evaluate.retrieval import Retrieval, RetrievalConfig
-from video_ssl.evaluate.search import SearchConfig, search, search_archive
-from video_ssl.evaluate.tracks import embed_video, track_of
+from video_ssl.explore.archive import Archive
+from video_ssl.explore.search import SearchConfig, search, search_archive
+from video_ssl.explore.tracks import embed_video, track_of
 from video_ssl.models.encoders import Preprocess, save_encoder
 from video_ssl.models.networks.pixels import PixelEncoder, PixelsConfig
 

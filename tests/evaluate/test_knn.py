@@ -7,7 +7,7 @@ import math
 import numpy as np
 import pytest
 
-from video_ssl.evaluate.features import features_from_arrays
+from video_ssl.embed.features import features_from_arrays
 from video_ssl.evaluate.knn import KNNConfig, NearestNeighbours
 
 

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from video_ssl.evaluate.features import FeatureError, FeatureFile, features_from_arrays
+from video_ssl.embed.features import FeatureError, FeatureFile, features_from_arrays
 from video_ssl.evaluate.linear import Fit, Head, LinearHeads
 from video_ssl.evaluate.probe import LinearProbe, ProbeConfig
 from video_ssl.evaluate.videos import hold_out

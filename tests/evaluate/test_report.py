@@ -15,15 +15,15 @@ import pytest
 import torch
 from PIL import Image
 
-from video_ssl.evaluate.embed.embedding import EmbedConfig
-from video_ssl.evaluate.features import features_from_arrays
-from video_ssl.evaluate.pages.charts import confusion_chart, line_chart
-from video_ssl.evaluate.pages.neighbours_section import _chosen
-from video_ssl.evaluate.pages.pictures import hide
-from video_ssl.evaluate.pages.report_page import RunNotFound, write_report
+from video_ssl.embed.embedding import EmbedConfig
+from video_ssl.embed.features import features_from_arrays
 from video_ssl.evaluate.recipe import EvaluateRecipe
 from video_ssl.evaluate.run import evaluate
 from video_ssl.evaluate.videos import videos_of
+from video_ssl.explore.pages.charts import confusion_chart, line_chart
+from video_ssl.explore.pages.neighbours_section import _chosen
+from video_ssl.explore.pages.pictures import hide
+from video_ssl.explore.pages.report_page import RunNotFound, write_report
 from video_ssl.models.config import ViTConfig
 from video_ssl.models.encoders import Preprocess, save_encoder
 from video_ssl.models.networks.vit import VideoViT

@@ -19,10 +19,10 @@ import pytest
 import torch
 
 from video_ssl.datasets.table import Table
-from video_ssl.evaluate.embed import partial, rows
-from video_ssl.evaluate.embed.embedding import EmbedConfig, Embedder, EmbeddingError
-from video_ssl.evaluate.embed.shards import merge_shards, write_shard
-from video_ssl.evaluate.features import FeatureError, FeatureFile, open_features
+from video_ssl.embed import partial, rows
+from video_ssl.embed.embedding import EmbedConfig, Embedder, EmbeddingError
+from video_ssl.embed.features import FeatureError, FeatureFile, open_features
+from video_ssl.embed.shards import merge_shards, write_shard
 from video_ssl.models.encoders import Preprocess
 from video_ssl.models.networks.pixels import PixelEncoder, PixelsConfig
 

@@ -10,8 +10,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from video_ssl.embed.features import FeatureError, FeatureWriter, features_from_arrays
 from video_ssl.evaluate import metrics
-from video_ssl.evaluate.features import FeatureError, FeatureWriter, features_from_arrays
 from video_ssl.evaluate.neighbours import nearest_neighbours, unit_rows
 from video_ssl.evaluate.recipe import load_evaluate_recipe
 from video_ssl.evaluate.retrieval import Retrieval, RetrievalConfig, retrieve_files

@@ -10,10 +10,10 @@ import pytest
 import torch
 
 from video_ssl.datasets.table import Table
-from video_ssl.evaluate.embed import embedding
-from video_ssl.evaluate.embed.partial import partial_folder
+from video_ssl.embed import embedding
+from video_ssl.embed.partial import partial_folder
 from video_ssl.evaluate.recipe import EvaluateRecipe, load_evaluate_recipe
-from video_ssl.evaluate.report import summary
+from video_ssl.evaluate.results_table import summary
 from video_ssl.evaluate.run import evaluate
 from video_ssl.models.config import ViTConfig
 from video_ssl.models.encoders import EncoderError, Preprocess, save_encoder

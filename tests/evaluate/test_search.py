@@ -10,14 +10,14 @@ import tracemalloc
 import numpy as np
 import pytest
 
-from video_ssl.evaluate import archive as archive_module
-from video_ssl.evaluate import search as search_module
-from video_ssl.evaluate import search_index
-from video_ssl.evaluate.archive import Archive, nearest_frames
-from video_ssl.evaluate.features import FeatureError, FeatureFile, FeatureWriter, open_features
-from video_ssl.evaluate.moments import best_stretches, subsequence_costs
-from video_ssl.evaluate.search import SearchConfig, search, search_archive
-from video_ssl.evaluate.tracks import embed_video, track_of
+from video_ssl.embed.features import FeatureError, FeatureFile, FeatureWriter, open_features
+from video_ssl.explore import archive as archive_module
+from video_ssl.explore import search as search_module
+from video_ssl.explore import search_index
+from video_ssl.explore.archive import Archive, nearest_frames
+from video_ssl.explore.moments import best_stretches, subsequence_costs
+from video_ssl.explore.search import SearchConfig, search, search_archive
+from video_ssl.explore.tracks import embed_video, track_of
 
 WIDTH = 8
 

@@ -10,9 +10,9 @@ import numpy as np
 import pytest
 
 from video_ssl.datasets.table import Table
-from video_ssl.evaluate.embed.embed_videos import embed_table
-from video_ssl.evaluate.embed.embedding import EmbeddingError
-from video_ssl.evaluate.embed.shards import (
+from video_ssl.embed.embed_videos import embed_table
+from video_ssl.embed.embedding import EmbeddingError
+from video_ssl.embed.shards import (
     embed_shard,
     merge_shards,
     parse_shard,

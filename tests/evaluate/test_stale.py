@@ -19,11 +19,11 @@ from PIL import Image
 from video_ssl.clips.contents import content_digest, content_key
 from video_ssl.datasets import open_table
 from video_ssl.datasets.table import Table
-from video_ssl.evaluate.embed.embed_videos import embed_table
-from video_ssl.evaluate.embed.embedding import EmbedConfig, Embedder, EmbeddingError
-from video_ssl.evaluate.embed.partial import PartialFeatures
-from video_ssl.evaluate.embed.shards import embed_shard, merge_shards
-from video_ssl.evaluate.features import METADATA_KEY, FeatureError, open_features
+from video_ssl.embed.embed_videos import embed_table
+from video_ssl.embed.embedding import EmbedConfig, Embedder, EmbeddingError
+from video_ssl.embed.features import METADATA_KEY, FeatureError, open_features
+from video_ssl.embed.partial import PartialFeatures
+from video_ssl.embed.shards import embed_shard, merge_shards
 from video_ssl.evaluate.run import cached_features
 from video_ssl.models.encoders import Preprocess, load_encoder, save_encoder
 from video_ssl.models.networks.pixels import PixelEncoder, PixelsConfig

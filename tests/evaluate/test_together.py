@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 import torch
 
-from video_ssl.evaluate.features import features_from_arrays, open_features
+from video_ssl.embed.features import features_from_arrays, open_features
 from video_ssl.evaluate.linear import Fit, Head, LinearHeads
 from video_ssl.evaluate.pooling import POOLINGS, pooled_features
 from video_ssl.evaluate.recipe import load_evaluate_recipe

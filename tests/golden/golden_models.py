@@ -16,7 +16,7 @@ from video_ssl.models.config import (
     Normalization,
     ViTConfig,
 )
-from video_ssl.pretrain.optimizers import is_decayed
+from video_ssl.pretrain.torch_loop.optimizers import is_decayed
 
 _QKV_BIAS = {"q_and_v": "q_v", "full": "full"}
 

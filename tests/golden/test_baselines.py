@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from video_ssl.objectives.frame_pairs import Views
+from video_ssl.objectives.shared.frame_pairs import Views
 from video_ssl.objectives.tcc.config import Config
 from video_ssl.objectives.tcc.objective import cycle_back_loss
 from video_ssl.objectives.tcn.objective import npairs_loss

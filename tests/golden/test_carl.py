@@ -12,8 +12,8 @@ from video_ssl.models.networks.frame_transformer import ProjectionHead, Transfor
 from video_ssl.models.weights import renamed_keys
 from video_ssl.objectives.carl.scl import scl_loss
 from video_ssl.objectives.carl.weak import align_pairs, warp_pairs, weak_loss
-from video_ssl.objectives.dtw import dtw, first_match
-from video_ssl.objectives.frame_pairs import Views
+from video_ssl.objectives.shared.dtw import dtw, first_match
+from video_ssl.objectives.shared.frame_pairs import Views
 
 
 def scl_of(g, embs):

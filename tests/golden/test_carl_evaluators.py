@@ -3,12 +3,12 @@
 import numpy as np
 import pytest
 
-from video_ssl.evaluate.alignment import align
 from video_ssl.evaluate.frames.frame_probe import ProbeSchedule, frame_accuracy, train_frame_probe
 from video_ssl.evaluate.frames.frame_retrieval import frame_precision
 from video_ssl.evaluate.frames.kendalls_tau import kendalls_tau, tau_matrix
 from video_ssl.evaluate.frames.phase_classification import phase_accuracy
 from video_ssl.evaluate.frames.phase_progression import phase_progression, progress_targets
+from video_ssl.explore.alignment import align
 
 
 def videos(g, split):

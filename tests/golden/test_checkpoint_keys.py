@@ -20,7 +20,7 @@ from video_ssl.objectives.mvd.config import Config as MVDConfig
 from video_ssl.objectives.mvd.config import ImageTeacherConfig, TeacherConfig
 from video_ssl.objectives.mvd.objective import PUBLISHED_KEYS as MVD_KEYS
 from video_ssl.objectives.mvd.objective import Objective as MVD
-from video_ssl.objectives.sources import EncoderSource
+from video_ssl.objectives.shared.sources import EncoderSource
 from video_ssl.objectives.videomae.config import Config as VideoMAEConfig
 from video_ssl.objectives.videomae.objective import PUBLISHED_KEYS as VIDEOMAE_KEYS
 from video_ssl.objectives.videomae.objective import Objective as VideoMAE

@@ -4,8 +4,8 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from video_ssl.clips import time_sampling
 from video_ssl.clips.crops import crop_frames, inner_square
+from video_ssl.clips.sampling import seconds as time_sampling
 from video_ssl.models.networks.r2plus1d import R2Plus1D, from_hico
 from video_ssl.models.networks.r2plus1d_config import R2PLUS1D_PRESETS, R2Plus1DConfig
 

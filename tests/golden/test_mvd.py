@@ -23,7 +23,7 @@ from video_ssl.models.weights import load_weights, renamed_keys
 from video_ssl.objectives.mvd.config import Config, ImageTeacherConfig, TeacherConfig
 from video_ssl.objectives.mvd.objective import PUBLISHED_KEYS, Objective
 from video_ssl.objectives.mvd.teacher import Teacher
-from video_ssl.objectives.sources import EncoderSource
+from video_ssl.objectives.shared.sources import EncoderSource
 
 NOWHERE = EncoderSource(run="nowhere")
 LOSSES = {"smooth_l1": "smooth_l1", "l1": "l1", "mse": "l2"}

@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 
-from video_ssl.clips import sampling_pairs as pairs
 from video_ssl.clips.crops import center_region, crop_frames, resize_sampled, three_crop_region
+from video_ssl.clips.sampling import two_clips as pairs
 from video_ssl.pretrain.schedules import ramped_cosine_schedule
 
 

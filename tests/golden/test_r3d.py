@@ -15,9 +15,9 @@ from video_ssl.models.networks.r3d_bridge import (
     to_flax_variables,
     to_torch_state,
 )
-from video_ssl.objectives.contrastive_flax import kernel_penalty
 from video_ssl.objectives.cvrl.loss_flax import contrastive_loss
 from video_ssl.objectives.cvrl.model_flax import CvrlModel
+from video_ssl.objectives.shared.contrastive_flax import kernel_penalty
 
 LEAVES = {"moving_mean": "running_mean", "moving_variance": "running_var"}
 

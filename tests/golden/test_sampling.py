@@ -3,7 +3,8 @@
 import numpy as np
 import pytest
 
-from video_ssl.clips import crops, sampling
+from video_ssl.clips import crops
+from video_ssl.clips.sampling import one_clip as sampling
 
 HIGHEST = np.nextafter(1.0, 0.0)
 

@@ -4,8 +4,8 @@ import pytest
 import torch
 from torch import nn
 
-from video_ssl.pretrain.optimizers import layer_id, layer_scales, parameter_groups
 from video_ssl.pretrain.schedules import cosine_schedule
+from video_ssl.pretrain.torch_loop.optimizers import layer_id, layer_scales, parameter_groups
 
 LAYER_DECAY = ("mvd/layer_decay", "videomae/layer_decay")
 

@@ -55,7 +55,7 @@ def recompute(variant: str, rank: int) -> dict[str, Any]:
 
     from video_ssl.models.networks.r3d import R3D
     from video_ssl.models.networks.r3d_config import R3DConfig
-    from video_ssl.pretrain.sharding import blocks_of
+    from video_ssl.pretrain.torch_loop.sharding import blocks_of
 
     torch.manual_seed(0)
     model = R3D(R3DConfig()).train()

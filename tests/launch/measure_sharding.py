@@ -80,12 +80,12 @@ def work(rank: int, meet: str, changes: str, batch_size: int, steps: int, keep: 
     import torch
     import torch.distributed as dist
 
-    from video_ssl.pretrain.loop import gradients_of, wrap
-    from video_ssl.pretrain.optimizers import build_optimizer
     from video_ssl.pretrain.processes import Processes
     from video_ssl.pretrain.recipe import load_pretrain_recipe
-    from video_ssl.pretrain.run import build_objective
-    from video_ssl.pretrain.sharding import prepare, return_freed_memory
+    from video_ssl.pretrain.torch_loop.loop import gradients_of, wrap
+    from video_ssl.pretrain.torch_loop.optimizers import build_optimizer
+    from video_ssl.pretrain.torch_loop.run import build_objective
+    from video_ssl.pretrain.torch_loop.sharding import prepare, return_freed_memory
 
     torch.set_num_threads(1)
     dist.init_process_group("gloo", init_method=f"file://{meet}", rank=rank, world_size=2)

@@ -20,7 +20,7 @@ import psutil
 import pytest
 import torch
 
-from video_ssl.evaluate.features import open_features
+from video_ssl.embed.features import open_features
 from video_ssl.launch.jobs import status
 from video_ssl.launch.launching import read_jobs
 from video_ssl.pretrain.reporting import read_metrics

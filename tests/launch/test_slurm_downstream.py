@@ -13,7 +13,7 @@ from omegaconf import OmegaConf
 
 import video_ssl
 from video_ssl.datasets.table import Table
-from video_ssl.evaluate.features import open_features
+from video_ssl.embed.features import open_features
 from video_ssl.pretrain.reporting import read_metrics
 
 pytestmark = [pytest.mark.slow, pytest.mark.slurm, pytest.mark.usefixtures("nothing_stays")]

@@ -21,7 +21,7 @@ import pytest
 import torch
 from safetensors.numpy import save_file
 
-from video_ssl.evaluate.features import FeatureError, open_features
+from video_ssl.embed.features import FeatureError, open_features
 from video_ssl.limits import check_sizes
 from video_ssl.models.config import DecoderConfig, ImageViTConfig, ViTConfig
 from video_ssl.models.encoders import EncoderError, Preprocess, load_encoder, save_encoder
@@ -29,9 +29,9 @@ from video_ssl.models.exchange.convert import convert
 from video_ssl.models.networks.vit import VideoViT
 from video_ssl.models.weights import WeightsError, read_state
 from video_ssl.pretrain.checkpoint_folders import Checkpoint
-from video_ssl.pretrain.checkpoints import load_state
 from video_ssl.pretrain.errors import CheckpointError
 from video_ssl.pretrain.recipe import load_pretrain_recipe
+from video_ssl.pretrain.torch_loop.checkpoints import load_state
 from video_ssl.recipes import ConfigError
 
 GIB = 2**30

@@ -14,7 +14,7 @@ from video_ssl.models.networks.layers import Attention, Block, cut, make_blocks,
 from video_ssl.models.networks.positions import interpolate_table, position_table, resampling_matrix
 from video_ssl.models.networks.vit import VideoViT
 from video_ssl.models.preprocess import to_model_input, to_pixels
-from video_ssl.pretrain.sharding import recompute_blocks
+from video_ssl.pretrain.torch_loop.sharding import recompute_blocks
 
 TINY = {"preset": None, "embed_dim": 32, "depth": 3, "num_heads": 2, "patch_size": 4}
 

@@ -13,8 +13,8 @@ import torch
 from safetensors.torch import save_file
 from torch import nn
 
+from video_ssl.models.checkpoint_files import read_content
 from video_ssl.models.config import ImageViTConfig, ViTConfig
-from video_ssl.models.exchange.checkpoint_files import read_content
 from video_ssl.models.exchange.published import load_published
 from video_ssl.models.networks.image_vit import ImageViT
 from video_ssl.models.networks.vit import VideoViT

@@ -10,8 +10,8 @@ import torch.nn.functional as F
 from video_ssl.objectives import OBJECTIVES
 from video_ssl.objectives.carl.scl import scl_loss
 from video_ssl.objectives.carl.weak import weak_loss
-from video_ssl.objectives.frame_objective import time_error
-from video_ssl.objectives.frame_pairs import Views
+from video_ssl.objectives.shared.frame_objective import time_error
+from video_ssl.objectives.shared.frame_pairs import Views
 from video_ssl.objectives.tcc.objective import cycle_back_loss
 from video_ssl.objectives.tcn.objective import npairs_loss, time_contrastive_loss
 from video_ssl.recipes import ConfigError, build_config

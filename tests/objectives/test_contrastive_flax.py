@@ -11,8 +11,8 @@ import numpy as np
 import pytest
 
 from video_ssl.models.networks.r3d_config import R3DConfig
-from video_ssl.objectives.contrastive_flax import kernel_penalty, l2_normalize
 from video_ssl.objectives.cvrl.loss_flax import contrastive_loss, contrastive_terms
+from video_ssl.objectives.shared.contrastive_flax import kernel_penalty, l2_normalize
 from video_ssl.objectives.teg.loss_config import TegHeadsConfig, TegLossConfig
 from video_ssl.objectives.teg.loss_flax import (
     fine_terms,

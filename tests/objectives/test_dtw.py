@@ -5,7 +5,7 @@ import itertools
 import numpy as np
 import pytest
 
-from video_ssl.objectives.dtw import dtw, first_match, warped_times
+from video_ssl.objectives.shared.dtw import dtw, first_match, warped_times
 
 
 def slow_dtw(cost):

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from video_ssl.clips.decoders.reader import VideoInfo
-from video_ssl.clips.frame_sets import FrameSetConfig
+from video_ssl.clips.sampling.frame_sets import FrameSetConfig
 from video_ssl.datasets.table import Record
 from video_ssl.objectives import OBJECTIVES
 from video_ssl.recipes import build_config

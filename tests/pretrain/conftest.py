@@ -108,7 +108,7 @@ class Helpers:
     def weights(run: Path) -> dict[str, Any]:
         """Objective weights of the newest checkpoint of a run."""
         from video_ssl.pretrain.checkpoint_folders import newest_checkpoint
-        from video_ssl.pretrain.checkpoints import load_state
+        from video_ssl.pretrain.torch_loop.checkpoints import load_state
 
         checkpoint = newest_checkpoint(run / "checkpoints")
         assert checkpoint is not None
@@ -120,7 +120,7 @@ class Helpers:
         code = (
             "import logging, sys; logging.basicConfig(level='INFO', format='%(message)s')\n"
             "from video_ssl.pretrain.recipe import load_pretrain_recipe\n"
-            "from video_ssl.pretrain.run import pretrain\n"
+            "from video_ssl.pretrain.torch_loop.run import pretrain\n"
             "pretrain(load_pretrain_recipe(sys.argv[1], sys.argv[2:]))\n"
         )
         return subprocess.Popen(

@@ -17,13 +17,13 @@ from typing import Any
 import numpy as np
 import torch
 
+from video_ssl.bench.step_torch import random_batch
 from video_ssl.models.config import VIT_PRESETS
-from video_ssl.pretrain.bench_torch import random_batch
-from video_ssl.pretrain.loop import gradients_of
-from video_ssl.pretrain.optimizers import build_optimizer, set_lr
 from video_ssl.pretrain.recipe import load_pretrain_recipe
-from video_ssl.pretrain.run import build_objective
-from video_ssl.pretrain.sharding import recompute_blocks
+from video_ssl.pretrain.torch_loop.loop import gradients_of
+from video_ssl.pretrain.torch_loop.optimizers import build_optimizer, set_lr
+from video_ssl.pretrain.torch_loop.run import build_objective
+from video_ssl.pretrain.torch_loop.sharding import recompute_blocks
 
 #: embed_dim, depth, num_heads, mlp_ratio
 SIZES: dict[str, tuple[int, int, int, float]] = {

@@ -14,14 +14,15 @@ from typing import Any
 import pytest
 import torch
 
-from video_ssl.pretrain import checkpoints, session
+from video_ssl.pretrain import session
 from video_ssl.pretrain.background import BackgroundWriter
 from video_ssl.pretrain.checkpoint_folders import Checkpoint, list_checkpoints
-from video_ssl.pretrain.checkpoints import HostCopy, load_state
 from video_ssl.pretrain.errors import CheckpointError, Interrupted
 from video_ssl.pretrain.reporting import read_metrics
-from video_ssl.pretrain.run import pretrain
 from video_ssl.pretrain.stop import StopSignals
+from video_ssl.pretrain.torch_loop import checkpoints
+from video_ssl.pretrain.torch_loop.checkpoints import HostCopy, load_state
+from video_ssl.pretrain.torch_loop.run import pretrain
 
 
 def test_short_work_is_waited_for_and_long_work_is_not() -> None:
@@ -193,8 +194,8 @@ from pathlib import Path
 from torch import nn
 from video_ssl.pretrain.checkpoint_folders import newest_checkpoint
 from video_ssl.pretrain.processes import Processes
-from video_ssl.pretrain.sharded_checkpoints import ShardWriter, load_for
-from video_ssl.pretrain.sharding import shard, whole
+from video_ssl.pretrain.torch_loop.sharded_checkpoints import ShardWriter, load_for
+from video_ssl.pretrain.torch_loop.sharding import shard, whole
 rank, folder = int(sys.argv[1]), Path(sys.argv[3])
 dist.init_process_group("gloo", init_method="file://" + sys.argv[2], rank=rank, world_size=2)
 processes, gate, write = Processes(rank, 2, torch.device("cpu")), threading.Event(), dcp.FileSystemWriter.write_data

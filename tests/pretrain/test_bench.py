@@ -13,16 +13,16 @@ import pytest
 import torch
 from torch import nn
 
+from video_ssl.bench.footage import FOOTAGE, Footage, make_footage
+from video_ssl.bench.loader import STAGES, _Clock, bench_loader
+from video_ssl.bench.step import bench_step, bench_twins
+from video_ssl.bench.step_torch import _flops_of, random_batch
+from video_ssl.bench.yardsticks import Floor, RecordingReader, Shown, plain_loop
 from video_ssl.clips.crops import Region, ViewRequest
 from video_ssl.clips.reading import open_video
 from video_ssl.clips.views import read_views
-from video_ssl.pretrain import sharding
-from video_ssl.pretrain.bench_footage import FOOTAGE, Footage, make_footage
-from video_ssl.pretrain.bench_loader import STAGES, _Clock, bench_loader
-from video_ssl.pretrain.bench_step import bench_step, bench_twins
-from video_ssl.pretrain.bench_torch import _flops_of, random_batch
-from video_ssl.pretrain.bench_yardsticks import Floor, RecordingReader, Shown, plain_loop
 from video_ssl.pretrain.recipe import load_pretrain_recipe
+from video_ssl.pretrain.torch_loop import sharding
 from video_ssl.recipes import ConfigError
 
 SMALL = ["training.device=cpu", "objective.clip.num_clips=2"]

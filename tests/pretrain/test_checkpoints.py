@@ -13,7 +13,7 @@ import pytest
 import torch
 from torch import nn
 
-from video_ssl.pretrain import checkpoint_folders, checkpoints
+from video_ssl.pretrain import checkpoint_folders
 from video_ssl.pretrain.checkpoint_folders import (
     Checkpoint,
     list_checkpoints,
@@ -21,8 +21,9 @@ from video_ssl.pretrain.checkpoint_folders import (
     sweep,
     sweep_unfinished,
 )
-from video_ssl.pretrain.checkpoints import load_objective, load_state, save_checkpoint
 from video_ssl.pretrain.errors import CheckpointError
+from video_ssl.pretrain.torch_loop import checkpoints
+from video_ssl.pretrain.torch_loop.checkpoints import load_objective, load_state, save_checkpoint
 
 
 def state(value: float) -> dict[str, Any]:
@@ -111,7 +112,7 @@ def test_a_limit_of_the_system_is_met_in_the_middle_of_a_file(tmp_path: Path) ->
     code = f"""
 import resource, torch
 from pathlib import Path
-from video_ssl.pretrain.checkpoints import save_checkpoint
+from video_ssl.pretrain.torch_loop.checkpoints import save_checkpoint
 folder = Path({str(tmp_path)!r})
 save_checkpoint(folder, 1, {{"objective": {{"w": torch.zeros(10)}}}}, {{}})
 resource.setrlimit(resource.RLIMIT_FSIZE, (200_000, 200_000))

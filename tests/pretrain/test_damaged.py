@@ -24,14 +24,14 @@ from video_ssl.pretrain.checkpoint_folders import (
     read_meta,
     sound_checkpoint,
 )
-from video_ssl.pretrain.checkpoints import load_state, save_checkpoint
 from video_ssl.pretrain.errors import CheckpointError
-from video_ssl.pretrain.loop import _Means
 from video_ssl.pretrain.reporting import read_metrics
-from video_ssl.pretrain.run import pretrain
 from video_ssl.pretrain.session import Session
-from video_ssl.pretrain.sharded_checkpoints import SHARDS, load_for
 from video_ssl.pretrain.table_digest import SAMPLE, describe_tables, table_changes
+from video_ssl.pretrain.torch_loop.checkpoints import load_state, save_checkpoint
+from video_ssl.pretrain.torch_loop.loop import _Means
+from video_ssl.pretrain.torch_loop.run import pretrain
+from video_ssl.pretrain.torch_loop.sharded_checkpoints import SHARDS, load_for
 
 TIMES = ("time", "clips_per_sec", "data_wait_share", "host_memory_gib")
 

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from video_ssl.pretrain.durations import parse_duration, to_steps
 from video_ssl.pretrain.recipe import OptimizerConfig, load_pretrain_recipe
-from video_ssl.pretrain.run_common import lr_schedule
+from video_ssl.pretrain.run import lr_schedule
 from video_ssl.pretrain.schedules import constant_schedule, cosine_schedule, scaled_lr
 
 

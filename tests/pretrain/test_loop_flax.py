@@ -19,14 +19,16 @@ from omegaconf import OmegaConf
 
 import video_ssl
 from video_ssl.objectives.teg.objective_flax import Objective
-from video_ssl.pretrain import devices_flax, loop_flax, start
+from video_ssl.pretrain import start
 from video_ssl.pretrain.checkpoint_folders import list_checkpoints, newest_checkpoint
-from video_ssl.pretrain.devices_flax import join_flax_processes, put_batch
 from video_ssl.pretrain.errors import CheckpointError, NonFiniteLoss, RunError
-from video_ssl.pretrain.loop_flax import gradients_of, variables_of
+from video_ssl.pretrain.flax_loop import devices as devices_flax
+from video_ssl.pretrain.flax_loop import loop as loop_flax
+from video_ssl.pretrain.flax_loop.devices import join_flax_processes, put_batch
+from video_ssl.pretrain.flax_loop.loop import gradients_of, variables_of
+from video_ssl.pretrain.flax_loop.run import build_job, build_objective, pretrain
 from video_ssl.pretrain.reporting import read_metrics
-from video_ssl.pretrain.run_common import batch_source, open_tables
-from video_ssl.pretrain.run_flax import build_job, build_objective, pretrain
+from video_ssl.pretrain.run import batch_source, open_tables
 
 TIMES = ("time", "clips_per_sec", "data_wait_share", "host_memory_gib")
 
@@ -283,7 +285,7 @@ def test_both_loops_get_the_same_bytes(videos: Path, tmp_path: Path) -> None:
     """The data depend on (seed, step) alone: the torch loop's feed and the flax loop's give equal arrays."""
     import torch
 
-    from video_ssl.pretrain.device_feed import DeviceFeed
+    from video_ssl.pretrain.torch_loop.device_feed import DeviceFeed
 
     recipe = tiny(videos, tmp_path, objective__color={"law": "cvrl"})
     source = batch_source(recipe, open_tables(recipe), 4, (0, 1))

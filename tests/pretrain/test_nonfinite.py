@@ -12,14 +12,14 @@ from torch import nn
 
 from video_ssl.objectives.videomae.objective import Objective
 from video_ssl.pretrain.checkpoint_folders import Checkpoint, list_checkpoints
-from video_ssl.pretrain.checkpoints import load_state
 from video_ssl.pretrain.errors import NonFiniteLoss
-from video_ssl.pretrain.nonfinite import FiniteGuard
-from video_ssl.pretrain.optimizers import build_optimizer, set_lr
 from video_ssl.pretrain.processes import Processes
 from video_ssl.pretrain.recipe import OptimizerConfig
-from video_ssl.pretrain.replay import replay
-from video_ssl.pretrain.run import pretrain
+from video_ssl.pretrain.torch_loop.checkpoints import load_state
+from video_ssl.pretrain.torch_loop.nonfinite import FiniteGuard
+from video_ssl.pretrain.torch_loop.optimizers import build_optimizer, set_lr
+from video_ssl.pretrain.torch_loop.replay import replay
+from video_ssl.pretrain.torch_loop.run import pretrain
 
 ALONE = Processes(0, 1, torch.device("cpu"))
 

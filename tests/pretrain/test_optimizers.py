@@ -6,7 +6,8 @@ import pytest
 import torch
 from torch import nn
 
-from video_ssl.pretrain.optimizers import (
+from video_ssl.pretrain.recipe import OptimizerConfig
+from video_ssl.pretrain.torch_loop.optimizers import (
     build_optimizer,
     layer_id,
     load_optimizer_state,
@@ -14,7 +15,6 @@ from video_ssl.pretrain.optimizers import (
     parameter_groups,
     set_lr,
 )
-from video_ssl.pretrain.recipe import OptimizerConfig
 from video_ssl.recipes import ConfigError
 
 

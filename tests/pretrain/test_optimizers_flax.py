@@ -6,7 +6,7 @@ import jax
 import numpy as np
 import pytest
 
-from video_ssl.pretrain.optimizers_flax import build_optimizer
+from video_ssl.pretrain.flax_loop.optimizers import build_optimizer
 from video_ssl.pretrain.recipe import OptimizerConfig
 from video_ssl.recipes import ConfigError
 

@@ -18,7 +18,7 @@ from omegaconf import OmegaConf
 
 from video_ssl.pretrain.checkpoint_folders import list_checkpoints
 from video_ssl.pretrain.reporting import read_metrics
-from video_ssl.pretrain.run import pretrain
+from video_ssl.pretrain.torch_loop.run import pretrain
 
 pytestmark = pytest.mark.slow
 
@@ -126,7 +126,7 @@ def test_a_second_signal_does_not_wait(videos: Path, tmp_path: Path, helpers: An
 import logging, time; logging.basicConfig(level="INFO", format="%(message)s")
 from video_ssl.objectives.videomae.objective import Objective
 from video_ssl.pretrain.recipe import load_pretrain_recipe
-from video_ssl.pretrain.run import pretrain
+from video_ssl.pretrain.torch_loop.run import pretrain
 def sleep(self, progress):
     logging.info("asleep")
     for _ in range(6000): time.sleep(0.01)

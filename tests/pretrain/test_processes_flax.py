@@ -15,15 +15,15 @@ import pytest
 from flax_runs import assert_same_losses, content, losses, tiny
 from omegaconf import OmegaConf
 
-from video_ssl.pretrain import devices_flax
-from video_ssl.pretrain.devices_flax import _distributed_settings
 from video_ssl.pretrain.errors import RunError
+from video_ssl.pretrain.flax_loop import devices as devices_flax
+from video_ssl.pretrain.flax_loop.devices import _distributed_settings
+from video_ssl.pretrain.flax_loop.run import pretrain
 from video_ssl.pretrain.recipe import recipe_from_dict
-from video_ssl.pretrain.run_flax import pretrain
 
 ALONE = """
 import sys, time
-from video_ssl.pretrain.devices_flax import join_flax_processes
+from video_ssl.pretrain.flax_loop.devices import join_flax_processes
 try:
     with join_flax_processes("cpu") as processes:
         processes.on_main(lambda: None)
@@ -60,7 +60,7 @@ def test_two_processes_are_one(
     OmegaConf.save(OmegaConf.create(made), file)
     code = (
         "import sys\n"
-        "from video_ssl.pretrain import devices_flax\n"
+        "from video_ssl.pretrain.flax_loop import devices as devices_flax\n"
         "devices_flax.SMALLEST_SHARDED = 8\n"
         "from video_ssl.pretrain.recipe import load_pretrain_recipe\n"
         "from video_ssl.pretrain.start import pretrain\n"

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from omegaconf import OmegaConf
 
-from video_ssl.objectives.sources import EncoderSource
+from video_ssl.objectives.shared.sources import EncoderSource
 from video_ssl.pretrain.recipe import (
     DataConfig,
     load_pretrain_recipe,

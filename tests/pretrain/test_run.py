@@ -14,12 +14,12 @@ from omegaconf import OmegaConf
 import video_ssl
 from video_ssl.objectives.videomae.objective import Objective
 from video_ssl.pretrain.checkpoint_folders import list_checkpoints, newest_checkpoint
-from video_ssl.pretrain.checkpoints import load_state
 from video_ssl.pretrain.errors import CheckpointError, RunError
-from video_ssl.pretrain.loop import gradients_of, seed_step
 from video_ssl.pretrain.recipe import TrainingConfig
 from video_ssl.pretrain.reporting import read_metrics
-from video_ssl.pretrain.run import build_objective, pretrain
+from video_ssl.pretrain.torch_loop.checkpoints import load_state
+from video_ssl.pretrain.torch_loop.loop import gradients_of, seed_step
+from video_ssl.pretrain.torch_loop.run import build_objective, pretrain
 
 TIMES = ("time", "clips_per_sec", "data_wait_share", "host_memory_gib")
 
@@ -247,7 +247,7 @@ def test_other_data_or_another_model_is_not_resumed_in_silence(
 def test_a_batch_that_cannot_be_shared(
     videos: Path, tmp_path: Path, helpers: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from video_ssl.pretrain.run_common import check_batch
+    from video_ssl.pretrain.run import check_batch
 
     recipe = helpers.recipe(videos, tmp_path, training__accumulation=2)
     check_batch(recipe, 2)
@@ -260,7 +260,7 @@ def test_a_batch_that_cannot_be_shared(
 def test_a_failed_save_ends_the_run(
     videos: Path, tmp_path: Path, helpers: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from video_ssl.pretrain import checkpoints
+    from video_ssl.pretrain.torch_loop import checkpoints
 
     recipe = helpers.recipe(videos, tmp_path / "run")
     write = checkpoints._write_state

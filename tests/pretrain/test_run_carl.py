@@ -10,10 +10,10 @@ import torch
 
 import video_ssl
 from video_ssl.datasets.table import Table
-from video_ssl.objectives.frame_objective import FrameObjective
+from video_ssl.objectives.shared.frame_objective import FrameObjective
 from video_ssl.pretrain.recipe import PretrainRecipe, recipe_from_dict
 from video_ssl.pretrain.reporting import read_metrics
-from video_ssl.pretrain.run import pretrain
+from video_ssl.pretrain.torch_loop.run import pretrain
 
 ENCODER = {
     "backbone": "small",

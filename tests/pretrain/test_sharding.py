@@ -17,9 +17,9 @@ from video_ssl.pretrain.checkpoint_folders import newest_checkpoint
 from video_ssl.pretrain.errors import CheckpointError, RunError
 from video_ssl.pretrain.recipe import TrainingConfig
 from video_ssl.pretrain.reporting import read_metrics
-from video_ssl.pretrain.run import build_objective, pretrain
-from video_ssl.pretrain.sharded_checkpoints import SHARDS, load_for
-from video_ssl.pretrain.sharding import blocks_of, prepare, recompute_blocks
+from video_ssl.pretrain.torch_loop.run import build_objective, pretrain
+from video_ssl.pretrain.torch_loop.sharded_checkpoints import SHARDS, load_for
+from video_ssl.pretrain.torch_loop.sharding import blocks_of, prepare, recompute_blocks
 
 pytestmark = pytest.mark.slow
 
@@ -293,10 +293,10 @@ WORK = """
 import sys, torch, torch.distributed as dist
 from torch import nn
 from video_ssl.models.collectives import gather_with_grad
-from video_ssl.pretrain.optimizers import build_optimizer, set_lr
+from video_ssl.pretrain.torch_loop.optimizers import build_optimizer, set_lr
 from video_ssl.pretrain.processes import Processes
 from video_ssl.pretrain.recipe import OptimizerConfig
-from video_ssl.pretrain.sharding import shard, synchronise_batch_norm, whole as whole_tensor
+from video_ssl.pretrain.torch_loop.sharding import shard, synchronise_batch_norm, whole as whole_tensor
 rank = int(sys.argv[1])
 dist.init_process_group("gloo", init_method="file://" + sys.argv[2], rank=rank, world_size=2)
 torch.manual_seed(0)

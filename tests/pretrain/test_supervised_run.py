@@ -8,8 +8,8 @@ import torch
 import video_ssl
 from video_ssl.datasets.table import Table
 from video_ssl.objectives.supervised.objective import Objective
-from video_ssl.pretrain.run import pretrain
-from video_ssl.pretrain.run_common import open_tables
+from video_ssl.pretrain.run import open_tables
+from video_ssl.pretrain.torch_loop.run import pretrain
 
 OBJECTIVE = {
     "name": "supervised",

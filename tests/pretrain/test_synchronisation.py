@@ -13,10 +13,10 @@ pytestmark = pytest.mark.slow
 START = """
 import sys, torch, torch.distributed as dist
 from torch import nn
-from video_ssl.pretrain.loop import gradients_of, wrap
+from video_ssl.pretrain.torch_loop.loop import gradients_of, wrap
 from video_ssl.pretrain.processes import Processes
 from video_ssl.pretrain.recipe import TrainingConfig
-from video_ssl.pretrain.sharding import shard
+from video_ssl.pretrain.torch_loop.sharding import shard
 rank = int(sys.argv[1])
 dist.init_process_group("gloo", init_method="file://" + sys.argv[2], rank=rank, world_size=2)
 place = Processes(rank, 2, torch.device("cpu"))
@@ -125,7 +125,7 @@ import sys, torch
 from pathlib import Path
 from video_ssl.pretrain.processes import Processes
 from video_ssl.pretrain.recipe import TrainingConfig
-from video_ssl.pretrain.sharding import return_freed_memory
+from video_ssl.pretrain.torch_loop.sharding import return_freed_memory
 
 def resident_mib():
     lines = Path("/proc/self/status").read_text().splitlines()

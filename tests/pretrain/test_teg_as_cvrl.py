@@ -13,8 +13,8 @@ from flax_runs import assert_same_bits, tiny, weights
 from video_ssl.objectives.cvrl.config import Config as CvrlConfig
 from video_ssl.objectives.cvrl.plan import Plan as CvrlPlan
 from video_ssl.objectives.teg import plan as teg_plan
+from video_ssl.pretrain.flax_loop.run import pretrain
 from video_ssl.pretrain.reporting import read_metrics
-from video_ssl.pretrain.run_flax import pretrain
 
 COLOURS = {
     "color": {"law": "cvrl", "blur_probability": 0.0},

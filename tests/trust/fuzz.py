@@ -134,8 +134,7 @@ def warm_up() -> None:
     import video_ssl.evaluate.run
     import video_ssl.launch.launching
     import video_ssl.models.encoders_flax
-    import video_ssl.pretrain.run
-    import video_ssl.pretrain.run_flax  # noqa: F401
+    import video_ssl.pretrain.flax_loop.run  # noqa: F401
 
     logging.disable(logging.INFO)
 

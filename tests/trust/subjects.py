@@ -254,7 +254,7 @@ def _feature_rows() -> dict[str, np.ndarray]:
 
 def _features_arrow(folder: Path) -> None:
     """By the command's own way: raw pixels of the tiny videos."""
-    from video_ssl.evaluate.embed.embed_videos import embed_table
+    from video_ssl.embed.embed_videos import embed_table
 
     write_videos(folder / "videos")
     settings: dict[str, Any] = {"num_frames": 4, "num_workers": 0, "num_clips": 2}
@@ -272,7 +272,7 @@ def _features_parquet(folder: Path) -> None:
 
 def read_features(name: str) -> Read:
     def read(folder: Path) -> Any:
-        from video_ssl.evaluate.features import open_features
+        from video_ssl.embed.features import open_features
 
         found = open_features(folder / name)
         frames = [found.frames(i) for i in range(len(found))] if found.has_frames else []

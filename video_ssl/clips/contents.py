@@ -11,7 +11,7 @@ import os
 from collections.abc import Iterator
 
 from video_ssl.clips.decoders.reader import BadVideo
-from video_ssl.clips.sources import Place, locate
+from video_ssl.clips.decoders.sources import Place, locate
 from video_ssl.datasets.paths import PICTURE_SUFFIXES, natural_key
 from video_ssl.datasets.table import Record
 

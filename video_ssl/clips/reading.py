@@ -51,7 +51,7 @@ def open_video(
         BadVideo: the source cannot be read as a video.
         ValueError: unknown backend.
     """
-    from video_ssl.clips.sources import locate
+    from video_ssl.clips.decoders.sources import locate
 
     make = _reader_class(backend)
     place = locate(os.fspath(source), byte_range=byte_range, timeout_sec=timeout_sec)
@@ -105,7 +105,7 @@ def open_record(
     Raises:
         BadVideo: unreadable video, a segment without a frame, or a file that has changed since it was scanned.
     """
-    from video_ssl.clips.sources import refuse_changed_file
+    from video_ssl.clips.decoders.sources import refuse_changed_file
 
     refuse_changed_file(record)
     byte_range = None

@@ -12,12 +12,12 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from video_ssl.clips.clip_rules import Rule, training_rule, uniforms_per_clip
 from video_ssl.clips.config import ClipConfig, CropConfig, MaskConfig
 from video_ssl.clips.crops import Frames, Region, ViewRequest, sample_region, view_frames
 from video_ssl.clips.decoders.reader import BadVideo, Reader
 from video_ssl.clips.masks import Grid, Mask, sample_mask
-from video_ssl.clips.sampling import (
+from video_ssl.clips.sampling.clip_rules import Rule, training_rule, uniforms_per_clip
+from video_ssl.clips.sampling.one_clip import (
     ClipIndices,
     Ints,
     TooShort,

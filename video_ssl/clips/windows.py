@@ -16,7 +16,6 @@ from typing import Literal
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from video_ssl.clips.clip_rules import window_rule
 from video_ssl.clips.config import Sampling
 from video_ssl.clips.crops import (
     Frames,
@@ -29,7 +28,8 @@ from video_ssl.clips.crops import (
     view_frames,
 )
 from video_ssl.clips.decoders.reader import BadVideo, Reader, stream_frames
-from video_ssl.clips.sampling import (
+from video_ssl.clips.sampling.clip_rules import window_rule
+from video_ssl.clips.sampling.one_clip import (
     ClipIndices,
     TooShort,
     clip_span,
@@ -37,14 +37,14 @@ from video_ssl.clips.sampling import (
     even_clips,
     resample_grid,
 )
-from video_ssl.clips.views import choose_clips
-from video_ssl.clips.window_layout import (
+from video_ssl.clips.sampling.window_layout import (
     FixedLayout,
     Layout,
     PartsLayout,
     starts_by_hop,
     starts_by_time,
 )
+from video_ssl.clips.views import choose_clips
 from video_ssl.datasets.table import Record
 
 #: Frames held at full size at a time; what is kept is cropped and scaled.

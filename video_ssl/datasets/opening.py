@@ -19,7 +19,7 @@ from video_ssl.datasets.folder import read_folder
 from video_ssl.datasets.lists import LIST_SUFFIXES, read_list
 from video_ssl.datasets.mapped import mapped, open_mapped
 from video_ssl.datasets.paths import at_home
-from video_ssl.datasets.public import check_public, open_public
+from video_ssl.datasets.public.annotations import check_public, open_public
 from video_ssl.datasets.remote import fetch, is_remote
 from video_ssl.datasets.remote_errors import redacted
 from video_ssl.datasets.shards import is_shards, open_shards
@@ -28,19 +28,19 @@ from video_ssl.datasets.table_files import CSV_SUFFIXES, TABLE_SUFFIXES, has_hea
 from video_ssl.recipes import ConfigError, find_recipe, list_recipes, nearest, read_recipe
 
 # kind -> the function that makes the folder of tables: build(root, **settings of the recipe) -> Path
-KINDS: dict[str, str] = {"demo": "video_ssl.datasets.demo:build_demo"}
+KINDS: dict[str, str] = {"demo": "video_ssl.datasets.demo.build:build_demo"}
 
 # kind -> the function that reads the annotation files of a public data set: read(root, **settings) -> Annotations
 PUBLIC_KINDS: dict[str, str] = {
-    "kinetics": "video_ssl.datasets.kinetics:read_kinetics",
-    "ssv2": "video_ssl.datasets.ssv2:read_ssv2",
-    "ucf101": "video_ssl.datasets.ucf101:read_ucf101",
-    "hmdb51": "video_ssl.datasets.hmdb51:read_hmdb51",
-    "diving48": "video_ssl.datasets.diving48:read_diving48",
-    "imagenet": "video_ssl.datasets.imagenet:read_imagenet",
-    "penn_action": "video_ssl.datasets.penn_action:read_penn_action",
-    "pouring": "video_ssl.datasets.pouring:read_pouring",
-    "finegym": "video_ssl.datasets.finegym:read_finegym",
+    "kinetics": "video_ssl.datasets.public.kinetics:read_kinetics",
+    "ssv2": "video_ssl.datasets.public.ssv2:read_ssv2",
+    "ucf101": "video_ssl.datasets.public.ucf101:read_ucf101",
+    "hmdb51": "video_ssl.datasets.public.hmdb51:read_hmdb51",
+    "diving48": "video_ssl.datasets.public.diving48:read_diving48",
+    "imagenet": "video_ssl.datasets.public.imagenet:read_imagenet",
+    "penn_action": "video_ssl.datasets.public.penn_action:read_penn_action",
+    "pouring": "video_ssl.datasets.public.pouring:read_pouring",
+    "finegym": "video_ssl.datasets.public.finegym:read_finegym",
 }
 
 DATA_ENVIRONMENT = "VIDEO_SSL_DATA"

@@ -13,8 +13,8 @@ from typing import Any, ClassVar, Protocol
 
 import numpy as np
 
+from video_ssl.embed.features import FeatureFile
 from video_ssl.evaluate import metrics
-from video_ssl.evaluate.features import FeatureFile
 from video_ssl.recipes import ConfigError, nearest
 
 EVALUATORS: dict[str, str] = {

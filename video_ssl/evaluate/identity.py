@@ -23,7 +23,7 @@ from video_ssl.datasets.array_records import divide_record
 from video_ssl.datasets.paths import local_path
 from video_ssl.datasets.remote import is_remote
 from video_ssl.datasets.tars import divide_member
-from video_ssl.evaluate.features import FeatureFile
+from video_ssl.embed.features import FeatureFile
 
 #: What makes records of two files the same: see above.
 _SOURCE, _ID, _ROWS, _OLD = "source", "id", "rows", "old"

@@ -15,9 +15,9 @@ from typing import Any, Literal
 
 import numpy as np
 
+from video_ssl.embed.features import FeatureFile
 from video_ssl.evaluate import metrics
 from video_ssl.evaluate.evaluators import Result, recognition_result
-from video_ssl.evaluate.features import FeatureFile
 from video_ssl.evaluate.identity import record_keys
 from video_ssl.evaluate.neighbours import nearest_neighbours, unit_rows
 from video_ssl.evaluate.pooling import check_poolings, pooled_features

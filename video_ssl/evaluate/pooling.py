@@ -17,7 +17,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from video_ssl.evaluate.features import FeatureFile
+from video_ssl.embed.features import FeatureFile
 from video_ssl.recipes import nearest
 
 POOLINGS = ("clip", "mean", "max", "mean_std", "concat_2", "concat_4", "concat_8")

@@ -18,9 +18,9 @@ from typing import Any, ClassVar, Literal
 
 import numpy as np
 
+from video_ssl.embed.features import FeatureFile
 from video_ssl.evaluate import metrics
 from video_ssl.evaluate.evaluators import Result, recognition_result
-from video_ssl.evaluate.features import FeatureFile
 from video_ssl.evaluate.linear import Fit, Head, LinearHeads
 from video_ssl.evaluate.pooling import check_poolings, pooled_features
 from video_ssl.evaluate.sharing import ALONE, Share, own_rows

@@ -20,9 +20,9 @@ from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.table import Table
 
+from video_ssl.embed.features import FeatureError, FeatureFile, open_features
 from video_ssl.evaluate import metrics
 from video_ssl.evaluate.evaluators import Result
-from video_ssl.evaluate.features import FeatureError, FeatureFile, open_features
 from video_ssl.evaluate.identity import (
     copies_of,
     copy_example,

@@ -31,15 +31,15 @@ from rich.console import Console
 from video_ssl import __version__
 from video_ssl.datasets import open_table
 from video_ssl.datasets.table import Table, refuse_other_classes
-from video_ssl.evaluate.embed.embed_videos import refuse_changed_contents
-from video_ssl.evaluate.embed.embedding import Embedder, EmbeddingError
-from video_ssl.evaluate.embed.partial import discard
-from video_ssl.evaluate.embed.shards import embed_together
+from video_ssl.embed.embed_videos import refuse_changed_contents
+from video_ssl.embed.embedding import Embedder, EmbeddingError
+from video_ssl.embed.features import FeatureError, FeatureFile, open_features
+from video_ssl.embed.frozen import open_encoder, pick_device
+from video_ssl.embed.partial import discard
+from video_ssl.embed.shards import embed_together
 from video_ssl.evaluate.evaluators import Evaluator, Result
-from video_ssl.evaluate.features import FeatureError, FeatureFile, open_features
-from video_ssl.evaluate.frozen import open_encoder, pick_device
 from video_ssl.evaluate.recipe import EvaluateRecipe
-from video_ssl.evaluate.report import results_table, summary
+from video_ssl.evaluate.results_table import results_table, summary
 from video_ssl.files import (
     MADE_BY,
     claim_file,

@@ -6,8 +6,8 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from video_ssl.evaluate.feature_arrays import NAMED_LABELS
-from video_ssl.evaluate.features import FeatureError, FeatureFile
+from video_ssl.embed.feature_arrays import NAMED_LABELS
+from video_ssl.embed.features import FeatureError, FeatureFile
 from video_ssl.evaluate.identity import Origins, origins_of, overlap_notes
 
 

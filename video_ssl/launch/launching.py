@@ -21,7 +21,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from video_ssl.evaluate.embed.partial import claim_features
+from video_ssl.embed.partial import claim_features
 from video_ssl.files import claim_file, claim_folder
 from video_ssl.launch.aftermath import settle
 from video_ssl.launch.attempts import ATTEMPTS

@@ -182,7 +182,7 @@ def _embed(arguments: list[str], profile: LaunchProfile) -> Plan:
     if "--shard" in arguments:
         raise LaunchError("launch embed divides by itself: --set shards=N, not --shard.")
     out = Path(arguments[2])
-    from video_ssl.evaluate.embed.shards import shards_folder
+    from video_ssl.embed.shards import shards_folder
 
     home = shards_folder(out)
     single, count = _one_process(profile), profile.shards

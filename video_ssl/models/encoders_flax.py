@@ -21,7 +21,7 @@ from numpy.typing import ArrayLike, NDArray
 from safetensors import SafetensorError
 from safetensors.numpy import load_file, save_file
 
-from video_ssl.clips.sampling_pairs import feature_times
+from video_ssl.clips.sampling.two_clips import feature_times
 from video_ssl.models import ENCODERS, FLAX_ENCODERS
 from video_ssl.models.encoder_folder import (
     CONFIG,

@@ -14,7 +14,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from video_ssl.models.exchange.checkpoint_files import (
+from video_ssl.models.checkpoint_files import (
     Arguments,
     WeightsError,
     plain_options,

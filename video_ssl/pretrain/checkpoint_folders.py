@@ -1,7 +1,7 @@
 """Folders of checkpoints, whatever wrote the tensors: complete or not there, found again by themselves.
 
     RUN/checkpoints/step_N/meta.json   step, versions, sizes and checksums of the files, and its own checksum
-    RUN/checkpoints/step_N/...         tensors, see `checkpoints.py`, `sharded_checkpoints.py`, `checkpoints_flax.py`
+    RUN/checkpoints/step_N/...         tensors, see `torch_loop/` and `flax_loop/`
     RUN/checkpoints/step_N.damaged/    one whose contents were found changed, moved out of the way
 
 A folder is filled under a temporary name, synced to the disk and renamed; what a crash leaves under a temporary name is

@@ -11,7 +11,7 @@ from typing import Any, Literal
 from video_ssl.clips.balance import BalanceConfig
 from video_ssl.clips.pipeline import LoaderConfig
 from video_ssl.objectives import OBJECTIVES
-from video_ssl.objectives.sources import EncoderSource
+from video_ssl.objectives.shared.sources import EncoderSource
 from video_ssl.pretrain.durations import parse_duration
 from video_ssl.recipes import (
     ConfigError,

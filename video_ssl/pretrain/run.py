@@ -1,145 +1,396 @@
-"""A pre-training run of a torch objective: what `run_common.run` needs of torch."""
+"""One pre-training run from recipe to encoder, whatever the framework: stages, build, resume, train, export.
+
+Free of torch and jax.  What the frameworks fill in is `Framework`; `start.py` chooses one.
+"""
 
 from __future__ import annotations
 
 import contextlib
 import logging
-from collections.abc import Mapping
-from functools import partial
+import time
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Generic
 
-import torch
-from torch import nn
+import numpy as np
 
-from video_ssl.models import ENCODERS
-from video_ssl.models.encoders import save_encoder
+from video_ssl.clips.pipeline import Pipeline
+from video_ssl.datasets import open_table
+from video_ssl.datasets.table import Table
+from video_ssl.files import write_json
+from video_ssl.limits import parse_json
+from video_ssl.models.encoder_folder import claim_encoder_folder, find_encoder
 from video_ssl.objectives import OBJECTIVES
-from video_ssl.pretrain.averages import WeightAverage
-from video_ssl.pretrain.checkpoint_folders import Checkpoint
-from video_ssl.pretrain.checkpoints import load_objective
-from video_ssl.pretrain.loop import Job, train
-from video_ssl.pretrain.optimizers import build_optimizer, load_optimizer_state
-from video_ssl.pretrain.processes import Processes, join_processes
-from video_ssl.pretrain.recipe import PretrainRecipe
-from video_ssl.pretrain.run_common import (
-    Framework,
-    RunResult,
-    Tables,
-    architecture_of,
-    check_batch,
-    existing_encoders,
-    job_settings,
-    run,
+from video_ssl.pretrain.checkpoint_folders import (
+    Checkpoint,
+    read_meta,
+    sound_checkpoint,
+    sweep_unfinished,
 )
-from video_ssl.pretrain.sharded_checkpoints import load_for
-from video_ssl.pretrain.sharding import is_sharded, prepare, return_freed_memory, whole
+from video_ssl.pretrain.durations import to_steps
+from video_ssl.pretrain.errors import CheckpointError, RunError
+from video_ssl.pretrain.place import Place
+from video_ssl.pretrain.recipe import PretrainRecipe, recipe_to_dict, stage_recipe
+from video_ssl.pretrain.reporting import duration_text, read_metrics
+from video_ssl.pretrain.run_folder import (
+    FINISHED,
+    METRICS,
+    hold,
+    log_to_file,
+    note_start,
+    settle_recipe,
+)
+from video_ssl.pretrain.schedules import (
+    constant_schedule,
+    cosine_schedule,
+    epoch_cosine_schedule,
+    ramped_cosine_schedule,
+    scaled_lr,
+)
+from video_ssl.pretrain.session import BaseJob, J, OpenBatches
+from video_ssl.pretrain.table_digest import describe_tables, table_changes
 
 logger = logging.getLogger(__name__)
 
+#: The learning rate of every step is computed beforehand.
+MAX_STEPS = 10**8
 
-def pretrain(recipe: PretrainRecipe, *, allow_changes: bool = False) -> RunResult:
-    """Returns the result of a run of a torch objective, see `start.pretrain`; every process calls it."""
-    with join_processes(recipe.training.device) as processes:
-        return _run(recipe, processes, allow_changes=allow_changes)
-
-
-def _run(recipe: PretrainRecipe, processes: Processes, *, allow_changes: bool) -> RunResult:
-    framework = Framework[Job](
-        build=partial(build_job, processes=processes),
-        load=_load,
-        train=train,
-        export=_export,
-        sizes=_sizes,
-        weights=lambda job: "moving average" if job.average is not None else "last step",
-    )
-    return run(
-        recipe,
-        processes,
-        framework,
-        allow_changes=allow_changes,
-        run_stage=lambda inner: _run(inner, processes, allow_changes=allow_changes),
-    )
+Tables = list[tuple[Table, float]]
 
 
-def build_objective(
-    recipe: PretrainRecipe, encoders: Mapping[str, Path] | None = None
-) -> nn.Module:
-    """Returns the objective with weights drawn from the seed of the recipe."""
-    if encoders is None:
-        encoders = existing_encoders(recipe)
-    torch.manual_seed(recipe.seed)
-    objective: nn.Module = OBJECTIVES[recipe.objective_name].objective()(
-        recipe.objective, encoders=encoders
-    )
-    return objective
+@dataclass(frozen=True)
+class RunResult:
+    """What a run has left.
+
+    Attributes:
+        folder: RUN.
+        steps: optimizer steps of the whole run.
+        metrics: the last row of metrics.jsonl.
+        encoder: RUN/encoder, for `video_ssl.load_encoder`.
+    """
+
+    folder: Path
+    steps: int
+    metrics: Mapping[str, Any]
+    encoder: Path
 
 
-def build_job(
+@dataclass(frozen=True, kw_only=True)
+class Framework(Generic[J]):
+    """What a framework does of a run.
+
+    Attributes:
+        build: (recipe, tables, encoders) -> everything the loop needs to train from the start.
+        load: puts a checkpoint into a job.
+        train: trains to the end and returns the last row of metrics.
+        export: (job, folder, source) writes the encoder folder; called by every process.
+        sizes: trained and frozen parameters.
+        weights: what is exported, in words.
+    """
+
+    build: Callable[[PretrainRecipe, Tables, Mapping[str, Path]], J]
+    load: Callable[[J, Checkpoint], None]
+    train: Callable[[J], dict[str, Any]]
+    export: Callable[[J, Path, dict[str, Any]], None]
+    sizes: Callable[[J], tuple[int, int]]
+    weights: Callable[[J], str]
+
+
+def run(
     recipe: PretrainRecipe,
-    tables: Tables,
-    encoders: Mapping[str, Path],
-    processes: Processes,
-) -> Job:
-    """Returns everything the loop needs to train from the start."""
+    processes: Place,
+    framework: Framework[J],
+    *,
+    allow_changes: bool,
+    run_stage: Callable[[PretrainRecipe], RunResult],
+) -> RunResult:
+    """Returns the result of a run; see `start.pretrain`.  Every process calls it."""
+    folder = recipe.folder
+    with contextlib.ExitStack() as stack:
+
+        def claim() -> dict[str, Any] | None:
+            stack.enter_context(hold(folder))
+            claim_encoder_folder(folder / "encoder")  # now, not after the training
+            return _settle(recipe, allow_changes=allow_changes)
+
+        finished = processes.on_main(claim)
+        stack.enter_context(log_to_file(folder, processes.rank))
+        if finished is not None:
+            steps, metrics = finished["steps"], finished["metrics"]
+            logger.info("%s is already finished: %d steps", folder, steps)
+            return RunResult(folder, steps, metrics, folder / "encoder")
+        encoders = prepare_encoders(recipe, run_stage)
+        tables = open_tables(recipe)
+        job = framework.build(recipe, tables, encoders)
+        checkpoint = processes.on_main(lambda: sound_checkpoint(folder / "checkpoints"))
+        if checkpoint is not None:
+            meta = read_meta(checkpoint)
+            check_resumable(job, checkpoint, meta, allow_changes=allow_changes)
+            framework.load(job, checkpoint)
+            job.start_step, job.averages = checkpoint.step, meta.get("averages")
+        processes.on_main(lambda: note_start(folder, processes, step=job.start_step))
+        _announce(recipe, job, processes, framework.sizes(job))
+        begin = time.perf_counter()
+        metrics = framework.train(job) or _last_metrics(folder)
+        source = {
+            "objective": recipe.objective_name,
+            "data": recipe.data.table,
+            "steps": job.num_steps,
+            "recipe": recipe.name,
+            "seed": recipe.seed,
+            "weights": framework.weights(job),
+        }
+        framework.export(job, folder / "encoder", source)
+        content = {"steps": job.num_steps, "metrics": dict(metrics)}
+        processes.on_main(lambda: write_json(folder / FINISHED, content))
+        logger.info(
+            "finished %d steps in %s: encoder in %s",
+            job.num_steps - job.start_step,
+            duration_text(time.perf_counter() - begin),
+            folder / "encoder",
+        )
+        return RunResult(folder, job.num_steps, metrics, folder / "encoder")
+
+
+def prepare_encoders(
+    recipe: PretrainRecipe, run_stage: Callable[[PretrainRecipe], RunResult]
+) -> dict[str, Path]:
+    """Returns name -> encoder folder or weight file for what the objective needs; trains the stages that are missing.
+
+    Raises:
+        RunError: a source that does not exist.
+    """
+    encoders = {}
+    for name, source in recipe.objective.stages().items():
+        if source.recipe is not None:
+            logger.info("stage %s of %s: %s", name, recipe.name, source.recipe)
+            encoders[name] = run_stage(stage_recipe(recipe, name, source)).encoder
+        elif source.run is not None:
+            encoders[name] = find_encoder(source.run)
+        else:
+            encoders[name] = Path(source.file)
+            if not encoders[name].is_file():
+                raise RunError(f"the {name} encoder of {recipe.name}: no file {source.file}.")
+    return encoders
+
+
+def existing_encoders(recipe: PretrainRecipe) -> dict[str, Path]:
+    """Returns name -> encoder folder or weight file; stages must have been trained already.
+
+    Raises:
+        EncoderError: a stage without an encoder.
+    """
+    sources = recipe.objective.stages()
+    return {
+        name: Path(source.file)
+        if source.file is not None
+        else find_encoder(source.run or recipe.folder / "stages" / name)
+        for name, source in sources.items()
+    }
+
+
+def open_tables(recipe: PretrainRecipe) -> Tables:
+    """Returns the tables of a recipe and their weights."""
+    mix = {recipe.data.table: 1.0, **recipe.data.mix}
+    tables = [(open_table(spec), weight) for spec, weight in mix.items()]
+    crop = getattr(recipe.objective, "crop", None)
+    for spec, (table, _) in zip(mix, tables, strict=True):
+        if table.no_flip and getattr(crop, "flip_probability", 0) > 0:
+            logger.info("%s says no_flip: its views are not mirrored", spec)
+    return tables
+
+
+def job_settings(recipe: PretrainRecipe, tables: Tables, host: tuple[int, int]) -> dict[str, Any]:
+    """Returns the fields of `BaseJob` that follow from the recipe and the data.
+
+    Args:
+        host: this process and how many there are.
+    """
     training = recipe.training
-    check_batch(recipe, processes.world_size)
-    settings = job_settings(recipe, tables, (processes.rank, processes.world_size))
-    return_freed_memory(training, processes)
-    objective = prepare(build_objective(recipe, encoders).to(processes.device), training, processes)
-    divided = training.sharding == "oss" and processes.world_size > 1
-    return Job(
-        **settings,
-        processes=processes,
-        objective=objective,
-        optimizer=build_optimizer(objective, recipe.optimizer, divided=divided),
-        average=WeightAverage(objective, training.ema, num_steps=len(settings["lrs"]))
-        if training.ema
-        else None,
+    sizes = {
+        "num_examples": sum(len(table) for table, _ in tables),
+        "global_batch_size": training.global_batch_size,
+    }
+    num_steps = to_steps(training.duration, **sizes)
+    if num_steps > MAX_STEPS:
+        raise RunError(
+            f"training.duration={training.duration!r} is {num_steps:,} steps: more than {MAX_STEPS:,}."
+        )
+    return {
+        "name": recipe.name,
+        "folder": recipe.folder,
+        "seed": recipe.seed,
+        "training": training,
+        "lrs": lr_schedule(
+            recipe,
+            num_steps,
+            to_steps(recipe.optimizer.warmup, **sizes),
+            steps_per_epoch=sizes["num_examples"] / training.global_batch_size,
+        ),
+        "open_batches": batch_source(recipe, tables, num_steps, host),
+        "checkpoint_steps": to_steps(training.checkpoint_every, **sizes),
+        "keep_steps": to_steps(training.keep_every, **sizes) if training.keep_every else None,
+        "num_examples": sizes["num_examples"],
+        "tables": describe_tables([table for table, _ in tables]),
+    }
+
+
+def check_batch(recipe: PretrainRecipe, count: int, what: str = "processes") -> None:
+    """Raises RunError if the global batch cannot be shared equally by `count` processes (devices) and micro-batches."""
+    training = recipe.training
+    parts = count * training.accumulation
+    if training.global_batch_size % parts:
+        raise RunError(
+            f"training.global_batch_size={training.global_batch_size} cannot be divided among {count} {what} "
+            f"x training.accumulation={training.accumulation}: use a multiple of {parts}."
+        )
+
+
+def lr_schedule(
+    recipe: PretrainRecipe, num_steps: int, warmup_steps: int, *, steps_per_epoch: float
+) -> np.ndarray:
+    """Returns float64 (num_steps,): the learning rate of every step, scaled."""
+    optimizer = recipe.optimizer
+    peak, final, start = (
+        scaled_lr(
+            lr,
+            scaling=optimizer.lr_scaling,
+            global_batch_size=recipe.training.global_batch_size,
+        )
+        for lr in (optimizer.base_lr, optimizer.min_lr, optimizer.warmup_lr)
+    )
+    if optimizer.schedule == "constant":
+        return constant_schedule(peak, num_steps, warmup_steps=warmup_steps, start=start)
+    if optimizer.schedule == "cosine_epochs":
+        return epoch_cosine_schedule(peak, final, num_steps, steps_per_epoch=steps_per_epoch)
+    if optimizer.schedule == "cosine_ramped":
+        return ramped_cosine_schedule(peak, num_steps, warmup_steps=warmup_steps)
+    return cosine_schedule(
+        peak,
+        final,
+        num_steps,
+        warmup_steps=warmup_steps,
+        start=start,
+        ramp_reaches_peak=optimizer.schedule == "cosine",
     )
 
 
-def _load(job: Job, checkpoint: Checkpoint) -> None:
-    state = load_for(checkpoint, job.objective)
-    load_objective(job.objective, state["objective"], str(checkpoint.folder))
-    load_optimizer_state(job.optimizer, state["optimizer"])
-    if job.average is not None and "average" in state:
-        job.average.load_state(state["average"])
-    elif job.average is not None:
-        logger.warning(
-            "%s holds no average (training.ema): it starts at these weights", checkpoint.folder
+def batch_source(
+    recipe: PretrainRecipe, tables: Tables, num_steps: int, host: tuple[int, int]
+) -> OpenBatches:
+    """Returns a function that opens this process's part of the batches from a step on."""
+    plan = OBJECTIVES[recipe.objective_name].plan()(recipe.objective)
+
+    @contextlib.contextmanager
+    def open_batches(start_step: int) -> Iterator[Iterator[dict[str, np.ndarray]]]:
+        with Pipeline(
+            tables,
+            plan,
+            seed=recipe.seed,
+            global_batch_size=recipe.training.global_batch_size,
+            num_steps=num_steps,
+            start_step=start_step,
+            host=host,
+            config=recipe.loader,
+            skip_log=recipe.folder / "skipped.jsonl",
+            balance=recipe.data.balance,
+        ) as pipeline:
+            yield iter(pipeline)
+
+    return open_batches
+
+
+def architecture_of(network: object, listed: Mapping[str, str]) -> str:
+    """Returns the key under which the class of a network stands in `ENCODERS` or `FLAX_ENCODERS`.
+
+    Raises:
+        RunError: it is not listed, so nobody could load it again.
+    """
+    target = f"{type(network).__module__}:{type(network).__qualname__}"
+    for name, known in listed.items():
+        if known == target:
+            return name
+    raise RunError(f"{target} is not in the table of video_ssl.models {dict(listed)}: add it.")
+
+
+def check_resumable(
+    job: BaseJob, checkpoint: Checkpoint, meta: Mapping[str, Any], *, allow_changes: bool
+) -> None:
+    """Raises CheckpointError if a run cannot go on from a checkpoint: past its end; other data, seed or batch."""
+    if checkpoint.step > job.num_steps:
+        raise CheckpointError(
+            f"{checkpoint.folder} is past the end: training.duration is {job.num_steps} steps. Lengthen it, or give "
+            "this run another folder: run=..."
         )
-        job.average.restart()
-
-
-def _sizes(job: Job) -> tuple[int, int]:
-    sizes = {True: 0, False: 0}
-    for parameter in job.objective.parameters():
-        sizes[parameter.requires_grad] += parameter.numel()
-    return sizes[True], sizes[False]
-
-
-def _export(job: Job, folder: Path, source: dict[str, Any]) -> None:
-    with job.average.in_place() if job.average is not None else contextlib.nullcontext():
-        encoder = _whole_encoder(job)
-        job.processes.on_main(
-            lambda: save_encoder(
-                folder,
-                encoder,
-                architecture=architecture_of(encoder, ENCODERS),
-                preprocess=job.objective.preprocess(),  # type: ignore[operator]
-                source=source,
+    if allow_changes:
+        return
+    before = meta.get("num_examples", job.num_examples)
+    if before != job.num_examples:
+        raise CheckpointError(
+            f"the data has {job.num_examples} records now and had {before} when {checkpoint.folder} was made: the "
+            "order of the rest would be another one. Restore the data, or resume all the same with --allow-changes."
+        )
+    changes = table_changes(meta.get("tables"), job.tables)
+    if changes:
+        raise CheckpointError(
+            f"the data holds other videos than when {checkpoint.folder} was made ({changes}): the rest would be "
+            "trained on those. Restore the data, or resume all the same with --allow-changes."
+        )
+    for name, now in (
+        ("seed", job.seed),
+        ("global_batch_size", job.training.global_batch_size),
+    ):
+        if meta.get(name, now) != now:
+            raise CheckpointError(
+                f"{checkpoint.folder} was made with {name}={meta[name]}, now it is {now}: the records to come would "
+                "be others. Undo the change, or resume all the same with --allow-changes."
             )
-        )
 
 
-def _whole_encoder(job: Job) -> nn.Module:
-    """The encoder; of a divided one a copy in one piece on the CPU."""
-    encoder = job.objective.encoder
-    assert isinstance(encoder, nn.Module)
-    if not is_sharded(job.objective):
-        return encoder
-    weights = {name: whole(value).cpu() for name, value in encoder.state_dict().items()}
-    copy: nn.Module = type(encoder)(encoder.config)
-    copy.load_state_dict(weights, strict=True)
-    return copy
+def _settle(recipe: PretrainRecipe, *, allow_changes: bool) -> dict[str, Any] | None:
+    """Makes the folder ready for this recipe; returns finished.json if there is nothing left to do."""
+    folder = recipe.folder
+    if settle_recipe(folder, recipe_to_dict(recipe), allow_changes=allow_changes):
+        (folder / FINISHED).unlink(missing_ok=True)
+    sweep_unfinished(folder / "checkpoints")
+    return _finished(folder)
+
+
+def _finished(folder: Path) -> dict[str, Any] | None:
+    """The content of finished.json where the encoder is there too; None if the run has work left."""
+    try:
+        content: dict[str, Any] = parse_json((folder / FINISHED).read_text(encoding="utf-8"))
+        find_encoder(folder)
+    except (OSError, ValueError):
+        return None
+    return content
+
+
+def _announce(
+    recipe: PretrainRecipe, job: BaseJob, processes: Place, sizes: tuple[int, int]
+) -> None:
+    trainable, frozen = sizes
+    logger.info(
+        "%s: %s on %d records of %s, %d steps of %d, peak lr %.3g, %.2fM parameters%s, %s x %d, %s -> %s",
+        recipe.name,
+        recipe.objective_name,
+        job.num_examples,
+        recipe.data.table,
+        job.num_steps,
+        recipe.training.global_batch_size,
+        job.lrs.max(),
+        trainable / 1e6,
+        f" (+ {frozen / 1e6:.2f}M frozen)" if frozen else "",
+        processes.device,
+        processes.world_size,
+        recipe.training.precision,
+        job.folder,
+    )
+    if job.start_step:
+        logger.info("resuming after step %d of %d", job.start_step, job.num_steps)
+
+
+def _last_metrics(folder: Path) -> dict[str, Any]:
+    rows = read_metrics(folder / METRICS)
+    return rows[-1] if rows else {}

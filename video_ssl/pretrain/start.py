@@ -7,10 +7,10 @@ from importlib import import_module
 from video_ssl.objectives import OBJECTIVES
 from video_ssl.pretrain.errors import missing_jax
 from video_ssl.pretrain.recipe import PretrainRecipe
-from video_ssl.pretrain.run_common import RunResult
+from video_ssl.pretrain.run import RunResult
 
 #: framework -> where its `pretrain` is
-LOOPS = {"torch": "video_ssl.pretrain.run", "flax": "video_ssl.pretrain.run_flax"}
+LOOPS = {"torch": "video_ssl.pretrain.torch_loop.run", "flax": "video_ssl.pretrain.flax_loop.run"}
 
 
 def pretrain(recipe: PretrainRecipe, *, allow_changes: bool = False) -> RunResult:

@@ -16,7 +16,7 @@ import os
 from video_ssl.clips.decoders.file_facts import FileFacts, file_facts
 from video_ssl.clips.decoders.library_reader import MissingBackend
 from video_ssl.clips.decoders.reader import AUTO, READERS
-from video_ssl.clips.sources import locate
+from video_ssl.clips.decoders.sources import locate
 from video_ssl.datasets.table import Record
 from video_ssl.recipes import nearest
 

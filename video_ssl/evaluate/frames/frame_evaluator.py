@@ -15,8 +15,8 @@ from typing import Any, ClassVar, Literal
 
 import numpy as np
 
+from video_ssl.embed.features import FeatureError, FeatureFile
 from video_ssl.evaluate.evaluators import Result
-from video_ssl.evaluate.features import FeatureError, FeatureFile
 from video_ssl.evaluate.frames.frame_sequences import Sequences, frame_sequences, position_features
 from video_ssl.evaluate.identity import overlap_notes
 from video_ssl.evaluate.videos import matched_labels

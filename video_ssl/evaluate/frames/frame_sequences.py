@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from video_ssl.datasets.frame_labels import resampled_labels
-from video_ssl.evaluate.features import FeatureError, FeatureFile
+from video_ssl.embed.features import FeatureError, FeatureFile
 from video_ssl.evaluate.identity import Origins, origins_of
 
 

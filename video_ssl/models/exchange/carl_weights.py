@@ -14,8 +14,8 @@ from typing import Any
 
 from torch import Tensor, nn
 
+from video_ssl.models.checkpoint_files import read_content
 from video_ssl.models.encoders import Preprocess, save_encoder
-from video_ssl.models.exchange.checkpoint_files import read_content
 from video_ssl.models.networks.frame_config import FrameTransformerConfig
 from video_ssl.models.networks.frame_transformer import FrameTransformer, ProjectionHead
 from video_ssl.models.weights import (

@@ -13,7 +13,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from video_ssl.clips.sampling_pairs import feature_times
+from video_ssl.clips.sampling.two_clips import feature_times
 from video_ssl.models.networks.r3d_config import (
     BottleneckSpec,
     R3DConfig,

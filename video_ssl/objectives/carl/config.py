@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-from video_ssl.objectives.frame_plan import FrameSetSettings
+from video_ssl.objectives.shared.frame_plan import FrameSetSettings
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -13,8 +13,8 @@ from video_ssl.models.networks.frame_transformer import ProjectionHead
 from video_ssl.objectives.carl.config import Config
 from video_ssl.objectives.carl.scl import scl_loss
 from video_ssl.objectives.carl.weak import weak_loss
-from video_ssl.objectives.frame_objective import FrameObjective, time_error, view_features
-from video_ssl.objectives.frame_pairs import Views
+from video_ssl.objectives.shared.frame_objective import FrameObjective, time_error, view_features
+from video_ssl.objectives.shared.frame_pairs import Views
 
 
 class Objective(FrameObjective):

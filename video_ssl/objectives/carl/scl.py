@@ -25,7 +25,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from video_ssl.objectives.frame_pairs import per_view
+from video_ssl.objectives.shared.frame_pairs import per_view
 
 EPS = 1e-6
 FAR = 1e6

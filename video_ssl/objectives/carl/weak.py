@@ -18,8 +18,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from video_ssl.objectives.dtw import DtwResult, dtw, warped_times
-from video_ssl.objectives.frame_pairs import Views
+from video_ssl.objectives.shared.dtw import DtwResult, dtw, warped_times
+from video_ssl.objectives.shared.frame_pairs import Views
 
 
 def weak_loss(

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from video_ssl.objectives.pair_config import PairConfig
-from video_ssl.objectives.wiring import fit_encoder
+from video_ssl.objectives.shared.pair_config import PairConfig
+from video_ssl.objectives.shared.wiring import fit_encoder
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -11,7 +11,7 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 
-from video_ssl.objectives.contrastive_flax import NEVER, l2_normalize, products
+from video_ssl.objectives.shared.contrastive_flax import NEVER, l2_normalize, products
 
 
 class ContrastiveTerms(NamedTuple):

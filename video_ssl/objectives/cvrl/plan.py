@@ -5,10 +5,10 @@ from __future__ import annotations
 import numpy as np
 
 from video_ssl.clips.decoders.reader import Reader
-from video_ssl.clips.sampling_pairs import decreasing_pair
+from video_ssl.clips.sampling.two_clips import decreasing_pair
 from video_ssl.datasets.table import Record
 from video_ssl.objectives.cvrl.config import Config
-from video_ssl.objectives.pair_plan import clip_pair
+from video_ssl.objectives.shared.pair_plan import clip_pair
 
 
 class Plan:

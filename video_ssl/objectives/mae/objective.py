@@ -15,8 +15,8 @@ from video_ssl.models.networks.image_vit import ImageViT
 from video_ssl.models.networks.layers import cut, split_mask, take
 from video_ssl.models.preprocess import to_model_input
 from video_ssl.models.weights import Renames
-from video_ssl.objectives.export import preprocess_of
 from video_ssl.objectives.mae.config import Config
+from video_ssl.objectives.shared.export import preprocess_of
 
 #: Keys of the published pre-training checkpoints -> keys of `Objective`.
 PUBLISHED_KEYS: Renames = (

@@ -6,7 +6,7 @@ import numpy as np
 
 from video_ssl.clips.crops import ViewRequest, sample_region
 from video_ssl.clips.decoders.reader import Reader
-from video_ssl.clips.sampling import sample_constant_clips
+from video_ssl.clips.sampling.one_clip import sample_constant_clips
 from video_ssl.clips.views import read_views, sample_masks
 from video_ssl.datasets.table import Record
 from video_ssl.objectives.mae.config import Config

@@ -16,9 +16,9 @@ from video_ssl.models.networks.layers import split_mask, take
 from video_ssl.models.networks.vit import VideoViT
 from video_ssl.models.preprocess import normalize, to_pixels
 from video_ssl.models.weights import Renames
-from video_ssl.objectives.export import preprocess_of
 from video_ssl.objectives.mvd.config import Config
 from video_ssl.objectives.mvd.teacher import Teacher, build_teacher
+from video_ssl.objectives.shared.export import preprocess_of
 
 #: Keys of the published students -> keys of `Objective`; tables are computed, not loaded.
 PUBLISHED_KEYS: Renames = (

@@ -7,8 +7,8 @@ from dataclasses import dataclass, field
 from video_ssl.clips.config import ClipConfig, ColorConfig, CropConfig
 from video_ssl.models.config import Normalization, ViTConfig
 from video_ssl.models.encoder_config import EncoderConfig
-from video_ssl.objectives.sources import EncoderSource
-from video_ssl.objectives.wiring import fit_encoder
+from video_ssl.objectives.shared.sources import EncoderSource
+from video_ssl.objectives.shared.wiring import fit_encoder
 
 
 @dataclass(frozen=True, kw_only=True)

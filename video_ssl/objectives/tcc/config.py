@@ -6,9 +6,9 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from video_ssl.clips.config import ColorConfig, CropConfig
-from video_ssl.clips.frame_sets import FrameSetConfig
+from video_ssl.clips.sampling.frame_sets import FrameSetConfig
 from video_ssl.models.networks.frame_config import FrameTransformerConfig
-from video_ssl.objectives.frame_plan import FrameSetSettings, with_unit_length
+from video_ssl.objectives.shared.frame_plan import FrameSetSettings, with_unit_length
 
 Pairs = Literal["all", "label", "video"]
 LossKind = Literal["regression_mse_var", "regression_mse", "regression_huber", "classification"]

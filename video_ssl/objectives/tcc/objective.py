@@ -28,8 +28,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from video_ssl.objectives.frame_objective import FrameObjective, view_features
-from video_ssl.objectives.frame_pairs import Views
+from video_ssl.objectives.shared.frame_objective import FrameObjective, view_features
+from video_ssl.objectives.shared.frame_pairs import Views
 from video_ssl.objectives.tcc.config import Config
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from video_ssl.objectives.frame_plan import FrameSetPlan
+from video_ssl.objectives.shared.frame_plan import FrameSetPlan
 
 
 class Plan(FrameSetPlan):

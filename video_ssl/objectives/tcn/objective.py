@@ -26,7 +26,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from video_ssl.objectives.frame_objective import FrameObjective, view_features
+from video_ssl.objectives.shared.frame_objective import FrameObjective, view_features
 from video_ssl.objectives.tcn.config import Config
 
 

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from video_ssl.clips.sampling import clip_span
-from video_ssl.objectives.pair_config import PairConfig
+from video_ssl.clips.sampling.one_clip import clip_span
+from video_ssl.objectives.shared.pair_config import PairConfig
+from video_ssl.objectives.shared.wiring import fit_encoder
 from video_ssl.objectives.teg.loss_config import TegHeadsConfig, TegLossConfig
-from video_ssl.objectives.wiring import fit_encoder
 
 
 @dataclass(frozen=True, kw_only=True)

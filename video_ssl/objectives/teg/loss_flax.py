@@ -11,8 +11,8 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 
-from video_ssl.objectives.contrastive_flax import NEVER, l2_normalize, products
 from video_ssl.objectives.cvrl.loss_flax import contrastive_loss
+from video_ssl.objectives.shared.contrastive_flax import NEVER, l2_normalize, products
 from video_ssl.objectives.teg.loss_config import Match, Negatives, TegLossConfig
 
 #: Positions are float32: one that should be whole may be a little off.

@@ -13,7 +13,7 @@ from video_ssl.models.colour_flax import augmented_input
 from video_ssl.models.encoder_folder import Preprocess
 from video_ssl.models.encoders_flax import init_variables
 from video_ssl.models.networks.r3d_flax import R3D
-from video_ssl.objectives.contrastive_flax import kernel_penalty
+from video_ssl.objectives.shared.contrastive_flax import kernel_penalty
 from video_ssl.objectives.teg.config import Config
 from video_ssl.objectives.teg.loss_flax import teg_loss
 from video_ssl.objectives.teg.model_flax import TegModel

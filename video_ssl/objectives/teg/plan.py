@@ -5,9 +5,9 @@ from __future__ import annotations
 import numpy as np
 
 from video_ssl.clips.decoders.reader import Reader
-from video_ssl.clips.sampling_pairs import nested_correspondence, nested_pair
+from video_ssl.clips.sampling.two_clips import nested_correspondence, nested_pair
 from video_ssl.datasets.table import Record
-from video_ssl.objectives.pair_plan import clip_pair
+from video_ssl.objectives.shared.pair_plan import clip_pair
 from video_ssl.objectives.teg.config import Config
 
 

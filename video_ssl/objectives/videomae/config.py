@@ -7,8 +7,8 @@ from typing import Literal
 
 from video_ssl.clips.config import ClipConfig, CropConfig, MaskConfig
 from video_ssl.models.config import DecoderConfig, Normalization, ViTConfig
-from video_ssl.objectives.sources import EncoderSource
-from video_ssl.objectives.wiring import fit_encoder
+from video_ssl.objectives.shared.sources import EncoderSource
+from video_ssl.objectives.shared.wiring import fit_encoder
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -15,7 +15,7 @@ from video_ssl.models.networks.layers import cut, split_mask, take
 from video_ssl.models.networks.vit import VideoViT
 from video_ssl.models.preprocess import normalize, to_pixels
 from video_ssl.models.weights import Renames
-from video_ssl.objectives.export import preprocess_of
+from video_ssl.objectives.shared.export import preprocess_of
 from video_ssl.objectives.videomae.config import Config
 
 #: Keys of the published pre-training checkpoints -> keys of `Objective`.

@@ -1,0 +1,1 @@
+"""What a step costs, what the loader delivers, which decoder is exact and fast."""

@@ -1,0 +1,98 @@
+"""`video-ssl bench step`: what a step of a recipe costs, beside what the chip could do.  Free of torch and jax.
+
+The batch is random pixels in the recipe's own shapes, so that nothing but the step is measured.  Beside seconds and
+memory stands a yardstick taken in the same run: the rate of a large matrix product in the same precision.  How a step
+is made is in `step_torch.py` and `step_flax.py`; each measures in a process of its own where both are compared.
+"""
+
+from __future__ import annotations
+
+from concurrent.futures import ProcessPoolExecutor
+from importlib import import_module
+from multiprocessing import get_context
+from typing import Any
+
+from video_ssl.bench.figures import StepFigures, Timing, print_figures
+from video_ssl.models import ENCODERS, FLAX_ENCODERS
+from video_ssl.objectives import OBJECTIVES
+from video_ssl.pretrain.errors import missing_jax
+from video_ssl.pretrain.recipe import PretrainRecipe, recipe_from_dict, recipe_to_dict
+from video_ssl.recipes import ConfigError
+
+#: framework -> module with `measure_step(recipe, ...)` and `measure_encoder(recipe, ...)`
+BENCHES = {"flax": "video_ssl.bench.step_flax", "torch": "video_ssl.bench.step_torch"}
+
+
+def bench_step(
+    recipe: PretrainRecipe,
+    *,
+    batch_size: int = 8,
+    steps: int = 5,
+    warmup: int = 2,
+    compile_too: bool = False,
+) -> list[StepFigures]:
+    """Times training steps of a recipe and prints a table; returns its rows.
+
+    Args:
+        recipe: any recipe; its precision and device are used.
+        batch_size: records per step (the recipe's own batch is for many devices).
+        steps: timed steps; the median is reported.
+        warmup: steps before them.
+        compile_too: time the step under torch.compile as well; flax compiles every step.
+
+    Raises:
+        RunError: the batch does not fit the devices; or the framework is not installed.
+    """
+    framework = OBJECTIVES[recipe.objective_name].framework
+    rows: list[StepFigures] = _bench(framework, recipe).measure_step(
+        recipe, batch_size, Timing(steps=steps, warmup=warmup), compile_too=compile_too
+    )
+    _print(f"{recipe.name}: one step", recipe, rows)
+    return rows
+
+
+def bench_twins(
+    recipe: PretrainRecipe, *, batch_size: int = 8, steps: int = 5, warmup: int = 2
+) -> list[StepFigures]:
+    """Times the encoder of a recipe alone, forward and backward, in flax and in torch; prints and returns two rows.
+
+    Both get the same clips and the same kind of loss and measure the yardstick themselves, one after the other, each in
+    a process of its own.
+
+    Raises:
+        ConfigError: the encoder has no twin.
+        RunError: jax is not installed.
+    """
+    architecture = recipe.objective.encoder.architecture
+    if architecture not in FLAX_ENCODERS or architecture not in ENCODERS:
+        raise ConfigError(
+            f"objective.encoder.architecture={architecture} has no twin: both frameworks have "
+            f"{sorted(FLAX_ENCODERS)}. Leave out --twins."
+        )
+    timing, content = Timing(steps=steps, warmup=warmup), recipe_to_dict(recipe)
+    rows = []
+    for framework in BENCHES:
+        with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as alone:
+            rows.append(
+                alone.submit(_measure_encoder, framework, content, batch_size, timing).result()
+            )
+    _print(f"encoder of {recipe.name}, forward and backward", recipe, rows)
+    return rows
+
+
+def _measure_encoder(
+    framework: str, content: dict[str, Any], batch_size: int, timing: Timing
+) -> StepFigures:
+    recipe = recipe_from_dict(content)
+    row: StepFigures = _bench(framework, recipe).measure_encoder(recipe, batch_size, timing)
+    return row
+
+
+def _bench(framework: str, recipe: PretrainRecipe) -> Any:
+    with missing_jax(f"objective.name={recipe.objective_name}"):
+        return import_module(BENCHES[framework])
+
+
+def _print(what: str, recipe: PretrainRecipe, rows: list[StepFigures]) -> None:
+    chips = " and ".join(dict.fromkeys(row.chip for row in rows))
+    print_figures(f"{what}, {recipe.training.precision}, {chips}", rows)

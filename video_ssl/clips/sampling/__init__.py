@@ -1,0 +1,1 @@
+"""Which frames of a video: pure functions of lengths, settings and uniform numbers."""

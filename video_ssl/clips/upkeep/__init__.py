@@ -1,0 +1,1 @@
+"""Upkeep of video files: look at every file once, make them fast to read, prove which decoders are exact."""

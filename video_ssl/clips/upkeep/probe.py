@@ -1,0 +1,128 @@
+"""What a video file is, found out in a data worker: columns of a table, and what tells which decoders are exact on it.
+
+`file_facts` only demultiplexes (milliseconds); `probe` also counts frames and decodes the first and the last one.
+"""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from video_ssl.clips.decoders.file_facts import file_facts
+from video_ssl.clips.decoders.reader import BadVideo, Reader, StatedCount
+from video_ssl.clips.decoders.sources import locate
+from video_ssl.clips.reading import open_video
+from video_ssl.clips.upkeep.isolated_worker import beat
+from video_ssl.datasets.paths import local_path
+from video_ssl.datasets.remote import is_remote
+from video_ssl.datasets.tars import divide_member
+
+_DECODE = ("ends", "all")
+_PIECE = 32
+
+
+@dataclass(frozen=True, kw_only=True)
+class Probe:
+    """One file to find out about; `segments` are the (start_sec, end_sec) that a table takes of it."""
+
+    source: str
+    byte_range: tuple[int, int] | None = None
+    fps: float | None = None
+    stated_count: StatedCount | None = None
+    segments: tuple[tuple[float | None, float | None], ...] = ((None, None),)
+    timeout_sec: float = 60.0
+    decode: str = "ends"
+
+
+def probe(task: Probe) -> dict[str, Any]:
+    """Returns the columns of the file, and under "segments" (num_frames, duration_sec) for each segment.
+
+    Segments without a frame have 0 frames.
+
+    Args:
+        task: `decode="ends"` decodes the first and the last frame, "all" every frame.
+
+    Raises:
+        BadVideo: what the reader says.
+    """
+    assert task.decode in _DECODE
+    before = stamp(task.source)
+    with open_video(
+        task.source,
+        timeout_sec=task.timeout_sec,
+        byte_range=task.byte_range,
+        fps=task.fps,
+        stated_count=task.stated_count,
+    ) as reader:
+        info = reader.info
+        times = reader.times(np.arange(info.num_frames))
+        _decode_some(reader, task.decode)
+        place = locate(task.source, byte_range=task.byte_range, timeout_sec=task.timeout_sec)
+        try:
+            facts = None if place.is_frames else file_facts(
+                place.path, byte_range=place.byte_range, name=place.name
+            )  # fmt: skip
+        finally:
+            place.release()
+    if stamp(task.source) != before:
+        raise BadVideo(task.source, "changes while it is read: scan it when it is complete.")
+    return {
+        "fps": info.fps,
+        "width": info.width,
+        "height": info.height,
+        "has_audio": info.has_audio,
+        "rotation": info.rotation,
+        "mirrored": info.mirrored,
+        "pixel_aspect": info.pixel_aspect,
+        "variable_fps": _is_variable(times, info.fps),
+        "codec": info.codec if facts is None else facts.codec,
+        "container": "frames" if facts is None else facts.container,
+        "edit_list": facts is not None and facts.edit_list,
+        "max_gop": 1 if facts is None else facts.max_gop,
+        "file_size": before[0],
+        "file_mtime": before[1],
+        "segments": [_extent(times, info.duration_sec, *segment) for segment in task.segments],
+    }
+
+
+def stamp(source: str) -> tuple[int | None, float | None]:
+    """Returns (size, time of last change) of the file that holds the source; None for URIs, folders, missing files."""
+    holder, _ = divide_member(source)
+    if is_remote(holder):
+        return None, None
+    path = local_path(holder)
+    try:
+        status = os.stat(path)
+    except OSError:
+        return None, None
+    return (None, None) if os.path.isdir(path) else (status.st_size, status.st_mtime)
+
+
+def _decode_some(reader: Reader, decode: str) -> None:
+    count = reader.info.num_frames
+    if decode == "ends":
+        reader.frames(sorted({0, count - 1}), (16, 16))
+        return
+    for begin in range(0, count, _PIECE):
+        reader.frames(np.arange(begin, min(begin + _PIECE, count)), (16, 16))
+        beat()
+
+
+def _is_variable(times: np.ndarray, fps: float) -> bool:
+    """Whether index / fps misses the time of a frame by more than half a frame."""
+    return bool((np.abs(times * fps - np.arange(len(times))) > 0.5).any())
+
+
+def _extent(
+    times: np.ndarray, duration_sec: float, start_sec: float | None, end_sec: float | None
+) -> tuple[int, float]:
+    """Frames and seconds of a segment, by the rule of `video_ssl.clips.reading.SegmentReader`."""
+    start = 0.0 if start_sec is None else start_sec
+    end = np.inf if end_sec is None else end_sec
+    first, last = np.searchsorted(times, np.array([start, end]) - 5e-4)
+    if last <= first:
+        return 0, 0.0
+    return int(last - first), float(min(end, duration_sec) - times[first])

@@ -1,0 +1,305 @@
+"""`video-ssl transcode`: every video of a table as small H.264 files for fast random access, and the table of them.
+
+Encodes with the x264 inside of PyAV: no ffmpeg program is needed.  Restartable like a scan: finished files are in a
+journal, files are written under a temporary name and renamed.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+from video_ssl.clips.upkeep.isolated import Failure, refuse_away, run_isolated
+from video_ssl.clips.upkeep.journal import Journal, is_list
+from video_ssl.clips.upkeep.probe import stamp
+from video_ssl.clips.upkeep.transcode_file import Transcode, VideoFormat
+from video_ssl.clips.upkeep.transcode_targets import claim_targets, file_name
+from video_ssl.datasets.remote_errors import redacted
+from video_ssl.datasets.table import METADATA_KEY, SCHEMA, Record, Table, TableError
+from video_ssl.files import (
+    claim_file,
+    claim_folder,
+    full_disk_is_named,
+    remove_leftovers,
+    write_json_lines,
+)
+
+log = logging.getLogger(__name__)
+
+TRANSCODE = "video_ssl.clips.upkeep.transcode_file:transcode_file"
+_HANG_FACTOR = 2
+_FROM_FILE = ("fps", "width", "height", "has_audio", "codec", "container", "rotation", "variable_fps",
+              "edit_list", "max_gop", "file_size", "file_mtime", "mirrored", "pixel_aspect")  # fmt: skip
+# Columns that said something about the old files.
+_STALE = ("byte_offset", "byte_size", "exact")
+_PER_FRAME = ("frame_labels", "boxes")
+
+
+@dataclass(frozen=True, kw_only=True)
+class TranscodeResult:
+    """What has been done: the table of the new files, and why records are missing in it."""
+
+    table: Table
+    skipped: list[dict[str, Any]]
+    files: int
+    written_now: int
+
+
+@dataclass(frozen=True)
+class _Job:
+    """One new file, `key` below the folder of videos, and the rows of the table that use it."""
+
+    key: str
+    task: Transcode
+    rows: list[int]
+
+
+def transcode_table(
+    table: Table,
+    out: str | os.PathLike[str],
+    *,
+    format: VideoFormat | None = None,
+    cut: bool = False,
+    num_workers: int | None = None,
+    timeout_sec: float = 60.0,
+    retry: bool = False,
+    progress: bool = True,
+    function: str = TRANSCODE,
+) -> TranscodeResult:
+    """Returns the table of the new files, `OUT/table.arrow`; the files lie in `OUT/videos`.
+
+    Labels and everything else that the table says are carried over; `OUT/skipped.jsonl` says which records could not
+    be, and why.  Segments stay segments of one new file, unless they are cut.  Per-frame labels and boxes follow a
+    change of the frame rate.
+
+    Args:
+        table: any records.
+        out: a folder; finished files in it are kept.
+        format: what to write.
+        cut: one file per record, of its segment only; times in captions and events are moved accordingly.
+        num_workers: processes; None for one per core.
+        timeout_sec: longest time without a frame done; twice of it costs the process.
+        retry: try again what could not be read before.
+        progress: show a progress bar.
+        function: what transcodes one file, for tests.
+
+    Raises:
+        ValueError: work on this folder with other settings has begun, or is running.
+        OutputError: a file to be written is a source, or is there and was not written by an earlier transcode; or the
+            folder cannot be written.
+        DiskFull: nothing finished is lost, run again.
+        TableError: not one usable record, or two with one id.
+        AwayError: all is written, without records that cannot be reached now.
+    """
+    format = format or VideoFormat()
+    out = _claim(out, table)
+    settings = {**asdict(format), "cut": cut}
+    with Journal(out / ".transcode.jsonl", settings) as journal:
+        jobs = _jobs_of(table, out / "videos", format, cut=cut, timeout_sec=timeout_sec)
+        targets = {job.key: job.task.target for job in jobs}
+        claim_targets(targets, journal, (job.task.record.source for job in jobs), out)
+        for folder in {target.parent for target in targets.values()}:
+            remove_leftovers(folder, held=True)
+        to_do = [job for job in jobs if not _is_done(job, journal, retry=retry)]
+        journal.begin(job.key for job in to_do)
+        _run(jobs, to_do, journal, function, num_workers, _HANG_FACTOR * timeout_sec, progress)
+        skipped = _skip_list(table, jobs, journal)
+        with full_disk_is_named(out):
+            write_json_lines(out / "skipped.jsonl", skipped)
+            saved = _new_table(table, jobs, journal, out, cut=cut).save(
+                out / "table.arrow", maker="transcode"
+            )
+    log.info("%d records of %d files in %s, %d left out (skipped.jsonl)", len(saved), len(jobs),
+             saved.path, len(skipped))  # fmt: skip
+    refuse_away([line for line in skipped if line.get("away")], out)
+    return TranscodeResult(table=saved, skipped=skipped, files=len(jobs), written_now=len(to_do))
+
+
+def _claim(out: str | os.PathLike[str], table: Table) -> Path:
+    table.refuse_doubled_ids()  # now, and not when the new table is made
+    read = [table.path] if table.path is not None else []
+    out = claim_folder(out, "transcode", (), ours=True)
+    claim_file(out / "table.arrow", "transcode", sources=read)
+    claim_file(out / "skipped.jsonl", "transcode", is_ours=is_list)
+    claim_folder(out / "videos", "transcode", (), ours=True)
+    return out
+
+
+def _jobs_of(
+    table: Table, folder: Path, format: VideoFormat, *, cut: bool, timeout_sec: float
+) -> list[_Job]:
+    jobs, taken = [], set[str]()
+    groups: dict[tuple[Any, ...], list[Record]] = {}
+    for index in range(len(table)):
+        record = table.record(index)
+        place = (record.source, record.byte_offset, record.byte_size)
+        extent = (record.start_sec, record.end_sec) if cut else ()
+        groups.setdefault((*place, *extent), []).append(record)
+    for key, records in groups.items():
+        name = file_name(records[0].source, table.root, key, taken)
+        segments = ((None, None),) if cut else tuple((r.start_sec, r.end_sec) for r in records)
+        task = Transcode(
+            record=_what_to_take(records[0], cut=cut),
+            target=folder / name,
+            format=format,
+            timeout_sec=timeout_sec,
+            segments=segments,
+            return_map=any(getattr(r, n) is not None for r in records for n in _PER_FRAME),
+        )
+        jobs.append(_Job(name, task, [record.index for record in records]))
+    return jobs
+
+
+def _what_to_take(record: Record, *, cut: bool) -> Record:
+    """The whole source, or the segment, without labels: it travels to a process."""
+    return Record(
+        index=0,
+        id=record.id,
+        source=record.source,
+        start_sec=record.start_sec if cut else None,
+        end_sec=record.end_sec if cut else None,
+        fps=record.fps,
+        byte_offset=record.byte_offset,
+        byte_size=record.byte_size,
+        file_size=record.file_size,
+        file_mtime=record.file_mtime,
+    )
+
+
+def _run(
+    jobs: Sequence[_Job],
+    to_do: Sequence[_Job],
+    journal: Journal,
+    function: str,
+    num_workers: int | None,
+    limit_sec: float,
+    progress: bool,
+) -> None:
+    columns = (TextColumn("transcoding"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    workers = min(num_workers or len(os.sched_getaffinity(0)), max(1, len(to_do)))
+    tasks = ((job, job.task) for job in to_do)
+    with Progress(*columns, disable=not progress) as bar:
+        shown = bar.add_task("", total=len(jobs), completed=len(jobs) - len(to_do))
+        for job, found in run_isolated(function, tasks, num_workers=workers, limit_sec=limit_sec):
+            source = job.task.record.source
+            if isinstance(found, Failure):
+                log.warning("%s: %s", redacted(source), found.reason)
+                entry: dict[str, Any] = {
+                    "source_stamp": list(stamp(source)),
+                    "reason": found.reason,
+                }
+                if job.task.target.exists():  # of a source that could be read: still ours
+                    entry["left"] = list(stamp(str(job.task.target)))
+                if found.away:
+                    entry["away"] = True
+            else:
+                entry = found
+            journal.add(job.key, {"source": source, **entry})
+            bar.advance(shown)
+
+
+def _is_done(job: _Job, journal: Journal, *, retry: bool) -> bool:
+    """Whether the journal's entry belongs to this source as it is now, and the new file is as it was written."""
+    entry = journal.entries.get(job.key)
+    if entry is None or entry["source"] != job.task.record.source:
+        return False
+    if entry["source_stamp"] != list(stamp(job.task.record.source)):
+        return False
+    if "reason" in entry:
+        return not retry and not entry.get("away")
+    same = list(stamp(str(job.task.target))) == [entry["file_size"], entry["file_mtime"]]
+    return same and len(entry["segments"]) == len(job.task.segments)
+
+
+def _skip_list(table: Table, jobs: Sequence[_Job], journal: Journal) -> list[dict[str, Any]]:
+    lines = []
+    for job in jobs:
+        entry = journal.entries[job.key]
+        for place, row in enumerate(job.rows):
+            reason = entry.get("reason")
+            if reason is None and not entry["segments"][min(place, len(entry["segments"]) - 1)][0]:
+                reason = "has no frame in its segment."
+            if reason is not None:
+                record = table.record(row)
+                line = {
+                    "id": redacted(record.id),
+                    "source": redacted(record.source),
+                    "reason": reason,
+                }
+                lines.append((row, line | ({"away": True} if entry.get("away") else {})))
+    return [line for _, line in sorted(lines, key=lambda item: item[0])]
+
+
+def _new_table(
+    table: Table, jobs: Sequence[_Job], journal: Journal, out: Path, *, cut: bool
+) -> Table:
+    old = table.arrow
+    values: dict[str, list[Any]] = {
+        name: old[name].to_pylist() for name in old.column_names if name not in _STALE
+    }
+    for name in (*_FROM_FILE, "num_frames", "duration_sec"):
+        values[name] = [None] * len(table)
+    for job in jobs:
+        entry = journal.entries[job.key]
+        if "reason" in entry:
+            continue
+        for place, row in enumerate(job.rows):
+            frames, seconds = entry["segments"][min(place, len(entry["segments"]) - 1)]
+            values["source"][row] = str(job.task.target)
+            values["num_frames"][row], values["duration_sec"][row] = frames or None, seconds
+            for name in _FROM_FILE:
+                values[name][row] = entry.get(name)  # a journal may be older than a column
+            if "map" in entry:
+                _follow_frames(values, row, entry, cut=cut)
+            if cut:
+                _move_times(values, row)
+    usable = np.flatnonzero([frames is not None for frames in values["num_frames"]])
+    if not len(usable):
+        first = journal.entries[jobs[0].key]
+        raise TableError(
+            f"no record can be used; the first: {redacted(first['source'])} {first['reason']}"
+        )
+    about = dict(json.loads((old.schema.metadata or {}).get(METADATA_KEY, b"{}")))
+    ordered = {name: values[name] for name in SCHEMA.names if name in values}
+    return Table.from_columns(ordered, root=out, **about).select(usable)
+
+
+def _follow_frames(
+    values: Mapping[str, list[Any]], row: int, entry: dict[str, Any], *, cut: bool
+) -> None:
+    """Per-frame values of the frames that the new file shows."""
+    shown, old, new = (np.array(entry[name]) for name in ("map", "old_times", "new_times"))
+    first_old = 0
+    if not cut:
+        start = values["start_sec"][row] if "start_sec" in values else None
+        end = values["end_sec"][row] if "end_sec" in values else None
+        borders = np.array([start or 0.0, np.inf if end is None else end]) - 5e-4
+        first_old = int(np.searchsorted(old, borders[0]))
+        first, last = np.searchsorted(new, borders)
+        shown = shown[first:last]
+    for name in _PER_FRAME:
+        per_frame = values[name][row] if name in values else None
+        if per_frame:
+            places = np.clip(shown - first_old, 0, len(per_frame) - 1)
+            values[name][row] = [per_frame[place] for place in places.tolist()]
+
+
+def _move_times(values: Mapping[str, list[Any]], row: int) -> None:
+    """Times of a record whose segment became a file of its own, which starts at 0."""
+    start = (values["start_sec"][row] if "start_sec" in values else None) or 0.0
+    for name in ("captions", "events"):
+        for item in (values[name][row] if name in values else None) or ():
+            for key in ("start_sec", "end_sec", "time_sec"):
+                if item.get(key) is not None:
+                    item[key] = max(0.0, item[key] - start)
+    for name in ("start_sec", "end_sec"):
+        if name in values:
+            values[name][row] = None

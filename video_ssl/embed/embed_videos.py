@@ -1,0 +1,109 @@
+"""`video-ssl embed`: encoder, videos and output by name; a finished file is not made twice."""
+
+from __future__ import annotations
+
+import logging
+import os
+from pathlib import Path
+from typing import Any
+
+from video_ssl.datasets import open_table
+from video_ssl.datasets.paths import VIDEO_SUFFIXES, at_home
+from video_ssl.datasets.table import Table
+from video_ssl.embed.embedding import EmbedConfig, Embedder, EmbeddingError
+from video_ssl.embed.features import FeatureError, FeatureFile, open_features
+from video_ssl.embed.frozen import open_encoder, pick_device
+from video_ssl.embed.jobs import changed_contents, job_changes, listed
+from video_ssl.embed.partial import claim_features, discard
+
+logger = logging.getLogger(__name__)
+
+_NAMED = 5
+
+
+def embed_table(
+    encoder: str,
+    table: str,
+    out: str | Path,
+    *,
+    device: str = "auto",
+    restart: bool = False,
+    **settings: Any,
+) -> FeatureFile:
+    """Returns the features of videos named by a text, written to `out`.
+
+    A complete file that the same job has written is left as it is.
+
+    Args:
+        encoder: see `open_encoder`.
+        table: a video file, or what `open_table` takes.
+        out: ends in .arrow.
+        restart: write anew what is there, complete or not.
+        settings: fields of `EmbedConfig`.
+
+    Raises:
+        EmbeddingError: another name than .arrow, or `out` has features of another job (with `check`: or of other
+            contents).
+        OutputError: `out` is no feature file, or cannot be written.
+    """
+    out, where = Path(out), pick_device(device)
+    if out.suffix != ".arrow":
+        raise EmbeddingError(f"{out} must end in .arrow: that is the only kind that is written.")
+    out = claim_features(out, sources=[table])
+    embedder = Embedder(
+        open_encoder(encoder, device), EmbedConfig(**settings), device=where, name=encoder
+    )
+    videos = open_source(table)
+    if out.exists() and not restart:
+        found = _finished(out, embedder, videos)
+        logger.info("%s is complete already (%d clips); --restart writes it anew", out, len(found))
+        discard(out)
+        return found
+    return embedder.embed(videos, out, restart=restart)
+
+
+def open_source(spec: str) -> Table:
+    """Returns the table of a single video file, or whatever `open_table` understands."""
+    path = Path(at_home(spec))
+    if path.is_file() and path.suffix.lower() in VIDEO_SUFFIXES:
+        return Table.from_rows([{"id": path.name, "source": os.path.abspath(path)}])
+    return open_table(spec)
+
+
+def _finished(out: Path, embedder: Embedder, videos: Table) -> FeatureFile:
+    """The features that are there, if they are those of this job."""
+    try:
+        found = open_features(out)
+    except FeatureError as err:
+        raise EmbeddingError(f"{err} Remove it, or write it anew with --restart.") from err
+    check = embedder.config.check
+    changes = job_changes(found.metadata.get("job", {}), embedder.job(videos))
+    touched = changes.pop("table.files", None) if check else None
+    if changes:
+        touched_only = list(changes) == ["table.files"]
+        advice = " If they were only copied or touched, --check compares what they hold."
+        raise EmbeddingError(
+            f"{out} is there already and has other features (now <- there):\n  {listed(changes)}\n"
+            f"Give another output file, or replace it with --restart.{advice if touched_only else ''}"
+        )
+    if check:
+        refuse_changed_contents(found, videos)
+        if touched:
+            logger.info("%s: times of videos have changed, what they hold has not", out)
+    return found
+
+
+def refuse_changed_contents(found: FeatureFile, videos: Table) -> None:
+    """Raises EmbeddingError, naming them, if videos do not hold what they held when they were embedded."""
+    changed, full = changed_contents(found, videos)
+    if changed:
+        more = f" and {len(changed) - _NAMED} more" if len(changed) > _NAMED else ""
+        raise EmbeddingError(
+            f"{found.path} has features of what these videos held before: {', '.join(changed[:_NAMED])}{more}. Embed "
+            "them again with --restart, or into another file."
+        )
+    if full < len(videos):
+        told = (
+            "%s: of %d of %d videos all bytes were compared, of the others size, beginning and end"
+        )
+        logger.info(told, found.path, full, len(videos))

@@ -1,0 +1,467 @@
+"""The embedder: a table of videos and a frozen encoder become a feature file.
+
+Nothing is random and no video is ever replaced: one that cannot be read is left out, listed with
+its reason in the file, and told in the log.  What is in the file depends neither on the batch size
+(beyond rounding) nor on the number of workers, nor on how often the job was interrupted: rows are
+written as they come, and the same job goes on where it stopped (see `partial.py`).
+
+One feature per frame (`per_frame`): every sampled frame of a video gets a feature of its own.
+Windows of the encoder's clip length overlap by `overlap` (half, or nothing for encoders whose frame
+features do not depend on the other frames), and a frame is taken from the window in whose middle it
+lies best.  Where an encoder gives fewer moments than frames (tubelets), the feature of a frame is
+the linear interpolation between the moments before and behind it.  Encoders of whole videos (CARL)
+see all of a video at once, or in the fewest equal parts of at most their `max_frames` frames.  The
+rows of the file are still windows; their `frame_features` hold only their own frames, so that those
+of all rows of a record, one after the other, are the frames of the video (`FeatureFile.frames_of`).
+"""
+
+from __future__ import annotations
+
+import inspect
+import logging
+import resource
+import sys
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+from video_ssl import __version__
+from video_ssl.clips.config import Sampling
+from video_ssl.clips.windows import WindowConfig
+from video_ssl.datasets.table import Table
+from video_ssl.embed.features import FeatureFile, open_features
+from video_ssl.embed.jobs import job_key, make_job
+from video_ssl.embed.partial import PartialFeatures, discard
+from video_ssl.embed.rows import RowCollector
+from video_ssl.embed.window_workers import Job, Piece, describe, read_windows
+from video_ssl.models.config import Normalization
+from video_ssl.models.encoders import Encoder, fingerprint
+from video_ssl.models.preprocess import to_model_input
+from video_ssl.recipes import to_plain
+
+logger = logging.getLogger(__name__)
+
+#: Frames of a whole video that are turned into floating-point pixels at a time.
+_PIECE = 32
+
+
+class EmbeddingError(ValueError):
+    """Videos that cannot be embedded as asked; the text says why."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class EmbedConfig:
+    """How videos become features.
+
+    Attributes:
+        num_clips: windows spread evenly over a video.
+        hop: source frames between windows that cover all of a video; replaces `num_clips`.
+        stride_sec: seconds between windows that cover all of a video; replaces `num_clips`.
+        per_frame: a feature for every sampled frame of a video; replaces `num_clips`.
+        overlap: of the windows of `per_frame`, a share in [0, 1); null: 0.5, or 0 for encoders
+            whose frame features do not depend on the other frames of the clip.
+        num_frames: of a clip; null: what the encoder was made for.  Encoders of whole videos get
+            windows with `per_frame` only where `num_frames` or `overlap` is set.
+        frame_stride: source frames from one sampled frame to the next; null: the encoder's own.
+        fps: sampled frames per second, chosen by time (with `frame_stride`: source frames per second);
+            null: the encoder's own sampling.
+        sampling: which test views `num_clips` means, see `WindowConfig`; null: those of the encoder's training.
+        crop, center_share, num_crops: see `WindowConfig`; every crop of every window is a row of its own.
+        layer: block whose output is taken, without the final norm, counted from 0, or from -1 = the
+            last one; null: the encoder's output.
+        pooling: what the clip feature is made of: the mean or maximum over all tokens, or the class token.
+        cells: features are the means of cells x cells parts of the frame, side by side; 1 = of the
+            whole frame, as usual for frozen ViTs; 2 keeps a trace of where things are.
+        frames: keep the frame features, not only the clip feature.
+        precision: of the encoder's products; features are always stored as float32.
+        batch_size: clips in one forward pass.
+        num_workers: decoding processes; 0 decodes in this one.
+        video_timeout_sec: a video that takes longer to open, or for one frame, counts as unreadable;
+            null waits forever.
+        strict: one unreadable video is an error.
+        check: read videos in full to note what they hold, and compare it where their features are there
+            already; without it sizes, times, beginnings and ends are what tells.
+    """
+
+    num_clips: int = 2
+    hop: int | None = None
+    stride_sec: float | None = None
+    per_frame: bool = False
+    overlap: float | None = None
+    num_frames: int | None = None
+    frame_stride: int | None = None
+    fps: float | None = None
+    sampling: Sampling | None = None
+    crop: Literal["center", "spread"] = "center"
+    center_share: float = 1.0
+    num_crops: int = 1
+    layer: int | None = None
+    pooling: Literal["mean", "max", "cls"] = "mean"
+    cells: int = 1
+    frames: bool = True
+    precision: Literal["float32", "bfloat16"] = "float32"
+    batch_size: int = 16
+    num_workers: int = 2
+    backend: str = "pyav"
+    video_timeout_sec: float | None = 120.0
+    strict: bool = False
+    check: bool = False
+
+    def __post_init__(self) -> None:
+        if self.batch_size < 1 or self.cells < 1 or self.num_workers < 0:
+            raise ValueError(
+                f"batch_size={self.batch_size} and cells={self.cells} must be at least 1 and "
+                f"num_workers={self.num_workers} at least 0."
+            )
+        if self.cells > 1 and self.pooling != "mean":
+            raise ValueError(
+                f"cells={self.cells} are means of parts of the frame: use pooling='mean', not "
+                f"{self.pooling!r}, or cells=1."
+            )
+        if self.per_frame and not self.frames:
+            raise ValueError("per_frame asks for frame features, frames=false leaves them out.")
+        if self.overlap is not None and not self.per_frame:
+            raise ValueError(
+                f"overlap={self.overlap} belongs to per_frame; windows are laid out by num_clips, "
+                "hop or stride_sec otherwise."
+            )
+        if self.per_frame and self.num_crops > 1:
+            raise ValueError(
+                f"num_crops={self.num_crops} would give every frame several features: per_frame "
+                "takes one crop."
+            )
+        self.windows()
+
+    @property
+    def content(self) -> dict[str, Any]:
+        """The settings that change the features, and not only how fast they come."""
+        speed = ("batch_size", "num_workers", "video_timeout_sec", "strict", "check")
+        return {name: value for name, value in to_plain(self).items() if name not in speed}
+
+    def windows(self, **clip: Any) -> WindowConfig:
+        """Returns the windows of these settings; `clip` has what `WindowConfig` needs beside them."""
+        covering = self.hop is not None or self.stride_sec is not None or self.per_frame
+        for name in ("num_frames", "frame_stride", "fps"):
+            if getattr(self, name) is not None:
+                clip[name] = getattr(self, name)
+        if self.fps is not None and self.frame_stride is None:
+            clip["frame_stride"] = 1
+        if self.sampling is not None:
+            clip["sampling"] = self.sampling
+        elif covering:
+            clip["sampling"] = "constant"
+        return WindowConfig(
+            num_clips=1 if covering else self.num_clips,
+            hop=self.hop,
+            stride_sec=self.stride_sec,
+            per_frame=self.per_frame,
+            overlap=0.5 if self.overlap is None else self.overlap,
+            crop=self.crop,
+            center_share=self.center_share,
+            num_crops=self.num_crops,
+            **clip,
+        )
+
+
+class Embedder:
+    """Turns tables into feature files with one encoder.
+
+    Args:
+        encoder: as `open_encoder` gives it, of torch or flax.
+        config: how.
+        device: where the encoder runs.
+        name: what the encoder is called in the file and in the log.
+
+    Raises:
+        EmbeddingError: the encoder has no such layer or pooling, or does not take such clips.
+    """
+
+    def __init__(
+        self,
+        encoder: Encoder,
+        config: EmbedConfig | None = None,
+        *,
+        device: str | torch.device = "cpu",
+        name: str = "",
+    ) -> None:
+        self.encoder = encoder
+        self.config = config or EmbedConfig()
+        self.device = torch.device(device)
+        self.name = name or encoder.architecture
+        self.windows = self._windows()
+        self._choice = self._features_choice()
+        self.of_flax = hasattr(encoder, "features_of_pixels")
+        if self.of_flax:  # its arrays lie where they compute
+            flax: Any = encoder
+            self.encoder = flax.with_dtype(self.config.precision)
+            self.fingerprint: str = flax.fingerprint
+        else:
+            self.fingerprint = fingerprint(encoder)
+            encoder.to(self.device)
+        self.embed_dim = encoder.feature_dim(self.config.cells)
+        self._positions: dict[int, np.ndarray] = {}
+        try:
+            self.positions(self.windows.num_frames)
+        except ValueError as err:
+            raise EmbeddingError(f"{self.name} does not take such clips: {err}") from err
+
+    def positions(self, num_frames: int) -> np.ndarray:
+        """Returns where the frame features of a clip lie, (T',), in units of its sampled frames."""
+        if num_frames not in self._positions:
+            if len(self._positions) > 100:  # videos of many lengths, each seen whole
+                self._positions.clear()
+            self._positions[num_frames] = self.encoder.frame_positions(num_frames)
+        return self._positions[num_frames]
+
+    def job(self, table: Table) -> dict[str, Any]:
+        """Returns JSON that changes with whatever changes the features of a table, see `jobs.py`."""
+        return make_job(self.fingerprint, self.config.content, table)
+
+    def key(self, table: Table) -> str:
+        """Returns 16 hexadecimal digits that change when `job` does."""
+        return job_key(self.job(table))
+
+    def embed(
+        self, table: Table, out: str | Path, *, progress: bool = True, restart: bool = False
+    ) -> FeatureFile:
+        """Returns the features of all clips of a table, written to `out`.
+
+        The file appears only when it is complete; until then its rows are in the folder OUT.partial,
+        from which the same job goes on.  Memory holds one batch, the windows on their way from the
+        workers, and the rows since the last commit (at most a few hundred).
+
+        Args:
+            restart: throw away what an interrupted job has left.
+
+        Raises:
+            EmbeddingError: no video could be read; or, with `strict`, one could not.
+            FeatureError: a feature that is not finite, a full disk, or OUT.partial belongs to
+                another job.
+        """
+        self.write(table, out, progress=progress, restart=restart)
+        return open_features(out)
+
+    def write(
+        self,
+        table: Table,
+        out: str | Path,
+        *,
+        progress: bool = True,
+        restart: bool = False,
+        shard: Mapping[str, Any] | None = None,
+    ) -> None:
+        """Does what `embed` does.
+
+        Args:
+            shard: what the metadata say about the whole of which the table is a part; videos that cannot be read at
+                all then give a file without rows.
+        """
+        out, job = Path(out), self.job(table)
+        metadata = self.metadata(table, job)
+        started = time.perf_counter()
+        with PartialFeatures(
+            out,
+            embed_dim=self.embed_dim,
+            metadata=metadata if shard is None else {**metadata, "shard": dict(shard)},
+            job=job,
+            restart=restart,
+        ) as partial:
+            before = partial.num_rows
+            if partial.state.records or partial.state.clips:
+                logger.info(
+                    "%s: %d of %d videos are embedded already, %d clips in all",
+                    out,
+                    partial.state.records,
+                    len(table),
+                    before,
+                )
+            self._embed_rest(table, partial, progress=progress)
+            if partial.num_rows == 0 and shard is None:
+                first = partial.skipped[0]
+                discard(out)
+                raise EmbeddingError(
+                    f"none of the {len(table)} videos could be read; the first: "
+                    f"{first['source']}: {first['reason']}."
+                )
+            partial.finish()
+        seconds = time.perf_counter() - started
+        made = partial.num_rows - before
+        rate, (own, decoder) = made / seconds, _peak_memory_gib()
+        told = (
+            "%s: %d clips in %.1f s (%.1f/s), peak memory %.2f GiB, of a decoding process %.2f GiB"
+        )
+        logger.info(told, out, made, seconds, rate, own, decoder)
+        if partial.skipped:
+            logger.warning(
+                "%s: %d of %d videos could not be read and are not in the features; the first: %s: %s",
+                out,
+                len(partial.skipped),
+                len(table),
+                partial.skipped[0]["source"],
+                partial.skipped[0]["reason"],
+            )
+
+    def _embed_rest(self, table: Table, partial: PartialFeatures, *, progress: bool) -> None:
+        """Embeds what an interrupted job has not embedded yet."""
+        done, num_crops = partial.state.records, self.windows.num_crops
+        job = Job(
+            table=table,
+            windows=self.windows,
+            backend=self.config.backend,
+            video_timeout_sec=self.config.video_timeout_sec,
+            first_record=done,
+            first_window=partial.state.clips // num_crops,
+            check=self.config.check,
+        )
+        rows = RowCollector(
+            self.forward,
+            self.positions,
+            table=table,
+            # Whole videos have many lengths: each is a batch of its own.
+            batch_size=1 if self.windows.whole else self.config.batch_size,
+            num_crops=num_crops,
+            partial=partial,
+        )
+        total = len(table)
+        with _bar(f"{self.name}: {total} videos", total, done, progress) as advance:
+            for piece in read_windows(job, self.config.num_workers):
+                rows.add(piece)
+                if not piece.last:
+                    continue
+                if piece.reason is None:
+                    rows.close_record()
+                else:
+                    rows.drop_record(piece.index, self._unreadable(table, piece))
+                advance()
+            rows.finish()
+
+    def _unreadable(self, table: Table, piece: Piece) -> dict[str, Any]:
+        entry = describe(table.record(piece.index), piece)
+        if self.config.strict:
+            raise EmbeddingError(
+                f"{entry['source']} cannot be read: {piece.reason}. With strict=false it would be left "
+                "out and listed."
+            )
+        return entry
+
+    def _windows(self) -> WindowConfig:
+        """The clips that the encoder was made for, where the settings do not say otherwise."""
+        pre = self.encoder.preprocess
+        windows = self.config.windows(
+            num_frames=pre.num_frames,
+            frame_stride=pre.frame_stride,
+            fps=pre.fps,
+            size=pre.size,
+            sampling=pre.sampling,
+        )
+        asked = self.config.num_frames is not None or self.config.overlap is not None
+        if self.config.per_frame and getattr(self.encoder, "whole_video", False) and not asked:
+            most = self.encoder.max_frames  # type: ignore[attr-defined]
+            return replace(windows, whole=True, num_frames=most)
+        alone = getattr(self.encoder, "frames_stand_alone", False)
+        if self.config.overlap is None and alone:
+            return replace(windows, overlap=0.0)
+        return windows
+
+    def _features_choice(self) -> dict[str, Any]:
+        """What `encoder.features` is told beside the cells."""
+        choice: dict[str, Any] = {}
+        if self.config.layer is not None:
+            choice["layer"] = self.config.layer
+        if self.config.pooling != "mean":
+            choice["pooling"] = self.config.pooling
+        known = inspect.signature(self.encoder.features).parameters
+        for name, value in choice.items():
+            if name not in known:
+                raise EmbeddingError(
+                    f"{self.name} ({self.encoder.architecture}) has no {name}={value!r}: it offers "
+                    "the mean of its last layer only."
+                )
+        if choice:
+            try:
+                self.encoder.check_features(**choice)  # type: ignore[attr-defined]
+            except ValueError as err:
+                raise EmbeddingError(f"{self.name}: {err}") from err
+        return choice
+
+    def metadata(self, table: Table, job: dict[str, Any]) -> dict[str, Any]:
+        """Returns what the feature file of a table and its `job` says about itself."""
+        encoder, layer = self.encoder, self.config.layer
+        return {
+            "job": job,
+            "encoder": {
+                "name": self.name,
+                "architecture": encoder.architecture,
+                "framework": "flax" if self.of_flax else "torch",
+                "fingerprint": self.fingerprint,
+                "config": to_plain(encoder.config),
+                "source": encoder.source,
+            },
+            "preprocess": to_plain(encoder.preprocess),
+            "settings": self.config.content,
+            "windows": to_plain(self.windows),
+            "layer": "last" if layer is None else layer,
+            "pooling": self.config.pooling,
+            "table": {"path": str(table.path or ""), "records": len(table)},
+            "class_names": list(table.class_names),
+            "versions": {"video_ssl": __version__, "torch": torch.__version__},
+        }
+
+    @torch.inference_mode()
+    def forward(self, video: np.ndarray) -> tuple[np.ndarray, np.ndarray | None]:
+        """Returns clip and frame features, (B, D') and (B, T', D'), of uint8 (B, T, H, W, 3)."""
+        if self.of_flax:
+            clips, frames = self.encoder.features_of_pixels(video, self.config.cells)  # type: ignore[attr-defined]
+            return clips, frames if self.config.frames else None
+        return self._torch_features(video)
+
+    def _torch_features(self, video: np.ndarray) -> tuple[np.ndarray, np.ndarray | None]:
+        pre = self.encoder.preprocess
+        normalization = Normalization(mean=pre.mean, std=pre.std)
+
+        def model_input(piece: np.ndarray) -> torch.Tensor:
+            pixels = torch.from_numpy(piece).to(self.device, non_blocking=True)
+            return to_model_input(pixels, normalization)
+
+        half = self.config.precision == "bfloat16"
+        with torch.autocast(self.device.type, torch.bfloat16, enabled=half):
+            if self.windows.whole:  # float pixels of a long video would fill the memory
+                pieces = (
+                    model_input(video[:, i : i + _PIECE]) for i in range(0, video.shape[1], _PIECE)
+                )
+                frames = self.encoder.frame_features_of(pieces)  # type: ignore[attr-defined]
+                clips = frames.mean(1)
+            else:
+                clips, frames = self.encoder.features(
+                    model_input(video), self.config.cells, **self._choice
+                )
+        return (
+            clips.float().cpu().numpy(),
+            frames.float().cpu().numpy() if self.config.frames else None,
+        )
+
+
+def _peak_memory_gib() -> tuple[float, float]:
+    """Peak memory of this process, and of the largest of its children that have ended."""
+    per_unit = 2**30 if sys.platform == "darwin" else 2**20
+    kinds = (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)
+    own, child = (resource.getrusage(kind).ru_maxrss / per_unit for kind in kinds)
+    return own, child
+
+
+@contextmanager
+def _bar(text: str, total: int, done: int, shown: bool) -> Iterator[Any]:
+    console = Console(stderr=True)
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn())
+    disable = not (shown and console.is_terminal)
+    with Progress(*columns, TimeRemainingColumn(), console=console, disable=disable) as bar:
+        task = bar.add_task(text, total=total, completed=done)
+        yield lambda: bar.advance(task)

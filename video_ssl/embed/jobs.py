@@ -1,0 +1,117 @@
+"""What is embedded, how and with what, as JSON that is the same exactly when the features are the same.
+
+    format               of the feature file and of this JSON
+    encoder              fingerprint of its weights
+    settings             that change the features
+    table.records        their number
+    table.rows           digest of ids, sources, stretches, labels
+    table.files          digest of sizes, times and places of the videos (`source_states`)
+
+Up to format 3 only the sizes of files were noted: whether such features are those of the videos that are here now,
+nobody can tell, so they are read but not taken for complete.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from video_ssl.clips.contents import content_digest, content_key
+from video_ssl.datasets.source_states import SourceStates
+from video_ssl.datasets.table import Record, Table
+from video_ssl.embed.features import FeatureError, FeatureFile
+from video_ssl.recipes import recipe_changes
+
+FORMAT_VERSION = 4
+_MOST_LINES = 20
+
+
+def make_job(encoder: str, settings: Mapping[str, Any], table: Table) -> dict[str, Any]:
+    """Returns the job of embedding a table.
+
+    Raises:
+        TableError: two records have one id.
+    """
+    table.refuse_doubled_ids()
+    rows, files = _table_digests(table)
+    about = {"records": len(table), "rows": rows, "files": files}
+    job = {"format": FORMAT_VERSION, "encoder": encoder, "settings": settings, "table": about}
+    return dict(json.loads(json.dumps(job)))
+
+
+def job_key(job: Mapping[str, Any]) -> str:
+    """Returns 16 hexadecimal digits for a job."""
+    return hashlib.sha256(json.dumps(job, sort_keys=True).encode()).hexdigest()[:16]
+
+
+def _table_digests(table: Table) -> tuple[str, str]:
+    """Digests of what the table says, and of the state of the files that it names."""
+    rows = hashlib.sha256(json.dumps(list(table.class_names)).encode())
+    files, states = hashlib.sha256(), SourceStates()
+    for index in range(len(table)):
+        record = table.record(index)
+        known = [record.id, record.source, record.start_sec, record.end_sec, record.label]
+        rows.update(json.dumps([*known, record.group, record.fps]).encode())
+        if record.frame_labels is not None:
+            rows.update(record.frame_labels.tobytes())
+        files.update(json.dumps(states.of(record)).encode())
+    return rows.hexdigest()[:16], files.hexdigest()[:16]
+
+
+def job_changes(before: Mapping[str, Any], now: Mapping[str, Any]) -> dict[str, str]:
+    """Returns key -> readable line for everything in which two jobs differ."""
+    changes = recipe_changes(before, now)
+    if "format" in changes:
+        changes = {key: line for key, line in changes.items() if not key.startswith("table.")}
+        changes["format"] += (
+            " (an earlier version noted only how large files were: whether these are the features of the videos as "
+            "they are now, nobody can tell)"
+        )
+    if "table.files" in changes:
+        changes["table.files"] = (
+            "table.files: videos have been changed, replaced or touched since (size, time of change, place in a tar)"
+        )
+    return changes
+
+
+def listed(changes: Mapping[str, str]) -> str:
+    """Returns the lines as they stand in an error."""
+    return "\n  ".join(list(changes.values())[:_MOST_LINES])
+
+
+# Contents
+
+
+def changed_contents(found: FeatureFile, table: Table) -> tuple[list[str], int]:
+    """Returns the sources whose contents are not those that were embedded, and how many could be read in full then.
+
+    Compared are all bytes where the features were made with `check`, otherwise size, beginning and end.
+
+    Raises:
+        FeatureError: the file says nothing about contents (an earlier version made it).
+    """
+    noted = {str(entry["id"]): entry for entry in found.skipped if "content" in entry}
+    columns = ("id", "content", "digest")
+    for row in found.table.select(list(columns)).to_pylist():
+        noted.setdefault(row["id"], row)
+    if not any(entry["content"] for entry in noted.values()):
+        raise FeatureError(
+            f"{found.path} does not say what its videos held (an earlier version made it), so --check has nothing to "
+            "compare them with: write it anew with --restart."
+        )
+    changed, full = [], 0
+    for record in _records(table):
+        entry = noted.get(record.id)
+        if entry is None or not entry["content"]:
+            continue
+        full += entry.get("digest") is not None
+        now = content_digest(record) if entry.get("digest") else content_key(record)
+        if now != (entry.get("digest") or entry["content"]):
+            changed.append(record.source)
+    return changed, full
+
+
+def _records(table: Table) -> Iterator[Record]:
+    return (table.record(index) for index in range(len(table)))

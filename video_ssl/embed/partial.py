@@ -1,0 +1,398 @@
+"""Feature files on their way: written as rows come, and taken up again after a kill, a crash or a full disk.
+
+    OUT.partial/job.json        what is being embedded, how, and with what: only the same job goes on
+    OUT.partial/rows.arrows     an Arrow stream, one record batch appended per commit
+    OUT.partial/journal.jsonl   one line per commit: how much of the stream counts, and where to go on
+
+Every piece names the job: the stream in its schema, the journal in every line.  Pieces of two jobs, however they came
+together, are refused, and a restart moves the whole folder out of the way at once.
+
+A commit syncs the rows and then writes its line.  Whatever the stream holds beyond the last line is cut off when the
+job goes on, so no row is lost or doubled.  Rows of a video that breaks later are taken back.  When all is done the
+stream is copied, batch by batch, into the feature file, which gets its name only then.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+import shutil
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+import pyarrow as pa
+
+from video_ssl.embed.features import (
+    METADATA_KEY,
+    FeatureError,
+    FeatureWriter,
+    feature_schema,
+    rows_to_batch,
+)
+from video_ssl.embed.jobs import job_changes, job_key, listed
+from video_ssl.files import (
+    FULL,
+    OutputError,
+    claim_file,
+    made_by,
+    remove_leftovers,
+    temporary_name,
+    write_atomically,
+)
+
+JOB, ROWS, JOURNAL, LOCK = "job.json", "rows.arrows", "journal.jsonl", ".lock"
+_JOB_KEY = b"video_ssl.job"
+_ROWS_PER_BATCH = 256
+
+
+@dataclass(frozen=True, kw_only=True)
+class State:
+    """Where a job stands.
+
+    Attributes:
+        size, rows: bytes of the stream and rows in them that count.
+        records: records that are over, read or skipped.
+        clips: rows of the next record that are among `rows`.
+        closed_size, closed_rows: without the rows of the next record.
+    """
+
+    size: int
+    rows: int = 0
+    records: int = 0
+    clips: int = 0
+    closed_size: int
+    closed_rows: int = 0
+
+
+class PartialFeatures:
+    """The folder OUT.partial, held by one process; a context manager.
+
+    Args:
+        out: the feature file that it becomes.
+        embed_dim: width of the features.
+        metadata: of the feature file.
+        job: JSON that is the same exactly when the features are the same.
+        restart: throw away what is there.
+
+    Raises:
+        FeatureError: it is held by another process, belongs to another job (the differences are listed), is damaged, or
+            cannot be written.
+    """
+
+    def __init__(
+        self,
+        out: Path,
+        *,
+        embed_dim: int,
+        metadata: Mapping[str, Any],
+        job: Mapping[str, Any],
+        restart: bool = False,
+    ) -> None:
+        self.out = out
+        self.folder = partial_folder(out)
+        self.embed_dim = embed_dim
+        self.metadata = metadata
+        self.schema = feature_schema(embed_dim, metadata)
+        self.skipped: list[dict[str, Any]] = []
+        self._job, self._job_key, self._restart = job, job_key(job), restart
+        self._new_skips: list[dict[str, Any]] = []
+
+    def __enter__(self) -> PartialFeatures:
+        self._hold()
+        try:
+            if self._restart:
+                _remove(self.folder)
+                self._lock.close()
+                self._hold()
+            self._begin()
+        except BaseException:
+            self._lock.close()
+            raise
+        return self
+
+    def _hold(self) -> None:
+        """Makes the folder and keeps other processes out of it."""
+        try:
+            self.folder.mkdir(parents=True, exist_ok=True)
+            self._lock = open(self.folder / LOCK, "w", encoding="utf-8")  # noqa: SIM115
+        except OSError as err:
+            raise self._unwritable(err) from err
+        try:
+            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as err:
+            self._lock.close()
+            raise FeatureError(
+                f"{self.folder} is being written by another process. Wait for it, or give another output file."
+            ) from err
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self._stream.close()
+        self._journal.close()
+        self._lock.close()
+
+    @property
+    def num_rows(self) -> int:
+        return self.state.rows
+
+    # Writing
+
+    def append(self, rows: Sequence[Mapping[str, Any]]) -> None:
+        """Adds rows (see `FeatureWriter.write`); they count from the next commit on.
+
+        Raises:
+            FeatureError: a feature that is not finite or of another width, or a disk that is full.
+        """
+        batch = rows_to_batch(rows, self.schema, self.embed_dim)
+        try:
+            _write_all(self._stream, batch.serialize())
+        except OSError as err:
+            raise self._unwritable(err) from err
+        self._pending_rows += len(rows)
+
+    def skip(self, entry: dict[str, Any]) -> None:
+        """Adds an unreadable record to the skip list; it counts from the next commit on."""
+        self.skipped.append(entry)
+        self._new_skips.append(entry)
+
+    def take_back(self) -> None:
+        """Removes the rows of the record that is not over, written or not."""
+        self._pending_rows = 0
+        self._commit(
+            State(
+                size=self.state.closed_size,
+                rows=self.state.closed_rows,
+                records=self.state.records,
+                closed_size=self.state.closed_size,
+                closed_rows=self.state.closed_rows,
+            )
+        )
+        self._stream.truncate(self.state.size)
+        self._stream.seek(self.state.size)
+
+    def commit(self, *, records: int, clips: int) -> None:
+        """Makes everything since the last commit count.
+
+        Args:
+            records: records that are over.
+            clips: rows of the next one that were appended so far; they must have been appended apart from others.
+        """
+        size, rows = self._stream.tell(), self.state.rows + self._pending_rows
+        before = self.state
+        closed = (size, rows) if clips == 0 else (before.closed_size, before.closed_rows)
+        try:
+            os.fsync(self._stream.fileno())
+        except OSError as err:
+            raise self._unwritable(err) from err
+        self._pending_rows = 0
+        self._commit(
+            State(
+                size=size,
+                rows=rows,
+                records=records,
+                clips=clips,
+                closed_size=closed[0],
+                closed_rows=closed[1],
+            )
+        )
+
+    def _commit(self, state: State) -> None:
+        content = {"job": self._job_key, **asdict(state), "skipped": self._new_skips}
+        line = json.dumps(content) + "\n"
+        try:
+            _write_all(self._journal, line.encode())
+            os.fsync(self._journal.fileno())
+        except OSError as err:
+            raise self._unwritable(err) from err
+        self.state = state
+        self._new_skips = []
+
+    def finish(self) -> None:
+        """Copies the rows into the feature file and removes the folder.
+
+        Raises:
+            FeatureError: the disk is full; the folder stays, and the same job will only copy again.
+        """
+        try:
+            with FeatureWriter(
+                self.out, embed_dim=self.embed_dim, metadata=self.metadata
+            ) as writer:
+                writer.skipped.extend(self.skipped)
+                with pa.OSFile(str(self.folder / ROWS)) as file:
+                    waiting: list[pa.RecordBatch] = []
+                    for batch in pa.ipc.open_stream(file):
+                        waiting.append(batch)
+                        if sum(len(b) for b in waiting) >= _ROWS_PER_BATCH:
+                            writer.write_batch(pa.concat_batches(waiting))
+                            waiting = []
+                    if waiting:
+                        writer.write_batch(pa.concat_batches(waiting))
+        except OSError as err:
+            raise self._unwritable(err) from err
+        _remove(self.folder)
+
+    # Beginning
+
+    def _begin(self) -> None:
+        remove_leftovers(self.folder.parent, [self.folder.name])
+        self._check_job()
+        lines = self._read_journal()
+        path = self.folder / ROWS
+        try:
+            self._stream = open(path, "r+b" if lines else "w+b", buffering=0)  # noqa: SIM115
+            self._journal = open(self.folder / JOURNAL, "ab", buffering=0)  # noqa: SIM115
+            self._pending_rows = 0
+            if lines:
+                self._resume(lines)
+                return
+            named = self.schema.with_metadata(
+                {**(self.schema.metadata or {}), _JOB_KEY: self._job_key}
+            )
+            size = _write_all(self._stream, named.serialize())
+            self._commit(State(size=size, closed_size=size))
+        except OSError as err:
+            raise self._unwritable(err) from err
+
+    def _check_job(self) -> None:
+        path = self.folder / JOB
+        text = json.dumps(self._job, indent=1, sort_keys=True)
+        if not path.is_file():
+            if (self.folder / JOURNAL).exists() or (self.folder / ROWS).exists():
+                raise self._damaged(f"it has rows, but no {JOB} that says of what")
+            try:
+                write_atomically(path, text + "\n")
+            except OSError as err:
+                raise self._unwritable(err) from err
+            return
+        try:
+            before = json.loads(path.read_text(encoding="utf-8"))
+        except ValueError as err:
+            raise self._damaged(f"{JOB} is not JSON: {err}") from err
+        changes = job_changes(before, json.loads(text))
+        if changes:
+            raise FeatureError(
+                f"{self.folder} was begun by another job (now <- before):\n  {listed(changes)}\n"
+                "Undo the change, give another output file, or start over with --restart, which throws it away."
+            )
+
+    def _read_journal(self) -> list[dict[str, Any]]:
+        path = self.folder / JOURNAL
+        lines: list[dict[str, Any]] = []
+        content = path.read_bytes() if path.is_file() else b""
+        whole = content[: content.rfind(b"\n") + 1]  # a line cut off by a crash does not count
+        for line in whole.splitlines():
+            try:
+                lines.append(json.loads(line))
+            except ValueError as err:
+                raise self._damaged(f"line {len(lines) + 1} of {JOURNAL} is not JSON") from err
+        if len(whole) < len(content):
+            os.truncate(path, len(whole))
+        return lines
+
+    def _resume(self, lines: list[dict[str, Any]]) -> None:
+        for line in lines:
+            if line.pop("job", None) != self._job_key:
+                raise self._damaged(f"{JOURNAL} has lines of another job")
+            self.skipped.extend(line.pop("skipped"))
+        self.state = State(**lines[-1])
+        there = os.fstat(self._stream.fileno()).st_size
+        if there < self.state.size:
+            raise self._damaged(f"{ROWS} has {there} bytes, but {self.state.size} were written")
+        if self._job_of_rows() != self._job_key:
+            raise self._damaged(f"{ROWS} has rows of another job")
+        self._stream.truncate(self.state.size)
+        self._stream.seek(self.state.size)
+
+    def _job_of_rows(self) -> str:
+        try:
+            with pa.OSFile(str(self.folder / ROWS)) as file:
+                metadata = pa.ipc.open_stream(file).schema.metadata or {}
+        except (pa.ArrowInvalid, OSError) as err:
+            raise self._damaged(f"{ROWS} cannot be read ({err})") from err
+        return str(metadata.get(_JOB_KEY, b"").decode())
+
+    def _damaged(self, what: str) -> FeatureError:
+        return FeatureError(f"{self.folder} is damaged: {what}. Start over with --restart.")
+
+    def _unwritable(self, err: OSError) -> FeatureError:
+        done = self.state.records if hasattr(self, "state") else 0
+        what = "Mend that"
+        if err.errno in FULL:
+            what = "Make room (finishing needs the size of the features twice)"
+        return FeatureError(
+            f"{self.out} cannot be written: {err.strerror or err}. {done} videos are done and kept in {self.folder}. "
+            f"{what}, then give the same command again: it goes on from there."
+        )
+
+
+def claim_features(out: str | Path, *, sources: Iterable[str | os.PathLike[str]] = ()) -> Path:
+    """Returns the feature file to write, links followed; to be asked before any work.
+
+    Raises:
+        OutputError: see `claim_file`; or OUT.partial is something else than an unfinished feature file.
+    """
+    out = claim_file(out, "embed", sources=sources, is_ours=_is_of_embed)
+    folder = partial_folder(out)
+    if not os.path.lexists(folder):
+        return out
+    inside = [path.name for path in folder.iterdir()] if folder.is_dir() else [folder.name]
+    foreign = [n for n in inside if n not in (JOB, ROWS, JOURNAL, LOCK) and not n.endswith(".tmp")]
+    if foreign:
+        raise OutputError(
+            f"{folder}, where the features are kept until they are complete, has {foreign[0]}, which is not of "
+            "`video-ssl embed`: it is not replaced. Give another output file, or move that away."
+        )
+    return out
+
+
+def _is_of_embed(path: Path) -> bool:
+    """Whether a file was embedded, also by a version that did not write down who makes a file."""
+    if made_by(path) == "embed":
+        return True
+    try:
+        with pa.OSFile(str(path)) as file:
+            metadata = pa.ipc.open_file(file).schema.metadata or {}
+        return "job" in json.loads(metadata.get(METADATA_KEY, b"{}"))
+    except (pa.ArrowException, OSError, ValueError):
+        return False
+
+
+def partial_folder(out: Path) -> Path:
+    """Returns where the rows of an unfinished feature file are."""
+    return out.with_name(f"{out.name}.partial")
+
+
+def discard(out: Path) -> None:
+    """Removes what is left of an unfinished feature file, unless another process is writing it."""
+    folder = partial_folder(out)
+    remove_leftovers(folder.parent, [folder.name])
+    try:
+        with open(folder / LOCK, "w", encoding="utf-8") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            _remove(folder)
+    except OSError:
+        return
+
+
+def _remove(folder: Path) -> None:
+    """Removes a folder at once: whoever is killed on the way leaves nothing of it under its name."""
+    aside = temporary_name(folder)
+    os.replace(folder, aside)
+    shutil.rmtree(aside, ignore_errors=True)
+
+
+def _write_all(file: Any, data: Any) -> int:
+    """Writes all of `data` to an unbuffered file and returns its length; a full disk is an OSError."""
+    view = memoryview(data)
+    done = 0
+    while done < len(view):
+        done += file.write(view[done:])
+    return len(view)

@@ -1,0 +1,341 @@
+"""`video-ssl search`: where in an archive is something like this clip?
+
+Two answers.  *Frames*: the nearest frames to each of some frames of the clip (cosine).  *Moments*: the
+stretches of videos that go like the clip as a whole, at half to double speed: the videos whose frames come
+nearest to all of it, and in them the best stretches (see `moments`).
+
+Exact up to `ann_frames` frames in one pass over the file (see `archive`); above, an approximate index
+finds the candidates, if usearch is installed, and the exact numbers are computed of those.
+"""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from rich.box import SIMPLE_HEAD
+from rich.console import Console
+from rich.table import Table
+
+from video_ssl.embed.features import FeatureError, open_features
+from video_ssl.evaluate.identity import record_keys
+from video_ssl.explore import search_index
+from video_ssl.explore.archive import Archive, Found, nearest_frames, unit
+from video_ssl.explore.moments import best_stretches
+from video_ssl.explore.tracks import Track, find_track
+from video_ssl.files import MADE_BY, claim_file, made, write_json
+
+logger = logging.getLogger(__name__)
+
+_PIECE = 65536  # frames of a long video that are aligned at once
+_LAP = 4096  # frames that neighbouring pieces share
+
+
+@dataclass(frozen=True, kw_only=True)
+class SearchConfig:
+    """How to search.
+
+    Attributes:
+        k: moments, and frames for each query frame, that are returned.
+        query_frames: of the clip that are asked, spread evenly.
+        apart_sec: frames found in one video are at least so far apart.
+        moments_per_video: that do not overlap.
+        candidates: videos, for each moment wanted, in which the best stretch is looked for.
+        own_video: keep what is found in the video that is asked about.
+        method: exact, ann (approximate), or auto: ann above `ann_frames` frames.
+    """
+
+    k: int = 10
+    query_frames: int = 32
+    apart_sec: float = 1.0
+    moments_per_video: int = 3
+    candidates: int = 5
+    own_video: bool = False
+    method: str = "auto"
+    ann_frames: int = 5_000_000
+
+    def __post_init__(self) -> None:
+        for name in ("k", "query_frames", "moments_per_video", "candidates"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name}={getattr(self, name)} must be at least 1.")
+        if self.method not in ("auto", "exact", "ann"):
+            raise ValueError(f"method={self.method!r} must be auto, exact or ann.")
+        if self.apart_sec < 0:
+            raise ValueError(f"apart_sec={self.apart_sec} must be at least 0.")
+
+
+@dataclass(frozen=True, kw_only=True)
+class FrameHit:
+    """A frame of the archive near to a frame of the query; times in seconds, None where unknown."""
+
+    query_sec: float | None
+    id: str
+    frame: int
+    time_sec: float | None
+    similarity: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class Moment:
+    """A stretch of a video of the archive that goes like the query; `cost` is 1 - cosine per frame."""
+
+    id: str
+    start_sec: float | None
+    end_sec: float | None
+    first_frame: int
+    last_frame: int
+    cost: float
+
+
+def search(
+    query: Track, archive: Archive, config: SearchConfig | None = None
+) -> tuple[list[Moment], list[FrameHit]]:
+    """Returns the moments, best first, and the frames: for each query frame, the nearest first.
+
+    Frame numbers count the frame features of the video, in order of time.
+
+    Raises:
+        FeatureError: nothing is left to search, or the widths differ.
+    """
+    config = config or SearchConfig()
+    rows = np.unique(
+        np.linspace(0, len(query.embs) - 1, min(config.query_frames, len(query.embs))).round()
+    ).astype(np.int64)
+    queries = query.embs[rows]
+    own = np.zeros(0, np.int64)
+    if query.origins is not None:
+        asked, there = record_keys(query.origins, archive.origins)
+        own = np.flatnonzero(there == asked[0])
+    without = int(own[0]) if len(own) and not config.own_video else None
+    if without is not None and len(archive.ids) == 1:
+        raise FeatureError(
+            f"{query.id!r} is the only video of the archive, and is left out of its own search: use "
+            "--own-video to keep it."
+        )
+    index = _index(archive, config)
+    frames, scores = _frames_apart(query, rows, archive, index, without, config)
+    return _moments(queries, query.times[rows], rows, archive, scores, config), frames
+
+
+def _index(archive: Archive, config: SearchConfig) -> Any:
+    if config.method == "exact":
+        return None
+    if config.method == "auto":
+        if archive.num_frames <= config.ann_frames:
+            return None
+        if not search_index.available():
+            logger.warning(
+                "%d frames are searched exactly; for an index: pip install 'video_ssl[search]'",
+                archive.num_frames,
+            )
+            return None
+    return search_index.open_index(archive)
+
+
+def _nearest(
+    queries: np.ndarray, archive: Archive, index: Any, k: int, without: int | None
+) -> Found:
+    if index is None:
+        return nearest_frames(queries, archive, k, without=without)
+    return search_index.probable_frames(queries, archive, index, k, without=without)
+
+
+def _frames_apart(
+    query: Track,
+    rows: np.ndarray,
+    archive: Archive,
+    index: Any,
+    without: int | None,
+    config: SearchConfig,
+) -> tuple[list[FrameHit], np.ndarray]:
+    """The nearest frames, those of one video at least `apart_sec` apart; asks for more until enough.
+
+    And the score of every video, see `Found`.
+    """
+    members: dict[int, np.ndarray] = {}
+    count = min(archive.num_frames, 8 * config.k)
+    while True:
+        found = _nearest(query.embs[rows], archive, index, count, without)
+        hits: list[FrameHit] = []
+        enough = True
+        for row, similar, frames in zip(rows, found.similar, found.frames, strict=True):
+            kept = _apart(archive, frames[np.isfinite(similar)], config)
+            enough = enough and len(kept) == config.k
+            videos, times = archive.videos(frames[kept]), archive.times(frames[kept])
+            for place, video, time in zip(kept, videos.tolist(), times.tolist(), strict=True):
+                if video not in members:
+                    members[video] = archive.frames_of(video)
+                hits.append(
+                    FrameHit(
+                        query_sec=_seconds(query.times[row]),
+                        id=archive.ids[video],
+                        frame=int(np.flatnonzero(members[video] == frames[place])[0]),
+                        time_sec=_seconds(time),
+                        similarity=float(similar[place]),
+                    )
+                )
+        if enough or count >= min(archive.num_frames, 4096):
+            return hits, found.videos
+        count = min(archive.num_frames, 4096, 4 * count)
+
+
+def _apart(archive: Archive, frames: np.ndarray, config: SearchConfig) -> list[int]:
+    videos, times = archive.videos(frames), archive.times(frames)
+    kept: list[int] = []
+    for place in range(len(frames)):
+        same = [other for other in kept if videos[other] == videos[place]]
+        if all(abs(times[other] - times[place]) >= config.apart_sec for other in same) and not (
+            same and np.isnan(times[place])
+        ):
+            kept.append(place)
+            if len(kept) == config.k:
+                break
+    return kept
+
+
+def _moments(
+    queries: np.ndarray,
+    times: np.ndarray,
+    rows: np.ndarray,
+    archive: Archive,
+    scores: np.ndarray,
+    config: SearchConfig,
+) -> list[Moment]:
+    """The best stretches; keys are thinned out to the step in time of the query's frames."""
+    order = np.argsort(-scores, kind="stable")[: config.candidates * config.k]
+    asked = unit(queries)
+    found: list[Moment] = []
+    for video in order[np.isfinite(scores[order])].tolist():
+        frames = archive.frames_of(video)
+        step = _step(archive.times(frames))
+        ratio = _step(times) / step if step > 0 else float("nan")  # several crops of one moment
+        stride = max(1, round(ratio if np.isfinite(ratio) else _step(rows, 1.0)))
+        found += _moments_in(asked, frames[::stride], stride, archive, config.moments_per_video)
+    return sorted(found, key=lambda moment: moment.cost)[: config.k]
+
+
+def _moments_in(
+    asked: np.ndarray, frames: np.ndarray, stride: int, archive: Archive, count: int
+) -> list[Moment]:
+    """The best stretches of one video, piece by piece if it is long."""
+    video = int(archive.videos(frames[:1])[0])
+    inside: list[Moment] = []
+    for begin in range(0, max(1, len(frames) - _LAP), _PIECE - _LAP):
+        piece = frames[begin : begin + _PIECE]
+        # A frame of zeros or with a number that is not finite has cosine 0 with everything.
+        cost = 1 - asked @ unit(archive.vectors(piece)).T
+        for stretch in best_stretches(np.maximum(cost, 0), count):
+            ends = archive.times(piece[[stretch.first, stretch.last]]).tolist()
+            inside.append(
+                Moment(
+                    id=archive.ids[video],
+                    start_sec=_seconds(ends[0]),
+                    end_sec=_seconds(ends[1]),
+                    first_frame=(begin + stretch.first) * stride,
+                    last_frame=(begin + stretch.last) * stride,
+                    cost=stretch.cost,
+                )
+            )
+    return _disjoint(inside, count)
+
+
+def _step(times: np.ndarray, otherwise: float = float("nan")) -> float:
+    """The usual step from one frame to the next; `otherwise` of a single one."""
+    return float(np.median(np.diff(times))) if len(times) > 1 else otherwise
+
+
+def _disjoint(moments: list[Moment], count: int) -> list[Moment]:
+    """The cheapest that do not overlap; neighbouring pieces of a video may find the same one."""
+    kept: list[Moment] = []
+    for moment in sorted(moments, key=lambda m: m.cost):
+        if all(
+            moment.last_frame < other.first_frame or moment.first_frame > other.last_frame
+            for other in kept
+        ):
+            kept.append(moment)
+    return kept[:count]
+
+
+def _seconds(value: float) -> float | None:
+    return float(value) if np.isfinite(value) else None
+
+
+def search_archive(
+    clip: str,
+    features: str | Path,
+    *,
+    encoder: str | None = None,
+    start_sec: float | None = None,
+    end_sec: float | None = None,
+    config: SearchConfig | None = None,
+    out: str | Path | None = None,
+    device: str = "auto",
+    quiet: bool = False,
+) -> dict[str, Any]:
+    """Returns moments and frames like `clip`, prints them, and writes them to `out` as JSON.
+
+    Args:
+        clip: a video file, or the id of a record of the archive.
+        features: the archive: a feature file.
+        encoder: that made it; embeds a video file.
+        start_sec, end_sec: part of the clip that is asked about.
+
+    Raises:
+        FeatureError: see `find_track` and `search`; or no frame between start and end.
+    """
+    if out is not None:
+        out = claim_file(out, "search", sources=[features, clip])
+    opened = open_features(features)
+    query = _part(
+        find_track(clip, features=opened, encoder=encoder, device=device), start_sec, end_sec
+    )
+    archive = Archive(opened)
+    moments, frames = search(query, archive, config)
+    found = {
+        MADE_BY: made("search"),
+        "query": query.id,
+        "features": str(features),
+        "archive": {"videos": len(archive.ids), "frames": archive.num_frames},
+        "settings": asdict(config or SearchConfig()),
+        "moments": [asdict(moment) for moment in moments],
+        "frames": [asdict(hit) for hit in frames],
+    }
+    if out is not None:
+        out.parent.mkdir(parents=True, exist_ok=True)
+        write_json(out, found, indent=1)
+    if not quiet:
+        console = Console()
+        console.print(moments_table(query.id, moments))
+        if out is not None:
+            console.print(f"Moments and {len(frames)} frames: {out}", soft_wrap=True)
+    return found
+
+
+def _part(track: Track, start_sec: float | None, end_sec: float | None) -> Track:
+    if start_sec is None and end_sec is None:
+        return track
+    low = -np.inf if start_sec is None else start_sec
+    high = np.inf if end_sec is None else end_sec
+    inside = (track.times >= low) & (track.times <= high)
+    if not inside.any():
+        raise FeatureError(
+            f"{track.id!r} has no frame between {start_sec} and {end_sec} s: its frames lie between "
+            f"{track.times.min():.2f} and {track.times.max():.2f} s."
+        )
+    parts = {name: getattr(track, name)[inside] for name in ("embs", "times", "labels")}
+    return replace(track, **parts)
+
+
+def moments_table(query: str, moments: list[Moment]) -> Table:
+    """Returns the moments as a table, best first."""
+    table = Table(title=f"moments like {query}", box=SIMPLE_HEAD)
+    for head, justify in (("video", "left"), ("from s", "right"), ("to s", "right")):
+        table.add_column(head, justify=justify)  # type: ignore[arg-type]
+    table.add_column("cosine", justify="right")
+    for moment in moments:
+        ends = ("-" if t is None else f"{t:.2f}" for t in (moment.start_sec, moment.end_sec))
+        table.add_row(moment.id, *ends, f"{1 - moment.cost:.3f}")
+    return table

@@ -1,0 +1,150 @@
+"""Tracks: the frame features of one video, from a feature file or from an encoder, and where its pictures are."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, fields, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+
+from video_ssl.datasets.table import Record, Table, TableError
+from video_ssl.embed.features import FeatureError, FeatureFile
+from video_ssl.evaluate.frames.frame_sequences import frame_sequences
+from video_ssl.evaluate.identity import Origins, origins_of
+from video_ssl.files import temporary_folder
+from video_ssl.recipes import nearest
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Track:
+    """The frames of one video.
+
+    Attributes:
+        id: of the record.
+        embs: float32 (L, D), in order of time.
+        times: float64 (L,), seconds of the source; NaN where unknown.
+        labels: int64 (L,), phases, -1 where unknown.
+        record: where the pictures are; None where the feature file does not tell.
+        origins: of this one video: what tells whether an archive holds it.
+    """
+
+    id: str
+    embs: np.ndarray
+    times: np.ndarray
+    labels: np.ndarray
+    record: Record | None = None
+    origins: Origins | None = None
+
+
+def track_of(features: FeatureFile, key: str) -> Track:
+    """Returns the frames of a record of a feature file; those that are not finite are left out.
+
+    Raises:
+        FeatureError: no such record (the nearest is named), or it has no usable frame.
+    """
+    rows = np.flatnonzero(features.ids == key)
+    if not len(rows):
+        known = sorted(set(features.ids.tolist()))
+        name = features.path or "the features"
+        raise FeatureError(f"{name} has no record {key!r} among {len(known)}.{nearest(key, known)}")
+    own = FeatureFile(rows_of(features.table, rows), path=features.path)
+    found = frame_sequences(own, labelled=False)
+    return Track(
+        id=key,
+        embs=found.embs[0],
+        times=found.times[0],
+        labels=found.labels[0],
+        record=record_of(features, key),
+        origins=origins_of(features, rows[:1]),
+    )
+
+
+def rows_of(table: pa.Table, rows: np.ndarray) -> pa.Table:
+    """Returns the rows as views; `take` would copy the whole column of features first."""
+    runs = np.split(rows, np.flatnonzero(np.diff(rows) > 1) + 1)
+    return pa.concat_tables([table.slice(int(run[0]), len(run)) for run in runs])
+
+
+def record_of(features: FeatureFile, key: str) -> Record | None:
+    """Returns the record behind the features, where the table that was embedded is still there."""
+    path = features.metadata.get("table", {}).get("path")
+    if not path or not Path(path).is_file():
+        return None
+    try:
+        table = Table.open(path)
+    except TableError:
+        return None
+    rows = np.flatnonzero(table.column("id") == key)
+    if not len(rows):
+        return None
+    record = table.record(int(rows[0]))
+    noted = features.table["source"][int(np.argmax(features.ids == key))].as_py()
+    return record if noted in (None, record.source) else None  # the table is another one by now
+
+
+def embed_video(
+    path: str | Path,
+    encoder: str,
+    *,
+    like: Mapping[str, Any] | None = None,
+    device: str = "auto",
+) -> Track:
+    """Returns the frames of a video file, embedded now.
+
+    Args:
+        encoder: see `open_encoder`.
+        like: metadata of a feature file whose features these are to be compared with: the same settings
+            are used.  Without it, every frame that the encoder samples is embedded.
+
+    Raises:
+        FeatureError: the encoder is not that of the feature file, or the video cannot be read.
+    """
+    from video_ssl.embed.embedding import EmbedConfig, Embedder
+    from video_ssl.embed.frozen import open_encoder, pick_device
+
+    where = pick_device(device)
+    known = {f.name for f in fields(EmbedConfig)}
+    settings = {k: v for k, v in (like or {}).get("settings", {}).items() if k in known}
+    config = EmbedConfig(**settings) if like else EmbedConfig(per_frame=True)
+    config = replace(config, num_workers=0, batch_size=4, strict=True)
+    embedder = Embedder(open_encoder(encoder, device), config, device=where, name=encoder)
+    expected = (like or {}).get("encoder", {}).get("fingerprint")
+    if expected and expected != embedder.fingerprint:
+        raise FeatureError(
+            f"the features were made by another encoder ({(like or {})['encoder'].get('name')}) than "
+            f"{encoder}: features of two encoders cannot be compared. Give that encoder, or embed the "
+            "archive again."
+        )
+    table = Table.from_rows([{"id": Path(path).stem, "source": str(Path(path).absolute())}])
+    with temporary_folder("track") as folder:
+        features = embedder.embed(table, Path(folder) / "video.arrow", progress=False)
+        found = track_of(features, Path(path).stem)
+    return replace(found, record=table.record(0))
+
+
+def find_track(
+    name: str, *, features: FeatureFile | None, encoder: str | None, device: str = "auto"
+) -> Track:
+    """Returns the frames of `name`: the id of a record of `features`, or a video file.
+
+    Raises:
+        FeatureError: it is neither, or a video file is given without an encoder.
+    """
+    if features is not None and (features.ids == name).any():
+        return track_of(features, name)
+    if Path(name).is_file():
+        if encoder is None:
+            raise FeatureError(
+                f"{name} is a video file: give the encoder that embeds it (--encoder RUN)."
+            )
+        return embed_video(
+            name, encoder, like=features.metadata if features is not None else None, device=device
+        )
+    if features is not None:
+        return track_of(features, name)  # raises, and names the nearest
+    raise FeatureError(
+        f"{name!r} is no video file; for the id of a record name the feature file too (--in FEATURES)."
+    )

@@ -1,0 +1,1 @@
+"""The training loop of flax objectives and what belongs to it."""

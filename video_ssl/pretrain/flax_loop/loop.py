@@ -1,0 +1,281 @@
+"""The training loop for flax objectives: one jitted step over a mesh of devices, whose state is given back to itself.
+
+What happens around a step is `session.Session`, the same as torch's.  A step: micro-batches -> gradients -> clip ->
+optimizer.  Arrays are global, so batch norms and negatives see all devices.  The host waits for the device only where a
+line of metrics or a checkpoint is due.  On one kind and number of devices the sequence of weights is a function of the
+recipe alone: killed and resumed runs end in the same bits.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import flax
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+
+from video_ssl.models.health_flax import effective_rank, feature_std
+from video_ssl.objectives.shared.flax_objective import FlaxObjective
+from video_ssl.pretrain.errors import CheckpointError, NonFiniteLoss
+from video_ssl.pretrain.flax_loop.checkpoints import save_flax, write_state
+from video_ssl.pretrain.flax_loop.devices import FlaxProcesses, FlaxStop, put_batch
+from video_ssl.pretrain.reporting import host_memory
+from video_ssl.pretrain.session import BaseJob, Session
+
+State = dict[str, Any]
+Batch = dict[str, jax.Array]
+#: Steps that the host may be ahead of the devices.
+AHEAD = 2
+
+
+@dataclass(kw_only=True)
+class FlaxJob(BaseJob):
+    """Everything a training needs, built and loaded.
+
+    Attributes:
+        state: {"params", "optimizer", "step", "failed"} and the objective's other variables, on the devices.
+        shardings: the same tree, how each array lies on the devices.
+    """
+
+    processes: FlaxProcesses
+    objective: FlaxObjective
+    optimizer: optax.GradientTransformation
+    state: State
+    shardings: State
+
+    def variables(self) -> State:
+        """The variables of the objective."""
+        return variables_of(self.state)
+
+
+def variables_of(state: State) -> State:
+    """Returns the variables of the objective in a state."""
+    return {k: v for k, v in state.items() if k not in ("optimizer", "step", "failed")}
+
+
+def train(job: FlaxJob) -> dict[str, Any]:
+    """Runs steps job.start_step .. job.num_steps and returns the last row of metrics ({} if no step was left).
+
+    Raises: as `Session.run`.
+    """
+    with contextlib.ExitStack() as stack:
+        enter = stack.enter_context
+        stop = enter(FlaxStop(job.processes))
+        batches = enter(job.open_batches(job.start_step))
+        session = enter(_FlaxSession(job))
+        return session.run(_feed(iter(batches), job.processes), stop)
+
+
+def _feed(batches: Iterator[dict[str, np.ndarray]], processes: FlaxProcesses) -> Iterator[Batch]:
+    """Batches on their way to the devices; copies and steps run behind the host's back."""
+    for batch in batches:
+        yield put_batch(batch, processes)
+
+
+class _FlaxSession(Session[FlaxJob]):
+    """The loop of flax: the jitted step and what has come out of the last ones."""
+
+    def __init__(self, job: FlaxJob) -> None:
+        super().__init__(job, job.processes)
+        self._train_step = make_step(
+            job.objective,
+            job.optimizer,
+            shardings=job.shardings,
+            processes=job.processes,
+            seed=job.seed,
+            accumulation=job.training.accumulation,
+        )
+        self._health = jax.jit(
+            lambda x: {"feature_std": feature_std(x), "effective_rank": effective_rank(x)},
+            out_shardings=job.processes.whole,
+        )
+        self._rows: list[dict[str, jax.Array]] = []
+        kept = job.averages or {}
+        self._count: int = kept.get("count", 0)
+        self._sums: dict[str, float] = dict(kept.get("sums", {}))
+        self._features: jax.Array | None = None
+
+    def _step(self, step: int, batch: Batch) -> int:
+        job = self._job
+        job.state, figures = self._train_step(job.state, batch)
+        self._features = figures.pop("features", None)
+        self._rows.append(figures)
+        if job.processes.platform == "cpu":  # nothing to wait for: stop at the very step
+            self.check()
+        elif len(self._rows) > AHEAD:
+            jax.block_until_ready(self._rows[-1 - AHEAD])
+        return job.training.global_batch_size * clips_per_record(batch)
+
+    def check(self) -> None:
+        failed = int(self._job.state["failed"])
+        if failed >= 0:
+            raise save_evidence(self._job, failed)
+
+    def _figures(self) -> dict[str, float]:
+        self._fold()
+        means = {name: total / self._count for name, total in self._sums.items()}
+        self._sums, self._count = {}, 0
+        health = {} if self._features is None else jax.device_get(self._health(self._features))
+        return {**means, **{name: float(value) for name, value in health.items()}}
+
+    def _fold(self) -> None:
+        """Adds the rows that have come to the sums, one after the other: when that happens does not matter to them."""
+        rows, self._rows = jax.device_get(self._rows), []
+        for row in rows:
+            if (
+                self._sums.keys() != row.keys()
+            ):  # the first, or the objective tells other things now
+                self._sums, self._count = dict.fromkeys(row, 0.0), 0
+            self._sums = {name: self._sums[name] + float(value) for name, value in row.items()}
+            self._count += 1
+
+    def _averages(self) -> dict[str, Any]:
+        self._fold()
+        return {"count": self._count, "sums": self._sums}
+
+    def _memory(self) -> dict[str, float]:
+        figures = host_memory()
+        stats = jax.local_devices()[0].memory_stats() or {}
+        if "peak_bytes_in_use" in stats:
+            figures["device_memory_gib"] = stats["peak_bytes_in_use"] / 2**30
+        return figures
+
+    def _snapshot(self, done: int, meta: dict[str, Any]) -> Callable[[], None]:
+        """Writes all at once: a step gives the arrays of its state away, so a copy would double them on the device."""
+        job = self._job
+        meta["devices"] = job.processes.num_devices
+        save_flax(job.folder / "checkpoints", done, job.state, meta, job.processes)
+        return lambda: None
+
+    def _versions(self) -> dict[str, str]:
+        return {"jax": jax.__version__, "flax": flax.__version__, "optax": optax.__version__}
+
+
+def make_step(
+    objective: FlaxObjective,
+    optimizer: optax.GradientTransformation,
+    *,
+    shardings: State,
+    processes: FlaxProcesses,
+    seed: int,
+    accumulation: int = 1,
+) -> Callable[[State, Batch], tuple[State, dict[str, jax.Array]]]:
+    """Returns the jitted step: (state, batch) -> (state, figures); the state that goes in is gone afterwards.
+
+    Figures are scalars on every device, and `features`.  Where the loss or the norm of the gradient is not finite, in
+    this step or before, the state stays as it is and `failed` keeps the first such step.
+
+    Args:
+        objective, optimizer, shardings, processes: as in `FlaxJob`.
+        seed: of what is random in a step.
+        accumulation: micro-batches of a step.
+    """
+    loss_of, parts, whole = objective.loss, accumulation, processes.whole
+
+    def step(state: State, batch: Batch) -> tuple[State, dict[str, jax.Array]]:
+        key = jax.random.fold_in(jax.random.key(seed), state["step"])
+        variables = variables_of(state)
+        gradients, changed, figures = gradients_of(loss_of, variables, batch, key, parts)
+        norm = optax.tree.norm(gradients)
+        fine = jnp.isfinite(figures["loss"]) & jnp.isfinite(norm) & (state["failed"] < 0)
+        updates, moments = optimizer.update(gradients, state["optimizer"], variables["params"])
+        new = {
+            **changed,
+            "params": optax.apply_updates(variables["params"], updates),
+            "optimizer": moments,
+            "step": state["step"] + 1,
+        }
+        old = {name: state[name] for name in new}
+        new = jax.tree.map(lambda a, b: jnp.where(fine, a, b), new, old)
+        new["failed"] = jnp.where(fine | (state["failed"] >= 0), state["failed"], state["step"])
+        features = figures.pop("features", None)
+        told = jax.lax.with_sharding_constraint({**figures, "grad_norm": norm}, whole)
+        return new, told if features is None else {**told, "features": features}
+
+    return jax.jit(step, donate_argnums=0, out_shardings=(shardings, None))
+
+
+def gradients_of(
+    loss_of: Callable[..., Any], variables: State, batch: Batch, key: jax.Array, parts: int
+) -> tuple[Any, State, dict[str, jax.Array]]:
+    """Returns gradients of the mean loss over `parts` micro-batches, the changed variables, and the figures' means.
+
+    Micro-batch k holds rows k, k + parts, ..., so that every device keeps its rows.  Batch norms and negatives see a
+    micro-batch only; moving statistics go through all of them in turn.
+    """
+    params = variables["params"]
+    rest = {k: v for k, v in variables.items() if k != "params"}
+
+    def loss(params: Any, rest: State, part: Batch, key: jax.Array) -> Any:
+        value, (changed, figures) = loss_of({"params": params, **rest}, part, key)
+        figures = jax.tree.map(lambda x: x.astype(jnp.float32), figures)
+        return value, ({**rest, **changed}, {**figures, "loss": value})
+
+    gradient = jax.grad(loss, has_aux=True)
+    if parts == 1:
+        gradients, (rest, figures) = gradient(params, rest, batch, key)
+        return gradients, rest, figures
+
+    def one(carry: tuple[State, Any], item: tuple[Batch, jax.Array]) -> Any:
+        rest, total = carry
+        part, number = item
+        found, (rest, figures) = gradient(params, rest, part, jax.random.fold_in(key, number))
+        return (rest, jax.tree.map(jnp.add, total, found)), figures
+
+    pieces = {k: jnp.moveaxis(v.reshape(-1, parts, *v.shape[1:]), 1, 0) for k, v in batch.items()}
+    zeros = jax.tree.map(jnp.zeros_like, params)
+    (rest, total), rows = jax.lax.scan(one, (rest, zeros), (pieces, jnp.arange(parts)))
+    features = rows.pop("features", None)
+    figures = {name: values.mean(0) for name, values in rows.items()}
+    if features is not None:
+        figures["features"] = features.reshape(-1, features.shape[-1])
+    return jax.tree.map(lambda x: x / parts, total), rest, figures
+
+
+def clips_per_record(batch: Batch) -> int:
+    """Returns how many clips a record gives: the views of `video`, or the arrays of pixels (T, H, W, 3)."""
+    if "video" in batch:
+        return int(batch["video"].shape[1])
+    return max(sum(value.ndim == 5 for value in batch.values()), 1)
+
+
+def save_evidence(job: FlaxJob, step: int) -> NonFiniteLoss:
+    """Writes RUN/nonfinite and returns the error to raise.  Called by every process.
+
+    RUN/nonfinite/report.json, state/ (of orbax, before that step) and batch_N.npz, what process N computed on.
+    """
+    place, processes = job.folder / "nonfinite", job.processes
+    figures = {"lr": float(job.lrs[step])}
+    with job.open_batches(step) as batches:  # data are a function of the step
+        batch = {k: v for k, v in next(iter(batches)).items() if v.dtype.kind in "biuf"}
+    try:
+        place.mkdir(parents=True, exist_ok=True)
+        np.savez(place / f"batch_{processes.rank}.npz", **batch)  # type: ignore[arg-type]
+        processes.on_main(lambda: _clear(place / "state"))
+        write_state(place / "state", job.state)
+        report = {"step": step, "seed": job.seed, "devices": processes.num_devices, **figures}
+        text = json.dumps(report, indent=2) + "\n"
+        processes.on_main(lambda: (place / "report.json").write_text(text, encoding="utf-8"))
+    except (OSError, RuntimeError) as err:
+        raise CheckpointError(
+            f"the loss of step {step} is not finite, and {place} could not be written: {err}. Make room, then start "
+            "the same command again: it repeats the step."
+        ) from err
+    return NonFiniteLoss(
+        f"the loss or the gradient of step {step} is not finite ({figures}). The weights before it, its batch and its "
+        f"seed are in {place}. No checkpoint was made of it. Usual causes: a learning rate that is too high "
+        "(optimizer.base_lr, optimizer.warmup), no training.grad_clip, precision."
+    )
+
+
+def _clear(folder: Path) -> None:
+    import shutil
+
+    shutil.rmtree(folder, ignore_errors=True)

@@ -1,0 +1,168 @@
+"""A pre-training run of a flax objective: what `pretrain.run.run` needs of flax."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.experimental import multihost_utils
+
+from video_ssl.models import FLAX_ENCODERS
+from video_ssl.models.encoders_flax import save_flax_encoder
+from video_ssl.objectives import OBJECTIVES
+from video_ssl.objectives.shared.flax_objective import FlaxObjective
+from video_ssl.pretrain.checkpoint_folders import Checkpoint
+from video_ssl.pretrain.errors import RunError
+from video_ssl.pretrain.flax_loop.checkpoints import load_flax
+from video_ssl.pretrain.flax_loop.devices import FlaxProcesses, join_flax_processes, state_sharding
+from video_ssl.pretrain.flax_loop.loop import FlaxJob, train
+from video_ssl.pretrain.flax_loop.optimizers import build_optimizer
+from video_ssl.pretrain.recipe import PretrainRecipe
+from video_ssl.pretrain.run import (
+    Framework,
+    RunResult,
+    Tables,
+    architecture_of,
+    check_batch,
+    existing_encoders,
+    job_settings,
+    run,
+)
+
+
+def pretrain(
+    recipe: PretrainRecipe, *, allow_changes: bool = False, devices: Sequence[Any] | None = None
+) -> RunResult:
+    """Returns the result of a run of a flax objective, see `start.pretrain`; every process calls it.
+
+    Args:
+        recipe, allow_changes: see there.
+        devices: those to use instead of all.
+    """
+    check_supported(recipe)
+    with join_flax_processes(recipe.training.device, devices) as processes:
+        return _run(recipe, processes, allow_changes=allow_changes)
+
+
+def _run(recipe: PretrainRecipe, processes: FlaxProcesses, *, allow_changes: bool) -> RunResult:
+    framework = Framework[FlaxJob](
+        build=partial(build_job, processes=processes),
+        load=_load,
+        train=train,
+        export=_export,
+        sizes=lambda job: (sum(x.size for x in jax.tree.leaves(job.state["params"])), 0),
+        weights=lambda job: "last step",
+    )
+    return run(
+        recipe,
+        processes,
+        framework,
+        allow_changes=allow_changes,
+        run_stage=lambda inner: _run(inner, processes, allow_changes=allow_changes),
+    )
+
+
+def check_supported(recipe: PretrainRecipe) -> None:
+    """Raises RunError for settings that only torch objectives know."""
+    training = recipe.training
+    for wrong, text in (
+        (training.ema is not None, "training.ema is set: set it to null"),
+        (training.sharding == "oss", "training.sharding=oss: use ddp or fsdp"),
+    ):
+        if wrong:
+            raise RunError(
+                f"{text}. objective.name={recipe.objective_name} is trained by flax, whose loop does not have it."
+            )
+
+
+def build_objective(
+    recipe: PretrainRecipe, encoders: Mapping[str, Path] | None = None
+) -> FlaxObjective:
+    """Returns the objective; its weights are made by `init`."""
+    training = recipe.training
+    objective: FlaxObjective = OBJECTIVES[recipe.objective_name].objective()(
+        recipe.objective,
+        encoders=existing_encoders(recipe) if encoders is None else encoders,
+        dtype=jnp.bfloat16 if training.precision == "bf16" else jnp.float32,
+        remat=training.activation_checkpointing,
+    )
+    return objective
+
+
+def build_job(
+    recipe: PretrainRecipe,
+    tables: Tables,
+    encoders: Mapping[str, Path],
+    processes: FlaxProcesses,
+) -> FlaxJob:
+    """Returns everything the loop needs to train from the start."""
+    settings = job_settings(recipe, tables, (processes.rank, processes.world_size))
+    return FlaxJob(**settings, **trained_parts(recipe, encoders, processes, settings["lrs"]))
+
+
+def trained_parts(
+    recipe: PretrainRecipe,
+    encoders: Mapping[str, Path] | None,
+    processes: FlaxProcesses,
+    lrs: np.ndarray,
+) -> dict[str, Any]:
+    """Returns the fields of `FlaxJob` that do not depend on the data; the state is new and lies on the devices.
+
+    Raises:
+        RunError: the batch cannot be shared equally by the processes or the devices.
+    """
+    training = recipe.training
+    check_batch(recipe, processes.world_size)
+    check_batch(recipe, processes.num_devices, "devices")
+    objective = build_objective(recipe, encoders)
+    optimizer = build_optimizer(recipe.optimizer, lrs, grad_clip=training.grad_clip)
+    # Every process makes the same weights on one device; they are divided afterwards.
+    state = jax.device_get(objective.init(recipe.seed))
+    state |= {
+        "optimizer": jax.device_get(optimizer.init(state["params"])),
+        "step": np.int32(0),
+        "failed": np.int32(-1),
+    }
+    shardings = state_sharding(state, processes, sharding=training.sharding)
+    return {
+        "processes": processes,
+        "objective": objective,
+        "optimizer": optimizer,
+        "state": jax.tree.map(_place, state, shardings),
+        "shardings": shardings,
+    }
+
+
+def _place(value: np.ndarray, sharding: Any) -> jax.Array:
+    """A global array of which every process has the whole."""
+    value = np.asarray(value)
+    return jax.make_array_from_callback(value.shape, sharding, lambda index: value[index])
+
+
+def _load(job: FlaxJob, checkpoint: Checkpoint) -> None:
+    job.state = load_flax(checkpoint, job.state)
+
+
+def _export(job: FlaxJob, folder: Path, source: dict[str, Any]) -> None:
+    objective = job.objective
+    part = {k: v[objective.encoder_name] for k, v in job.variables().items()}
+    variables = (
+        jax.device_get(part)
+        if job.processes.world_size == 1
+        else multihost_utils.process_allgather(part, tiled=True)
+    )
+    job.processes.on_main(
+        lambda: save_flax_encoder(
+            folder,
+            variables,
+            architecture=architecture_of(objective.encoder, FLAX_ENCODERS),
+            config=objective.encoder.config,
+            preprocess=objective.preprocess(),
+            source=source,
+        )
+    )

@@ -1,0 +1,1 @@
+"""The training loop of torch objectives and what belongs to it."""

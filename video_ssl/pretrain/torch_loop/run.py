@@ -1,0 +1,145 @@
+"""A pre-training run of a torch objective: what `pretrain.run.run` needs of torch."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+from collections.abc import Mapping
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from video_ssl.models import ENCODERS
+from video_ssl.models.encoders import save_encoder
+from video_ssl.objectives import OBJECTIVES
+from video_ssl.pretrain.checkpoint_folders import Checkpoint
+from video_ssl.pretrain.processes import Processes, join_processes
+from video_ssl.pretrain.recipe import PretrainRecipe
+from video_ssl.pretrain.run import (
+    Framework,
+    RunResult,
+    Tables,
+    architecture_of,
+    check_batch,
+    existing_encoders,
+    job_settings,
+    run,
+)
+from video_ssl.pretrain.torch_loop.averages import WeightAverage
+from video_ssl.pretrain.torch_loop.checkpoints import load_objective
+from video_ssl.pretrain.torch_loop.loop import Job, train
+from video_ssl.pretrain.torch_loop.optimizers import build_optimizer, load_optimizer_state
+from video_ssl.pretrain.torch_loop.sharded_checkpoints import load_for
+from video_ssl.pretrain.torch_loop.sharding import is_sharded, prepare, return_freed_memory, whole
+
+logger = logging.getLogger(__name__)
+
+
+def pretrain(recipe: PretrainRecipe, *, allow_changes: bool = False) -> RunResult:
+    """Returns the result of a run of a torch objective, see `start.pretrain`; every process calls it."""
+    with join_processes(recipe.training.device) as processes:
+        return _run(recipe, processes, allow_changes=allow_changes)
+
+
+def _run(recipe: PretrainRecipe, processes: Processes, *, allow_changes: bool) -> RunResult:
+    framework = Framework[Job](
+        build=partial(build_job, processes=processes),
+        load=_load,
+        train=train,
+        export=_export,
+        sizes=_sizes,
+        weights=lambda job: "moving average" if job.average is not None else "last step",
+    )
+    return run(
+        recipe,
+        processes,
+        framework,
+        allow_changes=allow_changes,
+        run_stage=lambda inner: _run(inner, processes, allow_changes=allow_changes),
+    )
+
+
+def build_objective(
+    recipe: PretrainRecipe, encoders: Mapping[str, Path] | None = None
+) -> nn.Module:
+    """Returns the objective with weights drawn from the seed of the recipe."""
+    if encoders is None:
+        encoders = existing_encoders(recipe)
+    torch.manual_seed(recipe.seed)
+    objective: nn.Module = OBJECTIVES[recipe.objective_name].objective()(
+        recipe.objective, encoders=encoders
+    )
+    return objective
+
+
+def build_job(
+    recipe: PretrainRecipe,
+    tables: Tables,
+    encoders: Mapping[str, Path],
+    processes: Processes,
+) -> Job:
+    """Returns everything the loop needs to train from the start."""
+    training = recipe.training
+    check_batch(recipe, processes.world_size)
+    settings = job_settings(recipe, tables, (processes.rank, processes.world_size))
+    return_freed_memory(training, processes)
+    objective = prepare(build_objective(recipe, encoders).to(processes.device), training, processes)
+    divided = training.sharding == "oss" and processes.world_size > 1
+    return Job(
+        **settings,
+        processes=processes,
+        objective=objective,
+        optimizer=build_optimizer(objective, recipe.optimizer, divided=divided),
+        average=WeightAverage(objective, training.ema, num_steps=len(settings["lrs"]))
+        if training.ema
+        else None,
+    )
+
+
+def _load(job: Job, checkpoint: Checkpoint) -> None:
+    state = load_for(checkpoint, job.objective)
+    load_objective(job.objective, state["objective"], str(checkpoint.folder))
+    load_optimizer_state(job.optimizer, state["optimizer"])
+    if job.average is not None and "average" in state:
+        job.average.load_state(state["average"])
+    elif job.average is not None:
+        logger.warning(
+            "%s holds no average (training.ema): it starts at these weights", checkpoint.folder
+        )
+        job.average.restart()
+
+
+def _sizes(job: Job) -> tuple[int, int]:
+    sizes = {True: 0, False: 0}
+    for parameter in job.objective.parameters():
+        sizes[parameter.requires_grad] += parameter.numel()
+    return sizes[True], sizes[False]
+
+
+def _export(job: Job, folder: Path, source: dict[str, Any]) -> None:
+    with job.average.in_place() if job.average is not None else contextlib.nullcontext():
+        encoder = _whole_encoder(job)
+        job.processes.on_main(
+            lambda: save_encoder(
+                folder,
+                encoder,
+                architecture=architecture_of(encoder, ENCODERS),
+                preprocess=job.objective.preprocess(),  # type: ignore[operator]
+                source=source,
+            )
+        )
+
+
+def _whole_encoder(job: Job) -> nn.Module:
+    """The encoder; of a divided one a copy in one piece on the CPU."""
+    encoder = job.objective.encoder
+    assert isinstance(encoder, nn.Module)
+    if not is_sharded(job.objective):
+        return encoder
+    weights = {name: whole(value).cpu() for name, value in encoder.state_dict().items()}
+    copy: nn.Module = type(encoder)(encoder.config)
+    copy.load_state_dict(weights, strict=True)
+    return copy
