@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import subprocess
 import sys
+import tomllib
+from pathlib import Path
 
 import pytest
 
@@ -41,6 +43,43 @@ def test_help_starts_without_torch():
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, check=False)
     assert done.returncode == 0
+
+
+def test_ctrl_c_while_the_command_is_loaded_ends_in_a_sentence():
+    """Was wrong: loading takes a second or more, and Ctrl-C in it printed the traceback of an import."""
+    code = (
+        "import runpy, sys\n"
+        "class CtrlC:\n"
+        "    def find_spec(name, *_):\n"
+        "        if name == 'pydantic': raise KeyboardInterrupt\n"
+        "sys.meta_path.insert(0, CtrlC)\n"
+        "runpy.run_module('video_ssl', run_name='__main__')"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=False, timeout=120
+    )
+    assert (done.returncode, done.stdout) == (130, "")
+    assert done.stderr.startswith("stopped by Ctrl-C")
+    assert "Traceback" not in done.stderr
+
+
+def test_the_installed_command_begins_where_the_module_does():
+    script = tomllib.loads(Path("pyproject.toml").read_text(encoding="utf-8"))["project"]["scripts"]
+    assert script == {"video-ssl": "video_ssl.__main__:main"}
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["evaluate"], ["probe", "encoder=RUN"]),
+        (["bench"], ["step", "loader", "readers", "decoders"]),
+        (["convert"], ["pytorchvideo"]),
+    ],
+)
+def test_help_speaks_of_this_verb(arguments, words):
+    """Was wrong: `evaluate` offered a recipe and a setting of `pretrain`, `convert` left out a family."""
+    told = run(*arguments, "--help").stdout
+    assert [word for word in words if word not in told] == []
 
 
 @pytest.mark.parametrize(

@@ -1,6 +1,16 @@
-"""`python -m video_ssl VERB ...`, the same as the `video-ssl` command (torchrun needs a module)."""
+"""Where the `video-ssl` command begins, and `python -m video_ssl VERB ...`, the same (torchrun needs a module)."""
 
-from video_ssl.cli import main
+from __future__ import annotations
+
+from video_ssl.errors import one_sentence
+
+
+def main() -> None:
+    """Runs the command; loading it takes a second or more, so that is inside what ends Ctrl-C in a sentence, too."""
+    with one_sentence():
+        from video_ssl.cli import main as run
+    run()
+
 
 if __name__ == "__main__":
     main()

@@ -11,7 +11,15 @@ from typing import Annotated, Any
 import typer
 from typer.core import TyperGroup
 
-from video_ssl.cli_groups import Overrides, RecipeArgument, bench_app, data_app, jobs_app
+from video_ssl.cli_groups import (
+    EvaluateOverrides,
+    EvaluateRecipe,
+    Overrides,
+    RecipeArgument,
+    bench_app,
+    data_app,
+    jobs_app,
+)
 from video_ssl.errors import one_sentence, take_debug
 from video_ssl.recipes import ROOMS, list_recipes
 
@@ -59,7 +67,7 @@ def pretrain(
 
 
 @app.command()
-def evaluate(recipe: RecipeArgument, overrides: Overrides = None) -> None:
+def evaluate(recipe: EvaluateRecipe, overrides: EvaluateOverrides = None) -> None:
     """Embed videos once with frozen encoders and run the evaluators of a recipe on the features."""
     from video_ssl.evaluate.recipe import load_evaluate_recipe
     from video_ssl.evaluate.run import evaluate as run
@@ -277,7 +285,7 @@ def convert(
         str, typer.Option(help="Positions at another size: reference, interpolate, recompute.")
     ] = "reference",
     family: Annotated[
-        str, typer.Option(help="auto, mae, videomae, videomae_v2, mvd, carl or hico.")
+        str, typer.Option(help="auto, mae, videomae, videomae_v2, mvd, carl, hico or pytorchvideo.")
     ] = "auto",
     num_heads: Annotated[int | None, typer.Option(help="Where the width has no usual one.")] = None,
     min_share: Annotated[

@@ -8,7 +8,9 @@ from typing import Annotated
 import typer
 
 data_app = typer.Typer(help="Make or check data sets.", no_args_is_help=True)
-bench_app = typer.Typer(help="Measure the loader or the training step.", no_args_is_help=True)
+bench_app = typer.Typer(
+    help="Measure the training step, the loader or the decoders.", no_args_is_help=True
+)
 jobs_app = typer.Typer(
     help="Jobs that were launched, by the folder of their run.", no_args_is_help=True
 )
@@ -17,6 +19,11 @@ RecipeArgument = Annotated[str, typer.Argument(help="A recipe file, or its name:
 Overrides = Annotated[
     list[str] | None,
     typer.Argument(help="Settings that win over the recipe: optimizer.base_lr=1e-4."),
+]
+EvaluateRecipe = Annotated[str, typer.Argument(help="A recipe file, or its name: probe.")]
+EvaluateOverrides = Annotated[
+    list[str] | None,
+    typer.Argument(help="Settings that win over the recipe: encoder=RUN train=TABLE test=TABLE."),
 ]
 RunArgument = Annotated[str, typer.Argument(help="The folder of a run or grid, or a feature file.")]
 
