@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import shutil
 from fractions import Fraction
 
 import av
@@ -13,6 +14,7 @@ from PIL import Image
 
 from video_ssl.clips.reading import open_video
 from video_ssl.datasets.table import Table
+from video_ssl.embed.embed_videos import embed_table
 from video_ssl.embed.features import FeatureError, FeatureWriter
 from video_ssl.explore.align import align_videos
 from video_ssl.explore.alignment import AlignmentError, align, key_times, similarity
@@ -146,6 +148,25 @@ def test_video_files_are_embedded(greys, tmp_path):
         align_videos("nothing.mp4", key, tmp_path, encoder="pixels:4")
     with pytest.raises(FeatureError, match=r"no record 'fasd' among 2.*Did you mean 'fast'"):
         align_videos("fasd", "slow", tmp_path, features=greys / "features.arrow")
+
+
+def test_features_of_a_folder_tell_where_its_videos_are(greys, tmp_path):
+    """Was wrong: only a table that is a file was looked into, so features of folders had no pictures."""
+    folder = tmp_path / "vidéos #1"
+    folder.mkdir()
+    for name in GREYS:
+        shutil.copy(greys / f"{name}.mp4", folder)
+    features = tmp_path / "features.arrow"
+    embed_table("pixels:4", str(folder), features, per_frame=True, num_workers=0)
+    found = align_videos("fast.mp4", "slow.mp4", tmp_path / "a", features=features, height=32)
+    assert found["notes"] == []
+    assert found["query_source"] == str(folder / "fast.mp4")
+    left, right, _ = halves(tmp_path / "a" / "aligned.mp4")
+    np.testing.assert_allclose(right[:-4], left[:-4], atol=20)
+    (folder / "slow.mp4").unlink()
+    found = align_videos("fast.mp4", "slow.mp4", tmp_path / "b", features=features, height=32)
+    assert "no video was written" in found["notes"][0]
+    assert (tmp_path / "b" / "path.csv").exists()
 
 
 def test_without_the_pictures_the_path_is_written(tmp_path):

@@ -300,7 +300,7 @@ def test_videos_that_are_gone_are_shown_without_pictures(tmp_path):
         text = write_exploration(explore(open_features(path)), tmp_path / "p.html").read_text()
         assert text.count("No pictures of ") == 4
         assert '"frames":null' in text
-    assert "its table is gone" in text
+    assert "is not where it was when it was embedded" in text
 
 
 @needs_browser

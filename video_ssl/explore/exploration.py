@@ -436,7 +436,9 @@ def frame_pictures(track: Track, *, height: int = 160) -> list[np.ndarray]:
         BadVideo, OSError: the video cannot be read.
     """
     if track.record is None:
-        raise FeatureError(f"where the video {track.id} lies is not known: its table is gone.")
+        raise FeatureError(
+            f"the video {track.id} is not where it was when it was embedded, or that is not known."
+        )
     if not np.isfinite(track.times).all():
         raise FeatureError(f"when the frames of {track.id} are is not known.")
     with open_video(track.record.source) as reader:

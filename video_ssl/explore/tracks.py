@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
@@ -10,7 +11,10 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
+from video_ssl.datasets.paths import local_path
+from video_ssl.datasets.remote import is_remote
 from video_ssl.datasets.table import Record, Table, TableError
+from video_ssl.datasets.tars import divide_member
 from video_ssl.embed.features import FeatureError, FeatureFile
 from video_ssl.evaluate.frames.frame_sequences import frame_sequences
 from video_ssl.evaluate.identity import Origins, origins_of
@@ -69,7 +73,24 @@ def rows_of(table: pa.Table, rows: np.ndarray) -> pa.Table:
 
 
 def record_of(features: FeatureFile, key: str) -> Record | None:
-    """Returns the record behind the features, where the table that was embedded is still there."""
+    """Returns the record behind the features: that of the table that was embedded, where it is still the same one.
+
+    A folder or a video that was embedded has no table, and a table may be gone or be another one by now: the features
+    themselves note where every video lies.  None where they do not, or where it is not there any more.
+    """
+    row = int(np.argmax(features.ids == key))
+    noted = features.table["source"][row].as_py()
+    listed = _listed(features, key)
+    if listed is not None and noted in (None, listed.source):
+        return listed
+    if noted is None or is_remote(noted) or not os.path.exists(local_path(divide_member(noted)[0])):
+        return None
+    start, end = (features.table[f"record_{side}_sec"][row].as_py() for side in ("start", "end"))
+    return Record(index=row, id=key, source=noted, start_sec=start, end_sec=end)
+
+
+def _listed(features: FeatureFile, key: str) -> Record | None:
+    """The record in the table that was embedded, where that is a file and still there."""
     path = features.metadata.get("table", {}).get("path")
     if not path or not Path(path).is_file():
         return None
@@ -78,11 +99,7 @@ def record_of(features: FeatureFile, key: str) -> Record | None:
     except TableError:
         return None
     rows = np.flatnonzero(table.column("id") == key)
-    if not len(rows):
-        return None
-    record = table.record(int(rows[0]))
-    noted = features.table["source"][int(np.argmax(features.ids == key))].as_py()
-    return record if noted in (None, record.source) else None  # the table is another one by now
+    return table.record(int(rows[0])) if len(rows) else None
 
 
 def embed_video(
