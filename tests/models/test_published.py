@@ -239,6 +239,19 @@ def test_a_hub_folder_tells_its_sizes_and_is_contradicted_where_it_is_wrong(tmp_
         read_published(tmp_path)
 
 
+def test_a_hub_folder_tells_the_heads_of_a_width_that_has_no_usual_number(tmp_path):
+    """Was wrong: what `convert --to huggingface` had written of the demo's encoders could not be read again."""
+    encoder = video_vit(embed_dim=40, num_heads=5, depth=1)
+    save_file(hugging_face_file(encoder), tmp_path / "model.safetensors")
+    config = {"image_size": 12, "num_frames": 4, "num_attention_heads": 5}
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    assert read_published(tmp_path).encoder.config.heads == 5
+    assert read_published(tmp_path, num_heads=2).encoder.config.heads == 2
+    (tmp_path / "config.json").write_text(json.dumps({**config, "num_attention_heads": 7}))
+    with pytest.raises(ValueError, match="7"):
+        read_published(tmp_path)
+
+
 # Positions ------------------------------------------------------------------------------------------
 
 

@@ -148,7 +148,9 @@ def interpret(
     stated = family_of(arguments or {})
     settled = family if family != "auto" else stated or "auto"
     notes = _family_notes(named, family, stated)
-    encoder, table, table_notes, computed = build_encoder(named, sizes, settled, num_heads)
+    encoder, table, table_notes, computed = build_encoder(
+        named, sizes, settled, num_heads, _stated_heads(hub or {})
+    )
     if settled == "auto" and _tells_no_family(named, encoder):
         raise WeightsError(
             f"{name} has the keys of a fine-tuned model, which VideoMAE's and MVD's codes share although their "
@@ -308,9 +310,13 @@ def _tells_no_family(named: Named, encoder: VideoViT | ImageViT) -> bool:
     return "encoder.pos_embed" not in named.tensors and not _is_second(named, encoder)
 
 
+def _stated_heads(hub: Mapping[str, Any]) -> int | None:
+    return _positive(hub, "num_attention_heads", "num_heads")
+
+
 def _hub_notes(encoder: VideoViT | ImageViT, hub: Mapping[str, Any]) -> list[str]:
     notes = []
-    stated = _positive(hub, "num_attention_heads", "num_heads")
+    stated = _stated_heads(hub)
     heads = encoder.config.heads
     if stated is not None and stated != heads:
         notes.append(

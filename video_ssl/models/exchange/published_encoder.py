@@ -47,7 +47,11 @@ class Sizes:
 
 
 def build_encoder(
-    named: Named, sizes: Sizes, family: str, num_heads: int | None
+    named: Named,
+    sizes: Sizes,
+    family: str,
+    num_heads: int | None,
+    stated_heads: int | None = None,
 ) -> tuple[VideoViT | ImageViT, str, list[str], list[str]]:
     """Returns the module (weights not filled), its table in words, notes, and the names of tables
     that it computes.
@@ -81,6 +85,7 @@ def build_encoder(
         image_size=sizes.image_size or trained_size,
         num_frames=sizes.num_frames or made_for[0] * (tubelet or 1),
         num_heads=num_heads,
+        stated_heads=stated_heads,
     )
     kind = stored.kind if stored else ("sincos_2d" if tubelet is None else "sincos_1d")
     # Of the three codes only MVD's has class tokens in models of clips.
@@ -143,9 +148,16 @@ def _table_notes(kind: str, stored: StoredTable | None) -> list[str]:
 
 
 def infer_config(
-    own: Mapping[str, Tensor], *, image_size: int, num_frames: int, num_heads: int | None = None
+    own: Mapping[str, Tensor],
+    *,
+    image_size: int,
+    num_frames: int,
+    num_heads: int | None = None,
+    stated_heads: int | None = None,
 ) -> ViTConfig | ImageViTConfig:
     """Returns the config that fits the weights of an encoder (keys of `VideoViT` or `ImageViT`).
+
+    `stated_heads` is what a `config.json` says: taken for a width that has no usual number, since published ones err.
 
     Raises:
         WeightsError: blocks are missing, or the heads of the width are not known.
@@ -162,11 +174,11 @@ def infer_config(
         )
     scale = own.get("blocks.0.attn.scale")
     usual = {dim: heads for dim, _, heads in VIT_PRESETS.values()}.get(width)
-    heads = num_heads or (len(scale) if scale is not None else usual)
+    heads = num_heads or (len(scale) if scale is not None else usual or stated_heads)
     if heads is None:
         raise WeightsError(
             f"the number of heads does not show in the weights and embed_dim={width} has no usual "
-            "one: give num_heads."
+            "one: give num_heads (--num-heads)."
         )
     bias: Literal["q_v", "full", "none"] = "none"
     if "blocks.0.attn.q_bias" in own:
