@@ -15,7 +15,7 @@ run = $(call quoted,$(or $(value RUN),runs/$*-demo))
 # The evaluations that go with an objective: of videos (demo), of frames (demo_frames), or both.
 EVALUATE ?= $(if $(filter carl tcc tcn,$*),demo_frames,$(if $(filter teg cvrl,$*),demo demo_frames,demo))
 
-.PHONY: help test test-fast golden mutation static check format clean
+.PHONY: help test test-trust test-fast golden mutation static check format clean
 .DEFAULT_GOAL := help
 
 help:  ## what there is
@@ -39,6 +39,9 @@ pretrain-%: .venv/.ready  ## train objective X (mae, videomae, mvd, carl, tcc, t
 
 test: .venv/.ready  ## every test
 	$(BIN)/python -m pytest -q
+
+test-trust: .venv/.ready  ## 5,000 damaged files and 100 kills, in about an hour
+	VIDEO_SSL_FUZZ_CASES=5000 VIDEO_SSL_KILLS=100 $(BIN)/python -m pytest -q -s tests/trust
 
 test-fast: .venv/.ready  ## the tests that take seconds
 	$(BIN)/python -m pytest -q -m "not slow"

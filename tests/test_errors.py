@@ -348,4 +348,6 @@ def test_two_processes_say_it_once(tmp_path):
     assert "ChildFailedError" not in told
     assert told.count("x.mp4: ") == 1
     attempts = (tmp_path / "run/attempts.jsonl").read_text().splitlines()
-    assert "2 records in a row" in json.loads(attempts[-1])["reason"]
+    reason = json.loads(attempts[-1])["reason"]
+    assert "2 records in a row" in reason
+    assert "x.mp4: " in reason

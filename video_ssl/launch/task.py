@@ -78,8 +78,8 @@ def describe(err: BaseException) -> tuple[str, str]:
 
     Outcome `alone`: it could not reach the others, who have their own story.
     """
-    lines = (sentence_of(err) or str(err)).strip().splitlines()
-    text = f"{type(err).__name__}: {lines[0] if lines else ''}"[:300]
+    told = " ".join((sentence_of(err) or str(err)).split())
+    text = f"{type(err).__name__}: {told}"[:300]
     name = getattr(err, "signal_name", "")
     if name == "SIGUSR2":
         return "preempted", text

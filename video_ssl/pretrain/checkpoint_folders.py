@@ -10,6 +10,7 @@ never read and swept away by the next start.
 
 from __future__ import annotations
 
+import errno
 import json
 import logging
 import os
@@ -242,4 +243,12 @@ def save_failed(folder: Path, step: int, err: Exception) -> str:
         else "There is no earlier checkpoint: make room and start again."
     )
     free = shutil.disk_usage(folder).free / 2**30 if folder.is_dir() else float("nan")
-    return f"the checkpoint of step {step} could not be written to {folder} ({err}; {free:.1f} GiB free). {rest}"
+    return f"the checkpoint of step {step} could not be written to {folder} ({_why(err)}; {free:.1f} GiB free). {rest}"
+
+
+def _why(err: Exception) -> str:
+    if isinstance(err, OSError) and err.strerror:
+        longest = " (`ulimit -f`)" if err.errno == errno.EFBIG else ""
+        return err.strerror + longest
+    # torch's writer of archives, which keeps what the system said to itself
+    return "the file ends too early" if "inline_container" in str(err) else str(err)
