@@ -32,6 +32,7 @@ from video_ssl.launch.attempts import (
 from video_ssl.launch.batch import Batch, TaskSpec, read_batch, write_batch
 from video_ssl.launch.errors import LaunchError
 from video_ssl.launch.grid import GridRun, expand
+from video_ssl.launch.jobs import log_lines
 from video_ssl.launch.profile import LaunchProfile, load_profile
 from video_ssl.launch.results import grid_results, table_text
 from video_ssl.launch.snapshot import take_snapshot
@@ -113,6 +114,18 @@ def test_a_folder_that_slurm_would_misread_is_refused(
     with pytest.raises(LaunchError, match=r"must not have '.+' in its path.*run=\.\.\."):
         launching.launch("slurm", "pretrain", words, dry_run=True)
     assert str(run) in launching.launch("local", "pretrain", words, dry_run=True)
+
+
+def test_logs_of_a_run_on_this_machine_are_those_that_it_keeps(tmp_path: Path) -> None:
+    """Was wrong: after `launch local` the log of a finished run was "yet" to come, of "no jobs"."""
+    (tmp_path / "launch").mkdir()
+    with pytest.raises(LaunchError, match="no jobs on SLURM; what runs on this machine"):
+        list(log_lines(tmp_path, rank=1))
+    (tmp_path / "logs").mkdir()
+    (tmp_path / "logs" / "rank_1.log").write_text("step 1\nstep 2\n")
+    assert [line.strip() for line in log_lines(tmp_path, rank=1)] == ["step 1", "step 2"]
+    with pytest.raises(LaunchError, match="no log of process 0"):
+        list(log_lines(tmp_path))
 
 
 def test_no_path_is_read_twice_by_the_shell(tmp_path: Path) -> None:

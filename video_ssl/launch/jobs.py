@@ -66,6 +66,8 @@ def _told(row: dict[str, Any]) -> str:
 def log_files(run: str | Path, *, job: str | None = None, rank: int = 0) -> list[Path]:
     """Returns the logs of one process of every element of the newest job that has any, or of `job`.
 
+    What ran on this machine (profile `local`) is no job of SLURM: then it is the log that the run itself keeps.
+
     Raises:
         LaunchError: there is none yet, and what SLURM says of the jobs.
     """
@@ -78,8 +80,12 @@ def log_files(run: str | Path, *, job: str | None = None, rank: int = 0) -> list
         )
         if found:
             return found
+    own = home / "logs" / f"rank_{rank}.log"
+    if not numbers and own.is_file():
+        return [own]
     states = [info.told() for info in job_infos(numbers)]
-    raise LaunchError(f"{home} has no log of process {rank} yet: {'; '.join(states) or 'no jobs'}.")
+    nothing = "no jobs on SLURM; what runs on this machine says it in its terminal"
+    raise LaunchError(f"{home} has no log of process {rank} yet: {'; '.join(states) or nothing}.")
 
 
 def log_lines(
