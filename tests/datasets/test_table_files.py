@@ -116,6 +116,15 @@ def test_a_split_column_divides_one_file():
         open_table(write("s.csv", [{"path": "a"}]) + ":val")
 
 
+@pytest.mark.parametrize("name", ["t.csv", "t.jsonl"])
+def test_a_file_of_one_split_needs_no_choice(name):
+    """Was wrong: the training rows of a table in a file of their own were refused until `:train` was written."""
+    rows = [{"path": f"{i}", "split": "train"} for i in range(3)]
+    assert open_table(write(name, rows)).column("id").tolist() == ["0", "1", "2"]
+    with pytest.raises(TableError, match=r"splits \['train'\] in one file: write which one"):
+        open_table(write(name, [*rows, {"path": "3", "split": None}]))
+
+
 @pytest.mark.parametrize(
     ("rows", "message"),
     [

@@ -363,6 +363,8 @@ def _of_split(
         )
     splits = _strings(splits)
     known = sorted(pc.unique(splits.drop_null()).to_pylist())
+    if split is None and len(known) == 1 and not splits.null_count:
+        split = known[0]  # a file of one split, as train.csv often is, leaves nothing to choose
     if split is None:
         raise TableError(
             f"{where} has the splits {known} in one file: write which one, for example {where}:{known[0]}."

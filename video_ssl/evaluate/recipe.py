@@ -74,7 +74,7 @@ class EvaluateRecipe:
         if self.encoder is None and any("{encoder}" in spec for spec in self.encoders.values()):
             raise ValueError(
                 f"the evaluation {self.name!r} needs an encoder: add encoder=RUN, the folder of a "
-                "pretraining run or of an encoder (see `open_encoder`)."
+                "pretraining run or of an encoder."
             )
         return {
             name: spec.replace("{encoder}", self.encoder or "")
