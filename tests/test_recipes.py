@@ -418,3 +418,22 @@ def test_keys_that_are_numbers_have_neighbours_too():
     """Was wrong: `'int' object is not iterable` where a key was misspelt as a number."""
     assert nearest(1, ["10", "depth"]) == " Did you mean '10'?"
     assert nearest(True, ["depth"]) == ""
+
+
+@pytest.mark.parametrize(
+    ("text", "value"),
+    [
+        ("010", "010"),
+        ("1:30", "1:30"),
+        ("-1:30", "-1:30"),
+        ("10", 10),
+        ("-7", -7),
+        ("0", 0),
+        ("1_000", 1000),
+    ]
+    + [("0x1f", 31), ("+5", 5), ("00", "00"), ("1e3", 1000.0)],
+)
+def test_numbers_are_the_numbers_that_stand_there(text, value):
+    """Was wrong: `training.duration=010` trained 8 steps (octal), and 1:30 was 90."""
+    assert read_yaml(text) == value
+    assert read_yaml(to_yaml({"key": value})) == {"key": value}

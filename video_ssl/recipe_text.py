@@ -1,6 +1,7 @@
 """The text of recipes: YAML in and out, and references from one key to another.
 
-YAML 1.1 as PyYAML's safe loader reads it, except that `1e-4` is a number and a date is text.  What a file may hold is
+YAML 1.1 as PyYAML's safe loader reads it, except that `1e-4` is a number, and a date, `010` (which was octal, 8) and
+`1:30` (which was 90) are text.  What a file may hold is
 bounded, since recipes come from strangers: size, depth, number of values, and what references expand to.
 
 A value may refer to another key, `${data.table}`.  That is all that stands between `${` and `}`: nothing reads the
@@ -28,6 +29,7 @@ _FLOAT = re.compile(
     r"[-+]?(?:[0-9][0-9_]*)\.[0-9_]*(?:[eE][-+]?[0-9]+)?|[-+]?[0-9][0-9_]*[eE][-+]?[0-9]+"
     r"|\.[0-9][0-9_]*(?:[eE][-+]?[0-9]+)?|[-+]?\.(?:inf|Inf|INF)|\.(?:nan|NaN|NAN)"
 )
+_INTEGER = re.compile(r"[-+]?(?:0|[1-9][0-9_]*|0x[0-9a-fA-F_]+|0b[01_]+)")
 _NAMES = {"\n": "a line break", "\r": "a line break", "\t": "a tab", "\0": "a zero byte"}
 
 
@@ -71,13 +73,15 @@ class _Dumper(yaml.SafeDumper):
 
 def _resolvers() -> dict[Any, list[tuple[str, Any]]]:
     number, date = "tag:yaml.org,2002:float", "tag:yaml.org,2002:timestamp"
+    integer = "tag:yaml.org,2002:int"
     found = {
-        first: [(tag, rule) for tag, rule in rules if tag not in (number, date)]
+        first: [(tag, rule) for tag, rule in rules if tag not in (number, date, integer)]
         for first, rules in yaml.SafeLoader.yaml_implicit_resolvers.items()
     }
     for first in "-+0123456789.":
         rules = found.setdefault(first, [])
         rules.append((number, re.compile(f"^(?:{_FLOAT.pattern})$")))
+        rules.append((integer, re.compile(f"^(?:{_INTEGER.pattern})$")))
     return found
 
 

@@ -32,6 +32,7 @@ FILES = {
     "a.gif": {"codec": "gif", "pix_fmt": "rgb8", "b_frames": 0},
     "a.apng": {"codec": "apng", "pix_fmt": "rgb24", "b_frames": 0},
     "a.mjpeg": {"codec": "mjpeg", "pix_fmt": "yuvj420p", "b_frames": 0},
+    "a.ivf": {**VP8, "container": "ivf"},
     "a.y4m": {"codec": "wrapped_avframe", "b_frames": 0, "container": "yuv4mpegpipe"},
 }
 FRAMES = 24
@@ -141,3 +142,15 @@ def test_a_video_inside_of_another_file_ends_at_its_own_end(files, tmp_path):
         assert reader.info.num_frames == FRAMES
     with pytest.raises(BadVideo, match="is cut off"):
         open_video(path, byte_range=(100, len(content) // 2))
+
+
+@pytest.mark.parametrize("name", [name for name in FILES if not name.endswith((".gif", ".y4m"))])
+@pytest.mark.parametrize("share", [0.5, 0.8])
+def test_a_download_that_has_its_size_but_not_its_contents_is_refused(files, tmp_path, name, share):
+    """Was wrong: what a download manager lays out first, WebM, Ogg, WMV, MXF, IVF or fragments of MP4 with zeros behind the part that
+    came, was a video of half as many frames."""
+    content = (files / name).read_bytes()
+    path, come = tmp_path / name, round(len(content) * share)
+    path.write_bytes(content[:come] + bytes(len(content) - come))
+    with pytest.raises(BadVideo), open_video(path) as reader:
+        reader.frames([0, reader.info.num_frames - 1])

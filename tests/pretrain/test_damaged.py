@@ -346,3 +346,17 @@ def test_what_a_checkpoint_says_of_its_data_is_small(
     assert meta["averages"] == {"count": 0}
     assert meta["crc32"].keys() == meta["bytes"].keys() == {"state.pt"}
     assert load_state(Checkpoint(4, tmp_path / "run" / "checkpoints" / "step_4"))["objective"]
+
+
+def test_a_checkpoint_under_the_name_of_another_step_is_not_that_step(tmp_path):
+    """Was wrong: step_1 called step_2 was taken for step 2, and a run missed a step without a word."""
+    temporary = begin_checkpoint(tmp_path, 1)
+    (temporary / "state.pt").write_bytes(b"state")
+    complete_checkpoint(tmp_path, 1, temporary, {})
+    assert [c.step for c in list_checkpoints(tmp_path)] == [1]
+    (tmp_path / "step_1").rename(tmp_path / "step_2")
+    assert list_checkpoints(tmp_path) == []
+    with pytest.raises(
+        CheckpointError, match="checkpoint of step 1 under another name: call it step_1"
+    ):
+        sound_checkpoint(tmp_path)

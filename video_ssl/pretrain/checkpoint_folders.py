@@ -198,7 +198,10 @@ def sweep_unfinished(folder: Path) -> None:
 
 def _problem(folder: Path) -> str | None:
     try:
-        for name, size in _meta(folder)["bytes"].items():
+        meta = _meta(folder)
+        if folder.name != f"step_{meta['step']}":
+            return f"it is the checkpoint of step {meta['step']} under another name: call it step_{meta['step']}"
+        for name, size in meta["bytes"].items():
             if (folder / name).stat().st_size != size:
                 return f"{name} has {(folder / name).stat().st_size} bytes instead of {size}"
     except (OSError, ValueError, KeyError, AttributeError, TypeError) as err:

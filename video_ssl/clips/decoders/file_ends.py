@@ -22,6 +22,10 @@ _BROKEN_OFF = (
     "is cut off within its last packet, at byte {}: get it again, or keep what is there with "
     "`ffmpeg -i IN -c copy OUT`."
 )
+_NOT_FILLED = (
+    "is not whole: from byte {} on it holds only zeros, as of a download that got its full size before its contents: "
+    "get it again."
+)
 
 
 class Part:
@@ -64,8 +68,12 @@ def _cut_in_packet(part: Part) -> str:
     return _BROKEN_OFF.format(part.size)
 
 
+def _are_zeros(content: bytes) -> bool:
+    return bool(content) and not content.strip(b"\0")
+
+
 def _mp4(part: Part) -> str | None:
-    at, indexes = 0, 0
+    at, indexes, is_fragmented = 0, 0, False
     while at + 8 <= part.size:
         box = part.read(at, 16)
         length = int(struct.unpack(">I", box[:4])[0])
@@ -74,9 +82,13 @@ def _mp4(part: Part) -> str | None:
         if length < 8 or not box[4:8].strip(b"\xa9").isalnum():  # runs to the end, or padding
             break
         indexes += box[4:8] == b"moov"
+        is_fragmented = is_fragmented or box[4:8] == b"moof"
         at += length
     if at > part.size:
         return _cut(part, at)
+    # Without fragments the index tells of every picture, and the decoder finds those that are not there.
+    if is_fragmented and _are_zeros(part.read(at, 512)):
+        return _NOT_FILLED.format(at)
     return _JOINED if indexes > 1 else None
 
 
@@ -136,6 +148,10 @@ def _matroska(part: Part) -> str | None:
         at = segment[1] + segment[2]
         if at > part.size:
             return _cut(part, at)
+        # A segment ends with its index or with a coded picture, and neither with so many zeros.
+        tail = part.size - min(512, part.size // 4)
+        if _are_zeros(part.read(tail, part.size - tail)):
+            return _NOT_FILLED.format(tail)
     return None
 
 
@@ -185,7 +201,7 @@ _ASF_INDEXES = (
 
 
 def _asf(part: Part) -> str | None:
-    at = 0
+    at, packet = 0, 0
     while len(head := part.read(at, 24)) == 24:
         kind, length = head[:16], int(struct.unpack("<Q", head[16:])[0])
         if kind == _ASF_HEADER:
@@ -195,11 +211,16 @@ def _asf(part: Part) -> str | None:
             about = header.find(_ASF_FILE)
             if about < 0 or len(header) < about + 92 or header[about + 88] & 1:  # a broadcast
                 return None
+            packet = int(struct.unpack("<I", header[about + 92 : about + 96].ljust(4, b"\0"))[0])
         elif kind != _ASF_DATA and kind not in _ASF_INDEXES:
             return None
         if length < 24:
             return None
         at += length
+        # A packet is filled up with zeros, but never begins with them.
+        if kind == _ASF_DATA and 16 <= packet <= length - 50 and at <= part.size:
+            if _are_zeros(part.read(at - packet, 16)):
+                return _NOT_FILLED.format(at - packet)
     return _cut(part, at) if at > part.size else None
 
 
@@ -216,7 +237,20 @@ def _ogg(part: Part) -> str | None:
         if end > part.size:
             return _cut_in_packet(part)
         at = end
-    return None
+    return _NOT_FILLED.format(at) if _are_zeros(part.read(at, 64)) else None
+
+
+def _ivf(part: Part) -> str | None:
+    """VP8, VP9 or AV1: a header that tells its own length, then pictures, each with its length before it."""
+    at = int.from_bytes(part.read(6, 2), "little")
+    while at < part.size:
+        head = part.read(at, 12)
+        if _are_zeros(head):
+            return _NOT_FILLED.format(at)
+        if len(head) < 12:
+            return _cut_in_packet(part)
+        at += 12 + int.from_bytes(head[:4], "little")
+    return _cut_in_packet(part) if at > part.size else None
 
 
 def _program_stream(part: Part) -> str | None:
@@ -283,7 +317,9 @@ def _mxf(part: Part) -> str | None:
     length = 1 + (head[16] & 0x7F if len(head) > 16 and head[16] & 0x80 else 0)
     number = head[16 + length + 24 : 16 + length + 32]
     footer = int.from_bytes(number, "big") if len(number) == 8 else 0
-    return _cut(part, footer) if footer >= part.size else None
+    if footer >= part.size:
+        return _cut(part, footer)
+    return _NOT_FILLED.format(footer) if footer and _are_zeros(part.read(footer, 16)) else None
 
 
 def _raw_dv(part: Part) -> str | None:
@@ -334,6 +370,7 @@ _CHECKS: tuple[tuple[Callable[[bytes], bool], Callable[[Part], str | None]], ...
     (_starts(b"GIF87a", b"GIF89a"), _gif),
     (_starts(b"\x89PNG\r\n\x1a\n"), _png),
     (_starts(b"\x06\x0e\x2b\x34\x02\x05\x01\x01\x0d\x01\x02\x01\x01\x02"), _mxf),
+    (_starts(b"DKIF"), _ivf),
     (_starts(b"\x1f\x07\x00"), _raw_dv),
     (_starts(b"YUV4MPEG2"), _y4m),
     (_starts(b"\xff\xd8\xff"), _raw_jpegs),
