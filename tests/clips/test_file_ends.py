@@ -52,6 +52,10 @@ NOT_ALL = {
 ALL = {"a.avi", "a.ts", "a.m2ts", "a.mpg", "a.vob", "a.gif", "a.mjpeg"}  # fmt: skip
 
 
+# Zeros between packets are no fault there, or are a picture.
+ZEROS_ARE_ALLOWED = (".mpg", ".vob", ".gif", ".y4m")
+
+
 @pytest.fixture(scope="module")
 def files(tmp_path_factory):
     folder = tmp_path_factory.mktemp("ends")
@@ -144,11 +148,11 @@ def test_a_video_inside_of_another_file_ends_at_its_own_end(files, tmp_path):
         open_video(path, byte_range=(100, len(content) // 2))
 
 
-@pytest.mark.parametrize("name", [name for name in FILES if not name.endswith((".gif", ".y4m"))])
-@pytest.mark.parametrize("share", [0.5, 0.8])
+@pytest.mark.parametrize("name", [n for n in FILES if not n.endswith(ZEROS_ARE_ALLOWED)])
+@pytest.mark.parametrize("share", [0.4, 0.5])
 def test_a_download_that_has_its_size_but_not_its_contents_is_refused(files, tmp_path, name, share):
-    """Was wrong: what a download manager lays out first, WebM, Ogg, WMV, MXF, IVF or fragments of MP4 with zeros behind the part that
-    came, was a video of half as many frames."""
+    """Was wrong: what a download manager had laid out (WebM, Ogg, WMV, MXF, IVF, fragments of MP4, zeros behind
+    the part that came) was a video of half as many frames."""
     content = (files / name).read_bytes()
     path, come = tmp_path / name, round(len(content) * share)
     path.write_bytes(content[:come] + bytes(len(content) - come))

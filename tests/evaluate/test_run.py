@@ -16,6 +16,7 @@ from video_ssl.evaluate.recipe import EvaluateRecipe, load_evaluate_recipe
 from video_ssl.evaluate.results_table import summary
 from video_ssl.evaluate.run import evaluate
 from video_ssl.models.config import ViTConfig
+from video_ssl.models.encoder_folder import find_encoder
 from video_ssl.models.encoders import EncoderError, Preprocess, save_encoder
 from video_ssl.recipes import ConfigError, list_recipes
 
@@ -185,3 +186,16 @@ def test_what_a_killed_evaluation_leaves_is_removed_by_the_next(run, videos, tmp
     os.utime(left[0], (0, 0))
     evaluate(load_evaluate_recipe("probe", words))
     assert [folder for folder in left if folder.exists()] == []
+
+
+def test_home_is_home_in_the_places_of_an_evaluation(tmp_path, monkeypatch):
+    """Was wrong: `out=~/x` made a folder named `~`, and `encoder=~/run` was not there."""
+    monkeypatch.setenv("HOME", str(tmp_path))
+    folder = tmp_path / "run" / "encoder"
+    folder.mkdir(parents=True)
+    (folder / "config.json").write_text("{}")
+    (folder / "model.safetensors").write_bytes(b"")
+    assert find_encoder("~/run") == folder
+    recipe = load_evaluate_recipe("probe", ["encoder=~/run"])
+    assert recipe.folder() == tmp_path / "run" / "evaluate" / "probe"
+    assert load_evaluate_recipe("probe", ["out=~/there"]).folder() == tmp_path / "there"

@@ -92,3 +92,15 @@ def test_a_stage_follows_the_outer_run_to_its_data_seed_and_device(
 def test_recipes_are_read_without_torch() -> None:
     code = "import sys, video_ssl.pretrain.recipe; assert not {'torch', 'jax'} & set(sys.modules)"
     subprocess.run([sys.executable, "-c", code], check=True)
+
+
+def test_home_is_home_in_the_folder_of_a_run(tmp_path, monkeypatch):
+    """Was wrong: `run=~/x`, which no shell expands behind a sign, made a folder named `~`."""
+    monkeypatch.setenv("HOME", str(tmp_path / "me"))
+    monkeypatch.chdir(tmp_path)
+    recipe = load_pretrain_recipe("videomae/demo", ["run=~/my run"])
+    assert recipe.folder == tmp_path / "me" / "my run"
+    assert load_pretrain_recipe("videomae/demo", ["run=a~b"]).folder == Path("a~b")
+    (tmp_path / "~").mkdir()
+    (tmp_path / "~" / "my run").mkdir()
+    assert load_pretrain_recipe("videomae/demo", ["run=~/my run"]).folder == Path("~/my run")

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from video_ssl.datasets.paths import at_home
 from video_ssl.embed.embedding import EmbedConfig
 from video_ssl.embed.frozen import without_flax
 from video_ssl.evaluate.evaluators import Evaluator, evaluator_class
@@ -84,10 +85,10 @@ class EvaluateRecipe:
     def folder(self) -> Path:
         """Returns where features and results go."""
         if self.out is not None:
-            return Path(self.out)
+            return Path(at_home(self.out))
         given = self.encoder or ""
-        plain = without_flax(given)
-        name = self.name if plain == given else f"{self.name}_flax"
+        plain = at_home(without_flax(given))
+        name = self.name if plain == at_home(given) else f"{self.name}_flax"
         run = Path(plain) if plain and Path(plain).is_dir() else None
         if run is not None and (run / "encoder" / "config.json").is_file():
             return run / "evaluate" / name

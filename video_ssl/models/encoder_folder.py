@@ -18,6 +18,7 @@ from typing import Any
 from video_ssl import __version__
 from video_ssl.checksums import SEAL, checksums, damage, file_sizes, seal_is_broken, sealed
 from video_ssl.clips.config import Sampling
+from video_ssl.datasets.paths import at_home
 from video_ssl.files import (
     check_writable,
     folder_aside,
@@ -152,7 +153,7 @@ def find_encoder(path: str | Path) -> Path:
         EncoderError: nothing there, a file, or a folder without an encoder; the text lists what is
             there.
     """
-    path = Path(path)
+    path = Path(at_home(str(path)))
     if not path.exists():
         raise EncoderError(_not_there(path))
     if path.is_file():

@@ -10,6 +10,7 @@ from typing import Any, Literal
 
 from video_ssl.clips.balance import BalanceConfig
 from video_ssl.clips.pipeline import LoaderConfig
+from video_ssl.datasets.paths import at_home
 from video_ssl.objectives import OBJECTIVES
 from video_ssl.objectives.shared.sources import EncoderSource
 from video_ssl.pretrain.durations import parse_duration
@@ -266,6 +267,8 @@ def recipe_from_dict(content: Mapping[str, Any]) -> PretrainRecipe:
     objective = build_config(OBJECTIVES[objective_name].config(), section, "objective")
     if content.get("run") is None:
         content["run"] = f"runs/{str(content.get('name') or objective_name).replace('/', '-')}"
+    if isinstance(content["run"], str):  # shells leave the ~ of run=~/x alone
+        content["run"] = at_home(content["run"])
     content.setdefault("name", objective_name)
     return build_config(
         PretrainRecipe, {**content, "objective_name": objective_name, "objective": objective}

@@ -23,7 +23,7 @@ _BROKEN_OFF = (
     "`ffmpeg -i IN -c copy OUT`."
 )
 _NOT_FILLED = (
-    "is not whole: from byte {} on it holds only zeros, as of a download that got its full size before its contents: "
+    "is not whole: at byte {} it holds only zeros, as of a download that got its full size before its contents: "
     "get it again."
 )
 
@@ -213,14 +213,14 @@ def _asf(part: Part) -> str | None:
                 return None
             packet = int(struct.unpack("<I", header[about + 92 : about + 96].ljust(4, b"\0"))[0])
         elif kind != _ASF_DATA and kind not in _ASF_INDEXES:
-            return None
+            return _NOT_FILLED.format(at) if at and _are_zeros(head) else None
         if length < 24:
             return None
         at += length
         # A packet is filled up with zeros, but never begins with them.
-        if kind == _ASF_DATA and 16 <= packet <= length - 50 and at <= part.size:
-            if _are_zeros(part.read(at - packet, 16)):
-                return _NOT_FILLED.format(at - packet)
+        is_there = kind == _ASF_DATA and 16 <= packet <= length - 50 and at <= part.size
+        if is_there and _are_zeros(part.read(at - packet, 16)):
+            return _NOT_FILLED.format(at - packet)
     return _cut(part, at) if at > part.size else None
 
 
@@ -236,6 +236,8 @@ def _ogg(part: Part) -> str | None:
         end = at + 27 + head[26] + sum(head[27 : 27 + head[26]])
         if end > part.size:
             return _cut_in_packet(part)
+        if end == part.size and end - at > 256 and _are_zeros(part.read(end - 128, 128)):
+            return _NOT_FILLED.format(end - 128)
         at = end
     return _NOT_FILLED.format(at) if _are_zeros(part.read(at, 64)) else None
 
@@ -276,7 +278,8 @@ def _transport_stream(part: Part) -> str | None:
             tail = part.read(part.size - rest, sync + 1)
             if rest and tail[sync:] in (b"", b"\x47"):
                 return _cut_in_packet(part)
-            return None
+            last = part.size - rest - step
+            return _NOT_FILLED.format(last) if _are_zeros(part.read(last, step)) else None
     return None
 
 
