@@ -437,3 +437,34 @@ def test_numbers_are_the_numbers_that_stand_there(text, value):
     """Was wrong: `training.duration=010` trained 8 steps (octal), and 1:30 was 90."""
     assert read_yaml(text) == value
     assert read_yaml(to_yaml({"key": value})) == {"key": value}
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Inner:
+    share: float | None = None
+    is_on: bool = False
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Outer:
+    count: int = 0
+    either: bool | int = 0
+    inner: _Inner = field(default_factory=_Inner)
+
+
+@pytest.mark.parametrize(
+    ("content", "place"),
+    [({"count": True}, "x.count"), ({"inner": {"share": False}}, "x.inner.share")],
+)
+def test_a_truth_value_is_no_number(content, place):
+    """Was wrong: `loader.num_workers=yes` was one worker, without a word."""
+    with pytest.raises(
+        ConfigError, match=f"{place}=(True|False) is a truth value, but must be a number"
+    ):
+        build_config(_Outer, content, "x")
+
+
+def test_a_truth_value_stays_one_where_it_may_stand():
+    config = build_config(_Outer, {"either": True, "inner": {"is_on": True}})
+    assert config.either is True
+    assert config.inner.is_on

@@ -110,7 +110,7 @@ def read_typed(hint: Any, value: Any, place: str = "") -> Any:
         inner = _hints_of_keys(hint, value, place)
         return {k: read_typed(inner(k), v, _joined(place, k)) for k, v in value.items()}
     if isinstance(value, list):
-        item = next((h for h in _members(hint) if typing.get_origin(h) in (tuple, list)), None)
+        item = next((h for h in members(hint) if typing.get_origin(h) in (tuple, list)), None)
         inside = typing.get_args(item)[0] if item is not None else None
         return [read_typed(inside, v, _joined(place, i)) for i, v in enumerate(value)]
     return value
@@ -125,7 +125,7 @@ def _hints_of_keys(hint: Any, content: Mapping[Any, Any], place: str) -> Any:
     chosen = variant(candidates, content, place)
     if chosen is not None:
         return typing.get_type_hints(chosen).get
-    for member in _members(hint):
+    for member in members(hint):
         if typing.get_origin(member) is dict:
             return lambda _key: typing.get_args(member)[1]
         if member is Any:
@@ -133,18 +133,18 @@ def _hints_of_keys(hint: Any, content: Mapping[Any, Any], place: str) -> Any:
     return lambda _key: None
 
 
-def _members(hint: Any) -> list[Any]:
-    """The types of a union, without wrappers; of anything else the type itself."""
+def members(hint: Any) -> list[Any]:
+    """Returns the types of a union, without wrappers; of anything else the type itself."""
     origin = typing.get_origin(hint)
     if origin in (typing.Union, types.UnionType):
-        return [m for arg in typing.get_args(hint) for m in _members(arg)]
+        return [m for arg in typing.get_args(hint) for m in members(arg)]
     if origin is typing.Annotated:
-        return _members(typing.get_args(hint)[0])
+        return members(typing.get_args(hint)[0])
     return [] if hint is None else [hint]
 
 
 def _read(hint: Any, text: Typed, place: str) -> Any:
-    kinds = _members(hint)
+    kinds = members(hint)
     if Any in kinds:
         return text  # somebody below knows more
     words = [w for k in kinds if typing.get_origin(k) is typing.Literal for w in typing.get_args(k)]

@@ -20,7 +20,14 @@ from typing import Any, TypeVar
 from pydantic import TypeAdapter, ValidationError
 
 from video_ssl.limits import check_sizes
-from video_ssl.overrides import apply_override, dataclasses_in, nearest, read_typed, variant
+from video_ssl.overrides import (
+    apply_override,
+    dataclasses_in,
+    members,
+    nearest,
+    read_typed,
+    variant,
+)
 from video_ssl.recipe_text import (
     ConfigError,
     load_yaml,
@@ -157,6 +164,7 @@ def build_config(
         raise ConfigError(f"{where or cls.__name__}={mapping!r:.80} must be keys and values.")
     content = read_typed(cls, dict(mapping or {}), where)
     _refuse_unknown_keys(cls, content, where)
+    _refuse_truth_values(cls, content, where)
     for key, value in content.items():
         if key not in several_lines:
             _refuse_unprintable(value, ".".join(filter(None, (where, str(key)))))
@@ -228,6 +236,20 @@ def _refuse_unknown_keys(cls: Any, content: Any, where: str) -> None:
         for item in value if isinstance(value, (list, tuple)) else [value]:
             inner = variant(dataclasses_in(hints[key]), item, place)
             _refuse_unknown_keys(inner, item, place)
+
+
+def _refuse_truth_values(cls: Any, content: Any, where: str) -> None:
+    """Refuses `yes`, `on` and `true` where a number belongs: Python would count them as 1."""
+    if not dataclasses.is_dataclass(cls) or not isinstance(content, Mapping):
+        return
+    hints = typing.get_type_hints(cls)
+    for key, value in content.items():
+        place = ".".join(filter(None, (where, str(key))))
+        kinds = members(hints[key])
+        if isinstance(value, bool) and {int, float} & {*kinds} and bool not in kinds:
+            raise ConfigError(f"{place}={value!r} is a truth value, but must be a number.")
+        for item in value if isinstance(value, (list, tuple)) else [value]:
+            _refuse_truth_values(variant(dataclasses_in(hints[key]), item, place), item, place)
 
 
 def to_plain(config: Any) -> Any:
