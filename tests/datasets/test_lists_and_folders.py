@@ -318,3 +318,16 @@ def test_a_link_to_itself_ends(tmp_path):
     touch(tmp_path, "a/x.mp4")
     (tmp_path / "a/loop").symlink_to(tmp_path)
     assert len(read_folder(tmp_path)) == 1
+
+
+def test_what_transcode_has_made_inside_of_a_folder_is_not_taken_once_more(tmp_path, caplog):
+    """Was wrong: after `transcode . out` the same folder had every video twice, and nothing said so."""
+    for name in ("a/1.mp4", "b/2.mp4", "out/videos/a/1.mp4", "out/videos/b/2.mp4"):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_bytes(b"x")
+    (tmp_path / "out" / ".transcode.jsonl").write_text("")
+    with caplog.at_level("INFO"):
+        table = open_table(tmp_path)
+    assert sorted(table.column("id")) == ["a/1.mp4", "b/2.mp4"]
+    assert "folders that transcode has made" in caplog.text
+    assert len(open_table(tmp_path / "out")) == 2  # named by itself it is a folder like others

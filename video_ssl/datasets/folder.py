@@ -18,11 +18,13 @@ from video_ssl.datasets.left_out import (
     PICTURES,
     SPECIAL,
     TARS,
+    TRANSCODED,
     UNREADABLE,
     LeftOut,
 )
 from video_ssl.datasets.paths import (
     PICTURE_SUFFIXES,
+    TRANSCODE_JOURNAL,
     VIDEO_SUFFIXES,
     is_hidden,
     natural_key,
@@ -183,6 +185,9 @@ def walk(
             left_out.add(UNREADABLE, f"{_below(root, parent)} ({err.strerror})")
             continue
         seen.add((state.st_dev, state.st_ino))
+        if parent != str(root) and any(entry.name == TRANSCODE_JOURNAL for entry in entries):
+            left_out.add(TRANSCODED, _below(root, parent))  # the same videos once more
+            continue
         if changed is not None:
             changed[parent] = state.st_mtime_ns
         folders = []

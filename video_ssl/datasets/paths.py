@@ -13,6 +13,8 @@ VIDEO_SUFFIXES = (
     ".rm", ".rmvb", ".mxf", ".dv", ".wtv", ".nut",
 )  # fmt: skip
 # What network storage, archives and file browsers put beside the files of people.
+#: What `video-ssl transcode` notes its work in; a folder that holds it is a copy of videos.
+TRANSCODE_JOURNAL = ".transcode.jsonl"
 _LEFT_BEHIND = {
     "@eadir", "#recycle", "#snapshot", "@recycle", "$recycle.bin", "__macosx", "lost+found", "thumbs.db", "ehthumbs.db",
     "desktop.ini", "system volume information",

@@ -22,6 +22,7 @@ from video_ssl.clips.upkeep.journal import Journal, is_list
 from video_ssl.clips.upkeep.probe import stamp
 from video_ssl.clips.upkeep.transcode_file import Transcode, VideoFormat
 from video_ssl.clips.upkeep.transcode_targets import claim_targets, file_name
+from video_ssl.datasets.paths import TRANSCODE_JOURNAL
 from video_ssl.datasets.remote_errors import redacted
 from video_ssl.datasets.table import METADATA_KEY, SCHEMA, Record, Table, TableError
 from video_ssl.files import (
@@ -102,7 +103,7 @@ def transcode_table(
     format = format or VideoFormat()
     out = _claim(out, table)
     settings = {**asdict(format), "cut": cut}
-    with Journal(out / ".transcode.jsonl", settings) as journal:
+    with Journal(out / TRANSCODE_JOURNAL, settings) as journal:
         jobs = _jobs_of(table, out / "videos", format, cut=cut, timeout_sec=timeout_sec)
         targets = {job.key: job.task.target for job in jobs}
         claim_targets(targets, journal, (job.task.record.source for job in jobs), out)
