@@ -148,6 +148,25 @@ def test_a_folder_of_somebody_else_becomes_no_run(tmp_path: Path) -> None:
         assert (tmp_path / "recipe.yaml").read_text() == "base: videomae/demo  # mine\n"
 
 
+@pytest.mark.parametrize("folder", ["/", "..", "~", "link"])
+def test_the_root_the_home_and_the_folder_above_become_no_run(
+    folder: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Was wrong: `run=/` trained, and left checkpoints and logs in the root of the file system."""
+    home, here = tmp_path / "home", tmp_path / "here"
+    for place in (home, here):
+        place.mkdir()
+    (here / "link").symlink_to(tmp_path)
+    monkeypatch.setenv("HOME", str(home))
+    monkeypatch.chdir(here)
+    with (
+        pytest.raises(OutputError, match="holds more than a run"),
+        hold(Path(folder).expanduser()),
+    ):
+        pass
+    assert [*home.iterdir(), *Path(here).iterdir()] == [here / "link"]
+
+
 def test_metrics_of_steps_that_are_repeated_are_removed(tmp_path: Path) -> None:
     path = tmp_path / "metrics.jsonl"
     path.write_text("".join(f'{{"step": {s}, "t": {time.time()}}}\n' for s in (4, 8, 12)) + '{"st')

@@ -25,6 +25,7 @@ from typing import Any
 
 from video_ssl.files import (
     FULL,
+    OutputError,
     claim_file,
     claim_folder,
     full_place,
@@ -107,8 +108,15 @@ def refuse_foreign_run(folder: Path) -> None:
     """Refuses to start a run in a folder that has files of somebody else under the names of a run's.
 
     Raises:
-        OutputError: which; or the folder is a file or cannot be written.
+        OutputError: which; or the folder is a file or cannot be written; or it is the root of the file system, the
+            home folder, or one above the current folder: nobody means to fill those with checkpoints.
     """
+    place = Path(os.path.realpath(folder))
+    here = Path.cwd()
+    if place in here.parents or place in (Path(place.anchor), Path(os.path.realpath(Path.home()))):
+        raise OutputError(
+            f"run={folder} is {place}, which holds more than a run: give the run a folder of its own, run=runs/NAME."
+        )
     ours = _was_held(folder / LOCK) or bool(_starts(folder / ENVIRONMENT))
     claim_folder(folder, "pretrain", WRITTEN, ours=ours)
     if not ours:
