@@ -18,6 +18,7 @@ from video_ssl.pretrain.checkpoint_folders import (
     Checkpoint,
     list_checkpoints,
     newest_checkpoint,
+    sound_checkpoint,
     sweep,
     sweep_unfinished,
 )
@@ -42,6 +43,12 @@ def test_what_is_saved_comes_back(tmp_path: Path) -> None:
     assert torch.equal(load_state(newest)["objective"]["w"], torch.full((3,), 2.5))
     assert checkpoint_folders.read_meta(newest)["seed"] == 3
     assert names(tmp_path) == ["step_12", "step_5"]
+
+
+def test_a_checkpoint_as_it_was_written_is_sound(tmp_path: Path) -> None:
+    """Was seen by the tests of kills alone: the checksum is taken on the way to the disk, piece by piece."""
+    saved = save_checkpoint(tmp_path, 1, state(1.5), {})
+    assert sound_checkpoint(tmp_path) == saved
 
 
 def test_an_empty_or_missing_folder_has_none(tmp_path: Path) -> None:
