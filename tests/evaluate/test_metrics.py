@@ -16,6 +16,9 @@ def test_top_k_by_hand():
     assert metrics.top_k_accuracy(scores, labels, 3) == 1.0
     assert metrics.top_k_accuracy(scores, labels, 9) == 1.0
     assert metrics.top_k_accuracy(scores, np.array([-1, 0, -1, 0]), 3) == 0.5
+    # Was seen by no test: the last of equal classes instead of the first.
+    assert metrics.top_k_hits(scores[3:], np.array([0])).tolist() == [True]
+    assert metrics.top_k_hits(scores[3:], np.array([2]), 2).tolist() == [False]
 
 
 def test_views_are_merged_by_their_probabilities():
@@ -48,6 +51,16 @@ def test_confusion_and_mean_class_accuracy_by_hand():
     assert confusion.tolist() == [[3, 1, 0], [0, 0, 1], [0, 0, 0]]
     assert metrics.mean_class_accuracy(confusion) == (3 / 4 + 0) / 2
     assert np.isnan(metrics.mean_class_accuracy(np.zeros((2, 2), int)))
+
+
+def test_average_precision_against_a_slow_version():
+    relevant = np.random.default_rng(0).random((20, 9)) < 0.3
+    relevant[3] = False
+    found = metrics.average_precision(relevant)
+    for row, value in zip(relevant, found, strict=True):
+        precisions = [row[: i + 1].mean() for i in np.flatnonzero(row)]
+        np.testing.assert_allclose(value, np.mean(precisions) if precisions else np.nan)
+    assert np.isnan(found[3])
 
 
 def test_majority_is_that_of_train():
