@@ -389,3 +389,11 @@ def test_opening_tables_needs_no_torch_and_no_fsspec():
         [sys.executable, "-c", code], capture_output=True, text=True, check=True, env={**os.environ}
     )
     assert done.stdout.strip() == "[]"
+
+
+@pytest.mark.parametrize("blank", ["", " ", "\t", '" "'])
+def test_a_blank_is_no_video(blank):
+    """Was wrong: a space was taken for a file of that name in the folder of the list."""
+    Path("t.csv").write_text(f"path,label\na.mp4,0\n{blank},1\n")
+    with pytest.raises(TableError, match=r"t\.csv: 1 rows name no video, the first is row 2"):
+        open_table("t.csv")

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 import video_ssl
 from video_ssl.models import ENCODERS
+from video_ssl.models.encoder_folder import FORMAT, read_config
 from video_ssl.models.encoders import (
     EncoderError,
     Preprocess,
@@ -325,3 +326,21 @@ def test_card_says_which_frames_make_a_clip(toy, tmp_path, settings, words):
     preprocess = Preprocess(num_frames=4, frame_stride=2, size=16, **settings)
     save_encoder(tmp_path / "e", toy, architecture="toy", preprocess=preprocess, source=SOURCE)
     assert words in (tmp_path / "e" / "README.md").read_text()
+
+
+@pytest.mark.parametrize(
+    ("changes", "told"),
+    [
+        ({"architecture": ["vit"]}, r"config\.json: architecture=\['vit'\] must be a name"),
+        ({"architecture": 1}, "must be a name"),
+        ({"config": True}, r"config=True must be keys and values"),
+        ({"preprocess": "text"}, r"preprocess='text' must be keys and values"),
+        ({"source": [1]}, r"source=\[1\] must be keys and values"),
+    ],
+)
+def test_a_configuration_of_other_kinds_is_refused_by_key(tmp_path, changes, told):
+    """Was wrong: `unhashable type: 'list'`, `'bool' object is not iterable`."""
+    content = {"format": FORMAT, "architecture": "vit", "config": {}, "preprocess": {}, **changes}
+    (tmp_path / "config.json").write_text(json.dumps(content))
+    with pytest.raises(EncoderError, match=told):
+        read_config(tmp_path)

@@ -343,6 +343,8 @@ def test_health_sees_collapse():
     ("config", "text"),
     [
         ({"image_size": 13}, "image_size=13 is not divisible by patch_size=4: use 12 or 16"),
+        ({"table_size": 0}, "table_size=0 is not divisible by patch_size=4: use 4 or 8"),
+        ({"table_size": -8}, "table_size=-8 is not divisible by patch_size=4: use 4 or 8"),
         ({"num_frames": 5}, "num_frames=5 must be a positive multiple of tubelet_size=2"),
         ({"num_heads": 3}, "embed_dim=32 is not divisible by num_heads=3"),
         ({"embed_dim": 24}, "embed_dim=24 must be a multiple of 16 for the position table"),

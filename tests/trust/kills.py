@@ -317,6 +317,9 @@ def _where(one: Any, two: Any, path: str = "") -> str:
     if isinstance(one, list) and isinstance(two, list) and len(one) == len(two):
         pairs = enumerate(zip(one, two, strict=True))
         return next(_where(a, b, f"{path}[{i}]") for i, (a, b) in pairs if a != b)
+    if isinstance(one, list) and isinstance(two, list):
+        only = [a for a in one if a not in two], [b for b in two if b not in one]
+        return f"{path} {len(one)} and {len(two)} entries, of their own: {only!s:.1500}"
     return f"{path} {one!s:.200} -> {two!s:.200}"
 
 

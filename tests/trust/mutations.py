@@ -270,6 +270,13 @@ JSON = of_tree(json.loads, json.dumps)
 YAML = of_tree(yaml.safe_load, lambda tree: yaml.safe_dump(tree, allow_unicode=True))
 
 
+def unsealed(content: bytes, rng: random.Random) -> tuple[bytes, str]:
+    """A change by somebody who takes the checksum of a JSON object out, as one may."""
+    tree = json.loads(content)
+    tree.pop("checksum", None)
+    return JSON(json.dumps(tree).encode(), rng)
+
+
 def json_lines(content: bytes, rng: random.Random) -> tuple[bytes, str]:
     lines = content.splitlines()
     at = rng.randrange(len(lines))

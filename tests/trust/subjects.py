@@ -28,6 +28,8 @@ import yaml
 from mutations import Mutation
 from world import plain, read_json, recipe, write_recipe, write_videos
 
+from video_ssl.datasets.arrow_checks import DIGEST_KEY
+
 Read = Callable[[Path], Any]
 Judge = Callable[[Path, Any, Any], str | None]
 
@@ -89,6 +91,50 @@ def _arrow_table(folder: Path) -> None:
         "end_sec": [row[3] for row in ROWS],
     }
     Table.from_columns(columns, root=folder).save(folder / "t.arrow")
+
+
+def _without_digest(make: Callable[[Path], None], name: str) -> Callable[[Path], None]:
+    """The file as a program of somebody else writes it: nothing but Arrow's own checks stands between it and us."""
+
+    def made(folder: Path) -> None:
+        make(folder)
+        with pa.OSFile(str(folder / name)) as file:
+            table = pa.ipc.open_file(file).read_all()
+        metadata = {k: v for k, v in (table.schema.metadata or {}).items() if k != DIGEST_KEY}
+        with pa.OSFile(str(folder / name), "wb") as sink:
+            table = table.replace_schema_metadata(metadata)
+            with pa.ipc.new_file(sink, table.schema) as writer:
+                writer.write_table(table)
+
+    return made
+
+
+def _arrow_rows(path: Path) -> list[dict[str, Any]]:
+    rows = []
+    for row in _sound(path).to_pylist():
+        names = ("source", "label", "start_sec", "end_sec")
+        rows.append(dict(zip(COLUMNS, map(row.get, names), strict=True)))
+    return rows
+
+
+def _sound(path: Path) -> pa.Table:
+    with pa.memory_map(str(path)) as file:
+        table = pa.ipc.open_file(file).read_all()
+        table.validate(full=True)
+        return table
+
+
+def _as_arrow_holds(folder: Path, original: Any, value: Any) -> str | None:
+    if value == original:
+        return None
+    try:
+        table = _sound(folder / "f.arrow")
+    except Exception as err:
+        return f"read, although Arrow's own checks refuse it ({type(err).__name__}: {err})"
+    features = np.array(table["feature"].to_pylist(), np.float32)
+    if plain(features)[2] != value[2][2]:
+        return "other features than in the file"
+    return None if table["id"].to_pylist() == value[0] else "other ids than in the file"
 
 
 def _separated(separator: str, name: str) -> Callable[[Path], None]:
@@ -493,6 +539,20 @@ def _alike(given: Any, found: Any) -> bool:
 SUBJECTS: tuple[Subject, ...] = (
     Subject(name="table.arrow", make=_arrow_table, targets="t.arrow", read=read_table("t.arrow")),
     Subject(
+        name="others.table.arrow",
+        make=_without_digest(_arrow_table, "t.arrow"),
+        targets="t.arrow",
+        read=read_table("t.arrow"),
+        judge=as_an_independent_reader(_arrow_rows, "t.arrow"),
+    ),
+    Subject(
+        name="others.features.arrow",
+        make=_without_digest(_features_arrow, "f.arrow"),
+        targets="f.arrow",
+        read=read_features("f.arrow"),
+        judge=_as_arrow_holds,
+    ),
+    Subject(
         name="table.csv",
         make=_separated(",", "t.csv"),
         targets="t.csv",
@@ -590,7 +650,7 @@ SUBJECTS: tuple[Subject, ...] = (
         read=read_torch_encoder,
         judge=_as_config_says,
         leave_out=("original.json",),
-        structural=(mutations.JSON, mutations.JSON, mutations.JSON, mutations.deep_brackets),
+        structural=(mutations.unsealed,) * 4 + (mutations.JSON, mutations.deep_brackets),
         memory_gib=4.0,
     ),
     Subject(

@@ -205,7 +205,7 @@ def _refuse_missing_sources(sources: Any, where: str) -> None:
         raise TableError(f"{where} has no rows: give at least one video.")
     empty = pc.is_null(sources)
     if pa.types.is_string(sources.type) or pa.types.is_large_string(sources.type):
-        empty = pc.or_(empty, pc.equal(pc.fill_null(sources, ""), ""))
+        empty = pc.or_(empty, pc.equal(pc.utf8_trim_whitespace(pc.fill_null(sources, "")), ""))
     count = pc.sum(empty).as_py()
     if count:
         first = pc.index(empty, True).as_py() + 1

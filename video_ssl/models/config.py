@@ -71,11 +71,11 @@ class _TransformerConfig:
                 f"patch_size={self.patch_size} and depth={self.depth} must be at least 1."
             )
         for name, size in (("image_size", self.image_size), ("table_size", self.table_size)):
-            if size is not None and size % self.patch_size:
+            if size is not None and (size < 1 or size % self.patch_size):
                 raise ValueError(
                     f"{name}={size} is not divisible by patch_size={self.patch_size}: use "
                     f"{max(1, size // self.patch_size) * self.patch_size} or "
-                    f"{(size // self.patch_size + 1) * self.patch_size} pixels."
+                    f"{max(2, size // self.patch_size + 1) * self.patch_size} pixels."
                 )
 
     @property

@@ -38,6 +38,13 @@ REPORT = "conversion.json"  # only in what `video-ssl convert` has written
 
 _MAX_CONFIG_BYTES = 2**22
 
+_KINDS = (
+    ("architecture", str, "a name"),
+    ("config", dict, "keys and values"),
+    ("preprocess", dict, "keys and values"),
+    ("source", dict, "keys and values"),
+)
+
 
 class EncoderError(ValueError):
     """An encoder that cannot be read or written; the text says what was found and expected."""
@@ -198,9 +205,13 @@ def read_config(folder: Path) -> dict[str, Any]:
     if lacking:
         raise EncoderError(f"{file} lacks {lacking}; save the encoder again with save_encoder.")
     content.setdefault("source", {})
-    if isinstance(content["config"], dict):
-        # A setting of training, in folders from before it left the encoder.
-        content["config"].pop("checkpoint_blocks", None)
+    for key, kind, what in _KINDS:
+        if not isinstance(content[key], kind):
+            raise EncoderError(
+                f"{file}: {key}={content[key]!r:.80} must be {what}; save the encoder again with save_encoder."
+            )
+    # A setting of training, in folders from before it left the encoder.
+    content["config"].pop("checkpoint_blocks", None)
     return content
 
 
