@@ -102,13 +102,18 @@ def test_a_build_that_is_stopped_leaves_no_half_video(tmp_path: Path) -> None:
         build = subprocess.Popen(
             [sys.executable, "-c", code], stderr=subprocess.DEVNULL, start_new_session=True
         )
-        while not halves():
+        while True:  # held still, so that what is seen is there when the signal comes
+            os.killpg(build.pid, signal.SIGSTOP)
+            if halves():
+                break
+            os.killpg(build.pid, signal.SIGCONT)
             assert build.poll() is None
             time.sleep(0.01)
         if left:
             os.killpg(build.pid, stop)
         else:
             build.send_signal(stop)
+            os.killpg(build.pid, signal.SIGCONT)
         build.wait()
         assert bool(halves()) is left
     limit = time.monotonic() + 60
