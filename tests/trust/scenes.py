@@ -193,11 +193,11 @@ def _content(path: Path) -> Any:
 
 
 def _json_lines(path: Path) -> Any:
-    """Rows in order; of a journal of ours (a hidden file) which there are: a command that goes on says things again."""
+    """Rows in order; of a journal of ours (a hidden file) what has come of each video: it also tells of every start."""
     rows = [_timeless(json.loads(line)) for line in path.read_text().splitlines()]
-    return (
-        sorted({json.dumps(row, sort_keys=True) for row in rows}) if path.name[0] == "." else rows
-    )
+    if path.name[0] != ".":
+        return rows
+    return sorted({json.dumps(row, sort_keys=True) for row in rows if "begun" not in row})
 
 
 def _orbax(folder: Path) -> str:
