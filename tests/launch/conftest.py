@@ -16,15 +16,8 @@ from typing import Any
 
 import psutil
 import pytest
+import tiny_runs
 from omegaconf import OmegaConf
-
-_spec = importlib.util.spec_from_file_location(
-    "pretrain_helpers", Path(__file__).parents[1] / "pretrain" / "conftest.py"
-)
-assert _spec is not None
-assert _spec.loader is not None
-_pretrain = importlib.util.module_from_spec(_spec)
-_spec.loader.exec_module(_pretrain)
 
 # Drop path draws per process, so a single process would train otherwise.
 TRAINING = {
@@ -68,20 +61,20 @@ def videos(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """12 videos of 32 x 32 px and 12 frames."""
     folder = tmp_path_factory.mktemp("videos")
     for i in range(12):
-        _pretrain.write_video(folder / f"{i:02}.mp4", seed=i)
+        tiny_runs.write_video(folder / f"{i:02}.mp4", seed=i)
     return folder
 
 
 class Kit:
     """What the tests of launches have in common."""
 
-    weights = staticmethod(_pretrain.Helpers.weights)
+    weights = staticmethod(tiny_runs.Helpers.weights)
 
     @staticmethod
     def recipe(videos: Path, run: Path, **changes: Any) -> Path:
         """The file of a tiny recipe that trains in RUN."""
         file = run.with_suffix(".yaml")
-        content = _pretrain.tiny(videos, run, **{**TRAINING, **changes})
+        content = tiny_runs.tiny(videos, run, **{**TRAINING, **changes})
         OmegaConf.save(OmegaConf.create(content), file)
         return file
 

@@ -53,7 +53,7 @@ def recipe(videos: Path, run: Path, **training: Any) -> Path:
         },
         "optimizer": {
             "name": "sgd",
-            "base_lr": 1e-6,  # gradients are near 700: larger steps multiply rounding, see tests/pretrain/flax_runs.py
+            "base_lr": 1e-6,  # gradients are near 700: larger steps multiply rounding, see tests/support/flax_runs.py
             "lr_scaling": "none",
             "warmup": "2 steps",
             "schedule": "cosine_ramped",

@@ -13,6 +13,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from browser import Browser, needs_browser
 from PIL import Image
 
 from video_ssl.datasets.table import Table
@@ -26,9 +27,6 @@ from video_ssl.explore.exploration import (
     open_exploration,
 )
 from video_ssl.explore.pages.explore_page import explore_to_html, write_exploration
-
-sys.path.insert(0, str(Path(__file__).parent))
-from browser import Browser, needs_browser
 
 NOTEBOOK = Path(__file__).parents[2] / "notebooks" / "frame_embeddings.ipynb"
 # The place in the action (0 .. 1) that each frame of each video shows; its feature and its brightness.

@@ -1,0 +1,1 @@
+from coloured_videos import one_thread, videos  # noqa: F401
