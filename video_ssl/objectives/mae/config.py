@@ -52,5 +52,9 @@ class Config:
         object.__setattr__(self, "decoder", self.decoder.resolve(encoder, "sincos_2d"))
         self.mask.num_masked(encoder.grid)
 
+    @property
+    def clips_per_record(self) -> int:
+        return self.frames_per_video
+
     def stages(self) -> dict[str, EncoderSource]:
         return {}

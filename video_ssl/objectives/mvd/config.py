@@ -118,5 +118,9 @@ class Config:
         sizes = self._other_sizes()
         return sizes[0] if sizes else None
 
+    @property
+    def clips_per_record(self) -> int:
+        return self.clip.num_views
+
     def stages(self) -> dict[str, EncoderSource]:
         return {name: teacher.source for name, teacher in self.teachers.items()}

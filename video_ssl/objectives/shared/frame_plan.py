@@ -75,6 +75,10 @@ class FrameSetSettings:
                 f"init.kind={self.init.kind!r} is for encoder.backbone='resnet50'. Use init.kind=random."
             )
 
+    @property
+    def clips_per_record(self) -> int:
+        return self.frames.num_views
+
     def stages(self) -> dict[str, EncoderSource]:
         """The file of the backbone, which must exist before training starts."""
         return {} if self.init.file is None else {"backbone": EncoderSource(file=self.init.file)}

@@ -69,5 +69,9 @@ class PairConfig:
         given = [color for color in self.colors if color is not None]
         return max(given, key=lambda c: c.setting("blur_each_probability"), default=None)
 
+    @property
+    def clips_per_record(self) -> int:
+        return 2
+
     def stages(self) -> dict[str, EncoderSource]:
         return {}

@@ -45,5 +45,9 @@ class Config:
         encoder = fit_encoder(self.encoder, size=self.crop.size, num_frames=self.clip.num_frames)
         object.__setattr__(self, "encoder", encoder)
 
+    @property
+    def clips_per_record(self) -> int:
+        return self.clip.num_views
+
     def stages(self) -> dict[str, EncoderSource]:
         return {} if self.init is None else {"init": self.init}

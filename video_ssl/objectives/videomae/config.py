@@ -43,5 +43,9 @@ class Config:
         if self.decoder_mask is not None:
             self.decoder_mask.num_masked(encoder.grid)
 
+    @property
+    def clips_per_record(self) -> int:
+        return self.clip.num_views
+
     def stages(self) -> dict[str, EncoderSource]:
         return {}

@@ -1,0 +1,19 @@
+"""What the `Config` of every objective tells the rest of the library.  Free of torch and jax."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Protocol
+
+from video_ssl.objectives.shared.sources import EncoderSource
+
+
+class ObjectiveConfig(Protocol):
+    """Settings of an objective: a frozen keyword-only dataclass `Config` in its module `config`."""
+
+    @property
+    def clips_per_record(self) -> int:
+        """Clips that the encoder sees of one record of the main stream in one visit, all views together."""
+
+    def stages(self) -> Mapping[str, EncoderSource]:
+        """Returns by name what must exist before this objective can be built; empty if nothing must."""
