@@ -71,7 +71,7 @@ def build(
     ] = False,
 ) -> None:
     """Write videos and all that is known about them as ArrayRecord, for grain, tfds and OUT:SPLIT."""
-    from video_ssl.datasets.array_record_build import build_array_records
+    from video_ssl.datasets.build.array_record import build_array_records
     from video_ssl.datasets.opening import open_splits
 
     build_array_records(

@@ -11,8 +11,8 @@ from video_maker import sequential
 from video_ssl.bench.odd_videos import ODD_VIDEOS, chirp, read_index
 from video_ssl.clips.decoders import backends
 from video_ssl.clips.decoders.backends import OPTIONAL, choose_backend, missing, wrong_on
-from video_ssl.clips.decoders.file_facts import file_facts
-from video_ssl.clips.decoders.library_reader import LibraryReader, MissingBackend
+from video_ssl.clips.decoders.files.facts import file_facts
+from video_ssl.clips.decoders.libraries.library_reader import LibraryReader, MissingBackend
 from video_ssl.clips.decoders.reader import READERS, BadVideo, NotExact
 from video_ssl.clips.reading import open_record, open_video
 from video_ssl.datasets.table import Record

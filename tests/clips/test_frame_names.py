@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from video_ssl.clips.decoders.frame_names import FolderProblem, frames_in_order
+from video_ssl.clips.decoders.pictures.frame_names import FolderProblem, frames_in_order
 from video_ssl.clips.decoders.reader import BadVideo, StatedCount
 from video_ssl.clips.reading import open_record, open_video
 from video_ssl.clips.upkeep.scan import scan_table

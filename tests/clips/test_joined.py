@@ -5,9 +5,9 @@ import pytest
 import video_maker
 from video_maker import read_index
 
-from video_ssl.clips.decoders.frame_lists import steady_times
+from video_ssl.clips.decoders.pyav.frame_lists import steady_times
+from video_ssl.clips.decoders.pyav.transport_breaks import read_breaks
 from video_ssl.clips.decoders.reader import BadVideo
-from video_ssl.clips.decoders.transport_breaks import read_breaks
 from video_ssl.clips.reading import open_video
 
 FRAMES = 25

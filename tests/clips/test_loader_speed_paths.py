@@ -12,9 +12,9 @@ from PIL import Image
 
 from video_ssl.clips.config import ClipConfig, CropConfig
 from video_ssl.clips.crops import Region, ViewRequest, view_frames
-from video_ssl.clips.decoders import pyav_reader
-from video_ssl.clips.decoders.mp4_index import read_mp4_index
-from video_ssl.clips.decoders.pyav_reader import PyAVReader
+from video_ssl.clips.decoders.pyav import reader as pyav_reader
+from video_ssl.clips.decoders.pyav.mp4_index import read_mp4_index
+from video_ssl.clips.decoders.pyav.reader import PyAVReader
 from video_ssl.clips.decoders.reader import BadVideo
 from video_ssl.clips.reading import open_record, open_video
 from video_ssl.clips.views import read_views, sample_clip_views

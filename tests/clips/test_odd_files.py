@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from video_ssl.bench.odd_videos import ODD_VIDEOS, VideoStyle, read_index, write_odd_video
-from video_ssl.clips.decoders.file_facts import file_facts
+from video_ssl.clips.decoders.files.facts import file_facts
 from video_ssl.clips.reading import open_video
 
 FIRST_SHOWN = {"edit_list.mp4": 15, "cut_in_gop.mkv": 12}

@@ -10,8 +10,8 @@ import pytest
 import video_maker
 from PIL import Image
 
-from video_ssl.clips.decoders.file_facts import file_facts
-from video_ssl.clips.decoders.pictures import PictureProblem, to_rgb
+from video_ssl.clips.decoders.files.facts import file_facts
+from video_ssl.clips.decoders.pictures.picture import PictureProblem, to_rgb
 from video_ssl.clips.decoders.reader import BadVideo
 from video_ssl.clips.decoders.streams import video_stream
 from video_ssl.clips.reading import open_video

@@ -288,7 +288,7 @@ def test_an_unknown_backend_names_the_known(videos):
 
 def test_only_what_is_needed_is_decoded(videos, monkeypatch):
     """16 of 60 frames near the end of a file with short GOPs must not cost a decode from the start."""
-    from video_ssl.clips.decoders import pyav_reader
+    from video_ssl.clips.decoders.pyav import reader as pyav_reader
 
     decoded = []
     original = pyav_reader.PyAVReader._frames_after_seek

@@ -19,9 +19,9 @@ from PIL import Image
 from video_ssl.clips.decoders.reader import BadVideo
 from video_ssl.clips.decoders.sources import locate
 from video_ssl.clips.reading import open_record, open_video
+from video_ssl.datasets.archives.tar_shards import read_shards
 from video_ssl.datasets.cache import CacheError
 from video_ssl.datasets.folder import read_folder
-from video_ssl.datasets.shards import read_shards
 from video_ssl.datasets.table import Record
 
 fsspec = pytest.importorskip("fsspec")
@@ -32,7 +32,7 @@ def cache(tmp_path, monkeypatch):
     folder = tmp_path / "the cache"
     monkeypatch.setenv("VIDEO_SSL_CACHE", str(folder))
     monkeypatch.delenv("VIDEO_SSL_CACHE_GIB", raising=False)
-    monkeypatch.setattr("video_ssl.datasets.remote._WAITS_SEC", (0.01, 0.01))
+    monkeypatch.setattr("video_ssl.datasets.remote.fetching._WAITS_SEC", (0.01, 0.01))
     return folder
 
 
@@ -191,7 +191,7 @@ def test_odd_paths_go_from_the_folder_to_the_reader(videos, tmp_path, name):
 
 
 def test_a_list_may_hold_paths_that_are_not_utf8(videos, tmp_path):
-    from video_ssl.datasets.lists import read_list
+    from video_ssl.datasets.lists.video_lists import read_list
 
     shutil.copy(videos / "audio.mp4", os.fsencode(tmp_path) + b"/caf\xe9.mp4")
     (tmp_path / "list.txt").write_bytes(b"caf\xe9.mp4 4\nb.mp4 5\n")

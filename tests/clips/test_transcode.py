@@ -22,7 +22,7 @@ from video_ssl.bench.odd_videos import (
     write_video,
 )
 from video_ssl.clips.decoders.backends import OPTIONAL, missing, wrong_on
-from video_ssl.clips.decoders.file_facts import file_facts
+from video_ssl.clips.decoders.files.facts import file_facts
 from video_ssl.clips.reading import open_record, open_video
 from video_ssl.clips.upkeep.scan import scan_table
 from video_ssl.clips.upkeep.transcode import transcode_table

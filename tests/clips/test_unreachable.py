@@ -15,8 +15,9 @@ from video_ssl.clips.reading import open_video
 from video_ssl.clips.upkeep.isolated import AwayError
 from video_ssl.clips.upkeep.scan import scan_table
 from video_ssl.clips.upkeep.transcode import transcode_table
-from video_ssl.datasets import open_table, remote
-from video_ssl.datasets.remote_errors import FetchError, Unreachable, explained, redacted
+from video_ssl.datasets import open_table
+from video_ssl.datasets.remote.fetching import fetching as remote
+from video_ssl.datasets.remote.errors import FetchError, Unreachable, explained, redacted
 from video_ssl.datasets.table import Table, TableError
 
 pytest.importorskip("aiohttp")

@@ -13,12 +13,14 @@ import numpy as np
 import pytest
 
 from video_ssl.clips import reading
-from video_ssl.clips.decoders.pyav_reader import PyAVReader
+from video_ssl.clips.decoders.pyav.reader import PyAVReader
 from video_ssl.clips.decoders.reader import BadVideo
 from video_ssl.clips.pipeline import LoaderConfig, Pipeline
 from video_ssl.clips.reading import open_record
-from video_ssl.datasets import array_record_build, array_records, open_table
-from video_ssl.datasets.array_record_build import build_array_records
+from video_ssl.datasets import open_table
+from video_ssl.datasets.archives.npz import array_records
+from video_ssl.datasets.build import array_record as array_record_build
+from video_ssl.datasets.build.array_record import build_array_records
 from video_ssl.datasets.demo.mp4 import write_mp4
 from video_ssl.datasets.opening import open_splits
 from video_ssl.datasets.table import Caption, Event, Table, TableError
@@ -243,7 +245,8 @@ def test_pictures_are_videos_of_one_frame(tmp_path):
 
 SLOW_BUILD = """
 import sys, time
-from video_ssl.datasets import array_record_build as build, open_table
+from video_ssl.datasets import open_table
+from video_ssl.datasets.build import array_record as build
 real = build.make_example
 def slow(*arguments):
     time.sleep(0.1)
@@ -468,7 +471,7 @@ def test_without_the_packages_one_line_says_what_to_install(demo, built, package
             f"import sys; sys.modules['{package}'] = None\n"
             "from video_ssl.clips.reading import open_record\n"
             "from video_ssl.datasets import open_table\n"
-            "from video_ssl.datasets.array_record_build import build_array_records\n" + run
+            "from video_ssl.datasets.build.array_record import build_array_records\n" + run
         )
         done = subprocess.run(
             [sys.executable, "-c", code], capture_output=True, text=True, check=False
@@ -483,7 +486,7 @@ def test_neither_tensorflow_nor_torch_nor_jax_is_imported(demo, built, tmp_path)
         "import sys\n"
         "from video_ssl.clips.reading import open_record\n"
         "from video_ssl.datasets import open_table\n"
-        "from video_ssl.datasets.array_record_build import build_array_records\n"
+        "from video_ssl.datasets.build.array_record import build_array_records\n"
         f"build_array_records({{'v': open_table('{demo}:val')}}, '{tmp_path}/o', progress=False)\n"
         f"open_record(open_table('{tmp_path}/o:v').record(0)).frames([0])\n"
         "print(sorted({'tensorflow', 'torch', 'jax', 'keras'} & set(sys.modules)))"

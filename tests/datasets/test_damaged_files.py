@@ -13,7 +13,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from video_ssl.datasets import arrow_checks, open_table
+from video_ssl.datasets import open_table
+from video_ssl.datasets.arrow import checks as arrow_checks
 from video_ssl.datasets.table import Table, TableError
 from video_ssl.embed.features import FeatureError, FeatureWriter, open_features
 

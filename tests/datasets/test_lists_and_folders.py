@@ -6,7 +6,7 @@ import pytest
 
 from video_ssl.datasets import open_table
 from video_ssl.datasets.folder import read_folder
-from video_ssl.datasets.lists import read_list
+from video_ssl.datasets.lists.video_lists import read_list
 from video_ssl.datasets.table import TableError
 
 

@@ -82,7 +82,7 @@ def test_an_arrow_table_with_doubled_ids_is_refused_before_anything_is_done(here
     """It opens without a look at every row; a scan of hours must not find out at its end."""
     from video_ssl.clips.upkeep.scan import scan_table
     from video_ssl.clips.upkeep.transcode import transcode_table
-    from video_ssl.datasets.array_record_build import build_array_records
+    from video_ssl.datasets.build.array_record import build_array_records
 
     data = pa.table({"id": ["x", "y", "x"], "source": ["a.mp4", "b.mp4", "c.mp4"]})
     with pa.OSFile("t.arrow", "wb") as sink, pa.ipc.new_file(sink, data.schema) as writer:

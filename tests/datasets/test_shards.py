@@ -8,9 +8,9 @@ import tarfile
 import pytest
 
 from video_ssl.datasets import open_table
-from video_ssl.datasets.shards import expand_braces, read_shards
+from video_ssl.datasets.archives.tar_shards import expand_braces, read_shards
+from video_ssl.datasets.archives.tars import divide_member, find_member
 from video_ssl.datasets.table import Caption, TableError
-from video_ssl.datasets.tars import divide_member, find_member
 
 
 @pytest.fixture(autouse=True)
@@ -253,7 +253,7 @@ def test_tars_are_listed_once_and_again_when_they_change(tmp_path, monkeypatch):
     path = pack(tmp_path / "s.tar", {"v.mp4": b"video"})
     first = open_table(path)
     with monkeypatch.context() as patch:
-        patch.setattr("video_ssl.datasets.shards.list_members", None)
+        patch.setattr("video_ssl.datasets.archives.tar_shards.list_members", None)
         again = open_table(path)
     assert again.record(0).source == first.record(0).source == f"{path}!/v.mp4"
     assert again.record(0).byte_offset == first.record(0).byte_offset

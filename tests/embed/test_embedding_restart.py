@@ -14,7 +14,7 @@ import pytest
 import torch
 
 from video_ssl.clips import reading, windows
-from video_ssl.clips.decoders import pyav_reader
+from video_ssl.clips.decoders.pyav import reader as pyav_reader
 from video_ssl.clips.decoders.reader import READERS, BadVideo
 from video_ssl.datasets.table import Table
 from video_ssl.embed import partial, rows, window_workers

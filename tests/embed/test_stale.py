@@ -93,7 +93,7 @@ def as_frames(content: bytes) -> str:
 def as_records(content: bytes) -> str:
     pytest.importorskip("tensorflow_datasets")
     pytest.importorskip("array_record.python.array_record_module")
-    from video_ssl.datasets.array_record_build import build_array_records
+    from video_ssl.datasets.build.array_record import build_array_records
 
     shutil.rmtree("records", ignore_errors=True)
     build_array_records({"train": open_table(as_file(content))}, "records", progress=False)

@@ -17,7 +17,7 @@ import pyarrow as pa
 import yaml
 from world import plain, recipe, write_recipe, write_videos
 
-from video_ssl.datasets.arrow_checks import DIGEST_KEY
+from video_ssl.datasets.arrow.checks import DIGEST_KEY
 
 
 @dataclass(frozen=True)

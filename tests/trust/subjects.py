@@ -28,7 +28,7 @@ import yaml
 from mutations import Mutation
 from world import plain, read_json, recipe, write_recipe, write_videos
 
-from video_ssl.datasets.arrow_checks import DIGEST_KEY
+from video_ssl.datasets.arrow.checks import DIGEST_KEY
 
 Read = Callable[[Path], Any]
 Judge = Callable[[Path, Any, Any], str | None]

@@ -24,7 +24,7 @@ from rich.table import Table as ScreenTable
 
 from video_ssl.bench.footage import FOOTAGE, make_footage
 from video_ssl.bench.yardsticks import Floor, RecordingReader, plain_decoder, plain_loop
-from video_ssl.clips.decoders.pyav_views import RegionScaler
+from video_ssl.clips.decoders.pyav.views import RegionScaler
 from video_ssl.clips.pipeline import Pipeline
 from video_ssl.clips.reading import open_record
 from video_ssl.datasets.table import Table

@@ -20,7 +20,7 @@ from rich.table import Table as RichTable
 
 from video_ssl.bench.odd_videos import ODD_VIDEOS, VideoStyle, write_odd_video, write_video
 from video_ssl.clips.decoders.backends import missing, wrong_on
-from video_ssl.clips.decoders.file_facts import file_facts
+from video_ssl.clips.decoders.files.facts import file_facts
 from video_ssl.clips.decoders.reader import READERS
 from video_ssl.clips.reading import open_video
 from video_ssl.clips.upkeep.isolated import Failure, run_isolated

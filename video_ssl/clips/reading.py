@@ -57,7 +57,7 @@ def open_video(
     place = locate(os.fspath(source), byte_range=byte_range, timeout_sec=timeout_sec)
     try:
         if place.is_frames:
-            from video_ssl.clips.decoders.frame_folder import open_pictures
+            from video_ssl.clips.decoders.pictures.frame_folder import open_pictures
 
             reader: Reader = open_pictures(
                 place.path,

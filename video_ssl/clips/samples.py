@@ -16,7 +16,7 @@ from video_ssl.clips.decoders.reader import BadVideo, Reader
 from video_ssl.clips.processes.casualties import Ban, Place, at_record
 from video_ssl.clips.processes.workers import hang_limit, return_free_memory, stop_requested
 from video_ssl.clips.reading import open_record
-from video_ssl.datasets.remote_errors import redacted
+from video_ssl.datasets.remote.errors import redacted
 from video_ssl.datasets.table import Record, Table
 from video_ssl.error_sentences import Foreseen, is_of_this_package, sentence_of
 from video_ssl.errors import debugging

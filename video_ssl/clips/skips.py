@@ -14,7 +14,7 @@ import numpy as np
 
 from video_ssl.clips.processes.casualties import Ban, Place
 from video_ssl.clips.samples import BAD_REASONS, BAD_ROWS, TooManyBadVideos, unpack_reason
-from video_ssl.datasets.remote_errors import redacted
+from video_ssl.datasets.remote.errors import redacted
 from video_ssl.datasets.table import Record, Table
 
 log = logging.getLogger(__name__)

@@ -41,7 +41,7 @@ def read_folder(
     """Returns the table of all videos below `folder`, sorted by path; `id` is the path relative to it.
 
     Where there is none, every folder with pictures in it is a video of frames; where there are no pictures either, the
-    tars are read (`video_ssl.datasets.shards`).
+    tars are read (`video_ssl.datasets.archives.tar_shards`).
 
     Labels are set if every video lies in a sub-folder and there are at least two of them: the class is the first
     sub-folder on the way to the video, and labels number the class names in sorted order.  What is left out is counted
@@ -73,7 +73,7 @@ def read_folder(
             suffix = os.path.splitext(lower)[1]
             left_out.add(OTHER, _below(root, path), kind=suffix or "no suffix")
     if not videos and not pictures and tars:
-        from video_ssl.datasets.shards import open_shards
+        from video_ssl.datasets.archives.tar_shards import open_shards
 
         left_out.tell(str(folder))
         return open_shards(sorted(tars, key=natural_key), where=str(folder))

@@ -11,9 +11,9 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from video_ssl.datasets.arrow_checks import remember
-from video_ssl.datasets.arrow_files import write_arrow
-from video_ssl.datasets.mapped_rows import digest_of, mark_used, tables_folder
+from video_ssl.datasets.arrow.checks import remember
+from video_ssl.datasets.arrow.files import write_arrow
+from video_ssl.datasets.arrow.mapped_rows import digest_of, mark_used, tables_folder
 from video_ssl.datasets.table import Table, TableError
 
 log = logging.getLogger(__name__)

@@ -10,21 +10,26 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-from video_ssl.datasets.array_records import (
+from video_ssl.datasets.archives.array_records import (
     STAMP_SUFFIX,
     refuse_broken_shards,
     refuse_other_records,
 )
+from video_ssl.datasets.archives.tar_shards import is_shards, open_shards
 from video_ssl.datasets.folder import read_folder
-from video_ssl.datasets.lists import LIST_SUFFIXES, read_list
+from video_ssl.datasets.lists.table_files import (
+    CSV_SUFFIXES,
+    TABLE_SUFFIXES,
+    has_header,
+    read_table_file,
+)
+from video_ssl.datasets.lists.video_lists import LIST_SUFFIXES, read_list
 from video_ssl.datasets.mapped import mapped, open_mapped
 from video_ssl.datasets.paths import at_home
 from video_ssl.datasets.public.annotations import check_public, open_public
-from video_ssl.datasets.remote import fetch, is_remote
-from video_ssl.datasets.remote_errors import redacted
-from video_ssl.datasets.shards import is_shards, open_shards
+from video_ssl.datasets.remote.errors import redacted
+from video_ssl.datasets.remote.fetching import fetch, is_remote
 from video_ssl.datasets.table import Table, TableError
-from video_ssl.datasets.table_files import CSV_SUFFIXES, TABLE_SUFFIXES, has_header, read_table_file
 from video_ssl.recipes import ConfigError, find_recipe, list_recipes, nearest, read_recipe
 
 # kind -> the function that makes the folder of tables: build(root, **settings of the recipe) -> Path

@@ -13,7 +13,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from video_ssl.datasets.remote_errors import redacted
+from video_ssl.datasets.remote.errors import redacted
 
 _SECRET = r"^[A-Za-z][A-Za-z0-9+.-]*://([^/?#]*@|[^?#]*[?#])"
 log = logging.getLogger(__name__)

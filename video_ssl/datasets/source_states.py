@@ -12,11 +12,11 @@ import hashlib
 import os
 from typing import Any
 
-from video_ssl.datasets.array_records import divide_record
+from video_ssl.datasets.archives.array_records import divide_record
+from video_ssl.datasets.archives.tars import TarProblem, divide_member, list_members
 from video_ssl.datasets.paths import PICTURE_SUFFIXES, local_path
-from video_ssl.datasets.remote import is_remote
+from video_ssl.datasets.remote.fetching import is_remote
 from video_ssl.datasets.table import Record
-from video_ssl.datasets.tars import TarProblem, divide_member, list_members
 
 
 class SourceStates:

@@ -23,14 +23,14 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from video_ssl.datasets.arrow_checks import (
+from video_ssl.datasets.arrow.checks import (
     BrokenArrow,
     checked_arrow,
     is_known,
     remember,
     unsealed,
 )
-from video_ssl.datasets.arrow_files import below, relative_sources, write_arrow
+from video_ssl.datasets.arrow.files import below, relative_sources, write_arrow
 from video_ssl.datasets.column_checks import refuse_wrong_content
 from video_ssl.datasets.errors import TableError as TableError
 from video_ssl.datasets.record_ids import doubled_id, made_ids
@@ -435,7 +435,7 @@ class Table:
             data = sink.getvalue().to_pybytes()
         rows: Any = self._rows
         if rows is not None and rows.nbytes > _MAX_PICKLED_ROWS_BYTES:
-            from video_ssl.datasets.mapped_rows import map_rows
+            from video_ssl.datasets.arrow.mapped_rows import map_rows
 
             rows = map_rows(rows)
         return {"path": self.path, "root": self.root, "rows": rows, "data": data}

@@ -45,8 +45,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from video_ssl.datasets.archives import BrokenArchive, read_npz
-from video_ssl.datasets.arrow_checks import (
+from video_ssl.datasets.archives.npz import BrokenArchive, read_npz
+from video_ssl.datasets.arrow.checks import (
     BrokenArrow,
     checked_arrow,
     refuse_parquet_bomb,

@@ -23,7 +23,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from video_ssl.datasets.arrow_checks import BrokenArrow, checked_arrow
+from video_ssl.datasets.arrow.checks import BrokenArrow, checked_arrow
 from video_ssl.datasets.table import Table
 from video_ssl.embed.embed_videos import refuse_changed_contents
 from video_ssl.embed.embedding import EmbedConfig, Embedder, EmbeddingError

@@ -19,10 +19,10 @@ from typing import Any
 
 import numpy as np
 
-from video_ssl.datasets.array_records import divide_record
+from video_ssl.datasets.archives.array_records import divide_record
+from video_ssl.datasets.archives.tars import divide_member
 from video_ssl.datasets.paths import local_path
-from video_ssl.datasets.remote import is_remote
-from video_ssl.datasets.tars import divide_member
+from video_ssl.datasets.remote.fetching import is_remote
 from video_ssl.embed.features import FeatureFile
 
 #: What makes records of two files the same: see above.

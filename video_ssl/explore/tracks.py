@@ -11,10 +11,10 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
+from video_ssl.datasets.archives.tars import divide_member
 from video_ssl.datasets.paths import local_path
-from video_ssl.datasets.remote import is_remote
+from video_ssl.datasets.remote.fetching import is_remote
 from video_ssl.datasets.table import Record, Table, TableError
-from video_ssl.datasets.tars import divide_member
 from video_ssl.embed.features import FeatureError, FeatureFile
 from video_ssl.evaluate.frames.frame_sequences import frame_sequences
 from video_ssl.evaluate.identity import Origins, origins_of

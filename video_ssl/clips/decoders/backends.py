@@ -13,8 +13,8 @@ import importlib.util
 import logging
 import os
 
-from video_ssl.clips.decoders.file_facts import FileFacts, file_facts
-from video_ssl.clips.decoders.library_reader import MissingBackend
+from video_ssl.clips.decoders.files.facts import FileFacts, file_facts
+from video_ssl.clips.decoders.libraries.library_reader import MissingBackend
 from video_ssl.clips.decoders.reader import AUTO, READERS
 from video_ssl.clips.decoders.sources import locate
 from video_ssl.datasets.table import Record
@@ -144,7 +144,7 @@ def _wrong_by_file(backend: str, record: Record, timeout_sec: float | None) -> s
 @functools.lru_cache(maxsize=4096)
 def _facts_of(path: str, name: str, version: tuple[int, int] | None) -> FileFacts:
     """The facts of a file; looked up again when the file has changed."""
-    from video_ssl.clips.decoders.file_checks import refuse_unreadable_file
+    from video_ssl.clips.decoders.files.checks import refuse_unreadable_file
 
     refuse_unreadable_file(path, name=name)
     return file_facts(path, name=name)

@@ -15,7 +15,7 @@ from typing import Protocol
 
 import numpy as np
 
-from video_ssl.datasets.remote_errors import redacted
+from video_ssl.datasets.remote.errors import redacted
 
 #: Frames asked for at a time of a reader that cannot stream.
 _STREAM_PIECE = 32
@@ -26,9 +26,9 @@ AUTO = "auto"
 
 
 READERS: dict[str, str] = {
-    "pyav": "video_ssl.clips.decoders.pyav_reader:PyAVReader",
-    "decord": "video_ssl.clips.decoders.decord_reader:DecordReader",
-    "torchcodec": "video_ssl.clips.decoders.torchcodec_reader:TorchcodecReader",
+    "pyav": "video_ssl.clips.decoders.pyav.reader:PyAVReader",
+    "decord": "video_ssl.clips.decoders.libraries.decord_reader:DecordReader",
+    "torchcodec": "video_ssl.clips.decoders.libraries.torchcodec_reader:TorchcodecReader",
 }
 
 

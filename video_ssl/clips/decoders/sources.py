@@ -11,13 +11,18 @@ from dataclasses import dataclass, field
 from typing import Any, cast
 
 from video_ssl.clips.decoders.reader import BadVideo, Reader
-from video_ssl.datasets.array_records import HeldBytes, RecordProblem, divide_record, read_video
+from video_ssl.datasets.archives.array_records import (
+    HeldBytes,
+    RecordProblem,
+    divide_record,
+    read_video,
+)
+from video_ssl.datasets.archives.tars import TarProblem, divide_member, find_member
 from video_ssl.datasets.cache import CachedFile
 from video_ssl.datasets.paths import PICTURE_SUFFIXES, local_path
-from video_ssl.datasets.remote import fetch, is_remote
-from video_ssl.datasets.remote_errors import FetchError
+from video_ssl.datasets.remote.errors import FetchError
+from video_ssl.datasets.remote.fetching import fetch, is_remote
 from video_ssl.datasets.table import Record
-from video_ssl.datasets.tars import TarProblem, divide_member, find_member
 
 # Clocks of file systems are no finer than this, and a float64 of seconds since 1970 is exact to 0.2 microseconds.
 _MTIME_TOLERANCE_SEC = 0.002

@@ -78,7 +78,7 @@ def _receive() -> bytes:
 
 def _answer(function: Callable[[Any], Any], argument: Any) -> tuple[Any, ...]:
     from video_ssl.clips.decoders.reader import BadVideo
-    from video_ssl.datasets.remote_errors import Unreachable
+    from video_ssl.datasets.remote.errors import Unreachable
 
     try:
         return ("done", function(argument))

@@ -11,14 +11,14 @@ from typing import Any
 
 import numpy as np
 
-from video_ssl.clips.decoders.file_facts import file_facts
+from video_ssl.clips.decoders.files.facts import file_facts
 from video_ssl.clips.decoders.reader import BadVideo, Reader, StatedCount
 from video_ssl.clips.decoders.sources import locate
 from video_ssl.clips.reading import open_video
 from video_ssl.clips.upkeep.isolated_worker import beat
+from video_ssl.datasets.archives.tars import divide_member
 from video_ssl.datasets.paths import local_path
-from video_ssl.datasets.remote import is_remote
-from video_ssl.datasets.tars import divide_member
+from video_ssl.datasets.remote.fetching import is_remote
 
 _DECODE = ("ends", "all")
 _PIECE = 32

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from video_ssl.clips.decoders.backends import wrong_on
-from video_ssl.clips.decoders.file_facts import file_facts
+from video_ssl.clips.decoders.files.facts import file_facts
 from video_ssl.clips.decoders.reader import BadVideo
 from video_ssl.clips.decoders.sources import locate
 from video_ssl.clips.reading import open_video

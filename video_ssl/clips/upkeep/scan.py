@@ -24,7 +24,7 @@ from video_ssl.clips.upkeep.isolated import Failure, refuse_away, run_isolated
 from video_ssl.clips.upkeep.journal import Journal, is_list
 from video_ssl.clips.upkeep.probe import Probe, stamp
 from video_ssl.clips.upkeep.proof import Proof
-from video_ssl.datasets.remote_errors import redacted
+from video_ssl.datasets.remote.errors import redacted
 from video_ssl.datasets.table import METADATA_KEY, SCHEMA, Table, TableError
 from video_ssl.files import claim_file, full_disk_is_named, write_json_lines
 

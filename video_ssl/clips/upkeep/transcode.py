@@ -23,7 +23,7 @@ from video_ssl.clips.upkeep.probe import stamp
 from video_ssl.clips.upkeep.transcode_file import Transcode, VideoFormat
 from video_ssl.clips.upkeep.transcode_targets import claim_targets, file_name
 from video_ssl.datasets.paths import TRANSCODE_JOURNAL
-from video_ssl.datasets.remote_errors import redacted
+from video_ssl.datasets.remote.errors import redacted
 from video_ssl.datasets.table import METADATA_KEY, SCHEMA, Record, Table, TableError
 from video_ssl.files import (
     claim_file,

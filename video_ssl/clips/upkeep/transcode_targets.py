@@ -11,8 +11,8 @@ from typing import Any
 
 from video_ssl.clips.upkeep.journal import Journal
 from video_ssl.clips.upkeep.probe import stamp
-from video_ssl.datasets.remote import is_remote
-from video_ssl.datasets.tars import divide_member
+from video_ssl.datasets.archives.tars import divide_member
+from video_ssl.datasets.remote.fetching import is_remote
 from video_ssl.files import OutputError, check_writable, identity
 
 # File systems allow 255 bytes; a character may take four.

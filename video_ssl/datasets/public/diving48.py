@@ -5,8 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 
 from video_ssl.datasets.errors import TableError
+from video_ssl.datasets.lists.text_files import read_json
 from video_ssl.datasets.public.annotations import Annotations, Split, find_annotation
-from video_ssl.datasets.text_files import read_json
 
 _SOURCE = "http://www.svcl.ucsd.edu/projects/resound/dataset.html (Diving48_rgb.tar.gz and the V2 json files)"
 _LAYOUT = "rgb/NAME.mp4, or NAME.mp4 in any folder below the root."

@@ -6,10 +6,10 @@ import re
 from dataclasses import replace
 from pathlib import Path
 
+from video_ssl.datasets.lists.text_files import numbered_lines
 from video_ssl.datasets.public.annotations import Annotations, Split, find_annotation
 from video_ssl.datasets.public.frame_items import Item, item_split
 from video_ssl.datasets.table import TableError
-from video_ssl.datasets.text_files import numbered_lines
 
 _SOURCE = (
     "https://github.com/minghchen/CARL_code (event videos with gym99_*.pkl and gym288_*.pkl); the data set itself: "

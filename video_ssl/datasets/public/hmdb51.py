@@ -6,8 +6,8 @@ import re
 from pathlib import Path
 
 from video_ssl.datasets.errors import TableError
+from video_ssl.datasets.lists.text_files import numbered_lines
 from video_ssl.datasets.public.annotations import Annotations, Split
-from video_ssl.datasets.text_files import numbered_lines
 
 _SOURCE = (
     "https://serre-lab.clps.brown.edu/resource/hmdb-a-large-human-motion-database/ "

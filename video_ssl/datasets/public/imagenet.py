@@ -6,9 +6,9 @@ import os
 from pathlib import Path
 
 from video_ssl.datasets.errors import TableError, shown
+from video_ssl.datasets.lists.text_files import csv_rows, numbered_lines
 from video_ssl.datasets.paths import PICTURE_SUFFIXES
 from video_ssl.datasets.public.annotations import Annotations, Split
-from video_ssl.datasets.text_files import csv_rows, numbered_lines
 
 _SOURCE = (
     "https://image-net.org/download.php (account; ILSVRC2012_img_train.tar, ILSVRC2012_img_val.tar)"

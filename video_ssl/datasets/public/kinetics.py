@@ -6,6 +6,7 @@ import math
 from pathlib import Path
 
 from video_ssl.datasets.errors import TableError, shown
+from video_ssl.datasets.lists.text_files import csv_rows
 from video_ssl.datasets.public.annotations import (
     Annotations,
     Split,
@@ -13,7 +14,6 @@ from video_ssl.datasets.public.annotations import (
     shared_between,
     without_doubles,
 )
-from video_ssl.datasets.text_files import csv_rows
 
 Rows = list[tuple[int, dict[str, str]]]
 

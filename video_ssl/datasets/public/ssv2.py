@@ -7,8 +7,8 @@ import re
 from pathlib import Path
 
 from video_ssl.datasets.errors import TableError, shown
+from video_ssl.datasets.lists.text_files import numbered_lines, read_json
 from video_ssl.datasets.public.annotations import Annotations, Split, find_annotation
-from video_ssl.datasets.text_files import numbered_lines, read_json
 
 _SOURCE = (
     "https://www.qualcomm.com/developer/software/something-something-v-2-dataset "

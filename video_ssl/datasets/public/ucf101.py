@@ -7,8 +7,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from video_ssl.datasets.errors import TableError
+from video_ssl.datasets.lists.text_files import numbered_lines
 from video_ssl.datasets.public.annotations import Annotations, Split, find_annotation
-from video_ssl.datasets.text_files import numbered_lines
 
 _SOURCE = "https://www.crcv.ucf.edu/data/UCF101.php (UCF101.rar, UCF101TrainTestSplits-RecognitionTask.zip)"
 _LAYOUT = "CLASS/v_CLASS_gNN_cNN.avi in any folder below the root."

@@ -29,15 +29,7 @@ import numpy as np
 import pyarrow as pa
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-from video_ssl.datasets.array_record_examples import (
-    LEFT_OUT,
-    MAX_VIDEO_BYTES,
-    features_of,
-    make_example,
-    make_serializer,
-    video_bytes,
-)
-from video_ssl.datasets.array_records import (
+from video_ssl.datasets.archives.array_records import (
     BEGUN_SUFFIX,
     STAMP_SUFFIX,
     RecordProblem,
@@ -46,12 +38,20 @@ from video_ssl.datasets.array_records import (
     read_stamp,
     read_video,
 )
+from video_ssl.datasets.archives.tars import divide_member
+from video_ssl.datasets.build.examples import (
+    LEFT_OUT,
+    MAX_VIDEO_BYTES,
+    features_of,
+    make_example,
+    make_serializer,
+    video_bytes,
+)
 from video_ssl.datasets.paths import PICTURE_SUFFIXES, local_path
-from video_ssl.datasets.remote import is_remote
-from video_ssl.datasets.remote_errors import MissingPackage
+from video_ssl.datasets.remote.errors import MissingPackage
+from video_ssl.datasets.remote.fetching import is_remote
 from video_ssl.datasets.source_states import SourceStates
 from video_ssl.datasets.table import SCHEMA, Table, TableError
-from video_ssl.datasets.tars import divide_member
 from video_ssl.files import (
     FULL,
     claim_file,

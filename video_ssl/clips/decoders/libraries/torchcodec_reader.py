@@ -9,7 +9,7 @@ from collections.abc import Callable
 
 import numpy as np
 
-from video_ssl.clips.decoders.library_reader import LibraryReader, MissingBackend
+from video_ssl.clips.decoders.libraries.library_reader import LibraryReader, MissingBackend
 
 
 class TorchcodecReader(LibraryReader):

@@ -9,12 +9,12 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from video_ssl.datasets.arrow_checks import remember, seal, sealed
+from video_ssl.datasets.arrow.checks import remember, seal, sealed
 from video_ssl.files import written_aside
 
 
 def write_arrow(data: pa.Table, path: Path) -> None:
-    """Writes an Arrow IPC file atomically, with a digest in it (see `arrow_checks`)."""
+    """Writes an Arrow IPC file atomically, with a digest in it (see `arrow.checks`)."""
     data = data.combine_chunks()
     schema = sealed(data.schema)
     with written_aside(path) as aside:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 
-from video_ssl.clips.decoders.file_ends import why_unfinished
+from video_ssl.clips.decoders.files.ends import why_unfinished
 from video_ssl.clips.decoders.reader import BadVideo
 
 

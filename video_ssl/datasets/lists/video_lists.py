@@ -16,7 +16,7 @@ from typing import Any
 import pyarrow as pa
 
 from video_ssl.datasets.errors import TableError, shown
-from video_ssl.datasets.list_lines import (
+from video_ssl.datasets.lists.lines import (
     Line,
     ends_in_number,
     fields_of,
@@ -24,10 +24,10 @@ from video_ssl.datasets.list_lines import (
     refuse_absent,
     refuse_swallowed_fields,
 )
+from video_ssl.datasets.lists.text_files import refuse_zero_bytes
 from video_ssl.datasets.paths import at_home, printable, source_of_path
 from video_ssl.datasets.record_ids import made_ids
 from video_ssl.datasets.table import Table
-from video_ssl.datasets.text_files import refuse_zero_bytes
 
 LIST_SUFFIXES = (".txt", ".csv", ".list")
 

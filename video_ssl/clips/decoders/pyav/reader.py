@@ -24,15 +24,15 @@ from av.error import FFmpegError
 from av.video.reformatter import VideoReformatter
 
 from video_ssl.clips.crops import Frames, ViewRequest, check_region
-from video_ssl.clips.decoders.file_checks import ffmpeg_address, refuse_unreadable_file
-from video_ssl.clips.decoders.frame_lists import FrameList, list_of_packets, steady_times
-from video_ssl.clips.decoders.mp4_index import Mp4Index, read_mp4_index
+from video_ssl.clips.decoders.files.checks import ffmpeg_address, refuse_unreadable_file
 from video_ssl.clips.decoders.orientation import Orientation, Tilt, orientation_of
-from video_ssl.clips.decoders.pyav_audio import Sound, ignore_other_streams
-from video_ssl.clips.decoders.pyav_views import RegionScaler
+from video_ssl.clips.decoders.pyav.audio import Sound, ignore_other_streams
+from video_ssl.clips.decoders.pyav.frame_lists import FrameList, list_of_packets, steady_times
+from video_ssl.clips.decoders.pyav.mp4_index import Mp4Index, read_mp4_index
+from video_ssl.clips.decoders.pyav.transport_breaks import Breaks, read_breaks
+from video_ssl.clips.decoders.pyav.views import RegionScaler
 from video_ssl.clips.decoders.reader import BadVideo, VideoInfo, check_indices
 from video_ssl.clips.decoders.streams import video_stream
-from video_ssl.clips.decoders.transport_breaks import Breaks, read_breaks
 
 SEEKABLE_FORMATS = {"mov", "mp4", "matroska", "webm"}
 SEEKABLE_CODECS = {"h264", "hevc", "av1", "libdav1d", "vp9", "libvpx-vp9", "mjpeg", "prores"}

@@ -9,17 +9,17 @@ from typing import Any
 
 import numpy as np
 
-from video_ssl.datasets.array_records import (
+from video_ssl.datasets.archives.array_records import (
     VIDEO_FEATURE,
     RecordProblem,
     divide_record,
     read_video,
 )
+from video_ssl.datasets.archives.tars import TarProblem, divide_member, find_member
 from video_ssl.datasets.paths import local_path
-from video_ssl.datasets.remote import fetch, is_remote
-from video_ssl.datasets.remote_errors import FetchError, Unreachable, redacted
+from video_ssl.datasets.remote.errors import FetchError, Unreachable, redacted
+from video_ssl.datasets.remote.fetching import fetch, is_remote
 from video_ssl.datasets.table import Record, Table, TableError
-from video_ssl.datasets.tars import TarProblem, divide_member, find_member
 from video_ssl.files import FULL
 
 #: Columns about the file that the video came from, not about the record.

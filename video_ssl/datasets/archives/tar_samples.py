@@ -13,9 +13,9 @@ import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
+from video_ssl.datasets.archives.tars import Member
 from video_ssl.datasets.left_out import DOUBLED, EMPTY, HIDDEN, NO_SAMPLE, PICTURES, LeftOut
 from video_ssl.datasets.paths import PICTURE_SUFFIXES, VIDEO_SUFFIXES, is_hidden
-from video_ssl.datasets.tars import Member
 
 SIDE_SUFFIXES = (".json", ".cls", ".txt")
 

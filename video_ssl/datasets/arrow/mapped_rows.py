@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from video_ssl.datasets.arrow_checks import is_known, remember
+from video_ssl.datasets.arrow.checks import is_known, remember
 from video_ssl.datasets.cache import cache_folder
 from video_ssl.files import written_aside
 

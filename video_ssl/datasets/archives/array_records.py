@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from video_ssl.datasets.cache import CacheError, cache_folder
-from video_ssl.datasets.remote_errors import MissingPackage
+from video_ssl.datasets.remote.errors import MissingPackage
 from video_ssl.datasets.table import TableError
 
 #: The feature of an example that holds the bytes of the video file.

@@ -15,9 +15,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import NoReturn
 
+from video_ssl.datasets.archives.tars import divide_member
 from video_ssl.datasets.errors import TableError, shown
 from video_ssl.datasets.paths import VIDEO_SUFFIXES, at_home, local_path
-from video_ssl.datasets.tars import divide_member
 
 LOOKED_AT = 100
 _MOST_FIELDS = 8

@@ -9,9 +9,9 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from video_ssl.clips.decoders.animated_picture import AnimatedPictureReader
-from video_ssl.clips.decoders.frame_names import FolderProblem, frames_in_order
-from video_ssl.clips.decoders.pictures import (
+from video_ssl.clips.decoders.pictures.animated_picture import AnimatedPictureReader
+from video_ssl.clips.decoders.pictures.frame_names import FolderProblem, frames_in_order
+from video_ssl.clips.decoders.pictures.picture import (
     PictureProblem,
     is_moving,
     open_picture,

@@ -20,15 +20,15 @@ from typing import IO, Any
 
 import pyarrow as pa
 
+from video_ssl.datasets.archives.tar_samples import divide_into_samples, members_taken
+from video_ssl.datasets.archives.tars import Member, TarProblem, list_members
 from video_ssl.datasets.columns import known_column, table_of_columns
 from video_ssl.datasets.errors import TableError
 from video_ssl.datasets.left_out import LeftOut
 from video_ssl.datasets.mapped import kept
 from video_ssl.datasets.paths import PICTURE_SUFFIXES, VIDEO_SUFFIXES, local_path, natural_key
-from video_ssl.datasets.remote import is_remote, list_uris, open_uri
+from video_ssl.datasets.remote.fetching import is_remote, list_uris, open_uri
 from video_ssl.datasets.table import Table
-from video_ssl.datasets.tar_samples import divide_into_samples, members_taken
-from video_ssl.datasets.tars import Member, TarProblem, list_members
 
 log = logging.getLogger(__name__)
 

@@ -9,7 +9,7 @@ import av
 import numpy as np
 from av.error import FFmpegError
 
-from video_ssl.clips.decoders.file_checks import ffmpeg_address
+from video_ssl.clips.decoders.files.checks import ffmpeg_address
 from video_ssl.clips.decoders.reader import BadVideo
 from video_ssl.clips.decoders.streams import video_stream
 

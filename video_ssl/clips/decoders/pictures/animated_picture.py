@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from video_ssl.clips.decoders.pictures import PictureProblem, open_picture, to_rgb
+from video_ssl.clips.decoders.pictures.picture import PictureProblem, open_picture, to_rgb
 from video_ssl.clips.decoders.reader import BadVideo, VideoInfo, check_indices
 
 # How long a frame is shown that says 0: as in browsers.

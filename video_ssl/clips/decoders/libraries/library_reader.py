@@ -19,9 +19,9 @@ import av
 import numpy as np
 from av.video.reformatter import VideoReformatter
 
-from video_ssl.clips.decoders.file_checks import refuse_unreadable_file
+from video_ssl.clips.decoders.files.checks import refuse_unreadable_file
 from video_ssl.clips.decoders.orientation import Orientation
-from video_ssl.clips.decoders.pyav_reader import PyAVReader
+from video_ssl.clips.decoders.pyav.reader import PyAVReader
 from video_ssl.clips.decoders.reader import BadVideo, NotExact, VideoInfo, check_indices
 
 # What the libraries put before a message: a clock, a function and a line of their source.

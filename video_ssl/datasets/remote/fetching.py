@@ -25,7 +25,7 @@ from typing import IO, Any
 
 from video_ssl.datasets import cache
 from video_ssl.datasets.cache import CachedFile, CacheError, cache_folder, cache_limit_bytes
-from video_ssl.datasets.remote_errors import (
+from video_ssl.datasets.remote.errors import (
     URI,
     FetchError,
     MissingPackage,
@@ -320,7 +320,7 @@ def _filesystem(uri: str) -> tuple[Any, str]:
 
 @contextlib.contextmanager
 def _reasons(uri: str) -> Iterator[None]:
-    """Turns whatever a file system raises into what it means; see `remote_errors.explained`."""
+    """Turns whatever a file system raises into what it means; see `remote.errors.explained`."""
     try:
         yield
     except (FetchError, Unreachable, MissingPackage):

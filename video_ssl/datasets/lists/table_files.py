@@ -14,12 +14,12 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from video_ssl.datasets.arrow_checks import BrokenArrow, refuse_parquet_bomb
+from video_ssl.datasets.arrow.checks import BrokenArrow, refuse_parquet_bomb
 from video_ssl.datasets.column_checks import refuse_doubled
 from video_ssl.datasets.columns import known_column, means_something, table_of_columns
 from video_ssl.datasets.errors import TableError, shown
+from video_ssl.datasets.lists.text_files import refuse_other_encodings, refuse_zero_bytes
 from video_ssl.datasets.table import Table
-from video_ssl.datasets.text_files import refuse_other_encodings, refuse_zero_bytes
 
 CSV_SUFFIXES = (".csv", ".tsv")
 JSON_SUFFIXES = (".jsonl", ".ndjson")

@@ -1,0 +1,1 @@
+"""Readers of other libraries: PyAV says what index i is, the library gives the picture."""

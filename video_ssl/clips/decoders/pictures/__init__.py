@@ -1,0 +1,1 @@
+"""Pictures as videos: a folder of frames, a picture, an animated picture."""

@@ -1,0 +1,1 @@
+"""The default decoder, and the reference for every other one."""

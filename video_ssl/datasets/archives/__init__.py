@@ -1,0 +1,1 @@
+"""Many videos in one file: tars, ArrayRecord shards, and arrays of strangers."""

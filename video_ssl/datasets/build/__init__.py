@@ -1,0 +1,1 @@
+"""`video-ssl data build`: any table as ArrayRecord shards."""

@@ -1,0 +1,1 @@
+"""Lists and tables that people and other programs write."""

@@ -1,0 +1,1 @@
+"""Files that lie elsewhere, and what can go wrong with them."""
