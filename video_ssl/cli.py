@@ -255,7 +255,7 @@ def explore(
 def report(
     run: Annotated[Path, typer.Argument(help="The folder of a run, finished or not.")],
     out: Annotated[Path | None, typer.Argument(help="HTML file; RUN/report.html.")] = None,
-    max_clips: Annotated[int, typer.Option(help="Masked clips to show.")] = 4,
+    max_clips: Annotated[int, typer.Option(help="Training videos of which clips are shown.")] = 4,
     max_queries: Annotated[int, typer.Option(help="Videos whose neighbours are shown.")] = 8,
 ) -> None:
     """One HTML file about a run: curves, masked clips, nearest neighbours, results, settings."""

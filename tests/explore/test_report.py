@@ -22,7 +22,7 @@ from video_ssl.evaluate.run import evaluate
 from video_ssl.evaluate.videos import videos_of
 from video_ssl.explore.pages.charts import confusion_chart, line_chart
 from video_ssl.explore.pages.neighbours_section import _chosen
-from video_ssl.explore.pages.pictures import hide
+from video_ssl.explore.pages.pictures import hide, outline
 from video_ssl.explore.pages.report_page import RunNotFound, write_report
 from video_ssl.models.config import ViTConfig
 from video_ssl.models.encoders import Preprocess, save_encoder
@@ -151,7 +151,7 @@ def test_a_browser_shows_curves_and_pictures_without_an_error(finished, tmp_path
     found = sections(dom)
     assert list(found) == ["curves", "clips", "results", "neighbours", "recipe", "skipped"]
     assert found["curves"].count("<polyline") >= 8
-    assert found["clips"].count("<img") == 8
+    assert found["clips"].count("<img") == 16  # 4 videos, 2 clips, as they are and as seen
     assert (
         found["neighbours"].count("data:image/jpeg") == 4 * 6
     )  # queries that could be read, and 5 each
@@ -200,7 +200,7 @@ def test_an_unfinished_run_says_what_is_missing(unfinished, tmp_path):
     assert "unfinished, at 50 %" in page
     assert found["curves"].count("<svg") == 8
     assert "a_figure_of_its_own" in found["curves"]
-    assert found["clips"].count("<img") == 8
+    assert found["clips"].count("<img") == 16  # 4 videos, 2 clips, as they are and as seen
     assert "No evaluation yet" in found["results"]
     assert "No feature files" in found["neighbours"]
     assert "<b>" not in found["recipe"]  # the command holds one: it is shown, not obeyed
@@ -244,7 +244,7 @@ def test_what_is_hidden_is_what_the_mask_says(grid, size):
     rng = np.random.default_rng(0)
     video = rng.integers(0, 200, (4, size, size, 3), np.uint8)
     mask = rng.random(np.prod(grid)) < 0.5
-    shown = hide(video, mask, grid)
+    shown = hide(video, mask.reshape(grid))
     t, h, w = grid
     for frame in range(4):
         for y in range(size):
@@ -252,6 +252,35 @@ def test_what_is_hidden_is_what_the_mask_says(grid, size):
                 token = (frame * t // 4 * h + y * h // size) * w + x * w // size
                 same = np.array_equal(shown[frame, y, x], video[frame, y, x])
                 assert same != mask[token]
+
+
+def test_boxes_are_outlined_where_they_are():
+    """One thing in both frames, a second one only in the second."""
+    video = np.zeros((2, 20, 40, 3), np.uint8)
+    nowhere = [np.nan] * 4
+    boxes = np.array([[[0.25, 0.1, 0.5, 0.5]] * 2, [nowhere, [0.75, 0.5, 0.9, 0.9]]])
+    shown = outline(video, boxes)
+    left, right = shown[:, :, :25].any((1, 2, 3)), shown[:, :, 25:].any((1, 2, 3))
+    assert left.tolist() == [True, True]
+    assert right.tolist() == [False, True]
+    assert shown[0, 2:11, 10].any(-1).all()
+    assert not shown[0, 5, 13:17].any()
+
+
+def test_an_objective_shows_what_its_plan_says(tmp_path, videos):
+    """TeG has no masks and no array `video`."""
+    overrides = ["crop.size=32", "long_frames=4", "short_frames=2", "long_stride=1"]
+    recipe = load_pretrain_recipe(
+        "teg/demo",
+        [f"data.table={videos / 'train.arrow'}", f"run={tmp_path}"]
+        + [f"objective.{text}" for text in overrides],
+    )
+    settle_recipe(tmp_path, recipe_to_dict(recipe), allow_changes=False)
+    page = write_report(tmp_path, max_clips=3).read_text()
+    assert page.count('alt="frames of the long clip"') == 3
+    assert page.count('alt="frames of the short clip"') == 3
+    assert "seen by the encoder" not in page
+    assert "of every clip is hidden" not in page
 
 
 def points_of(svg):

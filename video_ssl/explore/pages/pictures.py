@@ -5,21 +5,24 @@ from __future__ import annotations
 import base64
 import io
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image
+from PIL import Image, ImageDraw
 
 from video_ssl.clips.crops import center_region, view_frames
 from video_ssl.clips.decoders.reader import BadVideo
 from video_ssl.clips.reading import open_record
 from video_ssl.datasets.table import Record, Table
+from video_ssl.objectives.shared.objective_plan import ObjectivePlan, ShownClip
 
 Frames = NDArray[np.uint8]
 
-#: What a hidden patch looks like.
+#: What a hidden patch looks like, and the line around a box.
 _HIDDEN = np.array([226, 230, 236], np.uint8)
+_BOX = (255, 176, 0)
+#: A record may give many views that differ little.
+CLIPS_PER_RECORD = 2
 _GAP_PX = 4
 STRIP_FRAMES, STRIP_PX = 8, 112
 SPRITE_FRAMES, SPRITE_PX = 8, 112
@@ -27,28 +30,41 @@ _TIMEOUT_SEC = 20.0
 
 
 @dataclass(frozen=True, kw_only=True)
-class MaskedClip:
-    """A clip as the encoder meets it in training: strips as data URIs, and the share that is hidden."""
+class ClipPicture:
+    """A clip as training shows it: strips as data URIs.
+
+    Attributes:
+        name: what the clip is.
+        original: the clip as the plan made it.
+        visible: what the encoder sees of it; None = all of it.
+        hidden_share: of its parts.
+    """
+
+    name: str
+    original: str
+    visible: str | None
+    hidden_share: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class ShownRecord:
+    """A training video and the clips that a visit makes of it."""
 
     record: Record
-    original: str
-    visible: str
-    share: float
-    frames: int
+    clips: list[ClipPicture]
 
 
-def masked_clips(
-    objective: Any, plan: Any, table: Table, *, seed: int, count: int
-) -> tuple[list[MaskedClip], list[str]]:
-    """Returns clips with their masks, made by the plan of the run, and what could not be read.
+def training_clips(
+    plan: ObjectivePlan, table: Table, *, seed: int, count: int
+) -> tuple[list[ShownRecord], list[str]]:
+    """Returns records with their clips, made by the plan of a run, and what could not be read.
 
     Args:
-        objective: the objective's configuration; `encoder.grid` is that of the tokens.
-        plan: of the same objective.
+        plan: of the objective; it says which clips of a sample are to be seen.
         table: the training videos; `count` of them are taken at equal distances.
         seed: of the views and masks.
     """
-    made: list[MaskedClip] = []
+    made: list[ShownRecord] = []
     lost: list[str] = []
     for index in np.linspace(0, len(table) - 1, min(count, len(table))).round().astype(int):
         record = table.record(int(index))
@@ -59,33 +75,46 @@ def masked_clips(
         except (BadVideo, OSError) as err:
             lost.append(str(err))
             continue
-        video, mask = sample["video"][0], sample["mask"][0]
-        chosen = np.linspace(0, len(video) - 1, min(STRIP_FRAMES, len(video))).round().astype(int)
-        scaled = np.stack([_resized(frame, STRIP_PX) for frame in video])
-        shown = hide(scaled, mask, objective.encoder.grid)
-        made.append(
-            MaskedClip(
-                record=record,
-                original=picture(strip(scaled[chosen])),
-                visible=picture(strip(shown[chosen])),
-                share=float(mask.mean()),
-                frames=len(video),
-            )
-        )
+        clips = [clip_picture(clip) for clip in plan.shown(sample)[:CLIPS_PER_RECORD]]
+        made.append(ShownRecord(record=record, clips=clips))
     return made, lost
 
 
-def hide(video: Frames, mask: NDArray[np.bool_], grid: tuple[int, int, int]) -> Frames:
-    """Returns the video (T, H, W, 3) with the patches that `mask` (L,) hides painted over.
+def clip_picture(clip: ShownClip) -> ClipPicture:
+    """Returns the strips of a clip: some of its frames, and the same with what is hidden painted over."""
+    count = len(clip.frames)
+    chosen = np.linspace(0, count - 1, min(STRIP_FRAMES, count)).round().astype(int)
+    scaled = np.stack([_resized(frame, STRIP_PX) for frame in clip.frames])
+    if clip.boxes is not None:
+        scaled = outline(scaled, clip.boxes)
+    hidden = clip.hidden
+    return ClipPicture(
+        name=clip.name,
+        original=picture(strip(scaled[chosen])),
+        visible=None if hidden is None else picture(strip(hide(scaled, hidden)[chosen])),
+        hidden_share=0.0 if hidden is None else float(hidden.mean()),
+    )
 
-    Tokens are in the order time, row, column of `grid` = (t, h, w); the video may be scaled to any size.
-    """
-    cells = mask.reshape(grid)
+
+def hide(video: Frames, hidden: NDArray[np.bool_]) -> Frames:
+    """Returns the video (T, H, W, 3) with the parts painted over that `hidden` (t, h, w) says; see `ShownClip`."""
     t, h, w = (
         np.arange(length) * count // length
-        for length, count in zip(video.shape[:3], grid, strict=True)
+        for length, count in zip(video.shape[:3], hidden.shape, strict=True)
     )
-    return np.where(cells[t][:, h][:, :, w][..., None], _HIDDEN, video)
+    return np.where(hidden[t][:, h][:, :, w][..., None], _HIDDEN, video)
+
+
+def outline(video: Frames, boxes: NDArray[np.floating]) -> Frames:
+    """Returns the video (T, H, W, 3) with boxes (K, T, 4) drawn into it; see `ShownClip`."""
+    drawn = video.copy()
+    height, width = video.shape[1:3]
+    for k, t in zip(*np.nonzero(np.isfinite(boxes).all(-1)), strict=True):
+        image = Image.fromarray(drawn[t])
+        corners = boxes[k, t] * [width, height, width, height]
+        ImageDraw.Draw(image).rectangle(corners.tolist(), outline=_BOX, width=2)
+        drawn[t] = np.asarray(image)
+    return drawn
 
 
 def strip(frames: Frames) -> Frames:

@@ -17,7 +17,7 @@ from typing import Any
 
 from video_ssl.explore.pages.charts import confusion_chart, legend, line_chart, share_bar
 from video_ssl.explore.pages.neighbours_section import neighbours_section
-from video_ssl.explore.pages.pictures import masked_clips
+from video_ssl.explore.pages.pictures import ClipPicture, training_clips
 from video_ssl.explore.pages.style import POLICY, SCRIPT, STYLE
 from video_ssl.explore.run_data import RunData, RunNotFound, class_name, read_run
 from video_ssl.files import claim_file, page_mark, write_atomically
@@ -58,7 +58,7 @@ def write_report(
 
     Args:
         run: the folder of a run, finished or not.
-        max_clips: masked clips to show.
+        max_clips: training videos of which clips are shown.
         max_queries: videos whose nearest neighbours are shown.
 
     Raises:
@@ -69,7 +69,7 @@ def write_report(
     path = claim_file(out if out is not None else data.folder / "report.html", "report")
     sections = [
         ("curves", "Curves", _curves(data)),
-        ("clips", "Masked clips", _clips(data, max_clips)),
+        ("clips", "Training clips", _clips(data, max_clips)),
         ("results", "Results", _results(data)),
         ("neighbours", "Nearest neighbours", neighbours_section(data, max_queries)),
         ("recipe", "Recipe and environment", _recipe(data)),
@@ -194,8 +194,8 @@ def _matching(wanted: Sequence[str], rows: Sequence[Mapping[str, Any]]) -> list[
 
 def _clips(data: RunData, count: int) -> str:
     recipe = data.recipe_object
-    if recipe is None or not hasattr(recipe.objective, "mask"):
-        return ""  # an objective without masks
+    if recipe is None:
+        return ""
     table = data.table(recipe.data.table)
     if table is None:
         return _missing(
@@ -204,18 +204,26 @@ def _clips(data: RunData, count: int) -> str:
     from video_ssl.objectives import OBJECTIVES
 
     plan = OBJECTIVES[recipe.objective_name].plan()(recipe.objective)
-    made, lost = masked_clips(recipe.objective, plan, table, seed=recipe.seed, count=count)
+    made, lost = training_clips(plan, table, seed=recipe.seed, count=count)
     cards = [
-        f'<div class="card"><h3>{esc(clip.record.id)}'
-        f"{esc(class_name(table.class_names, clip.record.label, ' · '))}</h3>"
-        f'<div class="clip"><span>the clip</span><img alt="frames of the clip" src="{clip.original}">'
-        f'<span>seen by the encoder</span><img alt="visible patches" src="{clip.visible}"></div></div>'
-        for clip in made
+        f'<div class="card"><h3>{esc(shown.record.id)}'
+        f"{esc(class_name(table.class_names, shown.record.label, ' · '))}</h3>"
+        f'<div class="clip">{"".join(_clip(clip) for clip in shown.clips)}</div></div>'
+        for shown in made
     ]
     cards += [f'<p class="missing">{esc(text)}</p>' for text in lost]
-    share = f"{100 * made[0].share:.0f} % of every clip is hidden. " if made else ""
-    lead = f"{share}Training videos at equal distances in the table, cropped and masked as in training."
+    hidden = made[0].clips[0].hidden_share if made else 0.0
+    share = f"{100 * hidden:.0f} % of every clip is hidden. " if hidden else ""
+    lead = f"{share}Training videos at equal distances in the table, as training sees them, before changes of colour."
     return f'<p class="lead">{lead}</p>{"".join(cards)}'
+
+
+def _clip(clip: ClipPicture) -> str:
+    name = esc(clip.name)
+    text = f'<span>{name}</span><img alt="frames of the {name}" src="{clip.original}">'
+    if clip.visible is not None:
+        text += f'<span>seen by the encoder</span><img alt="visible patches of the {name}" src="{clip.visible}">'
+    return text
 
 
 def _results(data: RunData) -> str:

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import numpy as np
 
 from video_ssl.clips.decoders.reader import Reader
 from video_ssl.clips.sampling.two_clips import decreasing_pair
 from video_ssl.datasets.table import Record
 from video_ssl.objectives.cvrl.config import Config
+from video_ssl.objectives.shared.objective_plan import ShownClip, shown_views
 from video_ssl.objectives.shared.pair_plan import clip_pair
 
 
@@ -29,3 +32,6 @@ class Plan:
         )
         views, color = clip_pair(record, reader, rng, config, clips)
         return {"video": np.stack(views), **color}
+
+    def shown(self, sample: Mapping[str, np.ndarray]) -> list[ShownClip]:
+        return shown_views(sample["video"])

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import numpy as np
 
 from video_ssl.clips.crops import ViewRequest, sample_region
@@ -10,6 +12,7 @@ from video_ssl.clips.sampling.one_clip import sample_constant_clips
 from video_ssl.clips.views import read_views, sample_masks
 from video_ssl.datasets.table import Record
 from video_ssl.objectives.mae.config import Config
+from video_ssl.objectives.shared.objective_plan import ShownClip
 
 
 class Plan:
@@ -45,3 +48,9 @@ class Plan:
         read_views(reader, requests, resize=config.crop.resize)
         mask = sample_masks(config.mask, config.encoder.grid, len(video), rng)
         return {"video": video, "mask": mask}
+
+    def shown(self, sample: Mapping[str, np.ndarray]) -> list[ShownClip]:
+        """All frames of the record side by side, each with its own mask."""
+        grid = self.config.encoder.grid[1:]
+        frames, hidden = sample["video"][:, 0], sample["mask"].reshape(-1, *grid)
+        return [ShownClip(name="frames", frames=frames, hidden=hidden)]

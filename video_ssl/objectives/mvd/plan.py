@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import numpy as np
 
 from video_ssl.clips.decoders.reader import Reader
 from video_ssl.clips.views import sample_clip_views, sample_masks
 from video_ssl.datasets.table import Record
 from video_ssl.objectives.mvd.config import Config
+from video_ssl.objectives.shared.objective_plan import ShownClip, shown_views
 
 
 class Plan:
@@ -29,3 +32,7 @@ class Plan:
         sample: dict[str, np.ndarray] = dict(zip(names, views, strict=True))
         sample["mask"] = sample_masks(config.mask, config.encoder.grid, config.clip.num_views, rng)
         return sample
+
+    def shown(self, sample: Mapping[str, np.ndarray]) -> list[ShownClip]:
+        grid = self.config.encoder.grid
+        return shown_views(sample["video"], sample["mask"].reshape(-1, *grid))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 
 import numpy as np
@@ -15,6 +16,7 @@ from video_ssl.clips.views import read_views
 from video_ssl.datasets.table import Record
 from video_ssl.models.config import Normalization
 from video_ssl.models.networks.frame_config import BackboneInit, FrameTransformerConfig
+from video_ssl.objectives.shared.objective_plan import ShownClip, shown_views
 from video_ssl.objectives.shared.sources import EncoderSource
 
 
@@ -123,6 +125,11 @@ class FrameSetPlan:
             "progress": np.array(progress, np.float32),
             **color_fields(config.color, len(sets), rng),
         }
+
+    def shown(self, sample: Mapping[str, np.ndarray]) -> list[ShownClip]:
+        """The sampled frames of every view, without the context before each of them."""
+        count = self.config.encoder.frames_per_feature
+        return shown_views(sample["video"][:, count - 1 :: count])
 
     def _decoded(self, steps: np.ndarray, num_source: int) -> np.ndarray:
         encoder = self.config.encoder

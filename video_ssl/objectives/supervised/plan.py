@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import numpy as np
 
 from video_ssl.clips.colour import color_fields
 from video_ssl.clips.decoders.reader import Reader
 from video_ssl.clips.views import sample_clip_views
 from video_ssl.datasets.table import Record
+from video_ssl.objectives.shared.objective_plan import ShownClip, shown_views
 from video_ssl.objectives.supervised.config import Config
 
 
@@ -24,6 +27,9 @@ class Plan:
         config = self.config
         (video,) = sample_clip_views(record, reader, rng, clip=config.clip, crop=config.crop)
         return {"video": video, "label": label, **color_fields(config.color, len(video), rng)}
+
+    def shown(self, sample: Mapping[str, np.ndarray]) -> list[ShownClip]:
+        return shown_views(sample["video"])
 
     def _label(self, record: Record) -> np.ndarray:
         allowed = f"0..{self.config.num_classes - 1} (num_classes={self.config.num_classes})"

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import numpy as np
 
 from video_ssl.clips.decoders.reader import Reader
 from video_ssl.clips.sampling.two_clips import nested_correspondence, nested_pair
 from video_ssl.datasets.table import Record
+from video_ssl.objectives.shared.objective_plan import ShownClip
 from video_ssl.objectives.shared.pair_plan import clip_pair
 from video_ssl.objectives.teg.config import Config
 
@@ -38,3 +41,6 @@ class Plan:
         )
         (short, long), color = clip_pair(record, reader, rng, config, (pair.short, pair.long))
         return {"short": short, "long": long, "position": position.astype(np.float32), **color}
+
+    def shown(self, sample: Mapping[str, np.ndarray]) -> list[ShownClip]:
+        return [ShownClip(name=f"{name} clip", frames=sample[name]) for name in ("long", "short")]

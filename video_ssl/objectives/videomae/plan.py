@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import numpy as np
 
 from video_ssl.clips.decoders.reader import Reader
 from video_ssl.clips.views import sample_clip_views, sample_masks
 from video_ssl.datasets.table import Record
+from video_ssl.objectives.shared.objective_plan import ShownClip, shown_views
 from video_ssl.objectives.videomae.config import Config
 
 
@@ -25,3 +28,7 @@ class Plan:
         if config.decoder_mask is not None:
             sample["decoder_mask"] = sample_masks(config.decoder_mask, grid, len(video), rng)
         return sample
+
+    def shown(self, sample: Mapping[str, np.ndarray]) -> list[ShownClip]:
+        grid = self.config.encoder.grid
+        return shown_views(sample["video"], sample["mask"].reshape(-1, *grid))
