@@ -16,7 +16,8 @@ import pytest
 from video_ssl.datasets import open_table
 from video_ssl.datasets.arrow import checks as arrow_checks
 from video_ssl.datasets.table import Table, TableError
-from video_ssl.embed.features import FeatureError, FeatureWriter, open_features
+from video_ssl.embed.feature_writer import FeatureWriter
+from video_ssl.embed.features import FeatureError, open_features
 
 
 @pytest.fixture(autouse=True)

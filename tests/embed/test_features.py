@@ -7,12 +7,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from video_ssl.embed.features import (
-    FeatureError,
-    FeatureWriter,
-    features_from_arrays,
-    open_features,
-)
+from video_ssl.embed.feature_writer import FeatureWriter
+from video_ssl.embed.features import FeatureError, features_from_arrays, open_features
 from video_ssl.evaluate.pooling import check_poolings, pool, pooled_features
 
 RNG = np.random.default_rng(0)

@@ -21,7 +21,8 @@ from video_ssl.datasets import open_table
 from video_ssl.datasets.table import Table
 from video_ssl.embed.embed_videos import embed_table
 from video_ssl.embed.embedding import EmbedConfig, Embedder, EmbeddingError
-from video_ssl.embed.features import METADATA_KEY, FeatureError, open_features
+from video_ssl.embed.feature_writer import METADATA_KEY
+from video_ssl.embed.features import FeatureError, open_features
 from video_ssl.embed.partial import PartialFeatures
 from video_ssl.embed.shards import embed_shard, merge_shards
 from video_ssl.evaluate.run import cached_features

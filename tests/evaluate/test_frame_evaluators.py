@@ -13,7 +13,8 @@ import torch
 
 from video_ssl.datasets.table import Table
 from video_ssl.embed.embedding import EmbedConfig, Embedder
-from video_ssl.embed.features import FeatureError, FeatureFile, FeatureWriter, open_features
+from video_ssl.embed.feature_writer import FeatureWriter
+from video_ssl.embed.features import FeatureError, FeatureFile, open_features
 from video_ssl.evaluate.evaluators import EVALUATORS, evaluator_class
 from video_ssl.evaluate.frames.frame_evaluator import FrameEvaluator
 from video_ssl.evaluate.frames.frame_sequences import frame_sequences

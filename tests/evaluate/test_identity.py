@@ -15,7 +15,8 @@ import pytest
 
 from video_ssl.datasets.table import Table
 from video_ssl.embed.embed_videos import embed_table
-from video_ssl.embed.features import METADATA_KEY, FeatureError, FeatureFile, open_features
+from video_ssl.embed.feature_writer import METADATA_KEY
+from video_ssl.embed.features import FeatureError, FeatureFile, open_features
 from video_ssl.evaluate.knn import KNNConfig, NearestNeighbours
 from video_ssl.evaluate.probe import LinearProbe, ProbeConfig
 from video_ssl.evaluate.retrieval import Retrieval, RetrievalConfig

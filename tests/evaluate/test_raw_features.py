@@ -10,7 +10,8 @@ import pytest
 from scipy import stats
 from sklearn.linear_model import LinearRegression, LogisticRegression
 
-from video_ssl.embed.features import FeatureFile, FeatureWriter, open_features
+from video_ssl.embed.feature_writer import FeatureWriter
+from video_ssl.embed.features import FeatureFile, open_features
 from video_ssl.evaluate.evaluators import EVALUATORS, evaluator_class
 from video_ssl.evaluate.frames.frame_evaluator import FrameEvaluator
 from video_ssl.evaluate.frames.kendalls_tau import KendallsTau, KendallsTauConfig

@@ -10,7 +10,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from video_ssl.embed.features import FeatureError, FeatureWriter, features_from_arrays
+from video_ssl.embed.feature_writer import FeatureWriter
+from video_ssl.embed.features import FeatureError, features_from_arrays
 from video_ssl.evaluate import metrics
 from video_ssl.evaluate.neighbours import nearest_neighbours, unit_rows
 from video_ssl.evaluate.recipe import load_evaluate_recipe

@@ -15,7 +15,8 @@ from PIL import Image
 from video_ssl.clips.reading import open_video
 from video_ssl.datasets.table import Table
 from video_ssl.embed.embed_videos import embed_table
-from video_ssl.embed.features import FeatureError, FeatureWriter
+from video_ssl.embed.feature_writer import FeatureWriter
+from video_ssl.embed.features import FeatureError
 from video_ssl.explore.align import align_videos
 from video_ssl.explore.alignment import AlignmentError, align, key_times, similarity
 from video_ssl.explore.alignment_video import path_picture

@@ -17,7 +17,8 @@ from browser import Browser, needs_browser
 from PIL import Image
 
 from video_ssl.datasets.table import Table
-from video_ssl.embed.features import FeatureError, FeatureWriter, open_features
+from video_ssl.embed.feature_writer import FeatureWriter
+from video_ssl.embed.features import FeatureError, open_features
 from video_ssl.explore.exploration import (
     COLOURS,
     colour,

@@ -10,7 +10,8 @@ import tracemalloc
 import numpy as np
 import pytest
 
-from video_ssl.embed.features import FeatureError, FeatureFile, FeatureWriter, open_features
+from video_ssl.embed.feature_writer import FeatureWriter
+from video_ssl.embed.features import FeatureError, FeatureFile, open_features
 from video_ssl.explore import archive as archive_module
 from video_ssl.explore import search as search_module
 from video_ssl.explore import search_index

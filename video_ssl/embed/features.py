@@ -18,6 +18,9 @@ A feature file is an Arrow IPC file with one row a clip, read through a memory m
     frame_times_sec   list<float64>          when they are, in seconds of the source
     frame_labels      list<int16>            their labels where the table has them, -1 for none
 
+Outputs have names: `feature` is "clip", `frame_features` is "moments".  On request there are others, such as "tokens",
+with columns of their own (see `grids.py`).
+
 The schema carries JSON about encoder, preprocessing, table and versions.  Videos that could not be
 read are not in the rows; they are listed with the reason in `FeatureFile.skipped`.
 
@@ -36,8 +39,8 @@ import functools
 import json
 import os
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from types import TracebackType
 from typing import Any
 
 import numpy as np
@@ -50,9 +53,6 @@ from video_ssl.datasets.arrow.checks import (
     BrokenArrow,
     checked_arrow,
     refuse_parquet_bomb,
-    remember,
-    seal,
-    sealed,
     unsealed,
 )
 from video_ssl.embed.feature_arrays import (
@@ -60,162 +60,46 @@ from video_ssl.embed.feature_arrays import (
     columns_of,
     known_arrays,
     label_array,
-    ragged_vectors,
-    vectors,
 )
 from video_ssl.embed.feature_arrays import FeatureError as FeatureError
-from video_ssl.files import MADE_BY, made, remove_leftovers, temporary_name
+from video_ssl.embed.feature_writer import (
+    COLUMNS,
+    LATER,
+    METADATA_KEY,
+    SKIPPED_KEY,
+    feature_schema,
+)
+from video_ssl.embed.grids import (
+    GRID,
+    PLAIN,
+    TIMES,
+    Grid,
+    grid_columns,
+    refuse_other_grids,
+)
 from video_ssl.recipes import nearest
 
-METADATA_KEY = b"video_ssl.features"
-SKIPPED_KEY = b"video_ssl.skipped"
-COLUMNS = (
-    "id",
-    "clip",
-    "label",
-    "group",
-    "start_sec",
-    "end_sec",
-    "feature",
-    "frame_features",
-    "frame_times_sec",
-    "frame_labels",
-)
-#: Columns that files of format 3 and older do not have.
-_LATER = {
-    "source": pa.string(),
-    "record_start_sec": pa.float64(),
-    "record_end_sec": pa.float64(),
-    "content": pa.string(),
-    "digest": pa.string(),
-}
 #: What arrays of others may be called, singular or plural.
 _ALLOWED = (*COLUMNS, "source", "record_start_sec", "record_end_sec")
 
 
-def feature_schema(embed_dim: int, metadata: Mapping[str, Any] | None = None) -> pa.Schema:
-    """Returns the schema of a feature file of width `embed_dim`, with `metadata` as JSON in it."""
-    vector = pa.list_(pa.float32(), embed_dim)
-    fields = [
-        pa.field("id", pa.string(), nullable=False),
-        pa.field("clip", pa.int32(), nullable=False),
-        pa.field("label", pa.int32()),
-        pa.field("group", pa.string()),
-        pa.field("start_sec", pa.float64()),
-        pa.field("end_sec", pa.float64()),
-        pa.field("feature", vector, nullable=False),
-        pa.field("frame_features", pa.list_(vector)),
-        pa.field("frame_times_sec", pa.list_(pa.float64())),
-        pa.field("frame_labels", pa.list_(pa.int16())),
-        *(pa.field(name, kind) for name, kind in _LATER.items()),
-    ]
-    about = json.dumps(dict(metadata or {}))
-    return pa.schema(fields, metadata={METADATA_KEY: about, MADE_BY: made("embed")})
+@dataclass(frozen=True, kw_only=True)
+class Output:
+    """What a feature file has under a name.
 
-
-class FeatureWriter:
-    """Writes a feature file batch by batch; the file has its name only once it is complete.
-
-    Use as a context manager: leaving it without an error finishes the file, with an error removes
-    what was written.  `skipped` may be filled until then.
+    Attributes:
+        name: "clip", "moments", or of another output of the encoder, such as "tokens".
+        width: D of its vectors.
+        dtype: in which they are stored, "float32" or "float16".
+        per_clip: vectors of one clip; None where clips differ.
+        grid: (t, h, w) of an output on a grid; None of others, and where clips differ.
     """
 
-    def __init__(
-        self, path: str | Path, *, embed_dim: int, metadata: Mapping[str, Any] | None = None
-    ) -> None:
-        self.path = Path(path)
-        self.schema = feature_schema(embed_dim, metadata)
-        self.skipped: list[dict[str, Any]] = []
-        self.num_rows = 0
-        self._embed_dim = embed_dim
-        self._partial = temporary_name(self.path)
-
-    def __enter__(self) -> FeatureWriter:
-        self.path.parent.mkdir(parents=True, exist_ok=True)
-        remove_leftovers(self.path.parent, [self.path.name])
-        self._sink = pa.OSFile(str(self._partial), "wb")
-        self._sealed = sealed(self.schema)
-        self._writer = pa.ipc.new_file(self._sink, self._sealed)
-        return self
-
-    def write(self, rows: Sequence[Mapping[str, Any]]) -> None:
-        """Appends one record batch.
-
-        Args:
-            rows: mappings from the columns to values; `feature` is (D,), `frame_features` (T', D);
-                everything but id, clip and feature may be absent.
-
-        Raises:
-            FeatureError: a feature that is not finite or of another width.
-        """
-        if rows:
-            self.write_batch(rows_to_batch(rows, self.schema, self._embed_dim))
-
-    def write_batch(self, batch: pa.RecordBatch) -> None:
-        """Appends rows that are a record batch of this schema already."""
-        self._writer.write_batch(batch.replace_schema_metadata(self._sealed.metadata))
-        self.num_rows += len(batch)
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        try:
-            if kind is None:
-                # The schema is on disk already, so the list travels on an empty last batch.
-                empty = pa.RecordBatch.from_pylist([], schema=self.schema)
-                self._writer.write_batch(empty, {SKIPPED_KEY: json.dumps(self.skipped).encode()})
-            self._writer.close()
-        finally:
-            self._sink.close()
-            if kind is not None:
-                self._partial.unlink(missing_ok=True)
-        if kind is None:
-            seal(self._partial, self._sealed)
-            with open(self._partial, "rb") as file:
-                os.fsync(file.fileno())
-            os.replace(self._partial, self.path)
-            remember(self.path, "arrow")
-
-
-def rows_to_batch(
-    rows: Sequence[Mapping[str, Any]], schema: pa.Schema, embed_dim: int
-) -> pa.RecordBatch:
-    """Returns rows as a record batch; see `FeatureWriter.write`.
-
-    Raises:
-        FeatureError: a feature that is not finite or of another width.
-    """
-    for row in rows:
-        _check_row(row, embed_dim)
-    columns = []
-    for field in schema:
-        values = [row.get(field.name) for row in rows]
-        if field.name == "feature":
-            columns.append(vectors(np.stack([row["feature"] for row in rows]), embed_dim))
-        elif field.name == "frame_features":
-            columns.append(ragged_vectors(values, embed_dim))
-        else:
-            columns.append(pa.array(values, field.type))
-    return pa.RecordBatch.from_arrays(columns, schema=schema)
-
-
-def _check_row(row: Mapping[str, Any], embed_dim: int) -> None:
-    for name in ("feature", "frame_features"):
-        value = row.get(name)
-        if value is None:
-            continue
-        if value.shape[-1] != embed_dim:
-            raise FeatureError(
-                f"{name} of {row['id']!r} has {value.shape[-1]} numbers, but the file has {embed_dim}."
-            )
-        if not np.isfinite(value).all():
-            raise FeatureError(
-                f"{name} of {row['id']!r}, clip {row['clip']}, is not finite. Embed with precision=float32, and "
-                "check that the encoder's weights are finite."
-            )
+    name: str
+    width: int
+    dtype: str
+    per_clip: int | None
+    grid: tuple[int, int, int] | None = None
 
 
 class FeatureFile:
@@ -233,7 +117,7 @@ class FeatureFile:
         Args:
             ids_are_rows: nobody has given ids, so they are numbers of rows and mean nothing in another file.
         """
-        for name, kind in _LATER.items():
+        for name, kind in LATER.items():
             if name not in table.column_names:
                 table = table.append_column(name, pa.nulls(len(table), kind))
         self.table = table
@@ -282,6 +166,94 @@ class FeatureFile:
         """Yields, record batch by record batch, the clip features float32 (n, D), where they lie."""
         for batch in self._batches():
             yield _matrix(batch.column("feature"), self.embed_dim)
+
+    # By name
+
+    @functools.cached_property
+    def outputs(self) -> dict[str, Output]:
+        """What the file has, by name: the clip features, the moments where there are any, outputs on a grid."""
+        found = {"clip": Output(name="clip", width=self.embed_dim, dtype="float32", per_clip=1)}
+        if self.has_frames:
+            found["moments"] = Output(
+                name="moments",
+                width=self.embed_dim,
+                dtype="float32",
+                per_clip=_only(self._lengths("frame_features").tolist()),
+            )
+        for column in grid_columns(self.table.schema):
+            grids = self.table[column.name + GRID].combine_chunks().flatten().to_numpy()
+            grid = _only([tuple(own) for own in grids.reshape(-1, 3).tolist()])
+            found[column.name] = Output(
+                name=column.name,
+                width=column.width,
+                dtype=column.dtype,
+                per_clip=None if grid is None else int(np.prod(grid)),
+                grid=grid,
+            )
+        return found
+
+    def read(self, name: str, rows: Sequence[int] | np.ndarray) -> np.ndarray:
+        """Returns an output of some clips as it is stored: (n, D) of "clip", otherwise (n, L, D).
+
+        Only these rows are read, whatever the size of the file.
+
+        Args:
+            name: one of `outputs`.
+            rows: which clips, in any order.
+
+        Raises:
+            FeatureError: no such output; or the clips have different numbers of vectors.
+        """
+        told = self.require(name)
+        if name == "clip":
+            return self.features[np.asarray(rows, np.int64)]
+        column = PLAIN.get(name, name)
+        cells = [_matrix(self._cell(column, int(row)), told.width) for row in rows]
+        lengths = sorted({len(cell) for cell in cells})
+        if len(lengths) > 1:
+            raise FeatureError(
+                f"{self._name}: {name} of these clips have {lengths} vectors, which do not go into one array. Read "
+                "them clip by clip, or embed windows of one length (without per_frame)."
+            )
+        return (
+            np.stack(cells) if cells else np.zeros((0, told.per_clip or 0, told.width), told.dtype)
+        )
+
+    def grid(self, name: str, row: int) -> Grid:
+        """Returns an output on a grid of one clip, read where it lies, with its grid and times.
+
+        Raises:
+            FeatureError: no such output, or it is on no grid.
+        """
+        told = self.require(name)
+        if name in PLAIN:
+            raise FeatureError(f"{name} is on no grid: use `read`, or `frames` for its times.")
+        t, h, w = self._cell(name + GRID, row).to_pylist()
+        return Grid(
+            values=_matrix(self._cell(name, row), told.width),
+            grid=(t, h, w),
+            times=self._cell(name + TIMES, row).to_numpy(zero_copy_only=False),
+        )
+
+    def require(self, name: str) -> Output:
+        """Returns what the file has under a name.
+
+        Raises:
+            FeatureError: nothing; what there is is named.
+        """
+        if name not in self.outputs:
+            raise FeatureError(
+                f"{self._name} has no output {name!r}, only {', '.join(self.outputs)}: embed again with "
+                f"outputs={name} (video-ssl embed --outputs {name})."
+            )
+        return self.outputs[name]
+
+    def _cell(self, column: str, row: int) -> Any:
+        return self.table[column][row].values
+
+    def _lengths(self, column: str) -> np.ndarray:
+        lengths = pc.list_value_length(self.table[column]).fill_null(0)
+        return np.asarray(lengths.to_numpy(), np.int64)
 
     @property
     def has_frames(self) -> bool:
@@ -439,6 +411,7 @@ def _refuse_other_kinds(table: pa.Table, path: Path) -> None:
                 )
             if not field.nullable and table[field.name].null_count:
                 raise FeatureError(f"{path} is damaged: its column {field.name!r} has empty cells.")
+    refuse_other_grids(table, str(path))
     try:
         about = json.loads((table.schema.metadata or {})[METADATA_KEY])
     except (ValueError, RecursionError) as err:
@@ -503,6 +476,11 @@ def _occurrence(ids: Sequence[str]) -> np.ndarray:
         counts[row] = seen.get(key, 0)
         seen[key] = int(counts[row]) + 1
     return counts
+
+
+def _only(values: Sequence[Any]) -> Any:
+    """The value that all have, or None."""
+    return values[0] if len(set(values)) == 1 else None
 
 
 def _matrix(column: Any, width: int) -> np.ndarray:

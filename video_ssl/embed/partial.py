@@ -26,13 +26,15 @@ from typing import Any
 
 import pyarrow as pa
 
-from video_ssl.embed.features import (
+from video_ssl.embed.feature_writer import (
     METADATA_KEY,
-    FeatureError,
     FeatureWriter,
     feature_schema,
+    larger_batches,
     rows_to_batch,
 )
+from video_ssl.embed.features import FeatureError
+from video_ssl.embed.grids import GridColumn
 from video_ssl.embed.jobs import job_changes, job_key, listed
 from video_ssl.files import (
     FULL,
@@ -46,7 +48,6 @@ from video_ssl.files import (
 
 JOB, ROWS, JOURNAL, LOCK = "job.json", "rows.arrows", "journal.jsonl", ".lock"
 _JOB_KEY = b"video_ssl.job"
-_ROWS_PER_BATCH = 256
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -75,6 +76,7 @@ class PartialFeatures:
         out: the feature file that it becomes.
         embed_dim: width of the features.
         metadata: of the feature file.
+        grids: outputs that it has beside clip features and moments.
         job: JSON that is the same exactly when the features are the same.
         restart: throw away what is there.
 
@@ -90,13 +92,15 @@ class PartialFeatures:
         embed_dim: int,
         metadata: Mapping[str, Any],
         job: Mapping[str, Any],
+        grids: Sequence[GridColumn] = (),
         restart: bool = False,
     ) -> None:
         self.out = out
         self.folder = partial_folder(out)
         self.embed_dim = embed_dim
         self.metadata = metadata
-        self.schema = feature_schema(embed_dim, metadata)
+        self.grids = tuple(grids)
+        self.schema = feature_schema(embed_dim, metadata, grids)
         self.skipped: list[dict[str, Any]] = []
         self._job, self._job_key, self._restart = job, job_key(job), restart
         self._new_skips: list[dict[str, Any]] = []
@@ -223,18 +227,12 @@ class PartialFeatures:
         """
         try:
             with FeatureWriter(
-                self.out, embed_dim=self.embed_dim, metadata=self.metadata
+                self.out, embed_dim=self.embed_dim, metadata=self.metadata, grids=self.grids
             ) as writer:
                 writer.skipped.extend(self.skipped)
                 with pa.OSFile(str(self.folder / ROWS)) as file:
-                    waiting: list[pa.RecordBatch] = []
-                    for batch in pa.ipc.open_stream(file):
-                        waiting.append(batch)
-                        if sum(len(b) for b in waiting) >= _ROWS_PER_BATCH:
-                            writer.write_batch(pa.concat_batches(waiting))
-                            waiting = []
-                    if waiting:
-                        writer.write_batch(pa.concat_batches(waiting))
+                    for batch in larger_batches(pa.ipc.open_stream(file)):
+                        writer.write_batch(batch)
         except OSError as err:
             raise self._unwritable(err) from err
         _remove(self.folder)

@@ -27,22 +27,15 @@ from video_ssl.datasets.arrow.checks import BrokenArrow, checked_arrow
 from video_ssl.datasets.table import Table
 from video_ssl.embed.embed_videos import refuse_changed_contents
 from video_ssl.embed.embedding import EmbedConfig, Embedder, EmbeddingError
-from video_ssl.embed.features import (
-    METADATA_KEY,
-    SKIPPED_KEY,
-    FeatureError,
-    FeatureFile,
-    FeatureWriter,
-    open_features,
-)
+from video_ssl.embed.feature_writer import METADATA_KEY, SKIPPED_KEY, FeatureWriter, larger_batches
+from video_ssl.embed.features import FeatureError, FeatureFile, open_features
 from video_ssl.embed.frozen import open_encoder, pick_device
+from video_ssl.embed.grids import grid_columns
 from video_ssl.embed.jobs import job_changes, listed
 from video_ssl.embed.partial import claim_features, discard
 from video_ssl.pretrain.processes import Processes
 
 logger = logging.getLogger(__name__)
-
-_ROWS_PER_BATCH = 256
 
 
 def shards_folder(out: Path) -> Path:
@@ -218,9 +211,14 @@ def merge_shards(out: str | Path) -> FeatureFile:
         return open_features(out)
     shards = [(path, _about(path)) for path in _complete(folder, there)]
     _refuse_gaps(folder, shards)
-    embed_dim = _read(shards[0][0]).schema.field("feature").type.list_size
-    with FeatureWriter(out, embed_dim=embed_dim, metadata=shards[0][1]["whole"]) as writer:
-        for batch in _batches(shards, writer.skipped):
+    schema = _read(shards[0][0]).schema
+    with FeatureWriter(
+        out,
+        embed_dim=schema.field("feature").type.list_size,
+        metadata=shards[0][1]["whole"],
+        grids=grid_columns(schema),
+    ) as writer:
+        for batch in larger_batches(_batches(shards, writer.skipped)):
             writer.write_batch(batch.replace_schema_metadata(writer.schema.metadata))
         if writer.num_rows == 0:
             raise EmbeddingError(
@@ -303,8 +301,7 @@ def _complete(folder: Path, there: Mapping[tuple[int, int], Path]) -> list[Path]
 def _batches(
     shards: list[tuple[Path, dict[str, Any]]], skipped: list[dict[str, Any]]
 ) -> Iterator[pa.RecordBatch]:
-    """Record batches of some hundred rows of all files; fills the list of what was skipped."""
-    waiting: list[pa.RecordBatch] = []
+    """The record batches of all files that have rows; fills the list of what was skipped."""
     for path, about in shards:
         reader = _read(path)
         for number in range(reader.num_record_batches):
@@ -315,9 +312,4 @@ def _batches(
                     for entry in json.loads(notes[SKIPPED_KEY])
                 ]
             if len(batch):
-                waiting.append(batch.replace_schema_metadata(None))
-            if sum(len(b) for b in waiting) >= _ROWS_PER_BATCH:
-                yield pa.concat_batches(waiting)
-                waiting = []
-    if waiting:
-        yield pa.concat_batches(waiting)
+                yield batch.replace_schema_metadata(None)
