@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from video_ssl.datasets.arrow_checks import remember, seal, sealed
+from video_ssl.datasets.arrow.checks import remember, seal, sealed
 from video_ssl.embed.feature_arrays import FeatureError, ragged_vectors, vectors
 from video_ssl.embed.grids import GridColumn, grid_bytes, grid_columns
 from video_ssl.files import MADE_BY, made, remove_leftovers, temporary_name
