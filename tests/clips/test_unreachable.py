@@ -16,7 +16,7 @@ from video_ssl.clips.upkeep.isolated import AwayError
 from video_ssl.clips.upkeep.scan import scan_table
 from video_ssl.clips.upkeep.transcode import transcode_table
 from video_ssl.datasets import open_table
-from video_ssl.datasets.remote.fetching import fetching as remote
+from video_ssl.datasets.remote import fetching as remote
 from video_ssl.datasets.remote.errors import FetchError, Unreachable, explained, redacted
 from video_ssl.datasets.table import Table, TableError
 

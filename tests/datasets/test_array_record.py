@@ -18,7 +18,7 @@ from video_ssl.clips.decoders.reader import BadVideo
 from video_ssl.clips.pipeline import LoaderConfig, Pipeline
 from video_ssl.clips.reading import open_record
 from video_ssl.datasets import open_table
-from video_ssl.datasets.archives.npz import array_records
+from video_ssl.datasets.archives import array_records
 from video_ssl.datasets.build import array_record as array_record_build
 from video_ssl.datasets.build.array_record import build_array_records
 from video_ssl.datasets.demo.mp4 import write_mp4
