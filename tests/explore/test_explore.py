@@ -10,6 +10,7 @@ import re
 import subprocess
 import sys
 from pathlib import Path
+from urllib.parse import quote
 
 import numpy as np
 import pytest
@@ -30,14 +31,16 @@ from video_ssl.explore.exploration import (
 from video_ssl.explore.pages.explore_page import explore_to_html, write_exploration
 
 NOTEBOOK = Path(__file__).parents[2] / "notebooks" / "frame_embeddings.ipynb"
+# An id that would end the script it stands in, if it were not written as JSON for a page.
+LATE = "late </script><!-- <b> \"'&"
 # The place in the action (0 .. 1) that each frame of each video shows; its feature and its brightness.
 PLACES = {
     "slow": np.linspace(0, 1, 41),
     "fast": np.linspace(0, 1, 21),
-    "late <b>": np.concatenate([np.zeros(10), np.linspace(0, 1, 21)]),
+    LATE: np.concatenate([np.zeros(10), np.linspace(0, 1, 21)]),
     "other": np.linspace(0, 1, 15),
 }
-KINDS = {"slow": 0, "fast": 0, "late <b>": 0, "other": 1}
+KINDS = {"slow": 0, "fast": 0, LATE: 0, "other": 1}
 
 
 def feature(places: np.ndarray, kind: int) -> np.ndarray:
@@ -203,8 +206,8 @@ def test_matrix_map_neighbours_and_menus_answer(page):
         browser.click("#swap")
         assert steps(browser)[1] == 12
         # Ids are shown, not obeyed.
-        browser.open(page, "#a=late%20%3Cb%3E&b=slow&t=5")
-        assert browser.eval("document.querySelector('#shot-a + .cap b').textContent") == "late <b>"
+        browser.open(page, f"#a={quote(LATE)}&b=slow&t=5")
+        assert browser.eval("document.querySelector('#shot-a + .cap b').textContent") == LATE
         browser.eval("document.querySelector('#play').click()")
         browser.wait("+document.documentElement.dataset.step > 7")
         assert browser.errors == []
@@ -229,10 +232,10 @@ def test_everything_is_inside(page):
 def test_pairs_agreement_and_neighbours(made):
     found = explore(open_features(made / "features.arrow"))
     assert found.start() == (0, 1)
-    path = found.pair("late <b>", "fast")
+    path = found.pair(LATE, "fast")
     assert path.path_j[path.path_i == 10].tolist() == [0]  # waits until the action begins
-    assert found.agreement("late <b>", "fast").aligned == 1
-    assert found.agreement("late <b>", "fast").stretched < 0.8
+    assert found.agreement(LATE, "fast").aligned == 1
+    assert found.agreement(LATE, "fast").stretched < 0.8
     assert np.isnan(found.agreement("slow", "other").aligned)  # no phase in common
     near = found.nearest("fast", 10, count=2)
     assert [(n.video, n.frame) for n in near] == [(0, 20), (2, 20)]

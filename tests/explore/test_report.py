@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import base64
+import html
 import io
 import json
 import re
 import shutil
 import subprocess
+from html.parser import HTMLParser
 from pathlib import Path
 
 import numpy as np
@@ -207,6 +209,54 @@ def test_an_unfinished_run_says_what_is_missing(unfinished, tmp_path):
     assert "&lt;b&gt;" in found["recipe"]
 
 
+class Tags(HTMLParser):
+    """The tags of a page and its text, as a browser reads them."""
+
+    def __init__(self, page: str) -> None:
+        super().__init__()
+        self.tags, self.text = [], ""
+        self.feed(page)
+
+    def handle_starttag(self, tag, attrs):
+        self.tags.append(tag)
+        assert not any(name.startswith("on") for name, _ in attrs)
+
+    def handle_comment(self, data):
+        self.tags.append("comment")
+
+    def handle_data(self, data):
+        self.text += data
+
+
+def test_no_text_of_a_run_becomes_a_tag(finished, tmp_path):
+    """Names, messages, metrics: each is shown letter by letter."""
+    evil = """<bad onclick='x'>"&</script><!--"""
+    clean, folder = write_report(finished, tmp_path / "clean.html"), tmp_path / "run"
+    shutil.copytree(finished, folder)
+    swaps = {
+        "recipe.yaml": [("name: videomae/demo", f"name: {json.dumps(evil)}")],
+        "environment.json": [('"<b>"', json.dumps(evil)), ('"av"', json.dumps(evil))],
+        "skipped.jsonl": [("is empty (0 bytes).", json.dumps(evil)[1:-1])],
+        "metrics.jsonl": [("a_figure_of_its_own", json.dumps(evil)[1:-1])],
+        "encoder/config.json": [('"videomae"', json.dumps(evil))],
+        "evaluate/quick/results.json": [
+            (f'"{old}":', json.dumps(evil + old) + ":") for old in ("retrieval", "R@5")
+        ],
+    }
+    for name, changes in swaps.items():
+        text = (folder / name).read_text()
+        for old, new in changes:
+            assert old in text, (name, old)
+            text = text.replace(old, new)
+        (folder / name).write_text(text)
+    page = write_report(folder, tmp_path / "report.html")
+    found, expected = (Tags(p.read_text(encoding="utf-8")) for p in (page, clean))
+    assert sorted(set(found.tags)) == sorted(set(expected.tags))
+    assert found.tags.count("script") == 1
+    assert evil + "retrieval" in found.text
+    assert evil + "R@5" in found.text
+
+
 def test_a_run_that_has_just_begun_and_videos_that_are_gone(unfinished, tmp_path):
     folder = tmp_path / "run"
     folder.mkdir()
@@ -285,7 +335,7 @@ def test_an_objective_shows_what_its_plan_says(tmp_path, videos):
 
 def points_of(svg):
     data = re.search(r'data-points="(.*?)"', svg)[1]
-    return json.loads(data.replace("&quot;", '"'))
+    return json.loads(html.unescape(data))
 
 
 def test_curves_keep_their_extremes_and_leave_out_what_is_not_finite():
@@ -298,7 +348,7 @@ def test_curves_keep_their_extremes_and_leave_out_what_is_not_finite():
     assert 4000 not in [p[2] for p in series]
     heights = {p[2]: p[1] for p in series}
     assert heights[1234] == min(heights.values())  # the top of the drawing
-    assert "no values" in line_chart({"a": [(1, float("inf"))]})
+    assert line_chart({"a": [(1, float("inf"))]}) == ""
     assert "<circle" in line_chart({"a": [(5, 1.0)]})
 
 

@@ -1,15 +1,16 @@
 """Drawings of the report as inline SVG: curves over steps, bars of shares, confusions.
 
 A curve carries its numbers in a `data-points` attribute, from which the page's script shows the value
-under the pointer; without a script the drawing is complete.
+under the pointer; without a script the drawing is complete.  Names are escaped here: a page takes a drawing as it is.
 """
 
 from __future__ import annotations
 
-import html
 import json
 import math
 from collections.abc import Mapping, Sequence
+
+from markupsafe import Markup, escape
 
 COLOURS = ("#2a6fdb", "#e07b39", "#2f9e6e", "#a155b9", "#c2405b", "#7a8599")
 WIDTH, HEIGHT = 420, 220
@@ -20,8 +21,8 @@ _MAX_POINTS = 400
 Points = Sequence[tuple[float, float]]
 
 
-def line_chart(series: Mapping[str, Points], *, percent: bool = False, log: bool = False) -> str:
-    """Returns an SVG of curves over steps; values that are not finite leave gaps out.
+def line_chart(series: Mapping[str, Points], *, percent: bool = False, log: bool = False) -> Markup:
+    """Returns an SVG of curves over steps, without the values that are not finite; empty if none is left.
 
     Args:
         series: name -> (step, value) pairs in order of steps.
@@ -31,7 +32,7 @@ def line_chart(series: Mapping[str, Points], *, percent: bool = False, log: bool
     clean = {name: _thin(_finite(points)) for name, points in series.items()}
     values = [y for points in clean.values() for _, y in points]
     if not values:
-        return '<p class="missing">no values</p>'
+        return Markup()
     log = log and min(values) > 0
     scale = math.log10 if log else float
     low, high, ticks = _axis(values, percent=percent, log=log)
@@ -64,36 +65,30 @@ def line_chart(series: Mapping[str, Points], *, percent: bool = False, log: bool
         }
         for number, (name, points) in enumerate(clean.items())
     ]
-    told = html.escape(json.dumps(data), quote=True)
-    return (
-        f'<svg class="chart" viewBox="0 0 {WIDTH} {HEIGHT}" role="img" data-points="{told}">'
+    points_text = escape(json.dumps(data))
+    return Markup(
+        f'<svg class="chart" viewBox="0 0 {WIDTH} {HEIGHT}" role="img" data-points="{points_text}">'
         f'{"".join(parts)}<line class="cursor" y1="{_TOP}" y2="{HEIGHT - _BOTTOM}"/></svg>'
     )
 
 
-def legend(names: Sequence[str]) -> str:
-    """Returns the names with the colours that `line_chart` gives them; nothing for a single one."""
-    if len(names) < 2:
-        return ""
-    items = "".join(
-        f'<span><i style="background:{COLOURS[n % len(COLOURS)]}"></i>{html.escape(name)}</span>'
-        for n, name in enumerate(names)
-    )
-    return f'<div class="legend">{items}</div>'
+def series_colours(names: Sequence[str]) -> list[tuple[str, str]]:
+    """Returns the names, each with the colour that `line_chart` gives it."""
+    return [(name, COLOURS[n % len(COLOURS)]) for n, name in enumerate(names)]
 
 
-def share_bar(share: float, *, chance: float | None = None, colour: str = COLOURS[0]) -> str:
+def share_bar(share: float, *, chance: float | None = None, colour: str = COLOURS[0]) -> Markup:
     """Returns a bar of a share in 0..1, with a mark at what guessing gives."""
     mark = (
         f'<rect x="{100 * chance:.2f}" width="0.7" height="10" class="chance"/>' if chance else ""
     )
-    return (
+    return Markup(
         '<svg class="bar" viewBox="0 0 100 10" preserveAspectRatio="none"><rect width="100" height="10" rx="1" '
         f'class="track"/><rect width="{100 * share:.2f}" height="10" rx="1" fill="{colour}"/>{mark}</svg>'
     )
 
 
-def confusion_chart(confusion: Sequence[Sequence[int]], names: Sequence[str]) -> str:
+def confusion_chart(confusion: Sequence[Sequence[int]], names: Sequence[str]) -> Markup:
     """Returns a heat map: rows are the true classes, columns the predicted ones; shares of each row."""
     count = len(confusion)
     cell = max(6, min(26, 420 // max(count, 1)))
@@ -104,7 +99,7 @@ def confusion_chart(confusion: Sequence[Sequence[int]], names: Sequence[str]) ->
         if cell >= 10:
             parts.append(
                 f'<text class="tick" x="{margin - 6}" y="{row * cell + cell / 2 + 4:.1f}" text-anchor="end">'
-                f"{html.escape(names[row])}</text>"
+                f"{escape(names[row])}</text>"
             )
         for column, value in enumerate(line):
             share = value / total
@@ -113,7 +108,7 @@ def confusion_chart(confusion: Sequence[Sequence[int]], names: Sequence[str]) ->
             title = f"{names[row]} → {names[column]}: {value} of {sum(line)}"
             parts.append(
                 f'<rect x="{margin + column * cell}" y="{row * cell}" width="{cell - 1}" height="{cell - 1}" rx="2" '
-                f'fill="{fill}" fill-opacity="{0.06 + 0.94 * share if value else 0.05:.2f}"><title>{html.escape(title)}'
+                f'fill="{fill}" fill-opacity="{0.06 + 0.94 * share if value else 0.05:.2f}"><title>{escape(title)}'
                 "</title></rect>"
             )
             if cell >= 20 and value:
@@ -123,7 +118,9 @@ def confusion_chart(confusion: Sequence[Sequence[int]], names: Sequence[str]) ->
                     f'class="cell" fill="{ink}">{value}</text>'
                 )
     width, height = margin + count * cell, count * cell
-    return f'<svg class="confusion" viewBox="0 0 {width} {height}" style="max-width:{width}px">{"".join(parts)}</svg>'
+    return Markup(
+        f'<svg class="confusion" viewBox="0 0 {width} {height}" style="max-width:{width}px">{"".join(parts)}</svg>'
+    )
 
 
 def _grid_line(y: float, text: str) -> str:

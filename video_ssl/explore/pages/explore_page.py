@@ -8,10 +8,8 @@ from __future__ import annotations
 
 import base64
 import io
-import json
 import logging
 import math
-import time
 from pathlib import Path
 from typing import Any
 
@@ -26,11 +24,9 @@ from video_ssl.explore.exploration import (
     open_exploration,
     try_pictures,
 )
-from video_ssl.explore.pages.explore_style import BODY, EXPLORE_SCRIPT, EXPLORE_STYLE
 from video_ssl.explore.pages.pictures import picture
-from video_ssl.explore.pages.report_page import esc
-from video_ssl.explore.pages.style import POLICY, STYLE
-from video_ssl.files import claim_file, page_mark, write_atomically
+from video_ssl.explore.pages.rendering import write_page
+from video_ssl.files import claim_file
 
 logger = logging.getLogger(__name__)
 
@@ -86,28 +82,21 @@ def write_exploration(exploration: Exploration, out: str | Path, *, height: int 
         height: of the pictures, in pixels; smaller videos stay as they are.
     """
     notes = list(exploration.notes)
-    data = page_data(exploration, height=height, notes=notes)
-    # Inside <script> only "</" and "<!--" mean something; "<" is written as JSON allows it.
-    text = json.dumps(data, allow_nan=False, separators=(",", ":")).replace("<", "\\u003c")
-    name = _title(Path(exploration.name).absolute())
-    listed = "".join(f"<li>{esc(note)}</li>" for note in notes)
-    told = f'<ul class="notes">{listed}</ul>' if notes else ""
-    page = (
-        f'<!doctype html><html lang="en"><head><meta charset="utf-8">{page_mark("explore")}'
-        f'<meta http-equiv="Content-Security-Policy" content="{POLICY}">'
-        '<meta name="viewport" content="width=device-width, initial-scale=1">'
-        f"<title>{esc(name)}: frames</title><style>{STYLE}{EXPLORE_STYLE}</style></head><body>"
-        f"<header><div><h1>{esc(name)}</h1><p>{esc(_subtitle(exploration))}</p></div></header>"
-        f"<main>{BODY}{told}<footer>{esc(exploration.name)} · written {time.strftime('%Y-%m-%d %H:%M')} by "
-        f'video-ssl explore</footer></main><div id="tip"></div>'
-        f'<script type="application/json" id="data">{text}</script><script>{EXPLORE_SCRIPT}</script></body></html>\n'
-    )
+    content = page_data(exploration, height=height, notes=notes)
     path = Path(out)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    write_atomically(path, page)
+    size = write_page(
+        path,
+        "explore.html.j2",
+        verb="explore",
+        origin=exploration.name,
+        name=_title(Path(exploration.name).absolute()),
+        subtitle=_subtitle(exploration),
+        content=content,
+        notes=notes,
+    )
     for note in notes:
         logger.info("Note: %s", note)
-    logger.info("%s: %.1f MB, everything inside", path, len(page.encode()) / 1e6)
+    logger.info("%s: %.1f MB, everything inside", path, size / 1e6)
     return path
 
 

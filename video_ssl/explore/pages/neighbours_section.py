@@ -1,8 +1,9 @@
-"""The part of the report that shows what a frozen encoder takes for alike."""
+"""The nearest neighbours of the report: which videos a frozen encoder takes for alike."""
 
 from __future__ import annotations
 
-import html
+from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -20,23 +21,54 @@ from video_ssl.explore.run_data import RunData, class_name
 _NEAREST = 5
 
 
-def neighbours_section(data: RunData, max_queries: int) -> str:
-    """Returns HTML: test videos, each with the nearest training videos by the run's own features."""
+@dataclass(frozen=True, kw_only=True)
+class ShownVideo:
+    """A video with its picture.
+
+    Attributes:
+        uri: frames of it as a data URI, None where it could not be read.
+        note: its id, and how near it is.
+        kind: of a neighbour: "hit" for the class of the query, "miss" for another, "" where either is unknown.
+    """
+
+    uri: str | None
+    class_name: str
+    note: str
+    kind: str = ""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Query:
+    """A test video and the training videos nearest to it, nearest first."""
+
+    video: ShownVideo
+    nearest: Sequence[ShownVideo]
+
+
+@dataclass(frozen=True, kw_only=True)
+class NearestVideos:
+    """The section: some queries, and the recall over all test videos that have a class."""
+
+    queries: Sequence[Query]
+    num_labelled: int
+    recall: str
+    pictures_missing: bool
+
+
+def nearest_videos(data: RunData, max_queries: int) -> NearestVideos | None:
+    """Returns test videos, each with the nearest training videos by the run's own features; None without features."""
     for results in data.evaluations:
         encoder = next(iter(results["encoders"]))
         queries = data.features(results, encoder, "test")
         gallery = data.features(results, encoder, "train")
         if queries is not None and gallery is not None:
-            return _section(data, results, queries, gallery, max_queries)
-    return (
-        '<div class="card"><p class="missing">No feature files: they come with an evaluation '
-        "(<code>video-ssl evaluate</code>) and lie in its folder.</p></div>"
-    )
+            return _nearest(data, results, queries, gallery, max_queries)
+    return None
 
 
-def _section(
+def _nearest(
     data: RunData, results: Any, queries: FeatureFile, gallery: FeatureFile, max_queries: int
-) -> str:
+) -> NearestVideos:
     bank, asked, _ = train_and_test(gallery, queries, labelled=False)
     own, others = record_keys(asked.origins, bank.origins)
     similar, rows = nearest_neighbours(
@@ -50,59 +82,52 @@ def _section(
         data.videos(queries, results["recipe"]["test"]),
         data.videos(gallery, results["recipe"]["train"]),
     )
-    thumbs = _Thumbs(tables), data.class_names(results)
-    cards = []
+    thumbs, names = _Thumbs(tables), data.class_names(results)
+    shown = []
     for q in _chosen(asked, max_queries):
         near = [
             (int(rows[q, n]), float(similar[q, n]))
             for n in range(min(_NEAREST, rows.shape[1]))
             if np.isfinite(similar[q, n])
         ]
-        cards.append(_row(asked, bank, int(q), near, *thumbs))
-    lead = (
-        "Left a test video, then the training videos whose features are nearest by cosine (mean over clips). "
-        "Green: the same class. One query per class, in the order of the table: not a choice of good ones. "
-        "Rest the pointer on a picture to see it move."
+        shown.append(_query(asked, bank, int(q), near, thumbs, names))
+    known = asked.labels >= 0
+    hits = (bank.labels[rows] == asked.labels[:, None]) & np.isfinite(similar)
+    shares = recall_at(hits[known], [1, 5, 20]) if known.any() else {}
+    return NearestVideos(
+        queries=shown,
+        num_labelled=int(known.sum()),
+        recall=", ".join(f"R@{k} {100 * share:.1f} %" for k, share in shares.items()),
+        pictures_missing=None in tables,
     )
-    if (asked.labels >= 0).any():
-        known = asked.labels >= 0
-        hits = (bank.labels[rows] == asked.labels[:, None]) & np.isfinite(similar)
-        shares = recall_at(hits[known], [1, 5, 20])
-        told = ", ".join(f"R@{k} {100 * share:.1f} %" for k, share in shares.items())
-        lead += f" Over all {int(known.sum())} test videos: {told}."
-    if tables[0] is None or tables[1] is None:
-        lead += " Some videos are not here any more, so pictures are missing."
-    return f'<p class="lead">{lead}</p><div class="card">{"".join(cards)}</div>'
 
 
-def _row(
+def _query(
     asked: Videos,
     bank: Videos,
     query: int,
     near: list[tuple[int, float]],
     thumbs: _Thumbs,
-    names: Any,
-) -> str:
+    names: Sequence[str],
+) -> Query:
     label = int(asked.labels[query])
-    parts = [
-        _picture("", thumbs.get(0, asked.ids[query]), class_name(names, label), asked.ids[query])
-    ]
-    parts.append('<div class="to">→</div>')
-    for row, value in near:
+    nearest = []
+    for row, cosine in near:
         other = int(bank.labels[row])
-        kind = "" if label < 0 or other < 0 else "hit" if other == label else "miss"
-        note = f"{bank.ids[row]} · {value:.3f}"
-        parts.append(_picture(kind, thumbs.get(1, bank.ids[row]), class_name(names, other), note))
-    return f'<div class="row">{"".join(parts)}</div>'
-
-
-def _picture(kind: str, uri: str | None, name: str, note: str) -> str:
-    style = f' style="background-image:url({uri})"' if uri else ""
-    title = f"<b>{html.escape(name)}</b>" if name else ""
-    return (
-        f'<div class="{kind}"><div class="thumb"{style}></div><div class="name">{title}'
-        f"<small>{html.escape(str(note))}</small></div></div>"
+        nearest.append(
+            ShownVideo(
+                uri=thumbs.get(1, bank.ids[row]),
+                class_name=class_name(names, other),
+                note=f"{bank.ids[row]} · {cosine:.3f}",
+                kind="" if label < 0 or other < 0 else "hit" if other == label else "miss",
+            )
+        )
+    video = ShownVideo(
+        uri=thumbs.get(0, asked.ids[query]),
+        class_name=class_name(names, label),
+        note=str(asked.ids[query]),
     )
+    return Query(video=video, nearest=nearest)
 
 
 class _Thumbs:

@@ -1,111 +1,3 @@
-"""Style, body and script of the page of `video-ssl explore`; colours and cards are those of the report."""
-
-EXPLORE_STYLE = """
-header { padding: 26px 0 58px; }
-.stage { margin-top: -40px; padding: 0; position: relative; }
-.bar-top { position: sticky; top: 0; z-index: 5; background: var(--paper); border-bottom: 1px solid var(--line);
-  border-radius: 10px 10px 0 0; padding: 12px 18px; display: flex; flex-wrap: wrap; align-items: center;
-  gap: 10px 14px; }
-.bar-top label { display: flex; align-items: center; gap: 7px; font-weight: 600; }
-select, button { font: inherit; font-size: 14px; color: var(--ink); background: #fff; border: 1px solid #cfd6e0;
-  border-radius: 7px; padding: 5px 9px; max-width: 250px; }
-button { cursor: pointer; } button:hover, select:hover { border-color: var(--accent); }
-#play { min-width: 74px; background: var(--accent); border-color: var(--accent); color: #fff; font-weight: 600; }
-#scrub { flex: 1 1 260px; accent-color: var(--accent); height: 22px; cursor: pointer; }
-#where { font-variant-numeric: tabular-nums; color: var(--soft); font-size: 13.5px; min-width: 9.5em;
-  text-align: right; }
-.inside { padding: 16px 18px 18px; }
-.trio { display: grid; grid-template-columns: repeat(3, minmax(0, 1fr)); gap: 20px; }
-.shot { position: relative; width: 100%; aspect-ratio: 1; border-radius: 8px; background: #e9edf3; overflow: hidden; }
-.shot img { width: 100%; height: 100%; object-fit: contain; display: block; }
-.none { position: absolute; inset: 0; display: grid; place-items: center; color: var(--soft); font-style: italic;
-  padding: 12px; text-align: center; font-size: 14px; }
-.badge { display: inline-block; width: 20px; height: 20px; line-height: 20px; text-align: center; border-radius: 50%;
-  font-size: 12px; font-weight: 700; background: var(--ink); color: #fff; flex: none; }
-.badge.b { background: #fff; color: var(--ink); box-shadow: inset 0 0 0 2px var(--ink); }
-.cap { display: flex; align-items: baseline; gap: 8px; margin-top: 8px; font-size: 14px; min-width: 0; }
-.cap b { overflow: hidden; text-overflow: ellipsis; white-space: nowrap; min-width: 0; }
-.cap time { color: var(--soft); margin-left: auto; font-variant-numeric: tabular-nums; white-space: nowrap; }
-.chip { display: inline-block; border-radius: 99px; padding: 1px 10px; font-size: 12.5px; color: #fff; font-weight: 600;
-  white-space: nowrap; }
-.chip.off { color: #4a5565; }
-#matrix { width: 100%; aspect-ratio: 1; display: block; cursor: crosshair; border-radius: 8px; background: #e9edf3;
-  touch-action: none; }
-#links { width: 100%; height: 118px; display: block; cursor: ew-resize; touch-action: none; }
-.bars { position: relative; margin-top: 14px; padding-left: 28px; }
-.bars .badge { position: absolute; left: 0; top: 4px; }
-.bars .badge.b { top: 94px; }
-#map { width: 100%; height: auto; display: block; } #map circle.dot { cursor: pointer; }
-#map .axis { stroke: var(--line); }
-.legend button { border: 0; }
-.legend i.dot { width: 10px; height: 10px; border-radius: 50%; vertical-align: 0; }
-.legend { margin-top: 10px; gap: 4px 16px; } .legend b { color: var(--ink); font-weight: 600; }
-.tools { display: flex; flex-wrap: wrap; gap: 8px 14px; align-items: center; margin-bottom: 10px; font-size: 14px;
-  color: var(--soft); } .tools h2 { color: var(--ink); margin: 0 auto 0 0; }
-.lower { display: grid; grid-template-columns: minmax(0, 3fr) minmax(0, 2fr); gap: 14px; margin-top: 14px; }
-.lower .card + .card { margin-top: 0; }
-.near { display: grid; grid-template-columns: repeat(3, minmax(0, 1fr)); gap: 14px; }
-.near button { padding: 0; border: 0; background: none; text-align: left; max-width: none; border-radius: 8px; }
-.near .shot { outline: 3px solid transparent; outline-offset: 1px; }
-.near .hit .shot { outline-color: var(--good); } .near .miss .shot { outline-color: #e7a6b3; }
-.near button:hover .shot { outline-color: var(--accent); }
-.near .name b { overflow-wrap: anywhere; }
-.notes { color: var(--soft); font-size: 13.5px; padding-left: 20px; margin: 18px 0 0; }
-#agree { color: var(--soft); margin: 8px 0 0; font-size: 14px; } #agree b { color: var(--ink); }
-.how { color: var(--soft); font-size: 13px; margin: 10px 0 0; max-width: none; }
-@media (max-width: 820px) { .trio { grid-template-columns: repeat(2, minmax(0, 1fr)); }
-  .trio > :last-child { grid-column: 1 / -1; }
-  .lower { grid-template-columns: minmax(0, 1fr); } #scrub { flex-basis: 100%; } }
-"""
-
-BODY = """
-<div class="card stage">
- <div class="bar-top">
-  <label><span class="badge">A</span><select id="pick-a" aria-label="video A"></select></label>
-  <label><span class="badge b">B</span><select id="pick-b" aria-label="video B"></select></label>
-  <button id="swap" title="exchange A and B">⇄</button>
-  <button id="play">Play</button>
-  <input id="scrub" type="range" min="0" value="0" aria-label="step along the alignment">
-  <span id="where"></span>
- </div>
- <div class="inside">
-  <div class="trio">
-   <figure><div class="shot" id="shot-a"><img alt="frame of A"><div class="none"></div></div>
-    <div class="cap"><span class="badge">A</span><b></b><span class="chip"></span><time></time></div></figure>
-   <figure><div class="shot" id="shot-b"><img alt="frame of B"><div class="none"></div></div>
-    <div class="cap"><span class="badge b">B</span><b></b><span class="chip"></span><time></time></div></figure>
-   <figure><svg id="matrix" viewBox="0 0 400 400" preserveAspectRatio="none"></svg>
-    <div class="cap"><span style="color:var(--soft)">A down, B right; dark is near</span>
-    <time id="near-by"></time></div></figure>
-  </div>
-  <div class="bars"><span class="badge">A</span><span class="badge b">B</span>
-   <svg id="links" viewBox="0 0 1000 118" preserveAspectRatio="none"></svg></div>
-  <p id="agree"></p>
-  <p class="how">Drag the slider, the matrix or the two bars; the arrow keys go step by step. Red: the alignment
-   (dynamic time warping over squared distances, whole videos). Shades are scaled to each pair of videos.</p>
- </div>
-</div>
-<div class="lower">
- <div class="card"><div class="tools"><h2>Map of the frames</h2>
-  <label>colour <select id="tint"><option value="phase">phase</option><option value="class">class</option>
-   <option value="time">time</option></select></label>
-  <label>show <select id="scope"><option value="own">class of A</option><option value="all">all videos</option>
-   </select></label>
-  </div><svg id="map" viewBox="0 0 640 430"></svg><div class="legend" id="legend"></div>
-  <p class="how" id="axes"></p></div>
- <div class="card"><div class="tools"><h2>Nearest frames of other videos</h2></div>
-  <div class="near" id="near"></div><p class="how">Of every other video the frame most like that of A, by cosine.
-  Green: the same phase; red: another. A click makes the video B.</p></div>
-</div>
-"""
-
-EXPLORE_SCRIPT = r"""
-"use strict";
-const errors = [];
-addEventListener("error", event => {
-  errors.push(event.message);
-  document.documentElement.dataset.errors = errors.join(" | ");
-});
 const $ = id => document.getElementById(id), SVG = "http://www.w3.org/2000/svg";
 const data = JSON.parse($("data").textContent), videos = data.videos, many = videos.length;
 const state = { a: data.start[0], b: data.start[1], t: 0 };
@@ -173,7 +65,7 @@ function drawLinks() {
     "vector-effect": "non-scaling-stroke" }, box);
 }
 
-function tellAgreement() {
+function showAgreement() {
   const [aligned, stretched] = pair().agree, box = $("agree");
   box.replaceChildren();
   if (aligned === null) {
@@ -332,14 +224,14 @@ function show() {
   const place = `#a=${id(state.a)}&b=${id(state.b)}&t=${s}`;
   try { history.replaceState(null, "", place); } catch (ignored) { /* not allowed here */ }
 }
-let wish = "own";
+let chosenScope = "own";
 function choose(a, b, frame) {
   state.a = a; state.b = b; lastNear = "";
   state.t = frame === undefined ? 0 : Math.max(0, pair().i.indexOf(frame));
   const apart = videos[a].kind >= 0 && videos[a].kind !== videos[b].kind;  // one map has to hold both
-  $("scope").disabled = apart; $("scope").value = apart ? "all" : wish;
+  $("scope").disabled = apart; $("scope").value = apart ? "all" : chosenScope;
   $("pick-a").value = a; $("pick-b").value = b; $("scrub").max = pair().i.length - 1;
-  drawMatrix(); drawLinks(); drawMap(); tellAgreement(); show();
+  drawMatrix(); drawLinks(); drawMap(); showAgreement(); show();
 }
 
 /* Hands. */
@@ -347,7 +239,7 @@ $("scrub").oninput = event => { state.t = +event.target.value; show(); };
 $("pick-a").onchange = event => choose(+event.target.value, state.b);
 $("pick-b").onchange = event => choose(state.a, +event.target.value, pair().i[state.t]);
 $("swap").onclick = () => choose(state.b, state.a, pair().j[state.t]);
-$("tint").onchange = $("scope").onchange = () => { wish = $("scope").value; drawMap(); show(); };
+$("tint").onchange = $("scope").onchange = () => { chosenScope = $("scope").value; drawMap(); show(); };
 $("map").onclick = event => {
   const { v, f } = event.target.dataset;
   if (v !== undefined) choose(+v, +v === state.a ? state.b : state.a, +f);
@@ -391,7 +283,7 @@ addEventListener("keydown", event => {
 
 fillSelect($("pick-a")); fillSelect($("pick-b"));
 if (!videos.some(video => video.kind >= 0)) {
-  $("tint").querySelector("[value=class]").remove(); wish = "all"; $("scope").parentElement.hidden = true;
+  $("tint").querySelector("[value=class]").remove(); chosenScope = "all"; $("scope").parentElement.hidden = true;
 }
 if (!Object.keys(data.phases).length) { $("tint").querySelector("[value=phase]").remove(); $("tint").value = "time"; }
 function readHash() {
@@ -406,5 +298,3 @@ function readHash() {
 }
 addEventListener("hashchange", readHash);
 readHash();
-document.documentElement.dataset.ready = "yes";
-"""

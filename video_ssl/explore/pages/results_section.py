@@ -1,0 +1,129 @@
+"""The results of the report: one table an evaluator, and which classes are taken for which."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from markupsafe import Markup
+
+from video_ssl.explore.pages.charts import confusion_chart, share_bar
+from video_ssl.explore.run_data import RunData, class_name
+
+
+@dataclass(frozen=True, kw_only=True)
+class ResultRow:
+    """The metrics of one encoder.
+
+    Attributes:
+        bar: SVG of the first metric, empty where it is no share.
+        cells: (value, 95 % interval or "") of every metric, as text.
+    """
+
+    encoder: str
+    bar: Markup
+    cells: Sequence[tuple[str, str]]
+
+
+@dataclass(frozen=True, kw_only=True)
+class ResultTable:
+    """What an evaluator found for every encoder; `chosen` are the settings that it chose for the first one."""
+
+    evaluator: str
+    metrics: Sequence[str]
+    rows: Sequence[ResultRow]
+    chosen: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class Confusion:
+    """Which classes an evaluator takes for which, by the features of an encoder."""
+
+    encoder: str
+    evaluator: str
+    drawing: Markup
+
+
+@dataclass(frozen=True, kw_only=True)
+class Evaluation:
+    """One evaluation of a run, as the report shows it."""
+
+    name: str
+    train: str
+    test: str
+    seed: str
+    date: str
+    summary: str
+    tables: Sequence[ResultTable]
+    confusion: Confusion | None
+
+
+def evaluations_of(data: RunData) -> list[Evaluation]:
+    """Returns the evaluations that lie in the folder of a run."""
+    return [_evaluation(data, results) for results in data.evaluations]
+
+
+def _evaluation(data: RunData, results: Mapping[str, Any]) -> Evaluation:
+    encoders = results["encoders"]
+    recipe = results.get("recipe", {})
+    return Evaluation(
+        name=results["name"],
+        train=str(recipe.get("train")),
+        test=str(recipe.get("test")),
+        seed=str(results.get("seed")),
+        date=str(results.get("date", ""))[:10],
+        summary=results.get("summary", ""),
+        tables=[_table(encoders, name) for name in next(iter(encoders.values()))["results"]],
+        confusion=_confusion(data, results),
+    )
+
+
+def _table(encoders: Mapping[str, Any], evaluator: str) -> ResultTable:
+    found = {n: e["results"][evaluator] for n, e in encoders.items() if evaluator in e["results"]}
+    first = next(iter(found.values()))
+    metrics = list(first["metrics"])
+    return ResultTable(
+        evaluator=evaluator,
+        metrics=metrics,
+        rows=[_row(name, result, metrics) for name, result in found.items()],
+        chosen=", ".join(
+            f"{key} {_short(value)}" for key, value in first.get("chosen", {}).items()
+        ),
+    )
+
+
+def _row(encoder: str, result: Mapping[str, Any], metrics: Sequence[str]) -> ResultRow:
+    lead = result["metrics"][metrics[0]]
+    bar = share_bar(lead, chance=result.get("chance")) if 0 <= lead <= 1 else Markup()
+    cells = [(_share(result["metrics"].get(m)), _interval(result, m)) for m in metrics]
+    return ResultRow(encoder=encoder, bar=bar, cells=cells)
+
+
+def _confusion(data: RunData, results: Mapping[str, Any]) -> Confusion | None:
+    encoder, entry = next(iter(results["encoders"].items()))
+    for evaluator, result in entry["results"].items():
+        confusion = result.get("details", {}).get("confusion")
+        if confusion:
+            known = data.class_names(results)
+            classes = result["details"].get("classes", range(len(confusion)))
+            names = [class_name(known, label) or str(label) for label in classes]
+            return Confusion(
+                encoder=encoder, evaluator=evaluator, drawing=confusion_chart(confusion, names)
+            )
+    return None
+
+
+def _share(value: float | None) -> str:
+    if value is None:
+        return ""
+    return f"{100 * value:.1f}" if -1 <= value <= 1 else f"{value:.4g}"
+
+
+def _interval(result: Mapping[str, Any], metric: str) -> str:
+    bounds = result.get("details", {}).get(f"{metric}_interval_95")
+    return f"{100 * bounds[0]:.0f}–{100 * bounds[1]:.0f}" if bounds else ""
+
+
+def _short(value: object) -> str:
+    return f"{value:.4g}" if isinstance(value, float) else str(value)
