@@ -11,6 +11,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, NoReturn
 
+from video_ssl.cpu_threads import let_waiting_threads_sleep
 from video_ssl.error_sentences import lost_the_others, sentence_of
 from video_ssl.errors import AlreadyTold, one_sentence
 from video_ssl.launch.attempts import end_note, leave_note, note_start
@@ -55,6 +56,7 @@ def run_task(path: str, index: int, *, job: str, attempt: str) -> None:
     Raises:
         whatever the verb raises; a note about it is left first.
     """
+    let_waiting_threads_sleep()
     batch = read_batch(path)
     spec = batch.tasks[index]
     rank = int(os.environ.get("RANK", "0"))
