@@ -16,8 +16,9 @@ from video_ssl.clips.decoders.reader import READERS, BadVideo
 from video_ssl.clips.reading import open_record
 from video_ssl.datasets.table import Table
 from video_ssl.embed import window_workers
+from video_ssl.embed.config import EmbedConfig
 from video_ssl.embed.embed_videos import embed_table
-from video_ssl.embed.embedding import EmbedConfig, Embedder, EmbeddingError
+from video_ssl.embed.embedding import Embedder, EmbeddingError
 from video_ssl.embed.window_workers import Job, Piece, read_windows
 from video_ssl.models.config import ViTConfig
 from video_ssl.models.encoders import Encoder, Preprocess, load_encoder, save_encoder

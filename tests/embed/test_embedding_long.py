@@ -16,8 +16,9 @@ from video_ssl.clips.reading import open_record
 from video_ssl.clips.sampling.window_layout import Layout, starts_by_hop, starts_by_time
 from video_ssl.clips.windows import WindowConfig, iterate_windows
 from video_ssl.datasets.table import Record, Table
+from video_ssl.embed.config import EmbedConfig
 from video_ssl.embed.embed_videos import embed_table
-from video_ssl.embed.embedding import EmbedConfig, Embedder, EmbeddingError
+from video_ssl.embed.embedding import Embedder, EmbeddingError
 from video_ssl.embed.features import FeatureError
 from video_ssl.embed.rows import features_at
 from video_ssl.models.config import ImageViTConfig, ViTConfig

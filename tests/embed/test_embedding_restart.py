@@ -18,7 +18,8 @@ from video_ssl.clips.decoders.pyav import reader as pyav_reader
 from video_ssl.clips.decoders.reader import READERS, BadVideo
 from video_ssl.datasets.table import Table
 from video_ssl.embed import partial, rows, window_workers
-from video_ssl.embed.embedding import EmbedConfig, Embedder, EmbeddingError
+from video_ssl.embed.config import EmbedConfig
+from video_ssl.embed.embedding import Embedder, EmbeddingError
 from video_ssl.embed.features import FeatureError
 from video_ssl.embed.partial import PartialFeatures
 from video_ssl.models.encoders import Preprocess

@@ -3,7 +3,8 @@
 import pytest
 
 from video_ssl.datasets.table import Table
-from video_ssl.embed.embedding import EmbedConfig, Embedder
+from video_ssl.embed.config import EmbedConfig
+from video_ssl.embed.embedding import Embedder
 from video_ssl.models.encoders import Preprocess
 from video_ssl.models.networks.pixels import PixelEncoder, PixelsConfig
 

@@ -11,7 +11,8 @@ import torch
 from video_ssl.clips.crops import center_region, view_frames
 from video_ssl.clips.reading import open_record
 from video_ssl.datasets.table import Table
-from video_ssl.embed.embedding import EmbedConfig, Embedder
+from video_ssl.embed.config import EmbedConfig
+from video_ssl.embed.embedding import Embedder
 from video_ssl.models.config import Normalization
 from video_ssl.models.encoders import Encoder, Preprocess, load_encoder, save_encoder
 from video_ssl.models.networks.frame_config import FrameTransformerConfig

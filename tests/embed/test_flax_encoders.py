@@ -9,8 +9,9 @@ import numpy as np
 import pytest
 
 from video_ssl.clips.sampling.two_clips import feature_times
+from video_ssl.embed.config import EmbedConfig
 from video_ssl.embed.embed_videos import embed_table
-from video_ssl.embed.embedding import EmbedConfig, Embedder
+from video_ssl.embed.embedding import Embedder
 from video_ssl.embed.features import open_features
 from video_ssl.embed.frozen import open_encoder, without_flax
 from video_ssl.evaluate.recipe import load_evaluate_recipe

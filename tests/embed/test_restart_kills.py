@@ -20,7 +20,8 @@ import torch
 
 from video_ssl.datasets.table import Table
 from video_ssl.embed import partial, rows
-from video_ssl.embed.embedding import EmbedConfig, Embedder, EmbeddingError
+from video_ssl.embed.config import EmbedConfig
+from video_ssl.embed.embedding import Embedder, EmbeddingError
 from video_ssl.embed.features import FeatureError, FeatureFile, open_features
 from video_ssl.embed.shards import merge_shards, write_shard
 from video_ssl.models.encoders import Preprocess

@@ -19,8 +19,9 @@ from PIL import Image
 from video_ssl.clips.contents import content_digest, content_key
 from video_ssl.datasets import open_table
 from video_ssl.datasets.table import Table
+from video_ssl.embed.config import EmbedConfig
 from video_ssl.embed.embed_videos import embed_table
-from video_ssl.embed.embedding import EmbedConfig, Embedder, EmbeddingError
+from video_ssl.embed.embedding import Embedder, EmbeddingError
 from video_ssl.embed.feature_writer import METADATA_KEY
 from video_ssl.embed.features import FeatureError, open_features
 from video_ssl.embed.partial import PartialFeatures

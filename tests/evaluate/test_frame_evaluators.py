@@ -12,7 +12,8 @@ import pytest
 import torch
 
 from video_ssl.datasets.table import Table
-from video_ssl.embed.embedding import EmbedConfig, Embedder
+from video_ssl.embed.config import EmbedConfig
+from video_ssl.embed.embedding import Embedder
 from video_ssl.embed.feature_writer import FeatureWriter
 from video_ssl.embed.features import FeatureError, FeatureFile, open_features
 from video_ssl.evaluate.evaluators import EVALUATORS, evaluator_class

@@ -11,6 +11,7 @@ import torch
 
 from video_ssl.datasets.table import Table
 from video_ssl.embed import embedding
+from video_ssl.embed.config import EmbedConfig
 from video_ssl.embed.partial import partial_folder
 from video_ssl.evaluate.recipe import EvaluateRecipe, load_evaluate_recipe
 from video_ssl.evaluate.results_table import summary
@@ -100,7 +101,7 @@ def test_unreadable_test_videos_are_left_out_and_told(run, videos, tmp_path):
         train=str(videos / "train.arrow"),
         test=str(videos / "broken.arrow"),
         evaluators=QUICK,
-        embed=embedding.EmbedConfig(num_workers=0),
+        embed=EmbedConfig(num_workers=0),
         out=str(tmp_path),
         device="cpu",
     )

@@ -17,7 +17,7 @@ import pytest
 import torch
 from PIL import Image
 
-from video_ssl.embed.embedding import EmbedConfig
+from video_ssl.embed.config import EmbedConfig
 from video_ssl.embed.features import features_from_arrays
 from video_ssl.evaluate.recipe import EvaluateRecipe
 from video_ssl.evaluate.run import evaluate

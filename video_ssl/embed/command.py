@@ -5,8 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+from video_ssl.embed.config import EmbedConfig
 from video_ssl.embed.embed_videos import embed_table, open_source
-from video_ssl.embed.embedding import EmbedConfig
 from video_ssl.embed.shards import embed_shard
 from video_ssl.recipes import build_config
 

@@ -10,7 +10,8 @@ from typing import Any
 from video_ssl.datasets import open_table
 from video_ssl.datasets.paths import VIDEO_SUFFIXES, at_home
 from video_ssl.datasets.table import Table
-from video_ssl.embed.embedding import EmbedConfig, Embedder, EmbeddingError
+from video_ssl.embed.config import EmbedConfig
+from video_ssl.embed.embedding import Embedder, EmbeddingError
 from video_ssl.embed.features import FeatureError, FeatureFile, open_features
 from video_ssl.embed.frozen import open_encoder, pick_device
 from video_ssl.embed.jobs import changed_contents, job_changes, listed

@@ -24,9 +24,9 @@ import sys
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import torch
@@ -34,9 +34,9 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from video_ssl import __version__
-from video_ssl.clips.config import Sampling
 from video_ssl.clips.windows import WindowConfig
 from video_ssl.datasets.table import Table
+from video_ssl.embed.config import EmbedConfig
 from video_ssl.embed.features import FeatureFile, open_features
 from video_ssl.embed.jobs import job_key, make_job
 from video_ssl.embed.partial import PartialFeatures, discard
@@ -55,120 +55,6 @@ _PIECE = 32
 
 class EmbeddingError(ValueError):
     """Videos that cannot be embedded as asked; the text says why."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class EmbedConfig:
-    """How videos become features.
-
-    Attributes:
-        num_clips: windows spread evenly over a video.
-        hop: source frames between windows that cover all of a video; replaces `num_clips`.
-        stride_sec: seconds between windows that cover all of a video; replaces `num_clips`.
-        per_frame: a feature for every sampled frame of a video; replaces `num_clips`.
-        overlap: of the windows of `per_frame`, a share in [0, 1); null: 0.5, or 0 for encoders
-            whose frame features do not depend on the other frames of the clip.
-        num_frames: of a clip; null: what the encoder was made for.  Encoders of whole videos get
-            windows with `per_frame` only where `num_frames` or `overlap` is set.
-        frame_stride: source frames from one sampled frame to the next; null: the encoder's own.
-        fps: sampled frames per second, chosen by time (with `frame_stride`: source frames per second);
-            null: the encoder's own sampling.
-        sampling: which test views `num_clips` means, see `WindowConfig`; null: those of the encoder's training.
-        crop, center_share, num_crops: see `WindowConfig`; every crop of every window is a row of its own.
-        layer: block whose output is taken, without the final norm, counted from 0, or from -1 = the
-            last one; null: the encoder's output.
-        pooling: what the clip feature is made of: the mean or maximum over all tokens, or the class token.
-        cells: features are the means of cells x cells parts of the frame, side by side; 1 = of the
-            whole frame, as usual for frozen ViTs; 2 keeps a trace of where things are.
-        frames: keep the frame features, not only the clip feature.
-        precision: of the encoder's products; features are always stored as float32.
-        batch_size: clips in one forward pass.
-        num_workers: decoding processes; 0 decodes in this one.
-        video_timeout_sec: a video that takes longer to open, or for one frame, counts as unreadable;
-            null waits forever.
-        strict: one unreadable video is an error.
-        check: read videos in full to note what they hold, and compare it where their features are there
-            already; without it sizes, times, beginnings and ends are what tells.
-    """
-
-    num_clips: int = 2
-    hop: int | None = None
-    stride_sec: float | None = None
-    per_frame: bool = False
-    overlap: float | None = None
-    num_frames: int | None = None
-    frame_stride: int | None = None
-    fps: float | None = None
-    sampling: Sampling | None = None
-    crop: Literal["center", "spread"] = "center"
-    center_share: float = 1.0
-    num_crops: int = 1
-    layer: int | None = None
-    pooling: Literal["mean", "max", "cls"] = "mean"
-    cells: int = 1
-    frames: bool = True
-    precision: Literal["float32", "bfloat16"] = "float32"
-    batch_size: int = 16
-    num_workers: int = 2
-    backend: str = "pyav"
-    video_timeout_sec: float | None = 120.0
-    strict: bool = False
-    check: bool = False
-
-    def __post_init__(self) -> None:
-        if self.batch_size < 1 or self.cells < 1 or self.num_workers < 0:
-            raise ValueError(
-                f"batch_size={self.batch_size} and cells={self.cells} must be at least 1 and "
-                f"num_workers={self.num_workers} at least 0."
-            )
-        if self.cells > 1 and self.pooling != "mean":
-            raise ValueError(
-                f"cells={self.cells} are means of parts of the frame: use pooling='mean', not "
-                f"{self.pooling!r}, or cells=1."
-            )
-        if self.per_frame and not self.frames:
-            raise ValueError("per_frame asks for frame features, frames=false leaves them out.")
-        if self.overlap is not None and not self.per_frame:
-            raise ValueError(
-                f"overlap={self.overlap} belongs to per_frame; windows are laid out by num_clips, "
-                "hop or stride_sec otherwise."
-            )
-        if self.per_frame and self.num_crops > 1:
-            raise ValueError(
-                f"num_crops={self.num_crops} would give every frame several features: per_frame "
-                "takes one crop."
-            )
-        self.windows()
-
-    @property
-    def content(self) -> dict[str, Any]:
-        """The settings that change the features, and not only how fast they come."""
-        speed = ("batch_size", "num_workers", "video_timeout_sec", "strict", "check")
-        return {name: value for name, value in to_plain(self).items() if name not in speed}
-
-    def windows(self, **clip: Any) -> WindowConfig:
-        """Returns the windows of these settings; `clip` has what `WindowConfig` needs beside them."""
-        covering = self.hop is not None or self.stride_sec is not None or self.per_frame
-        for name in ("num_frames", "frame_stride", "fps"):
-            if getattr(self, name) is not None:
-                clip[name] = getattr(self, name)
-        if self.fps is not None and self.frame_stride is None:
-            clip["frame_stride"] = 1
-        if self.sampling is not None:
-            clip["sampling"] = self.sampling
-        elif covering:
-            clip["sampling"] = "constant"
-        return WindowConfig(
-            num_clips=1 if covering else self.num_clips,
-            hop=self.hop,
-            stride_sec=self.stride_sec,
-            per_frame=self.per_frame,
-            overlap=0.5 if self.overlap is None else self.overlap,
-            crop=self.crop,
-            center_share=self.center_share,
-            num_crops=self.num_crops,
-            **clip,
-        )
 
 
 class Embedder:

@@ -25,8 +25,9 @@ import pyarrow as pa
 
 from video_ssl.datasets.arrow.checks import BrokenArrow, checked_arrow
 from video_ssl.datasets.table import Table
+from video_ssl.embed.config import EmbedConfig
 from video_ssl.embed.embed_videos import refuse_changed_contents
-from video_ssl.embed.embedding import EmbedConfig, Embedder, EmbeddingError
+from video_ssl.embed.embedding import Embedder, EmbeddingError
 from video_ssl.embed.feature_writer import METADATA_KEY, SKIPPED_KEY, FeatureWriter, larger_batches
 from video_ssl.embed.features import FeatureError, FeatureFile, open_features
 from video_ssl.embed.frozen import open_encoder, pick_device

@@ -119,7 +119,8 @@ def embed_video(
     Raises:
         FeatureError: the encoder is not that of the feature file, or the video cannot be read.
     """
-    from video_ssl.embed.embedding import EmbedConfig, Embedder
+    from video_ssl.embed.config import EmbedConfig
+    from video_ssl.embed.embedding import Embedder
     from video_ssl.embed.frozen import open_encoder, pick_device
 
     where = pick_device(device)
