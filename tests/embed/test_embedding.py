@@ -21,7 +21,8 @@ from video_ssl.embed.embed_videos import embed_table
 from video_ssl.embed.embedding import Embedder, EmbeddingError
 from video_ssl.embed.window_workers import Job, Piece, read_windows
 from video_ssl.models.config import ViTConfig
-from video_ssl.models.encoders import Encoder, Preprocess, load_encoder, save_encoder
+from video_ssl.models.contract import Encoder
+from video_ssl.models.encoders import Preprocess, load_encoder, save_encoder
 from video_ssl.models.networks.pixels import PixelEncoder, PixelsConfig
 
 PREPROCESS = Preprocess(num_frames=4, frame_stride=3, size=16)

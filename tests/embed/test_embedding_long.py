@@ -243,7 +243,7 @@ def test_class_tokens_of_frames():
     [
         ({"layer": 3}, vit, r"layer=3 of 3 blocks: give 0 to 2, or -1"),
         ({"pooling": "cls"}, vit, "no class token: use mean or max"),
-        ({"layer": 1}, pixels, r"has no layer=1: it offers"),
+        ({"layer": 1}, pixels, "layer=1, but the encoder offers only its output"),
         ({"num_frames": 3}, vit, r"does not take such clips: num_frames=3 is not a multiple"),
         ({"pooling": "cls", "cells": 2}, vit, "cells=2 are means"),
         ({"overlap": 0.5}, vit, "overlap=0.5 belongs to per_frame"),

@@ -14,7 +14,8 @@ from video_ssl.datasets.table import Table
 from video_ssl.embed.config import EmbedConfig
 from video_ssl.embed.embedding import Embedder
 from video_ssl.models.config import Normalization
-from video_ssl.models.encoders import Encoder, Preprocess, load_encoder, save_encoder
+from video_ssl.models.contract import Encoder
+from video_ssl.models.encoders import Preprocess, load_encoder, save_encoder
 from video_ssl.models.networks.frame_config import FrameTransformerConfig
 from video_ssl.models.networks.frame_transformer import FrameTransformer
 from video_ssl.models.preprocess import to_model_input

@@ -19,11 +19,11 @@ from video_ssl.models.encoder_folder import FORMAT, read_config
 from video_ssl.models.encoders import (
     EncoderError,
     Preprocess,
-    fingerprint,
     load_encoder,
     save_encoder,
 )
 from video_ssl.models.networks.pixels import PixelEncoder, PixelsConfig
+from video_ssl.models.torch_encoder import TorchEncoder
 from video_ssl.models.weights import read_state
 
 PREPROCESS = Preprocess(num_frames=4, frame_stride=2, size=16)
@@ -36,7 +36,7 @@ class ToyConfig:
     layers: tuple[int, ...] = (3,)
 
 
-class ToyEncoder(nn.Module):
+class ToyEncoder(TorchEncoder, nn.Module):
     def __init__(self, config: ToyConfig) -> None:
         super().__init__()
         self.config = config
@@ -45,14 +45,11 @@ class ToyEncoder(nn.Module):
         self.linear = nn.Linear(3, config.width)
         self.register_buffer("table", torch.ones(2), persistent=False)
 
-    def frame_features(self, video: Tensor) -> Tensor:
-        return self.linear(video.mean(dim=(3, 4)).transpose(1, 2))
-
-    def clip_features(self, video: Tensor) -> Tensor:
-        return self.frame_features(video).mean(dim=1)
-
-    def features(self, video: Tensor) -> tuple[Tensor, Tensor]:
-        return self.clip_features(video), self.frame_features(video)
+    def outputs(self, inputs, names, *, cells=1, layer=None, pooling="mean") -> dict[str, Tensor]:
+        self.check_outputs(names, layer=layer, pooling=pooling)
+        moments = self.linear(inputs.mean(dim=(3, 4)).transpose(1, 2))
+        found = {"clip": moments.mean(1), "moments": moments}
+        return {name: found[name] for name in names}
 
     def frame_positions(self, num_frames: int) -> np.ndarray:
         return np.arange(num_frames, dtype=np.float64)
@@ -84,7 +81,7 @@ def test_round_trip_gives_the_same_features_configuration_and_preprocessing(toy,
         assert loaded.source == SOURCE
         assert not loaded.training
         assert not any(p.requires_grad for p in loaded.parameters())
-    assert fingerprint(video_ssl.load_encoder(saved)) == fingerprint(loaded)
+    assert video_ssl.load_encoder(saved).fingerprint == loaded.fingerprint
 
 
 def test_card_tells_how_it_was_trained_and_names_what_is_unknown(saved):
@@ -104,12 +101,12 @@ def test_saving_again_replaces_the_encoder_and_leaves_no_other_files(toy, saved)
 
 
 def test_a_failed_save_leaves_the_old_encoder(toy, saved):
-    before = fingerprint(load_encoder(saved))
+    before = load_encoder(saved).fingerprint
     with pytest.raises(TypeError):
         save_encoder(
             saved, toy, architecture="toy", preprocess=PREPROCESS, source={"steps": object()}
         )
-    assert fingerprint(load_encoder(saved)) == before
+    assert load_encoder(saved).fingerprint == before
     assert [p.name for p in saved.parent.iterdir()] == ["encoder"]
 
 
@@ -169,13 +166,13 @@ def test_pixels_are_block_means_in_frame_row_column_order(grey):
 
 
 def test_fingerprint_changes_with_weights_and_with_preprocessing(toy, saved, tmp_path):
-    first = fingerprint(load_encoder(saved))
+    first = load_encoder(saved).fingerprint
     other = Preprocess(num_frames=4, frame_stride=3, size=16)
     save_encoder(tmp_path / "b", toy, architecture="toy", preprocess=other, source=SOURCE)
     with torch.no_grad():
         toy.linear.bias[0] += 1e-6
     save_encoder(tmp_path / "c", toy, architecture="toy", preprocess=PREPROCESS, source=SOURCE)
-    marks = {first, *(fingerprint(load_encoder(tmp_path / x)) for x in "bc")}
+    marks = {first, *(load_encoder(tmp_path / x).fingerprint for x in "bc")}
     assert len(marks) == 3
 
 

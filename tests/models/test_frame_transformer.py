@@ -309,7 +309,7 @@ def test_the_encoder_survives_its_folder(tmp_path):
     assert back.frame_positions(9).tolist() == list(range(9))
     clip, frames = back.features(video)
     torch.testing.assert_close(clip, frames.mean(1))
-    assert back.feature_dim() == frames.shape[-1] == 8
+    assert back.output_dim("clip") == frames.shape[-1] == 8
 
 
 # Published checkpoints ------------------------------------------------------------------------------

@@ -40,8 +40,8 @@ def test_the_grid_is_that_of_the_map_and_positions_fit_it(block, stem, size):
     with torch.no_grad():
         assert tuple(encoder(video).shape[2:]) == encoder.grid(video)
         clip, frames = encoder.features(video, cells=2)
-    assert frames.shape == (1, encoder.grid(video)[0], encoder.feature_dim(2))
-    assert clip.shape == (1, encoder.feature_dim(2))
+    assert frames.shape == (1, encoder.grid(video)[0], encoder.output_dim("clip", cells=2))
+    assert clip.shape == (1, encoder.output_dim("clip", cells=2))
     assert len(encoder.frame_positions(size[0])) == encoder.grid(video)[0]
 
 

@@ -116,8 +116,8 @@ def test_the_grid_is_that_of_the_map_and_positions_fit_it(name, size):
         assert tuple(encoder(video).shape[2:]) == encoder.grid(video)
         clip, frames = encoder.features(video, cells=2)
     count = encoder.grid(video)[0]
-    assert frames.shape == (1, count, encoder.feature_dim(2))
-    assert clip.shape == (1, encoder.feature_dim(2))
+    assert frames.shape == (1, count, encoder.output_dim("clip", cells=2))
+    assert clip.shape == (1, encoder.output_dim("clip", cells=2))
     positions = encoder.frame_positions(size[0])
     # means of equal parts of the clip: symmetric in it
     assert len(positions) == count
@@ -330,18 +330,18 @@ def test_flax_writes_what_torch_reads_and_the_other_way_round(tmp_path):
     save_encoder(tmp_path / "again", twin, architecture="r3d", preprocess=PRE, source=source)
     first = video_ssl.load_flax_encoder(tmp_path / "run")
     second = video_ssl.load_flax_encoder(tmp_path / "again")
-    assert encoders_flax.fingerprint(first) == encoders_flax.fingerprint(second)
+    assert first.fingerprint == second.fingerprint
     assert twin.preprocess == first.preprocess == PRE
     assert (first.num_frames, first.embed_dim, first.source) == (8, twin.embed_dim, source)
     assert "jax" in (tmp_path / "run/encoder/README.md").read_text(encoding="utf-8")
     video = np.random.default_rng(0).integers(0, 256, (2, 8, 40, 33, 3), np.uint8)
     clip = torch.from_numpy((video / 255 - PRE.mean) / PRE.std).float().permute(0, 4, 1, 2, 3)
     for cells in (1, 2):
-        found = first.features_of_pixels(video, cells)
+        found = first.outputs_of_arrays(video, ("clip", "moments"), cells=cells).values()
         for mine, other in zip(found, twin.features(clip, cells), strict=True):
             assert mine.shape == tuple(other.shape)
             np.testing.assert_allclose(mine, other, atol=1e-5)
-    assert first.feature_dim(2) == twin.feature_dim(2)
+    assert first.output_dim("clip", cells=2) == twin.output_dim("clip", cells=2)
     np.testing.assert_array_equal(first.frame_positions(9), twin.frame_positions(9))
 
 
@@ -349,7 +349,7 @@ def test_untrained_flax_encoders_differ_by_their_seed_only(tmp_path):
     save_encoder(tmp_path, torch_encoder(**TINY), architecture="r3d", preprocess=PRE, source={})
     specs = (f"untrained:{tmp_path}", f"untrained:{tmp_path}@3")
     a, b = (encoders_flax.load_flax_encoder(spec) for spec in specs)
-    assert encoders_flax.fingerprint(a) != encoders_flax.fingerprint(b)
+    assert a.fingerprint != b.fingerprint
     again = encoders_flax.init_variables(b.module, 3)
     jax.tree.map(np.testing.assert_array_equal, again, b.variables)
 

@@ -387,7 +387,7 @@ def test_cells_are_means_of_parts_of_the_frame_side_by_side():
     video = torch.randn(2, 3, 4, 32, 32, generator=torch.Generator().manual_seed(0))
     tokens = encoder.tokens(video).unflatten(1, (2, 4, 4))
     clip, frames = encoder.features(video, cells=2)
-    assert frames.shape == (2, 2, encoder.feature_dim(2)) == (2, 2, 128)
+    assert frames.shape == (2, 2, encoder.output_dim("clip", cells=2)) == (2, 2, 128)
     parts = [tokens[:, :, y : y + 2, x : x + 2].mean((2, 3)) for y in (0, 2) for x in (0, 2)]
     torch.testing.assert_close(frames, torch.cat(parts, -1))
     torch.testing.assert_close(clip, frames.mean(1))

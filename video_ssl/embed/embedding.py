@@ -17,7 +17,6 @@ of all rows of a record, one after the other, are the frames of the video (`Feat
 
 from __future__ import annotations
 
-import inspect
 import logging
 import resource
 import sys
@@ -42,9 +41,7 @@ from video_ssl.embed.jobs import job_key, make_job
 from video_ssl.embed.partial import PartialFeatures, discard
 from video_ssl.embed.rows import RowCollector
 from video_ssl.embed.window_workers import Job, Piece, describe, read_windows
-from video_ssl.models.config import Normalization
-from video_ssl.models.encoders import Encoder, fingerprint
-from video_ssl.models.preprocess import to_model_input
+from video_ssl.models.contract import CLIP, MOMENTS, Encoder
 from video_ssl.recipes import to_plain
 
 logger = logging.getLogger(__name__)
@@ -83,16 +80,11 @@ class Embedder:
         self.device = torch.device(device)
         self.name = name or encoder.architecture
         self.windows = self._windows()
-        self._choice = self._features_choice()
-        self.of_flax = hasattr(encoder, "features_of_pixels")
-        if self.of_flax:  # its arrays lie where they compute
-            flax: Any = encoder
-            self.encoder = flax.with_dtype(self.config.precision)
-            self.fingerprint: str = flax.fingerprint
-        else:
-            self.fingerprint = fingerprint(encoder)
+        self._check_choice()
+        self.fingerprint = encoder.fingerprint
+        if encoder.framework == "torch":  # the arrays of flax lie where they compute
             encoder.to(self.device)
-        self.embed_dim = encoder.feature_dim(self.config.cells)
+        self.embed_dim = encoder.output_dim(CLIP, cells=self.config.cells)
         self._positions: dict[int, np.ndarray] = {}
         try:
             self.positions(self.windows.num_frames)
@@ -249,34 +241,19 @@ class Embedder:
             sampling=pre.sampling,
         )
         asked = self.config.num_frames is not None or self.config.overlap is not None
-        if self.config.per_frame and getattr(self.encoder, "whole_video", False) and not asked:
-            most = self.encoder.max_frames  # type: ignore[attr-defined]
+        most = self.encoder.max_frames
+        if self.config.per_frame and most is not None and not asked:
             return replace(windows, whole=True, num_frames=most)
-        alone = getattr(self.encoder, "frames_stand_alone", False)
-        if self.config.overlap is None and alone:
+        if self.config.overlap is None and self.encoder.frames_stand_alone:
             return replace(windows, overlap=0.0)
         return windows
 
-    def _features_choice(self) -> dict[str, Any]:
-        """What `encoder.features` is told beside the cells."""
-        choice: dict[str, Any] = {}
-        if self.config.layer is not None:
-            choice["layer"] = self.config.layer
-        if self.config.pooling != "mean":
-            choice["pooling"] = self.config.pooling
-        known = inspect.signature(self.encoder.features).parameters
-        for name, value in choice.items():
-            if name not in known:
-                raise EmbeddingError(
-                    f"{self.name} ({self.encoder.architecture}) has no {name}={value!r}: it offers "
-                    "the mean of its last layer only."
-                )
-        if choice:
-            try:
-                self.encoder.check_features(**choice)  # type: ignore[attr-defined]
-            except ValueError as err:
-                raise EmbeddingError(f"{self.name}: {err}") from err
-        return choice
+    def _check_choice(self) -> None:
+        config = self.config
+        try:
+            self.encoder.check_outputs((CLIP, MOMENTS), layer=config.layer, pooling=config.pooling)
+        except ValueError as err:
+            raise EmbeddingError(f"{self.name}: {err}") from err
 
     def metadata(self, table: Table, job: dict[str, Any]) -> dict[str, Any]:
         """Returns what the feature file of a table and its `job` says about itself."""
@@ -286,7 +263,7 @@ class Embedder:
             "encoder": {
                 "name": self.name,
                 "architecture": encoder.architecture,
-                "framework": "flax" if self.of_flax else "torch",
+                "framework": encoder.framework,
                 "fingerprint": self.fingerprint,
                 "config": to_plain(encoder.config),
                 "source": encoder.source,
@@ -301,38 +278,22 @@ class Embedder:
             "versions": {"video_ssl": __version__, "torch": torch.__version__},
         }
 
-    @torch.inference_mode()
     def forward(self, video: np.ndarray) -> tuple[np.ndarray, np.ndarray | None]:
         """Returns clip and frame features, (B, D') and (B, T', D'), of uint8 (B, T, H, W, 3)."""
-        if self.of_flax:
-            clips, frames = self.encoder.features_of_pixels(video, self.config.cells)  # type: ignore[attr-defined]
-            return clips, frames if self.config.frames else None
-        return self._torch_features(video)
-
-    def _torch_features(self, video: np.ndarray) -> tuple[np.ndarray, np.ndarray | None]:
-        pre = self.encoder.preprocess
-        normalization = Normalization(mean=pre.mean, std=pre.std)
-
-        def model_input(piece: np.ndarray) -> torch.Tensor:
-            pixels = torch.from_numpy(piece).to(self.device, non_blocking=True)
-            return to_model_input(pixels, normalization)
-
-        half = self.config.precision == "bfloat16"
-        with torch.autocast(self.device.type, torch.bfloat16, enabled=half):
-            if self.windows.whole:  # float pixels of a long video would fill the memory
-                pieces = (
-                    model_input(video[:, i : i + _PIECE]) for i in range(0, video.shape[1], _PIECE)
-                )
-                frames = self.encoder.frame_features_of(pieces)  # type: ignore[attr-defined]
-                clips = frames.mean(1)
-            else:
-                clips, frames = self.encoder.features(
-                    model_input(video), self.config.cells, **self._choice
-                )
-        return (
-            clips.float().cpu().numpy(),
-            frames.float().cpu().numpy() if self.config.frames else None,
-        )
+        config, names = self.config, (CLIP, MOMENTS)
+        if self.windows.whole:  # float pixels of a long video would fill the memory
+            pieces = (video[:, i : i + _PIECE] for i in range(0, video.shape[1], _PIECE))
+            found = self.encoder.outputs_of_pieces(pieces, names, precision=config.precision)
+        else:
+            found = self.encoder.outputs_of_arrays(
+                video,
+                names,
+                precision=config.precision,
+                cells=config.cells,
+                layer=config.layer,
+                pooling=config.pooling,
+            )
+        return found[CLIP], found[MOMENTS] if config.frames else None
 
 
 def _peak_memory_gib() -> tuple[float, float]:

@@ -13,7 +13,8 @@ from typing import cast
 import torch
 
 import video_ssl
-from video_ssl.models.encoders import Encoder, EncoderError, load_encoder
+from video_ssl.models.contract import Encoder
+from video_ssl.models.encoders import EncoderError, load_encoder
 
 FLAX = "flax:"
 

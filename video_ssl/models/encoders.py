@@ -12,20 +12,18 @@ understands two baselines that every evaluation needs beside a trained encoder:
 
 from __future__ import annotations
 
-import hashlib
-import json
 import typing
 from collections.abc import Mapping
 from importlib import import_module
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
-import numpy as np
 import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
+from video_ssl.models.contract import Encoder
 from video_ssl.models.encoder_folder import (
     CONFIG,
     FORMAT,
@@ -39,7 +37,7 @@ from video_ssl.models.encoder_folder import (
     write_encoder_folder,
 )
 from video_ssl.models.networks.pixels import PixelEncoder, PixelsConfig
-from video_ssl.recipes import ConfigError, build_config, nearest, to_plain
+from video_ssl.recipes import ConfigError, build_config, nearest
 
 __all__ = [
     "CONFIG",
@@ -49,7 +47,6 @@ __all__ = [
     "Preprocess",
     "build_encoder",
     "find_encoder",
-    "fingerprint",
     "load_encoder",
     "read_config",
     "save_encoder",
@@ -58,42 +55,6 @@ __all__ = [
 
 #: What the library of safetensors says of a file that is none, or of a dtype that it does not know.
 _UNREADABLE = (SafetensorError, OSError, ValueError, KeyError, TypeError, AttributeError)
-
-
-class Encoder(Protocol):
-    """What every encoder offers after `load_encoder`.
-
-    D is `embed_dim`, T' the number of frame features of a clip.
-    """
-
-    config: Any
-    embed_dim: int
-    num_frames: int
-    preprocess: Preprocess
-    architecture: str
-    source: dict[str, Any]
-
-    def frame_features(self, video: Tensor) -> Tensor:
-        """Returns (B, T', D) for a normalised `video` (B, C, T, H, W)."""
-
-    def clip_features(self, video: Tensor) -> Tensor:
-        """Returns (B, D) for a normalised `video` (B, C, T, H, W)."""
-
-    def features(self, video: Tensor, cells: int = 1) -> tuple[Tensor, Tensor]:
-        """Returns clip and frame features, (B, D') and (B, T', D'), of one forward pass; `cells`
-        asks for the means of cells x cells parts of the frame, side by side."""
-
-    def feature_dim(self, cells: int = 1) -> int:
-        """Returns D', the width of what `features` gives."""
-
-    def frame_positions(self, num_frames: int) -> np.ndarray:
-        """Returns float64 (T',): where each frame feature lies, in units of sampled frames."""
-
-    def state_dict(self) -> dict[str, Tensor]:
-        """Returns the weights by name."""
-
-    def to(self, device: torch.device) -> Any:
-        """Moves the weights and returns the encoder."""
 
 
 def save_encoder(
@@ -192,18 +153,6 @@ def load_encoder(path_or_run: str | Path, device: str | torch.device = "cpu") ->
 def build_encoder(config: Any) -> Any:
     """Returns a new encoder of the class that its config's `architecture` names in `ENCODERS`."""
     return _encoder_class(config.architecture, type(config).__name__)(config)
-
-
-def fingerprint(encoder: Encoder) -> str:
-    """Returns 16 hexadecimal digits that change with any weight or setting of the encoder."""
-    digest = hashlib.sha256()
-    plain = [encoder.architecture, to_plain(encoder.config), to_plain(encoder.preprocess)]
-    digest.update(json.dumps(plain, sort_keys=True, default=str).encode())
-    for name, value in sorted(encoder.state_dict().items()):
-        data = value.detach().cpu().contiguous().reshape(-1).view(torch.uint8)
-        digest.update(f"{name}{tuple(value.shape)}{value.dtype}".encode())
-        digest.update(data.numpy().tobytes())
-    return digest.hexdigest()[:16]
 
 
 def _encoder_class(architecture: str, where: str) -> Any:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 import typing
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from importlib import import_module
 from pathlib import Path
 from typing import Any
@@ -23,6 +23,7 @@ from safetensors.numpy import load_file, save_file
 
 from video_ssl.clips.sampling.two_clips import feature_times
 from video_ssl.models import ENCODERS, FLAX_ENCODERS
+from video_ssl.models.contract import CLIP, MOMENTS, TOKENS, BaseEncoder, Precision
 from video_ssl.models.encoder_folder import (
     CONFIG,
     WEIGHTS,
@@ -47,10 +48,10 @@ Floats = NDArray[np.float32]
 Variables = Mapping[str, Any]
 
 
-class FlaxEncoder:
+class FlaxEncoder(BaseEncoder):
     """A frozen encoder of flax with the methods of a torch one; arrays go in and come out, videos are (B, T, H, W, 3).
 
-    D is `embed_dim`, T' the number of frame features of a clip.
+    Its tokens are the cells of the feature map.
 
     Args:
         module: a linen module of `FLAX_ENCODERS` that gives its feature maps by name.
@@ -61,8 +62,8 @@ class FlaxEncoder:
         device: of jax, where it computes; None = the first one.
     """
 
-    #: Whether the features of a frame depend on that frame alone.
-    frames_stand_alone = False
+    framework = "flax"
+    output_names = (CLIP, MOMENTS, TOKENS)
 
     def __init__(
         self,
@@ -78,78 +79,107 @@ class FlaxEncoder:
         self.variables = jax.device_put(jax.tree.map(jnp.asarray, dict(variables)), device)
         self.architecture, self.preprocess, self.source = architecture, preprocess, source
         self.embed_dim: int = self.config.width
-        self._forward = jax.jit(self._maps)
-        self._pooled = jax.jit(self._pool, static_argnums=2)
+        self._forward = jax.jit(self._outputs, static_argnames=("cells", "dtype", "with_tokens"))
 
     @property
     def num_frames(self) -> int:
         return int(self.config.num_frames or self.preprocess.num_frames)
 
-    def feature_map(self, video: ArrayLike) -> Floats:
-        """Returns float32 (B, T', h, w, D) of a normalised video (B, T, H, W, 3)."""
-        return np.asarray(self._forward(self.variables, jnp.asarray(video, jnp.float32)))
-
-    def frame_features(self, video: ArrayLike) -> Floats:
-        """Returns (B, T', D), the means over the cells of each moment, of a normalised video (B, T, H, W, 3)."""
-        return self.features(video)[1]
-
-    def clip_features(self, video: ArrayLike) -> Floats:
-        """Returns (B, D), the mean over all cells, of a normalised video (B, T, H, W, 3)."""
-        return self.features(video)[0]
-
-    def features(self, video: ArrayLike, cells: int = 1) -> tuple[Floats, Floats]:
-        """Returns clip and frame features, (B, D') and (B, T', D'), of a normalised video (B, T, H, W, 3).
+    def outputs(
+        self,
+        inputs: ArrayLike,
+        names: Sequence[str],
+        *,
+        cells: int = 1,
+        layer: int | None = None,
+        pooling: str = "mean",
+        precision: Precision | None = None,
+    ) -> dict[str, Floats]:
+        """Returns float32 "clip" (B, D'), "moments" (B, T', D') and "tokens" (B, L, D) of one forward pass.
 
         Args:
-            video: float.
+            inputs: a video, normalised, (B, T, H, W, 3).
+            names: of these three.
             cells: D' = cells * cells * D: the means of so many parts of the frame, side by side.
+            layer, pooling: None and "mean", as a convolution has no others.
+            precision: of the activations; None = that of the module.
         """
-        clips, frames = self._pooled(self.variables, jnp.asarray(video, jnp.float32), cells)
-        return np.asarray(clips), np.asarray(frames)
+        self.check_outputs(names, layer=layer, pooling=pooling)
+        video = jnp.asarray(inputs, jnp.float32)
+        found = self._forward(
+            self.variables, video, cells=cells, dtype=precision, with_tokens=TOKENS in names
+        )
+        return {name: np.asarray(found[name]) for name in names}
 
-    def features_of_pixels(self, video: NDArray[np.uint8], cells: int = 1) -> tuple[Floats, Floats]:
-        """Returns `features` of uint8 (B, T, H, W, 3), normalised as `preprocess` says."""
-        if video.dtype != np.uint8:
-            raise ValueError(f"video is {video.dtype}, but pixels must be uint8 (B, T, H, W, 3).")
-        return self.features(normalize_pixels(jnp.asarray(video), self.preprocess), cells)
+    def outputs_of_arrays(
+        self,
+        clips: NDArray[np.uint8],
+        names: Sequence[str],
+        *,
+        precision: Precision = "float32",
+        cells: int = 1,
+        layer: int | None = None,
+        pooling: str = "mean",
+    ) -> dict[str, Floats]:
+        """Returns `outputs` of uint8 (B, T, H, W, 3), normalised as `preprocess` says."""
+        if clips.dtype != np.uint8:
+            raise ValueError(f"video is {clips.dtype}, but pixels must be uint8 (B, T, H, W, 3).")
+        video = normalize_pixels(jnp.asarray(clips), self.preprocess)
+        return self.outputs(
+            video, names, cells=cells, layer=layer, pooling=pooling, precision=precision
+        )
 
-    def feature_dim(self, cells: int = 1) -> int:
-        """Returns D', the width of what `features` gives."""
-        return cells * cells * self.embed_dim
+    def output_dim(self, name: str, *, cells: int = 1) -> int:
+        """Returns the width of an output."""
+        return super().output_dim(name) * (1 if name == TOKENS else cells * cells)
+
+    def token_grid(self, shape: Sequence[int]) -> tuple[int, int, int]:
+        """Returns the (t, h, w) of the feature map of a clip of shape (T, H, W, 3)."""
+        grid: tuple[int, int, int] = self.config.grid(*shape[:3])
+        return grid
 
     def frame_positions(self, num_frames: int) -> NDArray[np.float64]:
         """Returns float64 (T',): where each frame feature lies, in units of sampled frames."""
         count = self.config.grid(num_frames, 1, 1)[0]
         return feature_times(0, num_frames=num_frames, frame_stride=1, num_positions=count)
 
-    def with_dtype(self, name: str) -> FlaxEncoder:
-        """Returns the same encoder with activations of another dtype, "float32" or "bfloat16"."""
-        return FlaxEncoder(
-            self.module.clone(dtype=jnp.dtype(name)),
-            self.variables,
-            architecture=self.architecture,
-            preprocess=self.preprocess,
-            source=self.source,
-        )
-
     @property
     def fingerprint(self) -> str:
         """16 hexadecimal digits that change with any weight or setting; those of torch's twin differ."""
-        return fingerprint(self)
+        digest = hashlib.sha256(b"flax")
+        plain = [self.architecture, to_plain(self.config), to_plain(self.preprocess)]
+        digest.update(json.dumps(plain, sort_keys=True, default=str).encode())
+        for name, value in sorted(self.state_dict().items()):
+            digest.update(f"{name}{value.shape}{value.dtype}".encode())
+            digest.update(value.tobytes())
+        return digest.hexdigest()[:16]
 
     def state_dict(self) -> dict[str, NDArray[Any]]:
         """Returns the weights under torch's names."""
         return to_torch_state(jax.device_get(self.variables))
 
-    def _maps(self, variables: Variables, video: jax.Array) -> jax.Array:
-        maps = self.module.apply(variables, video, train=False)
-        return maps[self.config.endpoint].astype(jnp.float32)
+    def to(self, device: Any) -> FlaxEncoder:
+        """Moves the weights to a device of jax and returns the encoder."""
+        self.variables = jax.device_put(self.variables, device)
+        return self
 
-    def _pool(
-        self, variables: Variables, video: jax.Array, cells: int
-    ) -> tuple[jax.Array, jax.Array]:
-        frames = spatial_cells(self._maps(variables, video), cells)
-        return frames.mean(1), frames
+    def _outputs(
+        self,
+        variables: Variables,
+        video: jax.Array,
+        *,
+        cells: int,
+        dtype: str | None,
+        with_tokens: bool,
+    ) -> dict[str, jax.Array]:
+        module = self.module if dtype is None else self.module.clone(dtype=jnp.dtype(dtype))
+        maps = module.apply(variables, video, train=False)
+        cells_of_map = maps[self.config.endpoint].astype(jnp.float32)
+        moments = spatial_cells(cells_of_map, cells)
+        found = {CLIP: moments.mean(1), MOMENTS: moments}
+        if with_tokens:
+            found[TOKENS] = cells_of_map.reshape(len(video), -1, cells_of_map.shape[-1])
+        return found
 
 
 def spatial_cells(feature_map: jax.Array, cells: int) -> jax.Array:
@@ -296,17 +326,6 @@ def init_variables(module: Any, seed: int) -> dict[str, Any]:
     """
     key = jax.random.key(seed, impl="rbg")
     return dict(jax.jit(module.init)(key, jnp.zeros((1, 4, 32, 32, 3), jnp.float32)))
-
-
-def fingerprint(encoder: FlaxEncoder) -> str:
-    """Returns 16 hexadecimal digits that change with any weight or setting; those of torch's twin differ."""
-    digest = hashlib.sha256(b"flax")
-    plain = [encoder.architecture, to_plain(encoder.config), to_plain(encoder.preprocess)]
-    digest.update(json.dumps(plain, sort_keys=True, default=str).encode())
-    for name, value in sorted(encoder.state_dict().items()):
-        digest.update(f"{name}{value.shape}{value.dtype}".encode())
-        digest.update(value.tobytes())
-    return digest.hexdigest()[:16]
 
 
 def build_flax_module(config: Any, *, dtype: Any = jnp.float32) -> Any:

@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from video_ssl.models.config import Normalization
+from video_ssl.models.encoder_folder import Preprocess
 
 
 def to_pixels(video: Tensor) -> Tensor:
@@ -41,3 +42,9 @@ def normalize(pixels: Tensor, normalization: Normalization) -> Tensor:
 def to_model_input(video: Tensor, normalization: Normalization) -> Tensor:
     """Returns float32 (N, C, T, H, W), normalised, of uint8 (B, T, H, W, 3) or (B, V, T, H, W, 3)."""
     return normalize(to_pixels(video), normalization)
+
+
+def model_input(clips: Tensor, preprocess: Preprocess) -> Tensor:
+    """Returns what an encoder takes of a batch of clips as they are read: float32 (B, C, T, H, W) of uint8
+    (B, T, H, W, 3)."""
+    return to_model_input(clips, Normalization(mean=preprocess.mean, std=preprocess.std))

@@ -10,15 +10,17 @@ from __future__ import annotations
 
 import copy
 import math
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from video_ssl.models.contract import CLIP, MOMENTS, Arrays, Precision
 from video_ssl.models.networks.frame_config import FrameTransformerConfig
 from video_ssl.models.networks.resnet import FrameBackbone, ResNet50, SmallNet
+from video_ssl.models.torch_encoder import TorchEncoder, as_arrays
 
 
 def frame_position_table(length: int, dim: int, train_length: int) -> np.ndarray:
@@ -229,15 +231,14 @@ class ProjectionHead(nn.Module):
         return self.net(x.flatten(0, 1)).view(x.shape)
 
 
-class FrameTransformer(nn.Module):
+class FrameTransformer(TorchEncoder, nn.Module):
     """One feature per frame of a video; see `FrameTransformerConfig`.
 
     Videos are float (B, 3, S, H, W), normalised.  A feature may depend on every frame of the video, so a video is given
-    whole (`whole_video`); memory holds the backbone's maps of `chunk_frames` time steps and one vector per frame.
+    whole (`max_frames`); memory holds the backbone's maps of `chunk_frames` time steps and one vector per frame.
     """
 
     architecture = "frame_transformer"
-    whole_video = True
 
     def __init__(self, config: FrameTransformerConfig) -> None:
         super().__init__()
@@ -330,21 +331,41 @@ class FrameTransformer(nn.Module):
         """Returns (B, D): the mean over the valid frames."""
         return masked_mean(self.frame_features(video, mask=mask), mask)
 
-    def features(self, video: Tensor, cells: int = 1) -> tuple[Tensor, Tensor]:
-        """Returns clip features (B, D) and frame features (B, S, D) of one forward pass.
+    def outputs(
+        self,
+        inputs: Tensor,
+        names: Sequence[str],
+        *,
+        cells: int = 1,
+        layer: int | None = None,
+        pooling: str = "mean",
+    ) -> dict[str, Tensor]:
+        """Returns "clip" (B, D) and "moments" (B, S, D) of one forward pass.
 
-        The head has pooled over space, so `cells` changes nothing.
+        The head has pooled over space, so there are no tokens and `cells` changes nothing.
         """
-        frames = self.frame_features(video)
-        return frames.mean(1), frames
+        self.check_outputs(names, layer=layer, pooling=pooling)
+        return _named(self.frame_features(inputs), names)
 
-    def feature_dim(self, cells: int = 1) -> int:
-        """Returns the width of what `features` gives."""
-        return self.embed_dim
+    @torch.inference_mode()
+    def outputs_of_pieces(
+        self, pieces: Iterable[np.ndarray], names: Sequence[str], *, precision: Precision
+    ) -> Arrays:
+        """Returns the outputs of a video that comes in pieces of frames; see `frame_features_of` for the memory."""
+        self.check_outputs(names)
+        with self.products(precision):
+            frames = self.frame_features_of(self.model_input(piece) for piece in pieces)
+        return as_arrays(_named(frames, names))
 
     def frame_positions(self, num_frames: int) -> np.ndarray:
         """Returns float64 (S,): every frame has its own feature."""
         return np.arange(num_frames, dtype=np.float64)
+
+
+def _named(frames: Tensor, names: Sequence[str]) -> dict[str, Tensor]:
+    """The outputs that frame features (B, S, D) are."""
+    found = {CLIP: frames.mean(1), MOMENTS: frames}
+    return {name: found[name] for name in names}
 
 
 def build_backbone(config: FrameTransformerConfig) -> FrameBackbone:

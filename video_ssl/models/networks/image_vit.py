@@ -57,6 +57,10 @@ class ImageViT(TokenFeatures, nn.Module):
         if self.cls_token is not None:
             nn.init.normal_(self.cls_token, std=0.02)
 
+    @property
+    def num_blocks(self) -> int:
+        return len(self.blocks)
+
     def grid(self, video: Tensor) -> Grid:
         """Returns (T, h, w) of a video (B, C, T, H, W).
 

@@ -1,25 +1,26 @@
-"""Frame and clip features of encoders that give tokens on a grid."""
+"""Outputs of video encoders that give tokens on a grid."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
+import torch
 from torch import Tensor
 
+from video_ssl.models.contract import CLIP, MOMENTS, TOKENS
 from video_ssl.models.networks.layers import spatial_cells
+from video_ssl.models.torch_encoder import TorchEncoder
 
 
-class TokenFeatures:
-    """What an evaluator asks of an encoder, made of its `tokens` (B, L, D) and their `grid`.
-
-    All features are means after the final norm; the class token takes no part.
+class TokenFeatures(TorchEncoder):
+    """All outputs are made of the `tokens` (B, L, D) and their `grid`: "moments" are the means of the tokens of each,
+    "clip" is the mean of the moments.  They are taken after the final norm; the class token takes no part.
     """
 
-    embed_dim: int
+    output_names = (CLIP, MOMENTS, TOKENS)
     #: Class tokens.
     num_prefix = 0
-    #: Whether the features of a frame depend on that frame alone.
-    frames_stand_alone = False
 
     def tokens(self, video: Tensor, *, keep: Tensor | None = None) -> Tensor:
         """Returns (B, L, D), or (B, K, D) for the tokens in `keep` (int64 (B, K))."""
@@ -28,10 +29,6 @@ class TokenFeatures:
     def grid(self, video: Tensor) -> tuple[int, int, int]:
         """Returns (T', h, w) of the tokens of a video (B, C, T, H, W)."""
         raise NotImplementedError
-
-    def frame_features(self, video: Tensor) -> Tensor:
-        """Returns (B, T', D): the mean over the tokens of each moment."""
-        return self.features(video)[1]
 
     def clip_features(self, video: Tensor) -> Tensor:
         """Returns (B, D): the mean over all tokens."""
@@ -47,51 +44,57 @@ class TokenFeatures:
         tokens = self.tokens(video)
         return tokens[:, :0], tokens
 
-    def check_features(self, *, layer: int | None = None, pooling: str = "mean") -> None:
-        """Raises ValueError for a block or a pooling that the encoder does not have."""
-        depth = len(getattr(self, "blocks", ()))
-        if layer is not None and not depth:
-            raise ValueError(
-                f"layer={layer}, but the encoder offers only its output: leave out layer."
-            )
-        if layer is not None and not -depth <= layer < depth:
-            raise ValueError(
-                f"layer={layer} of {depth} blocks: give 0 to {depth - 1}, or -1 for the last."
-            )
-        if pooling == "cls" and not self.num_prefix:
-            raise ValueError("pooling='cls', but the encoder has no class token: use mean or max.")
+    @property
+    def poolings(self) -> tuple[str, ...]:
+        """What the clip feature may be made of."""
+        return ("mean", "max", "cls") if self.num_prefix else ("mean", "max")
 
-    def features(
+    def outputs(
         self,
-        video: Tensor,
-        cells: int = 1,
+        inputs: Tensor,
+        names: Sequence[str],
         *,
+        cells: int = 1,
         layer: int | None = None,
         pooling: str = "mean",
-    ) -> tuple[Tensor, Tensor]:
-        """Returns clip features (B, D') and frame features (B, T', D') of one forward pass.
-
-        D' = `feature_dim(cells)`: the means of cells x cells parts of the frame, side by side.
+    ) -> dict[str, Tensor]:
+        """Returns the outputs of these names of one forward pass.
 
         Args:
-            video: normalised, (B, C, T, H, W).
-            cells: see above.
+            inputs: a video, normalised, (B, C, T, H, W).
+            names: of "clip" (B, D'), "moments" (B, T', D') and "tokens" (B, L, D).
+            cells: D' = cells * cells * D: the means of cells x cells parts of the frame, side by side.
             layer: block whose output is taken, without the final norm; None = the encoder's output.
             pooling: of the clip feature: "mean" or "max" over the tokens, or "cls", the class token (of image encoders
-                the mean of those of the frames, which then are the frame features too).
+                the mean of those of the frames, which then are the moments too).
         """
-        self.check_features(layer=layer, pooling=pooling)
-        prefix, tokens = self.layer_outputs(video, layer)
-        frames = spatial_cells(tokens.unflatten(1, self.grid(video)), cells)
-        if pooling == "max":
-            return tokens.amax(1), frames
-        if pooling == "cls":
-            return prefix.mean(1), prefix if self.frames_stand_alone else frames
-        return frames.mean(1), frames
+        self.check_outputs(names, layer=layer, pooling=pooling)
+        prefix, tokens = self.layer_outputs(inputs, layer)
+        found = {TOKENS: tokens}
+        if CLIP in names or MOMENTS in names:
+            moments = spatial_cells(tokens.unflatten(1, self.grid(inputs)), cells)
+            if pooling == "cls" and self.frames_stand_alone:
+                moments = prefix
+            found[MOMENTS] = moments
+            if pooling == "max":
+                found[CLIP] = tokens.amax(1)
+            else:
+                found[CLIP] = prefix.mean(1) if pooling == "cls" else moments.mean(1)
+        return {name: found[name] for name in names}
 
-    def feature_dim(self, cells: int = 1) -> int:
-        """Returns the width of what `features` gives."""
-        return cells * cells * self.embed_dim
+    def output_dim(self, name: str, *, cells: int = 1) -> int:
+        """Returns the width of an output."""
+        return super().output_dim(name) * (1 if name == TOKENS else cells * cells)
+
+    def token_grid(self, shape: Sequence[int]) -> tuple[int, int, int]:
+        """Returns the (t, h, w) of the tokens of a clip of shape (T, H, W, 3)."""
+        return self.grid(empty_video(shape))
+
+
+def empty_video(shape: Sequence[int]) -> Tensor:
+    """Returns a tensor without content for a clip of shape (T, H, W, C), as networks take it: (1, C, T, H, W)."""
+    t, h, w, c = shape
+    return torch.empty(1, c, t, h, w, device="meta")
 
 
 class MapFeatures(TokenFeatures):
@@ -117,11 +120,3 @@ class MapFeatures(TokenFeatures):
             )
         cells: Tensor = self(video)  # type: ignore[operator]
         return cells.flatten(2).transpose(1, 2)
-
-    def check_features(self, *, layer: int | None = None, pooling: str = "mean") -> None:
-        """Raises ValueError for any block, and for a pooling that the encoder does not have."""
-        if layer is not None:
-            raise ValueError(
-                f"layer={layer}, but the encoder offers only its output: leave out layer."
-            )
-        super().check_features(pooling=pooling)

@@ -63,6 +63,10 @@ class VideoViT(TokenFeatures, nn.Module):
         assert self.config.num_frames is not None
         return self.config.num_frames
 
+    @property
+    def num_blocks(self) -> int:
+        return len(self.blocks)
+
     def grid(self, video: Tensor) -> Grid:
         """Returns (t, h, w) of the tokens of a video (B, C, T, H, W).
 

@@ -1,0 +1,131 @@
+"""Every encoder of the table keeps the contract: named outputs, their widths, their grid and their places in time."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from video_ssl.models import ENCODERS
+from video_ssl.models.config import ImageViTConfig, ViTConfig
+from video_ssl.models.contract import CLIP, MOMENTS, TOKENS, Encoder
+from video_ssl.models.encoder_folder import Preprocess
+from video_ssl.models.encoders import load_encoder, save_encoder
+from video_ssl.models.encoders_flax import load_flax_encoder
+from video_ssl.models.networks.frame_config import FrameTransformerConfig
+from video_ssl.models.networks.pixels import PixelsConfig
+from video_ssl.models.networks.r2plus1d_config import R2Plus1DConfig
+from video_ssl.models.networks.r3d_config import R3DConfig
+from video_ssl.models.networks.zoo_config import ZooConfig
+
+_VIT: dict[str, Any] = {"preset": None, "embed_dim": 32, "depth": 2, "num_heads": 2}
+CONFIGS: dict[str, Any] = {
+    "vit": ViTConfig(**_VIT, image_size=32, num_frames=4, patch_size=8, cls_token=True),
+    "image_vit": ImageViTConfig(**_VIT, image_size=32, patch_size=8),
+    "r2plus1d": R2Plus1DConfig(widths=(4, 4, 4, 4, 8), num_frames=4),
+    "r3d": R3DConfig(
+        preset=None, blocks=(1, 1, 1, 1), filters=(4, 4, 4, 4), stem_width=4, num_frames=4
+    ),
+    "zoo": ZooConfig(model="x3d_xs", num_frames=4),
+    "pixels": PixelsConfig(num_frames=4, size=4),
+    "frame_transformer": FrameTransformerConfig(
+        backbone="small",
+        small_width=4,
+        num_frames=4,
+        fc_dims=(8,),
+        hidden_dim=8,
+        num_layers=1,
+        num_heads=2,
+        ffn_dim=8,
+        embed_dim=6,
+        max_frames=6,
+    ),
+}
+PREPROCESS = Preprocess(num_frames=4, size=32)
+
+
+def loaded(name: str, folder) -> Encoder:
+    if name == "zoo":
+        pytest.importorskip("pytorchvideo")
+    framework, _, architecture = name.rpartition(":")
+    torch.manual_seed(0)
+    cls = torch_class(architecture)
+    save_encoder(
+        folder,
+        cls(CONFIGS[architecture]),
+        architecture=architecture,
+        preprocess=PREPROCESS,
+        source={},
+    )
+    return load_flax_encoder(folder) if framework else load_encoder(folder)
+
+
+def torch_class(architecture: str) -> Any:
+    from importlib import import_module
+
+    module, name = ENCODERS[architecture].split(":")
+    return getattr(import_module(module), name)
+
+
+def test_every_network_is_asked():
+    assert set(CONFIGS) == set(ENCODERS)
+
+
+@pytest.mark.parametrize("name", [*CONFIGS, "flax:r3d"])
+def test_named_outputs_have_their_widths_and_places(name, tmp_path):
+    encoder = loaded(name, tmp_path / "encoder")
+    assert encoder.modality == "video"
+    assert encoder.framework == ("flax" if name.startswith("flax:") else "torch")
+    clips = np.random.default_rng(0).integers(0, 256, (2, 4, 32, 32, 3), dtype=np.uint8)
+    found = encoder.outputs_of_arrays(clips, encoder.output_names)
+    assert tuple(found) == encoder.output_names
+    moments = found[MOMENTS].shape[1]
+    positions = encoder.frame_positions(4)
+    assert positions.dtype == np.float64
+    assert len(positions) == moments
+    assert np.all(np.diff(positions) > 0)
+    assert positions.min() >= 0
+    assert positions.max() <= 3
+    assert found[CLIP].shape == (2, encoder.output_dim(CLIP))
+    assert found[MOMENTS].shape == (2, moments, encoder.output_dim(MOMENTS))
+    np.testing.assert_allclose(found[CLIP], found[MOMENTS].mean(1), atol=1e-5)
+    wide = encoder.outputs_of_arrays(clips, [MOMENTS, CLIP], cells=2)
+    assert list(wide) == [MOMENTS, CLIP]
+    assert wide[CLIP].shape == (2, encoder.output_dim(CLIP, cells=2))
+    if TOKENS in encoder.output_names:
+        t, h, w = encoder.token_grid(clips.shape[1:])
+        assert t == moments
+        assert found[TOKENS].shape == (2, t * h * w, encoder.output_dim(TOKENS))
+        if encoder.output_dim(TOKENS) == encoder.output_dim(MOMENTS):
+            grid = found[TOKENS].reshape(2, t, h * w, -1)
+            np.testing.assert_allclose(grid.mean(2), found[MOMENTS], atol=1e-5)
+    else:
+        with pytest.raises(ValueError, match="gives no tokens"):
+            encoder.token_grid(clips.shape[1:])
+    pieces = encoder.outputs_of_pieces(
+        [clips[:, :2], clips[:, 2:]], [CLIP, MOMENTS], precision="float32"
+    )
+    for key, value in pieces.items():
+        np.testing.assert_allclose(value, found[key], atol=1e-5)
+
+
+@pytest.mark.parametrize("name", [*CONFIGS, "flax:r3d"])
+def test_what_an_encoder_does_not_have_is_told(name, tmp_path):
+    encoder = loaded(name, tmp_path / "encoder")
+    with pytest.raises(ValueError, match="gives no logits: it has clip, moments"):
+        encoder.check_outputs(["clip", "logits"])
+    with pytest.raises(ValueError, match="layer=9"):
+        encoder.check_outputs(["clip"], layer=9)
+    with pytest.raises(ValueError, match="pooling='median'"):
+        encoder.check_outputs(["clip"], pooling="median")
+
+
+def test_tokens_of_pixels_are_their_colours(tmp_path):
+    encoder = loaded("pixels", tmp_path / "encoder")
+    clips = np.zeros((1, 4, 32, 32, 3), np.uint8)
+    clips[0, 2, 8:16, 24:32] = [255, 0, 0]  # one of the 4 x 4 cells of the third frame
+    tokens = encoder.outputs_of_arrays(clips, [TOKENS])[TOKENS].reshape(4, 4, 4, 3)
+    changed = np.argwhere(tokens != tokens[0, 0, 0])
+    np.testing.assert_array_equal(changed, [[2, 1, 3, 0]])

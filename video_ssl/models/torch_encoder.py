@@ -1,0 +1,78 @@
+"""What encoders of torch share: from clips as they are read to outputs as arrays."""
+
+from __future__ import annotations
+
+import hashlib
+import itertools
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from video_ssl.models.contract import Arrays, BaseEncoder, Precision
+from video_ssl.models.encoder_folder import Preprocess
+from video_ssl.models.preprocess import model_input
+from video_ssl.recipes import to_plain
+
+
+class TorchEncoder(BaseEncoder):
+    """Base of the encoders of torch, beside `nn.Module`; `load_encoder` sets the first three."""
+
+    preprocess: Preprocess
+    architecture: str
+    source: dict[str, Any]
+    config: Any
+
+    @property
+    def device(self) -> torch.device:
+        """Where the weights lie."""
+        tensors: Iterator[Tensor] = itertools.chain(self.parameters(), self.buffers())  # type: ignore[attr-defined]
+        return next(tensors).device
+
+    @property
+    def fingerprint(self) -> str:
+        """16 hexadecimal digits that change with any weight or setting."""
+        digest = hashlib.sha256()
+        plain = [self.architecture, to_plain(self.config), to_plain(self.preprocess)]
+        digest.update(json.dumps(plain, sort_keys=True, default=str).encode())
+        state: Mapping[str, Tensor] = self.state_dict()  # type: ignore[attr-defined]
+        for name, value in sorted(state.items()):
+            data = value.detach().cpu().contiguous().reshape(-1).view(torch.uint8)
+            digest.update(f"{name}{tuple(value.shape)}{value.dtype}".encode())
+            digest.update(data.numpy().tobytes())
+        return digest.hexdigest()[:16]
+
+    def model_input(self, clips: np.ndarray) -> Tensor:
+        """Returns what `outputs` takes, on the encoder's device, of a batch of clips as they are read."""
+        raw = torch.from_numpy(clips).to(self.device, non_blocking=True)
+        return model_input(raw, self.preprocess)
+
+    @torch.inference_mode()
+    def outputs_of_arrays(
+        self,
+        clips: np.ndarray,
+        names: Sequence[str],
+        *,
+        precision: Precision = "float32",
+        cells: int = 1,
+        layer: int | None = None,
+        pooling: str = "mean",
+    ) -> Arrays:
+        """Returns float32 arrays for clips as they are read, see `Encoder.outputs_of_arrays`."""
+        with self.products(precision):
+            found = self.outputs(
+                self.model_input(clips), names, cells=cells, layer=layer, pooling=pooling
+            )
+        return as_arrays(found)
+
+    def products(self, precision: Precision) -> torch.autocast:
+        """Returns the context in which matrix products have this precision."""
+        return torch.autocast(self.device.type, torch.bfloat16, enabled=precision == "bfloat16")
+
+
+def as_arrays(outputs: Mapping[str, Tensor]) -> Arrays:
+    """Returns outputs as float32 arrays on the host."""
+    return {name: value.float().cpu().numpy() for name, value in outputs.items()}
