@@ -12,7 +12,7 @@ from __future__ import annotations
 import dataclasses
 import math
 import typing
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from importlib import resources
 from pathlib import Path
 from typing import Any, TypeVar
@@ -232,9 +232,7 @@ def _refuse_unknown_keys(cls: Any, content: Any, where: str) -> None:
                 f"unknown key {'.'.join(filter(None, (where, str(key))))!r}: "
                 f"allowed here are {names}.{nearest(str(key), names)}"
             )
-        place = ".".join(filter(None, (where, key)))
-        for item in value if isinstance(value, (list, tuple)) else [value]:
-            inner = variant(dataclasses_in(hints[key]), item, place)
+        for inner, item, place in _configs_in(hints[key], value, _place(where, key)):
             _refuse_unknown_keys(inner, item, place)
 
 
@@ -244,12 +242,28 @@ def _refuse_truth_values(cls: Any, content: Any, where: str) -> None:
         return
     hints = typing.get_type_hints(cls)
     for key, value in content.items():
-        place = ".".join(filter(None, (where, str(key))))
+        place = _place(where, key)
         kinds = members(hints[key])
         if isinstance(value, bool) and {int, float} & {*kinds} and bool not in kinds:
             raise ConfigError(f"{place}={value!r} is a truth value, but must be a number.")
-        for item in value if isinstance(value, (list, tuple)) else [value]:
-            _refuse_truth_values(variant(dataclasses_in(hints[key]), item, place), item, place)
+        for inner, item, position in _configs_in(hints[key], value, place):
+            _refuse_truth_values(inner, item, position)
+
+
+def _configs_in(hint: Any, value: Any, place: str) -> Iterator[tuple[Any, Any, str]]:
+    """(dataclass or None, content, position) of what a key holds: one, several in a list, or name -> one."""
+    named = next((kind for kind in members(hint) if typing.get_origin(kind) is dict), None)
+    if named is not None and isinstance(value, Mapping):
+        hint = typing.get_args(named)[1]
+        items = [(_place(place, name), item) for name, item in value.items()]
+    else:
+        items = [(place, item) for item in (value if isinstance(value, (list, tuple)) else [value])]
+    for position, item in items:
+        yield variant(dataclasses_in(hint), item, position), item, position
+
+
+def _place(where: str, key: Any) -> str:
+    return f"{where}.{key}" if where else str(key)
 
 
 def to_plain(config: Any) -> Any:

@@ -106,3 +106,10 @@ class LateDyingPlan:
         if record.index == self.at and progress >= 0.5:
             os.kill(os.getpid(), signal.SIGSEGV)
         return {"draw": rng.random(2)}
+
+
+class TablePlan:
+    """Which table the record is of: its place, and how long its name is."""
+
+    def __call__(self, record, reader, rng, progress):
+        return {"index": np.int64(record.table_index), "name": np.int64(len(record.table))}

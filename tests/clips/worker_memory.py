@@ -28,7 +28,7 @@ MARKS = (1000, 5000, 10000, 20000, 50000, 100000)
 
 def main(clips: int = 20000, workers: int = 2) -> None:
     recipe = load_pretrain_recipe("videomae/demo", ["objective.clip.num_clips=1"])
-    plan = OBJECTIVES["videomae"].plan()(recipe.objective)
+    plan = OBJECTIVES["videomae"].main_plan(recipe.objective)
     with tempfile.TemporaryDirectory() as folder:
         video_maker.make_all(Path(folder))
         Path(folder, "broken.mp4").write_bytes(b"not a video" * 99)

@@ -51,7 +51,7 @@ def sample_of(name="carl", num_frames=60, seed=0, record=RECORD, progress=0.25, 
         **({"loss": "window"} if name == "tcn" else {}),
         **changes,
     }
-    plan = OBJECTIVES[name].plan()(build_config(OBJECTIVES[name].config(), content))
+    plan = OBJECTIVES[name].main_plan(build_config(OBJECTIVES[name].config(), content))
     reader = GradientReader(num_frames)
     return plan(record, reader, np.random.default_rng(seed), progress), reader
 
@@ -129,7 +129,7 @@ def test_samples_are_made_of_the_seed_and_nothing_else(name):
     first, again, other = (sample_of(name, seed=seed)[0] for seed in (1, 1, 2))
     assert all(np.array_equal(first[key], again[key]) for key in first)
     assert not np.array_equal(first["video"], other["video"])
-    plan = OBJECTIVES[name].plan()(OBJECTIVES[name].config()())
+    plan = OBJECTIVES[name].main_plan(OBJECTIVES[name].config()())
     assert len(pickle.dumps(plan)) < 10_000
 
 

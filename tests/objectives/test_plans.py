@@ -86,7 +86,7 @@ class GradientReader:
 
 def sample_of(name, num_frames=60, seed=0, **changes):
     reader = GradientReader(num_frames)
-    plan = OBJECTIVES[name].plan()(config_of(name, **changes))
+    plan = OBJECTIVES[name].main_plan(config_of(name, **changes))
     return plan(RECORD, reader, np.random.default_rng(seed), 0.0), reader
 
 
@@ -107,7 +107,7 @@ def test_samples_are_made_of_the_seed_and_nothing_else(name):
 
 @pytest.mark.parametrize("name", sorted(CONFIGS))
 def test_plans_pickle_for_data_workers(name):
-    plan = OBJECTIVES[name].plan()(config_of(name))
+    plan = OBJECTIVES[name].main_plan(config_of(name))
     assert len(pickle.dumps(plan)) < 10_000
     copy = pickle.loads(pickle.dumps(plan))
     for made in (plan, copy):
@@ -118,7 +118,7 @@ def test_plans_pickle_for_data_workers(name):
 def test_every_listed_objective_of_clips_has_a_plan_here():
     assert set(OBJECTIVES) >= set(CONFIGS)
     for name in CONFIGS:
-        assert callable(OBJECTIVES[name].plan())
+        assert callable(OBJECTIVES[name].main_plan(config_of(name)))
 
 
 @pytest.mark.parametrize("name", ["videomae", "mvd", "supervised"])
@@ -225,7 +225,7 @@ def test_labels_are_carried_and_checked():
     assert sample["label"].dtype == np.int64
     assert sample["label"].shape == ()
     assert sample["label"] == 2
-    plan = OBJECTIVES["supervised"].plan()(config_of("supervised", num_classes=2))
+    plan = OBJECTIVES["supervised"].main_plan(config_of("supervised", num_classes=2))
     rng = np.random.default_rng(0)
     with pytest.raises(
         ValueError, match=r"has label 2, but labels must lie in 0..1 \(num_classes=2\)"

@@ -109,7 +109,7 @@ class NoiseReader:
 
 def raw_batch(name, config):
     """What a loader makes of three videos."""
-    plan = OBJECTIVES[name].plan()(config)
+    plan = OBJECTIVES[name].main_plan(config)
     rows = [
         plan(
             Record(index=i, id=str(i), source="a.mp4", label=i),

@@ -67,7 +67,7 @@ class NoiseReader:
 
 
 def raw_batch(name, config):
-    plan = OBJECTIVES[name].plan()(config)
+    plan = OBJECTIVES[name].main_plan(config)
     records = [Record(index=i, id=str(i), source="a.mp4") for i in range(3)]
     rows = [plan(r, NoiseReader(i), np.random.default_rng(i), 0.5) for i, r in enumerate(records)]
     return {key: np.stack([row[key] for row in rows]) for key in rows[0]}

@@ -28,7 +28,7 @@ from video_ssl.pretrain.flax_loop.devices import join_flax_processes, put_batch
 from video_ssl.pretrain.flax_loop.loop import gradients_of, variables_of
 from video_ssl.pretrain.flax_loop.run import build_job, build_objective, pretrain
 from video_ssl.pretrain.reporting import read_metrics
-from video_ssl.pretrain.run import batch_source, open_tables
+from video_ssl.pretrain.run import batch_source, open_streams
 
 TIMES = ("time", "clips_per_sec", "data_wait_share", "host_memory_gib")
 
@@ -125,7 +125,7 @@ def test_gradients_over_devices_are_those_of_one(videos: Path, tmp_path: Path) -
     recipe = tiny(videos, tmp_path)
     objective = build_objective(recipe)
     variables = objective.init(3)
-    with batch_source(recipe, open_tables(recipe), 1, (0, 1))(0) as batches:
+    with batch_source(recipe, open_streams(recipe), 1, (0, 1))(0) as batches:
         batch = next(iter(batches))
     found = []
     for count in (1, 8):
@@ -288,7 +288,7 @@ def test_both_loops_get_the_same_bytes(videos: Path, tmp_path: Path) -> None:
     from video_ssl.pretrain.torch_loop.device_feed import DeviceFeed
 
     recipe = tiny(videos, tmp_path, objective__color={"law": "cvrl"})
-    source = batch_source(recipe, open_tables(recipe), 4, (0, 1))
+    source = batch_source(recipe, open_streams(recipe), 4, (0, 1))
     with join_flax_processes("cpu") as processes, source(2) as one, source(2) as two:
         flax = list(loop_flax._feed(iter(one), processes))
         pairs = list(zip(flax, DeviceFeed(iter(two), torch.device("cpu")), strict=True))
@@ -310,7 +310,7 @@ def test_a_batch_that_the_devices_cannot_share(videos: Path, tmp_path: Path) -> 
     with join_flax_processes("cpu", jax.devices()[:4]) as processes:
         hosts = type(processes)(rank=0, world_size=4, mesh=processes.mesh)
         with pytest.raises(RunError, match="divided among 4 processes"):
-            build_job(recipe, open_tables(recipe), {}, hosts)
+            build_job(recipe, open_streams(recipe), {}, hosts)
 
 
 @pytest.mark.parametrize(
@@ -373,7 +373,7 @@ def test_a_loss_that_is_not_finite_stops_at_its_step(
         return loss / state["gone"](batch), rest
 
     recipe = tiny(videos, tmp_path)
-    source = batch_source(recipe, open_tables(recipe), 6, (0, 1))
+    source = batch_source(recipe, open_streams(recipe), 6, (0, 1))
     with source(3) as batches:
         bad = next(iter(batches))["position"]
     state["gone"] = lambda batch: 1 - (batch["position"] == bad).all()

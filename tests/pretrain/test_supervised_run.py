@@ -8,7 +8,7 @@ import torch
 import video_ssl
 from video_ssl.datasets.table import Table
 from video_ssl.objectives.supervised.objective import Objective
-from video_ssl.pretrain.run import open_tables
+from video_ssl.pretrain.run import open_streams
 from video_ssl.pretrain.torch_loop.run import pretrain
 
 OBJECTIVE = {
@@ -79,6 +79,6 @@ def test_no_flip_is_told_once_where_it_matters(
     objective = {**OBJECTIVE, "crop": {**OBJECTIVE["crop"], "flip_probability": probability}}
     recipe = helpers.recipe(table, tmp_path / "run", objective=objective)
     with caplog.at_level(logging.INFO):
-        open_tables(recipe)
+        open_streams(recipe)
     told = [line for line in caplog.messages if "labelled.arrow says no_flip" in line]
     assert len(told) == lines

@@ -8,13 +8,13 @@ import sys
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 from rich.console import Console
 from rich.table import Table as ScreenTable
 
-from video_ssl.clips.decoders.reader import VideoInfo
+from video_ssl.clips.decoders.reader import Reader, VideoInfo
 from video_ssl.datasets.table import Record
 from video_ssl.objectives import OBJECTIVES
 from video_ssl.pretrain.recipe import PretrainRecipe
@@ -152,11 +152,11 @@ class _RandomReader:
 
 def random_samples(recipe: PretrainRecipe, batch_size: int) -> dict[str, np.ndarray]:
     """Returns a batch of random pixels made by the recipe's own plan, (B, ...) each."""
-    plan = OBJECTIVES[recipe.objective_name].plan()(recipe.objective)
+    plan = OBJECTIVES[recipe.objective_name].main_plan(recipe.objective)
     rng = np.random.default_rng(recipe.seed)
     reader = _RandomReader(recipe.objective.crop.size, rng)
     record = Record(index=0, id="random", source="random", label=0, num_frames=300, fps=30.0)
-    samples = [plan(record, reader, rng, 0.0) for _ in range(batch_size)]
+    samples = [plan(record, cast(Reader, reader), rng, 0.0) for _ in range(batch_size)]
     return {key: np.stack([sample[key] for sample in samples]) for key in samples[0]}
 
 

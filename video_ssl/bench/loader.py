@@ -31,7 +31,7 @@ from video_ssl.datasets.table import Table
 from video_ssl.files import MADE_BY, claim_file, made, write_json
 from video_ssl.objectives import OBJECTIVES
 from video_ssl.pretrain.recipe import PretrainRecipe
-from video_ssl.pretrain.run import open_tables
+from video_ssl.pretrain.run import open_streams
 from video_ssl.pretrain.torch_loop.device_feed import to_tensors
 
 #: Stages of the loader in the order of a clip's way; "plan" is what the plan does beside the frames: draws, masks.
@@ -121,7 +121,7 @@ def bench_loader(
     if json_path is not None:
         json_path = claim_file(json_path, "bench loader")
     kinds = [(kind.name, make_footage(kind, folder)) for kind in FOOTAGE.get(footage, [])]
-    kinds = kinds or [("table", open_tables(recipe)[0][0])]
+    kinds = kinds or [("table", next(iter(open_streams(recipe).values())).tables[0][0])]
     figures = []
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
@@ -168,7 +168,7 @@ def _measure(
     repeats: int,
     step_ms: float,
 ) -> LoaderFigures:
-    plan = OBJECTIVES[recipe.objective_name].plan()(recipe.objective)
+    plan = OBJECTIVES[recipe.objective_name].main_plan(recipe.objective)
     turns: dict[str, list[float]] = {}
     for turn in range(repeats + 1):
         spent, clips = _turn(recipe, plan, table, num_records)

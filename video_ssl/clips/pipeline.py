@@ -2,7 +2,8 @@
 
 The order of its parts is not free:
 
-    source -> seed -> shuffle -> repeat -> (mix) -> random_map(plan) -> host slice -> batch -> [start_step:] -> workers
+    source -> seed -> shuffle -> repeat -> (mix) -> random_map(plan) -> host slice -> batch -> [start_step:] ->
+    (join the streams) -> workers
 
 The plan runs before the host slice, so a sample draws by its place in the global order and two hosts never draw alike;
 batches are made before the worker processes, so they are the same for any number of workers; and everything up to the
@@ -12,11 +13,10 @@ workers is random access, so a run is resumed from (seed, step) alone.
 from __future__ import annotations
 
 import atexit
-import functools
 import logging
 import time
 import weakref
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from types import TracebackType
@@ -24,7 +24,7 @@ from typing import Any, Literal
 
 import numpy as np
 
-from video_ssl.clips.balance import BalanceConfig, BalancedOrder, balanced_order
+from video_ssl.clips.balance import BalanceConfig
 from video_ssl.clips.decoders.reader import AUTO, READERS
 from video_ssl.clips.processes.casualties import InFlightBoard, Place
 from video_ssl.clips.processes.workers import (
@@ -33,8 +33,19 @@ from video_ssl.clips.processes.workers import (
     cause_of_death,
     sent_from_outside,
 )
-from video_ssl.clips.samples import Plan, Position, SampleMaker
+from video_ssl.clips.samples import Plan, SampleMaker
 from video_ssl.clips.skips import PipelineStats, SkipLog
+from video_ssl.clips.streams import (
+    MAIN,
+    Stream,
+    grain_module,
+    join_streams,
+    prefix_of,
+    seed_of,
+    stream_batches,
+    stream_order,
+    validate_streams,
+)
 from video_ssl.datasets.table import Table
 from video_ssl.recipes import nearest
 
@@ -86,7 +97,9 @@ class Pipeline:
     """Iterates over the batches of steps start_step .. num_steps - 1; a context manager.
 
     A batch is a dict of numpy arrays: what the plan returns, stacked, and `record_index`, `table_index` int64 (B,):
-    the row and the table each sample was taken from.  B = global_batch_size / number of hosts.
+    the row and the table each sample was taken from.  B = global_batch_size / number of hosts.  The arrays of another
+    stream NAME stand beside them as `NAME/array`, `NAME/record_index` and `NAME/table_index`, with as many rows as that
+    stream has records for each host.
 
         with Pipeline([(table, 1.0)], plan, seed=0, global_batch_size=32, num_steps=1000) as batches:
             for batch in batches:
@@ -108,8 +121,10 @@ class Pipeline:
         shuffle: bool = True,
         on_bad: Literal["replace", "raise"] = "replace",
         balance: BalanceConfig | None = None,
+        others: Mapping[str, Stream] | None = None,
     ) -> None:
-        """
+        """The first arguments describe the main stream, `others` those beside it.
+
         Args:
             tables: (table, weight) pairs; samples are drawn in the proportion of the weights, each table in its own
                 order, shuffled anew in every pass.
@@ -125,13 +140,18 @@ class Pipeline:
             on_bad: "replace" takes the next record of the table for one that cannot be read, "raise" raises BadVideo:
                 evaluation never replaces.
             balance: draw groups of videos of a few classes in place of the shuffled order; for one table.
+            others: name -> a further stream; their tables are gone through again and again, whatever the main one does.
 
         Raises:
             ValueError: settings that do not fit together, or labels that `balance` cannot use.
         """
         config = config if config is not None else LoaderConfig()
-        _validate(tables, global_batch_size, num_steps, start_step, host)
+        main = Stream(tables=tables, plan=plan, records=global_batch_size, balance=balance)
+        self._streams = {MAIN: main, **(others or {})}
+        _validate(num_steps, start_step, host)
+        validate_streams(self._streams, host[1], shuffle=shuffle)
         self.stats = PipelineStats()
+        self._seed, self._host = seed, host
         self._step = start_step
         self._num_steps = num_steps
         self._config = config
@@ -140,39 +160,40 @@ class Pipeline:
         self._workers: WorkerGroup | None = None
         self._board = InFlightBoard() if min(config.num_workers, num_steps - start_step) else None
         self._restarts, self._killed = 0, _Killed()
-        only_tables = tuple(table for table, _ in tables)
+        tables_of = {
+            name: tuple(table for table, _ in stream.tables)
+            for name, stream in self._streams.items()
+        }
+        self._tables = tuple(table for own in tables_of.values() for table in own)
         self._skips = SkipLog(
-            only_tables, self.stats, path=skip_log, max_bad_share=config.max_bad_share, host=host
-        )
-        self._maker = SampleMaker(
-            tables=only_tables,
-            plan=plan,
-            num_samples=num_steps * global_batch_size,
-            backend=config.backend,
-            timeout_sec=config.video_timeout_sec,
-            on_bad=on_bad,
-            global_batch_size=global_batch_size,
-            board=self._board.folder if self._board is not None else None,
-            banned=self._skips.banned,
-        )
-        group = 1
-        if balance is None:
-            order = _order(
-                [(len(table), weight) for table, weight in tables], seed=seed, shuffle=shuffle
-            )
-        else:
-            _validate_balance(only_tables, balance, global_batch_size, host[1], shuffle)
-            group = balance.group_size
-            rows = balanced_order(only_tables[0], balance, seed=_derive(seed, 3))
-            order = _balanced(rows, num_steps * global_batch_size)
-        self._batches = functools.partial(
-            _batches,
-            order,
-            seed=seed,
+            {prefix_of(name): own for name, own in tables_of.items()},
+            self.stats,
+            path=skip_log,
+            max_bad_share=config.max_bad_share,
             host=host,
-            global_batch_size=global_batch_size,
-            group=group,
         )
+        self._makers: dict[str, SampleMaker] = {}
+        first_table = 0
+        for name, stream in self._streams.items():
+            self._makers[name] = SampleMaker(
+                tables=tables_of[name],
+                plan=stream.plan,
+                num_samples=num_steps * stream.records,
+                backend=config.backend,
+                timeout_sec=config.video_timeout_sec,
+                on_bad=on_bad,
+                global_batch_size=stream.records,
+                board=self._board.folder if self._board is not None else None,
+                banned=self._skips.banned,
+                first_table=first_table,
+            )
+            first_table += len(stream.tables)
+        self._orders = {
+            name: stream_order(
+                stream, seed=seed_of(seed, name), shuffle=shuffle, num_steps=num_steps
+            )
+            for name, stream in self._streams.items()
+        }
         self._begin()
         _open_pipelines.add(self)
 
@@ -182,8 +203,17 @@ class Pipeline:
             return
         num_workers = min(self._config.num_workers, self._num_steps - self._step)
         self._workers = WorkerGroup(num_workers) if num_workers else None
-        batches = self._batches(self._maker)[self._step : self._num_steps]
-        self._dataset = _to_workers(batches, num_workers, self._config)
+        parts = {
+            name: stream_batches(
+                self._orders[name],
+                stream,
+                self._makers[name],
+                seed=seed_of(self._seed, name),
+                host=self._host,
+            )[self._step : self._num_steps]
+            for name, stream in self._streams.items()
+        }
+        self._dataset = _to_workers(join_streams(parts), num_workers, self._config)
 
     def __len__(self) -> int:
         """Batches still to come."""
@@ -299,11 +329,12 @@ class Pipeline:
         )
         self._end()
         self._board.clear()
-        self._maker = replace(self._maker, banned=dict(self._skips.banned))
+        banned = dict(self._skips.banned)
+        self._makers = {n: replace(maker, banned=banned) for n, maker in self._makers.items()}
         self._begin()
 
     def _source(self, place: Place) -> str:
-        return self._maker.tables[place[0]].record(place[1]).source
+        return self._tables[place[0]].record(place[1]).source
 
     def _own(self, batch: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
         """Copies arrays out of the workers' shared memory, so that it is freed now and not when a batch is."""
@@ -336,85 +367,16 @@ def _close_all() -> None:
         pipeline.close()
 
 
-def _validate(
-    tables: Sequence[tuple[Table, float]],
-    global_batch_size: int,
-    num_steps: int,
-    start_step: int,
-    host: tuple[int, int],
-) -> None:
+def _validate(num_steps: int, start_step: int, host: tuple[int, int]) -> None:
     index, count = host
-    if not tables or any(not weight > 0 for _, weight in tables):
-        weights = [weight for _, weight in tables]
-        raise ValueError(
-            f"tables with the weights {weights}: give at least one table, and positive weights."
-        )
     if not 0 <= index < count:
         raise ValueError(f"host={host} must be (index, count) with 0 <= index < count.")
-    if global_batch_size < 1 or global_batch_size % count:
-        raise ValueError(
-            f"global_batch_size={global_batch_size} must be a positive multiple of the {count} hosts."
-        )
     if not 0 <= start_step <= num_steps:
         raise ValueError(f"start_step={start_step} must lie in 0..num_steps={num_steps}.")
 
 
-def _order(sizes: Sequence[tuple[int, float]], *, seed: int, shuffle: bool) -> Any:
-    """The endless global order of positions: every table shuffled by its own seed, mixed by weight."""
-    grain = _grain()
-    parts = []
-    for table, (size, _) in enumerate(sizes):
-        part = grain.MapDataset.range(size).seed(_derive(seed, 1, table))
-        part = part.shuffle() if shuffle else part
-        parts.append(part.repeat().map(functools.partial(_with_table, table)))
-    mixed = parts[0]
-    if len(parts) > 1:
-        mixed = grain.MapDataset.mix(parts, weights=[weight for _, weight in sizes])
-    return mixed.map_with_index(_to_position)
-
-
-def _balanced(rows: BalancedOrder, num_samples: int) -> Any:
-    """The order of class-balanced groups, for one table."""
-    places = _grain().MapDataset.range(num_samples)
-    return places.map(rows.row).map(functools.partial(_with_table, 0)).map_with_index(_to_position)
-
-
-def _validate_balance(
-    tables: Sequence[Table], balance: BalanceConfig, batch_size: int, hosts: int, shuffle: bool
-) -> None:
-    if len(tables) != 1 or not shuffle:
-        raise ValueError(
-            f"class-balanced batches are drawn at random from one table, not from {len(tables)} with "
-            f"shuffle={shuffle}: put the videos into one table, or leave data.balance empty."
-        )
-    balance.check_batch(batch_size, hosts)
-
-
-def _batches(
-    order: Any,
-    maker: SampleMaker,
-    *,
-    seed: int,
-    host: tuple[int, int],
-    global_batch_size: int,
-    group: int = 1,
-) -> Any:
-    """The batches of a host, which gets whole groups of `group` samples that follow each other."""
-    index, count = host
-    samples = order.random_map(maker, seed=_derive(seed, 2))
-    if group == 1:
-        return samples[index::count].batch(global_batch_size // count, drop_remainder=True)
-    groups = samples.batch(group, drop_remainder=True)[index::count]
-    return groups.batch(global_batch_size // count // group, drop_remainder=True).map(_joined)
-
-
-def _joined(groups: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
-    """(groups, samples, ...) -> (samples of all groups, ...)."""
-    return {name: array.reshape(-1, *array.shape[2:]) for name, array in groups.items()}
-
-
 def _to_workers(batches: Any, num_workers: int, config: LoaderConfig) -> Any:
-    grain = _grain()
+    grain = grain_module()
     stream = batches.to_iter_dataset(grain.ReadOptions(num_threads=0, prefetch_buffer_size=0))
     if num_workers == 0:
         return stream
@@ -423,33 +385,3 @@ def _to_workers(batches: Any, num_workers: int, config: LoaderConfig) -> Any:
             num_workers=num_workers, per_worker_buffer_size=config.prefetch_batches
         )
     )
-
-
-def _with_table(table: int, row: int) -> tuple[int, int]:
-    return table, row
-
-
-def _to_position(index: int, place: tuple[int, int]) -> Position:
-    return Position(index=int(index), table=place[0], row=int(place[1]))
-
-
-def _derive(*words: int) -> int:
-    """A 32-bit seed, independent for every combination of words."""
-    return int(np.random.SeedSequence([word % 2**63 for word in words]).generate_state(1)[0])
-
-
-@functools.cache
-def _grain() -> Any:
-    """grain, imported on first use: it takes a second, and complains on stderr where jax is not installed."""
-    from absl import flags
-
-    quiet = logging.getLogger("absl")
-    level = quiet.level
-    quiet.setLevel(logging.ERROR)
-    try:
-        import grain
-    finally:
-        quiet.setLevel(level)
-    if not flags.FLAGS.is_parsed():  # worker processes read grain's flags
-        flags.FLAGS.mark_as_parsed()
-    return grain

@@ -7,7 +7,7 @@ sample, so it is the same for any number of workers and hosts.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Literal, Protocol
 
 import numpy as np
@@ -39,7 +39,7 @@ class Plan(Protocol):
         """Returns the arrays of one sample; the same names, shapes and dtypes for every record.
 
         Args:
-            record: the row of the table.
+            record: the row of the table; `record.table_index` and `record.table` say of which one.
             reader: the open video, or segment; closed by the caller.
             rng: the only source of randomness.
             progress: position in training, 0 <= progress < 1.
@@ -70,7 +70,8 @@ class Position:
 class SampleMaker:
     """Turns a position into the arrays of a sample; called by the pipeline with the position's own generator.
 
-    `board` is the folder where workers note the record they are at, `banned` what has taken a worker down.
+    `board` is the folder where workers note the record they are at, `banned` what has taken a worker down.  Both count
+    the tables of all streams together, of which `first_table` is the first one here.
     """
 
     tables: tuple[Table, ...]
@@ -82,6 +83,7 @@ class SampleMaker:
     global_batch_size: int = 1
     board: str | None = None
     banned: Mapping[Place, Ban] = field(default_factory=dict)
+    first_table: int = 0
 
     def __call__(self, position: Position, rng: np.random.Generator) -> dict[str, np.ndarray]:
         table = self.tables[position.table]
@@ -93,11 +95,12 @@ class SampleMaker:
         for attempt in range(min(MAX_TRIES, len(table))):
             if stop_requested():
                 raise Stopping
-            record = table.record((position.row + attempt) % len(table))
+            row = (position.row + attempt) % len(table)
+            record = replace(table.record(row), table_index=position.table)
             own = np.random.Generator(np.random.Philox(np.random.SeedSequence([*root, attempt])))
             try:
                 self._refuse_banned(record, position)
-                with at_record(self.board, (position.table, record.index)):
+                with at_record(self.board, (self.first_table + position.table, record.index)):
                     sample = self._try(record, own, progress)
             except BadVideo as err:
                 if self.on_bad == "raise":
@@ -115,7 +118,7 @@ class SampleMaker:
         )
 
     def _refuse_banned(self, record: Record, position: Position) -> None:
-        ban = self.banned.get((position.table, record.index))
+        ban = self.banned.get((self.first_table + position.table, record.index))
         if ban is not None and position.index // self.global_batch_size >= ban.step:
             raise BadVideo(record.source, ban.reason)
 
@@ -147,6 +150,11 @@ def _checked(sample: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
     taken = [name for name in sample if name in RESERVED]
     if taken:
         raise ValueError(f"the plan returns {taken}, but these names belong to the pipeline.")
+    divided = [name for name in sample if "/" in name]
+    if divided:
+        raise ValueError(
+            f"the plan returns {divided}, but '/' stands between a stream and its array: use another name."
+        )
     return {name: np.asarray(value) for name, value in sample.items()}
 
 

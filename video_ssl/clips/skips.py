@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import logging
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -49,15 +49,23 @@ class SkipLog:
 
     def __init__(
         self,
-        tables: Sequence[Table],
+        tables: Mapping[str, Sequence[Table]],
         stats: PipelineStats,
         *,
         path: Path | None,
         max_bad_share: float,
         host: tuple[int, int] = (0, 1),
     ) -> None:
+        """
+        Args:
+            tables: what a stream's arrays begin with in a batch -> its tables; a `Place` counts them one after the
+                other.
+            stats: what was met is counted there.
+            path, max_bad_share, host: see `Pipeline` and `LoaderConfig`.
+        """
         self._host = host
-        self._tables = tables
+        self._streams = tables
+        self._tables = [table for own in tables.values() for table in own]
         self._stats = stats
         self._path = path
         self._max_bad_share = max_bad_share
@@ -67,17 +75,19 @@ class SkipLog:
         self.banned: dict[Place, Ban] = dict(self._bans_of(lines))
 
     def take(self, batch: dict[str, np.ndarray], step: int) -> None:
-        """Removes the bookkeeping arrays from `batch` and acts on them.
+        """Removes the bookkeeping arrays of every stream from `batch` and acts on them.
 
         Raises:
             TooManyBadVideos: the share of samples that met a broken video is over the limit.
         """
-        rows, reasons = batch.pop(BAD_ROWS), batch.pop(BAD_REASONS)
-        self._stats.samples += len(rows)
-        self._stats.bad_samples += int((rows >= 0).any(axis=1).sum())
-        for sample, place in zip(*np.nonzero(rows >= 0), strict=True):
-            table = self._tables[batch["table_index"][sample]]
-            self._note(table, int(rows[sample, place]), unpack_reason(reasons[sample, place]), step)
+        for prefix, tables in self._streams.items():
+            rows, reasons = batch.pop(prefix + BAD_ROWS), batch.pop(prefix + BAD_REASONS)
+            self._stats.samples += len(rows)
+            self._stats.bad_samples += int((rows >= 0).any(axis=1).sum())
+            for sample, place in zip(*np.nonzero(rows >= 0), strict=True):
+                table = tables[batch[f"{prefix}table_index"][sample]]
+                reason = unpack_reason(reasons[sample, place])
+                self._note(table, int(rows[sample, place]), reason, step)
         self._refuse_too_many()
 
     def ban(self, place: Place, reason: str, step: int) -> Ban:

@@ -119,7 +119,9 @@ class Record:
     belong to the file that holds it, the tar where it lies in one; a file that differs from them has changed and is not
     read.
 
-    `no_flip` is not a column but said by the table for all its rows: a mirrored view would show something else.
+    `no_flip` is not a column but said by the table for all its rows: a mirrored view would show something else.  Nor
+    are `table`, what the table was opened by (`Table.name`), and `table_index`, its place among the tables that a
+    stream of a training mixes: 0 is `data.table`, then those of `data.mix`.
     """
 
     index: int
@@ -154,6 +156,8 @@ class Record:
     mirrored: bool | None = None
     pixel_aspect: float | None = None
     no_flip: bool = False
+    table: str = ""
+    table_index: int = 0
 
 
 class Table:
@@ -170,9 +174,18 @@ class Table:
         data: pa.Table | None = None,
         root: Path | None = None,
         rows: np.ndarray | None = None,
+        name: str | None = None,
     ) -> None:
+        """
+        Args:
+            path, data: the file, or what it would hold.
+            root: the folder that relative sources are relative to.
+            rows: of the file or data, those that the table shows.
+            name: what plans know the table by; the path of the file, or nothing, by default.
+        """
         assert (path is None) != (data is None), "a table is either a file or in memory"
         self.path = path
+        self.name = name if name is not None else str(path or "")
         self.root = Path(os.path.abspath(root if root is not None else _folder_of(path)))
         self._memory = data
         self._rows = rows
@@ -342,7 +355,7 @@ class Table:
             if scalar.is_valid:
                 values[name] = _FROM_ARROW.get(name, _as_py)(scalar)
         values["source"] = self._absolute(values["source"])
-        return Record(index=int(index), no_flip=self.no_flip, **values)
+        return Record(index=int(index), no_flip=self.no_flip, table=self.name, **values)
 
     def column(self, name: str) -> np.ndarray:
         """Returns one column: numbers as a numeric array (null is -1 or NaN), anything else as an array of objects.
@@ -381,7 +394,11 @@ class Table:
                 f"rows {chosen.min()}..{chosen.max()} of a table with {len(self)} records"
             )
         rows = chosen if self._rows is None else self._rows[chosen]
-        return Table(path=self.path, data=self._memory, root=self.root, rows=rows)
+        return Table(path=self.path, data=self._memory, root=self.root, rows=rows, name=self.name)
+
+    def named(self, name: str) -> Table:
+        """Returns the same table by another name: `Record.table` of its records."""
+        return Table(path=self.path, data=self._memory, root=self.root, rows=self._rows, name=name)
 
     def refuse_doubled_ids(self) -> None:
         """Raises TableError, with both rows, if two records have one id; opening a file does not look at every row."""
@@ -438,10 +455,11 @@ class Table:
             from video_ssl.datasets.arrow.mapped_rows import map_rows
 
             rows = map_rows(rows)
-        return {"path": self.path, "root": self.root, "rows": rows, "data": data}
+        return {"path": self.path, "root": self.root, "rows": rows, "data": data, "name": self.name}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.path, self.root, self._rows = state["path"], state["root"], state["rows"]
+        self.name = state["name"]
         if isinstance(self._rows, Path):
             self._rows = np.load(self._rows, mmap_mode="r")
         data = state["data"]

@@ -6,10 +6,16 @@ from dataclasses import dataclass
 from importlib import import_module
 from typing import Any, Literal
 
+from video_ssl.objectives.shared.objective_plan import ObjectivePlan
+
 
 @dataclass(frozen=True)
 class Entry:
-    """Where an objective lives: `Config`, `Plan`, `Objective` in modules of these names, or `objective_flax`."""
+    """Where an objective lives: `Config`, `Plan`, `Objective` in modules of these names, or `objective_flax`.
+
+    An objective that takes several streams of data has, in place of `Plan`, a function `plans(config)`: name of the
+    stream -> plan, the main one first.
+    """
 
     package: str
     framework: Literal["torch", "flax"] = "torch"
@@ -17,8 +23,17 @@ class Entry:
     def config(self) -> Any:
         return import_module(f"{self.package}.config").Config
 
-    def plan(self) -> Any:
-        return import_module(f"{self.package}.plan").Plan
+    def plans(self, config: Any) -> dict[str, ObjectivePlan]:
+        """Returns the plans of the streams of data, the main one first; its name stands nowhere else."""
+        module = import_module(f"{self.package}.plan")
+        found: dict[str, ObjectivePlan] = (
+            module.plans(config) if hasattr(module, "plans") else {"main": module.Plan(config)}
+        )
+        return found
+
+    def main_plan(self, config: Any) -> ObjectivePlan:
+        """Returns the plan of the main stream."""
+        return next(iter(self.plans(config).values()))
 
     def objective(self) -> Any:
         module = "objective" if self.framework == "torch" else f"objective_{self.framework}"

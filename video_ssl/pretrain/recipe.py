@@ -25,30 +25,55 @@ from video_ssl.recipes import (
 
 
 @dataclass(frozen=True, kw_only=True)
+class StreamConfig:
+    """Where the records of a further stream come from, and how many of them a step takes.
+
+    Attributes:
+        table, mix: as in `DataConfig`.  The tables are gone through again and again; they say nothing about epochs.
+        records: of one optimizer step, over all processes and accumulated micro-batches.
+    """
+
+    table: str
+    mix: dict[str, float] = field(default_factory=dict)
+    records: int
+
+    def __post_init__(self) -> None:
+        _refuse_weights(self.mix)
+        if self.records < 1:
+            raise ValueError(f"records={self.records} must be at least 1.")
+
+
+@dataclass(frozen=True, kw_only=True)
 class DataConfig:
-    """Which records are trained on.  One epoch is as many records as all the tables hold together.
+    """Which records are trained on.  One epoch is as many records as `table` and `mix` hold together.
 
     Attributes:
         table: a table, folder, list or data set, as `video_ssl.datasets.open_table` takes it: `demo:train`.
         mix: further tables and their weights; the weight of `table` is 1.  Records are drawn in these proportions.
         balance: every process gets groups of several videos of several classes, drawn at random (an epoch is then only
             a number of records); empty = records one after the other in shuffled order, labels not looked at.
+        streams: name -> where an objective's further streams come from; exactly those that the objective asks for.
     """
 
     table: str
     mix: dict[str, float] = field(default_factory=dict)
     balance: BalanceConfig | None = None
+    streams: dict[str, StreamConfig] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        wrong = {name: weight for name, weight in self.mix.items() if not weight > 0}
-        if wrong:
-            raise ValueError(
-                f"mix={wrong}: weights must be positive. Remove a table by removing its line."
-            )
+        _refuse_weights(self.mix)
         if self.balance is not None and self.mix:
             raise ValueError(
                 f"balance draws from one table, but mix names {list(self.mix)} too: put them into one table."
             )
+
+
+def _refuse_weights(mix: Mapping[str, float]) -> None:
+    wrong = {name: weight for name, weight in mix.items() if not weight > 0}
+    if wrong:
+        raise ValueError(
+            f"mix={wrong}: weights must be positive. Remove a table by removing its line."
+        )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -218,9 +243,36 @@ class PretrainRecipe:
     def __post_init__(self) -> None:
         if self.seed < 0:
             raise ValueError(f"seed={self.seed} must not be negative.")
+        self._check_streams()
         if self.data.balance is not None:
             training = self.training
             self.data.balance.check_batch(training.global_batch_size, training.accumulation)
+
+    def _check_streams(self) -> None:
+        """Raises ValueError unless `data.streams` are those that the objective asks for, in parts of equal size."""
+        given, parts = self.data.streams, self.training.accumulation
+        wanted = list(OBJECTIVES[self.objective_name].plans(self.objective))[1:]
+        for name in given:
+            if name not in wanted:
+                allowed = (
+                    f"the streams of {self.objective_name} are {wanted}"
+                    if wanted
+                    else (
+                        f"{self.objective_name} takes the records of data.table and data.mix only"
+                    )
+                )
+                raise ValueError(f"data.streams.{name}: {allowed}.{nearest(name, wanted)}")
+        missing = [name for name in wanted if name not in given]
+        if missing:
+            raise ValueError(
+                f"{self.objective_name} takes the streams {wanted}, but data.streams lacks {missing}: give each a "
+                f"table and its records in a step, data.streams.{missing[0]}={{table: NAME, records: N}}."
+            )
+        for name, stream in given.items():
+            if stream.records % parts:
+                raise ValueError(
+                    f"data.streams.{name}.records={stream.records} is not divisible by training.accumulation={parts}."
+                )
 
     @property
     def folder(self) -> Path:
@@ -288,15 +340,20 @@ def stage_recipe(outer: PretrainRecipe, stage: str, source: EncoderSource) -> Pr
 
     The stage keeps its objective, its length, its batch and its optimizer.  It takes `seed`, `data`, `loader` and
     `training.device` from the outer recipe, so that one setting moves the whole chain to other videos or another
-    device.  A stage that needs data of its own is trained as a run of its own and named by `run:`.
+    device; further streams are its own, with the tables of the outer recipe where that has a stream of the same name.
+    A stage that needs data of its own is trained as a run of its own and named by `run:`.
     """
     assert source.recipe is not None
     inner = load_pretrain_recipe(source.recipe)
+    streams = {
+        name: dataclasses.replace(outer.data.streams.get(name, own), records=own.records)
+        for name, own in inner.data.streams.items()
+    }
     return inner.replace(
         name=f"{outer.name}/{stage}",
         run=str(outer.folder / "stages" / stage),
         seed=outer.seed,
-        data=outer.data,
+        data=dataclasses.replace(outer.data, streams=streams),
         loader=outer.loader,
         training=dataclasses.replace(inner.training, device=outer.training.device),
     )

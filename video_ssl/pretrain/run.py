@@ -16,6 +16,7 @@ from typing import Any, Generic
 import numpy as np
 
 from video_ssl.clips.pipeline import Pipeline
+from video_ssl.clips.streams import Stream
 from video_ssl.datasets import open_table
 from video_ssl.datasets.table import Table
 from video_ssl.files import write_json
@@ -56,7 +57,8 @@ logger = logging.getLogger(__name__)
 #: The learning rate of every step is computed beforehand.
 MAX_STEPS = 10**8
 
-Tables = list[tuple[Table, float]]
+#: Name -> where its records come from; the main stream stands first.
+Streams = dict[str, Stream]
 
 
 @dataclass(frozen=True)
@@ -81,7 +83,7 @@ class Framework(Generic[J]):
     """What a framework does of a run.
 
     Attributes:
-        build: (recipe, tables, encoders) -> everything the loop needs to train from the start.
+        build: (recipe, streams, encoders) -> everything the loop needs to train from the start.
         load: puts a checkpoint into a job.
         train: trains to the end and returns the last row of metrics.
         export: (job, folder, source) writes the encoder folder; called by every process.
@@ -89,7 +91,7 @@ class Framework(Generic[J]):
         weights: what is exported, in words.
     """
 
-    build: Callable[[PretrainRecipe, Tables, Mapping[str, Path]], J]
+    build: Callable[[PretrainRecipe, Streams, Mapping[str, Path]], J]
     load: Callable[[J, Checkpoint], None]
     train: Callable[[J], dict[str, Any]]
     export: Callable[[J, Path, dict[str, Any]], None]
@@ -121,8 +123,8 @@ def run(
             logger.info("%s is already finished: %d steps", folder, steps)
             return RunResult(folder, steps, metrics, folder / "encoder")
         encoders = prepare_encoders(recipe, run_stage)
-        tables = open_tables(recipe)
-        job = framework.build(recipe, tables, encoders)
+        streams = open_streams(recipe)
+        job = framework.build(recipe, streams, encoders)
         checkpoint = processes.on_main(lambda: sound_checkpoint(folder / "checkpoints"))
         if checkpoint is not None:
             meta = read_meta(checkpoint)
@@ -190,26 +192,48 @@ def existing_encoders(recipe: PretrainRecipe) -> dict[str, Path]:
     }
 
 
-def open_tables(recipe: PretrainRecipe) -> Tables:
-    """Returns the tables of a recipe and their weights."""
-    mix = {recipe.data.table: 1.0, **recipe.data.mix}
-    tables = [(open_table(spec), weight) for spec, weight in mix.items()]
+def open_streams(recipe: PretrainRecipe) -> Streams:
+    """Returns the streams of a recipe with their tables opened; plans know these by what the recipe calls them."""
+    main, *others = OBJECTIVES[recipe.objective_name].plans(recipe.objective).items()
+    data = recipe.data
+    streams = {
+        main[0]: Stream(
+            tables=_open_mix(recipe, data.table, data.mix),
+            plan=main[1],
+            records=recipe.training.global_batch_size,
+            balance=data.balance,
+        )
+    }
+    for name, plan in others:
+        own = data.streams[name]
+        tables = _open_mix(recipe, own.table, own.mix)
+        streams[name] = Stream(tables=tables, plan=plan, records=own.records)
+    return streams
+
+
+def _open_mix(
+    recipe: PretrainRecipe, table: str, mix: Mapping[str, float]
+) -> list[tuple[Table, float]]:
+    """The tables of a stream and their weights."""
+    weights = {table: 1.0, **mix}
+    tables = [(open_table(spec).named(spec), weight) for spec, weight in weights.items()]
     crop = getattr(recipe.objective, "crop", None)
-    for spec, (table, _) in zip(mix, tables, strict=True):
-        if table.no_flip and getattr(crop, "flip_probability", 0) > 0:
+    for spec, (opened, _) in zip(weights, tables, strict=True):
+        if opened.no_flip and getattr(crop, "flip_probability", 0) > 0:
             logger.info("%s says no_flip: its views are not mirrored", spec)
     return tables
 
 
-def job_settings(recipe: PretrainRecipe, tables: Tables, host: tuple[int, int]) -> dict[str, Any]:
+def job_settings(recipe: PretrainRecipe, streams: Streams, host: tuple[int, int]) -> dict[str, Any]:
     """Returns the fields of `BaseJob` that follow from the recipe and the data.
 
     Args:
         host: this process and how many there are.
     """
     training = recipe.training
+    main = next(iter(streams.values()))
     sizes = {
-        "num_examples": sum(len(table) for table, _ in tables),
+        "num_examples": main.num_examples,
         "global_batch_size": training.global_batch_size,
     }
     num_steps = to_steps(training.duration, **sizes)
@@ -228,23 +252,29 @@ def job_settings(recipe: PretrainRecipe, tables: Tables, host: tuple[int, int]) 
             to_steps(recipe.optimizer.warmup, **sizes),
             steps_per_epoch=sizes["num_examples"] / training.global_batch_size,
         ),
-        "open_batches": batch_source(recipe, tables, num_steps, host),
+        "open_batches": batch_source(recipe, streams, num_steps, host),
         "checkpoint_steps": to_steps(training.checkpoint_every, **sizes),
         "keep_steps": to_steps(training.keep_every, **sizes) if training.keep_every else None,
         "num_examples": sizes["num_examples"],
-        "tables": describe_tables([table for table, _ in tables]),
+        "tables": describe_tables([table for s in streams.values() for table, _ in s.tables]),
+        "stream_records": {name: recipe.data.streams[name].records for name in list(streams)[1:]},
     }
 
 
 def check_batch(recipe: PretrainRecipe, count: int, what: str = "processes") -> None:
-    """Raises RunError if the global batch cannot be shared equally by `count` processes (devices) and micro-batches."""
+    """Raises RunError if the records of a step cannot be shared equally by `count` processes (devices) and
+    micro-batches, in any stream."""
     training = recipe.training
     parts = count * training.accumulation
-    if training.global_batch_size % parts:
-        raise RunError(
-            f"training.global_batch_size={training.global_batch_size} cannot be divided among {count} {what} "
-            f"x training.accumulation={training.accumulation}: use a multiple of {parts}."
-        )
+    sizes = {"training.global_batch_size": training.global_batch_size} | {
+        f"data.streams.{name}.records": own.records for name, own in recipe.data.streams.items()
+    }
+    for name, size in sizes.items():
+        if size % parts:
+            raise RunError(
+                f"{name}={size} cannot be divided among {count} {what} "
+                f"x training.accumulation={training.accumulation}: use a multiple of {parts}."
+            )
 
 
 def lr_schedule(
@@ -277,24 +307,26 @@ def lr_schedule(
 
 
 def batch_source(
-    recipe: PretrainRecipe, tables: Tables, num_steps: int, host: tuple[int, int]
+    recipe: PretrainRecipe, streams: Streams, num_steps: int, host: tuple[int, int]
 ) -> OpenBatches:
     """Returns a function that opens this process's part of the batches from a step on."""
-    plan = OBJECTIVES[recipe.objective_name].plan()(recipe.objective)
+    main, *_ = streams.values()
+    others = dict(list(streams.items())[1:])
 
     @contextlib.contextmanager
     def open_batches(start_step: int) -> Iterator[Iterator[dict[str, np.ndarray]]]:
         with Pipeline(
-            tables,
-            plan,
+            main.tables,
+            main.plan,
             seed=recipe.seed,
-            global_batch_size=recipe.training.global_batch_size,
+            global_batch_size=main.records,
             num_steps=num_steps,
             start_step=start_step,
             host=host,
             config=recipe.loader,
             skip_log=recipe.folder / "skipped.jsonl",
-            balance=recipe.data.balance,
+            balance=main.balance,
+            others=others,
         ) as pipeline:
             yield iter(pipeline)
 
@@ -340,6 +372,7 @@ def check_resumable(
     for name, now in (
         ("seed", job.seed),
         ("global_batch_size", job.training.global_batch_size),
+        ("stream_records", job.stream_records),
     ):
         if meta.get(name, now) != now:
             raise CheckpointError(

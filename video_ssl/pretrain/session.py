@@ -40,8 +40,9 @@ class BaseJob:
         lrs: float (num_steps,), the learning rate of every step.
         open_batches: gives this process's part of the batches from a step on.
         checkpoint_steps, keep_steps: settings of the recipe in steps.
-        num_examples: records of the tables; a resumed run must find as many.
-        tables: what a resumed run must find again of them, see `table_digest`.
+        num_examples: records of the main stream's tables; a resumed run must find as many.
+        tables: what a resumed run must find again of them, see `table_digest`; those of the main stream first.
+        stream_records: name -> records of a step, for every stream beside the main one.
         start_step: steps already done.
         averages: of the steps before it that are in no row of metrics yet, as `Session._averages` gave them.
     """
@@ -56,6 +57,7 @@ class BaseJob:
     keep_steps: int | None
     num_examples: int
     tables: list[dict[str, Any]] = field(default_factory=list)
+    stream_records: dict[str, int] = field(default_factory=dict)
     start_step: int = 0
     averages: dict[str, Any] | None = None
 
@@ -205,6 +207,7 @@ class Session(Generic[J]):
             "num_steps": job.num_steps,
             "num_examples": job.num_examples,
             "tables": job.tables,
+            "stream_records": job.stream_records,
             "averages": self._averages(),
             "seed": job.seed,
             "global_batch_size": job.training.global_batch_size,

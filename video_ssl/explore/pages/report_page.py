@@ -139,7 +139,7 @@ def _clips(data: RunData, count: int) -> ClipsSection | None:
         return ClipsSection(missing_table=recipe.data.table)
     from video_ssl.objectives import OBJECTIVES
 
-    plan = OBJECTIVES[recipe.objective_name].plan()(recipe.objective)
+    plan = OBJECTIVES[recipe.objective_name].main_plan(recipe.objective)
     made, lost = training_clips(plan, table, seed=recipe.seed, count=count)
     hidden = made[0].clips[0].hidden_share if made else 0.0
     names = [class_name(table.class_names, shown.record.label, " · ") for shown in made]

@@ -26,7 +26,7 @@ from video_ssl.pretrain.recipe import PretrainRecipe
 from video_ssl.pretrain.run import (
     Framework,
     RunResult,
-    Tables,
+    Streams,
     architecture_of,
     check_batch,
     existing_encoders,
@@ -96,12 +96,12 @@ def build_objective(
 
 def build_job(
     recipe: PretrainRecipe,
-    tables: Tables,
+    streams: Streams,
     encoders: Mapping[str, Path],
     processes: FlaxProcesses,
 ) -> FlaxJob:
     """Returns everything the loop needs to train from the start."""
-    settings = job_settings(recipe, tables, (processes.rank, processes.world_size))
+    settings = job_settings(recipe, streams, (processes.rank, processes.world_size))
     return FlaxJob(**settings, **trained_parts(recipe, encoders, processes, settings["lrs"]))
 
 

@@ -21,7 +21,7 @@ from video_ssl.pretrain.recipe import PretrainRecipe
 from video_ssl.pretrain.run import (
     Framework,
     RunResult,
-    Tables,
+    Streams,
     architecture_of,
     check_batch,
     existing_encoders,
@@ -77,14 +77,14 @@ def build_objective(
 
 def build_job(
     recipe: PretrainRecipe,
-    tables: Tables,
+    streams: Streams,
     encoders: Mapping[str, Path],
     processes: Processes,
 ) -> Job:
     """Returns everything the loop needs to train from the start."""
     training = recipe.training
     check_batch(recipe, processes.world_size)
-    settings = job_settings(recipe, tables, (processes.rank, processes.world_size))
+    settings = job_settings(recipe, streams, (processes.rank, processes.world_size))
     return_freed_memory(training, processes)
     objective = prepare(build_objective(recipe, encoders).to(processes.device), training, processes)
     divided = training.sharding == "oss" and processes.world_size > 1
