@@ -17,13 +17,16 @@ from omegaconf import OmegaConf
 from video_ssl.files import OutputError, temporary_name
 from video_ssl.pretrain.errors import RunError
 from video_ssl.pretrain.processes import Processes
+from video_ssl.pretrain.recipe import load_pretrain_recipe, recipe_to_dict
 from video_ssl.pretrain.reporting import keep_metrics, read_metrics
 from video_ssl.pretrain.run_folder import hold, is_harmless, note_start, settle_recipe
-from video_ssl.recipes import recipe_changes
+from video_ssl.recipes import recipe_changes, to_yaml
 
 HOLDER = """
 import sys, time
 from pathlib import Path
+from video_ssl.pretrain.recipe import load_pretrain_recipe, recipe_to_dict
+from video_ssl.recipes import to_yaml
 from video_ssl.pretrain.run_folder import hold
 with hold(Path(sys.argv[1])):
     print("held", flush=True)
@@ -174,3 +177,13 @@ def test_metrics_of_steps_that_are_repeated_are_removed(tmp_path: Path) -> None:
     keep_metrics(path, 8)
     assert [r["step"] for r in read_metrics(path)] == [4, 8]
     assert path.read_text().endswith("}\n")
+
+
+def test_a_run_goes_on_although_the_library_has_a_new_setting(tmp_path: Path) -> None:
+    recipe = recipe_to_dict(load_pretrain_recipe("mae/demo"))
+    old = {**recipe, "data": {k: v for k, v in recipe["data"].items() if k != "streams"}}
+    (tmp_path / "recipe.yaml").write_text(to_yaml(old))
+    assert not settle_recipe(tmp_path, recipe, allow_changes=False)
+    other = {**recipe, "data": {**recipe["data"], "mix": {"b": 1.0}}}
+    with pytest.raises(RunError, match=r"data\.mix\.b"):
+        settle_recipe(tmp_path, other, allow_changes=False)

@@ -36,6 +36,7 @@ from video_ssl.files import (
 from video_ssl.limits import parse_json
 from video_ssl.pretrain.errors import RunError
 from video_ssl.pretrain.place import Place
+from video_ssl.pretrain.recipe import recipe_from_dict, recipe_to_dict
 from video_ssl.recipes import ConfigError, load_yaml, recipe_changes, to_yaml
 
 logger = logging.getLogger(__name__)
@@ -176,7 +177,7 @@ def settle_recipe(folder: Path, recipe: Mapping[str, Any], *, allow_changes: boo
     serious: list[str] = []
     if path.is_file():
         try:
-            before = load_yaml(path)
+            before = _read_today(load_yaml(path))
         except ConfigError as err:
             raise RunError(str(err)) from err
         changes = recipe_changes(before, recipe)
@@ -191,6 +192,14 @@ def settle_recipe(folder: Path, recipe: Mapping[str, Any], *, allow_changes: boo
             logger.info("changed since the start of the run: %s", line)
     write_atomically(path, to_yaml(dict(recipe)))
     return bool(serious)
+
+
+def _read_today(content: dict[str, Any]) -> dict[str, Any]:
+    """The recipe with the defaults of keys that have come since it was written; unchanged if it is none any more."""
+    try:
+        return recipe_to_dict(recipe_from_dict(content))
+    except ConfigError:
+        return content
 
 
 def is_harmless(key: str) -> bool:
