@@ -1,5 +1,6 @@
 """HiCo against the numbers of its reference."""
 
+import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
@@ -8,6 +9,8 @@ from video_ssl.clips.crops import crop_frames, inner_square
 from video_ssl.clips.sampling import seconds as time_sampling
 from video_ssl.models.networks.r2plus1d import R2Plus1D, from_hico
 from video_ssl.models.networks.r2plus1d_config import R2PLUS1D_PRESETS, R2Plus1DConfig
+from video_ssl.pretrain.optimizers import OptimizerConfig, ParameterGroup
+from video_ssl.pretrain.schedules import SCHEDULES
 
 STEMS = {"R2Plus1DStem": "r2plus1d", "DownSampleStem": "r2d3d"}
 
@@ -195,3 +198,84 @@ def test_frames_of_segments(golden_case):
     golden_case.check("frame", [frame for _, frame in found])
     # The time that the reference tells of a clip is the start that was asked for.
     golden_case.check("sec", golden_case["clips"][:, 0])
+
+
+# Optimisation -------------------------------------------------------------------------------------
+
+
+@pytest.mark.golden("hico/lr_schedule")
+def test_learning_rates(golden_case):
+    settings, epochs = golden_case.settings, golden_case["epoch"]
+    per_epoch = 10
+    steps = np.rint(epochs * per_epoch).astype(int)
+    np.testing.assert_array_equal(steps / per_epoch, epochs)
+    rates = SCHEDULES["cosine_ramped"].rates(
+        settings["max_epoch"] * per_epoch,
+        base_lr=settings["base_lr"],
+        min_lr=0.0,
+        warmup_lr=settings["warmup_start_lr"],
+        warmup_steps=int(settings["warmup_epochs"] * per_epoch),
+        steps_per_epoch=per_epoch,
+    )
+    # The reference is asked for its end too, which no step has.
+    golden_case.check("lr", np.append(rates, 0.0)[steps])
+
+
+def lars_config(settings) -> OptimizerConfig:
+    spared = [n for n, rule in settings["groups"].items() if rule.startswith("weight_decay 0")]
+    return OptimizerConfig(
+        name="lars",
+        momentum=settings["momentum"],
+        nesterov=settings["nesterov"],
+        trust_coefficient=settings["eta"],
+        adapt_all=not settings["exclude"],
+        weight_decay=settings["weight_decay"],
+        decay_all=True,
+        groups=tuple(
+            ParameterGroup(match=name, weight_decay=0.0)
+            for names in spared
+            for name in names.split(", ")
+        ),
+    )
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32])
+@pytest.mark.golden("hico/lars")
+def test_lars(golden_case, dtype):
+    from video_ssl.pretrain.torch_loop.optimizers import build_optimizer, set_lr
+
+    settings, names = golden_case.settings, lars_names(golden_case)
+    module = torch.nn.ParameterDict(
+        {n: torch.nn.Parameter(golden_case.tensor(f"init/{n}").to(dtype)) for n in names}
+    )
+    optimizer = build_optimizer(module, lars_config(settings))
+    set_lr(optimizer, settings["lr"])
+    for step in range(settings["steps"]):
+        for name in names:
+            module[name].grad = golden_case.tensor(f"grad{step}/{name}").to(dtype)
+        optimizer.step()
+        for name in names:
+            golden_case.check(f"after{step}/{name}", module[name])
+
+
+@pytest.mark.golden("hico/lars")
+def test_lars_of_flax(golden_case):
+    import optax
+
+    from video_ssl.pretrain.flax_loop.optimizers import build_optimizer
+
+    settings, names = golden_case.settings, lars_names(golden_case)
+    rates = np.full(settings["steps"], settings["lr"])
+    optimizer = build_optimizer(lars_config(settings), rates)
+    params = {n: golden_case[f"init/{n}"].astype(np.float32) for n in names}
+    state = optimizer.init(params)
+    for step in range(settings["steps"]):
+        gradients = {n: golden_case[f"grad{step}/{n}"].astype(np.float32) for n in names}
+        updates, state = optimizer.update(gradients, state, params)
+        params = optax.apply_updates(params, updates)
+        for name in names:
+            golden_case.check(f"after{step}/{name}", np.asarray(params[name]))
+
+
+def lars_names(golden_case) -> list[str]:
+    return [name for names in golden_case.settings["groups"] for name in names.split(", ")]

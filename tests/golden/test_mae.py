@@ -11,7 +11,7 @@ from video_ssl.models.preprocess import to_model_input
 from video_ssl.models.weights import load_weights, renamed_keys
 from video_ssl.objectives.mae.config import Config
 from video_ssl.objectives.mae.objective import PUBLISHED_KEYS, Objective
-from video_ssl.pretrain.recipe import OptimizerConfig
+from video_ssl.pretrain.optimizers import OptimizerConfig
 from video_ssl.pretrain.schedules import cosine_schedule, scaled_lr
 from video_ssl.pretrain.torch_loop.optimizers import build_optimizer, set_lr
 

@@ -9,7 +9,8 @@ import pytest
 import torch
 from torch import nn
 
-from video_ssl.pretrain.recipe import OptimizerConfig, load_pretrain_recipe
+from video_ssl.pretrain.optimizers import OptimizerConfig
+from video_ssl.pretrain.recipe import load_pretrain_recipe
 from video_ssl.pretrain.schedules import epoch_cosine_schedule
 from video_ssl.pretrain.torch_loop.optimizers import build_optimizer, set_lr
 

@@ -2,15 +2,24 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from video_ssl.pretrain.durations import parse_duration, to_steps
-from video_ssl.pretrain.recipe import OptimizerConfig, load_pretrain_recipe
+from video_ssl.pretrain.optimizers import OptimizerConfig
+from video_ssl.pretrain.recipe import load_pretrain_recipe
 from video_ssl.pretrain.run import lr_schedule
-from video_ssl.pretrain.schedules import constant_schedule, cosine_schedule, scaled_lr
+from video_ssl.pretrain.schedules import (
+    SCHEDULES,
+    constant_schedule,
+    cosine_schedule,
+    quarter_cosine_schedule,
+    scaled_lr,
+)
 
 
 @pytest.mark.parametrize(
@@ -96,11 +105,58 @@ def test_recipes_name_the_start_of_the_ramp(schedule: str, first: list[float]) -
 
 
 @pytest.mark.parametrize(
-    "settings", [{"warmup": 0}, {"warmup": "2 steps", "schedule": "cosine_ramped"}]
+    "settings", [{"warmup": 0}, {"warmup": "0 epochs", "schedule": "cosine_ramped"}]
 )
 def test_a_start_of_no_ramp_is_refused(settings: dict[str, str]) -> None:
     with pytest.raises(ValueError, match="warmup_lr=1e-06 is where the ramp starts"):
         OptimizerConfig(warmup_lr=1e-6, **settings)
+
+
+def test_every_schedule_starts_its_ramp_where_it_is_told_and_takes_what_it_names() -> None:
+    given = {"base_lr": 1.0, "warmup_steps": 4, "steps_per_epoch": 3.0}
+    for name, schedule in SCHEDULES.items():
+        low = schedule.rates(12, min_lr=0.0, warmup_lr=0.0, **given)
+        high = schedule.rates(12, min_lr=0.1, warmup_lr=0.25, **given)
+        assert low.shape == high.shape == (12,)
+        has_ramp = "warmup_lr" in schedule.settings
+        assert low[0] == (0.0 if has_ramp else pytest.approx(1.0)), name
+        if has_ramp:
+            assert high[0] == pytest.approx(0.25), name
+        assert (high[-1] > low[-1]) == ("min_lr" in schedule.settings), name
+
+
+def test_a_quarter_of_a_cosine_is_half_of_one_twice_as_long() -> None:
+    """papers/vatt.md: 1e-4 to 5e-5 is the first half of a cosine that would come to 0; 8.5e-5 half-way."""
+    found = quarter_cosine_schedule(1e-4, 5e-5, 104, warmup_steps=4)
+    whole = cosine_schedule(1e-4, 0.0, 200)[:100] / 1e-4
+    assert found[4 + 50] == pytest.approx(8.536e-5, rel=1e-3)
+    assert cosine_schedule(1e-4, 0.0, 200)[50] == pytest.approx(found[54])
+    np.testing.assert_allclose(found[4:], whole * 1e-4, rtol=1e-12)
+    np.testing.assert_allclose(found[:4], [0, 0.25e-4, 0.5e-4, 0.75e-4], rtol=1e-12)
+
+
+@pytest.mark.parametrize(
+    ("settings", "text"),
+    [
+        ({"schedule": "cosin"}, "allowed are .*cosine_damped.* Did you mean 'cosine'"),
+        ({"schedule": "constant", "min_lr": 1e-6}, "does not approach it"),
+        ({"batch_unit": "clips", "lr_scaling": "none"}, "set lr_scaling='linear_256'"),
+    ],
+)
+def test_settings_without_an_effect_are_refused(settings: dict[str, Any], text: str) -> None:
+    with pytest.raises(ValueError, match=text):
+        OptimizerConfig(**settings)
+
+
+@pytest.mark.parametrize(("unit", "share"), [("records", 1), ("clips", 2)])
+def test_the_batch_is_counted_in_records_or_in_clips(unit: str, share: int) -> None:
+    """CVRL shows two clips of every record."""
+    recipe = load_pretrain_recipe(
+        "cvrl/r3d50_k600", [f"optimizer.batch_unit={unit}", "training.global_batch_size=512"]
+    )
+    assert recipe.objective.clips_per_record == 2
+    peak = lr_schedule(recipe, 1000, 0, steps_per_epoch=100)[0]
+    assert peak == pytest.approx(10.24 * 2 * share)
 
 
 def test_a_warmup_longer_than_training_is_refused() -> None:

@@ -13,8 +13,8 @@ from torch import nn
 from video_ssl.objectives.videomae.objective import Objective
 from video_ssl.pretrain.checkpoint_folders import Checkpoint, list_checkpoints
 from video_ssl.pretrain.errors import NonFiniteLoss
+from video_ssl.pretrain.optimizers import OptimizerConfig
 from video_ssl.pretrain.processes import Processes
-from video_ssl.pretrain.recipe import OptimizerConfig
 from video_ssl.pretrain.torch_loop.checkpoints import load_state
 from video_ssl.pretrain.torch_loop.nonfinite import FiniteGuard
 from video_ssl.pretrain.torch_loop.optimizers import build_optimizer, set_lr
@@ -24,7 +24,7 @@ from video_ssl.pretrain.torch_loop.run import pretrain
 ALONE = Processes(0, 1, torch.device("cpu"))
 
 
-@pytest.mark.parametrize("name", ["adamw", "sgd"])
+@pytest.mark.parametrize("name", ["adamw", "sgd", "lars"])
 @pytest.mark.parametrize("poison", ["loss", "gradient"])
 def test_weights_stand_still_from_the_first_bad_step_on(name: str, poison: str) -> None:
     """As on an accelerator: the host looks only after several further steps."""

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 import torch
 from torch import nn
 
-from video_ssl.pretrain.recipe import OptimizerConfig
+from video_ssl.pretrain.optimizers import OPTIMIZERS, OptimizerConfig, ParameterGroup
+from video_ssl.pretrain.recipe import load_pretrain_recipe
 from video_ssl.pretrain.torch_loop.optimizers import (
     build_optimizer,
     layer_id,
@@ -37,7 +40,7 @@ def test_objective_names_without_decay_and_frozen_parameters() -> None:
         parameter_groups(module.named_parameters(), weight_decay=0.1, layer_decay=0.5)
 
 
-@pytest.mark.parametrize("name", ["adamw", "sgd"])
+@pytest.mark.parametrize("name", ["adamw", "sgd", "lars"])
 def test_state_goes_by_name_not_by_position(name: str) -> None:
     """Two optimizers whose groups are in another order continue alike."""
 
@@ -71,3 +74,107 @@ def test_the_rate_of_a_group_is_scaled() -> None:
     optimizer = build_optimizer(module, OptimizerConfig(layer_decay=0.5))
     set_lr(optimizer, 1.0)
     assert {g["layer"]: g["lr"] for g in optimizer.param_groups} == {1: 0.5, 2: 1.0}
+
+
+def named(*names: str) -> list[tuple[str, nn.Parameter]]:
+    return [(name, nn.Parameter(torch.zeros(2, 2))) for name in names]
+
+
+def test_groups_go_by_name_and_the_first_one_counts() -> None:
+    groups = parameter_groups(
+        named("head.weight", "head.scale", "body.weight"),
+        weight_decay=0.1,
+        groups=[
+            ParameterGroup(match="*.scale", weight_decay=0.5),
+            ParameterGroup(match="head.*", lr_factor=10.0, weight_decay=0.0),
+        ],
+    )
+    found = {
+        name: (g["lr_scale"], g["weight_decay"], g["decayed"])
+        for g in groups
+        for name in g["names"]
+    }
+    assert found == {
+        "head.weight": (10.0, 0.0, False),
+        "head.scale": (1.0, 0.5, True),
+        "body.weight": (1.0, 0.1, True),
+    }
+
+
+def test_the_factor_of_a_group_is_on_top_of_layer_decay() -> None:
+    groups = parameter_groups(
+        named("encoder.blocks.0.w", "encoder.blocks.1.w", "head.w"),
+        weight_decay=0.0,
+        layer_decay=0.5,
+        groups=[ParameterGroup(match="*.blocks.0.*", lr_factor=3.0)],
+    )
+    assert {g["names"][0]: g["lr_scale"] for g in groups} == {
+        "encoder.blocks.0.w": 0.25 * 3,
+        "encoder.blocks.1.w": 0.5,
+        "head.w": 1.0,
+    }
+
+
+def test_patterns_that_match_nothing_are_refused_with_the_nearest_names() -> None:
+    names = named("head.weight", "encoder.weight")
+    with pytest.raises(
+        ConfigError, match=r"groups.1.match='haed.\*' matches none of the 2 .*head.weight"
+    ):
+        parameter_groups(
+            names,
+            weight_decay=0.0,
+            groups=[
+                ParameterGroup(match="*", lr_factor=2.0),
+                ParameterGroup(match="haed.*", lr_factor=2.0),
+            ],
+        )
+    with pytest.raises(ConfigError, match=r"groups.1.match='head.\*': groups before it take all"):
+        parameter_groups(
+            names,
+            weight_decay=0.0,
+            groups=[
+                ParameterGroup(match="*", lr_factor=2.0),
+                ParameterGroup(match="head.*", lr_factor=3.0),
+            ],
+        )
+    with pytest.raises(ValueError, match="changes nothing"):
+        ParameterGroup(match="head.*")
+
+
+def test_recipes_name_groups_in_a_file_or_by_override() -> None:
+    recipe = load_pretrain_recipe(
+        "mae/demo", ["optimizer.groups=[{match: 'decoder.*', lr_factor: 0.5}]"]
+    )
+    assert recipe.optimizer.groups == (ParameterGroup(match="decoder.*", lr_factor=0.5),)
+    with pytest.raises(ConfigError, match=r"optimizer.groups.*lr_factr.* 'lr_factor'"):
+        load_pretrain_recipe("mae/demo", ["optimizer.groups=[{match: '*', lr_factr: 0.5}]"])
+
+
+@pytest.mark.parametrize(
+    ("name", "settings", "text"),
+    [
+        (
+            "sgd",
+            {"betas": (0.9, 0.999)},
+            r"betas=\(0.9, 0.999\) is no setting of name='sgd'.*\['momentum'\].*\[0.9, 0.95\]",
+        ),
+        ("adamw", {"momentum": 0.8}, "momentum=0.8 is no setting of name='adamw'"),
+        ("sgd", {"nesterov": True}, "write nesterov: false, its default"),
+        (
+            "adagrad",
+            {},
+            r"name='adagrad': allowed are \['adamw', 'adam', 'sgd', 'lars'\]. Did you mean",
+        ),
+    ],
+)
+def test_settings_of_another_optimizer_are_refused(
+    name: str, settings: dict[str, Any], text: str
+) -> None:
+    with pytest.raises(ValueError, match=text):
+        OptimizerConfig(name=name, **settings)
+
+
+def test_what_a_run_has_written_down_opens_again() -> None:
+    """The file of a run holds every setting, those of other optimizers too, at their defaults."""
+    for name in OPTIMIZERS:
+        OptimizerConfig(name=name, betas=(0.9, 0.95), eps=1e-8, momentum=0.9, nesterov=False)

@@ -96,6 +96,16 @@ def test_a_changed_recipe_is_refused_with_the_difference(tmp_path: Path) -> None
     assert OmegaConf.load(tmp_path / "recipe.yaml").seed == 1
 
 
+def test_keys_that_have_come_since_a_run_began_are_at_their_defaults(tmp_path: Path) -> None:
+    now = recipe_to_dict(load_pretrain_recipe("videomae/demo"))
+    before = {**now, "optimizer": {k: v for k, v in now["optimizer"].items() if k != "groups"}}
+    settle_recipe(tmp_path, before, allow_changes=False)
+    changed = {**now, "optimizer": {**now["optimizer"], "groups": [{"match": "*", "lr_factor": 2}]}}
+    with pytest.raises(RunError, match=r"optimizer.groups.0.match: '\*' <- \(absent\)"):
+        settle_recipe(tmp_path, changed, allow_changes=False)
+    assert not settle_recipe(tmp_path, now, allow_changes=False)
+
+
 def test_harmless_settings_may_change(tmp_path: Path) -> None:
     settle_recipe(tmp_path, RECIPE, allow_changes=False)
     changed = {

@@ -295,7 +295,7 @@ from torch import nn
 from video_ssl.models.collectives import gather_with_grad
 from video_ssl.pretrain.torch_loop.optimizers import build_optimizer, set_lr
 from video_ssl.pretrain.processes import Processes
-from video_ssl.pretrain.recipe import OptimizerConfig
+from video_ssl.pretrain.optimizers import OptimizerConfig
 from video_ssl.pretrain.torch_loop.sharding import shard, synchronise_batch_norm, whole as whole_tensor
 rank = int(sys.argv[1])
 dist.init_process_group("gloo", init_method="file://" + sys.argv[2], rank=rank, world_size=2)

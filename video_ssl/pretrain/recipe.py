@@ -14,6 +14,7 @@ from video_ssl.datasets.paths import at_home
 from video_ssl.objectives import OBJECTIVES
 from video_ssl.objectives.shared.sources import EncoderSource
 from video_ssl.pretrain.durations import parse_duration
+from video_ssl.pretrain.optimizers import OptimizerConfig
 from video_ssl.recipes import (
     ConfigError,
     build_config,
@@ -154,66 +155,6 @@ class TrainingConfig:
             raise ValueError(
                 f"grad_clip={self.grad_clip} must be positive, or null for no clipping."
             )
-
-
-@dataclass(frozen=True, kw_only=True)
-class OptimizerConfig:
-    """How the weights move.  1-D tensors, biases and what the objective names are not decayed unless `decay_all`.
-
-    Attributes:
-        name: "adamw"; "adam", whose weight decay is added to the gradient; "sgd"; "lars" (flax only so far).
-        base_lr: peak learning rate before scaling.
-        lr_scaling: "linear_256" multiplies base_lr, min_lr and warmup_lr by global_batch_size / 256.
-        min_lr: rate that the cosine approaches, before scaling.
-        warmup: duration of the linear ramp from `warmup_lr`.
-        warmup_lr: rate of the first step of the ramp, before scaling.  The scripts of VideoMAE, its V2 and MVD have an
-            option of this name too (1e-6), which none of them passes on to the schedule: their ramps start at 0.
-        schedule: what follows the ramp.  "cosine" has the peak twice, as the last step of the ramp and the first of the
-            cosine (VideoMAE, MVD), "cosine_once" only there (MAE).  "cosine_epochs" moves once per epoch e of E,
-            without a ramp:
-            min_lr + (base_lr - min_lr) / 2 * (1 + cos(pi * e / (E + 1))).
-            "cosine_ramped" is a cosine over all steps to 0 whose beginning is the ramp (CVRL, TeG).
-        betas, eps: of AdamW and Adam.
-        momentum: of SGD and LARS.
-        decay_all: weight decay acts on every trained tensor.
-        layer_decay: factor of the learning rate from each block of the encoder to the one below it; empty = none.
-    """
-
-    name: Literal["adamw", "adam", "sgd", "lars"] = "adamw"
-    base_lr: float = 1.5e-4
-    lr_scaling: Literal["linear_256", "none"] = "linear_256"
-    min_lr: float = 0.0
-    warmup: str | int = 0
-    warmup_lr: float = 0.0
-    schedule: Literal["cosine", "cosine_once", "cosine_epochs", "cosine_ramped", "constant"] = (
-        "cosine"
-    )
-    betas: tuple[float, float] = (0.9, 0.95)
-    eps: float = 1e-8
-    momentum: float = 0.9
-    weight_decay: float = 0.05
-    decay_all: bool = False
-    layer_decay: float | None = None
-
-    def __post_init__(self) -> None:
-        ramp = parse_duration(self.warmup)
-        if self.schedule == "cosine_epochs" and ramp.amount:
-            raise ValueError(
-                f"warmup={self.warmup!r}: schedule='cosine_epochs' has no ramp. Use warmup=0 or schedule='cosine'."
-            )
-        if self.warmup_lr and (not ramp.amount or self.schedule == "cosine_ramped"):
-            raise ValueError(
-                f"warmup_lr={self.warmup_lr} is where the ramp starts, but warmup={self.warmup!r} with "
-                f"schedule={self.schedule!r} has no such ramp. Set warmup (schedule='cosine', 'cosine_once' or "
-                "'constant'), or warmup_lr=0."
-            )
-        for name in ("base_lr", "min_lr", "warmup_lr", "weight_decay", "eps"):
-            if getattr(self, name) < 0:
-                raise ValueError(f"{name}={getattr(self, name)} must not be negative.")
-        if self.min_lr > self.base_lr:
-            raise ValueError(f"min_lr={self.min_lr} is above base_lr={self.base_lr}.")
-        if self.layer_decay is not None and not 0 < self.layer_decay <= 1:
-            raise ValueError(f"layer_decay={self.layer_decay} must lie in (0, 1], or be null.")
 
 
 @dataclass(frozen=True, kw_only=True)

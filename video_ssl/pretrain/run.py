@@ -42,13 +42,7 @@ from video_ssl.pretrain.run_folder import (
     note_start,
     settle_recipe,
 )
-from video_ssl.pretrain.schedules import (
-    constant_schedule,
-    cosine_schedule,
-    epoch_cosine_schedule,
-    ramped_cosine_schedule,
-    scaled_lr,
-)
+from video_ssl.pretrain.schedules import SCHEDULES
 from video_ssl.pretrain.session import BaseJob, J, OpenBatches
 from video_ssl.pretrain.table_digest import describe_tables, table_changes
 
@@ -282,27 +276,12 @@ def lr_schedule(
 ) -> np.ndarray:
     """Returns float64 (num_steps,): the learning rate of every step, scaled."""
     optimizer = recipe.optimizer
-    peak, final, start = (
-        scaled_lr(
-            lr,
-            scaling=optimizer.lr_scaling,
-            global_batch_size=recipe.training.global_batch_size,
-        )
-        for lr in (optimizer.base_lr, optimizer.min_lr, optimizer.warmup_lr)
+    rates = optimizer.rates(
+        global_batch_size=recipe.training.global_batch_size,
+        clips_per_record=recipe.objective.clips_per_record,
     )
-    if optimizer.schedule == "constant":
-        return constant_schedule(peak, num_steps, warmup_steps=warmup_steps, start=start)
-    if optimizer.schedule == "cosine_epochs":
-        return epoch_cosine_schedule(peak, final, num_steps, steps_per_epoch=steps_per_epoch)
-    if optimizer.schedule == "cosine_ramped":
-        return ramped_cosine_schedule(peak, num_steps, warmup_steps=warmup_steps)
-    return cosine_schedule(
-        peak,
-        final,
-        num_steps,
-        warmup_steps=warmup_steps,
-        start=start,
-        ramp_reaches_peak=optimizer.schedule == "cosine",
+    return SCHEDULES[optimizer.schedule].rates(
+        num_steps, **rates, warmup_steps=warmup_steps, steps_per_epoch=steps_per_epoch
     )
 
 

@@ -1,6 +1,10 @@
-"""Values that change over training, as numpy arrays with one value per optimizer step."""
+"""Values that change over training, as numpy arrays with one value per optimizer step, and the table of schedules."""
 
 from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 
@@ -63,20 +67,63 @@ def epoch_cosine_schedule(
     return final + 0.5 * (base - final) * (1 + np.cos(np.pi * epoch / (total + 1)))
 
 
-def ramped_cosine_schedule(base: float, num_steps: int, *, warmup_steps: int = 0) -> np.ndarray:
-    """Returns half a cosine from `base` to 0 whose beginning is a linear ramp from 0; float64 (num_steps,).
+def ramped_cosine_schedule(
+    base: float, num_steps: int, *, warmup_steps: int = 0, start: float = 0.0
+) -> np.ndarray:
+    """Returns half a cosine from `base` to 0 whose beginning is a linear ramp; float64 (num_steps,).
 
         cosine(t) = base / 2 * (1 + cos(pi * t / num_steps))
-        value[t]  = t / warmup_steps * cosine(warmup_steps)    for t < warmup_steps,    cosine(t) after it
+        value[t]  = start + t / warmup_steps * (cosine(warmup_steps) - start)   for t < warmup_steps
+        value[t]  = cosine(t)                                                   after it
 
     The ramp ends on the cosine, which began with it: `base` itself is not reached.
 
-    Source: papers/cvrl.md section 5 (CVRL, ConST-CL, TeG; TensorFlow's LinearWarmup over CosineDecay).
+    Source: papers/cvrl.md section 5 (CVRL, ConST-CL, TeG; TensorFlow's LinearWarmup over CosineDecay); get_lr_at_epoch
+    of HiCo, which starts above 0.
     """
     _check(num_steps, warmup_steps)
     wave = 0.5 * base * (1 + np.cos(np.pi * np.arange(num_steps + 1) / max(num_steps, 1)))
-    wave[:warmup_steps] = wave[warmup_steps] * np.arange(warmup_steps) / max(warmup_steps, 1)
+    rise = wave[warmup_steps] - start
+    wave[:warmup_steps] = start + rise * np.arange(warmup_steps) / max(warmup_steps, 1)
     return wave[:num_steps]
+
+
+def damped_cosine_schedule(
+    base: float, final: float, num_steps: int, *, warmup_steps: int = 0, start: float = 0.0
+) -> np.ndarray:
+    """Returns half a cosine from `base` towards `final` that a growing factor damps at first; float64 (num_steps,).
+
+        cosine(t) = final + (base - final) / 2 * (1 + cos(pi * t / num_steps))
+        value[t]  = cosine(t) * (start + (base - start) * t / warmup_steps) / base   for t < warmup_steps
+        value[t]  = cosine(t)                                                        after it
+
+    Source: CosineAnnealingLrUpdaterHook of mmcv 1.4.8 with a linear warm-up (BEVT).
+    """
+    _check(num_steps, warmup_steps)
+    step = np.arange(num_steps)
+    wave = final + 0.5 * (base - final) * (1 + np.cos(np.pi * step / max(num_steps, 1)))
+    first = start / base if base else 0.0
+    wave[:warmup_steps] *= first + (1 - first) * step[:warmup_steps] / max(warmup_steps, 1)
+    return wave
+
+
+def quarter_cosine_schedule(
+    base: float, final: float, num_steps: int, *, warmup_steps: int = 0, start: float = 0.0
+) -> np.ndarray:
+    """Returns a linear ramp from `start` and then a quarter of a cosine from `base` towards `final`.
+
+        value[t] = start + (base - start) * t / warmup_steps                        for t < warmup_steps
+        value[warmup_steps + j] = final + (base - final) * cos(pi / 2 * j / n),     n = num_steps - warmup_steps
+
+    Returns:
+        float64 (num_steps,); steepest at its end, where the half wave of `cosine_schedule` is flat.
+
+    Source: papers/vatt.md section 5 (the schedule that the text of VATT names; its code has the half wave).
+    """
+    _check(num_steps, warmup_steps)
+    rest = num_steps - warmup_steps
+    wave = final + (base - final) * np.cos(0.5 * np.pi * np.arange(rest) / max(rest, 1))
+    return np.concatenate([np.linspace(start, base, warmup_steps, endpoint=False), wave])
 
 
 def constant_schedule(
@@ -87,6 +134,60 @@ def constant_schedule(
     return np.concatenate(
         [np.linspace(start, base, warmup_steps), np.full(num_steps - warmup_steps, float(base))]
     )
+
+
+@dataclass(frozen=True)
+class Schedule:
+    """How the learning rate of every step is laid out.
+
+    Attributes:
+        function: (base, ..., num_steps, ...) -> float64 (num_steps,).
+        settings: settings of a recipe's optimizer that it takes beside `base_lr`.
+        per_epoch: it moves with the epochs, and so takes `steps_per_epoch`.
+    """
+
+    function: Callable[..., np.ndarray]
+    settings: tuple[str, ...]
+    per_epoch: bool = False
+
+    def rates(
+        self,
+        num_steps: int,
+        *,
+        base_lr: float,
+        min_lr: float,
+        warmup_lr: float,
+        warmup_steps: int,
+        steps_per_epoch: float,
+    ) -> np.ndarray:
+        """Returns float64 (num_steps,); what the schedule does not take is not looked at.
+
+        Raises:
+            ValueError: a warm-up longer than the whole.
+        """
+        given: dict[str, float] = {}
+        if "min_lr" in self.settings:
+            given["final"] = min_lr
+        if "warmup" in self.settings:
+            given["warmup_steps"] = warmup_steps
+        if "warmup_lr" in self.settings:
+            given["start"] = warmup_lr
+        if self.per_epoch:
+            given["steps_per_epoch"] = steps_per_epoch
+        return self.function(base=base_lr, num_steps=num_steps, **given)
+
+
+_RAMP = ("warmup", "warmup_lr")
+#: `optimizer.schedule` of a recipe -> how it is laid out.
+SCHEDULES: dict[str, Schedule] = {
+    "cosine": Schedule(cosine_schedule, ("min_lr", *_RAMP)),
+    "cosine_once": Schedule(partial(cosine_schedule, ramp_reaches_peak=False), ("min_lr", *_RAMP)),
+    "cosine_epochs": Schedule(epoch_cosine_schedule, ("min_lr",), per_epoch=True),
+    "cosine_ramped": Schedule(ramped_cosine_schedule, _RAMP),
+    "cosine_damped": Schedule(damped_cosine_schedule, ("min_lr", *_RAMP)),
+    "cosine_quarter": Schedule(quarter_cosine_schedule, ("min_lr", *_RAMP)),
+    "constant": Schedule(constant_schedule, _RAMP),
+}
 
 
 def scaled_lr(base_lr: float, *, scaling: str, global_batch_size: int) -> float:

@@ -1,16 +1,20 @@
-"""Parameter groups and optimizers: who is decayed, which layer learns how fast."""
+"""Parameter groups and optimizers of torch: who is decayed, which parameter learns how fast."""
 
 from __future__ import annotations
 
+import inspect
 import re
-from collections.abc import Collection, Iterable
-from typing import Any
+from collections.abc import Callable, Collection, Iterable, Sequence
+from dataclasses import dataclass
+from importlib import import_module
+from typing import Any, Protocol, runtime_checkable
 
 import torch
 from torch import nn
 from torch.distributed.tensor import DTensor
 
-from video_ssl.pretrain.recipe import OptimizerConfig
+from video_ssl.pretrain.optimizers import OPTIMIZERS, OptimizerConfig, ParameterGroup, groups_of
+from video_ssl.pretrain.torch_loop.lars import Lars
 from video_ssl.pretrain.torch_loop.sharding import inner_optimizer, wrap_optimizer
 from video_ssl.recipes import ConfigError
 
@@ -41,6 +45,49 @@ def layer_id(name: str, depth: int) -> int:
     return int(block[1]) + 1 if block else depth + 1
 
 
+@runtime_checkable
+class Layered(Protocol):
+    """An encoder that says itself how deep its parameters lie; the others go by `layer_id`.
+
+    Attributes:
+        num_layers: between the embedding and what comes after the encoder.
+    """
+
+    num_layers: int
+
+    def layer_of(self, name: str) -> int:
+        """Returns the layer of a parameter of the encoder: 0 the embedding, 1 .. num_layers, or num_layers + 1."""
+        ...
+
+
+@dataclass(frozen=True)
+class Layers:
+    """Depth of an encoder, and the layer of every parameter of the objective."""
+
+    depth: int
+    layer_of: Callable[[str], int]
+
+    @staticmethod
+    def of(encoder: object, names: Iterable[str]) -> Layers:
+        """Returns what the encoder says, or goes by names: `blocks.N.` of the encoder, if any.
+
+        Args:
+            encoder: `encoder` of the objective, or None.
+            names: of the objective's parameters.
+        """
+        if isinstance(encoder, Layered):
+            own, depth = encoder.layer_of, encoder.num_layers
+
+            def layer_of(name: str) -> int:
+                inside = name.startswith("encoder.")
+                return own(name.removeprefix("encoder.")) if inside else depth + 1
+
+            return Layers(depth, layer_of)
+        blocks = (_BLOCK.match(name.removeprefix("encoder.")) for name in names)
+        depth = 1 + max((int(m[1]) for m in blocks if m), default=-1)
+        return Layers(depth, lambda name: layer_id(name, depth))
+
+
 def layer_scales(depth: int, decay: float) -> list[float]:
     """Returns the factor of the learning rate of each layer: decay ** (depth + 1 - i) for i = 0 .. depth + 1."""
     return [decay ** (depth + 1 - i) for i in range(depth + 2)]
@@ -53,46 +100,49 @@ def parameter_groups(
     layer_decay: float | None = None,
     no_decay: Collection[str] = (),
     decay_all: bool = False,
+    groups: Sequence[ParameterGroup] = (),
+    encoder: object = None,
 ) -> list[dict[str, Any]]:
-    """Returns optimizer groups of the trainable parameters, one per (layer, decayed or not), in order of first use.
+    """Returns optimizer groups of the trainable parameters that are treated alike, in order of first use.
 
-    With `decay_all` every parameter is decayed.  Each group has `params`, `names`, `weight_decay`, `lr_scale` and
-    `layer` (None without `layer_decay`).
+    With `decay_all` every parameter is decayed; the weight decay of a group in `groups` comes before that.  Each group
+    has `params`, `names`, `weight_decay`, `decayed` (whether that is meant for it), `lr_scale` and `layer` (None
+    without `layer_decay`; `encoder` may say which, see `Layered`).
 
     Raises:
-        ConfigError: a name in `no_decay` that does not exist; `layer_decay` for an encoder without blocks.
+        ConfigError: a name in `no_decay` that does not exist; `layer_decay` for an encoder without blocks; a group
+            without a parameter.
     """
     named = list(named_parameters)
     unknown = sorted(set(no_decay) - {name for name, _ in named})
     if unknown:
         raise ConfigError(f"no_weight_decay() names {unknown}, which the objective does not have.")
-    depth = 1 + max(
-        (int(m[1]) for n, _ in named if (m := _BLOCK.match(n.removeprefix("encoder.")))), default=-1
-    )
-    if layer_decay is not None and depth == 0:
+    layers = Layers.of(encoder, [name for name, _ in named])
+    if layer_decay is not None and layers.depth == 0:
         raise ConfigError(
             f"optimizer.layer_decay={layer_decay} needs an encoder with `blocks.N.` parameters. Set it to null."
         )
-    scales = layer_scales(depth, layer_decay) if layer_decay is not None else []
-    groups: dict[tuple[int | None, bool], dict[str, Any]] = {}
-    for name, parameter in named:
-        if not parameter.requires_grad:
-            continue
-        layer = layer_id(name, depth) if scales else None
-        decayed = decay_all or is_decayed(name, parameter, no_decay)
-        group = groups.setdefault(
-            (layer, decayed),
-            {
-                "params": [],
-                "names": [],
-                "weight_decay": weight_decay if decayed else 0.0,
-                "lr_scale": 1.0 if layer is None else scales[layer],
-                "layer": layer,
-            },
-        )
+    scales = layer_scales(layers.depth, layer_decay) if layer_decay is not None else []
+    trained = {name: parameter for name, parameter in named if parameter.requires_grad}
+    chosen = groups_of(list(trained), groups)
+    found: dict[tuple[Any, ...], dict[str, Any]] = {}
+    for name, parameter in trained.items():
+        own = chosen[name]
+        decay, decayed = weight_decay, decay_all or is_decayed(name, parameter, no_decay)
+        if own is not None and own.weight_decay is not None:
+            decay, decayed = own.weight_decay, own.weight_decay > 0
+        layer = layers.layer_of(name) if scales else None
+        factor = (1.0 if layer is None else scales[layer]) * (own.lr_factor if own else 1.0)
+        settings = {
+            "weight_decay": decay if decayed else 0.0,
+            "decayed": decayed,
+            "lr_scale": factor,
+            "layer": layer,
+        }
+        group = found.setdefault(tuple(settings.values()), {"params": [], "names": [], **settings})
         group["params"].append(parameter)
         group["names"].append(name)
-    return list(groups.values())
+    return list(found.values())
 
 
 def build_optimizer(
@@ -100,16 +150,14 @@ def build_optimizer(
 ) -> torch.optim.Optimizer:
     """Returns the optimizer of the trainable parameters of an objective.
 
-    It is the fused kind, which takes a `found_inf` flag on the device and then leaves weights and state alone: that is
-    how a step whose loss is not finite is stopped without asking the device for its opinion; only SGD of sharded
-    parameters, for which torch has no fused kind, needs that question (`leaves_nonfinite_alone`).  With `divided`,
-    several processes share its state among them (OSS).
+    It heeds a `found_inf` flag on the device and then leaves weights and state alone: a step whose loss is not finite
+    is stopped without waiting for the device.  Only SGD of sharded parameters, for which torch has no fused kind,
+    must be told beforehand (`leaves_nonfinite_alone`).  With `divided`, several processes share its state among them
+    (OSS).
 
     Raises:
         ConfigError: nothing to train; see also `parameter_groups`.
     """
-    if config.name == "lars":
-        raise ConfigError("optimizer.name=lars is for the objectives of flax. Use sgd or adamw.")
     names = getattr(module, "no_weight_decay", None)
     no_decay = names() if names is not None else ()
     groups = parameter_groups(
@@ -118,17 +166,17 @@ def build_optimizer(
         layer_decay=config.layer_decay,
         no_decay=no_decay,
         decay_all=config.decay_all,
+        groups=config.groups,
+        encoder=getattr(module, "encoder", None),
     )
     if not groups:
         raise ConfigError("the objective has no trainable parameter.")
-    sharded = any(isinstance(p, DTensor) for group in groups for p in group["params"])
-    settings: dict[str, Any] = {"lr": 0.0, "fused": not (sharded and config.name == "sgd")}
-    if config.name == "sgd":
-        settings["momentum"] = config.momentum
-    else:
-        settings.update(betas=config.betas, eps=config.eps)
-    kinds = {"adamw": torch.optim.AdamW, "adam": torch.optim.Adam, "sgd": torch.optim.SGD}
-    kind: Any = kinds[config.name]
+    place, _, name = OPTIMIZERS[config.name].torch.partition(":")
+    kind: Any = getattr(import_module(place), name)
+    settings = {"lr": 0.0, **config.own_settings()}
+    if "fused" in inspect.signature(kind).parameters:
+        sharded = any(isinstance(p, DTensor) for group in groups for p in group["params"])
+        settings["fused"] = not (sharded and kind is torch.optim.SGD)
     if divided:
         return wrap_optimizer(kind, groups, **settings)
     optimizer: torch.optim.Optimizer = kind(groups, **settings)
@@ -137,7 +185,8 @@ def build_optimizer(
 
 def leaves_nonfinite_alone(optimizer: torch.optim.Optimizer) -> bool:
     """Returns whether the optimizer heeds `found_inf`; otherwise a bad step must be found out before it acts."""
-    return bool(inner_optimizer(optimizer).defaults.get("fused"))
+    inner = inner_optimizer(optimizer)
+    return isinstance(inner, Lars) or bool(inner.defaults.get("fused"))
 
 
 def set_lr(optimizer: torch.optim.Optimizer, lr: float) -> None:
