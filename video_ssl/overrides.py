@@ -22,6 +22,15 @@ _PART = re.compile(r"\[([^\[\]]*)\]|([^.\[\]]+)")
 _NULL = ("null", "Null", "NULL", "~", "")
 
 
+class Choice:
+    """Base of types of fields that take one of several dataclasses, which are asked for when a recipe is read."""
+
+    @classmethod
+    def classes(cls) -> list[type]:
+        """Returns the dataclasses; the first is meant where nothing tells which."""
+        raise NotImplementedError
+
+
 class Typed(str):
     """The value of an override as it was typed; `read_typed` makes of it what its key takes."""
 
@@ -173,7 +182,8 @@ def _is_a(value: Any, kind: Any) -> bool:
     if isinstance(value, list):
         return typing.get_origin(kind) in (tuple, list)
     if isinstance(value, dict):
-        return dataclasses.is_dataclass(kind) or typing.get_origin(kind) is dict
+        choice = isinstance(kind, type) and issubclass(kind, Choice)
+        return choice or dataclasses.is_dataclass(kind) or typing.get_origin(kind) is dict
     return False
 
 
@@ -185,9 +195,11 @@ def _as_yaml(text: Typed, place: str) -> Any:
 
 
 def dataclasses_in(hint: Any) -> list[Any]:
-    """Returns the dataclasses in a hint such as `X | None`, `tuple[X, ...]` or `X | Y`."""
+    """Returns the dataclasses in a hint such as `X | None`, `tuple[X, ...]`, `X | Y` or a `Choice`."""
     if dataclasses.is_dataclass(hint):
         return [hint]
+    if isinstance(hint, type) and issubclass(hint, Choice):
+        return hint.classes()
     origin = typing.get_origin(hint)
     if origin in (typing.Union, types.UnionType, tuple, list):
         return [c for arg in typing.get_args(hint) for c in dataclasses_in(arg)]

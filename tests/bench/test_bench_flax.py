@@ -13,7 +13,7 @@ from video_ssl.bench.step_flax import count_flops
 from video_ssl.bench.step_torch import _flops_of
 from video_ssl.models.encoders import build_encoder
 from video_ssl.models.encoders_flax import build_flax_module, init_variables
-from video_ssl.models.networks.r3d_flax import clip_features
+from video_ssl.models.networks.maps_flax import clip_features
 from video_ssl.pretrain.errors import RunError
 from video_ssl.pretrain.recipe import load_pretrain_recipe
 

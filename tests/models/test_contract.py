@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from video_ssl.models import ENCODERS
+from video_ssl.models import NETWORKS
 from video_ssl.models.config import ImageViTConfig, ViTConfig
 from video_ssl.models.contract import CLIP, MOMENTS, TOKENS, Encoder
 from video_ssl.models.encoder_folder import Preprocess
@@ -51,7 +51,7 @@ def loaded(name: str, folder) -> Encoder:
         pytest.importorskip("pytorchvideo")
     framework, _, architecture = name.rpartition(":")
     torch.manual_seed(0)
-    cls = torch_class(architecture)
+    cls = NETWORKS[architecture].torch_class()
     save_encoder(
         folder,
         cls(CONFIGS[architecture]),
@@ -62,15 +62,8 @@ def loaded(name: str, folder) -> Encoder:
     return load_flax_encoder(folder) if framework else load_encoder(folder)
 
 
-def torch_class(architecture: str) -> Any:
-    from importlib import import_module
-
-    module, name = ENCODERS[architecture].split(":")
-    return getattr(import_module(module), name)
-
-
 def test_every_network_is_asked():
-    assert set(CONFIGS) == set(ENCODERS)
+    assert set(CONFIGS) == set(NETWORKS)
 
 
 @pytest.mark.parametrize("name", [*CONFIGS, "flax:r3d"])

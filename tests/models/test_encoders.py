@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 
 import video_ssl
-from video_ssl.models import ENCODERS
+from video_ssl.models import NETWORKS, Network
 from video_ssl.models.encoder_folder import FORMAT, read_config
 from video_ssl.models.encoders import (
     EncoderError,
@@ -58,9 +58,10 @@ class ToyEncoder(TorchEncoder, nn.Module):
 @pytest.fixture
 def toy(monkeypatch: pytest.MonkeyPatch) -> ToyEncoder:
     module = types.ModuleType("toy_encoder_module")
-    module.ToyEncoder = ToyEncoder  # type: ignore[attr-defined]
+    module.ToyEncoder, module.ToyConfig = ToyEncoder, ToyConfig  # type: ignore[attr-defined]
     monkeypatch.setitem(sys.modules, "toy_encoder_module", module)
-    monkeypatch.setitem(ENCODERS, "toy", "toy_encoder_module:ToyEncoder")
+    toy = Network(config="toy_encoder_module:ToyConfig", torch="toy_encoder_module:ToyEncoder")
+    monkeypatch.setitem(NETWORKS, "toy", toy)
     return ToyEncoder(ToyConfig(width=5, layers=(1, 2)))
 
 

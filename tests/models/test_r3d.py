@@ -17,9 +17,9 @@ from video_ssl.models import encoders_flax, health, health_flax
 from video_ssl.models.encoder_folder import EncoderError
 from video_ssl.models.encoders import Preprocess, build_encoder, save_encoder
 from video_ssl.models.networks import r3d, r3d_flax
+from video_ssl.models.networks.bridges import BridgeError, shapes_of
+from video_ssl.models.networks.maps_flax import clip_features, temporal_features
 from video_ssl.models.networks.r3d_bridge import (
-    BridgeError,
-    shapes_of,
     to_flax_variables,
     to_torch_state,
 )
@@ -300,7 +300,7 @@ def test_activations_may_be_bfloat16_but_never_parameters_and_statistics():
 
     def run(variables, x):
         maps, new = module.apply(variables, x, train=True, mutable=["batch_stats"])
-        return maps, new, r3d_flax.clip_features(maps["5"]), r3d_flax.temporal_features(maps["5"])
+        return maps, new, clip_features(maps["5"]), temporal_features(maps["5"])
 
     maps, new, clips, frames = jax.eval_shape(run, variables, clip)
     assert {leaf.dtype for leaf in maps.values()} == {jnp.dtype("bfloat16")}

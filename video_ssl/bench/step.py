@@ -13,7 +13,7 @@ from multiprocessing import get_context
 from typing import Any
 
 from video_ssl.bench.figures import StepFigures, Timing, print_figures
-from video_ssl.models import ENCODERS, FLAX_ENCODERS
+from video_ssl.models import with_flax
 from video_ssl.objectives import OBJECTIVES
 from video_ssl.pretrain.errors import missing_jax
 from video_ssl.pretrain.recipe import PretrainRecipe, recipe_from_dict, recipe_to_dict
@@ -64,10 +64,10 @@ def bench_twins(
         RunError: jax is not installed.
     """
     architecture = recipe.objective.encoder.architecture
-    if architecture not in FLAX_ENCODERS or architecture not in ENCODERS:
+    if architecture not in with_flax():
         raise ConfigError(
             f"objective.encoder.architecture={architecture} has no twin: both frameworks have "
-            f"{sorted(FLAX_ENCODERS)}. Leave out --twins."
+            f"{with_flax()}. Leave out --twins."
         )
     timing, content = Timing(steps=steps, warmup=warmup), recipe_to_dict(recipe)
     rows = []

@@ -29,11 +29,10 @@ from video_ssl.bench.figures import (
     timed,
 )
 from video_ssl.files import temporary_folder
-from video_ssl.models import ENCODERS
+from video_ssl.models import architecture_of
 from video_ssl.models.encoders import build_encoder, save_encoder
 from video_ssl.objectives import OBJECTIVES
 from video_ssl.pretrain.recipe import PretrainRecipe, stage_recipe
-from video_ssl.pretrain.run import architecture_of
 from video_ssl.pretrain.torch_loop.optimizers import build_optimizer
 from video_ssl.pretrain.torch_loop.sharding import recompute_blocks
 
@@ -110,7 +109,7 @@ def untrained_stages(recipe: PretrainRecipe, folder: Path) -> dict[str, Path]:
         save_encoder(
             folder / name / "encoder",
             built.encoder,
-            architecture=architecture_of(built.encoder, ENCODERS),
+            architecture=architecture_of(built.encoder),
             preprocess=built.preprocess(),
             source={"objective": inner.objective_name, "untrained": True},
         )

@@ -1,17 +1,116 @@
-"""Encoders and heads.  The table names every encoder; nothing is imported until one is asked for."""
+"""Encoders and heads.  The table names every network; nothing is imported until one is asked for."""
 
-#: architecture -> "module:class"; the class takes its frozen config and follows `encoders.Encoder`.
-ENCODERS: dict[str, str] = {
-    "vit": "video_ssl.models.networks.vit:VideoViT",
-    "image_vit": "video_ssl.models.networks.image_vit:ImageViT",
-    "r2plus1d": "video_ssl.models.networks.r2plus1d:R2Plus1D",
-    "r3d": "video_ssl.models.networks.r3d:R3D",
-    "zoo": "video_ssl.models.networks.zoo:ZooEncoder",
-    "pixels": "video_ssl.models.networks.pixels:PixelEncoder",
-    "frame_transformer": "video_ssl.models.networks.frame_transformer:FrameTransformer",
+from __future__ import annotations
+
+import sys
+from dataclasses import dataclass
+from importlib import import_module
+from typing import Any
+
+_HERE = "video_ssl.models"
+_NETWORKS = f"{_HERE}.networks"
+
+
+class NetworkError(ValueError):
+    """A network that is not in the table; the text says which."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Network:
+    """Where the parts of a network are, as "module:name".
+
+    Attributes:
+        config: its settings, a frozen dataclass free of torch and jax.  One with a field `architecture` whose only
+            value is the network's name in the table may be chosen in recipes (`encoder_config.py`).
+        torch: the class, an `nn.Module` that takes the config and keeps what `contract.Encoder` promises; its base
+            `TorchEncoder` does most of it.
+        flax: its twin, a linen module with the fields `config` and `dtype`; see `encoders_flax.FlaxNetwork`.
+        bridge: the module that carries weights between the two, with `to_torch_state` and `to_flax_variables`.
+    """
+
+    config: str
+    torch: str
+    flax: str | None = None
+    bridge: str | None = None
+
+    def config_class(self) -> Any:
+        return attribute(self.config)
+
+    def torch_class(self) -> Any:
+        return attribute(self.torch)
+
+    def flax_class(self) -> Any:
+        assert self.flax is not None
+        return attribute(self.flax)
+
+    def bridge_module(self) -> Any:
+        assert self.bridge is not None, f"{self.flax} needs a bridge to torch's weights"
+        return import_module(self.bridge)
+
+
+#: architecture -> network; a new one is its files and a line here.
+NETWORKS: dict[str, Network] = {
+    "vit": Network(
+        config=f"{_HERE}.config:ViTConfig",
+        torch=f"{_NETWORKS}.vit:VideoViT",
+    ),
+    "image_vit": Network(
+        config=f"{_HERE}.config:ImageViTConfig",
+        torch=f"{_NETWORKS}.image_vit:ImageViT",
+    ),
+    "r2plus1d": Network(
+        config=f"{_NETWORKS}.r2plus1d_config:R2Plus1DConfig",
+        torch=f"{_NETWORKS}.r2plus1d:R2Plus1D",
+    ),
+    "r3d": Network(
+        config=f"{_NETWORKS}.r3d_config:R3DConfig",
+        torch=f"{_NETWORKS}.r3d:R3D",
+        flax=f"{_NETWORKS}.r3d_flax:R3D",
+        bridge=f"{_NETWORKS}.r3d_bridge",
+    ),
+    "zoo": Network(
+        config=f"{_NETWORKS}.zoo_config:ZooConfig",
+        torch=f"{_NETWORKS}.zoo:ZooEncoder",
+    ),
+    "pixels": Network(
+        config=f"{_NETWORKS}.pixels_config:PixelsConfig",
+        torch=f"{_NETWORKS}.pixels:PixelEncoder",
+    ),
+    "frame_transformer": Network(
+        config=f"{_NETWORKS}.frame_config:FrameTransformerConfig",
+        torch=f"{_NETWORKS}.frame_transformer:FrameTransformer",
+    ),
 }
 
-#: The same for flax: linen modules with a `config`, whose torch twins stand above under the same name.
-FLAX_ENCODERS: dict[str, str] = {
-    "r3d": "video_ssl.models.networks.r3d_flax:R3D",
-}
+
+def attribute(place: str) -> Any:
+    """Returns what a "module:name" names."""
+    module, name = place.split(":")
+    return getattr(import_module(module), name)
+
+
+def with_flax() -> list[str]:
+    """Returns the names of the networks that both frameworks have."""
+    return sorted(name for name, network in NETWORKS.items() if network.flax is not None)
+
+
+def architecture_of(part: object) -> str:
+    """Returns the name in `NETWORKS` of a config, a torch network or a flax one, or of its class.
+
+    Raises:
+        NetworkError: it is not in the table, so nobody could load it again.
+    """
+    cls = part if isinstance(part, type) else type(part)
+    for name, network in NETWORKS.items():
+        if any(_is_at(cls, place) for place in (network.config, network.torch, network.flax)):
+            return name
+    raise NetworkError(
+        f"{cls.__module__}:{cls.__qualname__} belongs to no network of video_ssl.models.NETWORKS, which has "
+        f"{sorted(NETWORKS)}: add a line for it."
+    )
+
+
+def _is_at(cls: type, place: str | None) -> bool:
+    """Whether a class is what a place names; a module that nobody has imported cannot have made it."""
+    module, _, name = (place or "").partition(":")
+    return getattr(sys.modules.get(module), name, None) is cls

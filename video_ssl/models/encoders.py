@@ -14,7 +14,6 @@ from __future__ import annotations
 
 import typing
 from collections.abc import Mapping
-from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +22,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
+from video_ssl.models import NETWORKS, Network, architecture_of
 from video_ssl.models.contract import Encoder
 from video_ssl.models.encoder_folder import (
     CONFIG,
@@ -74,8 +74,8 @@ def save_encoder(
 
     Args:
         folder: where to; usually RUN/encoder.
-        encoder: a module of `ENCODERS` with a `config` dataclass.
-        architecture: its name in `ENCODERS`.
+        encoder: a network of `NETWORKS`.
+        architecture: its name there.
         preprocess: how clips must be made for it.
         source: where it comes from, as JSON: `objective`, `data`, `steps`, `recipe`, and whatever
             else is known.
@@ -85,7 +85,7 @@ def save_encoder(
         EncoderError: unknown architecture, weights that are not finite, a place that is taken by
             something else.
     """
-    _encoder_class(architecture, str(folder))
+    network_of(architecture, str(folder))
     weights = _plain_weights(encoder)
 
     def write(place: Path) -> None:
@@ -151,32 +151,34 @@ def load_encoder(path_or_run: str | Path, device: str | torch.device = "cpu") ->
 
 
 def build_encoder(config: Any) -> Any:
-    """Returns a new encoder of the class that its config's `architecture` names in `ENCODERS`."""
-    return _encoder_class(config.architecture, type(config).__name__)(config)
+    """Returns a new encoder of the network in `NETWORKS` that the config belongs to."""
+    return NETWORKS[architecture_of(config)].torch_class()(config)
 
 
-def _encoder_class(architecture: str, where: str) -> Any:
-    from video_ssl.models import ENCODERS
+def network_of(architecture: str, where: str) -> Network:
+    """Returns the network of a name.
 
-    if architecture not in ENCODERS:
+    Raises:
+        EncoderError: the table has none of this name; `where` says who asks.
+    """
+    if architecture not in NETWORKS:
         raise EncoderError(
             f"{where}: unknown architecture {architecture!r}; there are "
-            f"{sorted(ENCODERS)}.{nearest(architecture, ENCODERS)}"
+            f"{sorted(NETWORKS)}.{nearest(architecture, NETWORKS)}"
         )
-    module, name = ENCODERS[architecture].split(":")
-    return getattr(import_module(module), name)
+    return NETWORKS[architecture]
 
 
 def _build(content: dict[str, Any], folder: Path, *, seed: int) -> tuple[nn.Module, Preprocess]:
     """Builds the module with weights drawn from `seed`; the global generator is left alone."""
     file = str(folder / CONFIG)
-    cls = _encoder_class(content["architecture"], file)
-    config_class = typing.get_type_hints(cls.__init__)["config"]
+    network = network_of(content["architecture"], file)
     try:
-        config = build_config(config_class, content["config"], "config")
+        config = build_config(network.config_class(), content["config"], "config")
         preprocess = build_config(Preprocess, content["preprocess"], "preprocess")
     except ConfigError as err:
         raise EncoderError(f"{file}: {err}") from err
+    cls = network.torch_class()
     _refuse_misfit(cls, config, folder)
     # Not torch.manual_seed, which would also seed the accelerators.
     before = torch.default_generator.get_state()

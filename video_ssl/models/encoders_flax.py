@@ -8,11 +8,9 @@ from __future__ import annotations
 
 import hashlib
 import json
-import typing
 from collections.abc import Mapping, Sequence
-from importlib import import_module
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import jax
 import jax.numpy as jnp
@@ -21,8 +19,7 @@ from numpy.typing import ArrayLike, NDArray
 from safetensors import SafetensorError
 from safetensors.numpy import load_file, save_file
 
-from video_ssl.clips.sampling.two_clips import feature_times
-from video_ssl.models import ENCODERS, FLAX_ENCODERS
+from video_ssl.models import NETWORKS, Network, architecture_of, with_flax
 from video_ssl.models.contract import CLIP, MOMENTS, TOKENS, BaseEncoder, Precision
 from video_ssl.models.encoder_folder import (
     CONFIG,
@@ -35,17 +32,31 @@ from video_ssl.models.encoder_folder import (
     read_config,
     write_encoder_folder,
 )
-from video_ssl.models.networks.r3d_bridge import (
-    BridgeError,
-    shapes_of,
-    to_flax_variables,
-    to_torch_state,
-)
-from video_ssl.models.networks.r3d_flax import temporal_features
+from video_ssl.models.networks.bridges import BridgeError, shapes_of
+from video_ssl.models.networks.maps_flax import spatial_cells
 from video_ssl.recipes import ConfigError, build_config, to_plain
 
 Floats = NDArray[np.float32]
 Variables = Mapping[str, Any]
+
+
+class FlaxNetwork(Protocol):
+    """What a linen module of `NETWORKS` offers.
+
+    Its config has `width`, `grid(T, H, W)` and `frame_positions(T)`, as `contract.Encoder` has them.
+    """
+
+    config: Any
+    dtype: Any
+
+    def __call__(self, inputs: jax.Array, *, train: bool = False) -> Any:
+        """Makes all weights when it is initialised."""
+
+    def feature_map(self, inputs: jax.Array, *, train: bool = False) -> jax.Array:
+        """Returns (B, t, h, w, D), what all outputs are made of."""
+
+    def smallest_input(self) -> jax.Array:
+        """Returns the smallest batch that shows all weights."""
 
 
 class FlaxEncoder(BaseEncoder):
@@ -54,9 +65,9 @@ class FlaxEncoder(BaseEncoder):
     Its tokens are the cells of the feature map.
 
     Args:
-        module: a linen module of `FLAX_ENCODERS` that gives its feature maps by name.
+        module: of `NETWORKS`, see `FlaxNetwork`.
         variables: {"params": ..., "batch_stats": ...}, on a device or not.
-        architecture: its name in `FLAX_ENCODERS`.
+        architecture: its name in `NETWORKS`.
         preprocess: how clips must be made for it.
         source: where it comes from, as JSON.
         device: of jax, where it computes; None = the first one.
@@ -140,8 +151,8 @@ class FlaxEncoder(BaseEncoder):
 
     def frame_positions(self, num_frames: int) -> NDArray[np.float64]:
         """Returns float64 (T',): where each frame feature lies, in units of sampled frames."""
-        count = self.config.grid(num_frames, 1, 1)[0]
-        return feature_times(0, num_frames=num_frames, frame_stride=1, num_positions=count)
+        positions: NDArray[np.float64] = self.config.frame_positions(num_frames)
+        return positions
 
     @property
     def fingerprint(self) -> str:
@@ -156,7 +167,9 @@ class FlaxEncoder(BaseEncoder):
 
     def state_dict(self) -> dict[str, NDArray[Any]]:
         """Returns the weights under torch's names."""
-        return to_torch_state(jax.device_get(self.variables))
+        bridge = NETWORKS[self.architecture].bridge_module()
+        state: dict[str, NDArray[Any]] = bridge.to_torch_state(jax.device_get(self.variables))
+        return state
 
     def to(self, device: Any) -> FlaxEncoder:
         """Moves the weights to a device of jax and returns the encoder."""
@@ -173,34 +186,12 @@ class FlaxEncoder(BaseEncoder):
         with_tokens: bool,
     ) -> dict[str, jax.Array]:
         module = self.module if dtype is None else self.module.clone(dtype=jnp.dtype(dtype))
-        maps = module.apply(variables, video, train=False)
-        cells_of_map = maps[self.config.endpoint].astype(jnp.float32)
-        moments = spatial_cells(cells_of_map, cells)
+        feature_map = module.apply(variables, video, method="feature_map").astype(jnp.float32)
+        moments = spatial_cells(feature_map, cells)
         found = {CLIP: moments.mean(1), MOMENTS: moments}
         if with_tokens:
-            found[TOKENS] = cells_of_map.reshape(len(video), -1, cells_of_map.shape[-1])
+            found[TOKENS] = feature_map.reshape(len(video), -1, feature_map.shape[-1])
         return found
-
-
-def spatial_cells(feature_map: jax.Array, cells: int) -> jax.Array:
-    """Returns the means of `cells` x `cells` parts of every moment, side by side: (B, T', h, w, D) -> (B, T', cells²D).
-
-    Parts share a row or column where the size does not divide, as in torch's adaptive pooling.
-    """
-    if cells == 1:
-        return temporal_features(feature_map)
-    h, w = feature_map.shape[2:4]
-    parts = [
-        feature_map[
-            :,
-            :,
-            i * h // cells : -(-(i + 1) * h // cells),
-            j * w // cells : -(-(j + 1) * w // cells),
-        ]
-        for i in range(cells)
-        for j in range(cells)
-    ]
-    return jnp.concatenate([part.mean((2, 3)) for part in parts], -1)
 
 
 def normalize_pixels(video: jax.Array, preprocess: Preprocess) -> jax.Array:
@@ -224,7 +215,7 @@ def save_flax_encoder(
     Args:
         folder: where to; usually RUN/encoder.
         variables: {"params": ..., "batch_stats": ...} of the encoder alone, whole arrays on this process.
-        architecture: its name in `FLAX_ENCODERS`.
+        architecture: its name in `NETWORKS`.
         config: of the encoder.
         preprocess, source: as in `save_encoder`.
         beside: file name -> variables of other parts (heads) kept with it.
@@ -232,8 +223,8 @@ def save_flax_encoder(
     Raises:
         EncoderError: unknown architecture, weights that are not finite, a place that is taken by something else.
     """
-    _module_class(architecture, str(folder))
-    weights = to_torch_state(jax.device_get(dict(variables)))
+    bridge = flax_network(architecture, str(folder)).bridge_module()
+    weights = bridge.to_torch_state(jax.device_get(dict(variables)))
     broken = [k for k, v in weights.items() if not np.isfinite(v).all()]
     if broken:
         raise EncoderError(
@@ -243,9 +234,8 @@ def save_flax_encoder(
     def write(place: Path) -> None:
         save_file(weights, place / WEIGHTS, metadata={"format": "pt"})
         for name, part in (beside or {}).items():
-            save_file(
-                to_torch_state(jax.device_get(dict(part))), place / name, metadata={"format": "pt"}
-            )
+            state = bridge.to_torch_state(jax.device_get(dict(part)))
+            save_file(state, place / name, metadata={"format": "pt"})
 
     counted = [v.size for k, v in weights.items() if "running_" not in k and v.dtype.kind == "f"]
     return write_encoder_folder(
@@ -282,20 +272,20 @@ def load_flax_encoder(
         path, seed = spec.removeprefix("untrained:"), "0"
     folder = find_encoder(path)
     content = read_config(folder)
-    cls = _module_class(content["architecture"], str(folder / CONFIG))
+    network = flax_network(content["architecture"], str(folder / CONFIG))
     try:
-        config = build_config(typing.get_type_hints(cls)["config"], content["config"], "config")
+        config = build_config(network.config_class(), content["config"], "config")
         preprocess = build_config(Preprocess, content["preprocess"], "preprocess")
     except ConfigError as err:
         raise EncoderError(f"{folder / CONFIG}: {err}") from err
-    module = cls(config, dtype=dtype)
+    module = network.flax_class()(config, dtype=dtype)
     source = content["source"]
     if untrained:
         check_unchanged(folder)
         variables = init_variables(module, int(seed))
         source = {"objective": "none (untrained)", "seed": int(seed), "architecture of": path}
     else:
-        variables = _read_variables(module, folder)
+        variables = _read_variables(module, network.bridge_module(), folder)
     return FlaxEncoder(
         module,
         variables,
@@ -318,42 +308,53 @@ def _first_device(platform: str | None) -> Any:
         ) from err
 
 
-def init_variables(module: Any, seed: int) -> dict[str, Any]:
-    """Returns fresh variables of a module that takes videos, on one device; the size of clips does not matter to them.
+def init_variables(module: Any, seed: int, inputs: ArrayLike | None = None) -> dict[str, Any]:
+    """Returns fresh variables of a module, on one device.
 
     The generator is XLA's own: programs with hundreds of draws of jax's default one take minutes to compile.  Its
     numbers are the same for the same kind of device, but not under another sharding: shard what comes out.
+
+    Args:
+        module: linen.
+        seed: of the draws.
+        inputs: the smallest batch that shows all weights; None = what a network of `NETWORKS` says itself.
     """
     key = jax.random.key(seed, impl="rbg")
-    return dict(jax.jit(module.init)(key, jnp.zeros((1, 4, 32, 32, 3), jnp.float32)))
+    example = module.smallest_input() if inputs is None else inputs
+    return dict(jax.jit(module.init)(key, example))
 
 
 def build_flax_module(config: Any, *, dtype: Any = jnp.float32) -> Any:
-    """Returns the linen module that a config's `architecture` names in `FLAX_ENCODERS`; weights come of its `init`."""
-    return _module_class(config.architecture, type(config).__name__)(config, dtype=dtype)
+    """Returns the linen module of the network that the config belongs to; weights come of its `init`."""
+    network = flax_network(architecture_of(config), type(config).__name__)
+    return network.flax_class()(config, dtype=dtype)
 
 
-def _module_class(architecture: str, where: str) -> Any:
-    if architecture not in FLAX_ENCODERS:
-        known = "is for torch only" if architecture in ENCODERS else "is unknown"
+def flax_network(architecture: str, where: str) -> Network:
+    """Returns the network of a name, which has a flax side.
+
+    Raises:
+        EncoderError: there is none, or for torch only; `where` says who asks.
+    """
+    network = NETWORKS.get(architecture)
+    if network is None or network.flax is None:
+        known = "is unknown" if network is None else "is for torch only"
         raise EncoderError(
-            f"{where}: architecture {architecture!r} {known}; flax has {sorted(FLAX_ENCODERS)}."
+            f"{where}: architecture {architecture!r} {known}; flax has {with_flax()}."
         )
-    module, name = FLAX_ENCODERS[architecture].split(":")
-    return getattr(import_module(module), name)
+    return network
 
 
-def _read_variables(module: Any, folder: Path) -> dict[str, Any]:
+def _read_variables(module: Any, bridge: Any, folder: Path) -> dict[str, Any]:
     file = folder / WEIGHTS
     try:
-        variables = to_flax_variables(load_file(file))
+        variables: dict[str, Any] = bridge.to_flax_variables(load_file(file))
     except (SafetensorError, OSError, ValueError) as err:
         told = (
             str(err) if isinstance(err, BridgeError) else f"not a complete safetensors file ({err})"
         )
         raise EncoderError(f"{file}: {told}; copy or save it again.") from err
-    clip = jax.ShapeDtypeStruct((1, 4, 32, 32, 3), jnp.float32)
-    wanted = jax.eval_shape(module.init, jax.random.key(0), clip)
+    wanted = jax.eval_shape(module.init, jax.random.key(0), module.smallest_input())
     told = fill_report(shapes_of(variables), shapes_of(wanted))
     if told:
         raise EncoderError(f"{file} does not fit {folder / CONFIG}: {told}.")

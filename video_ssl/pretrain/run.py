@@ -312,19 +312,6 @@ def batch_source(
     return open_batches
 
 
-def architecture_of(network: object, listed: Mapping[str, str]) -> str:
-    """Returns the key under which the class of a network stands in `ENCODERS` or `FLAX_ENCODERS`.
-
-    Raises:
-        RunError: it is not listed, so nobody could load it again.
-    """
-    target = f"{type(network).__module__}:{type(network).__qualname__}"
-    for name, known in listed.items():
-        if known == target:
-            return name
-    raise RunError(f"{target} is not in the table of video_ssl.models {dict(listed)}: add it.")
-
-
 def check_resumable(
     job: BaseJob, checkpoint: Checkpoint, meta: Mapping[str, Any], *, allow_changes: bool
 ) -> None:

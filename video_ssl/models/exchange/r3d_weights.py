@@ -13,8 +13,9 @@ from torch import Tensor
 
 from video_ssl.models.encoders import Preprocess, save_encoder
 from video_ssl.models.exchange.tf_checkpoint import read_tf_checkpoint
+from video_ssl.models.networks.bridges import BridgeError
 from video_ssl.models.networks.r3d import R3D
-from video_ssl.models.networks.r3d_bridge import BridgeError, backbone_of_tf, from_tf, infer_config
+from video_ssl.models.networks.r3d_bridge import backbone_of_tf, from_tf, infer_config
 from video_ssl.models.weights import LoadReport, WeightsError, load_weights
 
 Four = tuple[int, int, int, int]

@@ -8,7 +8,6 @@ them.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -16,32 +15,12 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from video_ssl.models.contract import CLIP, MOMENTS, TOKENS
+from video_ssl.models.networks.pixels_config import PixelsConfig
 from video_ssl.models.torch_encoder import TorchEncoder
 
 
-@dataclass(frozen=True, kw_only=True)
-class PixelsConfig:
-    """Settings of `PixelEncoder`.
-
-    Attributes:
-        num_frames: frames of a clip.
-        size: frames are averaged down to `size` x `size` pixels.
-        grey: the three colours are joined to their mean.
-    """
-
-    num_frames: int = 16
-    size: int = 16
-    grey: bool = False
-
-    def __post_init__(self) -> None:
-        if self.num_frames < 1 or self.size < 1:
-            raise ValueError(
-                f"num_frames={self.num_frames} and size={self.size} must both be at least 1."
-            )
-
-
 class PixelEncoder(TorchEncoder, nn.Module):
-    """Down-sampled frames with the interface of an encoder; it has no weights.
+    """Down-sampled frames with the interface of an encoder; see `PixelsConfig`.  It has no weights.
 
     `embed_dim` is size * size * 3 (or * 1 when grey).  Its tokens are the down-sampled pixels, of 3 (or 1) numbers.
     """

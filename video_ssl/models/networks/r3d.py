@@ -13,7 +13,6 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from video_ssl.clips.sampling.two_clips import feature_times
 from video_ssl.models.networks.r3d_config import (
     BottleneckSpec,
     R3DConfig,
@@ -203,12 +202,8 @@ class R3D(MapFeatures, nn.Module):
         return self.config.grid(t, h, w)
 
     def frame_positions(self, num_frames: int) -> np.ndarray:
-        """Returns float64 (T',): the mean time of the frames of each feature, in units of sampled frames.
-
-        Source: papers/teg.md section 4.1 (tau, with start 0 and stride 1).
-        """
-        count = self.config.grid(num_frames, 1, 1)[0]
-        return feature_times(0, num_frames=num_frames, frame_stride=1, num_positions=count)
+        """Returns float64 (T',): the mean time of the frames of each feature, in units of sampled frames."""
+        return self.config.frame_positions(num_frames)
 
 
 class ProjectionHead(nn.Sequential):

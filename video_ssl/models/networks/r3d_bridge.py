@@ -22,14 +22,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from video_ssl.models.networks.bridges import BridgeError, walk
 from video_ssl.models.networks.r3d_config import R3DConfig, bottleneck_specs, stem_specs
 
 Arrays = dict[str, NDArray[Any]]
 _STATISTICS = {"mean": "running_mean", "var": "running_var"}
-
-
-class BridgeError(ValueError):
-    """Weights that do not fit the names of this family; the text says which."""
 
 
 def to_torch_state(variables: Mapping[str, Any]) -> Arrays:
@@ -80,11 +77,6 @@ def to_flax_variables(state: Mapping[str, NDArray[Any]]) -> dict[str, Any]:
     return variables
 
 
-def shapes_of(variables: Mapping[str, Any]) -> dict[str, tuple[int, ...]]:
-    """Returns name -> shape of a tree of arrays, names as `params/res2_block0/norm1/scale`."""
-    return {"/".join(path): tuple(value.shape) for path, value in _walk(variables)}
-
-
 def _from_kernel(value: NDArray[Any]) -> NDArray[Any]:
     axes = (1, 0) if value.ndim == 2 else (4, 3, 0, 1, 2)
     return np.ascontiguousarray(value.transpose(axes))
@@ -95,18 +87,8 @@ def _to_kernel(value: NDArray[Any]) -> NDArray[Any]:
     return np.ascontiguousarray(value.transpose(axes))
 
 
-def _walk(
-    tree: Mapping[str, Any], path: tuple[str, ...] = ()
-) -> Iterator[tuple[tuple[str, ...], Any]]:
-    for name, value in tree.items():
-        if isinstance(value, Mapping):
-            yield from _walk(value, (*path, str(name)))
-        else:
-            yield (*path, str(name)), value
-
-
 def _leaves(tree: Mapping[str, Any]) -> Iterator[tuple[tuple[str, ...], NDArray[Any]]]:
-    return ((path, np.asarray(value)) for path, value in _walk(tree))
+    return ((path, np.asarray(value)) for path, value in walk(tree))
 
 
 def _put(tree: dict[str, Any], path: list[str], value: NDArray[Any]) -> None:

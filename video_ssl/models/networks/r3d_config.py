@@ -5,6 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any, Literal
 
+import numpy as np
+
+from video_ssl.clips.sampling.two_clips import feature_times
+
 Four = tuple[int, int, int, int]
 
 #: depth -> bottlenecks of the four groups
@@ -165,6 +169,14 @@ class R3DConfig:
         for _ in range(5):
             height, width = -(-height // 2), -(-width // 2)
         return num_frames, height, width
+
+    def frame_positions(self, num_frames: int) -> np.ndarray:
+        """Returns float64 (T',): the mean time of the frames of each feature, in units of sampled frames.
+
+        Source: papers/teg.md section 4.1 (tau, with start 0 and stride 1).
+        """
+        count = self.grid(num_frames, 1, 1)[0]
+        return feature_times(0, num_frames=num_frames, frame_stride=1, num_positions=count)
 
 
 @dataclass(frozen=True, kw_only=True)

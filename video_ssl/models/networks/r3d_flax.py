@@ -203,6 +203,16 @@ class R3D(nn.Module):
             endpoints[name] = x
         return endpoints
 
+    def feature_map(self, video: Array, *, train: bool = False) -> Array:
+        """Returns the map that the features are taken from, (B, T', h, w, D)."""
+        maps: dict[str, Array] = self(video, train=train)
+        return maps[self.config.endpoint]
+
+    @staticmethod
+    def smallest_input() -> Array:
+        """Returns the smallest batch that shows all weights; their sizes do not depend on those of clips."""
+        return jnp.zeros((1, 4, 32, 32, 3), jnp.float32)
+
 
 def l2_normalize(x: Array) -> Array:
     """Returns x / sqrt(max(sum x², 1e-12)) along the last axis, float32."""
@@ -249,19 +259,6 @@ class ProjectionHead(nn.Module):
             norm = BatchNorm(momentum=self.norm_momentum, epsilon=self.norm_eps, name=f"norm{i}")
             x = nn.relu(norm(dense(x), train=train))
         return nn.Dense(self.out_dim, dtype=self.dtype, kernel_init=DENSE_INIT, name="dense_out")(x)
-
-
-def temporal_features(feature_map: Array) -> Array:
-    """Returns the dense temporal features, float32 (B, T', D): the mean over height and width of (B, T', h, w, D)."""
-    return feature_map.astype(jnp.float32).mean((2, 3))
-
-
-def clip_features(feature_map: Array) -> Array:
-    """Returns float32 (B, D), the mean over time, height and width of (B, T', h, w, D).
-
-    Frame by frame first, so that CVRL and TeG add in the same order.
-    """
-    return temporal_features(feature_map).mean(1)
 
 
 def _norm(name: str, x: Array, config: R3DConfig, train: bool) -> Array:

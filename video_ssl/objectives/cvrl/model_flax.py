@@ -11,8 +11,9 @@ import jax.numpy as jnp
 from flax import linen as nn
 from jax import Array
 
+from video_ssl.models.networks.maps_flax import clip_features
 from video_ssl.models.networks.r3d_config import R3DConfig
-from video_ssl.models.networks.r3d_flax import R3D, ProjectionHead, clip_features
+from video_ssl.models.networks.r3d_flax import R3D, ProjectionHead
 
 
 class CvrlModel(nn.Module):

@@ -46,7 +46,7 @@ class Objective:
         )
 
     def init(self, seed: int) -> dict[str, Any]:
-        return init_variables(self.model, seed)
+        return init_variables(self.model, seed, self.encoder.smallest_input())
 
     def loss(
         self, variables: Mapping[str, Any], batch: Mapping[str, Array], key: Array

@@ -15,7 +15,7 @@ class FlaxObjective(Protocol):
 
     Attributes:
         config: of the objective.
-        encoder: the linen module that leaves the training, as in `FLAX_ENCODERS`.
+        encoder: the linen module that leaves the training, as in `NETWORKS`.
         encoder_name: under which its variables stand in those of the objective.
     """
 

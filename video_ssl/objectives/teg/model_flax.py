@@ -11,8 +11,9 @@ import jax.numpy as jnp
 from flax import linen as nn
 from jax import Array
 
+from video_ssl.models.networks.maps_flax import temporal_features
 from video_ssl.models.networks.r3d_config import R3DConfig
-from video_ssl.models.networks.r3d_flax import R3D, ProjectionHead, temporal_features
+from video_ssl.models.networks.r3d_flax import R3D, ProjectionHead
 from video_ssl.objectives.teg.loss_config import TegHeadsConfig
 
 

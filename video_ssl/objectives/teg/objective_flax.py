@@ -44,7 +44,7 @@ class Objective:
         self.model = TegModel(config.encoder, config.heads, dtype=dtype, remat=remat)
 
     def init(self, seed: int) -> dict[str, Any]:
-        return init_variables(self.model, seed)
+        return init_variables(self.model, seed, self.encoder.smallest_input())
 
     def loss(
         self, variables: Mapping[str, Any], batch: Mapping[str, Array], key: Array

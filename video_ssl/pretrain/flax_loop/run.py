@@ -12,7 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.experimental import multihost_utils
 
-from video_ssl.models import FLAX_ENCODERS
+from video_ssl.models import architecture_of
 from video_ssl.models.encoders_flax import save_flax_encoder
 from video_ssl.objectives import OBJECTIVES
 from video_ssl.objectives.shared.flax_objective import FlaxObjective
@@ -27,7 +27,6 @@ from video_ssl.pretrain.run import (
     Framework,
     RunResult,
     Streams,
-    architecture_of,
     check_batch,
     existing_encoders,
     job_settings,
@@ -160,7 +159,7 @@ def _export(job: FlaxJob, folder: Path, source: dict[str, Any]) -> None:
         lambda: save_flax_encoder(
             folder,
             variables,
-            architecture=architecture_of(objective.encoder, FLAX_ENCODERS),
+            architecture=architecture_of(objective.encoder),
             config=objective.encoder.config,
             preprocess=objective.preprocess(),
             source=source,

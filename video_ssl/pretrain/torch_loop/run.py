@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from video_ssl.models import ENCODERS
+from video_ssl.models import architecture_of
 from video_ssl.models.encoders import save_encoder
 from video_ssl.objectives import OBJECTIVES
 from video_ssl.pretrain.checkpoint_folders import Checkpoint
@@ -22,7 +22,6 @@ from video_ssl.pretrain.run import (
     Framework,
     RunResult,
     Streams,
-    architecture_of,
     check_batch,
     existing_encoders,
     job_settings,
@@ -126,7 +125,7 @@ def _export(job: Job, folder: Path, source: dict[str, Any]) -> None:
             lambda: save_encoder(
                 folder,
                 encoder,
-                architecture=architecture_of(encoder, ENCODERS),
+                architecture=architecture_of(encoder),
                 preprocess=job.objective.preprocess(),  # type: ignore[operator]
                 source=source,
             )
