@@ -2,25 +2,41 @@
 
 from __future__ import annotations
 
+import importlib
+import inspect
+import re
+import shlex
 import subprocess
 import sys
 import tomllib
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Annotated, Any, Literal
 
 import pytest
+import typer
 
-VERBS = [
-    "pretrain",
-    "evaluate",
-    "embed",
-    "align",
-    "search",
-    "recipes",
-    "data",
-    "bench",
-    "scan",
-    "transcode",
-]
+from video_ssl.cli import app
+from video_ssl.cli_flags import Flags, with_flags
+from video_ssl.evaluate.recipe import load_evaluate_recipe
+from video_ssl.pretrain.recipe import load_pretrain_recipe
+from video_ssl.recipes import ConfigError
+
+ROOT = typer.main.get_command(app)
+
+
+def commands(group=ROOT, before=()) -> dict[str, Any]:
+    """Every command by its words: "embed", "data build"."""
+    found = {}
+    for name, command in group.commands.items():
+        words = (*before, name)
+        found |= (
+            commands(command, words) if hasattr(command, "commands") else {" ".join(words): command}
+        )
+    return found
+
+
+COMMANDS = commands()
 
 
 def run(*arguments: str) -> subprocess.CompletedProcess[str]:
@@ -32,7 +48,122 @@ def test_help_is_one_screen_and_names_every_verb():
     done = run("--help")
     assert done.returncode == 0
     assert len(done.stdout.splitlines()) <= 40
-    assert [verb for verb in VERBS if verb not in done.stdout] == []
+    assert "..." not in done.stdout.replace("[ARGS]...", "")  # what each does is not cut off
+    assert [verb for verb in ROOT.commands if f"\n  {verb} " not in done.stdout] == []
+
+
+@pytest.mark.parametrize("verb", COMMANDS)
+def test_every_help_has_an_example_that_parses(verb):
+    """Flags with types, keys of recipes that exist; nothing is run."""
+    command = COMMANDS[verb]
+    context = typer.Context(command, info_name=verb)
+    told = command.get_help(context)
+    example = re.search(r"\n  Example:\n    video-ssl (.+)$", told)[1]
+    assert f"{example} ".startswith(f"{verb} ")
+    words = shlex.split(example)[len(verb.split()) :]
+    given = command.make_context(verb, words, resilient_parsing=False).params
+    for option in command.params:
+        if option.param_type_name == "option" and option.default not in (None, False):
+            own = told.split(f"\n  {option.opts[0]} ")[1].split("\n  -")[0]
+            assert "[default:" in own
+    if "recipe" in given:
+        load = load_evaluate_recipe if verb == "evaluate" else load_pretrain_recipe
+        load(given["recipe"], given["overrides"] or [])
+
+
+def test_an_example_that_does_not_parse_would_be_seen():
+    with pytest.raises(Exception, match="No such option: --per-frames"):
+        COMMANDS["embed"].make_context("embed", ["a", "b", "c.arrow", "--per-frames"])
+
+
+FUNCTIONS = {
+    "data demo": "video_ssl.datasets.demo.build:build_demo",
+    "data build": "video_ssl.datasets.build.array_record:build_array_records",
+    "bench step": "video_ssl.bench.step:bench_step",
+    "bench loader": "video_ssl.bench.loader:bench_loader",
+    "bench readers": "video_ssl.bench.readers:bench_readers",
+    "convert": "video_ssl.models.exchange.convert:convert",
+    "retrieve": "video_ssl.evaluate.retrieval:retrieve_files",
+}
+
+
+@pytest.mark.parametrize("verb", FUNCTIONS)
+def test_flags_without_a_config_default_to_what_the_function_does(verb):
+    module, name = FUNCTIONS[verb].split(":")
+    function = inspect.signature(getattr(importlib.import_module(module), name)).parameters
+    shared = [
+        o for o in COMMANDS[verb].params if o.param_type_name == "option" and o.name in function
+    ]
+    assert shared
+    for option in shared:
+        assert option.default == function[option.name].default, option.name
+
+
+@dataclass(frozen=True, kw_only=True)
+class Cooking:
+    """How to cook.
+
+    Attributes:
+        heat, minutes: of the stove.  Not more than that.
+        fuel: what burns; with `heat_loss` more.
+        heat_loss: a share.
+        secret: not a flag.
+
+    More about it: nothing.
+    """
+
+    heat: int = 3
+    minutes: float | None = None
+    fuel: Literal["gas", "wood"] = "gas"
+    heat_loss: float = 0.5
+    secret: tuple[int, ...] = ()
+
+
+def test_flags_are_the_fields_of_the_dataclass():
+    given = []
+    kitchen = typer.Typer(rich_markup_mode=None)
+
+    @kitchen.command()
+    @with_flags
+    def cook(
+        dish: str,
+        config: Annotated[Cooking, Flags(leave_out=("secret",), names={"heat": "--fire"})],
+        salt: bool = True,
+    ) -> None:
+        given.append((dish, config, salt))
+
+    command = typer.main.get_command(kitchen)
+    words = ["soup", "--fire", "7", "--fuel", "wood", "--no-salt"]
+    command.main(words, standalone_mode=False)
+    assert given == [("soup", Cooking(heat=7, fuel="wood"), False)]
+    told = " ".join(command.get_help(typer.Context(command)).split())
+    assert "--fire <int> Of the stove. [default: 3]" in told
+    assert "--fuel gas|wood What burns; with --heat-loss more. [default: gas]" in told
+    assert "secret" not in told
+    with pytest.raises(ConfigError, match=r"fuel='coal'.*'gas' or 'wood'"):
+        command.main(["soup", "--fuel", "coal"], standalone_mode=False)
+    with pytest.raises(TypeError, match=r"Cooking\.secret cannot be a flag: name it in"):
+        with_flags(_all_of_it)
+
+
+def _all_of_it(config: Cooking) -> None:
+    """A command whose configuration has something that is no flag."""
+
+
+def test_a_field_that_is_not_described_is_no_flag():
+    with pytest.raises(ValueError, match="the docstring of Bare does not describe size"):
+        with_flags(_bare)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Bare:
+    """Says nothing."""
+
+    size: int = 1
+
+
+def _bare(config: Bare) -> None:
+    """A command."""
 
 
 def test_help_starts_without_torch():
@@ -69,16 +200,18 @@ def test_the_installed_command_begins_where_the_module_does():
 
 
 @pytest.mark.parametrize(
-    ("arguments", "words"),
+    ("verb", "words"),
     [
-        (["evaluate"], ["probe", "encoder=RUN"]),
-        (["bench"], ["step", "loader", "readers", "decoders"]),
-        (["convert"], ["pytorchvideo"]),
+        ("pretrain", ["optimizer.base_lr=0.00015", "peak learning rate", "training.duration=..."]),
+        ("evaluate", ["probe", "encoder=RUN", "embed.num_clips=2"]),
+        ("bench", ["step", "loader", "readers", "decoders"]),
+        ("convert", ["pytorchvideo"]),
     ],
 )
-def test_help_speaks_of_this_verb(arguments, words):
+def test_help_speaks_of_this_verb(verb, words):
     """Was wrong: `evaluate` offered a recipe and a setting of `pretrain`, `convert` left out a family."""
-    told = run(*arguments, "--help").stdout
+    command = ROOT.commands[verb]
+    told = command.get_help(typer.Context(command, info_name=verb))
     assert [word for word in words if word not in told] == []
 
 

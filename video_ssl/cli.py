@@ -11,17 +11,26 @@ from typing import Annotated, Any
 import typer
 from typer.core import TyperGroup
 
+from video_ssl.cli_flags import Flags, example, with_flags
 from video_ssl.cli_groups import (
     EvaluateOverrides,
     EvaluateRecipe,
     Overrides,
     RecipeArgument,
+    TableArgument,
     bench_app,
     data_app,
     jobs_app,
 )
+from video_ssl.cli_recipe_keys import EvaluateCommand, PretrainCommand
+from video_ssl.clips.upkeep.config import ScanConfig, TranscodeConfig, VideoFormat
+from video_ssl.embed.config import EmbedConfig
 from video_ssl.errors import one_sentence, take_debug
+from video_ssl.explore.config import AlignConfig, ExploreConfig, ReportConfig, SearchConfig
+from video_ssl.models.exchange.sizes import Sizes
 from video_ssl.recipes import ROOMS, list_recipes
+
+Device = Annotated[str, typer.Option(help="auto, cpu, cuda.")]
 
 
 class _Commands(TyperGroup):
@@ -45,13 +54,17 @@ app = typer.Typer(
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
+    rich_markup_mode=None,  # boxes leave no room for what the flags mean
 )
 app.add_typer(data_app, name="data")
 app.add_typer(bench_app, name="bench")
 app.add_typer(jobs_app, name="jobs")
 
 
-@app.command()
+@app.command(
+    cls=PretrainCommand,
+    epilog=example("pretrain videomae/demo run=runs/mine optimizer.base_lr=1e-3"),
+)
 def pretrain(
     recipe: RecipeArgument,
     overrides: Overrides = None,
@@ -59,23 +72,27 @@ def pretrain(
         bool, typer.Option(help="Resume although the recipe of the run has changed.")
     ] = False,
 ) -> None:
-    """Train an objective, resuming by itself, and export its encoder to RUN/encoder."""
+    """Train an objective and export its encoder.  Resumes by itself; the encoder is RUN/encoder."""
     from video_ssl.pretrain.recipe import load_pretrain_recipe
     from video_ssl.pretrain.start import pretrain as run
 
     run(load_pretrain_recipe(recipe, overrides or []), allow_changes=allow_changes)
 
 
-@app.command()
+@app.command(
+    cls=EvaluateCommand,
+    epilog=example("evaluate probe encoder=runs/mine train=train.csv test=val.csv"),
+)
 def evaluate(recipe: EvaluateRecipe, overrides: EvaluateOverrides = None) -> None:
-    """Embed videos once with frozen encoders and run the evaluators of a recipe on the features."""
+    """Compare frozen encoders.  Videos are embedded once, the evaluators of a recipe run on the features."""
     from video_ssl.evaluate.recipe import load_evaluate_recipe
     from video_ssl.evaluate.run import evaluate as run
 
     run(load_evaluate_recipe(recipe, overrides or []))
 
 
-@app.command()
+@app.command(epilog=example("embed runs/mine /my/videos features.arrow --per-frame"))
+@with_flags
 def embed(
     encoder: Annotated[
         str,
@@ -85,72 +102,20 @@ def embed(
         str, typer.Argument(help="A video, folder, list, table or data set: demo:val.")
     ],
     out: Annotated[Path, typer.Argument(help="The feature file to write (.arrow).")],
-    num_clips: Annotated[int, typer.Option(help="Clips spread evenly over each video.")] = 2,
-    stride_sec: Annotated[
-        float | None, typer.Option(help="Instead: a clip every so many seconds, over all of it.")
-    ] = None,
-    hop: Annotated[int | None, typer.Option(help="Instead: a clip every so many frames.")] = None,
-    per_frame: Annotated[
-        bool, typer.Option("--per-frame", help="Instead: a feature for every sampled frame.")
-    ] = False,
-    overlap: Annotated[
-        float | None, typer.Option(help="Of the clips of --per-frame, 0 to 1.")
-    ] = None,
-    fps: Annotated[float | None, typer.Option(help="Sampled frames per second.")] = None,
-    frame_stride: Annotated[
-        int | None, typer.Option(help="Source frames between sampled ones.")
-    ] = None,
-    num_frames: Annotated[int | None, typer.Option(help="Frames of a clip.")] = None,
-    layer: Annotated[
-        int | None, typer.Option(help="Block to take, from 0; or from -1, the last.")
-    ] = None,
-    pooling: Annotated[str, typer.Option(help="Clip feature: mean, max or cls.")] = "mean",
-    precision: Annotated[str, typer.Option(help="float32 or bfloat16.")] = "float32",
-    device: Annotated[str, typer.Option(help="auto, cpu, cuda.")] = "auto",
-    batch_size: Annotated[int, typer.Option(help="Clips per forward pass.")] = 16,
-    num_workers: Annotated[int, typer.Option(help="Decoding processes.")] = 2,
-    timeout_sec: Annotated[
-        float, typer.Option(help="Time to open a video, or for one frame of it.")
-    ] = 120.0,
-    strict: Annotated[bool, typer.Option(help="Stop at an unreadable video.")] = False,
+    config: Annotated[EmbedConfig, Flags(names={"video_timeout_sec": "--timeout-sec"})],
+    device: Device = "auto",
     restart: Annotated[
         bool, typer.Option("--restart", help="Throw away what is there, complete or not.")
     ] = False,
-    check: Annotated[
-        bool, typer.Option("--check", help="Compare all bytes of the videos, not sizes and times.")
-    ] = False,
     shard: Annotated[str | None, typer.Option(help="Only part k of n: 0/4. Then merge.")] = None,
 ) -> None:
-    """Write features of videos, per clip and per moment, with times; goes on where it was stopped."""
+    """Write features of videos.  Per clip and per moment, with times; goes on where it was stopped."""
     from video_ssl.embed.command import embed_from_command
 
-    embed_from_command(
-        encoder,
-        source,
-        out,
-        device=device,
-        restart=restart,
-        shard=shard,
-        num_clips=num_clips,
-        stride_sec=stride_sec,
-        hop=hop,
-        per_frame=per_frame,
-        overlap=overlap,
-        fps=fps,
-        frame_stride=frame_stride,
-        num_frames=num_frames,
-        layer=layer,
-        pooling=pooling,
-        precision=precision,
-        batch_size=batch_size,
-        num_workers=num_workers,
-        video_timeout_sec=timeout_sec,
-        strict=strict,
-        check=check,
-    )
+    embed_from_command(encoder, source, out, config, device=device, restart=restart, shard=shard)
 
 
-@app.command()
+@app.command(epilog=example("merge features.arrow"))
 def merge(out: Annotated[Path, typer.Argument(help="As it was given to embed --shard.")]) -> None:
     """Put the shards of a feature file together."""
     from video_ssl.embed.shards import merge_shards
@@ -158,7 +123,7 @@ def merge(out: Annotated[Path, typer.Argument(help="As it was given to embed --s
     merge_shards(out)
 
 
-@app.command()
+@app.command(epilog=example("retrieve queries.arrow gallery.arrow --ks 1,5"))
 def retrieve(
     queries: Annotated[Path, typer.Argument(help="Feature file of the queries.")],
     gallery: Annotated[Path, typer.Argument(help="Feature file of what is searched.")],
@@ -169,16 +134,18 @@ def retrieve(
     ks: Annotated[str, typer.Option(help="R@k for these k.")] = "1,5,10,20",
     mean_ap: Annotated[bool, typer.Option("--map", help="Mean average precision too.")] = False,
 ) -> None:
-    """Nearest videos by cosine: R@k, the share of queries with their class among the nearest k."""
+    """Nearest videos by cosine.  R@k: the share of queries with their class among the nearest k."""
     from video_ssl.evaluate.retrieval import retrieve_files
 
     retrieve_files(queries, gallery, out=out, pooling=pooling, ks=ks, mean_ap=mean_ap)
 
 
-@app.command()
+@app.command(epilog=example("align squat1.mp4 squat2.mp4 --encoder runs/mine --out aligned"))
+@with_flags
 def align(
     query: Annotated[str, typer.Argument(help="A video file, or an id of the feature file.")],
     key: Annotated[str, typer.Argument(help="The video that is brought into step with it.")],
+    config: AlignConfig,
     out: Annotated[Path, typer.Option(help="Folder for video, picture and path.")] = Path(
         "aligned"
     ),
@@ -187,32 +154,27 @@ def align(
         typer.Option("--in", help="A feature file that has the videos, or one like it."),
     ] = None,
     encoder: Annotated[str | None, typer.Option(help="A run; embeds video files.")] = None,
-    method: Annotated[str, typer.Option(help="dtw, nearest, or linear.")] = "dtw",
-    height: Annotated[int, typer.Option(help="Of the video, in pixels.")] = 240,
 ) -> None:
-    """Bring two videos into step: side-by-side mp4, and the path as picture and data."""
+    """Bring two videos into step.  Side-by-side mp4, and the path as picture and data."""
     from video_ssl.explore.align import align_videos
 
-    align_videos(query, key, out, features=features, encoder=encoder, method=method, height=height)
+    align_videos(query, key, out, features=features, encoder=encoder, config=config)
 
 
-@app.command()
+@app.command(epilog=example("search clip.mp4 --in features.arrow --encoder runs/mine -k 5"))
+@with_flags
 def search(
     clip: Annotated[str, typer.Argument(help="A video file, or an id of the feature file.")],
     features: Annotated[Path, typer.Option("--in", help="The archive: a feature file.")],
+    config: Annotated[SearchConfig, Flags(names={"k": "-k"})],
     encoder: Annotated[str | None, typer.Option(help="That made it; embeds a video file.")] = None,
     start_sec: Annotated[float | None, typer.Option(help="Part of the clip: from.")] = None,
     end_sec: Annotated[float | None, typer.Option(help="Part of the clip: to.")] = None,
-    k: Annotated[int, typer.Option("-k", help="Moments, and frames for each query frame.")] = 10,
-    own_video: Annotated[bool, typer.Option(help="Find the clip in its own video too.")] = False,
-    method: Annotated[str, typer.Option(help="exact, ann, or auto.")] = "auto",
-    ann_frames: Annotated[int, typer.Option(help="auto: above so many, ann.")] = 5_000_000,
     out: Annotated[Path | None, typer.Option(help="JSON with moments and frames.")] = None,
 ) -> None:
     """Find the frames and moments of an archive that are like a clip."""
-    from video_ssl.explore.search import SearchConfig, search_archive
+    from video_ssl.explore.search import search_archive
 
-    config = SearchConfig(k=k, own_video=own_video, method=method, ann_frames=ann_frames)
     search_archive(
         clip,
         features,
@@ -224,47 +186,42 @@ def search(
     )
 
 
-@app.command()
+@app.command(epilog=example("explore runs/mine --table demo:phases_val --max-videos 6"))
+@with_flags
 def explore(
     source: Annotated[
         str, typer.Argument(help="A feature file, a run, an encoder folder, untrained:RUN.")
     ],
+    config: ExploreConfig,
     out: Annotated[
         Path | None, typer.Argument(help="HTML file; beside the features, or RUN/explore.html.")
     ] = None,
     table: Annotated[
         str | None, typer.Option(help="Videos that the encoder embeds; demo:phases_val.")
     ] = None,
-    videos: Annotated[str | None, typer.Option(help="Ids with commas between them.")] = None,
-    max_videos: Annotated[int, typer.Option(help="Otherwise: so many, of all classes.")] = 12,
-    max_frames: Annotated[int, typer.Option(help="Of a video; longer ones are thinned.")] = 120,
-    height: Annotated[int, typer.Option(help="Of the pictures, in pixels.")] = 160,
-    device: Annotated[str, typer.Option(help="auto, cpu, cuda.")] = "auto",
+    device: Device = "auto",
 ) -> None:
-    """One HTML page on which videos move together: alignments, map of the frames, nearest frames."""
+    """One HTML page on which videos move together.  Alignments, map of the frames, nearest frames."""
     from video_ssl.explore.pages.explore_page import explore_to_html
 
-    page = explore_to_html(
-        source, out, table=table, videos=videos, device=device, height=height, max_videos=max_videos,
-        max_frames=max_frames,
-    )  # fmt: skip
-    typer.echo(page)
+    typer.echo(explore_to_html(source, out, table=table, config=config, device=device))
 
 
-@app.command()
+@app.command(epilog=example("report runs/mine"))
+@with_flags
 def report(
     run: Annotated[Path, typer.Argument(help="The folder of a run, finished or not.")],
+    config: ReportConfig,
     out: Annotated[Path | None, typer.Argument(help="HTML file; RUN/report.html.")] = None,
-    max_clips: Annotated[int, typer.Option(help="Training videos of which clips are shown.")] = 4,
-    max_queries: Annotated[int, typer.Option(help="Videos whose neighbours are shown.")] = 8,
 ) -> None:
-    """One HTML file about a run: curves, masked clips, nearest neighbours, results, settings."""
+    """One HTML file about a run.  Curves, training clips, nearest neighbours, results, settings."""
     from video_ssl.explore.pages.report_page import write_report
 
-    typer.echo(write_report(run, out, max_clips=max_clips, max_queries=max_queries))
+    typer.echo(write_report(run, out, config))
 
 
-@app.command()
+@app.command(epilog=example("convert videomae_base.pth runs/base --family videomae"))
+@with_flags
 def convert(
     source: Annotated[
         Path, typer.Argument(help="A checkpoint, a Hugging Face folder, a run or encoder folder.")
@@ -272,18 +229,8 @@ def convert(
     out: Annotated[
         Path, typer.Argument(help="Folder (ours, huggingface), .pth (original) or .pt2 (export).")
     ],
+    sizes: Annotated[Sizes, Flags(names={"image_size": "--size"})],
     to: Annotated[str, typer.Option(help="ours, original, huggingface or export.")] = "ours",
-    size: Annotated[int | None, typer.Option(help="Side of clips in pixels.")] = None,
-    num_frames: Annotated[int | None, typer.Option(help="Frames of clips.")] = None,
-    trained_size: Annotated[
-        int | None, typer.Option(help="Side it was trained on; 224 if the file is silent.")
-    ] = None,
-    trained_frames: Annotated[
-        int | None, typer.Option(help="Frames it was trained on; 16 if the file is silent.")
-    ] = None,
-    table: Annotated[
-        str, typer.Option(help="Positions at another size: reference, interpolate, recompute.")
-    ] = "reference",
     family: Annotated[
         str, typer.Option(help="auto, mae, videomae, videomae_v2, mvd, carl, hico or pytorchvideo.")
     ] = "auto",
@@ -293,14 +240,14 @@ def convert(
     ] = 1.0,
     frame_stride: Annotated[int | None, typer.Option(help="Stated in the result; 4.")] = None,
 ) -> None:
-    """Weights in and out: published checkpoints, Hugging Face, our folders, torch.export."""
+    """Weights in and out.  Published checkpoints, Hugging Face, our folders, torch.export."""
     from video_ssl.models.exchange.convert import convert_and_print
 
     convert_and_print(
         source,
         out,
         to=to,
-        sizes=(size, num_frames, trained_size, trained_frames, table),
+        sizes=sizes,
         family=family,
         num_heads=num_heads,
         min_share=min_share,
@@ -308,57 +255,39 @@ def convert(
     )
 
 
-@app.command()
+@app.command(epilog=example("scan /my/videos videos.arrow"))
+@with_flags
 def scan(
-    table: Annotated[str, typer.Argument(help="A folder, list, table or data set: demo:val.")],
+    table: TableArgument,
     out: Annotated[Path, typer.Argument(help="The table to write (.arrow).")],
-    num_workers: Annotated[
-        int | None, typer.Option(help="Processes; all cores if not given.")
-    ] = None,
-    timeout_sec: Annotated[float, typer.Option(help="Time limit for one file.")] = 60.0,
-    decode: Annotated[
-        str, typer.Option(help="Frames to decode of each file: ends or all.")
-    ] = "ends",
-    exact: Annotated[bool, typer.Option(help="Prove which optional decoders are exact.")] = False,
-    retry: Annotated[bool, typer.Option(help="Look again at what was broken.")] = False,
+    config: ScanConfig,
 ) -> None:
-    """Look at every file once: frames, size, codec, sound as columns; what is broken as a list."""
+    """Look at every file once.  Frames, size, codec, sound as columns; what is broken as a list."""
     from video_ssl.clips.upkeep.scan import scan_table
     from video_ssl.datasets.opening import open_table
 
-    scan_table(
-        open_table(table), out, num_workers=num_workers, timeout_sec=timeout_sec, decode=decode,
-        exact=exact, retry=retry,
-    )  # fmt: skip
+    scan_table(open_table(table), out, config)
 
 
-@app.command()
+@app.command(epilog=example("transcode videos.arrow fast --short-side 224"))
+@with_flags
 def transcode(
-    table: Annotated[str, typer.Argument(help="A folder, list, table or data set: demo:val.")],
+    table: TableArgument,
     out: Annotated[Path, typer.Argument(help="Folder for the videos and table.arrow.")],
-    short_side: Annotated[int, typer.Option(help="Pixels; smaller videos keep theirs.")] = 256,
-    gop: Annotated[int, typer.Option(help="Largest distance of key frames.")] = 12,
-    fps: Annotated[float | None, typer.Option(help="Frame rate; kept if not given.")] = None,
-    crf: Annotated[int, typer.Option(help="Quality of x264, lower is better.")] = 20,
-    audio: Annotated[bool, typer.Option(help="Keep the sound.")] = True,
-    cut: Annotated[bool, typer.Option(help="One file per segment instead of per source.")] = False,
-    num_workers: Annotated[
-        int | None, typer.Option(help="Processes; all cores if not given.")
-    ] = None,
-    retry: Annotated[bool, typer.Option(help="Try again what could not be read.")] = False,
+    format: VideoFormat,
+    config: TranscodeConfig,
 ) -> None:
-    """Write every video as H.264 for fast random access, with the table carried over."""
+    """Write every video as H.264 for fast access.  The table is carried over."""
     from video_ssl.clips.upkeep.transcode import transcode_table
-    from video_ssl.clips.upkeep.transcode_file import VideoFormat
     from video_ssl.datasets.opening import open_table
 
-    transcode_table(
-        open_table(table), out, cut=cut, num_workers=num_workers, retry=retry,
-        format=VideoFormat(short_side=short_side, gop=gop, fps=fps, crf=crf, audio=audio),
-    )  # fmt: skip
+    transcode_table(open_table(table), out, config, format=format)
 
 
-@app.command(context_settings={"ignore_unknown_options": True, "allow_extra_args": True})
+@app.command(
+    context_settings={"ignore_unknown_options": True, "allow_extra_args": True},
+    epilog=example("launch local pretrain videomae/demo run=runs/grid seed=0,1"),
+)
 def launch(
     context: typer.Context,
     profile: Annotated[str, typer.Argument(help="local, slurm, slurm_array, or a file.")],
@@ -371,7 +300,7 @@ def launch(
     ] = False,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Print the sbatch scripts.")] = False,
 ) -> None:
-    """Run a verb as jobs on a cluster, or as several processes here; a,b makes a grid."""
+    """Run a verb as jobs or as several processes.  On a cluster or here; a,b makes a grid."""
     from video_ssl.launch.launching import launch as run
 
     typer.echo(
@@ -379,7 +308,7 @@ def launch(
     )
 
 
-@app.command()
+@app.command(epilog=example("recipes"))
 def recipes() -> None:
     """List every recipe by room."""
     for room in ROOMS:

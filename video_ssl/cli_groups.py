@@ -7,12 +7,18 @@ from typing import Annotated
 
 import typer
 
-data_app = typer.Typer(help="Make or check data sets.", no_args_is_help=True)
+from video_ssl.cli_flags import example
+
+data_app = typer.Typer(help="Make or check data sets.", no_args_is_help=True, rich_markup_mode=None)
 bench_app = typer.Typer(
-    help="Measure the training step, the loader or the decoders.", no_args_is_help=True
+    help="Measure the training step, the loader or the decoders.",
+    no_args_is_help=True,
+    rich_markup_mode=None,
 )
 jobs_app = typer.Typer(
-    help="Jobs that were launched, by the folder of their run.", no_args_is_help=True
+    help="Jobs that were launched, by the folder of their run.",
+    no_args_is_help=True,
+    rich_markup_mode=None,
 )
 
 RecipeArgument = Annotated[str, typer.Argument(help="A recipe file, or its name: mvd/demo.")]
@@ -25,10 +31,11 @@ EvaluateOverrides = Annotated[
     list[str] | None,
     typer.Argument(help="Settings that win over the recipe: encoder=RUN train=TABLE test=TABLE."),
 ]
+TableArgument = Annotated[str, typer.Argument(help="A folder, list, table or data set: demo:val.")]
 RunArgument = Annotated[str, typer.Argument(help="The folder of a run or grid, or a feature file.")]
 
 
-@data_app.command()
+@data_app.command(epilog=example("data demo data/demo-small --size tiny"))
 def demo(
     out: Annotated[Path, typer.Argument(help="Folder to fill.")] = Path("data/demo-small"),
     size: Annotated[str, typer.Option(help="tiny, small or large.")] = "small",
@@ -37,17 +44,17 @@ def demo(
         int | None, typer.Option(help="Processes; all cores if not given.")
     ] = None,
 ) -> None:
-    """Generate the default videos: figures that exercise, with every kind of label."""
+    """Generate the default videos.  Figures that exercise, with every kind of label."""
     from video_ssl.datasets.demo.build import build_demo
 
     build_demo(out, size=size, seed=seed, num_workers=num_workers)
 
 
-@data_app.command()
+@data_app.command(epilog=example("data check ucf101"))
 def check(
     name: Annotated[str, typer.Argument(help="A dataset recipe: ucf101, kinetics400, ...")],
 ) -> None:
-    """Say what of a public data set is there and what is missing; exit code 1 if anything is."""
+    """Say what a public data set lacks.  Exit code 1 if anything is missing."""
     from video_ssl.datasets.opening import check_data
 
     lines, complete = check_data(name)
@@ -55,7 +62,7 @@ def check(
     raise typer.Exit(0 if complete else 1)
 
 
-@data_app.command()
+@data_app.command(epilog=example("data build demo:train packed --shards 4"))
 def build(
     source: Annotated[str, typer.Argument(help="A folder, list, table or data set: demo:train.")],
     out: Annotated[Path, typer.Argument(help="Folder for shards and tables.")],
@@ -70,7 +77,7 @@ def build(
         typer.Option("--check", help="Compare all bytes with the videos, not sizes and times."),
     ] = False,
 ) -> None:
-    """Write videos and all that is known about them as ArrayRecord, for grain, tfds and OUT:SPLIT."""
+    """Pack videos as ArrayRecord.  With all that is known about them, for grain, tfds and OUT:SPLIT."""
     from video_ssl.datasets.build.array_record import build_array_records
     from video_ssl.datasets.opening import open_splits
 
@@ -79,7 +86,7 @@ def build(
     )
 
 
-@bench_app.command()
+@bench_app.command(epilog=example("bench step mvd/demo --batch-size 4"))
 def step(
     recipe: RecipeArgument,
     overrides: Overrides = None,
@@ -92,7 +99,7 @@ def step(
         bool, typer.Option("--twins", help="Instead: the encoder alone, in flax and in torch.")
     ] = False,
 ) -> None:
-    """Time of a training step, share of the frozen networks, memory, share of the chip's rate."""
+    """Time of a training step.  Share of the frozen networks, memory, share of the chip's rate."""
     from video_ssl.bench.step import bench_step, bench_twins
     from video_ssl.pretrain.recipe import load_pretrain_recipe
 
@@ -103,7 +110,7 @@ def step(
         bench_step(loaded, batch_size=batch_size, steps=steps, compile_too=compile_too)
 
 
-@bench_app.command()
+@bench_app.command(epilog=example("bench loader mvd/demo --footage easy"))
 def loader(
     recipe: RecipeArgument,
     overrides: Overrides = None,
@@ -122,7 +129,7 @@ def loader(
     ),
     json_path: Annotated[Path | None, typer.Option("--json", help="Write figures here.")] = None,
 ) -> None:
-    """Clips per second of the loader, beside a plain loop and decoding alone; what each stage costs."""
+    """Clips per second of the loader.  Beside a plain loop and decoding alone; what each stage costs."""
     from video_ssl.bench.loader import bench_loader
     from video_ssl.pretrain.recipe import load_pretrain_recipe
 
@@ -138,7 +145,7 @@ def loader(
     )
 
 
-@bench_app.command()
+@bench_app.command(epilog=example("bench readers --draws 5"))
 def readers(
     folder: Annotated[
         Path | None, typer.Argument(help="Where to make the files; a temporary one.")
@@ -146,13 +153,13 @@ def readers(
     out: Annotated[Path | None, typer.Option(help="JSON file with the numbers.")] = None,
     draws: Annotated[int, typer.Option(help="Clips timed per file.")] = 25,
 ) -> None:
-    """Which decoder is exact on which odd file, and how fast each one is, on files made here."""
+    """Which decoder is exact on which file.  And how fast each one is, on files made here."""
     from video_ssl.bench.readers import bench_readers
 
     bench_readers(folder, out=out, draws=draws)
 
 
-@jobs_app.command()
+@jobs_app.command(epilog=example("jobs status runs/mine"))
 def status(run: RunArgument) -> None:
     """States of the jobs, why they wait, and every attempt so far."""
     from video_ssl.launch.jobs import status as told
@@ -160,7 +167,7 @@ def status(run: RunArgument) -> None:
     typer.echo(told(run))
 
 
-@jobs_app.command()
+@jobs_app.command(epilog=example("jobs logs runs/mine -f"))
 def logs(
     run: RunArgument,
     follow: Annotated[bool, typer.Option("-f", help="Until the jobs have ended.")] = False,
@@ -173,7 +180,7 @@ def logs(
     show_logs(run, job=job, rank=rank, follow=follow)
 
 
-@jobs_app.command()
+@jobs_app.command(epilog=example("jobs cancel runs/mine"))
 def cancel(run: RunArgument) -> None:
     """End the jobs of a run."""
     from video_ssl.launch.jobs import cancel as end
@@ -181,7 +188,7 @@ def cancel(run: RunArgument) -> None:
     typer.echo(end(run))
 
 
-@jobs_app.command()
+@jobs_app.command(epilog=example("jobs requeue runs/mine"))
 def requeue(run: RunArgument) -> None:
     """Save running jobs and queue them again; queue failed ones again."""
     from video_ssl.launch.jobs import requeue as again
@@ -189,7 +196,7 @@ def requeue(run: RunArgument) -> None:
     typer.echo(again(run))
 
 
-@jobs_app.command()
+@jobs_app.command(epilog=example("jobs results runs/grid"))
 def results(run: RunArgument) -> None:
     """The table of a grid, as far as it has come."""
     from video_ssl.launch.results import write_results

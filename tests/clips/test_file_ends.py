@@ -5,6 +5,7 @@ import video_maker
 
 from video_ssl.clips.decoders.reader import BadVideo
 from video_ssl.clips.reading import open_video
+from video_ssl.clips.upkeep.config import ScanConfig
 from video_ssl.clips.upkeep.scan import scan_table
 from video_ssl.datasets import open_table
 
@@ -109,7 +110,9 @@ def test_scan_names_half_a_webm(files, tmp_path):
     folder.mkdir()
     (folder / "whole.webm").write_bytes((files / "a.webm").read_bytes())
     (folder / "half.webm").write_bytes((files / "a.webm").read_bytes()[:2000])
-    found = scan_table(open_table(folder), tmp_path / "s.arrow", num_workers=1, progress=False)
+    found = scan_table(
+        open_table(folder), tmp_path / "s.arrow", ScanConfig(num_workers=1), progress=False
+    )
     assert [line["id"] for line in found.skipped] == ["half.webm"]
     assert "is cut off: 2000 bytes of" in found.skipped[0]["reason"]
 

@@ -7,6 +7,7 @@ from PIL import Image
 from video_ssl.clips.decoders.pictures.frame_names import FolderProblem, frames_in_order
 from video_ssl.clips.decoders.reader import BadVideo, StatedCount
 from video_ssl.clips.reading import open_record, open_video
+from video_ssl.clips.upkeep.config import ScanConfig
 from video_ssl.clips.upkeep.scan import scan_table
 from video_ssl.datasets import open_table
 from video_ssl.datasets.table import Record
@@ -126,7 +127,7 @@ def test_a_folder_with_fewer_frames_than_its_list_says(tmp_path):
     grey_folder(tmp_path / "f4", range(1, 4))
     (tmp_path / "list.txt").write_text("\nf1 300 0\nf2 6 1\n\nf3 3 1\nf4 3 0\n")
     table = open_table(tmp_path / "list.txt")
-    done = scan_table(table, tmp_path / "s.arrow", num_workers=1, progress=False)
+    done = scan_table(table, tmp_path / "s.arrow", ScanConfig(num_workers=1), progress=False)
     assert {line["id"]: line["reason"] for line in done.skipped} == {
         "f1": "has 5 frames, list.txt line 2 says 300.",
         "f2": "has 4 frames, list.txt line 3 says 6. Missing are numbers between 00002.png and 00005.png.",
@@ -149,5 +150,5 @@ def test_part_of_a_table_keeps_its_lines(tmp_path):
     grey_folder(tmp_path / "f2", range(1, 6))
     (tmp_path / "list.txt").write_text("f1 5 0\nf2 9 1\n")
     table = open_table(tmp_path / "list.txt").select(np.array([1, 0]))
-    done = scan_table(table, tmp_path / "s.arrow", num_workers=1, progress=False)
+    done = scan_table(table, tmp_path / "s.arrow", ScanConfig(num_workers=1), progress=False)
     assert [line["reason"] for line in done.skipped] == ["has 5 frames, list.txt line 2 says 9."]

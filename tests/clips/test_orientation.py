@@ -15,8 +15,9 @@ from video_ssl.clips.decoders.backends import missing
 from video_ssl.clips.decoders.orientation import Orientation, read_matrix
 from video_ssl.clips.decoders.reader import READERS, NotExact
 from video_ssl.clips.reading import open_record, open_video
+from video_ssl.clips.upkeep.config import TranscodeConfig, VideoFormat
 from video_ssl.clips.upkeep.scan import scan_table
-from video_ssl.clips.upkeep.transcode import VideoFormat, transcode_table
+from video_ssl.clips.upkeep.transcode import transcode_table
 from video_ssl.datasets import open_table
 from video_ssl.datasets.table import Record, Table
 
@@ -174,7 +175,10 @@ def test_scan_tells_and_transcode_applies_the_matrix(files, tmp_path):
     assert (record.rotation, record.mirrored, record.pixel_aspect) == (90, True, 1.0)
     assert (record.width, record.height) == (HEIGHT, WIDTH)
     done = transcode_table(
-        Table.from_rows([{"source": str(source)}]), tmp_path / "out", num_workers=1, progress=False
+        Table.from_rows([{"source": str(source)}]),
+        tmp_path / "out",
+        TranscodeConfig(num_workers=1),
+        progress=False,
     ).table.record(0)
     assert (done.rotation, done.mirrored) == (0, False)
     with open_video(source) as old, open_video(done.source) as new:
@@ -197,7 +201,9 @@ def test_pixels_that_are_not_square_are_told_and_kept(tmp_path, caplog, matrix, 
     assert scanned.record(0).pixel_aspect == pytest.approx(aspect)
     assert "1 of 1 records have pixels that are not square" in caplog.text
     small = VideoFormat(short_side=48)
-    done = transcode_table(scanned, tmp_path / "out", format=small, num_workers=1, progress=False)
+    done = transcode_table(
+        scanned, tmp_path / "out", TranscodeConfig(num_workers=1), format=small, progress=False
+    )
     made = done.table.record(0)
     with open_video(made.source) as reader:
         info = reader.info

@@ -17,10 +17,11 @@ from video_ssl.bench.odd_videos import ODD_VIDEOS
 from video_ssl.clips.decoders.backends import missing
 from video_ssl.clips.decoders.reader import BadVideo
 from video_ssl.clips.reading import open_record
+from video_ssl.clips.upkeep.config import ScanConfig
 from video_ssl.clips.upkeep.isolated import Failure, run_isolated
 from video_ssl.clips.upkeep.journal import Journal
 from video_ssl.clips.upkeep.probe import Probe, probe
-from video_ssl.clips.upkeep.scan import scan_table
+from video_ssl.clips.upkeep.scan import PROBE, scan_table
 from video_ssl.datasets.folder import read_folder
 from video_ssl.datasets.table import Table, TableError
 from video_ssl.files import DiskFull
@@ -33,8 +34,9 @@ def lines(path):
     return [json.loads(line) for line in path.read_text().splitlines()]
 
 
-def scan(table, out, **settings):
-    return scan_table(table, out, **{"num_workers": 2, "progress": False, **settings})
+def scan(table, out, *, probe=PROBE, **settings):
+    config = ScanConfig(**{"num_workers": 2, **settings})
+    return scan_table(table, out, config, progress=False, probe=probe)
 
 
 @pytest.fixture(scope="module")
@@ -195,9 +197,9 @@ def test_a_killed_scan_goes_on(odd_videos, tmp_path):
     log, out = tmp_path / "log", tmp_path / "t.arrow"
     code = (
         f"import sys; sys.path.insert(0, {str(HERE)!r})\n"
-        "from video_ssl.clips.upkeep.scan import scan_table\n"
+        "from video_ssl.clips.upkeep.scan import ScanConfig, scan_table\n"
         "from video_ssl.datasets.folder import read_folder\n"
-        f"scan_table(read_folder({str(folder)!r}), {str(out)!r}, num_workers=2, progress=False,\n"
+        f"scan_table(read_folder({str(folder)!r}), {str(out)!r}, ScanConfig(num_workers=2), progress=False,\n"
         "           probe='scan_fakes:slow_probe')\n"
     )
     environment = {**os.environ, "SCAN_FAKES_LOG": str(log)}

@@ -11,6 +11,7 @@ from av.error import FFmpegError
 
 from video_ssl.clips.decoders.reader import BadVideo
 from video_ssl.clips.reading import open_video
+from video_ssl.clips.upkeep.config import TranscodeConfig
 from video_ssl.clips.upkeep.transcode import transcode_table
 from video_ssl.datasets import open_table
 
@@ -154,7 +155,9 @@ def test_transcode_keeps_every_file_with_sound(files, tmp_path):
     chosen.mkdir()
     for name in ("mp3.avi", "pcm.avi", "mp3.flv", "mp2.mpg", "wma.wmv"):
         shutil.copy(files / name, chosen / name)
-    done = transcode_table(open_table(chosen), tmp_path / "out", num_workers=1, progress=False)
+    done = transcode_table(
+        open_table(chosen), tmp_path / "out", TranscodeConfig(num_workers=1), progress=False
+    )
     assert done.skipped == []
     for index in range(5):
         record = done.table.record(index)

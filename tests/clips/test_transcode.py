@@ -24,9 +24,9 @@ from video_ssl.bench.odd_videos import (
 from video_ssl.clips.decoders.backends import OPTIONAL, missing, wrong_on
 from video_ssl.clips.decoders.files.facts import file_facts
 from video_ssl.clips.reading import open_record, open_video
+from video_ssl.clips.upkeep.config import ScanConfig, TranscodeConfig, VideoFormat
 from video_ssl.clips.upkeep.scan import scan_table
-from video_ssl.clips.upkeep.transcode import transcode_table
-from video_ssl.clips.upkeep.transcode_file import VideoFormat
+from video_ssl.clips.upkeep.transcode import TRANSCODE, transcode_table
 from video_ssl.datasets.folder import read_folder
 from video_ssl.datasets.table import Table
 from video_ssl.files import DiskFull
@@ -35,8 +35,9 @@ HERE = Path(__file__).parent
 FULL_SIZE = VideoFormat(short_side=1000, crf=12)
 
 
-def transcode(table, out, **settings):
-    return transcode_table(table, out, **{"num_workers": 2, "progress": False, **settings})
+def transcode(table, out, *, format=None, function=TRANSCODE, **settings):
+    config = TranscodeConfig(**{"num_workers": 2, **settings})
+    return transcode_table(table, out, config, format=format, progress=False, function=function)
 
 
 @pytest.fixture(scope="module")
@@ -226,10 +227,10 @@ def test_a_killed_run_goes_on(odd_videos, tmp_path):
         shutil.copy(odd_videos / "odd_444.mp4", folder / f"{number}.mp4")
     (folder / "text.mp4").write_bytes(b"<html>" * 99)
     code = (
-        "from video_ssl.clips.upkeep.transcode import transcode_table\n"
+        "from video_ssl.clips.upkeep.transcode import TranscodeConfig, transcode_table\n"
         "from video_ssl.datasets.folder import read_folder\n"
-        f"print(transcode_table(read_folder({str(folder)!r}), {str(out)!r}, num_workers=2,\n"
-        "                      progress=False).written_now)\n"
+        f"print(transcode_table(read_folder({str(folder)!r}), {str(out)!r},\n"
+        "                      TranscodeConfig(num_workers=2), progress=False).written_now)\n"
     )
     killed = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.DEVNULL)
     journal = out / ".transcode.jsonl"
@@ -261,11 +262,11 @@ def test_a_full_disk_is_said_and_the_run_goes_on(odd_videos, tmp_path):
     shutil.copy(odd_videos / "odd_444.mp4", folder / "too_large.mp4")
     code = (
         "import resource, signal\n"
-        "from video_ssl.clips.upkeep.transcode import transcode_table\n"
+        "from video_ssl.clips.upkeep.transcode import TranscodeConfig, transcode_table\n"
         "from video_ssl.datasets.folder import read_folder\n"
         "signal.signal(signal.SIGXFSZ, signal.SIG_IGN)\n"
         "resource.setrlimit(resource.RLIMIT_FSIZE, (40_000, resource.RLIM_INFINITY))\n"
-        f"transcode_table(read_folder({str(folder)!r}), {str(out)!r}, num_workers=1, progress=False)\n"
+        f"transcode_table(read_folder({str(folder)!r}), {str(out)!r}, TranscodeConfig(num_workers=1), progress=False)\n"
     )
     full = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert full.returncode != 0
@@ -310,7 +311,10 @@ def test_members_of_tars_and_folders_of_frames(odd_videos, tmp_path):
             Image.fromarray(frame).save(tmp_path / "frames" / f"{index:03}.png")
     rows = [{"source": "s.tar!/x/m.mkv"}, {"source": "frames", "fps": 10.0}]
     scanned = scan_table(
-        Table.from_rows(rows, root=tmp_path), tmp_path / "t.arrow", num_workers=2, progress=False
+        Table.from_rows(rows, root=tmp_path),
+        tmp_path / "t.arrow",
+        ScanConfig(num_workers=2),
+        progress=False,
     )
     described = [(r.container, r.num_frames, r.fps) for r in map(scanned.table.record, (0, 1))]
     assert described == [("matroska", 60, 25.0), ("frames", 12, 10.0)]

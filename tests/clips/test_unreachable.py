@@ -12,6 +12,7 @@ import pytest
 from video_ssl.clips.decoders.reader import BadVideo
 from video_ssl.clips.pipeline import LoaderConfig, Pipeline
 from video_ssl.clips.reading import open_video
+from video_ssl.clips.upkeep.config import ScanConfig, TranscodeConfig
 from video_ssl.clips.upkeep.isolated import AwayError
 from video_ssl.clips.upkeep.scan import scan_table
 from video_ssl.clips.upkeep.transcode import transcode_table
@@ -253,9 +254,14 @@ def test_what_cannot_be_reached_is_looked_at_again_by_the_same_command(server, v
     def run():
         if verb == "scan":
             return scan_table(
-                table, tmp_path / "o.arrow", num_workers=1, timeout_sec=2, progress=False
+                table,
+                tmp_path / "o.arrow",
+                ScanConfig(num_workers=1, timeout_sec=2),
+                progress=False,
             )
-        return transcode_table(table, tmp_path / "o", num_workers=1, timeout_sec=2, progress=False)
+        return transcode_table(
+            table, tmp_path / "o", TranscodeConfig(num_workers=1, timeout_sec=2), progress=False
+        )
 
     with pytest.raises(
         AwayError,
@@ -281,7 +287,9 @@ def test_an_outage_of_everything_is_told_as_one(nobody, server, tmp_path):
     with pytest.raises(
         TableError, match=r"not one of 1 .* cannot be reached now: connection refused"
     ):
-        scan_table(table, tmp_path / "o.arrow", num_workers=1, timeout_sec=1, progress=False)
+        scan_table(
+            table, tmp_path / "o.arrow", ScanConfig(num_workers=1, timeout_sec=1), progress=False
+        )
 
 
 # Secrets
@@ -304,7 +312,12 @@ def test_secrets_of_uris_stay_out_of_errors_logs_and_lists(server, tmp_path, cap
                 open_video(row, timeout_sec=20)
             texts.append(str(caught.value))
         with pytest.raises(AwayError) as away:
-            scan_table(table, tmp_path / "o.arrow", num_workers=1, timeout_sec=1, progress=False)
+            scan_table(
+                table,
+                tmp_path / "o.arrow",
+                ScanConfig(num_workers=1, timeout_sec=1),
+                progress=False,
+            )
         with pytest.raises(TableError) as wrong:
             open_table(f"http://me:hunter2@{host}/200/v.txtx?X-Sig=s3cret")
     ours = [record.getMessage() for record in caplog.records if record.name.startswith("video_ssl")]

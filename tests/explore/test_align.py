@@ -20,6 +20,7 @@ from video_ssl.embed.features import FeatureError
 from video_ssl.explore.align import align_videos
 from video_ssl.explore.alignment import AlignmentError, align, key_times, similarity
 from video_ssl.explore.alignment_video import path_picture
+from video_ssl.explore.config import AlignConfig
 
 
 def write_greys(path, greys, rate=10, size=(32, 48)):
@@ -76,7 +77,9 @@ def halves(path):
 
 @pytest.mark.parametrize(("query", "key"), [("fast", "slow"), ("slow", "fast")])
 def test_both_halves_show_the_same_moment(greys, tmp_path, query, key):
-    found = align_videos(query, key, tmp_path, features=greys / "features.arrow", height=64)
+    found = align_videos(
+        query, key, tmp_path, features=greys / "features.arrow", config=AlignConfig(height=64)
+    )
     left, right, info = halves(tmp_path / "aligned.mp4")
     assert info.num_frames == len(GREYS[query])
     assert info.fps == pytest.approx(10)
@@ -96,7 +99,13 @@ def test_both_halves_show_the_same_moment(greys, tmp_path, query, key):
 
 def test_linear_is_the_unaligned_version(greys, tmp_path):
     """`fast` ends when its greys end; stretched or not, a shifted key is not found by `linear`."""
-    align_videos("slow", "fast", tmp_path, features=greys / "features.arrow", method="linear")
+    align_videos(
+        "slow",
+        "fast",
+        tmp_path,
+        features=greys / "features.arrow",
+        config=AlignConfig(method="linear"),
+    )
     left, right, _ = halves(tmp_path / "aligned.mp4")
     np.testing.assert_allclose(right, left, atol=9)  # here the plain stretch is right, to a frame
 
@@ -139,7 +148,7 @@ def test_a_video_with_itself_is_the_diagonal(greys, tmp_path):
 def test_video_files_are_embedded(greys, tmp_path):
     """Raw pixels of 16 frames, every fourth: the match is right to the step of the features."""
     query, key = str(greys / "fast.mp4"), str(greys / "slow.mp4")
-    align_videos(query, key, tmp_path, encoder="pixels:4", height=32)
+    align_videos(query, key, tmp_path, encoder="pixels:4", config=AlignConfig(height=32))
     left, right, info = halves(tmp_path / "aligned.mp4")
     assert info.num_frames == len(GREYS["fast"])
     np.testing.assert_allclose(right[:-4], left[:-4], atol=20)
@@ -159,13 +168,17 @@ def test_features_of_a_folder_tell_where_its_videos_are(greys, tmp_path):
         shutil.copy(greys / f"{name}.mp4", folder)
     features = tmp_path / "features.arrow"
     embed_table("pixels:4", str(folder), features, per_frame=True, num_workers=0)
-    found = align_videos("fast.mp4", "slow.mp4", tmp_path / "a", features=features, height=32)
+    found = align_videos(
+        "fast.mp4", "slow.mp4", tmp_path / "a", features=features, config=AlignConfig(height=32)
+    )
     assert found["notes"] == []
     assert found["query_source"] == str(folder / "fast.mp4")
     left, right, _ = halves(tmp_path / "a" / "aligned.mp4")
     np.testing.assert_allclose(right[:-4], left[:-4], atol=20)
     (folder / "slow.mp4").unlink()
-    found = align_videos("fast.mp4", "slow.mp4", tmp_path / "b", features=features, height=32)
+    found = align_videos(
+        "fast.mp4", "slow.mp4", tmp_path / "b", features=features, config=AlignConfig(height=32)
+    )
     assert "no video was written" in found["notes"][0]
     assert (tmp_path / "b" / "path.csv").exists()
 

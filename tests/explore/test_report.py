@@ -22,6 +22,7 @@ from video_ssl.embed.features import features_from_arrays
 from video_ssl.evaluate.recipe import EvaluateRecipe
 from video_ssl.evaluate.run import evaluate
 from video_ssl.evaluate.videos import videos_of
+from video_ssl.explore.config import ReportConfig
 from video_ssl.explore.pages.charts import confusion_chart, line_chart
 from video_ssl.explore.pages.neighbours_section import _chosen
 from video_ssl.explore.pages.pictures import hide, outline
@@ -326,7 +327,7 @@ def test_an_objective_shows_what_its_plan_says(tmp_path, videos):
         + [f"objective.{text}" for text in overrides],
     )
     settle_recipe(tmp_path, recipe_to_dict(recipe), allow_changes=False)
-    page = write_report(tmp_path, max_clips=3).read_text()
+    page = write_report(tmp_path, config=ReportConfig(max_clips=3)).read_text()
     assert page.count('alt="frames of the long clip"') == 3
     assert page.count('alt="frames of the short clip"') == 3
     assert "seen by the encoder" not in page

@@ -27,7 +27,7 @@ from video_ssl.models.classifier import VideoClassifier
 from video_ssl.models.encoders import EncoderError, Preprocess, load_encoder, save_encoder
 from video_ssl.models.exchange.convert import convert
 from video_ssl.models.exchange.converted import load_classifier
-from video_ssl.models.exchange.published import Sizes
+from video_ssl.models.exchange.sizes import Sizes
 from video_ssl.models.networks.pixels import PixelEncoder, PixelsConfig
 from video_ssl.models.weights import WeightsError, read_container
 

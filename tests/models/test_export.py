@@ -22,7 +22,7 @@ from torch import nn
 from video_ssl.models.classifier import VideoClassifier
 from video_ssl.models.exchange.convert import convert
 from video_ssl.models.exchange.export_program import Features, compare, write_program
-from video_ssl.models.exchange.published import Sizes
+from video_ssl.models.exchange.sizes import Sizes
 from video_ssl.models.weights import WeightsError
 
 

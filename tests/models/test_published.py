@@ -24,7 +24,8 @@ from safetensors.torch import save_file
 
 from video_ssl.models.classifier import VideoClassifier, readout_of
 from video_ssl.models.exchange.export_names import original_state
-from video_ssl.models.exchange.published import Sizes, interpret, load_published, read_published
+from video_ssl.models.exchange.published import interpret, load_published, read_published
+from video_ssl.models.exchange.sizes import Sizes
 from video_ssl.models.networks.layers import Attention, hidden_width
 from video_ssl.models.weights import WeightsError
 

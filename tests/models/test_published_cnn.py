@@ -11,7 +11,7 @@ from video_ssl.cli import app
 from video_ssl.models.encoders import load_encoder
 from video_ssl.models.exchange.carl_weights import CARL_KEYS, CarlModel
 from video_ssl.models.exchange.convert import convert
-from video_ssl.models.exchange.published import Sizes
+from video_ssl.models.exchange.sizes import Sizes
 from video_ssl.models.networks.frame_config import FrameTransformerConfig
 from video_ssl.models.networks.r2plus1d import R2Plus1D, from_hico
 from video_ssl.models.networks.r2plus1d_config import R2Plus1DConfig

@@ -20,7 +20,8 @@ from published_maker import (
 
 from video_ssl.models.exchange.convert import convert
 from video_ssl.models.exchange.converted import load_classifier
-from video_ssl.models.exchange.published import Sizes, read_published
+from video_ssl.models.exchange.published import read_published
+from video_ssl.models.exchange.sizes import Sizes
 
 transformers = pytest.importorskip("transformers", reason="transformers is no dependency")
 

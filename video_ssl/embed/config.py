@@ -26,7 +26,7 @@ class EmbedConfig:
         frame_stride: source frames from one sampled frame to the next; by default the encoder's own.
         fps: sampled frames per second, chosen by time (with frame_stride: source frames per second); by default the
             encoder's own sampling.
-        sampling: which test views num_clips means, see `WindowConfig`; by default those of the encoder's training.
+        sampling: which test views num_clips means, see docs/sampling.md; by default those of the encoder's training.
         crop: the center, or num_crops squares spread over the longer side.
         center_share: side of the center crop as a share of the short side of the video.
         num_crops: of every window; each is a row of its own.

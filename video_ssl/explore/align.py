@@ -11,6 +11,7 @@ import numpy as np
 from video_ssl.embed.features import open_features
 from video_ssl.explore.alignment import align, save_path
 from video_ssl.explore.alignment_video import path_picture, write_side_by_side
+from video_ssl.explore.config import AlignConfig
 from video_ssl.explore.tracks import find_track
 from video_ssl.files import MADE_BY, claim_folder, made, made_by, written_aside
 
@@ -26,8 +27,7 @@ def align_videos(
     *,
     features: str | Path | None = None,
     encoder: str | None = None,
-    method: str = "dtw",
-    height: int = 240,
+    config: AlignConfig | None = None,
     device: str = "auto",
 ) -> dict[str, Any]:
     """Returns what was found, and writes OUT/path.{csv,json,npz,png} and OUT/aligned.mp4.
@@ -36,17 +36,17 @@ def align_videos(
         query, key: video files, or ids of records of `features`.
         features: a feature file; video files are then embedded with its settings.
         encoder: embeds video files; see `load_encoder`.
-        method: see `alignment`.
-        height: of the video, in pixels.
+        config: how.
 
     Raises:
         FeatureError, AlignmentError, BadVideo: see there.
         OutputError: one of the files is there and was not made by align, is read, or cannot be written.
     """
+    config = config or AlignConfig()
     folder = _claim(out, [query, key, *([features] if features is not None else [])])
     opened = open_features(features) if features is not None else None
     a, b = (find_track(n, features=opened, encoder=encoder, device=device) for n in (query, key))
-    found = align(a.embs, b.embs, method=method)
+    found = align(a.embs, b.embs, method=config.method)
     query_sec, key_sec = a.times, b.times
     about = {
         MADE_BY: made("align"),
@@ -74,7 +74,7 @@ def align_videos(
             key=b.record,
             query_sec=query_sec,
             key_sec=key_sec,
-            height=height,
+            height=config.height,
         )
         files.append(folder / "aligned.mp4")
     per_step = found.distance / len(found.path_i)

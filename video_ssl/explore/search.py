@@ -24,6 +24,7 @@ from video_ssl.embed.features import FeatureError, open_features
 from video_ssl.evaluate.identity import record_keys
 from video_ssl.explore import search_index
 from video_ssl.explore.archive import Archive, Found, nearest_frames, unit
+from video_ssl.explore.config import SearchConfig
 from video_ssl.explore.moments import best_stretches
 from video_ssl.explore.tracks import Track, find_track
 from video_ssl.files import MADE_BY, claim_file, made, write_json
@@ -32,39 +33,6 @@ logger = logging.getLogger(__name__)
 
 _PIECE = 65536  # frames of a long video that are aligned at once
 _LAP = 4096  # frames that neighbouring pieces share
-
-
-@dataclass(frozen=True, kw_only=True)
-class SearchConfig:
-    """How to search.
-
-    Attributes:
-        k: moments, and frames for each query frame, that are returned.
-        query_frames: of the clip that are asked, spread evenly.
-        apart_sec: frames found in one video are at least so far apart.
-        moments_per_video: that do not overlap.
-        candidates: videos, for each moment wanted, in which the best stretch is looked for.
-        own_video: keep what is found in the video that is asked about.
-        method: exact, ann (approximate), or auto: ann above `ann_frames` frames.
-    """
-
-    k: int = 10
-    query_frames: int = 32
-    apart_sec: float = 1.0
-    moments_per_video: int = 3
-    candidates: int = 5
-    own_video: bool = False
-    method: str = "auto"
-    ann_frames: int = 5_000_000
-
-    def __post_init__(self) -> None:
-        for name in ("k", "query_frames", "moments_per_video", "candidates"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name}={getattr(self, name)} must be at least 1.")
-        if self.method not in ("auto", "exact", "ann"):
-            raise ValueError(f"method={self.method!r} must be auto, exact or ann.")
-        if self.apart_sec < 0:
-            raise ValueError(f"apart_sec={self.apart_sec} must be at least 0.")
 
 
 @dataclass(frozen=True, kw_only=True)

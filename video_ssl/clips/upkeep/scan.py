@@ -20,6 +20,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from video_ssl.clips.decoders.backends import OPTIONAL, missing
 from video_ssl.clips.decoders.reader import StatedCount
+from video_ssl.clips.upkeep.config import ScanConfig
 from video_ssl.clips.upkeep.isolated import Failure, refuse_away, run_isolated
 from video_ssl.clips.upkeep.journal import Journal, is_list
 from video_ssl.clips.upkeep.probe import Probe, stamp
@@ -68,13 +69,8 @@ class _File:
 def scan_table(
     table: Table,
     out: str | os.PathLike[str],
+    config: ScanConfig | None = None,
     *,
-    num_workers: int | None = None,
-    timeout_sec: float = 60.0,
-    decode: str = "ends",
-    exact: bool = False,
-    exact_frames: int = 16,
-    retry: bool = False,
     progress: bool = True,
     probe: str = PROBE,
 ) -> ScanResult:
@@ -86,12 +82,7 @@ def scan_table(
     Args:
         table: any records; segments of one file cost one look at it.
         out: an Arrow file; replaced if an earlier scan has made it.
-        num_workers: processes; None for one per core.
-        timeout_sec: for one file; a decoder that does not return within twice of it loses its process.
-        decode: "ends" decodes the first and the last frame, "all" every frame.
-        exact: prove by decoding which optional backends return the right frames, for the column `exact`.
-        exact_frames: frames compared per file, in random order, besides first and last; 0 for all.
-        retry: look again at what an earlier, unfinished scan has found broken.
+        config: how.
         progress: show a progress bar.
         probe: the function that looks at a file, for tests.
 
@@ -104,20 +95,19 @@ def scan_table(
     """
     if Path(out).suffix != ".arrow":
         raise ValueError(f"{out} must end in .arrow: scan writes a table.")
-    if decode not in ("ends", "all"):
-        raise ValueError(f"decode={decode!r} is not one of ['ends', 'all'].")
-    if timeout_sec <= 0:
-        raise ValueError(f"timeout_sec={timeout_sec} must be positive.")
+    config = config or ScanConfig()
+    exact = config.exact
     out = _claim(out, table)
-    workers = num_workers or len(os.sched_getaffinity(0))
-    files = _files_of(table, timeout_sec=timeout_sec, decode=decode)
-    settings = {"decode": decode, "exact": exact, "exact_frames": exact_frames if exact else 0}
+    workers = config.num_workers or len(os.sched_getaffinity(0))
+    files = _files_of(table, timeout_sec=config.timeout_sec, decode=config.decode)
+    frames = config.exact_frames if exact else 0
+    settings = {"decode": config.decode, "exact": exact, "exact_frames": frames}
     with Journal(out.with_name(f".{out.stem}.scan.jsonl"), settings) as journal:
-        run = _Run(journal, workers, _HANG_FACTOR * timeout_sec, progress)
-        read_now = run.look(files, probe, retry=retry)
+        run = _Run(journal, workers, _HANG_FACTOR * config.timeout_sec, progress)
+        read_now = run.look(files, probe, retry=config.retry)
         backends = [name for name in OPTIONAL if missing(name) is None] if exact else []
         for name in backends if exact else ():
-            run.prove(files, name, exact_frames)
+            run.prove(files, name, config.exact_frames)
         if exact and not backends:
             log.warning("no optional decoder is installed: `exact` stays empty")
         skipped = _skip_list(table, files, journal)

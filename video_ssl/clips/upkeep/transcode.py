@@ -17,10 +17,11 @@ from typing import Any
 import numpy as np
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
+from video_ssl.clips.upkeep.config import TranscodeConfig, VideoFormat
 from video_ssl.clips.upkeep.isolated import Failure, refuse_away, run_isolated
 from video_ssl.clips.upkeep.journal import Journal, is_list
 from video_ssl.clips.upkeep.probe import stamp
-from video_ssl.clips.upkeep.transcode_file import Transcode, VideoFormat
+from video_ssl.clips.upkeep.transcode_file import Transcode
 from video_ssl.clips.upkeep.transcode_targets import claim_targets, file_name
 from video_ssl.datasets.paths import TRANSCODE_JOURNAL
 from video_ssl.datasets.remote.errors import redacted
@@ -66,12 +67,9 @@ class _Job:
 def transcode_table(
     table: Table,
     out: str | os.PathLike[str],
+    config: TranscodeConfig | None = None,
     *,
     format: VideoFormat | None = None,
-    cut: bool = False,
-    num_workers: int | None = None,
-    timeout_sec: float = 60.0,
-    retry: bool = False,
     progress: bool = True,
     function: str = TRANSCODE,
 ) -> TranscodeResult:
@@ -84,11 +82,8 @@ def transcode_table(
     Args:
         table: any records.
         out: a folder; finished files in it are kept.
+        config: how.
         format: what to write.
-        cut: one file per record, of its segment only; times in captions and events are moved accordingly.
-        num_workers: processes; None for one per core.
-        timeout_sec: longest time without a frame done; twice of it costs the process.
-        retry: try again what could not be read before.
         progress: show a progress bar.
         function: what transcodes one file, for tests.
 
@@ -100,22 +95,25 @@ def transcode_table(
         TableError: not one usable record, or two with one id.
         AwayError: all is written, without records that cannot be reached now.
     """
-    format = format or VideoFormat()
+    format, config = format or VideoFormat(), config or TranscodeConfig()
     out = _claim(out, table)
-    settings = {**asdict(format), "cut": cut}
+    settings = {**asdict(format), "cut": config.cut}
     with Journal(out / TRANSCODE_JOURNAL, settings) as journal:
-        jobs = _jobs_of(table, out / "videos", format, cut=cut, timeout_sec=timeout_sec)
+        jobs = _jobs_of(
+            table, out / "videos", format, cut=config.cut, timeout_sec=config.timeout_sec
+        )
         targets = {job.key: job.task.target for job in jobs}
         claim_targets(targets, journal, (job.task.record.source for job in jobs), out)
         for folder in {target.parent for target in targets.values()}:
             remove_leftovers(folder, held=True)
-        to_do = [job for job in jobs if not _is_done(job, journal, retry=retry)]
+        to_do = [job for job in jobs if not _is_done(job, journal, retry=config.retry)]
         journal.begin(job.key for job in to_do)
-        _run(jobs, to_do, journal, function, num_workers, _HANG_FACTOR * timeout_sec, progress)
+        hang_sec = _HANG_FACTOR * config.timeout_sec
+        _run(jobs, to_do, journal, function, config.num_workers, hang_sec, progress)
         skipped = _skip_list(table, jobs, journal)
         with full_disk_is_named(out):
             write_json_lines(out / "skipped.jsonl", skipped)
-            saved = _new_table(table, jobs, journal, out, cut=cut).save(
+            saved = _new_table(table, jobs, journal, out, cut=config.cut).save(
                 out / "table.arrow", maker="transcode"
             )
     log.info("%d records of %d files in %s, %d left out (skipped.jsonl)", len(saved), len(jobs),

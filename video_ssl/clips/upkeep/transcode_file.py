@@ -19,6 +19,7 @@ from av.error import FFmpegError
 
 from video_ssl.clips.decoders.reader import BadVideo, Reader, VideoInfo, stream_frames
 from video_ssl.clips.reading import open_record
+from video_ssl.clips.upkeep.config import VideoFormat
 from video_ssl.clips.upkeep.isolated_worker import beat
 from video_ssl.clips.upkeep.probe import Probe, probe, stamp
 from video_ssl.datasets.table import Record
@@ -27,36 +28,6 @@ from video_ssl.files import FULL, temporary_name
 _AUDIO_RATE = 48000
 _AUDIO_PIECE_SEC = 5.0
 _CLOCK = 90000
-
-
-@dataclass(frozen=True, kw_only=True)
-class VideoFormat:
-    """What transcoding writes.
-
-    Attributes:
-        short_side: pixels; smaller videos keep their size.  Sizes are rounded to even numbers.
-        gop: largest distance of key frames: random access decodes half of it on average.
-        fps: None keeps every frame and its time; a number shows, at every tick, the frame that was shown then.
-        crf: quality of x264, lower is better and larger.
-        preset: speed of x264.
-        audio: keep the sound, as mono AAC at 48 kHz.
-    """
-
-    short_side: int = 256
-    gop: int = 12
-    fps: float | None = None
-    crf: int = 20
-    preset: str = "veryfast"
-    audio: bool = True
-
-    def __post_init__(self) -> None:
-        for name in ("short_side", "gop"):
-            if getattr(self, name) < (2 if name == "short_side" else 1):
-                raise ValueError(f"{name}={getattr(self, name)} is too small.")
-        if self.fps is not None and not 0 < self.fps <= 1000:
-            raise ValueError(f"fps={self.fps} must be in 0..1000, or left out to keep the frames.")
-        if not 0 <= self.crf <= 51:
-            raise ValueError(f"crf={self.crf} must be in 0..51.")
 
 
 @dataclass(frozen=True, kw_only=True)

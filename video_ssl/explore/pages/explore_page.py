@@ -17,6 +17,7 @@ import numpy as np
 from PIL import Image
 
 from video_ssl.explore.alignment_video import PALETTE, distance_levels
+from video_ssl.explore.config import ExploreConfig
 from video_ssl.explore.exploration import (
     NO_PHASE,
     Exploration,
@@ -38,22 +39,21 @@ def explore_to_html(
     out: str | Path | None = None,
     *,
     table: str | None = None,
-    videos: str | None = None,
+    config: ExploreConfig | None = None,
     device: str = "auto",
-    height: int = 160,
-    max_videos: int = 12,
-    max_frames: int = 120,
 ) -> Path:
     """Returns the page that was written about a feature file or an encoder; see `open_exploration`.
 
     Args:
         out: by default FEATURES.html beside the features, or RUN/explore.html.
-        videos: ids with commas between them.
+        table: videos that the encoder embeds, as `open_table` takes it.
+        config: what is shown.
 
     Raises:
         FeatureError: no output file for an encoder that is not a folder, and see `open_exploration`.
         OutputError: a file to be written is there and was not made by explore, or cannot be written.
     """
+    config = config or ExploreConfig()
     path = Path(source)
     if out is None and not path.exists() and ":" in source:
         raise ValueError(
@@ -66,11 +66,11 @@ def explore_to_html(
         table=table,
         keep=page.with_suffix(".features.arrow"),
         device=device,
-        videos=[v.strip() for v in videos.split(",") if v.strip()] if videos else None,
-        max_videos=max_videos,
-        max_frames=max_frames,
+        videos=[v.strip() for v in (config.videos or "").split(",") if v.strip()] or None,
+        max_videos=config.max_videos,
+        max_frames=config.max_frames,
     )
-    return write_exploration(found, page, height=height)
+    return write_exploration(found, page, height=config.height)
 
 
 def write_exploration(exploration: Exploration, out: str | Path, *, height: int = 160) -> Path:

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from video_ssl.explore.config import ReportConfig
 from video_ssl.explore.pages.curves_section import chart_cards
 from video_ssl.explore.pages.neighbours_section import nearest_videos
 from video_ssl.explore.pages.pictures import ClipPicture, training_clips
@@ -48,22 +49,21 @@ class ClipsSection:
 
 
 def write_report(
-    run: str | Path, out: str | Path | None = None, *, max_clips: int = 4, max_queries: int = 8
+    run: str | Path, out: str | Path | None = None, config: ReportConfig | None = None
 ) -> Path:
     """Returns the HTML file that was written about a run, by default RUN/report.html.
 
     Args:
         run: the folder of a run, finished or not.
-        max_clips: training videos of which clips are shown.
-        max_queries: videos whose nearest neighbours are shown.
+        config: how much it shows.
 
     Raises:
         RunNotFound: the folder is not that of a run.
         OutputError: the file is there and is no report, or cannot be written.
     """
-    data = read_run(Path(run))
+    config, data = config or ReportConfig(), read_run(Path(run))
     path = claim_file(out if out is not None else data.folder / "report.html", "report")
-    clips = _clips(data, max_clips)
+    clips = _clips(data, config.max_clips)
     sections = {
         "curves": "Curves",
         "clips": "Training clips",
@@ -86,7 +86,7 @@ def write_report(
         curves=chart_cards(data),
         clips=clips,
         evaluations=evaluations_of(data),
-        neighbours=nearest_videos(data, max_queries),
+        neighbours=nearest_videos(data, config.max_queries),
         recipe_text=to_yaml(dict(data.recipe)) if data.recipe else "",
         starts=[_start(start) for start in data.starts],
         encoder_text=json.dumps(data.encoder, indent=1) if data.encoder else "",

@@ -35,8 +35,9 @@ from video_ssl.models.exchange.export_names import (
     write_original,
 )
 from video_ssl.models.exchange.export_program import write_program
-from video_ssl.models.exchange.published import Family, Published, Sizes, read_published
+from video_ssl.models.exchange.published import Family, Published, read_published
 from video_ssl.models.exchange.published_cnn import CNN_FAMILIES, PublishedCNN, read_cnn
+from video_ssl.models.exchange.sizes import Sizes
 from video_ssl.models.weights import LoadReport, WeightsError, load_weights
 
 To = Literal["ours", "original", "huggingface", "export"]
@@ -215,21 +216,11 @@ def convert_and_print(
     source: Path,
     out: Path,
     *,
-    sizes: tuple[int | None, int | None, int | None, int | None, str],
+    sizes: Sizes,
     **options: Any,
 ) -> None:
-    """Converts and prints the report; `sizes` are the fields of `Sizes` in order."""
-    size, num_frames, trained_size, trained_frames, table = sizes
-    if table not in ("reference", "interpolate", "recompute"):
-        raise WeightsError(f"--table={table} must be reference, interpolate or recompute.")
-    wished = Sizes(
-        image_size=size,
-        num_frames=num_frames,
-        trained_size=trained_size,
-        trained_frames=trained_frames,
-        table=cast(Any, table),
-    )
-    Console().print(convert(source, out, sizes=wished, **options).table())
+    """Converts and prints the report; arguments as for `convert`."""
+    Console().print(convert(source, out, sizes=sizes, **options).table())
 
 
 def _check_choices(to: str, family: str, min_share: float, out: Path) -> None:

@@ -22,7 +22,8 @@ from video_ssl.models.encoders import (
 )
 from video_ssl.models.exchange.published import Published
 from video_ssl.models.exchange.published_cnn import PublishedCNN
-from video_ssl.models.exchange.published_encoder import Sizes, table_text
+from video_ssl.models.exchange.published_encoder import table_text
+from video_ssl.models.exchange.sizes import Sizes
 from video_ssl.models.exchange.stored_tables import regrid
 from video_ssl.models.networks.image_vit import ImageViT
 from video_ssl.models.networks.vit import VideoViT

@@ -16,8 +16,9 @@ from video_ssl.limits import read_json
 from video_ssl.models.config import DecoderConfig
 from video_ssl.models.encoders import load_encoder
 from video_ssl.models.exchange.command_line import family_of, trained_on
-from video_ssl.models.exchange.published_encoder import Sizes, build_encoder, infer_config
+from video_ssl.models.exchange.published_encoder import build_encoder, infer_config
 from video_ssl.models.exchange.published_names import Named, name_keys
+from video_ssl.models.exchange.sizes import Sizes
 from video_ssl.models.networks.decoder import MaskedDecoder
 from video_ssl.models.networks.image_vit import ImageViT
 from video_ssl.models.networks.vit import VideoViT

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from video_ssl.models.encoders import Preprocess
 from video_ssl.models.exchange.carl_weights import load_carl
-from video_ssl.models.exchange.published_encoder import Sizes
+from video_ssl.models.exchange.sizes import Sizes
 from video_ssl.models.networks.frame_transformer import FrameTransformer
 from video_ssl.models.networks.r2plus1d import R2Plus1D, from_hico
 from video_ssl.models.networks.r2plus1d_config import R2Plus1DConfig

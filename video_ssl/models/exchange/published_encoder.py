@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any, Literal
 
 from torch import Tensor
 
 from video_ssl.models.config import VIT_PRESETS, ImageViTConfig, ViTConfig
 from video_ssl.models.exchange.published_names import Named
+from video_ssl.models.exchange.sizes import Sizes
 from video_ssl.models.exchange.stored_tables import StoredTable, describe, recognise, regrid
 from video_ssl.models.networks.image_vit import ImageViT
 from video_ssl.models.networks.positions import Grid
@@ -18,32 +19,6 @@ from video_ssl.models.weights import WeightsError
 
 #: What the published models were trained on, where the file does not show it.
 TRAINED_SIZE, TRAINED_FRAMES = 224, 16
-
-
-@dataclass(frozen=True, kw_only=True)
-class Sizes:
-    """What clips an imported encoder is for, and what its positions were made for.
-
-    Attributes:
-        image_size, num_frames: side in pixels and frames of a clip; empty = as trained.
-        trained_size, trained_frames: empty = what the file shows, else 224 pixels and 16 frames.
-        table: "interpolate" keeps the trained positions and interpolates them to the new clips;
-            "recompute" evaluates the formula on the new grid; "reference" does what the model's own code does:
-            VideoMAE's and MVD's recompute, MAE's interpolates, and so do encoders of ours that see other clips.  A
-            learned table is always interpolated.
-    """
-
-    image_size: int | None = None
-    num_frames: int | None = None
-    trained_size: int | None = None
-    trained_frames: int | None = None
-    table: Literal["reference", "interpolate", "recompute"] = "reference"
-
-    def keeps(self, positions: str) -> bool:
-        """Returns whether a table of that kind is interpolated to other clips, not computed anew."""
-        if positions == "learned" or self.table == "interpolate":
-            return True
-        return self.table == "reference" and positions == "sincos_2d"
 
 
 def build_encoder(

@@ -1,0 +1,85 @@
+"""Settings of `video-ssl search`, `align`, `explore` and `report`."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+__all__ = ["AlignConfig", "ExploreConfig", "ReportConfig", "SearchConfig"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class SearchConfig:
+    """How to search.
+
+    Attributes:
+        k: moments, and frames for each query frame, that are returned.
+        query_frames: of the clip that are searched for, spread evenly.
+        apart_sec: frames found in one video are at least so far apart.
+        moments_per_video: that do not overlap.
+        candidates: videos, for each moment wanted, in which the best stretch is looked for.
+        own_video: find the clip in its own video too.
+        method: exact, ann (approximate), or auto: ann above ann_frames frames.
+        ann_frames: of the archive, from which on method auto takes ann.
+    """
+
+    k: int = 10
+    query_frames: int = 32
+    apart_sec: float = 1.0
+    moments_per_video: int = 3
+    candidates: int = 5
+    own_video: bool = False
+    method: Literal["auto", "exact", "ann"] = "auto"
+    ann_frames: int = 5_000_000
+
+    def __post_init__(self) -> None:
+        for name in ("k", "query_frames", "moments_per_video", "candidates"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name}={getattr(self, name)} must be at least 1.")
+        if self.method not in ("auto", "exact", "ann"):
+            raise ValueError(f"method={self.method!r} must be auto, exact or ann.")
+        if self.apart_sec < 0:
+            raise ValueError(f"apart_sec={self.apart_sec} must be at least 0.")
+
+
+@dataclass(frozen=True, kw_only=True)
+class AlignConfig:
+    """How two videos are brought into step.
+
+    Attributes:
+        method: dtw (dynamic time warping), nearest (for each frame the nearest one), or linear (stretched).
+        height: of the side-by-side video, in pixels.
+    """
+
+    method: Literal["dtw", "nearest", "linear"] = "dtw"
+    height: int = 240
+
+
+@dataclass(frozen=True, kw_only=True)
+class ExploreConfig:
+    """What a page on which videos move together shows.
+
+    Attributes:
+        videos: ids with commas between them; by default some of all classes.
+        max_videos: shown where videos is not given.
+        max_frames: of a video; longer ones are thinned.
+        height: of the pictures in pixels; smaller videos stay as they are.
+    """
+
+    videos: str | None = None
+    max_videos: int = 12
+    max_frames: int = 120
+    height: int = 160
+
+
+@dataclass(frozen=True, kw_only=True)
+class ReportConfig:
+    """How much the report of a run shows.
+
+    Attributes:
+        max_clips: training videos of which clips are shown.
+        max_queries: videos whose nearest neighbours are shown.
+    """
+
+    max_clips: int = 4
+    max_queries: int = 8
