@@ -288,7 +288,7 @@ def test_an_outage_of_everything_is_told_as_one(nobody, server, tmp_path):
         TableError, match=r"not one of 1 .* cannot be reached now: connection refused"
     ):
         scan_table(
-            table, tmp_path / "o.arrow", ScanConfig(num_workers=1, timeout_sec=1), progress=False
+            table, tmp_path / "o.arrow", ScanConfig(num_workers=1, timeout_sec=4), progress=False
         )
 
 
@@ -315,7 +315,7 @@ def test_secrets_of_uris_stay_out_of_errors_logs_and_lists(server, tmp_path, cap
             scan_table(
                 table,
                 tmp_path / "o.arrow",
-                ScanConfig(num_workers=1, timeout_sec=1),
+                ScanConfig(num_workers=1, timeout_sec=4),
                 progress=False,
             )
         with pytest.raises(TableError) as wrong:
