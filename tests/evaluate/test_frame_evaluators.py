@@ -16,6 +16,7 @@ from video_ssl.embed.config import EmbedConfig
 from video_ssl.embed.embedding import Embedder
 from video_ssl.embed.feature_writer import FeatureWriter
 from video_ssl.embed.features import FeatureError, FeatureFile, open_features
+from video_ssl.evaluate.contract import Given
 from video_ssl.evaluate.evaluators import EVALUATORS, evaluator_class
 from video_ssl.evaluate.frames.frame_evaluator import FrameEvaluator
 from video_ssl.evaluate.frames.frame_sequences import frame_sequences
@@ -126,7 +127,7 @@ def test_each_class_on_its_own_and_the_plain_mean(tmp_path):
     train = split(tmp_path / "a.arrow", 0)
     test = split(tmp_path / "b.arrow", 1, class_names=["bow", "kick"])
     config = PhasesConfig(fractions=(0.5, 1.0), normalize=False)
-    result = PhaseClassification(config).evaluate(train, test, seed=0)
+    result = PhaseClassification(config).evaluate(Given(train, test, seed=0))
     expected = []
     for label in (0, 1):
         own = [
@@ -143,7 +144,9 @@ def test_each_class_on_its_own_and_the_plain_mean(tmp_path):
         ),
         "linear@100%": pytest.approx(np.mean(expected)),
     }
-    together = PhaseClassification(PhasesConfig(classes="together")).evaluate(train, test, seed=0)
+    together = PhaseClassification(PhasesConfig(classes="together")).evaluate(
+        Given(train, test, seed=0)
+    )
     assert list(together.details["classes"]) == ["all"]
 
 
@@ -152,8 +155,8 @@ def test_every_evaluator_stands_beside_position_alone(name, tmp_path):
     cls = evaluator_class(name)
     evaluator = cls(cls.Config(**QUICK.get(name, {})))
     train, test = split(tmp_path / "a.arrow", 0), split(tmp_path / "b.arrow", 1)
-    result = evaluator.evaluate(train, test, seed=0)
-    again = evaluator.evaluate(train, test, seed=0)
+    result = evaluator.evaluate(Given(train, test, seed=0))
+    again = evaluator.evaluate(Given(train, test, seed=0))
     assert result.metrics == again.metrics
     alone = result.details["position_only"]
     assert set(alone) == set(result.metrics)
@@ -176,7 +179,7 @@ def test_one_phase_one_video_one_frame_is_nan_and_no_crash(name, tmp_path):
         written(tmp_path / f"{s}.arrow", [row(s, 0, np.ones((1, WIDTH)), [0], times=[0.0])])
         for s in ("a", "b")
     ]
-    result = evaluator.evaluate(*files, seed=0)
+    result = evaluator.evaluate(Given(*files, seed=0))
     if name == "frame_probe":
         assert list(result.metrics.values()) == [1.0]
     else:
@@ -188,20 +191,22 @@ def test_two_splits_without_a_common_phase(tmp_path):
     embs = np.random.default_rng(0).normal(size=(8, WIDTH))
     train = written(tmp_path / "a.arrow", [row("a", 0, embs, [0] * 4 + [1] * 4)])
     test = written(tmp_path / "b.arrow", [row("b", 0, embs, [2] * 4 + [3] * 4)])
-    result = PhaseClassification(PhasesConfig(fractions=(1.0,))).evaluate(train, test, seed=0)
+    result = PhaseClassification(PhasesConfig(fractions=(1.0,))).evaluate(
+        Given(train, test, seed=0)
+    )
     assert result.metrics == {"linear@100%": 0.0}
 
 
 def test_classes_that_only_one_split_has(tmp_path):
     train = split(tmp_path / "a.arrow", 0, classes=3)
     test = split(tmp_path / "b.arrow", 1, classes=2)
-    result = PhaseClassification(PhasesConfig()).evaluate(train, test, seed=0)
+    result = PhaseClassification(PhasesConfig()).evaluate(Given(train, test, seed=0))
     assert list(result.details["classes"]) == ["0", "1"]
     assert "the classes [2] are in train only and are left out" in result.notes
     each = PhasesConfig(classes="each")
     unknown = written(tmp_path / "c.arrow", [row("c", 0, np.ones((2, WIDTH)), [0, 1], label=None)])
     with pytest.raises(FeatureError, match="1 videos have no label"):
-        PhaseClassification(each).evaluate(train, unknown, seed=0)
+        PhaseClassification(each).evaluate(Given(train, unknown, seed=0))
 
 
 @pytest.mark.parametrize(

@@ -17,6 +17,7 @@ from video_ssl.datasets.table import Table
 from video_ssl.embed.embed_videos import embed_table
 from video_ssl.embed.feature_writer import METADATA_KEY
 from video_ssl.embed.features import FeatureError, FeatureFile, open_features
+from video_ssl.evaluate.contract import Given
 from video_ssl.evaluate.knn import KNNConfig, NearestNeighbours
 from video_ssl.evaluate.probe import LinearProbe, ProbeConfig
 from video_ssl.evaluate.retrieval import Retrieval, RetrievalConfig
@@ -73,7 +74,7 @@ def by_numpy(queries: FeatureFile, gallery: FeatureFile) -> dict[str, str]:
 
 
 def retrieved(queries: FeatureFile, gallery: FeatureFile, **config: Any) -> Any:
-    return Retrieval(RetrievalConfig(keep=20, **config)).evaluate(gallery, queries)
+    return Retrieval(RetrievalConfig(keep=20, **config)).evaluate(Given(gallery, queries))
 
 
 def nearest(result: Any) -> dict[str, str]:
@@ -89,7 +90,8 @@ def test_equal_names_in_two_folders_are_other_videos(folders: Path, encoder: str
     assert all(len(q["nearest"]) == 12 for q in result.details["nearest"])
     for evaluator in (NearestNeighbours(KNNConfig()), LinearProbe(ProbeConfig(epochs=1))):
         assert not any(
-            "in train and in test" in note for note in evaluator.evaluate(train, test, seed=0).notes
+            "in train and in test" in note
+            for note in evaluator.evaluate(Given(train, test, seed=0)).notes
         )
 
 
@@ -127,7 +129,7 @@ def test_stretches_are_records_of_their_own(folders: Path, encoder: str) -> None
     result = retrieved(found, found)
     assert (result.details["query_videos"], result.details["gallery_videos"]) == (4, 4)
     assert len(set(found.groups)) == 2, "stretches of one file are not held out apart"
-    knn = NearestNeighbours(KNNConfig(poolings=("clip",))).evaluate(found, found, seed=0)
+    knn = NearestNeighbours(KNNConfig(poolings=("clip",))).evaluate(Given(found, found, seed=0))
     assert any("4 videos are in train and in test" in note for note in knn.notes)
 
 
@@ -137,7 +139,7 @@ def test_stretches_of_one_file_in_train_and_test_are_told(folders: Path, encoder
             f"id,path,start,end,label\nx{name},train/red/0.mp4,{span},0\ny{name},train/blue/0.mp4,{span},1\n"
         )
     train, test = (features(encoder, f"{name}.csv", num_frames=2) for name in "ab")
-    notes = NearestNeighbours(KNNConfig()).evaluate(train, test, seed=0).notes
+    notes = NearestNeighbours(KNNConfig()).evaluate(Given(train, test, seed=0)).notes
     assert any("other stretches of 2 videos are in train and in test" in note for note in notes)
     assert not any("are in the gallery too" in note for note in retrieved(test, train).notes)
 
@@ -171,7 +173,9 @@ def test_copies_of_training_videos_among_the_test_videos_are_told(
         shutil.copytree("f/b/z", "g/b/z")
         train, test = features(encoder, "f"), features(encoder, "g")
     count = 2 if way == "frames" else 1
-    notes = NearestNeighbours(KNNConfig(poolings=("clip",))).evaluate(train, test, seed=0).notes
+    notes = (
+        NearestNeighbours(KNNConfig(poolings=("clip",))).evaluate(Given(train, test, seed=0)).notes
+    )
     assert any(f"{count} videos of test are copies of training videos" in note for note in notes), (
         notes
     )
@@ -196,7 +200,9 @@ def test_files_without_ids_have_nothing_in_common(tmp_path: Path) -> None:
         assert result.metrics["R@1"] == 1
         assert result.notes == []
     assert (
-        NearestNeighbours(KNNConfig(poolings=("clip",))).evaluate(train, test, seed=0).notes[:-1]
+        NearestNeighbours(KNNConfig(poolings=("clip",)))
+        .evaluate(Given(train, test, seed=0))
+        .notes[:-1]
         == []
     )
     itself = retrieved(test, test)
@@ -269,7 +275,7 @@ def test_classes_that_two_files_number_differently_are_matched_by_name(
         for note in result.notes
     )
     for evaluator in (NearestNeighbours(KNNConfig()), LinearProbe(ProbeConfig(epochs=30))):
-        found = evaluator.evaluate(train, test, seed=0)
+        found = evaluator.evaluate(Given(train, test, seed=0))
         assert any(
             "1 test videos are of classes that train does not have" in note for note in found.notes
         )

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from video_ssl.embed.features import features_from_arrays
+from video_ssl.evaluate.contract import Given
 from video_ssl.evaluate.knn import KNNConfig, NearestNeighbours
 
 
@@ -60,7 +61,7 @@ def test_choice_and_accuracy_against_a_slow_version(chunk, center, clips):
     groups = [f"person{v % 9}" for v in range(50)]
     train, test = made(1, 50, clips=clips, groups=groups), made(2, 30, clips=clips)
     config = KNNConfig(poolings=("clip",), ks=(1, 4, 9), chunk=chunk, center=center)
-    result = NearestNeighbours(config).evaluate(train, test, seed=0)
+    result = NearestNeighbours(config).evaluate(Given(train, test, seed=0))
 
     mean = train.features.mean(axis=0) if center else np.zeros(6)
     bank, queries = slow_video_vectors(train, mean), slow_video_vectors(test, mean)
@@ -109,7 +110,7 @@ def test_no_video_finds_itself():
     }
     same = features_from_arrays(columns)
     config = KNNConfig(poolings=("clip",), ks=(1,))
-    result = NearestNeighbours(config).evaluate(same, same, seed=0)
+    result = NearestNeighbours(config).evaluate(Given(same, same, seed=0))
     assert result.chosen["left_out_top1"] < 0.5
     assert result.metrics["top1"] < 0.5
     assert any("in train and in test" in note for note in result.notes)
@@ -128,16 +129,16 @@ def test_the_choice_leaves_out_the_whole_group():
     config = KNNConfig(poolings=("clip",), ks=(1,), votes=("plain",))
     test = made(9, 8)
     test = features_from_arrays({"features": rng.normal(size=(8, 32)), "labels": test.labels})
-    alone = NearestNeighbours(config).evaluate(features_from_arrays(columns), test, seed=0)
+    alone = NearestNeighbours(config).evaluate(Given(features_from_arrays(columns), test, seed=0))
     columns["groups"] = np.repeat([f"pair{i}" for i in range(60)], 2)
-    grouped = NearestNeighbours(config).evaluate(features_from_arrays(columns), test, seed=0)
+    grouped = NearestNeighbours(config).evaluate(Given(features_from_arrays(columns), test, seed=0))
     assert alone.chosen["left_out_top1"] > 0.95
     assert grouped.chosen["left_out_top1"] < 0.5
 
 
 def test_more_neighbours_than_videos_are_no_error():
     result = NearestNeighbours(KNNConfig(poolings=("clip",), ks=(500,))).evaluate(
-        made(1, 12, noise=0.1), made(2, 8, noise=0.1), seed=0
+        Given(made(1, 12, noise=0.1), made(2, 8, noise=0.1), seed=0)
     )
     assert result.total == 8
 

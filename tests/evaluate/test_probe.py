@@ -7,6 +7,7 @@ import pytest
 import torch
 
 from video_ssl.embed.features import FeatureError, FeatureFile, features_from_arrays
+from video_ssl.evaluate.contract import Given
 from video_ssl.evaluate.linear import Fit, Head, LinearHeads
 from video_ssl.evaluate.probe import LinearProbe, ProbeConfig
 from video_ssl.evaluate.videos import hold_out
@@ -61,7 +62,7 @@ def with_labels(features: FeatureFile, labels: np.ndarray) -> FeatureFile:
 
 
 def test_separable_classes_are_recognised():
-    result = LinearProbe(QUICK).evaluate(made(1, 150), made(2, 90), seed=0)
+    result = LinearProbe(QUICK).evaluate(Given(made(1, 150), made(2, 90), seed=0))
     assert result.metrics["top1"] == 1.0
     assert (result.correct, result.total) == (90, 90)
     assert result.chance == pytest.approx(1 / 3)
@@ -83,20 +84,20 @@ def test_accuracy_of_two_gaussians_is_the_known_one():
         return features_from_arrays({"features": x, "labels": labels, "ids": ids})
 
     config = ProbeConfig(poolings=("clip",), learning_rates=(1e-3, 1e-2), epochs=20)
-    result = LinearProbe(config).evaluate(gaussians(1, 2000), gaussians(2, 4000), seed=0)
+    result = LinearProbe(config).evaluate(Given(gaussians(1, 2000), gaussians(2, 4000), seed=0))
     assert result.metrics["top1"] == pytest.approx(0.8413, abs=0.018)  # three standard errors
 
 
 def test_shuffled_labels_are_recognised_by_chance():
     train = made(1, 300)
     shuffled = np.random.default_rng(5).permutation(train.labels)
-    result = LinearProbe(QUICK).evaluate(with_labels(train, shuffled), made(2, 300), seed=0)
+    result = LinearProbe(QUICK).evaluate(Given(with_labels(train, shuffled), made(2, 300), seed=0))
     assert result.metrics["top1"] == pytest.approx(1 / 3, abs=0.13)
 
 
 def test_order_in_time_is_found_by_concatenation_only():
     train, test = made(1, 240, order=True), made(2, 120, order=True)
-    result = LinearProbe(QUICK).evaluate(train, test, seed=0)
+    result = LinearProbe(QUICK).evaluate(Given(train, test, seed=0))
     assert result.chosen["pooling"] == "concat_2"
     assert result.metrics["top1"] > 0.95
     best_mean = max(e["held_out_top1"] for e in result.details["grid"] if e["pooling"] == "mean")
@@ -107,9 +108,9 @@ def test_order_in_time_is_found_by_concatenation_only():
 def test_choice_is_blind_to_test():
     train, test = made(1, 120, noise=2.0), made(2, 90, noise=2.0)
     probe = LinearProbe(QUICK)
-    first = probe.evaluate(train, test, seed=3)
+    first = probe.evaluate(Given(train, test, seed=3))
     permuted = with_labels(test, np.random.default_rng(0).permutation(test.labels))
-    second = probe.evaluate(train, permuted, seed=3)
+    second = probe.evaluate(Given(train, permuted, seed=3))
     assert first.chosen == second.chosen
     assert first.details["grid"] == second.details["grid"]
     assert first.metrics["top1"] > second.metrics["top1"]
@@ -120,17 +121,22 @@ def test_same_seed_same_numbers_and_the_global_generator_is_left_alone():
     torch.manual_seed(11)
     expected = torch.rand(1)
     torch.manual_seed(11)
-    first = LinearProbe(QUICK).evaluate(train, test, seed=7)
+    first = LinearProbe(QUICK).evaluate(Given(train, test, seed=7))
     assert torch.equal(torch.rand(1), expected)
-    assert LinearProbe(QUICK).evaluate(train, test, seed=7) == first
-    assert LinearProbe(QUICK).evaluate(train, test, seed=8).details["grid"] != first.details["grid"]
+    assert LinearProbe(QUICK).evaluate(Given(train, test, seed=7)) == first
+    assert (
+        LinearProbe(QUICK).evaluate(Given(train, test, seed=8)).details["grid"]
+        != first.details["grid"]
+    )
 
 
 def test_clips_of_a_video_are_averaged():
     """With noise that one clip cannot beat, nine clips do."""
-    one = LinearProbe(QUICK).evaluate(made(1, 300, noise=8.0), made(2, 300, noise=8.0), seed=0)
+    one = LinearProbe(QUICK).evaluate(
+        Given(made(1, 300, noise=8.0), made(2, 300, noise=8.0), seed=0)
+    )
     many = LinearProbe(QUICK).evaluate(
-        made(1, 300, noise=8.0, clips=9), made(2, 300, noise=8.0, clips=9), seed=0
+        Given(made(1, 300, noise=8.0, clips=9), made(2, 300, noise=8.0, clips=9), seed=0)
     )
     assert many.total == 300
     assert many.metrics["top1"] > one.metrics["top1"] + 0.1
@@ -143,13 +149,13 @@ def test_the_head_that_is_tested_is_the_one_that_was_chosen(refit):
     settings = {"poolings": ("mean", "clip"), "weight_decays": (0.01,), "epochs": 20}
     rates = (1e-6, 2e-2, 1e-5)
     probe = LinearProbe(ProbeConfig(learning_rates=rates, refit=refit, **settings))
-    result = probe.evaluate(train, test, seed=0)
+    result = probe.evaluate(Given(train, test, seed=0))
     rate = result.chosen["learning_rate"]
     settings["poolings"] = (result.chosen["pooling"],)
     correct = {}
     for other in rates:
         alone = LinearProbe(ProbeConfig(learning_rates=(other,), refit=refit, **settings))
-        correct[other] = alone.evaluate(train, test, seed=0).correct
+        correct[other] = alone.evaluate(Given(train, test, seed=0)).correct
     assert result.correct == correct[rate]
     assert correct[rate] != correct[rates[0]]
     assert rate != rates[0]
@@ -239,10 +245,10 @@ def test_hold_out_never_takes_the_last_video_of_a_class():
 
 def test_notes_tell_about_leaks_unknown_classes_and_edges():
     train = made(1, 60)
-    result = LinearProbe(QUICK).evaluate(train, train, seed=0)
+    result = LinearProbe(QUICK).evaluate(Given(train, train, seed=0))
     assert any("60 videos are in train and in test" in note for note in result.notes)
     test = with_labels(made(2, 60), np.where(np.arange(60) < 10, 77, made(2, 60).labels))
-    result = LinearProbe(QUICK).evaluate(train, test, seed=0)
+    result = LinearProbe(QUICK).evaluate(Given(train, test, seed=0))
     assert any("10 test videos are of classes" in note for note in result.notes)
     assert result.correct <= 50
 
@@ -250,10 +256,10 @@ def test_notes_tell_about_leaks_unknown_classes_and_edges():
 def test_one_class_and_contradicting_labels_are_errors():
     one = with_labels(made(1, 30), np.zeros(30, int))
     with pytest.raises(FeatureError, match="one class only"):
-        LinearProbe(QUICK).evaluate(one, one, seed=0)
+        LinearProbe(QUICK).evaluate(Given(one, one, seed=0))
     twice = made(1, 30, clips=2)
     with pytest.raises(FeatureError, match="clips of the video '1-0' have different labels"):
-        LinearProbe(QUICK).evaluate(with_labels(twice, np.arange(60) % 3), twice, seed=0)
+        LinearProbe(QUICK).evaluate(Given(with_labels(twice, np.arange(60) % 3), twice, seed=0))
 
 
 @pytest.mark.parametrize(

@@ -12,6 +12,7 @@ from sklearn.linear_model import LinearRegression, LogisticRegression
 
 from video_ssl.embed.feature_writer import FeatureWriter
 from video_ssl.embed.features import FeatureFile, open_features
+from video_ssl.evaluate.contract import Given
 from video_ssl.evaluate.evaluators import EVALUATORS, evaluator_class
 from video_ssl.evaluate.frames.frame_evaluator import FrameEvaluator
 from video_ssl.evaluate.frames.kendalls_tau import KendallsTau, KendallsTauConfig
@@ -73,7 +74,7 @@ def test_frames_without_a_label_change_no_number(name, tmp_path):
     mixed = [
         written(tmp_path / f"mixed{s}.arrow", *with_strangers(*videos(s), seed=s)) for s in range(2)
     ]
-    found, wanted = (evaluator.evaluate(*files, seed=0) for files in (mixed, plain))
+    found, wanted = (evaluator.evaluate(Given(*files, seed=0)) for files in (mixed, plain))
     assert found.metrics == wanted.metrics
     assert found.details["frames"] == wanted.details["frames"]
     assert "21 frames without a label are left out (test)" in found.notes
@@ -85,7 +86,7 @@ def test_tau_is_of_every_second_labelled_frame(tmp_path):
         written(tmp_path / f"{n}.arrow", *with_strangers(*part, seed=3))
         for n, part in (("train", train), ("test", test))
     ]
-    found = KendallsTau(KendallsTauConfig()).evaluate(*files, seed=0)
+    found = KendallsTau(KendallsTauConfig()).evaluate(Given(*files, seed=0))
     frames = [unit(e)[::2] for e in test[0]]
     taus = []
     for i, query in enumerate(frames):
@@ -104,7 +105,7 @@ def test_a_share_of_the_training_videos_is_cut(fraction, used, tmp_path):
     x, y = (np.concatenate(part[:used]) for part in train)
     seen, truth = unit(np.concatenate(test[0])), np.concatenate(test[1])
     config = PhasesConfig(fractions=(fraction,))
-    found = PhaseClassification(config).evaluate(*files, seed=0)
+    found = PhaseClassification(config).evaluate(Given(*files, seed=0))
     model = LogisticRegression(max_iter=100_000).fit(unit(x), y)
     assert found.metrics[f"linear@{100 * fraction:g}%"] == pytest.approx(model.score(seen, truth))
 
@@ -116,5 +117,5 @@ def test_a_share_of_the_training_videos_is_cut(fraction, used, tmp_path):
     progression = PhaseProgression(ProgressionConfig(fractions=(fraction,)))
     fitted = LinearRegression().fit(unit(x), np.concatenate([progress(p) for p in train[1][:used]]))
     wanted = fitted.score(seen, np.concatenate([progress(p) for p in test[1]]))
-    value = progression.evaluate(*files, seed=0).metrics[f"R2@{100 * fraction:g}%"]
+    value = progression.evaluate(Given(*files, seed=0)).metrics[f"R2@{100 * fraction:g}%"]
     assert value == pytest.approx(wanted, abs=1e-4)

@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from video_ssl.embed.feature_writer import FeatureWriter
 from video_ssl.embed.features import FeatureError, features_from_arrays
 from video_ssl.evaluate import metrics
+from video_ssl.evaluate.contract import Given
 from video_ssl.evaluate.neighbours import nearest_neighbours, unit_rows
 from video_ssl.evaluate.recipe import load_evaluate_recipe
 from video_ssl.evaluate.retrieval import Retrieval, RetrievalConfig, retrieve_files
@@ -63,7 +64,7 @@ def test_recall_and_precision_are_those_of_a_naive_loop(seed, asked, videos, cli
     queries = made(rng, videos=asked, clips=clips, prefix="q")
     gallery = made(rng, videos=videos, clips=clips)
     config = RetrievalConfig(ks=(1, 2, 5, 40), mean_ap=True, chunk=4)
-    result = Retrieval(config).evaluate(gallery, queries)
+    result = Retrieval(config).evaluate(Given(gallery, queries))
     recall, precision = by_hand(gallery, queries, config.ks)
     assert {k: result.metrics[f"R@{k}"] for k in config.ks} == pytest.approx(recall)
     if precision is None:
@@ -79,7 +80,7 @@ def test_a_video_never_finds_itself(exclude):
     rng = np.random.default_rng(3)
     gallery = made(rng, videos=20, clips=2, classes=3)
     config = RetrievalConfig(ks=(1, 5), keep=3, exclude=exclude, mean_ap=True, chunk=7)
-    result = Retrieval(config).evaluate(gallery, gallery)
+    result = Retrieval(config).evaluate(Given(gallery, gallery))
     recall, precision = by_hand(
         gallery, gallery, (1, 5), exclude="ids" if exclude == "video" else "groups"
     )
@@ -95,7 +96,7 @@ def test_a_video_never_finds_itself(exclude):
 def test_a_class_without_a_second_video_is_missed_and_told():
     rng = np.random.default_rng(0)
     gallery = made(rng, videos=6, clips=1, labels=[0, 0, 1, 1, 1, 2])
-    result = Retrieval(RetrievalConfig(ks=(5,))).evaluate(gallery, gallery)
+    result = Retrieval(RetrievalConfig(ks=(5,))).evaluate(Given(gallery, gallery))
     assert result.metrics["R@5"] == pytest.approx(5 / 6)
     assert any("1 queries have no other video of their class" in note for note in result.notes)
 
@@ -113,7 +114,8 @@ def test_equal_clips_are_one_video_however_many_there_are():
     )
     evaluator = Retrieval(RetrievalConfig(mean_ap=True))
     assert (
-        evaluator.evaluate(twice, queries).metrics == evaluator.evaluate(gallery, queries).metrics
+        evaluator.evaluate(Given(twice, queries)).metrics
+        == evaluator.evaluate(Given(gallery, queries)).metrics
     )
 
 
@@ -195,10 +197,10 @@ def test_what_cannot_be_compared_is_told(tmp_path):
     rng = np.random.default_rng(0)
     gallery = made(rng, videos=5, clips=1)
     with pytest.raises(FeatureError, match="queries have 3 numbers, the gallery 6: embed both"):
-        Retrieval(RetrievalConfig()).evaluate(gallery, made(rng, videos=2, clips=1, width=3))
+        Retrieval(RetrievalConfig()).evaluate(Given(gallery, made(rng, videos=2, clips=1, width=3)))
     bare = features_from_arrays({"features": np.ones((3, 6), np.float32)})
     with pytest.raises(FeatureError, match="3 of 3 clips without a label"):
-        Retrieval(RetrievalConfig()).evaluate(gallery, bare)
+        Retrieval(RetrievalConfig()).evaluate(Given(gallery, bare))
     with pytest.raises(ValueError, match=r"ks='1;5' must be numbers with commas"):
         retrieve_files(tmp_path / "a", tmp_path / "b", ks="1;5")
     with pytest.raises(ValueError, match="exclude='clip' must be"):

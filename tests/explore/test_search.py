@@ -109,13 +109,13 @@ def test_an_archive_is_never_in_memory(tmp_path, monkeypatch):
     features = write(tmp_path / "a.arrow", videos, width=64, rows_of=500)
     archive = Archive(features)
     sizes = []
-    original = archive_module.unit
+    original = archive_module.unit_rows
 
     def counted(vectors):
         sizes.append(vectors.size)
         return original(vectors)
 
-    monkeypatch.setattr(archive_module, "unit", counted)
+    monkeypatch.setattr(archive_module, "unit_rows", counted)
     monkeypatch.setattr(archive_module, "BLOCK", 256 * 64)
     queries = videos["v3"][:4]
     tracemalloc.start()

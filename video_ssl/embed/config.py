@@ -7,6 +7,7 @@ from typing import Any, Literal
 
 from video_ssl.clips.config import Sampling
 from video_ssl.clips.windows import WindowConfig
+from video_ssl.models.contract import CLIP, MOMENTS
 from video_ssl.recipes import to_plain
 
 
@@ -35,7 +36,14 @@ class EmbedConfig:
         pooling: what the clip feature is made of: the mean or maximum over all tokens, or the class token.
         cells: features are the means of cells x cells parts of the frame, side by side; 1 = of the whole frame, as
             usual for frozen ViTs; 2 keeps a trace of where things are.
-        frames: keep the frame features, not only the clip feature.
+        outputs: what is kept of what the encoder gives, with commas between: clip (in any case), moments (the frame
+            features), and where the encoder has them tokens (of patches, or cells of a feature map), which make files
+            large.
+        frames: keep the frame features; without them moments is taken out of outputs.
+        tokens_dtype: in which tokens are stored.
+        tokens_side: the means of so many parts of the frame in height and in width replace its tokens; by default all
+            tokens are kept.
+        tokens_every: of the moments of the tokens every so many-th is kept.
         precision: of the encoder's products; features are always stored as float32.
         batch_size: clips in one forward pass.
         num_workers: decoding processes; 0 decodes in this one.
@@ -62,7 +70,11 @@ class EmbedConfig:
     layer: int | None = None
     pooling: Literal["mean", "max", "cls"] = "mean"
     cells: int = 1
+    outputs: tuple[str, ...] = (CLIP, MOMENTS)
     frames: bool = True
+    tokens_dtype: Literal["float16", "float32"] = "float16"
+    tokens_side: int | None = None
+    tokens_every: int = 1
     precision: Literal["float32", "bfloat16"] = "float32"
     batch_size: int = 16
     num_workers: int = 2
@@ -82,8 +94,17 @@ class EmbedConfig:
                 f"cells={self.cells} are means of parts of the frame: use pooling='mean', not "
                 f"{self.pooling!r}, or cells=1."
             )
-        if self.per_frame and not self.frames:
+        if self.per_frame and self.names == (CLIP,):
             raise ValueError("per_frame asks for frame features, frames=false leaves them out.")
+        if self.tokens_every < 1 or (self.tokens_side is not None and self.tokens_side < 1):
+            raise ValueError(
+                f"tokens_every={self.tokens_every} and tokens_side={self.tokens_side} must be at least 1."
+            )
+        if self.per_frame and self.tokens_every > 1:
+            raise ValueError(
+                f"tokens_every={self.tokens_every} leaves out moments, and per_frame asks for every frame: set "
+                "frame_stride or fps instead."
+            )
         if self.overlap is not None and not self.per_frame:
             raise ValueError(
                 f"overlap={self.overlap} belongs to per_frame; windows are laid out by num_clips, "
@@ -97,10 +118,26 @@ class EmbedConfig:
         self.windows()
 
     @property
+    def names(self) -> tuple[str, ...]:
+        """The outputs that are kept: the clip feature, then the others as they are given."""
+        left_out = (CLIP,) if self.frames else (CLIP, MOMENTS)
+        return (CLIP, *(name for name in dict.fromkeys(self.outputs) if name not in left_out))
+
+    @property
+    def grids(self) -> tuple[str, ...]:
+        """The outputs that are kept beside clip feature and moments."""
+        return tuple(name for name in self.names if name not in (CLIP, MOMENTS))
+
+    @property
     def content(self) -> dict[str, Any]:
         """The settings that change the features, and not only how fast they come."""
         speed = ("batch_size", "num_workers", "video_timeout_sec", "strict", "check")
-        return {name: value for name, value in to_plain(self).items() if name not in speed}
+        of_grids = ("tokens_dtype", "tokens_side", "tokens_every")
+        # Without outputs on a grid it is what it was before there were any: files of then are files of now.
+        without = {*speed, "outputs", *(() if self.grids else of_grids)}
+        plain = {name: value for name, value in to_plain(self).items() if name not in without}
+        plain["frames"] = MOMENTS in self.names
+        return plain | ({"outputs": sorted(self.grids)} if self.grids else {})
 
     def windows(self, **clip: Any) -> WindowConfig:
         """Returns the windows of these settings; `clip` has what `WindowConfig` needs beside them."""

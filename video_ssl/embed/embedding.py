@@ -19,6 +19,7 @@ from __future__ import annotations
 
 import logging
 import resource
+import shutil
 import sys
 import time
 from collections.abc import Iterator, Mapping
@@ -37,11 +38,13 @@ from video_ssl.clips.windows import WindowConfig
 from video_ssl.datasets.table import Table
 from video_ssl.embed.config import EmbedConfig
 from video_ssl.embed.features import FeatureFile, open_features
+from video_ssl.embed.grids import GridColumn
 from video_ssl.embed.jobs import job_key, make_job
 from video_ssl.embed.partial import PartialFeatures, discard
 from video_ssl.embed.rows import RowCollector
 from video_ssl.embed.window_workers import Job, Piece, describe, read_windows
 from video_ssl.models.contract import CLIP, MOMENTS, Encoder
+from video_ssl.models.networks.layers import spatial_cells
 from video_ssl.recipes import to_plain
 
 logger = logging.getLogger(__name__)
@@ -80,7 +83,7 @@ class Embedder:
         self.device = torch.device(device)
         self.name = name or encoder.architecture
         self.windows = self._windows()
-        self._check_choice()
+        self.outputs = self._outputs()
         self.fingerprint = encoder.fingerprint
         if encoder.framework == "torch":  # the arrays of flax lie where they compute
             encoder.to(self.device)
@@ -88,6 +91,7 @@ class Embedder:
         self._positions: dict[int, np.ndarray] = {}
         try:
             self.positions(self.windows.num_frames)
+            self.grids = self._grid_columns()
         except ValueError as err:
             raise EmbeddingError(f"{self.name} does not take such clips: {err}") from err
 
@@ -144,12 +148,14 @@ class Embedder:
         """
         out, job = Path(out), self.job(table)
         metadata = self.metadata(table, job)
+        self._tell_size(table, out)
         started = time.perf_counter()
         with PartialFeatures(
             out,
             embed_dim=self.embed_dim,
             metadata=metadata if shard is None else {**metadata, "shard": dict(shard)},
             job=job,
+            grids=self.grids,
             restart=restart,
         ) as partial:
             before = partial.num_rows
@@ -206,6 +212,7 @@ class Embedder:
             # Whole videos have many lengths: each is a batch of its own.
             batch_size=1 if self.windows.whole else self.config.batch_size,
             num_crops=num_crops,
+            every=self.config.tokens_every,
             partial=partial,
         )
         total = len(table)
@@ -248,12 +255,68 @@ class Embedder:
             return replace(windows, overlap=0.0)
         return windows
 
-    def _check_choice(self) -> None:
-        config = self.config
+    def _outputs(self) -> tuple[str, ...]:
+        """The outputs that are kept; moments only where the encoder has them."""
+        config, there = self.config, self.encoder.output_names
+        names = tuple(name for name in config.names if name != MOMENTS or name in there)
+        lacking = [name for name in names if name not in there]
+        if lacking:
+            raise EmbeddingError(
+                f"{self.name} ({self.encoder.architecture}) has no output {lacking[0]!r}, only {', '.join(there)}: "
+                "leave it out of outputs."
+            )
+        if config.per_frame and names == (CLIP,):
+            raise EmbeddingError(
+                f"{self.name} ({self.encoder.architecture}) has no features of frames: leave out per_frame."
+            )
         try:
-            self.encoder.check_outputs((CLIP, MOMENTS), layer=config.layer, pooling=config.pooling)
+            self.encoder.check_outputs(names, layer=config.layer, pooling=config.pooling)
         except ValueError as err:
             raise EmbeddingError(f"{self.name}: {err}") from err
+        return names
+
+    def _grid_columns(self) -> list[GridColumn]:
+        """The columns of the outputs on a grid."""
+        config, size = self.config, self.windows.size
+        if not config.grids:
+            return []
+        _, h, w = self.encoder.token_grid((self.windows.num_frames, size, size, 3))
+        if config.tokens_side is not None and config.tokens_side > min(h, w):
+            raise ValueError(
+                f"tokens_side={config.tokens_side} is finer than the {h} x {w} tokens of a moment. Give at most "
+                f"{min(h, w)}."
+            )
+        return [
+            GridColumn(name=name, width=self.encoder.output_dim(name), dtype=config.tokens_dtype)
+            for name in config.grids
+        ]
+
+    def _tell_size(self, table: Table, out: Path) -> None:
+        """Says how large the outputs on a grid will be."""
+        config, windows = self.config, self.windows
+        if not self.grids:
+            return
+        t, h, w = self.encoder.token_grid((windows.num_frames, windows.size, windows.size, 3))
+        side = (h, w) if config.tokens_side is None else (config.tokens_side,) * 2
+        t = len(range(0, t, config.tokens_every))
+        vector = sum(column.width * np.dtype(column.dtype).itemsize for column in self.grids)
+        clip = t * side[0] * side[1] * vector
+        told = f"{', '.join(config.grids)}: {t} x {side[0]} x {side[1]} vectors a clip, {clip / 2**20:.2f} MiB"
+        if windows.per_frame:
+            told = f"{', '.join(config.grids)}: {clip / t / 2**20:.2f} MiB a sampled frame"
+        if windows.per_frame or windows.hop is not None or windows.stride_sec is not None:
+            logger.info("%s: %s", out, told)
+            return
+        total = clip * windows.num_clips * windows.num_crops * len(table)
+        free = shutil.disk_usage(out.absolute().parent).free
+        logger.info("%s: %s, %.2f GiB in all", out, told, total / 2**30)
+        if 2 * total > free:
+            logger.warning(
+                "%s: until the file is complete that is needed twice, and %.2f GiB are free. Think of tokens_side, "
+                "tokens_every, or fewer clips.",
+                out,
+                free / 2**30,
+            )
 
     def metadata(self, table: Table, job: dict[str, Any]) -> dict[str, Any]:
         """Returns what the feature file of a table and its `job` says about itself."""
@@ -278,9 +341,9 @@ class Embedder:
             "versions": {"video_ssl": __version__, "torch": torch.__version__},
         }
 
-    def forward(self, video: np.ndarray) -> tuple[np.ndarray, np.ndarray | None]:
-        """Returns clip and frame features, (B, D') and (B, T', D'), of uint8 (B, T, H, W, 3)."""
-        config, names = self.config, (CLIP, MOMENTS)
+    def forward(self, video: np.ndarray) -> dict[str, np.ndarray]:
+        """Returns the outputs of uint8 (B, T, H, W, 3): "clip" (B, D'), "moments" (B, T', D'), others (B, t, h, w, D)."""
+        config, names = self.config, self.outputs
         if self.windows.whole:  # float pixels of a long video would fill the memory
             pieces = (video[:, i : i + _PIECE] for i in range(0, video.shape[1], _PIECE))
             found = self.encoder.outputs_of_pieces(pieces, names, precision=config.precision)
@@ -293,7 +356,18 @@ class Embedder:
                 layer=config.layer,
                 pooling=config.pooling,
             )
-        return found[CLIP], found[MOMENTS] if config.frames else None
+        for name in config.grids:
+            found[name] = self._on_grid(found[name], video.shape[1:])
+        return {name: found[name] for name in names}
+
+    def _on_grid(self, tokens: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
+        """Tokens (B, L, D) of clips of a shape as (B, t, h, w, D), as far as they are kept."""
+        cells = tokens.reshape(len(tokens), *self.encoder.token_grid(shape), tokens.shape[-1])
+        cells, side = cells[:, :: self.config.tokens_every], self.config.tokens_side
+        if side is None:
+            return cells
+        means = spatial_cells(torch.from_numpy(cells), side)
+        return means.reshape(*cells.shape[:2], side, side, cells.shape[-1]).numpy()
 
 
 def _peak_memory_gib() -> tuple[float, float]:

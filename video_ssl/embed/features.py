@@ -144,6 +144,17 @@ class FeatureFile:
         return _objects(self.table["id"])
 
     @functools.cached_property
+    def records(self) -> tuple[np.ndarray, np.ndarray]:
+        """(V,) the first row of each record, in order of first appearance, and (N,) the record 0..V-1 of every clip."""
+        names, first, inverse = np.unique(
+            self.ids.astype(str), return_index=True, return_inverse=True
+        )
+        order = np.argsort(first)
+        rank = np.empty(len(names), np.int64)
+        rank[order] = np.arange(len(names))
+        return first[order], rank[inverse]
+
+    @functools.cached_property
     def groups(self) -> np.ndarray:
         """Object (N,): what must not be split.
 

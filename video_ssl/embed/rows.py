@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
@@ -11,14 +11,16 @@ import numpy as np
 from video_ssl.clips.windows import Window, feature_times, feature_valid
 from video_ssl.datasets.frame_labels import resampled_labels
 from video_ssl.datasets.table import Record, Table
+from video_ssl.embed.grids import Grid
 from video_ssl.embed.partial import PartialFeatures
 from video_ssl.embed.window_workers import Piece
+from video_ssl.models.contract import CLIP, MOMENTS
 
 #: Rows are written when there are this many of them, or bytes of features, or after this time.
 _ROWS, _BYTES, _COMMIT_SEC = 256, 8 * 2**20, 30.0
 
-#: uint8 (B, T, H, W, 3) -> clip features (B, D) and frame features (B, T', D) or None
-Forward = Callable[[np.ndarray], tuple[np.ndarray, np.ndarray | None]]
+#: uint8 (B, T, H, W, 3) -> "clip" (B, D), perhaps "moments" (B, T', D), and outputs on a grid (B, t, h, w, D)
+Forward = Callable[[np.ndarray], Mapping[str, np.ndarray]]
 Positions = Callable[[int], np.ndarray]
 
 
@@ -32,6 +34,7 @@ class RowCollector:
         positions: of its frame features in units of sampled frames, (T',), for a number of frames.
         batch_size: clips in one call of it.
         num_crops: clips of one window.
+        every: of the moments of outputs on a grid every so many-th is there.
         partial: where rows go, and where an interrupted job had come to.
     """
 
@@ -43,10 +46,12 @@ class RowCollector:
         table: Table,
         batch_size: int,
         num_crops: int,
+        every: int = 1,
         partial: PartialFeatures,
     ) -> None:
         self._forward, self._positions, self._table = forward, positions, table
         self._batch_size, self._num_crops, self._partial = batch_size, num_crops, partial
+        self._every = every
         # Windows and ends of records, in order, since the last call of the encoder.
         self._waiting: list[_Clip | _End] = []
         self._num_clips = 0  # windows among them
@@ -102,7 +107,7 @@ class RowCollector:
     def _embed(self) -> None:
         clips = [item for item in self._waiting if isinstance(item, _Clip)]
         if clips:
-            features, moments = self._forward(np.stack([clip.video for clip in clips]))
+            outputs = self._forward(np.stack([clip.video for clip in clips]))
         place = 0
         for item in self._waiting:
             if isinstance(item, _End):
@@ -113,9 +118,9 @@ class RowCollector:
                 if item.skipped is not None:
                     self._partial.skip(item.skipped)
                 continue
-            own = None if moments is None else moments[place]
+            own = {name: values[place] for name, values in outputs.items()}
             positions = self._positions(item.video.shape[0])
-            self._open.append(make_row(item, features[place], own, positions))
+            self._open.append(make_row(item, own, positions, self._every))
             place += 1
         self._waiting, self._num_clips = [], 0
         late = time.monotonic() - self._last_commit > _COMMIT_SEC
@@ -166,14 +171,31 @@ class _End:
 def _is_much(rows: list[dict[str, Any]]) -> bool:
     if len(rows) >= _ROWS:
         return True
-    values = (row.get(name) for row in rows for name in ("feature", "frame_features"))
-    return sum(value.nbytes for value in values if value is not None) >= _BYTES
+    values = (value for row in rows for value in row.values())
+    return sum(_bytes(value) for value in values) >= _BYTES
+
+
+def _bytes(value: Any) -> int:
+    """How many bytes of features a cell of a row holds."""
+    if isinstance(value, Grid):
+        value = value.values
+    return value.nbytes if isinstance(value, np.ndarray) and value.dtype == np.float32 else 0
 
 
 def make_row(
-    clip: _Clip, feature: np.ndarray, moments: np.ndarray | None, positions: np.ndarray
+    clip: _Clip, outputs: Mapping[str, np.ndarray], positions: np.ndarray, every: int = 1
 ) -> dict[str, Any]:
-    """Returns the row of one clip; moments that show only the filling of a short video are left out."""
+    """Returns the row of one clip.
+
+    Moments that show only the filling of a short video are left out; outputs on a grid are kept whole, without times
+    there, so that all clips of one length have one shape.
+
+    Args:
+        clip: it.
+        outputs: of the encoder for it: "clip" (D,), "moments" (T', D), others (t, h, w, D).
+        positions: of the moments in units of sampled frames, (T',).
+        every: which of them outputs on a grid have: every so many-th.
+    """
     record, window = clip.record, clip.window
     times = window.times + (record.start_sec or 0.0)
     row: dict[str, Any] = {
@@ -184,13 +206,17 @@ def make_row(
         "group": record.group,
         "start_sec": float(times[0]),
         "end_sec": float(times[window.valid].max()),
-        "feature": feature,
+        "feature": outputs[CLIP],
         "source": record.source,
         "record_start_sec": record.start_sec,
         "record_end_sec": record.end_sec,
         "content": clip.content,
         "digest": clip.digest,
     }
+    for name, cells in outputs.items():
+        if name not in (CLIP, MOMENTS):
+            row[name] = _grid(window, times, cells, positions[::every])
+    moments = outputs.get(MOMENTS)
     if moments is not None:
         shown = feature_valid(window.valid, positions)
         if window.own is None:
@@ -205,6 +231,19 @@ def make_row(
             source = window.indices[at]
         row["frame_labels"] = labels_at(record, source.astype(np.int64), window.num_source)
     return row
+
+
+def _grid(window: Window, times: np.ndarray, cells: np.ndarray, positions: np.ndarray) -> Grid:
+    """An output on a grid, (t, h, w, D), with the times of its moments; per frame, those of the window's own frames."""
+    shown = feature_valid(window.valid, positions)
+    at = np.where(shown, feature_times(times, positions), np.nan)
+    if window.own is not None:
+        own = np.flatnonzero(window.own)
+        flat = cells.reshape(len(cells), -1)[shown]
+        cells = features_at(flat, positions[shown], own).reshape(len(own), *cells.shape[1:])
+        at = times[own]
+    t, h, w, width = cells.shape
+    return Grid(values=cells.reshape(-1, width), grid=(t, h, w), times=at)
 
 
 def features_at(moments: np.ndarray, positions: np.ndarray, at: np.ndarray) -> np.ndarray:

@@ -17,10 +17,10 @@ import numpy as np
 
 from video_ssl.embed.features import FeatureFile
 from video_ssl.evaluate import metrics
-from video_ssl.evaluate.evaluators import Result, recognition_result
+from video_ssl.evaluate.contract import RECOGNITION, Given, Needs, Result, recognition_result
 from video_ssl.evaluate.identity import record_keys
 from video_ssl.evaluate.neighbours import nearest_neighbours, unit_rows
-from video_ssl.evaluate.pooling import check_poolings, pooled_features
+from video_ssl.evaluate.pooling import check_poolings, outputs_of, pooled_features
 from video_ssl.evaluate.videos import Videos, classes_of, shared_notes, train_and_test
 
 
@@ -60,17 +60,23 @@ class NearestNeighbours:
     """The evaluator `knn`."""
 
     Config = KNNConfig
+    title = "nearest neighbours"
+    figures = RECOGNITION
 
     def __init__(self, config: KNNConfig) -> None:
         self.config = config
 
-    def evaluate(self, train: FeatureFile, test: FeatureFile, *, seed: int) -> Result:
+    @property
+    def needs(self) -> Needs:
+        return Needs(outputs=outputs_of(self.config.poolings))
+
+    def evaluate(self, given: Given) -> Result:
         """Returns accuracy on `test` of the votes of `train`; nothing here is random.
 
         Raises:
             FeatureError: labels or frame features are missing, or train has one class only.
         """
-        config = self.config
+        config, train, test = self.config, given.train, given.test
         train_videos, test_videos, notes = train_and_test(train, test)
         classes, train_labels, test_labels = classes_of(train_videos, test_videos)
         notes += shared_notes(train_videos, test_videos)

@@ -7,6 +7,31 @@ import numpy as np
 from video_ssl.evaluate import metrics
 
 
+class Nearest:
+    """The most similar of vectors that come block by block.
+
+    Attributes:
+        similar: float32 (Q, at most k), highest first.
+        rows: int64 (Q, at most k), which vectors these are; equally similar ones stand in the order they came in.
+    """
+
+    def __init__(self, num_queries: int, k: int) -> None:
+        self.k = k
+        self.similar = np.full((num_queries, 0), -np.inf, np.float32)
+        self.rows = np.zeros((num_queries, 0), np.int64)
+
+    def add(self, similar: np.ndarray, first: int) -> None:
+        """Takes the similarities (Q, n) of the vectors `first`, `first` + 1, ..., which come after all before."""
+        top = metrics.top_k_similar(similar, self.k)
+        best = np.concatenate([self.similar, np.take_along_axis(similar, top, axis=1)], axis=1)
+        rows = np.concatenate([self.rows, top + first], axis=1)
+        keep = metrics.top_k_similar(
+            best, self.k
+        )  # earlier ones stand left, so equals stay in order
+        self.similar = np.take_along_axis(best, keep, axis=1)
+        self.rows = np.take_along_axis(rows, keep, axis=1)
+
+
 def nearest_neighbours(
     queries: np.ndarray,
     bank: np.ndarray,
@@ -33,24 +58,18 @@ def nearest_neighbours(
     k = min(k, len(bank))
     similar, rows = [], []
     for q in range(0, len(queries), chunk):
-        best = np.full((len(queries[q : q + chunk]), 0), -np.inf, np.float32)
-        where = np.zeros(best.shape, np.int64)
+        nearest = Nearest(len(queries[q : q + chunk]), k)
         for b in range(0, len(bank), chunk):
             block = queries[q : q + chunk] @ bank[b : b + chunk].T
             block[own[q : q + chunk, None] == others[None, b : b + chunk]] = -np.inf
-            top = metrics.top_k_similar(block, k)
-            # Earlier rows stand left, so equal similarities stay in the order of the bank.
-            best = np.concatenate([best, np.take_along_axis(block, top, axis=1)], axis=1)
-            where = np.concatenate([where, top + b], axis=1)
-            keep = metrics.top_k_similar(best, k)
-            best = np.take_along_axis(best, keep, axis=1)
-            where = np.take_along_axis(where, keep, axis=1)
-        similar.append(best)
-        rows.append(where)
+            nearest.add(block, b)
+        similar.append(nearest.similar)
+        rows.append(nearest.rows)
     return np.concatenate(similar), np.concatenate(rows)
 
 
 def unit_rows(x: np.ndarray) -> np.ndarray:
-    """Returns float32 rows of length 1; a row of zeros stays zero."""
+    """Returns float32 (n, D): rows of length 1; rows of zeros, and those that are not finite, become zeros."""
     length = np.linalg.norm(x, axis=1, keepdims=True)
-    return np.asarray(x / np.maximum(length, 1e-12), np.float32)
+    good = np.isfinite(length) & (length > 0)
+    return np.asarray(np.where(good, x, 0) / np.where(good, length, 1), np.float32)

@@ -35,6 +35,15 @@ def check_poolings(names: Sequence[str]) -> None:
             )
 
 
+def outputs_of(poolings: Sequence[str]) -> tuple[str, ...]:
+    """Returns the outputs of an encoder that these poolings are made of.
+
+    >>> outputs_of(["clip"]), outputs_of(["clip", "concat_4"])
+    (('clip',), ('clip', 'moments'))
+    """
+    return ("clip",) if set(poolings) == {"clip"} else ("clip", "moments")
+
+
 def pooled_features(features: FeatureFile, name: str, rows: np.ndarray | None = None) -> np.ndarray:
     """Returns float32 (N, D'): one vector for every clip, or for the clips `rows` (ascending), pooled as `name` says.
 

@@ -14,15 +14,16 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from itertools import product
-from typing import Any, ClassVar, Literal
+from typing import Any, Literal
 
 import numpy as np
 
 from video_ssl.embed.features import FeatureFile
 from video_ssl.evaluate import metrics
-from video_ssl.evaluate.evaluators import Result, recognition_result
+from video_ssl.evaluate.context import Context
+from video_ssl.evaluate.contract import RECOGNITION, Given, Needs, Result, recognition_result
 from video_ssl.evaluate.linear import Fit, Head, LinearHeads
-from video_ssl.evaluate.pooling import check_poolings, pooled_features
+from video_ssl.evaluate.pooling import check_poolings, outputs_of, pooled_features
 from video_ssl.evaluate.sharing import ALONE, Share, own_rows
 from video_ssl.evaluate.videos import (
     Videos,
@@ -77,25 +78,24 @@ class LinearProbe:
     """The evaluator `probe`."""
 
     Config = ProbeConfig
-    shares_work: ClassVar[bool] = True
+    title = "linear probe"
+    figures = RECOGNITION
 
     def __init__(self, config: ProbeConfig) -> None:
         self.config = config
 
-    def evaluate(
-        self,
-        train: FeatureFile,
-        test: FeatureFile,
-        *,
-        seed: int,
-        processes: Processes = ALONE,
-    ) -> Result:
+    @property
+    def needs(self) -> Needs:
+        return Needs(outputs=outputs_of(self.config.poolings), processes=True)
+
+    def evaluate(self, given: Given) -> Result:
         """Returns accuracy on `test` of the head that was chosen and fitted on `train`.  Called by every process.
 
         Raises:
             FeatureError: labels or frame features are missing, or train has one class only.
         """
-        config = self.config
+        config, train, test, seed = self.config, given.train, given.test, given.seed
+        processes = given.processes if isinstance(given, Context) else ALONE
         train_videos, test_videos, matched = train_and_test(train, test)
         classes, train_labels, test_labels = classes_of(train_videos, test_videos)
         held, notes = split_train(train_videos, config.held_out_share, seed)

@@ -2,52 +2,44 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 from rich.box import SIMPLE_HEAD
 from rich.table import Table
 
-_TITLES = {
-    "probe": "linear probe",
-    "knn": "nearest neighbours",
-    "phases": "phase classification",
-    "progression": "phase progression",
-    "kendalls_tau": "Kendall's tau",
-    "frame_retrieval": "frame retrieval",
-    "frame_probe": "linear layer on frames",
-    "few_shot_phases": "few-shot phase classification",
-}
+from video_ssl.evaluate.evaluators import figure_of, title_of
+
 _MOST_COLUMNS, _MOST_WIDTH = 6, 50  # more than that is not readable in 80 characters
-_METRICS = {"top1": "top-1", "top5": "top-5", "mean_class": "class"}
 
 
 def results_table(results: Mapping[str, Any]) -> Table:
-    """Returns the table encoders x metrics, in percent; in brackets 95 % intervals."""
+    """Returns the table encoders x metrics, in the units of the evaluators; in brackets 95 % intervals."""
     encoders = results["encoders"]
     columns = [
         (evaluator, metric)
         for evaluator, result in _first(encoders)["results"].items()
         for metric in result["metrics"]
     ]
-    title = f"{results['name']}, tested on {results['recipe']['test']}, in percent"
-    width = sum(max(len(evaluator), len(_METRICS.get(m, m))) + 3 for evaluator, m in columns)
+    plain = all(figure_of(*column).unit == "%" for column in columns)
+    unit = "in percent" if plain else "in percent where no unit stands"
+    title = f"{results['name']}, tested on {results['recipe']['test']}, {unit}"
+    width = sum(max(len(evaluator), len(_head(evaluator, m))) + 3 for evaluator, m in columns)
     if len(columns) > _MOST_COLUMNS or width > _MOST_WIDTH:
         return _tall_table(title, encoders, columns)
     table = Table(title=title, box=SIMPLE_HEAD)
     table.add_column("encoder", no_wrap=True)
     for evaluator, metric in columns:
-        head = f"{evaluator}\n{_METRICS.get(metric, metric)}"
+        head = f"{evaluator}\n{_head(evaluator, metric)}"
         table.add_column(head, justify="right", no_wrap=True)
     for name, entry in encoders.items():
-        table.add_row(name, *(_cell(entry["results"][e], m) for e, m in columns))
+        table.add_row(name, *(_cell(entry["results"], e, m) for e, m in columns))
     first = _first(encoders)["results"]
-    alone = [first[e]["details"].get("position_only", {}).get(m) for e, m in columns]
-    if any(share is not None for share in alone):
-        shown = ["" if share is None else _percent(share) for share in alone]
-        table.add_row("position only", *shown, style="dim")
-    guess = [_percent(first[e]["chance"]) if m == "top1" else "" for e, m in columns]
+    alone = [_alone(first, e, m) for e, m in columns]
+    if any(alone):
+        table.add_row("position only", *alone, style="dim")
+    guess = [figure_of(e, m).written(first[e]["chance"]) if m == "top1" else "" for e, m in columns]
     if any(guess):
         table.add_row("guessing", *guess, style="dim")
     return table
@@ -62,11 +54,10 @@ def _tall_table(title: str, encoders: Mapping[str, Any], rows: list[tuple[str, s
     for name in [*encoders, *(["position only"] if alone else [])]:
         table.add_column(name, justify="right", no_wrap=True)
     for evaluator, metric in rows:
-        cells = [_cell(entry["results"][evaluator], metric) for entry in encoders.values()]
+        cells = [_cell(entry["results"], evaluator, metric) for entry in encoders.values()]
         if alone:
-            share = first[evaluator]["details"].get("position_only", {}).get(metric)
-            cells.append("" if share is None else _percent(share))
-        table.add_row(f"{evaluator} {_METRICS.get(metric, metric)}", *cells)
+            cells.append(_alone(first, evaluator, metric))
+        table.add_row(f"{evaluator} {_head(evaluator, metric)}", *cells)
     return table
 
 
@@ -86,7 +77,7 @@ def summary(results: Mapping[str, Any]) -> str:
             continue
         text = (
             f"{_sentence_start(_who(name, encoders[name]))} names the class of {first['correct']} "
-            f"of {first['total']} test videos ({_TITLES.get(evaluator, evaluator)})"
+            f"of {first['total']} test videos ({title_of(evaluator)})"
         )
         for place, (other, result) in enumerate(others):
             # Totals are equal unless a video could be read for one encoder only.
@@ -105,7 +96,7 @@ def _statements(
     (name, first), *others = found.items()
     more = [f"{_who(n, encoders[n])} {r['details']['headline']['found']}" for n, r in others]
     more.append(f"position alone {first['details']['headline']['position_only']}")
-    title, count = _TITLES.get(evaluator, evaluator), first["details"]["num_classes"]
+    title, count = title_of(evaluator), first["details"]["num_classes"]
     mean = f", mean over {count} classes" if count > 1 else ""
     start = _sentence_start(_who(name, encoders[name]))
     return f"{start} {first['statement']}; {', '.join(more)} ({title}{mean})."
@@ -121,7 +112,7 @@ def _warnings(encoders: Mapping[str, Any]) -> list[str]:
                 said.setdefault(note, []).append(name)
         for evaluator, result in entry["results"].items():
             for note in result["notes"]:
-                said.setdefault(f"{_TITLES.get(evaluator, evaluator)}: {note}", []).append(name)
+                said.setdefault(f"{title_of(evaluator)}: {note}", []).append(name)
     return [f"Note ({', '.join(names)}): {note}." for note, names in said.items()]
 
 
@@ -146,13 +137,22 @@ def _first(encoders: Mapping[str, Any]) -> Any:
     return next(iter(encoders.values()))
 
 
-def _cell(result: Mapping[str, Any], metric: str) -> str:
-    text = _percent(result["metrics"][metric])
+def _head(evaluator: str, metric: str) -> str:
+    figure = figure_of(evaluator, metric)
+    return figure.title if figure.unit in ("%", "") else f"{figure.title} [{figure.unit}]"
+
+
+def _cell(results: Mapping[str, Any], evaluator: str, metric: str) -> str:
+    result, figure = results[evaluator], figure_of(evaluator, metric)
+    text = figure.written(result["metrics"][metric])
     interval = result["details"].get(f"{metric}_interval_95")
     if interval:
-        text += f" ({100 * interval[0]:.0f}-{100 * interval[1]:.0f})"
+        ends = replace(figure, digits=0) if figure.unit == "%" else figure
+        text += f" ({'-'.join(ends.written(end) for end in interval)})"
     return text
 
 
-def _percent(share: float) -> str:
-    return "-" if math.isnan(share) else f"{100 * share:.1f}"
+def _alone(results: Mapping[str, Any], evaluator: str, metric: str) -> str:
+    """What position alone gives; empty where the evaluator does not measure it."""
+    alone = results[evaluator]["details"].get("position_only", {})
+    return figure_of(evaluator, metric).written(alone[metric]) if metric in alone else ""

@@ -11,9 +11,10 @@ clips, pooling and split behind the published numbers are (unverified).
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 from rich.box import SIMPLE_HEAD
@@ -22,7 +23,7 @@ from rich.table import Table
 
 from video_ssl.embed.features import FeatureError, FeatureFile, open_features
 from video_ssl.evaluate import metrics
-from video_ssl.evaluate.evaluators import Result
+from video_ssl.evaluate.contract import Figure, Given, Needs, Result
 from video_ssl.evaluate.identity import (
     copies_of,
     copy_example,
@@ -31,7 +32,7 @@ from video_ssl.evaluate.identity import (
     unknown_note,
 )
 from video_ssl.evaluate.neighbours import nearest_neighbours, unit_rows
-from video_ssl.evaluate.pooling import check_poolings, pooled_features
+from video_ssl.evaluate.pooling import check_poolings, outputs_of, pooled_features
 from video_ssl.evaluate.videos import Videos, train_and_test
 from video_ssl.files import MADE_BY, claim_file, made, write_json
 
@@ -73,17 +74,23 @@ class Retrieval:
     """The evaluator `retrieval`: `train` is the gallery, `test` are the queries."""
 
     Config = RetrievalConfig
+    title = "retrieval"
+    figures: ClassVar[Mapping[str, Figure]] = {}
 
     def __init__(self, config: RetrievalConfig) -> None:
         self.config = config
 
-    def evaluate(self, train: FeatureFile, test: FeatureFile, *, seed: int = 0) -> Result:
+    @property
+    def needs(self) -> Needs:
+        return Needs(outputs=outputs_of([self.config.pooling]))
+
+    def evaluate(self, given: Given) -> Result:
         """Returns R@k of the videos of `test` among those of `train`; nothing here is random.
 
         Raises:
             FeatureError: labels are missing, widths differ, or a query has nothing to find.
         """
-        config = self.config
+        config, train, test = self.config, given.train, given.test
         if train.embed_dim != test.embed_dim:
             raise FeatureError(
                 f"queries have {test.embed_dim} numbers, the gallery {train.embed_dim}: embed both with one encoder."
@@ -248,7 +255,7 @@ def retrieve_files(
     if out is not None:
         out = claim_file(out, "retrieve", sources=[queries, gallery])
     asked, bank = open_features(queries), open_features(gallery)
-    result = Retrieval(config).evaluate(bank, asked)
+    result = Retrieval(config).evaluate(Given(train=bank, test=asked))
     encoders = {str(f.metadata.get("encoder", {}).get("fingerprint")) for f in (asked, bank)}
     if len(encoders) > 1:
         result.notes.append(f"queries and gallery are of different encoders ({sorted(encoders)})")

@@ -20,6 +20,8 @@ import math
 import os
 import platform
 import re
+from collections.abc import Mapping
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -37,9 +39,13 @@ from video_ssl.embed.features import FeatureError, FeatureFile, open_features
 from video_ssl.embed.frozen import open_encoder, pick_device
 from video_ssl.embed.partial import discard
 from video_ssl.embed.shards import embed_together
-from video_ssl.evaluate.evaluators import Evaluator, Result
+from video_ssl.evaluate.context import Context
+from video_ssl.evaluate.contract import Result
+from video_ssl.evaluate.evaluators import Evaluator
+from video_ssl.evaluate.needs import check_encoder, check_files, check_tables, embed_settings
 from video_ssl.evaluate.recipe import EvaluateRecipe
 from video_ssl.evaluate.results_table import results_table, summary
+from video_ssl.evaluate.sharing import ALONE
 from video_ssl.files import (
     MADE_BY,
     claim_file,
@@ -77,30 +83,28 @@ def evaluate(recipe: EvaluateRecipe, *, quiet: bool = False) -> dict[str, Any]:
 
 
 def _evaluate(recipe: EvaluateRecipe, processes: Processes, *, quiet: bool) -> dict[str, Any]:
-    out, device = recipe.folder(), processes.device
+    out = recipe.folder()
     processes.on_main(lambda: _claim(out))
-    evaluators = recipe.make_evaluators()
-    specs = recipe.encoder_specs()
+    evaluators, specs = recipe.make_evaluators(), recipe.encoder_specs()
+    settings = embed_settings(recipe.embed, evaluators)
     given = {name: given_features(spec) for name, spec in specs.items() if is_features(spec)}
-    for name, spec in specs.items():  # a wrong path is told now, not after an hour of decoding
-        if name not in given:
-            open_encoder(spec)
-    tables: dict[str, Table] = {}
-    if len(given) < len(specs):
-        named = {"train": recipe.train, "test": recipe.test}
-        # Generated videos that are missing are made by one process, while the others wait.
-        processes.on_main(lambda: [len(open_table(table)) for table in named.values()])
-        tables = {split: open_table(table) for split, table in named.items()}
-        refuse_other_classes(tables["train"], tables["test"])
-    entries: dict[str, Any] = {}
-    about: dict[str, Any]
-    for name, spec in specs.items():
+    embedders: dict[str, Embedder] = {}
+    for name, spec in specs.items():  # what is wrong is told now, not after an hour of decoding
         if name in given:
-            files, about = given[name], {"source": {}, "fingerprint": None}
+            check_files(name, given[name], evaluators)
         else:
-            embedder = Embedder(
-                open_encoder(spec, recipe.device), recipe.embed, device=device, name=name
-            )
+            encoder = open_encoder(spec, recipe.device)
+            check_encoder(name, encoder, evaluators)
+            embedders[name] = Embedder(encoder, settings, device=processes.device, name=name)
+    tables = _open_tables(recipe, processes) if embedders else {}
+    check_tables(tables, evaluators)
+    entries: dict[str, Any] = {}
+    for name, spec in specs.items():
+        embedder = embedders.pop(name, None)  # its memory is free again when its turn is over
+        about: dict[str, Any] = {"source": {}, "fingerprint": None}
+        if embedder is None:
+            files = given[name]
+        else:
             about = {"source": embedder.encoder.source, "fingerprint": embedder.fingerprint}
             files = {
                 split: cached_features(
@@ -108,10 +112,18 @@ def _evaluate(recipe: EvaluateRecipe, processes: Processes, *, quiet: bool) -> d
                 )
                 for split, table in tables.items()
             }
+        context = Context(
+            **files,
+            seed=recipe.seed,
+            processes=processes,
+            encoder=None if embedder is None else embedder.encoder,
+            tables=tables,
+            settings=settings,
+        )
         results = {}
         for title, evaluator in evaluators.items():
             logger.info("%s: %s", name, title)
-            results[title] = dataclasses.asdict(_result(evaluator, files, recipe.seed, processes))
+            results[title] = dataclasses.asdict(_result(evaluator, context))
         entries[name] = {
             "spec": spec,
             **about,
@@ -120,6 +132,33 @@ def _evaluate(recipe: EvaluateRecipe, processes: Processes, *, quiet: bool) -> d
             "skipped": {split: file.skipped for split, file in files.items()},
             "results": results,
         }
+    found = _found(recipe, tables, entries, processes.device)
+    processes.on_main(lambda: _write_json(out / "results.json", found))
+    if not quiet:
+        console = Console()
+        console.print(results_table(found))
+        console.print(found["summary"], soft_wrap=True)
+        console.print(f"Results: {out / 'results.json'}", soft_wrap=True)
+    return found
+
+
+def _open_tables(recipe: EvaluateRecipe, processes: Processes) -> dict[str, Table]:
+    """The tables of training and test videos, whose classes are the same."""
+    named = {"train": recipe.train, "test": recipe.test}
+    # Generated videos that are missing are made by one process, while the others wait.
+    processes.on_main(lambda: [len(open_table(table)) for table in named.values()])
+    tables = {split: open_table(table) for split, table in named.items()}
+    refuse_other_classes(tables["train"], tables["test"])
+    return tables
+
+
+def _found(
+    recipe: EvaluateRecipe,
+    tables: Mapping[str, Table],
+    entries: Mapping[str, Any],
+    device: torch.device,
+) -> dict[str, Any]:
+    """What results.json holds."""
     found = {
         MADE_BY: made("evaluate"),
         "name": recipe.name,
@@ -134,15 +173,9 @@ def _evaluate(recipe: EvaluateRecipe, processes: Processes, *, quiet: bool) -> d
         },
         "device": _device_name(device),
         "videos": {split: len(table) for split, table in tables.items()},
-        "encoders": entries,
+        "encoders": dict(entries),
     }
     found["summary"] = summary(found)
-    processes.on_main(lambda: _write_json(out / "results.json", found))
-    if not quiet:
-        console = Console()
-        console.print(results_table(found))
-        console.print(found["summary"], soft_wrap=True)
-        console.print(f"Results: {out / 'results.json'}", soft_wrap=True)
     return found
 
 
@@ -170,16 +203,18 @@ def given_features(spec: str) -> dict[str, FeatureFile]:
     }
 
 
-def _result(
-    evaluator: Evaluator, files: dict[str, FeatureFile], seed: int, processes: Processes
-) -> Result:
-    """What an evaluator found, in every process."""
-    train, test = files["train"], files["test"]
-    if processes.world_size > 1 and getattr(evaluator, "shares_work", False):
-        together: Any = evaluator
-        result: Result = together.evaluate(train, test, seed=seed, processes=processes)
-        return result
-    return processes.on_main(lambda: evaluator.evaluate(train, test, seed=seed))
+def _result(evaluator: Evaluator, context: Context) -> Result:
+    """What an evaluator found, in every process; it gets what it has asked for."""
+    needs, processes = evaluator.needs, context.processes
+    own = replace(
+        context,
+        processes=processes if needs.processes else ALONE,
+        encoder=context.encoder if needs.encoder else None,
+        tables=context.tables if needs.reader else {},
+    )
+    if needs.processes:
+        return evaluator.evaluate(own)
+    return processes.on_main(lambda: evaluator.evaluate(own))
 
 
 def cached_features(

@@ -56,13 +56,7 @@ def videos_of(features: FeatureFile, *, labelled: bool = True) -> Videos:
         FeatureError: a clip without a label, or a video whose clips have different labels.
     """
     labels = features.require_labels() if labelled else features.labels
-    names, first, inverse = np.unique(
-        features.ids.astype(str), return_index=True, return_inverse=True
-    )
-    order = np.argsort(first)
-    rank = np.empty(len(names), np.int64)
-    rank[order] = np.arange(len(names))
-    index, first = rank[inverse], first[order]
+    first, index = features.records
     differ = labels != labels[first][index]
     if differ.any():
         row = int(np.argmax(differ))

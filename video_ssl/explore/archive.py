@@ -14,7 +14,7 @@ import numpy as np
 
 from video_ssl.embed.features import FeatureError, FeatureFile
 from video_ssl.evaluate.identity import origins_of
-from video_ssl.evaluate.metrics import top_k_similar
+from video_ssl.evaluate.neighbours import Nearest, unit_rows
 
 #: Numbers in one block of frames, 4 bytes each.
 BLOCK = 2**23
@@ -60,18 +60,12 @@ class Archive:
         counts = [_lengths(chunk) for chunk in self._chunks]
         self._first_frame = np.append(0, np.cumsum(np.concatenate(counts))).astype(np.int64)
         self.num_frames = int(self._first_frame[-1])
-        names, first, inverse = np.unique(
-            features.ids.astype(str), return_index=True, return_inverse=True
-        )
-        order = np.argsort(first)
-        rank = np.empty(len(names), np.int64)
-        rank[order] = np.arange(len(names))
-        self.ids = names[order].astype(object)
-        self.origins = origins_of(features, first[order])
-        self._video_of_row = rank[inverse]
+        first, self._video_of_row = features.records
+        self.ids = features.ids[first]
+        self.origins = origins_of(features, first)
         self._rows = np.argsort(self._video_of_row, kind="stable")
         self._rows_of_video = np.searchsorted(
-            self._video_of_row[self._rows], np.arange(len(names) + 1)
+            self._video_of_row[self._rows], np.arange(len(first) + 1)
         )
 
     def __len__(self) -> int:
@@ -178,7 +172,7 @@ def nearest_frames(
     Raises:
         FeatureError: another width than the archive's, or a query that is not finite.
     """
-    asked = unit(queries)
+    asked = unit_rows(queries)
     if queries.ndim != 2 or queries.shape[1] != archive.features.embed_dim:
         raise FeatureError(
             f"queries of shape {queries.shape} do not fit an archive of width "
@@ -187,24 +181,18 @@ def nearest_frames(
     if not np.isfinite(queries).all():
         raise FeatureError("a query has features that are not finite: embed it again.")
     k = min(k, archive.num_frames)
-    best = np.full((len(asked), 0), -np.inf, np.float32)
-    where = np.zeros(best.shape, np.int64)
+    nearest = Nearest(len(asked), k)
     videos = np.full(len(archive.ids), -np.inf, np.float32)
     run = _Run(videos, len(asked))
     for block in archive.blocks(size):
-        similar = asked @ unit(block.vectors).T
+        similar = asked @ unit_rows(block.vectors).T
         similar[:, ~_usable(block.vectors)] = -np.inf
         if without is not None:
             similar[:, block.videos == without] = -np.inf
         run.add(similar, block.videos)
-        top = top_k_similar(similar, k)
-        best = np.concatenate([best, np.take_along_axis(similar, top, axis=1)], axis=1)
-        where = np.concatenate([where, top + block.first], axis=1)
-        keep = top_k_similar(best, k)  # earlier frames stand left, so equals stay in order
-        best = np.take_along_axis(best, keep, axis=1)
-        where = np.take_along_axis(where, keep, axis=1)
+        nearest.add(similar, block.first)
     run.finish()
-    return Found(similar=best, frames=where, videos=videos)
+    return Found(similar=nearest.similar, frames=nearest.rows, videos=videos)
 
 
 class _Run:
@@ -230,14 +218,6 @@ class _Run:
         if self.video >= 0:
             score = self.highest.mean()
             self.scores[self.video] = max(self.scores[self.video], score)
-
-
-def unit(vectors: np.ndarray) -> np.ndarray:
-    """Returns float32 (n, D): rows of length 1; rows of zeros or that are not finite become zeros."""
-    x = np.asarray(vectors, np.float32)
-    length = np.linalg.norm(x, axis=1, keepdims=True)
-    good = np.isfinite(length) & (length > 0)
-    return np.where(good, x, 0) / np.where(good, length, 1)
 
 
 def _usable(vectors: np.ndarray) -> np.ndarray:

@@ -22,9 +22,9 @@ from video_ssl.clips.decoders.reader import BadVideo
 from video_ssl.clips.reading import open_video
 from video_ssl.embed.features import FeatureError, FeatureFile, open_features
 from video_ssl.evaluate.frames.frame_sequences import frame_sequences
+from video_ssl.evaluate.neighbours import unit_rows
 from video_ssl.explore.alignment import Alignment, align
 from video_ssl.explore.alignment_video import frames_at
-from video_ssl.explore.archive import unit
 from video_ssl.explore.tracks import Track, record_of, rows_of
 from video_ssl.files import claim_file
 from video_ssl.recipes import nearest
@@ -190,7 +190,7 @@ class Exploration:
 
     @functools.cached_property
     def _units(self) -> list[np.ndarray]:
-        return [unit(track.embs) for track in self.tracks]
+        return [unit_rows(track.embs) for track in self.tracks]
 
 
 def colour(rank: int) -> str:

@@ -22,8 +22,9 @@ from rich.table import Table
 
 from video_ssl.embed.features import FeatureError, open_features
 from video_ssl.evaluate.identity import record_keys
+from video_ssl.evaluate.neighbours import unit_rows
 from video_ssl.explore import search_index
-from video_ssl.explore.archive import Archive, Found, nearest_frames, unit
+from video_ssl.explore.archive import Archive, Found, nearest_frames
 from video_ssl.explore.config import SearchConfig
 from video_ssl.explore.moments import best_stretches
 from video_ssl.explore.tracks import Track, find_track
@@ -174,7 +175,7 @@ def _moments(
 ) -> list[Moment]:
     """The best stretches; keys are thinned out to the step in time of the query's frames."""
     order = np.argsort(-scores, kind="stable")[: config.candidates * config.k]
-    asked = unit(queries)
+    asked = unit_rows(queries)
     found: list[Moment] = []
     for video in order[np.isfinite(scores[order])].tolist():
         frames = archive.frames_of(video)
@@ -194,7 +195,7 @@ def _moments_in(
     for begin in range(0, max(1, len(frames) - _LAP), _PIECE - _LAP):
         piece = frames[begin : begin + _PIECE]
         # A frame of zeros or with a number that is not finite has cosine 0 with everything.
-        cost = 1 - asked @ unit(archive.vectors(piece)).T
+        cost = 1 - asked @ unit_rows(archive.vectors(piece)).T
         for stretch in best_stretches(np.maximum(cost, 0), count):
             ends = archive.times(piece[[stretch.first, stretch.last]]).tolist()
             inside.append(

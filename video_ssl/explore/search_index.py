@@ -16,7 +16,8 @@ from typing import Any
 import numpy as np
 
 from video_ssl.embed.features import FeatureError
-from video_ssl.explore.archive import Archive, Found, unit
+from video_ssl.evaluate.neighbours import unit_rows
+from video_ssl.explore.archive import Archive, Found
 from video_ssl.files import (
     MADE_BY,
     claim_file,
@@ -64,7 +65,7 @@ def open_index(archive: Archive, *, threads: int = 0) -> Any:
     index = Index(ndim=archive.features.embed_dim, **_SETTINGS)
     done = 0
     for block in archive.blocks():
-        vectors = unit(block.vectors)
+        vectors = unit_rows(block.vectors)
         usable = np.flatnonzero(vectors.any(axis=1))
         index.add(usable + block.first, vectors[usable], threads=threads)
         done += len(vectors)
@@ -112,7 +113,7 @@ def probable_frames(
     Args:
         breadth: the index is asked for `breadth` * k frames, and looks at as many more.
     """
-    asked = unit(queries)
+    asked = unit_rows(queries)
     count = min(archive.num_frames, max(64, breadth * k))
     similar = np.full((len(asked), k), -np.inf, np.float32)
     frames = np.zeros((len(asked), k), np.int64)
@@ -123,7 +124,7 @@ def probable_frames(
         videos = archive.videos(keys)
         keep = videos != (-1 if without is None else without)
         keys, videos = keys[keep], videos[keep]
-        values = unit(archive.vectors(keys)) @ query
+        values = unit_rows(archive.vectors(keys)) @ query
         order = np.argsort(-values, kind="stable")[:k]
         similar[row, : len(order)], frames[row, : len(order)] = values[order], keys[order]
         np.maximum.at(highest[row], videos, values)

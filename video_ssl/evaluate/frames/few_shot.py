@@ -135,6 +135,7 @@ class FewShotPhases(FrameEvaluator):
     """The evaluator `few_shot_phases`."""
 
     Config = FewShotConfig
+    title = "few-shot phase classification"
     config: FewShotConfig
 
     def measure(self, train: Sequences, test: Sequences, *, seed: int) -> dict[str, float]:

@@ -9,16 +9,17 @@ knows how far the video has run can do well on videos of regular course.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, ClassVar, Literal
 
 import numpy as np
 
-from video_ssl.embed.features import FeatureError, FeatureFile
-from video_ssl.evaluate.evaluators import Result
+from video_ssl.embed.features import FeatureError
+from video_ssl.evaluate.contract import Figure, Given, Needs, Result
 from video_ssl.evaluate.frames.frame_sequences import Sequences, frame_sequences, position_features
 from video_ssl.evaluate.identity import overlap_notes
+from video_ssl.evaluate.neighbours import unit_rows
 from video_ssl.evaluate.videos import matched_labels
 
 
@@ -50,10 +51,20 @@ class FrameEvaluator:
     """The base of the evaluators on frame labels; one measures a class, this class the rest."""
 
     Config: ClassVar[type] = FrameConfig
+    title: ClassVar[str] = "frames"
+    figures: ClassVar[Mapping[str, Figure]] = {}
     needs_labels: ClassVar[bool] = True
 
     def __init__(self, config: Any) -> None:
         self.config = config
+
+    @property
+    def needs(self) -> Needs:
+        return Needs(
+            outputs=("clip", "moments"),
+            labels=self.config.classes == "each",
+            frame_labels=self.needs_labels,
+        )
 
     def measure(self, train: Sequences, test: Sequences, *, seed: int) -> dict[str, float]:
         """Returns name -> number for the videos of one class; NaN where it is not defined."""
@@ -75,13 +86,14 @@ class FrameEvaluator:
         """Returns the 95 % intervals of the means over the classes that have one."""
         return {}
 
-    def evaluate(self, train: FeatureFile, test: FeatureFile, *, seed: int) -> Result:
+    def evaluate(self, given: Given) -> Result:
         """Returns the mean over the classes, each class, and position alone.
 
         Raises:
             FeatureError: no frame features, no frame labels where they are needed, or no class that
                 is in train and in test.
         """
+        train, test, seed = given.train, given.test, given.seed
         labelled = self.needs_labels or None
         classes, notes = matched_labels(train, test)
         sequences = {
@@ -92,7 +104,8 @@ class FrameEvaluator:
         notes += overlap_notes(*(q.origins for q in sequences.values() if q.origins is not None))
         if self.config.normalize:
             sequences = {
-                name: q.with_features([_unit(e) for e in q.embs]) for name, q in sequences.items()
+                name: q.with_features([unit_rows(e) for e in q.embs])
+                for name, q in sequences.items()
             }
         names = train.metadata.get("class_names") or test.metadata.get("class_names", ())
         pairs, more = class_pairs(sequences["train"], sequences["test"], self.config.classes, names)
@@ -171,11 +184,6 @@ def _counted_phases(train: Sequences, test: Sequences) -> tuple[Sequences, Seque
         return replace(q, labels=[np.where(p < 0, -1, np.searchsorted(known, p)) for p in q.labels])
 
     return counted(train), counted(test)
-
-
-def _unit(embs: np.ndarray) -> np.ndarray:
-    length = np.linalg.norm(embs, axis=1, keepdims=True)
-    return np.asarray(embs / np.maximum(length, 1e-12), np.float32)
 
 
 def _mean(each: dict[str, dict[str, float]]) -> tuple[dict[str, float], dict[str, list[str]]]:

@@ -139,6 +139,7 @@ class FrameProbe(FrameEvaluator):
     """The evaluator `frame_probe`."""
 
     Config = FrameProbeConfig
+    title = "linear layer on frames"
     config: FrameProbeConfig
 
     def measure(self, train: Sequences, test: Sequences, *, seed: int) -> dict[str, float]:

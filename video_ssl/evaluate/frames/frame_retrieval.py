@@ -89,6 +89,7 @@ class FrameRetrieval(FrameEvaluator):
     """The evaluator `frame_retrieval`."""
 
     Config = FrameRetrievalConfig
+    title = "frame retrieval"
     config: FrameRetrievalConfig
 
     def measure(self, train: Sequences, test: Sequences, *, seed: int) -> dict[str, float]:

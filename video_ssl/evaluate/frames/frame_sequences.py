@@ -94,12 +94,7 @@ def frame_sequences(
             f"{name} has no frame features; embed again with frames=true (every frame: --per-frame)."
         )
     numbers = features.labels if classes is None else classes
-    rows: dict[str, list[int]] = {}
-    clips = features.table["clip"].to_numpy()
-    for row, key in enumerate(features.ids.tolist()):
-        rows.setdefault(key, []).append(row)
-    lost = _Lost()
-    rows = {key: sorted(members, key=lambda row: clips[row]) for key, members in rows.items()}
+    lost, rows = _Lost(), _rows_of_videos(features)
     videos = {key: _video(features, ordered, lost) for key, ordered in rows.items()}
     if labelled is None:
         labelled = any((frames.labels >= 0).any() for frames in videos.values())
@@ -130,6 +125,16 @@ def frame_sequences(
         notes=lost.notes(len(rows)),
         origins=origins_of(features, np.array([rows[key][0] for key, _, _ in kept])),
     )
+
+
+def _rows_of_videos(features: FeatureFile) -> dict[str, list[int]]:
+    """Video -> its rows in order of clip, in order of first appearance."""
+    first, video = features.records
+    order = np.lexsort((features.table["clip"].to_numpy(), video))
+    parts = np.split(order, np.cumsum(np.bincount(video))[:-1])
+    return {
+        key: rows.tolist() for key, rows in zip(features.ids[first].tolist(), parts, strict=True)
+    }
 
 
 @dataclass

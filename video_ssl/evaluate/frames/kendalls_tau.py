@@ -89,6 +89,7 @@ class KendallsTau(FrameEvaluator):
     """The evaluator `kendalls_tau`."""
 
     Config = KendallsTauConfig
+    title = "Kendall's tau"
     config: KendallsTauConfig
     needs_labels = False
 

@@ -100,6 +100,7 @@ class PhaseClassification(FrameEvaluator):
     """The evaluator `phases`."""
 
     Config = PhasesConfig
+    title = "phase classification"
     config: PhasesConfig
 
     def measure(self, train: Sequences, test: Sequences, *, seed: int) -> dict[str, float]:

@@ -109,6 +109,7 @@ class PhaseProgression(FrameEvaluator):
     """The evaluator `progression`."""
 
     Config = ProgressionConfig
+    title = "phase progression"
     config: ProgressionConfig
 
     def measure(self, train: Sequences, test: Sequences, *, seed: int) -> dict[str, float]:

@@ -1,0 +1,151 @@
+"""What an evaluator is asked and what it answers; numpy only.
+
+An evaluator says beforehand what it needs (`Needs`), gets the features of training and test clips (`Given`, or more of
+it, see `context.py`), and gives a `Result`, whose numbers are written as it declares (`Figure`).
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from video_ssl.embed.features import FeatureFile
+from video_ssl.evaluate import metrics
+
+
+@dataclass(frozen=True, kw_only=True)
+class Needs:
+    """What an evaluator works with; asked for before anything is embedded.
+
+    Attributes:
+        outputs: of the encoder, by name; "clip" is there in any case.
+        labels: every clip has a class.
+        frame_labels: frames have labels, at least in some videos.
+        encoder: `Context.encoder`.
+        reader: `Context.tables` and `Context.open`.
+        processes: under several processes it runs in all of them, otherwise in process 0 only.
+    """
+
+    outputs: tuple[str, ...] = ("clip",)
+    labels: bool = True
+    frame_labels: bool = False
+    encoder: bool = False
+    reader: bool = False
+    processes: bool = False
+
+
+@dataclass(frozen=True)
+class Given:
+    """What every evaluator gets.
+
+    Attributes:
+        train: features of the clips that it may learn from.
+        test: features of the clips that it is judged by.
+        seed: of whatever it draws.
+    """
+
+    train: FeatureFile
+    test: FeatureFile
+    seed: int = 0
+
+
+@dataclass(frozen=True, kw_only=True)
+class Figure:
+    """How a number is written.
+
+    Attributes:
+        title: its name; the name of the metric if empty.
+        unit: "%" for shares in 0..1, which are written times 100; otherwise what stands behind the number.
+        digits: behind the point.
+    """
+
+    title: str = ""
+    unit: str = "%"
+    digits: int = 1
+
+    def written(self, value: float | None) -> str:
+        """Returns the number without its unit; "-" where there is none.
+
+        >>> Figure().written(0.125), Figure(unit="px", digits=2).written(0.125), Figure().written(None)
+        ('12.5', '0.12', '-')
+        """
+        if value is None or math.isnan(value):
+            return "-"
+        return f"{100 * value if self.unit == '%' else value:.{self.digits}f}"
+
+
+#: Figures of an evaluator that recognises classes.
+RECOGNITION: Mapping[str, Figure] = {
+    "top1": Figure(title="top-1"),
+    "top5": Figure(title="top-5"),
+    "mean_class": Figure(title="class"),
+}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Result:
+    """What an evaluator found.
+
+    Attributes:
+        metrics: name -> share in 0..1 (or another number); the columns of the report.
+        correct, total: right and all test videos, for the sentence in plain words.
+        chance: what guessing gives.
+        chosen: the settings that were chosen, and on what grounds.
+        details: whatever else belongs in results.json (grids, intervals, confusions).
+        notes: warnings a reader of the numbers must see.
+        statement: the result as the rest of a sentence whose subject is the encoder, where it is not
+            `correct` of `total` videos; `details` then has headline and num_classes.
+    """
+
+    metrics: dict[str, float]
+    correct: int
+    total: int
+    chance: float
+    chosen: dict[str, Any] = field(default_factory=dict)
+    details: dict[str, Any] = field(default_factory=dict)
+    notes: list[str] = field(default_factory=list)
+    statement: str | None = None
+
+
+def recognition_result(
+    scores: np.ndarray,
+    train_labels: np.ndarray,
+    test_labels: np.ndarray,
+    classes: np.ndarray,
+    notes: list[str],
+) -> Result:
+    """Returns the result of recognising test videos by `scores` (V, K).
+
+    Args:
+        scores: larger is better.
+        train_labels, test_labels: 0..K-1; in test, -1 for a class that train does not have.
+        classes: (K,) the labels in the tables.
+        notes: warnings so far; a warning about unknown classes is added.
+    """
+    correct = int((np.argsort(-scores, axis=1, kind="stable")[:, 0] == test_labels).sum())
+    total = len(test_labels)
+    confusion = metrics.confusion_matrix(scores.argmax(axis=1), test_labels, len(classes))
+    found = {"top1": metrics.top_k_accuracy(scores, test_labels)}
+    if len(classes) > 5:  # with five classes, top-5 is always 1
+        found["top5"] = metrics.top_k_accuracy(scores, test_labels, 5)
+    found["mean_class"] = metrics.mean_class_accuracy(confusion)
+    unknown = int((test_labels < 0).sum())
+    if unknown:
+        notes = [*notes, f"{unknown} test videos are of classes that train does not have: wrong"]
+    return Result(
+        metrics=found,
+        correct=correct,
+        total=total,
+        chance=1 / len(classes),
+        details={
+            "top1_interval_95": list(metrics.wilson_interval(correct, total)),
+            "majority": metrics.majority_share(train_labels, test_labels),
+            "classes": classes.tolist(),
+            "confusion": confusion.tolist(),
+        },
+        notes=list(notes),
+    )
