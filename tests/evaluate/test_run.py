@@ -12,6 +12,7 @@ import torch
 from video_ssl.datasets.table import Table
 from video_ssl.embed import embedding
 from video_ssl.embed.config import EmbedConfig
+from video_ssl.embed.features import FeatureError
 from video_ssl.embed.partial import partial_folder
 from video_ssl.evaluate.recipe import EvaluateRecipe, load_evaluate_recipe
 from video_ssl.evaluate.results_table import summary
@@ -138,8 +139,9 @@ def test_labels_that_are_missing_are_told_before_the_probe_runs(run, videos, tmp
     recipe = load_evaluate_recipe(
         "probe", [*overrides(run, videos), f"train={tmp_path / 'bare.arrow'}", f"out={tmp_path}"]
     )
-    with pytest.raises(ValueError, match="24 of 24 clips without a label"):
+    with pytest.raises(FeatureError, match=r"evaluators\.probe needs .* 12 of 12 videos of train"):
         evaluate(recipe, quiet=True)
+    assert not list(tmp_path.glob("features/*"))
 
 
 def test_recipes_of_the_room_are_valid_and_say_what_is_missing():

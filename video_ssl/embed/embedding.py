@@ -148,7 +148,6 @@ class Embedder:
         """
         out, job = Path(out), self.job(table)
         metadata = self.metadata(table, job)
-        self._tell_size(table, out)
         started = time.perf_counter()
         with PartialFeatures(
             out,
@@ -158,6 +157,7 @@ class Embedder:
             grids=self.grids,
             restart=restart,
         ) as partial:
+            self._tell_size(table, out)
             before = partial.num_rows
             if partial.state.records or partial.state.clips:
                 logger.info(
@@ -342,7 +342,7 @@ class Embedder:
         }
 
     def forward(self, video: np.ndarray) -> dict[str, np.ndarray]:
-        """Returns the outputs of uint8 (B, T, H, W, 3): "clip" (B, D'), "moments" (B, T', D'), others (B, t, h, w, D)."""
+        """Returns "clip" (B, D'), "moments" (B, T', D'), others (B, t, h, w, D) of uint8 (B, T, H, W, 3)."""
         config, names = self.config, self.outputs
         if self.windows.whole:  # float pixels of a long video would fill the memory
             pieces = (video[:, i : i + _PIECE] for i in range(0, video.shape[1], _PIECE))
