@@ -152,7 +152,7 @@ def test_an_evaluator_from_outside_gets_what_it_asks_for(
     total = sum(12 + 3 * (v % 4) for v in range(6))  # of the videos of test
     assert results["encoders"]["a"]["results"]["spread"]["metrics"]["frames"] == total / 1000
     printed = capsys.readouterr().out
-    assert "spread [px]" in printed
+    assert "spread (px)" in printed
     assert "in percent where no unit stands" in printed
     assert "(spread of tokens)" in printed
     assert figure_of("spread", "spread").written(0.12345) == "0.123"

@@ -139,7 +139,7 @@ def _first(encoders: Mapping[str, Any]) -> Any:
 
 def _head(evaluator: str, metric: str) -> str:
     figure = figure_of(evaluator, metric)
-    return figure.title if figure.unit in ("%", "") else f"{figure.title} [{figure.unit}]"
+    return figure.title if figure.unit in ("%", "") else f"{figure.title} ({figure.unit})"
 
 
 def _cell(results: Mapping[str, Any], evaluator: str, metric: str) -> str:
