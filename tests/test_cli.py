@@ -107,6 +107,7 @@ class Cooking:
         heat, minutes: of the stove.  Not more than that.
         fuel: what burns; with `heat_loss` more.
         heat_loss: a share.
+        herbs: what goes in, with commas between.
         secret: not a flag.
 
     More about it: nothing.
@@ -116,6 +117,7 @@ class Cooking:
     minutes: float | None = None
     fuel: Literal["gas", "wood"] = "gas"
     heat_loss: float = 0.5
+    herbs: tuple[str, ...] = ("salt", "dill")
     secret: tuple[int, ...] = ()
 
 
@@ -133,12 +135,13 @@ def test_flags_are_the_fields_of_the_dataclass():
         given.append((dish, config, salt))
 
     command = typer.main.get_command(kitchen)
-    words = ["soup", "--fire", "7", "--fuel", "wood", "--no-salt"]
+    words = ["soup", "--fire", "7", "--fuel", "wood", "--no-salt", "--herbs", "thyme, mint"]
     command.main(words, standalone_mode=False)
-    assert given == [("soup", Cooking(heat=7, fuel="wood"), False)]
+    assert given == [("soup", Cooking(heat=7, fuel="wood", herbs=("thyme", "mint")), False)]
     told = " ".join(command.get_help(typer.Context(command)).split())
     assert "--fire <int> Of the stove. [default: 3]" in told
     assert "--fuel gas|wood What burns; with --heat-loss more. [default: gas]" in told
+    assert "--herbs <str> What goes in, with commas between. [default: salt,dill]" in told
     assert "secret" not in told
     with pytest.raises(ConfigError, match=r"fuel='coal'.*'gas' or 'wood'"):
         command.main(["soup", "--fuel", "coal"], standalone_mode=False)

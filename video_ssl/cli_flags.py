@@ -28,6 +28,7 @@ __all__ = ["Flags", "described", "example", "first_sentence", "with_flags"]
 
 _WIDE = 28  # characters of a list of choices that stand beside a flag
 _FLAG_TYPES = (bool, int, float, str, Path)
+_TEXTS = tuple[str, ...]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -52,7 +53,8 @@ def with_flags(command: Callable[..., None]) -> Callable[..., None]:
     """Returns the command with the fields of its dataclasses as flags, in their place.
 
     Raises:
-        TypeError: a field that is neither left out nor a number, a text, a path, a truth value or one of some texts.
+        TypeError: a field that is neither left out nor a number, a text, a path, a truth value, one of some texts, or
+            a tuple of texts (commas between).
         ValueError: a field that the docstring of its class does not describe.
     """
     signature = inspect.signature(command, eval_str=True)
@@ -70,7 +72,8 @@ def with_flags(command: Callable[..., None]) -> Callable[..., None]:
     @functools.wraps(command)
     def run(**values: Any) -> None:
         for name, (config, fields) in groups.items():
-            values[name] = build_config(config, {key: values.pop(key) for key in fields})
+            given = {key: _read(values.pop(key), config, key) for key in fields}
+            values[name] = build_config(config, given)
         command(**values)
 
     run.__signature__ = signature.replace(parameters=_keyword_only(parameters))  # type: ignore[attr-defined]
@@ -119,14 +122,23 @@ def _parameters(config: type, flags: Flags) -> Iterator[inspect.Parameter]:
         yield inspect.Parameter(
             each.name,
             inspect.Parameter.KEYWORD_ONLY,
-            default=each.default,
+            default=",".join(each.default) if isinstance(each.default, tuple) else each.default,
             annotation=Annotated[kind, option],
         )
+
+
+def _read(value: Any, config: type, field_name: str) -> Any:
+    """The value of a field as its flag gives it: texts with commas between become a tuple."""
+    if typing.get_type_hints(config)[field_name] != _TEXTS:
+        return value
+    return tuple(part.strip() for part in value.split(",") if part.strip())
 
 
 def _kind(hint: Any, where: str) -> tuple[Any, tuple[str, ...]]:
     """The type of a flag, and the texts that it may be."""
     optional = False
+    if hint == _TEXTS:
+        return str, ()
     if typing.get_origin(hint) in (typing.Union, types.UnionType):
         parts = [part for part in typing.get_args(hint) if part is not types.NoneType]
         optional = len(parts) < len(typing.get_args(hint))
