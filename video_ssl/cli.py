@@ -173,9 +173,9 @@ def search(
     out: Annotated[Path | None, typer.Option(help="JSON with moments and frames.")] = None,
 ) -> None:
     """Find the frames and moments of an archive that are like a clip."""
-    from video_ssl.explore.search import search_archive
+    from video_ssl.explore.search import search
 
-    search_archive(
+    search(
         clip,
         features,
         encoder=encoder,

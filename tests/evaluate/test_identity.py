@@ -22,7 +22,7 @@ from video_ssl.evaluate.knn import KNNConfig, NearestNeighbours
 from video_ssl.evaluate.probe import LinearProbe, ProbeConfig
 from video_ssl.evaluate.retrieval import Retrieval, RetrievalConfig
 from video_ssl.explore.archive import Archive
-from video_ssl.explore.search import SearchConfig, search, search_archive
+from video_ssl.explore.search import SearchConfig, search, search_track
 from video_ssl.explore.tracks import embed_video, track_of
 from video_ssl.models.encoders import Preprocess, save_encoder
 from video_ssl.models.networks.pixels import PixelEncoder, PixelsConfig
@@ -307,12 +307,12 @@ def test_search_leaves_out_the_video_itself_and_not_one_of_its_name(
         folders / "test/red/0.mp4", encoder, like=archive.features.metadata, device="cpu"
     )
     assert other.id == "0"
-    assert "0" in {moment.id for moment in search(other, archive, config)[0]}
+    assert "0" in {moment.id for moment in search_track(other, archive, config)[0]}
     own = embed_video(
         folders / "train/red/0.mp4", encoder, like=archive.features.metadata, device="cpu"
     )
     for query in (own, track_of(archive.features, "0")):
-        assert {moment.id for moment in search(query, archive, config)[0]} == {"1", "2", "3"}
+        assert {moment.id for moment in search_track(query, archive, config)[0]} == {"1", "2", "3"}
 
 
 def test_frames_of_one_moment_do_not_stop_a_search(tmp_path: Path) -> None:
@@ -326,7 +326,7 @@ def test_frames_of_one_moment_do_not_stop_a_search(tmp_path: Path) -> None:
         frame_times_sec=times,
     )  # fmt: skip
     for name in "abc":
-        found = search_archive(name, tmp_path / "f.npz", quiet=True)
+        found = search(name, tmp_path / "f.npz", quiet=True)
         assert {m["id"] for m in found["moments"]} == set("abc") - {name}
 
 

@@ -327,7 +327,7 @@ def test_a_page_without_pictures_phases_times_or_classes_works(tmp_path):
 
 
 def test_frames_that_are_not_finite_are_left_out(tmp_path, made, monkeypatch):
-    monkeypatch.setattr("video_ssl.embed.features._check_row", lambda *_: None)
+    monkeypatch.setattr("video_ssl.embed.feature_writer._check_row", lambda *_: None)
     broken = feature(PLACES["fast"], 0).astype(np.float32)
     broken[3] = np.nan
     path = write_features(

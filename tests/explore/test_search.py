@@ -17,7 +17,7 @@ from video_ssl.explore import search as search_module
 from video_ssl.explore import search_index
 from video_ssl.explore.archive import Archive, nearest_frames
 from video_ssl.explore.moments import best_stretches, subsequence_costs
-from video_ssl.explore.search import SearchConfig, search, search_archive
+from video_ssl.explore.search import SearchConfig, search, search_track
 from video_ssl.explore.tracks import embed_video, track_of
 
 WIDTH = 8
@@ -166,7 +166,7 @@ def test_a_planted_moment_is_found(tmp_path, speed):
     videos["v1"][100 : 100 + length] = planted
     archive = Archive(write(tmp_path / "a.arrow", videos))
     query = track_of(write(tmp_path / "q.arrow", {"clip": clip}), "clip")
-    moments, frames = search(query, archive, SearchConfig(k=3, query_frames=40))
+    moments, frames = search_track(query, archive, SearchConfig(k=3, query_frames=40))
     best = moments[0]
     assert best.id == "v1"
     assert best.start_sec == pytest.approx(10.0, abs=0.3)
@@ -182,10 +182,10 @@ def test_long_videos_are_searched_in_pieces(tmp_path, monkeypatch):
     videos = walks(3, [900])
     archive = Archive(write(tmp_path / "a.arrow", videos))
     query = track_of(write(tmp_path / "q.arrow", {"clip": videos["v0"][500:520]}), "clip")
-    whole = search(query, archive)[0]
+    whole = search_track(query, archive)[0]
     monkeypatch.setattr(search_module, "_PIECE", 128)
     monkeypatch.setattr(search_module, "_LAP", 60)
-    pieces = search(query, archive)[0]
+    pieces = search_track(query, archive)[0]
     assert (pieces[0].first_frame, pieces[0].last_frame) == (500, 519)
     assert pieces[0] == whole[0]
     assert len({m.first_frame for m in pieces}) == len(pieces)
@@ -206,17 +206,17 @@ def test_frames_of_one_video_keep_apart_and_the_own_video_is_left_out(tmp_path):
     videos = walks(0, [200, 200])
     archive = Archive(write(tmp_path / "a.arrow", videos))
     query = track_of(archive.features, "v0")
-    _, frames = search(query, archive, SearchConfig(k=4, query_frames=3, apart_sec=2.0))
+    _, frames = search_track(query, archive, SearchConfig(k=4, query_frames=3, apart_sec=2.0))
     assert {hit.id for hit in frames} == {"v1"}
     for at in {hit.query_sec for hit in frames}:
         times = sorted(hit.time_sec for hit in frames if hit.query_sec == at)
         assert len(times) == 4
         assert np.diff(times).min() >= 2.0
-    moments, _ = search(query, archive, SearchConfig(own_video=True, query_frames=1000))
+    moments, _ = search_track(query, archive, SearchConfig(own_video=True, query_frames=1000))
     assert (moments[0].id, moments[0].first_frame, moments[0].last_frame) == ("v0", 0, 199)
     alone = Archive(write(tmp_path / "b.arrow", {"v0": videos["v0"]}))
     with pytest.raises(FeatureError, match="the only video of the archive"):
-        search(query, alone)
+        search_track(query, alone)
 
 
 def test_the_index_finds_nearly_all_and_is_kept(tmp_path, monkeypatch):
@@ -239,9 +239,9 @@ def test_the_index_finds_nearly_all_and_is_kept(tmp_path, monkeypatch):
     search_index.open_index(archive)
     assert built == []  # it lies beside the features
     query = track_of(archive.features, "v2")
-    by_index, _ = search(query, archive, SearchConfig(k=1, ann_frames=100, own_video=True))
+    by_index, _ = search_track(query, archive, SearchConfig(k=1, ann_frames=100, own_video=True))
     assert built == []
-    assert by_index == search(query, archive, SearchConfig(k=1, own_video=True))[0]
+    assert by_index == search_track(query, archive, SearchConfig(k=1, own_video=True))[0]
     other = Archive(write(tmp_path / "a.arrow", walks(1, [300])))
     built.clear()
     search_index.open_index(other)
@@ -252,15 +252,15 @@ def test_without_usearch(tmp_path, monkeypatch, caplog):
     monkeypatch.setattr(search_index, "available", lambda: False)
     archive = Archive(write(tmp_path / "a.arrow", walks(0, [30, 30])))
     query = track_of(archive.features, "v0")
-    assert search(query, archive, SearchConfig(ann_frames=10))[0]
+    assert search_track(query, archive, SearchConfig(ann_frames=10))[0]
     assert "pip install 'video_ssl[search]'" in caplog.text
     with pytest.raises(FeatureError, match=r"pip install 'video_ssl\[search\]'"):
-        search(query, archive, SearchConfig(method="ann"))
+        search_track(query, archive, SearchConfig(method="ann"))
 
 
 def test_search_archive_writes_and_prints(tmp_path, capsys):
     write(tmp_path / "a.arrow", walks(0, [60, 50, 40]))
-    found = search_archive(
+    found = search(
         "v1", tmp_path / "a.arrow", start_sec=1.0, end_sec=2.0, out=tmp_path / "o" / "found.json"
     )
     assert json.loads((tmp_path / "o" / "found.json").read_text()) == found
@@ -269,7 +269,7 @@ def test_search_archive_writes_and_prints(tmp_path, capsys):
     with pytest.raises(
         FeatureError, match=r"'v1' has no frame between 9.* lie between 0.00 and 4.90"
     ):
-        search_archive("v1", tmp_path / "a.arrow", start_sec=9.0)
+        search("v1", tmp_path / "a.arrow", start_sec=9.0)
 
 
 def test_a_clip_of_another_encoder_is_refused(videos):

@@ -73,6 +73,10 @@ def open_table(
         TableError: nothing of that name, no split where one is needed or of the wrong name, empty data, wrong columns.
         ConfigError: a broken dataset recipe.
         FetchError: a URI that cannot be fetched.
+
+    >>> table = open_table("videos.csv:val")
+    >>> [table.record(row).id for row in range(len(table))]
+    ['videos/wave2.mp4', 'videos/bow1.mp4']
     """
     text = at_home(os.fspath(spec))
     name, split = (text, None) if Path(text).exists() else _divide(text)

@@ -46,6 +46,10 @@ def embed_table(
         EmbeddingError: another name than .arrow, or `out` has features of another job (with `check`: or of other
             contents).
         OutputError: `out` is no feature file, or cannot be written.
+
+    >>> features = embed_table("runs/mine", "videos", "clips.arrow", num_clips=2, device="cpu")
+    >>> features.features.shape
+    (6, 32)
     """
     out, where = Path(out), pick_device(device)
     if out.suffix != ".arrow":

@@ -344,6 +344,13 @@ def open_features(path: str | Path) -> FeatureFile:
     Raises:
         FeatureError: missing file, unknown kind, missing column (the nearest is named), unequal
             lengths, pickled content, numbers that are not finite, or no rows.
+
+    >>> features = open_features("features.arrow")
+    >>> features.features.shape
+    (18, 32)
+    >>> frames, times_sec = features.frames_of(features.ids[0])
+    >>> frames.shape, times_sec[:3].round(2).tolist()
+    ((14, 32), [0.0, 0.1, 0.2])
     """
     path = Path(path)
     if not path.is_file():

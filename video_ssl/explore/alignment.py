@@ -64,6 +64,10 @@ def align(
 
     Raises:
         AlignmentError: no frames, unequal widths, or a number that is not finite.
+
+    >>> walk = np.arange(5.0)[:, None]
+    >>> align(walk, walk[[0, 0, 1, 2, 3, 4]]).match.tolist()
+    [0, 2, 3, 4, 5]
     """
     if method not in METHODS:
         raise AlignmentError(f"method={method!r} must be one of {list(METHODS)}.")

@@ -49,6 +49,15 @@ def write_side_by_side(
 
     Raises:
         BadVideo: a video that cannot be read.
+
+    >>> from video_ssl import align, open_features, open_table
+    >>> table, features = open_table("videos"), open_features("features.arrow")
+    >>> bow, wave = table.record(0), table.record(1)
+    >>> (a, a_sec), (b, b_sec) = features.frames_of(bow.id), features.frames_of(wave.id)
+    >>> write_side_by_side(
+    ...     Path("both.mp4"), align(a, b), query=bow, key=wave, query_sec=a_sec, key_sec=b_sec
+    ... )
+    14
     """
     with (
         written_aside(path) as aside,

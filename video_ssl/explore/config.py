@@ -21,6 +21,9 @@ class SearchConfig:
         own_video: find the clip in its own video too.
         method: exact, ann (approximate), or auto: ann above ann_frames frames.
         ann_frames: of the archive, from which on method auto takes ann.
+
+    >>> SearchConfig(k=5, own_video=True).method
+    'auto'
     """
 
     k: int = 10

@@ -359,6 +359,10 @@ def open_exploration(
 
     Raises:
         FeatureError, EmbeddingError, TableError: see there.
+
+    >>> frames = open_exploration("features.arrow")
+    >>> [track.id for track in frames.tracks], frames.num_frames
+    (['bow1.mp4', 'wave1.mp4', 'wave2.mp4'], 42)
     """
     path = Path(source)
     if path.is_file() or (path.suffix in (".arrow", ".npz", ".parquet") and not path.is_dir()):

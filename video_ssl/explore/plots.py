@@ -30,7 +30,13 @@ def _pyplot() -> ModuleType:
 
 
 def plot_matrices(exploration: Exploration, videos: Sequence[str | int]) -> Any:
-    """Returns a figure with the distances of every pair of some videos; dark is near, red the alignment."""
+    """Returns a figure with the distances of every pair of some videos; dark is near, red the alignment.
+
+    >>> from video_ssl import open_exploration
+    >>> frames = open_exploration("features.arrow")
+    >>> len(plot_matrices(frames, ["wave1.mp4", "wave2.mp4"]).axes)
+    4
+    """
     plt = _pyplot()
     chosen = [exploration.index(video) for video in videos]
     count = len(chosen)
@@ -52,7 +58,12 @@ def plot_matrices(exploration: Exploration, videos: Sequence[str | int]) -> Any:
 
 
 def plot_alignment(exploration: Exploration, query: str | int, key: str | int) -> Any:
-    """Returns a figure of one alignment: the matrix with both videos' phases along its sides."""
+    """Returns a figure of one alignment: the matrix with both videos' phases along its sides.
+
+    >>> from video_ssl import open_exploration
+    >>> figure = plot_alignment(open_exploration("features.arrow"), "wave1.mp4", "wave2.mp4")
+    >>> figure.savefig("alignment.png")
+    """
     plt = _pyplot()
     a, b = exploration.index(query), exploration.index(key)
     figure, axes = plt.subplots(
@@ -86,6 +97,9 @@ def plot_map(exploration: Exploration, videos: Sequence[str | int] | None = None
     """Returns a figure of the frames of some videos (all if None) on two components, coloured by phase.
 
     Thin lines follow each video through time; a ring marks its first frame.
+
+    >>> from video_ssl import open_exploration
+    >>> plot_map(open_exploration("features.arrow")).savefig("map.png")
     """
     plt = _pyplot()
     chosen = [exploration.index(v) for v in (range(len(exploration)) if videos is None else videos)]
@@ -112,6 +126,11 @@ def plot_nearest(
     """Returns a figure: left frames of a video, beside each the most similar frame of each of the nearest videos.
 
     Green titles: the same phase, red: another.
+
+    >>> from video_ssl import open_exploration
+    >>> figure = plot_nearest(open_exploration("features.arrow"), "wave1.mp4", [0, 6], count=2)
+    >>> len(figure.axes)  # a row a frame: itself and two others
+    6
     """
     plt = _pyplot()
     own = exploration.index(video)
@@ -154,6 +173,11 @@ def scrubber(
     """Returns a widget that moves two videos together along their alignment: a slider, play, both pictures.
 
     The value of `.children[0].children[1]`, the slider, is the step of the path.
+
+    >>> from video_ssl import open_exploration
+    >>> widget = scrubber(open_exploration("features.arrow"), "wave1.mp4", "wave2.mp4")
+    >>> widget.children[0].children[1].value
+    0
     """
     try:
         import ipywidgets as widgets

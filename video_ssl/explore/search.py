@@ -59,7 +59,7 @@ class Moment:
     cost: float
 
 
-def search(
+def search_track(
     query: Track, archive: Archive, config: SearchConfig | None = None
 ) -> tuple[list[Moment], list[FrameHit]]:
     """Returns the moments, best first, and the frames: for each query frame, the nearest first.
@@ -232,7 +232,7 @@ def _seconds(value: float) -> float | None:
     return float(value) if np.isfinite(value) else None
 
 
-def search_archive(
+def search(
     clip: str,
     features: str | Path,
     *,
@@ -253,7 +253,11 @@ def search_archive(
         start_sec, end_sec: part of the clip that is asked about.
 
     Raises:
-        FeatureError: see `find_track` and `search`; or no frame between start and end.
+        FeatureError: see `find_track` and `search_track`; or no frame between start and end.
+
+    >>> found = search("wave1.mp4", "features.arrow", config=SearchConfig(k=2), quiet=True)
+    >>> [moment["id"] for moment in found["moments"]]
+    ['wave2.mp4', 'bow1.mp4']
     """
     if out is not None:
         out = claim_file(out, "search", sources=[features, clip])
@@ -262,7 +266,7 @@ def search_archive(
         find_track(clip, features=opened, encoder=encoder, device=device), start_sec, end_sec
     )
     archive = Archive(opened)
-    moments, frames = search(query, archive, config)
+    moments, frames = search_track(query, archive, config)
     found = {
         MADE_BY: made("search"),
         "query": query.id,

@@ -119,6 +119,13 @@ def load_encoder(path_or_run: str | Path, device: str | torch.device = "cpu") ->
         EncoderError: nothing there, not an encoder folder, an unknown architecture, broken weights,
             or weights that do not fit the configuration (missing, unexpected and mismatched names
             are listed).
+
+    >>> encoder = load_encoder("runs/mine")
+    >>> encoder.preprocess.num_frames, encoder.preprocess.size
+    (4, 16)
+    >>> clip, moments = encoder.features(torch.zeros(2, 3, 4, 16, 16))
+    >>> clip.shape, moments.shape
+    (torch.Size([2, 32]), torch.Size([2, 2, 32]))
     """
     spec = str(path_or_run)
     kind, _, rest = spec.partition(":")

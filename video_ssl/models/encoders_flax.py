@@ -264,6 +264,11 @@ def load_flax_encoder(
     Raises:
         EncoderError: nothing there, an architecture without a flax twin, weights that do not fit; jax sees no such
             device.
+
+    >>> encoder = load_flax_encoder("runs/teg")
+    >>> found = encoder.outputs(np.zeros((1, 8, 32, 32, 3), np.float32), ["clip"])
+    >>> found["clip"].shape == (1, encoder.embed_dim)
+    True
     """
     spec = str(path_or_run)
     untrained = spec.startswith("untrained:")

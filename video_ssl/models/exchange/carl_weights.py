@@ -64,6 +64,10 @@ def load_carl(
 
     Raises:
         WeightsError: unreadable; not such a checkpoint; `num_frames` neither given nor stored.
+
+    >>> model, report = load_carl("checkpoint_epoch_00299.pth")
+    >>> model.encoder.config.num_frames, report.unused
+    (80, ())
     """
     state = read_state(path)
     cfg = read_content(path).get("cfg")
@@ -102,6 +106,9 @@ def import_carl(
     Raises:
         WeightsError: see `load_carl`.
         EncoderError: a place that is taken by something else.
+
+    >>> import_carl("checkpoint_epoch_00299.pth", "encoders/carl")
+    PosixPath('encoders/carl')
     """
     model, _ = load_carl(path, num_frames=num_frames, num_heads=num_heads)
     config = model.encoder.config

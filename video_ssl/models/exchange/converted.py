@@ -108,6 +108,11 @@ def load_classifier(path: str | Path) -> VideoClassifier:
 
     Raises:
         EncoderError: no encoder there, or one without a head.
+
+    >>> import torch
+    >>> classifier = load_classifier("encoders/k400")
+    >>> classifier(torch.zeros(2, 3, 4, 16, 16)).shape
+    torch.Size([2, 400])
     """
     folder = find_encoder(path)
     head = _beside(folder, HEAD)
