@@ -182,15 +182,16 @@ def test_scan_replaces_no_table_that_somebody_has_put_together(run: Run, ds: Pat
 def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A run folder with a tiny encoder."""
     from video_ssl.models.config import ViTConfig
-    from video_ssl.models.encoders import Preprocess, save_encoder
+    from video_ssl.models.encoders import save_encoder
     from video_ssl.models.networks.vit import VideoViT
+    from video_ssl.models.preprocess_config import VideoPreprocess
 
     run = tmp_path_factory.mktemp("trained")
     (run / "recipe.yaml").write_text("objective: {name: videomae}\ndata: {table: v}\n")
     config = ViTConfig(
         preset=None, embed_dim=32, depth=1, num_heads=2, image_size=16, num_frames=4, patch_size=8
     )
-    preprocess = Preprocess(num_frames=4, frame_stride=1, size=16)
+    preprocess = VideoPreprocess(num_frames=4, frame_stride=1, size=16)
     save_encoder(
         run / "encoder", VideoViT(config), architecture="vit", preprocess=preprocess, source={}
     )

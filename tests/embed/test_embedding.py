@@ -22,10 +22,11 @@ from video_ssl.embed.embedding import Embedder, EmbeddingError
 from video_ssl.embed.window_workers import Job, Piece, read_windows
 from video_ssl.models.config import ViTConfig
 from video_ssl.models.contract import Encoder
-from video_ssl.models.encoders import Preprocess, load_encoder, save_encoder
+from video_ssl.models.encoders import load_encoder, save_encoder
 from video_ssl.models.networks.pixels import PixelEncoder, PixelsConfig
+from video_ssl.models.preprocess_config import VideoPreprocess
 
-PREPROCESS = Preprocess(num_frames=4, frame_stride=3, size=16)
+PREPROCESS = VideoPreprocess(num_frames=4, frame_stride=3, size=16)
 
 
 @pytest.fixture(scope="module")
@@ -50,7 +51,7 @@ def encoder(folder: Path) -> Encoder:
 def pixels(**changes: object) -> Encoder:
     settings = {"num_frames": 4, "frame_stride": 3, "size": 16, **changes}
     module = PixelEncoder(PixelsConfig(num_frames=settings["num_frames"], size=1))
-    module.preprocess = Preprocess(**settings, mean=(0, 0, 0), std=(1, 1, 1))
+    module.preprocess = VideoPreprocess(**settings, mean=(0, 0, 0), std=(1, 1, 1))
     module.architecture, module.source = "pixels", {}
     return module
 

@@ -22,14 +22,14 @@ from video_ssl.embed.embedding import Embedder, EmbeddingError
 from video_ssl.embed.features import FeatureError
 from video_ssl.embed.rows import features_at
 from video_ssl.models.config import ImageViTConfig, ViTConfig
-from video_ssl.models.encoders import Preprocess
 from video_ssl.models.networks.image_vit import ImageViT
 from video_ssl.models.networks.pixels import PixelEncoder, PixelsConfig
 from video_ssl.models.networks.vit import VideoViT
+from video_ssl.models.preprocess_config import VideoPreprocess
 
 
 def ready(module, **preprocess):
-    module.preprocess = Preprocess(size=16, mean=(0, 0, 0), std=(1, 1, 1), **preprocess)
+    module.preprocess = VideoPreprocess(size=16, mean=(0, 0, 0), std=(1, 1, 1), **preprocess)
     module.architecture, module.source = "toy", {}
     return module.requires_grad_(False).eval()
 

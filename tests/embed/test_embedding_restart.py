@@ -22,8 +22,8 @@ from video_ssl.embed.config import EmbedConfig
 from video_ssl.embed.embedding import Embedder, EmbeddingError
 from video_ssl.embed.features import FeatureError
 from video_ssl.embed.partial import PartialFeatures
-from video_ssl.models.encoders import Preprocess
 from video_ssl.models.networks.pixels import PixelEncoder, PixelsConfig
+from video_ssl.models.preprocess_config import VideoPreprocess
 
 CONFIG = EmbedConfig(hop=2, batch_size=3, num_workers=0)
 
@@ -35,7 +35,7 @@ def small_commits(monkeypatch):
 
 def embedder(config=CONFIG):
     module = PixelEncoder(PixelsConfig(num_frames=4, size=2))
-    module.preprocess = Preprocess(num_frames=4, frame_stride=1, size=16)
+    module.preprocess = VideoPreprocess(num_frames=4, frame_stride=1, size=16)
     module.architecture, module.source = "pixels", {}
     return Embedder(module, config)
 

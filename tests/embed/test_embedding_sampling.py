@@ -5,14 +5,14 @@ import pytest
 from video_ssl.datasets.table import Table
 from video_ssl.embed.config import EmbedConfig
 from video_ssl.embed.embedding import Embedder
-from video_ssl.models.encoders import Preprocess
 from video_ssl.models.networks.pixels import PixelEncoder, PixelsConfig
+from video_ssl.models.preprocess_config import VideoPreprocess
 
 
 @pytest.fixture
 def encoder():
     module = PixelEncoder(PixelsConfig(num_frames=4, size=1))
-    module.preprocess = Preprocess(num_frames=4, frame_stride=1, size=16, sampling="segments")
+    module.preprocess = VideoPreprocess(num_frames=4, frame_stride=1, size=16, sampling="segments")
     module.architecture, module.source = "pixels", {}
     return module
 

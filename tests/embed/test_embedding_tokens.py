@@ -21,7 +21,8 @@ from video_ssl.embed.embedding import Embedder, EmbeddingError
 from video_ssl.embed.features import open_features
 from video_ssl.embed.shards import embed_shard, merge_shards
 from video_ssl.models.config import ViTConfig
-from video_ssl.models.encoders import Preprocess, load_encoder, save_encoder
+from video_ssl.models.encoders import load_encoder, save_encoder
+from video_ssl.models.preprocess_config import VideoPreprocess
 
 TOKENS = EmbedConfig(outputs=("clip", "moments", "tokens"), tokens_dtype="float32", num_workers=0)
 
@@ -38,7 +39,7 @@ def folder(tmp_path_factory):
         tmp_path_factory.mktemp("run") / "encoder",
         VideoViT(config),
         architecture="vit",
-        preprocess=Preprocess(num_frames=4, frame_stride=3, size=32),
+        preprocess=VideoPreprocess(num_frames=4, frame_stride=3, size=32),
         source={},
     )
 

@@ -15,10 +15,11 @@ from video_ssl.embed.config import EmbedConfig
 from video_ssl.embed.embedding import Embedder
 from video_ssl.models.config import Normalization
 from video_ssl.models.contract import Encoder
-from video_ssl.models.encoders import Preprocess, load_encoder, save_encoder
+from video_ssl.models.encoders import load_encoder, save_encoder
 from video_ssl.models.networks.frame_config import FrameTransformerConfig
 from video_ssl.models.networks.frame_transformer import FrameTransformer
 from video_ssl.models.preprocess import to_model_input
+from video_ssl.models.preprocess_config import VideoPreprocess
 
 SIZE = 80  # the conv head needs maps of 5 x 5
 
@@ -29,7 +30,7 @@ def make_encoder(folder: Path, **changes: object) -> Encoder:
         backbone="small", small_width=4, num_frames=6, fc_dims=(16,), hidden_dim=16, num_layers=1, num_heads=2,
         ffn_dim=16, embed_dim=8, conv_dim=8, context_stride=2, **changes,
     )  # fmt: skip
-    preprocess = Preprocess(num_frames=6, frame_stride=1, size=SIZE)
+    preprocess = VideoPreprocess(num_frames=6, frame_stride=1, size=SIZE)
     save_encoder(
         folder,
         FrameTransformer(config),

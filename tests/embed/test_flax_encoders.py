@@ -16,10 +16,10 @@ from video_ssl.embed.features import open_features
 from video_ssl.embed.frozen import open_encoder, without_flax
 from video_ssl.evaluate.recipe import load_evaluate_recipe
 from video_ssl.evaluate.run import evaluate
-from video_ssl.models.encoder_folder import Preprocess
 from video_ssl.models.encoders import EncoderError
 from video_ssl.models.encoders_flax import build_flax_module, init_variables, save_flax_encoder
 from video_ssl.models.networks.r3d_config import R3DConfig
+from video_ssl.models.preprocess_config import VideoPreprocess
 
 STRIDE = 2
 #: Narrow features: a regression on fewer frames than numbers would show nothing but rounding.
@@ -41,7 +41,7 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
         variables,
         architecture="r3d",
         config=CONFIG,
-        preprocess=Preprocess(
+        preprocess=VideoPreprocess(
             num_frames=8, frame_stride=STRIDE, size=32, mean=(0, 0, 0), std=(1, 1, 1)
         ),
         source={"objective": "teg"},

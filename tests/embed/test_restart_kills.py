@@ -24,8 +24,8 @@ from video_ssl.embed.config import EmbedConfig
 from video_ssl.embed.embedding import Embedder, EmbeddingError
 from video_ssl.embed.features import FeatureError, FeatureFile, open_features
 from video_ssl.embed.shards import merge_shards, write_shard
-from video_ssl.models.encoders import Preprocess
 from video_ssl.models.networks.pixels import PixelEncoder, PixelsConfig
+from video_ssl.models.preprocess_config import VideoPreprocess
 
 CONFIG = EmbedConfig(hop=8, batch_size=1, num_workers=0)
 _CHANGES = (
@@ -50,7 +50,7 @@ def small_commits(monkeypatch: pytest.MonkeyPatch) -> None:
 def embedder(name: str) -> Embedder:
     """Encoder A or B: pixels, those of B ten times as large."""
     module = PixelEncoder(PixelsConfig(num_frames=4, size=2))
-    module.preprocess = Preprocess(num_frames=4, frame_stride=1, size=16)
+    module.preprocess = VideoPreprocess(num_frames=4, frame_stride=1, size=16)
     module.architecture, module.source = "pixels", {}
     made = Embedder(module, CONFIG, name=name)
     if name == "B":

@@ -19,8 +19,9 @@ from video_ssl.embed.shards import (
     shard_rows,
     shards_folder,
 )
-from video_ssl.models.encoders import Preprocess, save_encoder
+from video_ssl.models.encoders import save_encoder
 from video_ssl.models.networks.vit import VideoViT, ViTConfig
+from video_ssl.models.preprocess_config import VideoPreprocess
 
 SETTINGS: dict[str, Any] = {"hop": 3, "batch_size": 4, "num_workers": 0, "device": "cpu"}
 
@@ -38,7 +39,7 @@ def encoder(tmp_path_factory: pytest.TempPathFactory) -> str:
         num_heads=2,
     )
     folder = tmp_path_factory.mktemp("encoder") / "encoder"
-    preprocess = Preprocess(num_frames=4, frame_stride=1, size=16)
+    preprocess = VideoPreprocess(num_frames=4, frame_stride=1, size=16)
     save_encoder(folder, VideoViT(config), architecture="vit", preprocess=preprocess, source={})
     return str(folder)
 

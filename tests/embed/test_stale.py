@@ -27,8 +27,9 @@ from video_ssl.embed.features import FeatureError, open_features
 from video_ssl.embed.partial import PartialFeatures
 from video_ssl.embed.shards import embed_shard, merge_shards
 from video_ssl.evaluate.run import cached_features
-from video_ssl.models.encoders import Preprocess, load_encoder, save_encoder
+from video_ssl.models.encoders import load_encoder, save_encoder
 from video_ssl.models.networks.pixels import PixelEncoder, PixelsConfig
+from video_ssl.models.preprocess_config import VideoPreprocess
 from video_ssl.pretrain.processes import Processes
 
 SETTINGS = {"num_workers": 0, "device": "cpu", "num_clips": 1}
@@ -41,7 +42,7 @@ def encoder(tmp_path_factory: pytest.TempPathFactory) -> str:
         folder,
         PixelEncoder(PixelsConfig(num_frames=4, size=2)),
         architecture="pixels",
-        preprocess=Preprocess(num_frames=4, frame_stride=1, size=16),
+        preprocess=VideoPreprocess(num_frames=4, frame_stride=1, size=16),
         source={},
     )
     return str(folder)

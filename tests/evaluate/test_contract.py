@@ -20,7 +20,8 @@ from video_ssl.evaluate.recipe import EvaluateRecipe
 from video_ssl.evaluate.results_table import results_table
 from video_ssl.evaluate.run import evaluate
 from video_ssl.models.config import ViTConfig
-from video_ssl.models.encoders import Preprocess, save_encoder
+from video_ssl.models.encoders import save_encoder
+from video_ssl.models.preprocess_config import VideoPreprocess
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -92,7 +93,7 @@ def run(tmp_path_factory):
         folder / "encoder",
         VideoViT(config),
         architecture="vit",
-        preprocess=Preprocess(num_frames=4, frame_stride=2, size=16),
+        preprocess=VideoPreprocess(num_frames=4, frame_stride=2, size=16),
         source={"objective": "toy"},
     )
     return folder

@@ -28,7 +28,8 @@ from video_ssl.evaluate.frames.phase_classification import (
 from video_ssl.evaluate.recipe import load_evaluate_recipe
 from video_ssl.evaluate.run import evaluate
 from video_ssl.models.config import ViTConfig
-from video_ssl.models.encoders import Preprocess, load_encoder, save_encoder
+from video_ssl.models.encoders import load_encoder, save_encoder
+from video_ssl.models.preprocess_config import VideoPreprocess
 from video_ssl.recipes import ConfigError
 
 NAMES = [n for n in EVALUATORS if issubclass(evaluator_class(n), FrameEvaluator)]
@@ -234,7 +235,7 @@ def encoder(tmp_path_factory):
         preset=None, embed_dim=16, depth=1, num_heads=2, image_size=16, num_frames=4, patch_size=8
     )
     folder = tmp_path_factory.mktemp("runs") / "toy"
-    preprocess = Preprocess(num_frames=4, frame_stride=1, size=16)
+    preprocess = VideoPreprocess(num_frames=4, frame_stride=1, size=16)
     save_encoder(
         folder / "encoder", VideoViT(config), architecture="vit", preprocess=preprocess, source={}
     )

@@ -24,8 +24,9 @@ from video_ssl.evaluate.retrieval import Retrieval, RetrievalConfig
 from video_ssl.explore.archive import Archive
 from video_ssl.explore.search import SearchConfig, search, search_track
 from video_ssl.explore.tracks import embed_video, track_of
-from video_ssl.models.encoders import Preprocess, save_encoder
+from video_ssl.models.encoders import save_encoder
 from video_ssl.models.networks.pixels import PixelEncoder, PixelsConfig
+from video_ssl.models.preprocess_config import VideoPreprocess
 
 SETTINGS: dict[str, Any] = {"num_workers": 0, "device": "cpu", "num_clips": 2}
 
@@ -37,7 +38,7 @@ def encoder(tmp_path_factory: pytest.TempPathFactory) -> str:
         folder,
         PixelEncoder(PixelsConfig(num_frames=4, size=2)),
         architecture="pixels",
-        preprocess=Preprocess(num_frames=4, frame_stride=1, size=16),
+        preprocess=VideoPreprocess(num_frames=4, frame_stride=1, size=16),
         source={},
     )
     return str(folder)

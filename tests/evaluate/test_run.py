@@ -19,7 +19,8 @@ from video_ssl.evaluate.results_table import summary
 from video_ssl.evaluate.run import evaluate
 from video_ssl.models.config import ViTConfig
 from video_ssl.models.encoder_folder import find_encoder
-from video_ssl.models.encoders import EncoderError, Preprocess, save_encoder
+from video_ssl.models.encoders import EncoderError, save_encoder
+from video_ssl.models.preprocess_config import VideoPreprocess
 from video_ssl.recipes import ConfigError, list_recipes
 
 QUICK = {"probe": {"poolings": ["clip", "concat_2"], "epochs": 20, "learning_rates": [0.01]}}
@@ -38,7 +39,7 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
         folder / "encoder",
         VideoViT(config),
         architecture="vit",
-        preprocess=Preprocess(num_frames=4, frame_stride=2, size=16),
+        preprocess=VideoPreprocess(num_frames=4, frame_stride=2, size=16),
         source={"objective": "toy"},
     )
     return folder

@@ -21,7 +21,8 @@ from video_ssl.evaluate.recipe import load_evaluate_recipe
 from video_ssl.evaluate.run import evaluate
 from video_ssl.evaluate.sharing import own_rows
 from video_ssl.models.config import ViTConfig
-from video_ssl.models.encoders import Preprocess, save_encoder
+from video_ssl.models.encoders import save_encoder
+from video_ssl.models.preprocess_config import VideoPreprocess
 from video_ssl.pretrain.processes import Processes
 
 EVALUATE = """
@@ -81,7 +82,7 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
         preset=None, embed_dim=32, depth=1, num_heads=2, image_size=16, num_frames=4, patch_size=8
     )
     folder = tmp_path_factory.mktemp("runs") / "toy"
-    preprocess = Preprocess(num_frames=4, frame_stride=2, size=16)
+    preprocess = VideoPreprocess(num_frames=4, frame_stride=2, size=16)
     save_encoder(
         folder / "encoder",
         VideoViT(config),

@@ -388,8 +388,9 @@ def small_run(tmp_path_factory):
     import torch
 
     from video_ssl.models.config import ViTConfig
-    from video_ssl.models.encoders import Preprocess, save_encoder
+    from video_ssl.models.encoders import save_encoder
     from video_ssl.models.networks.vit import VideoViT
+    from video_ssl.models.preprocess_config import VideoPreprocess
 
     folder = tmp_path_factory.mktemp("run")
     torch.manual_seed(0)
@@ -400,7 +401,7 @@ def small_run(tmp_path_factory):
         folder / "encoder",
         VideoViT(config),
         architecture="vit",
-        preprocess=Preprocess(num_frames=4, frame_stride=1, size=16),
+        preprocess=VideoPreprocess(num_frames=4, frame_stride=1, size=16),
         source={"objective": "videomae"},
     )
     rows = []

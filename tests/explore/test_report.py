@@ -28,8 +28,9 @@ from video_ssl.explore.pages.neighbours_section import _chosen
 from video_ssl.explore.pages.pictures import hide, outline
 from video_ssl.explore.pages.report_page import RunNotFound, write_report
 from video_ssl.models.config import ViTConfig
-from video_ssl.models.encoders import Preprocess, save_encoder
+from video_ssl.models.encoders import save_encoder
 from video_ssl.models.networks.vit import VideoViT
+from video_ssl.models.preprocess_config import VideoPreprocess
 from video_ssl.pretrain.recipe import load_pretrain_recipe, recipe_to_dict
 from video_ssl.pretrain.run_folder import settle_recipe
 
@@ -103,7 +104,7 @@ def finished(tmp_path_factory, unfinished, videos):
     config = ViTConfig(
         preset=None, embed_dim=32, depth=1, num_heads=2, image_size=16, num_frames=4, patch_size=8
     )
-    preprocess = Preprocess(num_frames=4, frame_stride=2, size=16)
+    preprocess = VideoPreprocess(num_frames=4, frame_stride=2, size=16)
     save_encoder(
         folder / "encoder",
         VideoViT(config),

@@ -11,7 +11,6 @@ import torch
 from video_ssl.models import NETWORKS
 from video_ssl.models.config import ImageViTConfig, ViTConfig
 from video_ssl.models.contract import CLIP, MOMENTS, TOKENS, Encoder
-from video_ssl.models.encoder_folder import Preprocess
 from video_ssl.models.encoders import load_encoder, save_encoder
 from video_ssl.models.encoders_flax import load_flax_encoder
 from video_ssl.models.networks.frame_config import FrameTransformerConfig
@@ -19,6 +18,7 @@ from video_ssl.models.networks.pixels import PixelsConfig
 from video_ssl.models.networks.r2plus1d_config import R2Plus1DConfig
 from video_ssl.models.networks.r3d_config import R3DConfig
 from video_ssl.models.networks.zoo_config import ZooConfig
+from video_ssl.models.preprocess_config import VideoPreprocess
 
 _VIT: dict[str, Any] = {"preset": None, "embed_dim": 32, "depth": 2, "num_heads": 2}
 CONFIGS: dict[str, Any] = {
@@ -43,7 +43,7 @@ CONFIGS: dict[str, Any] = {
         max_frames=6,
     ),
 }
-PREPROCESS = Preprocess(num_frames=4, size=32)
+PREPROCESS = VideoPreprocess(num_frames=4, size=32)
 
 
 def loaded(name: str, folder) -> Encoder:

@@ -24,11 +24,12 @@ from typer.testing import CliRunner
 
 from video_ssl.cli import app
 from video_ssl.models.classifier import VideoClassifier
-from video_ssl.models.encoders import EncoderError, Preprocess, load_encoder, save_encoder
+from video_ssl.models.encoders import EncoderError, load_encoder, save_encoder
 from video_ssl.models.exchange.convert import convert
 from video_ssl.models.exchange.converted import load_classifier
 from video_ssl.models.exchange.sizes import Sizes
 from video_ssl.models.networks.pixels import PixelEncoder, PixelsConfig
+from video_ssl.models.preprocess_config import VideoPreprocess
 from video_ssl.models.weights import WeightsError, read_container
 
 OPTIONS = {"sizes": Sizes(**TRAINED), "num_heads": 2}
@@ -134,7 +135,7 @@ def test_a_converted_folder_is_an_encoder_folder(tmp_path):
     convert(tmp_path / "a.pth", tmp_path / "ours", frame_stride=2, **OPTIONS)
     loaded = load_encoder(tmp_path / "ours")
     assert torch.equal(loaded.clip_features(video()), encoder.clip_features(video()))
-    assert loaded.preprocess == Preprocess(num_frames=4, frame_stride=2, size=12)
+    assert loaded.preprocess == VideoPreprocess(num_frames=4, frame_stride=2, size=12)
     assert loaded.source["objective"] == "mvd"
     assert loaded.source["converted from"] == "a.pth"
     assert "converted from: a.pth" in (tmp_path / "ours" / "README.md").read_text()
@@ -181,7 +182,7 @@ def test_an_encoder_of_ours_for_other_clips_and_back(tmp_path, kind):
         tmp_path / "a",
         encoder,
         architecture="vit",
-        preprocess=Preprocess(**clip),
+        preprocess=VideoPreprocess(**clip),
         source={"objective": "videomae"},
     )
     convert(tmp_path / "a", tmp_path / "b", sizes=Sizes(image_size=20, num_frames=8))
@@ -263,7 +264,7 @@ def test_models_without_a_place_elsewhere(tmp_path, changes, to, told):
         tmp_path / "a",
         video_vit(**changes),
         architecture="vit",
-        preprocess=Preprocess(num_frames=4, size=12),
+        preprocess=VideoPreprocess(num_frames=4, size=12),
         source={},
     )
     with pytest.raises(WeightsError, match=told):
@@ -309,6 +310,8 @@ def test_mistakes_are_told(tmp_path):
     with pytest.raises(WeightsError, match=r"there is no .*gone.pth"):
         convert(tmp_path / "gone.pth", tmp_path / "x")
     pixels = PixelEncoder(PixelsConfig(num_frames=4, size=4))
-    save_encoder(tmp_path / "p", pixels, architecture="pixels", preprocess=Preprocess(), source={})
+    save_encoder(
+        tmp_path / "p", pixels, architecture="pixels", preprocess=VideoPreprocess(), source={}
+    )
     with pytest.raises(WeightsError, match="holds a 'pixels' encoder; only the ViTs"):
         convert(tmp_path / "p", tmp_path / "x.pth", to="original")

@@ -18,15 +18,15 @@ from video_ssl.models import NETWORKS, Network
 from video_ssl.models.encoder_folder import FORMAT, read_config
 from video_ssl.models.encoders import (
     EncoderError,
-    Preprocess,
     load_encoder,
     save_encoder,
 )
 from video_ssl.models.networks.pixels import PixelEncoder, PixelsConfig
+from video_ssl.models.preprocess_config import VideoPreprocess
 from video_ssl.models.torch_encoder import TorchEncoder
 from video_ssl.models.weights import read_state
 
-PREPROCESS = Preprocess(num_frames=4, frame_stride=2, size=16)
+PREPROCESS = VideoPreprocess(num_frames=4, frame_stride=2, size=16)
 SOURCE = {"objective": "toy", "data": "demo:train", "steps": 7}
 
 
@@ -168,7 +168,7 @@ def test_pixels_are_block_means_in_frame_row_column_order(grey):
 
 def test_fingerprint_changes_with_weights_and_with_preprocessing(toy, saved, tmp_path):
     first = load_encoder(saved).fingerprint
-    other = Preprocess(num_frames=4, frame_stride=3, size=16)
+    other = VideoPreprocess(num_frames=4, frame_stride=3, size=16)
     save_encoder(tmp_path / "b", toy, architecture="toy", preprocess=other, source=SOURCE)
     with torch.no_grad():
         toy.linear.bias[0] += 1e-6
@@ -321,7 +321,7 @@ def test_a_config_that_is_not_json(saved):
     ],
 )
 def test_card_says_which_frames_make_a_clip(toy, tmp_path, settings, words):
-    preprocess = Preprocess(num_frames=4, frame_stride=2, size=16, **settings)
+    preprocess = VideoPreprocess(num_frames=4, frame_stride=2, size=16, **settings)
     save_encoder(tmp_path / "e", toy, architecture="toy", preprocess=preprocess, source=SOURCE)
     assert words in (tmp_path / "e" / "README.md").read_text()
 

@@ -9,7 +9,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from video_ssl.models.encoders import Preprocess, load_encoder, save_encoder
+from video_ssl.models.encoders import load_encoder, save_encoder
 from video_ssl.models.exchange.carl_weights import CARL_KEYS, CarlModel, import_carl, load_carl
 from video_ssl.models.networks.frame_config import BackboneInit, FrameTransformerConfig
 from video_ssl.models.networks.frame_transformer import (
@@ -20,6 +20,7 @@ from video_ssl.models.networks.frame_transformer import (
     standardized,
 )
 from video_ssl.models.networks.resnet import ResNet50, init_backbone
+from video_ssl.models.preprocess_config import VideoPreprocess
 from video_ssl.models.weights import WeightsError
 
 SMALL = {
@@ -294,7 +295,7 @@ def test_projection_is_over_all_frames():
 
 def test_the_encoder_survives_its_folder(tmp_path):
     encoder = small().eval()
-    preprocess = Preprocess(num_frames=6, frame_stride=1, size=16)
+    preprocess = VideoPreprocess(num_frames=6, frame_stride=1, size=16)
     folder = save_encoder(
         tmp_path / "encoder",
         encoder,

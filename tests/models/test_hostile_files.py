@@ -24,9 +24,10 @@ from safetensors.numpy import save_file
 from video_ssl.embed.features import FeatureError, open_features
 from video_ssl.limits import check_sizes
 from video_ssl.models.config import DecoderConfig, ImageViTConfig, ViTConfig
-from video_ssl.models.encoders import EncoderError, Preprocess, load_encoder, save_encoder
+from video_ssl.models.encoders import EncoderError, load_encoder, save_encoder
 from video_ssl.models.exchange.convert import convert
 from video_ssl.models.networks.vit import VideoViT
+from video_ssl.models.preprocess_config import VideoPreprocess
 from video_ssl.models.weights import WeightsError, read_state
 from video_ssl.pretrain.checkpoint_folders import Checkpoint
 from video_ssl.pretrain.errors import CheckpointError
@@ -254,7 +255,7 @@ def saved(tmp_path: Path) -> Path:
         tmp_path / "e",
         VideoViT(config),
         architecture="vit",
-        preprocess=Preprocess(num_frames=2, size=16),
+        preprocess=VideoPreprocess(num_frames=2, size=16),
         source={},
     )
 

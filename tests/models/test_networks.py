@@ -15,7 +15,6 @@ import toy_network
 from video_ssl.embed.frozen import open_encoder
 from video_ssl.models import NETWORKS, NetworkError, architecture_of
 from video_ssl.models.encoder_config import choosable
-from video_ssl.models.encoder_folder import Preprocess
 from video_ssl.models.encoders import build_encoder, load_encoder, save_encoder
 from video_ssl.models.encoders_flax import (
     build_flax_module,
@@ -24,11 +23,12 @@ from video_ssl.models.encoders_flax import (
     save_flax_encoder,
 )
 from video_ssl.models.networks.frame_config import FrameTransformerConfig
+from video_ssl.models.preprocess_config import VideoPreprocess
 from video_ssl.objectives.supervised.config import Config
 from video_ssl.overrides import Typed
 from video_ssl.recipes import ConfigError, build_config, read_typed
 
-PREPROCESS = Preprocess(num_frames=4, frame_stride=1, size=32)
+PREPROCESS = VideoPreprocess(num_frames=4, frame_stride=1, size=32)
 
 
 @pytest.fixture
@@ -40,13 +40,14 @@ def toy(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_every_line_names_what_is_there(name):
     network = NETWORKS[name]
     config = network.config_class()
+    assert network.torch_class().modality == network.modality
     assert architecture_of(config) == architecture_of(network.torch_class()) == name
     assert config.__dataclass_params__.frozen
     if network.flax:
         assert architecture_of(network.flax_class()) == name
         assert {"to_torch_state", "to_flax_variables"} <= set(dir(network.bridge_module()))
     field = next((f for f in dataclasses.fields(config) if f.name == "architecture"), None)
-    assert (field is not None) == (name in choosable())
+    assert (field is not None) == (name in choosable(network.modality))
     assert field is None or field.default == name
 
 

@@ -7,9 +7,10 @@ import numpy as np
 import pytest
 import torch
 
-from video_ssl.models.encoders import Preprocess, build_encoder, load_encoder, save_encoder
+from video_ssl.models.encoders import build_encoder, load_encoder, save_encoder
 from video_ssl.models.networks.r2plus1d import R2Plus1D, from_hico
 from video_ssl.models.networks.r2plus1d_config import R2Plus1DConfig
+from video_ssl.models.preprocess_config import VideoPreprocess
 from video_ssl.objectives.supervised.config import Config
 from video_ssl.recipes import ConfigError, build_config, to_plain
 
@@ -75,7 +76,7 @@ def test_saved_and_loaded_with_its_running_statistics(tmp_path):
     encoder = tiny(num_frames=8)
     encoder.train()(torch.randn(4, 3, 8, 32, 32))
     encoder.eval()
-    preprocess = Preprocess(num_frames=8, size=32)
+    preprocess = VideoPreprocess(num_frames=8, size=32)
     save_encoder(tmp_path / "e", encoder, architecture="r2plus1d", preprocess=preprocess, source={})
     loaded = load_encoder(tmp_path / "e")
     assert loaded.config == encoder.config

@@ -15,7 +15,7 @@ import torch
 import video_ssl
 from video_ssl.models import encoders_flax, health, health_flax
 from video_ssl.models.encoder_folder import EncoderError
-from video_ssl.models.encoders import Preprocess, build_encoder, save_encoder
+from video_ssl.models.encoders import build_encoder, save_encoder
 from video_ssl.models.networks import r3d, r3d_flax
 from video_ssl.models.networks.bridges import BridgeError, shapes_of
 from video_ssl.models.networks.maps_flax import clip_features, temporal_features
@@ -24,6 +24,7 @@ from video_ssl.models.networks.r3d_bridge import (
     to_torch_state,
 )
 from video_ssl.models.networks.r3d_config import PRESETS, R3D_PRESETS, R3DConfig, bottleneck_specs
+from video_ssl.models.preprocess_config import VideoPreprocess
 from video_ssl.objectives.supervised.config import Config
 from video_ssl.recipes import ConfigError, build_config, to_plain
 
@@ -310,7 +311,9 @@ def test_activations_may_be_bfloat16_but_never_parameters_and_statistics():
 
 # Folders ------------------------------------------------------------------------------------------
 
-PRE = Preprocess(num_frames=8, frame_stride=2, size=32, mean=(0.1, 0.2, 0.3), std=(1.0, 0.5, 0.25))
+PRE = VideoPreprocess(
+    num_frames=8, frame_stride=2, size=32, mean=(0.1, 0.2, 0.3), std=(1.0, 0.5, 0.25)
+)
 
 
 def test_flax_writes_what_torch_reads_and_the_other_way_round(tmp_path):

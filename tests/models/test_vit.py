@@ -6,7 +6,7 @@ import torch
 import torch.nn.functional as F
 
 from video_ssl.models.config import DecoderConfig, ImageViTConfig, Normalization, ViTConfig
-from video_ssl.models.encoders import Preprocess, load_encoder, save_encoder
+from video_ssl.models.encoders import load_encoder, save_encoder
 from video_ssl.models.health import effective_rank, feature_std
 from video_ssl.models.networks.decoder import MaskedDecoder
 from video_ssl.models.networks.image_vit import ImageViT
@@ -14,6 +14,7 @@ from video_ssl.models.networks.layers import Attention, Block, cut, make_blocks,
 from video_ssl.models.networks.positions import interpolate_table, position_table, resampling_matrix
 from video_ssl.models.networks.vit import VideoViT
 from video_ssl.models.preprocess import to_model_input, to_pixels
+from video_ssl.models.preprocess_config import VideoPreprocess
 from video_ssl.pretrain.torch_loop.sharding import recompute_blocks
 
 TINY = {"preset": None, "embed_dim": 32, "depth": 3, "num_heads": 2, "patch_size": 4}
@@ -199,7 +200,7 @@ def test_tables_are_not_in_the_state_dict(encoder):
 @pytest.mark.parametrize("name", ["3d", "image"])
 def test_round_trip_through_an_encoder_folder(tmp_path, name):
     encoder = VARIANTS[name]()
-    preprocess = Preprocess(num_frames=4, frame_stride=1, size=12)
+    preprocess = VideoPreprocess(num_frames=4, frame_stride=1, size=12)
     save_encoder(
         tmp_path / "encoder",
         encoder,

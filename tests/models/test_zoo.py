@@ -8,10 +8,11 @@ import pytest
 import torch
 
 import video_ssl
-from video_ssl.models.encoders import Preprocess, load_encoder, save_encoder
+from video_ssl.models.encoders import load_encoder, save_encoder
 from video_ssl.models.exchange.convert import convert
 from video_ssl.models.networks.zoo import ZooEncoder, import_pytorchvideo, slow_frames
 from video_ssl.models.networks.zoo_config import ZOO, ZooConfig
+from video_ssl.models.preprocess_config import VideoPreprocess
 from video_ssl.models.weights import WeightsError
 
 pytest.importorskip("pytorchvideo")
@@ -90,7 +91,7 @@ def test_grids_positions_and_widths(name):
 @torch.no_grad()
 def test_saved_and_loaded(tmp_path):
     encoder = ZooEncoder(ZooConfig(model="x3d_s", num_frames=5)).eval()
-    how = Preprocess(num_frames=5, frame_stride=2, size=64)
+    how = VideoPreprocess(num_frames=5, frame_stride=2, size=64)
     save_encoder(
         tmp_path / "e", encoder, architecture="zoo", preprocess=how, source={"objective": "x"}
     )

@@ -8,10 +8,11 @@ import pytest
 import torch
 
 from video_ssl.models.config import IMAGENET_MEAN, IMAGENET_STD, ImageViTConfig, ViTConfig
-from video_ssl.models.encoders import Preprocess, save_encoder
+from video_ssl.models.encoders import save_encoder
 from video_ssl.models.networks.image_vit import ImageViT
 from video_ssl.models.networks.vit import VideoViT
 from video_ssl.models.preprocess import to_model_input
+from video_ssl.models.preprocess_config import VideoPreprocess
 from video_ssl.objectives import OBJECTIVES
 from video_ssl.objectives.mae.objective import patch_targets
 from video_ssl.objectives.videomae.objective import tubelet_targets
@@ -349,7 +350,7 @@ def test_teachers_follow_the_student_to_a_device():
 
 def test_the_student_does_not_depend_on_the_source_of_its_teachers(tmp_path):
     config = build_config(OBJECTIVES["mvd"].config(), RECIPES["mvd"])
-    preprocess = Preprocess(num_frames=4, size=16, mean=(0.5, 0.4, 0.3), std=(0.2, 0.2, 0.3))
+    preprocess = VideoPreprocess(num_frames=4, size=16, mean=(0.5, 0.4, 0.3), std=(0.2, 0.2, 0.3))
     paths = {}
     for name, module in (("image", image_teacher()), ("video", video_teacher())):
         paths[name] = save_encoder(

@@ -17,9 +17,9 @@ from video_ssl.clips.decoders.reader import VideoInfo
 from video_ssl.datasets.table import Record
 from video_ssl.models.colour import apply_colour
 from video_ssl.models.config import ImageViTConfig, ViTConfig
-from video_ssl.models.encoders import Preprocess
 from video_ssl.models.networks.image_vit import ImageViT
 from video_ssl.models.networks.vit import VideoViT
+from video_ssl.models.preprocess_config import VideoPreprocess
 from video_ssl.objectives import OBJECTIVES
 from video_ssl.recipes import build_config
 
@@ -135,7 +135,7 @@ def teachers():
     image = spread(ImageViT(ImageViTConfig(**small)))
     video = spread(VideoViT(ViTConfig(**small, num_frames=4, positions="sincos_1d")))
     mean, std = OTHER
-    video.preprocess = Preprocess(num_frames=4, size=16, mean=mean, std=std)
+    video.preprocess = VideoPreprocess(num_frames=4, size=16, mean=mean, std=std)
     return {"image": image, "video": video}
 
 

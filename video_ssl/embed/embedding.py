@@ -45,6 +45,7 @@ from video_ssl.embed.rows import RowCollector
 from video_ssl.embed.window_workers import Job, Piece, describe, read_windows
 from video_ssl.models.contract import CLIP, MOMENTS, Encoder
 from video_ssl.models.networks.layers import spatial_cells
+from video_ssl.models.preprocess_config import VideoPreprocess, described
 from video_ssl.recipes import to_plain
 
 logger = logging.getLogger(__name__)
@@ -240,6 +241,10 @@ class Embedder:
     def _windows(self) -> WindowConfig:
         """The clips that the encoder was made for, where the settings do not say otherwise."""
         pre = self.encoder.preprocess
+        if not isinstance(pre, VideoPreprocess):
+            raise EmbeddingError(
+                f"{self.name} sees {self.encoder.modality}; frames of videos are for encoders of video."
+            )
         windows = self.config.windows(
             num_frames=pre.num_frames,
             frame_stride=pre.frame_stride,
@@ -331,7 +336,7 @@ class Embedder:
                 "config": to_plain(encoder.config),
                 "source": encoder.source,
             },
-            "preprocess": to_plain(encoder.preprocess),
+            "preprocess": described(encoder.preprocess),
             "settings": self.config.content,
             "windows": to_plain(self.windows),
             "layer": "last" if layer is None else layer,

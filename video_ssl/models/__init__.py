@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 from dataclasses import dataclass
 from importlib import import_module
-from typing import Any
+from typing import Any, Literal
 
 _HERE = "video_ssl.models"
 _NETWORKS = f"{_HERE}.networks"
@@ -26,12 +26,14 @@ class Network:
             `TorchEncoder` does most of it.
         flax: its twin, a linen module with the fields `config` and `dtype`; see `encoders_flax.FlaxNetwork`.
         bridge: the module that carries weights between the two, with `to_torch_state` and `to_flax_variables`.
+        modality: what it sees.
     """
 
     config: str
     torch: str
     flax: str | None = None
     bridge: str | None = None
+    modality: Literal["video", "sound", "text"] = "video"
 
     def config_class(self) -> Any:
         return attribute(self.config)

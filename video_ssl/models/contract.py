@@ -18,14 +18,11 @@ Not every encoder has all of them: `output_names` lists what there is.
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from typing import Any, Literal, Protocol, get_args
+from typing import Any, Literal, Protocol
 
 import numpy as np
 
-from video_ssl.models.encoder_folder import Preprocess
-
-Modality = Literal["video", "sound", "text"]
-MODALITIES: tuple[str, ...] = get_args(Modality)
+from video_ssl.models.preprocess_config import Modality, Preprocess
 
 CLIP, MOMENTS, TOKENS = "clip", "moments", "tokens"
 Precision = Literal["float32", "bfloat16"]

@@ -1,23 +1,21 @@
 """Encoder folders on disk, free of torch and jax: what is in them, how they are found, read and written.
 
-A folder holds `model.safetensors` (weights under torch's names, whichever framework trained them), `config.json` and
-`README.md`, the model card.  `config.json` keeps the checksums of the weights, and its own.
+A folder holds `model.safetensors` (weights under torch's names, whichever framework trained them), `config.json`,
+`README.md`, the model card, and of a text encoder `vocabulary.txt`, its words, one a line.  `config.json` says what the
+encoder sees ("modality") and how clips are made for it, and keeps the checksums of the other files, and its own.
 """
 
 from __future__ import annotations
 
 import json
 import logging
-import math
 import os
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from video_ssl import __version__
 from video_ssl.checksums import SEAL, checksums, damage, file_sizes, seal_is_broken, sealed
-from video_ssl.clips.config import Sampling
 from video_ssl.datasets.paths import at_home
 from video_ssl.files import (
     check_writable,
@@ -27,7 +25,15 @@ from video_ssl.files import (
 )
 from video_ssl.limits import read_json
 from video_ssl.models.model_card import model_card
-from video_ssl.recipes import nearest, to_plain
+from video_ssl.models.preprocess_config import (
+    MODALITIES,
+    PREPROCESS,
+    VOCABULARY,
+    Preprocess,
+    TextPreprocess,
+    described,
+)
+from video_ssl.recipes import ConfigError, build_config, nearest, to_plain
 
 logger = logging.getLogger(__name__)
 
@@ -36,7 +42,7 @@ WEIGHTS, CONFIG, CARD = "model.safetensors", "config.json", "README.md"
 REPORT = "conversion.json"  # only in what `video-ssl convert` has written
 
 
-_MAX_CONFIG_BYTES = 2**22
+_MAX_CONFIG_BYTES, _MAX_VOCABULARY_BYTES = 2**22, 2**26
 
 _KINDS = (
     ("architecture", str, "a name"),
@@ -50,42 +56,6 @@ class EncoderError(ValueError):
     """An encoder that cannot be read or written; the text says what was found and expected."""
 
 
-@dataclass(frozen=True, kw_only=True)
-class Preprocess:
-    """What an encoder expects of a clip: its sampling, its size, and the statistics of its pixels.
-
-    Args:
-        num_frames: frames of a clip.
-        frame_stride: source frames from one sampled frame to the next.
-        fps: rate at which source frames are counted (frames are chosen by time); None counts the
-            frames of the file.
-        size: side of the square frames in pixels.
-        sampling: how training chose the frames, as in `ClipConfig`.
-        mean: RGB mean that is subtracted, in the range 0..1.
-        std: RGB standard deviation to divide by, in the range 0..1.
-    """
-
-    num_frames: int = 16
-    frame_stride: int = 4
-    fps: float | None = None
-    size: int = 224
-    sampling: Sampling = "constant"
-    mean: tuple[float, float, float] = (0.485, 0.456, 0.406)
-    std: tuple[float, float, float] = (0.229, 0.224, 0.225)
-
-    def __post_init__(self) -> None:
-        for name in ("num_frames", "frame_stride", "size"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name}={getattr(self, name)} must be at least 1.")
-        if self.fps is not None and not 0 < self.fps < math.inf:
-            raise ValueError(f"fps={self.fps} must be positive, or null to count frames.")
-        for name in ("mean", "std"):
-            if not all(map(math.isfinite, getattr(self, name))):
-                raise ValueError(f"{name}={getattr(self, name)} must be finite numbers.")
-        if min(self.std) <= 0:
-            raise ValueError(f"std={self.std} must be positive: pixels are divided by it.")
-
-
 def write_encoder_folder(
     folder: str | Path,
     write: Callable[[Path], None],
@@ -96,6 +66,7 @@ def write_encoder_folder(
     source: dict[str, Any],
     num_parameters: int,
     embed_dim: int,
+    output_names: Sequence[str],
     versions: dict[str, str],
 ) -> Path:
     """Returns the folder into which an encoder was written: complete, or not at all.
@@ -107,7 +78,7 @@ def write_encoder_folder(
         folder: where to.
         write: puts `model.safetensors`, and what else belongs there, into the folder it is given.
         architecture, config, preprocess, source: as `save_encoder` of either framework takes them.
-        num_parameters, embed_dim: for the card.
+        num_parameters, embed_dim, output_names: for the card.
         versions: of the framework that wrote the weights.
 
     Raises:
@@ -119,14 +90,18 @@ def write_encoder_folder(
         "version": 1,
         "architecture": architecture,
         "config": to_plain(config),
-        "preprocess": to_plain(preprocess),
+        "modality": preprocess.modality,
+        "preprocess": described(preprocess),
         "num_parameters": num_parameters,
         "embed_dim": embed_dim,
+        "outputs": list(output_names),
         "source": source,
         "versions": {"video_ssl": __version__, **versions},
     }
     with folder_aside(folder) as aside:
         write(aside)
+        if isinstance(preprocess, TextPreprocess):
+            write_atomically(aside / VOCABULARY, "".join(f"{w}\n" for w in preprocess.vocabulary))
         sizes = file_sizes(aside)
         content |= {"bytes": sizes, "crc32": checksums(aside, sizes)}
         write_json(aside / CONFIG, sealed(content))
@@ -205,14 +180,53 @@ def read_config(folder: Path) -> dict[str, Any]:
     if lacking:
         raise EncoderError(f"{file} lacks {lacking}; save the encoder again with save_encoder.")
     content.setdefault("source", {})
+    content.setdefault("modality", "video")  # what all folders were for before it was written
     for key, kind, what in _KINDS:
         if not isinstance(content[key], kind):
             raise EncoderError(
                 f"{file}: {key}={content[key]!r:.80} must be {what}; save the encoder again with save_encoder."
             )
+    if content["modality"] not in MODALITIES:
+        raise EncoderError(
+            f"{file}: modality={content['modality']!r:.80} must be one of {', '.join(MODALITIES)}."
+        )
     # A setting of training, in folders from before it left the encoder.
     content["config"].pop("checkpoint_blocks", None)
     return content
+
+
+def read_preprocess(content: Mapping[str, Any], folder: Path) -> Preprocess:
+    """Returns how clips are made for the encoder of a folder whose `config.json` says `content`.
+
+    Raises:
+        EncoderError: settings that there are not, or a vocabulary that is missing, damaged or none.
+    """
+    settings, where = dict(content["preprocess"]), f"{folder / CONFIG}: preprocess"
+    cls = PREPROCESS[content["modality"]]
+    try:
+        if cls is TextPreprocess:
+            del settings["num_words"]
+            settings["vocabulary"] = _read_vocabulary(folder)
+        preprocess: Preprocess = build_config(cls, settings, where)
+    except (KeyError, ConfigError) as err:
+        told = err if isinstance(err, ConfigError) else f"{where} lacks {err}"
+        raise EncoderError(f"{told}") from err
+    return preprocess
+
+
+def _read_vocabulary(folder: Path) -> tuple[str, ...]:
+    file = folder / VOCABULARY
+    if not file.is_file():
+        raise EncoderError(
+            f"{folder} has no {VOCABULARY}, the words of its encoder: copy it again."
+        )
+    if file.stat().st_size > _MAX_VOCABULARY_BYTES:
+        raise EncoderError(f"{file} has {file.stat().st_size:,} bytes: more than any vocabulary.")
+    check_unchanged(folder, VOCABULARY)
+    try:
+        return tuple(file.read_text(encoding="utf-8").splitlines())
+    except UnicodeDecodeError as err:
+        raise EncoderError(f"{file} is no text: {err}.") from err
 
 
 def check_unchanged(folder: Path, *names: str) -> None:
@@ -289,7 +303,7 @@ def _is_encoder(folder: Path) -> bool:
 
 
 def _is_of_encoder(name: str) -> bool:
-    return name in (CONFIG, CARD, REPORT) or name.endswith(".safetensors")
+    return name in (CONFIG, CARD, REPORT, VOCABULARY) or name.endswith(".safetensors")
 
 
 def _readable_like(config: Path) -> None:

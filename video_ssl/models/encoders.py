@@ -29,14 +29,15 @@ from video_ssl.models.encoder_folder import (
     FORMAT,
     WEIGHTS,
     EncoderError,
-    Preprocess,
     check_unchanged,
     fill_report,
     find_encoder,
     read_config,
+    read_preprocess,
     write_encoder_folder,
 )
 from video_ssl.models.networks.pixels import PixelEncoder, PixelsConfig
+from video_ssl.models.preprocess_config import Preprocess, VideoPreprocess
 from video_ssl.recipes import ConfigError, build_config, nearest
 
 __all__ = [
@@ -86,6 +87,10 @@ def save_encoder(
             something else.
     """
     network_of(architecture, str(folder))
+    if encoder.modality != preprocess.modality:
+        raise EncoderError(
+            f"{architecture!r} sees {encoder.modality}, but its preprocess is one of {preprocess.modality}."
+        )
     weights = _plain_weights(encoder)
 
     def write(place: Path) -> None:
@@ -103,6 +108,7 @@ def save_encoder(
         source=source,
         num_parameters=sum(p.numel() for p in encoder.parameters()),
         embed_dim=typing.cast(int, encoder.embed_dim),
+        output_names=typing.cast(tuple[str, ...], encoder.output_names),
         versions={"torch": torch.__version__},
     )
 
@@ -182,9 +188,9 @@ def _build(content: dict[str, Any], folder: Path, *, seed: int) -> tuple[nn.Modu
     network = network_of(content["architecture"], file)
     try:
         config = build_config(network.config_class(), content["config"], "config")
-        preprocess = build_config(Preprocess, content["preprocess"], "preprocess")
     except ConfigError as err:
         raise EncoderError(f"{file}: {err}") from err
+    preprocess = read_preprocess(content, folder)
     cls = network.torch_class()
     _refuse_misfit(cls, config, folder)
     # Not torch.manual_seed, which would also seed the accelerators.
@@ -233,12 +239,14 @@ def _pixels(rest: str) -> tuple[nn.Module, Preprocess, dict[str, Any]]:
     if path:
         folder = find_encoder(path)
         content = read_config(folder)
-        preprocess = build_config(
-            Preprocess, content["preprocess"], f"{folder / CONFIG}: preprocess"
-        )
+        preprocess = read_preprocess(content, folder)
+        if not isinstance(preprocess, VideoPreprocess):
+            raise EncoderError(
+                f"pixels:{rest} needs an encoder of videos, but {folder} is one of {content['modality']}."
+            )
         check_unchanged(folder)
     else:
-        preprocess = Preprocess()
+        preprocess = VideoPreprocess()
     if not 1 <= size <= preprocess.size:
         raise EncoderError(
             f"pixels of size {size} cannot be made of clips of {preprocess.size} px: give 1 to "

@@ -25,15 +25,16 @@ from video_ssl.models.encoder_folder import (
     CONFIG,
     WEIGHTS,
     EncoderError,
-    Preprocess,
     check_unchanged,
     fill_report,
     find_encoder,
     read_config,
+    read_preprocess,
     write_encoder_folder,
 )
 from video_ssl.models.networks.bridges import BridgeError, shapes_of
 from video_ssl.models.networks.maps_flax import spatial_cells
+from video_ssl.models.preprocess_config import Preprocess, VideoPreprocess
 from video_ssl.recipes import ConfigError, build_config, to_plain
 
 Floats = NDArray[np.float32]
@@ -89,12 +90,9 @@ class FlaxEncoder(BaseEncoder):
         self.module, self.config = module, module.config
         self.variables = jax.device_put(jax.tree.map(jnp.asarray, dict(variables)), device)
         self.architecture, self.preprocess, self.source = architecture, preprocess, source
+        self.modality = preprocess.modality
         self.embed_dim: int = self.config.width
         self._forward = jax.jit(self._outputs, static_argnames=("cells", "dtype", "with_tokens"))
-
-    @property
-    def num_frames(self) -> int:
-        return int(self.config.num_frames or self.preprocess.num_frames)
 
     def outputs(
         self,
@@ -109,22 +107,25 @@ class FlaxEncoder(BaseEncoder):
         """Returns float32 "clip" (B, D'), "moments" (B, T', D') and "tokens" (B, L, D) of one forward pass.
 
         Args:
-            inputs: a video, normalised, (B, T, H, W, 3).
+            inputs: a batch, of video normalised (B, T, H, W, 3).
             names: of these three.
             cells: D' = cells * cells * D: the means of so many parts of the frame, side by side.
             layer, pooling: None and "mean", as a convolution has no others.
             precision: of the activations; None = that of the module.
         """
         self.check_outputs(names, layer=layer, pooling=pooling)
-        video = jnp.asarray(inputs, jnp.float32)
         found = self._forward(
-            self.variables, video, cells=cells, dtype=precision, with_tokens=TOKENS in names
+            self.variables,
+            jnp.asarray(inputs),
+            cells=cells,
+            dtype=precision,
+            with_tokens=TOKENS in names,
         )
         return {name: np.asarray(found[name]) for name in names}
 
     def outputs_of_arrays(
         self,
-        clips: NDArray[np.uint8],
+        clips: NDArray[Any],
         names: Sequence[str],
         *,
         precision: Precision = "float32",
@@ -132,12 +133,14 @@ class FlaxEncoder(BaseEncoder):
         layer: int | None = None,
         pooling: str = "mean",
     ) -> dict[str, Floats]:
-        """Returns `outputs` of uint8 (B, T, H, W, 3), normalised as `preprocess` says."""
-        if clips.dtype != np.uint8:
+        """Returns `outputs` of clips as they are read, see `Encoder.outputs_of_arrays`."""
+        pre = self.preprocess
+        if isinstance(pre, VideoPreprocess) and clips.dtype != np.uint8:
             raise ValueError(f"video is {clips.dtype}, but pixels must be uint8 (B, T, H, W, 3).")
-        video = normalize_pixels(jnp.asarray(clips), self.preprocess)
+        batch = jnp.asarray(clips)
+        inputs = normalize_pixels(batch, pre) if isinstance(pre, VideoPreprocess) else batch
         return self.outputs(
-            video, names, cells=cells, layer=layer, pooling=pooling, precision=precision
+            inputs, names, cells=cells, layer=layer, pooling=pooling, precision=precision
         )
 
     def output_dim(self, name: str, *, cells: int = 1) -> int:
@@ -194,7 +197,7 @@ class FlaxEncoder(BaseEncoder):
         return found
 
 
-def normalize_pixels(video: jax.Array, preprocess: Preprocess) -> jax.Array:
+def normalize_pixels(video: jax.Array, preprocess: VideoPreprocess) -> jax.Array:
     """Returns float32 (..., 3), pixels of uint8 (..., 3) in [0, 1] minus the mean, divided by the deviation."""
     pixels = video.astype(jnp.float32) / 255
     return (pixels - jnp.asarray(preprocess.mean)) / jnp.asarray(preprocess.std)
@@ -247,6 +250,7 @@ def save_flax_encoder(
         source=source,
         num_parameters=sum(counted),
         embed_dim=config.width,
+        output_names=FlaxEncoder.output_names,
         versions={"jax": jax.__version__},
     )
 
@@ -280,9 +284,9 @@ def load_flax_encoder(
     network = flax_network(content["architecture"], str(folder / CONFIG))
     try:
         config = build_config(network.config_class(), content["config"], "config")
-        preprocess = build_config(Preprocess, content["preprocess"], "preprocess")
     except ConfigError as err:
         raise EncoderError(f"{folder / CONFIG}: {err}") from err
+    preprocess = read_preprocess(content, folder)
     module = network.flax_class()(config, dtype=dtype)
     source = content["source"]
     if untrained:

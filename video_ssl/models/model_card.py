@@ -3,10 +3,21 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
+from video_ssl.models.preprocess_config import PADDING, UNKNOWN
+
 _TOLD = ("objective", "data", "steps", "recipe")
+
+#: By modality, what a moment of a clip is.
+_MOMENTS = {"video": "every few frames of it", "sound": "every moment of it", "text": "every word"}
+
+_INPUTS = {
+    "video": "video: normalised float32 (B, 3, T, H, W)",
+    "sound": "sound: float32 (B, N), mono in -1..1",
+    "text": "text: int64 (B, L), encoder.preprocess.ids([...])",
+}
 
 
 def model_card(content: Mapping[str, Any]) -> str:
@@ -15,21 +26,20 @@ def model_card(content: Mapping[str, Any]) -> str:
     What the source does not tell is written as "not recorded", never left out: a reader must see
     the gap.
     """
-    source = content["source"]
+    source, modality = content["source"], content["modality"]
     objective = source.get("objective", "not recorded")
-    pre = content["preprocess"]
+    expects = {"video": _video, "sound": _sound, "text": _text}[modality]
     lines = [
         "---",
         "library_name: video_ssl",
         "license: other",
-        "tags: [video, self-supervised-learning]",
+        f"tags: [{modality}, self-supervised-learning]",
         "---",
         "",
-        f"# Video encoder `{content['architecture']}`, objective: {objective}",
+        f"# {modality.capitalize()} encoder `{content['architecture']}`, objective: {objective}",
         "",
         f"{content['num_parameters']:,} parameters; features of {content['embed_dim']} numbers, "
-        f"one for a clip and one for"
-        " every few frames of it.",
+        f"{_features(content['outputs'], modality)}.",
         "",
         "## How it was trained",
         "",
@@ -39,9 +49,7 @@ def model_card(content: Mapping[str, Any]) -> str:
         "",
         "## What it expects",
         "",
-        f"{_frames(pre)}, "
-        f"{pre['size']} x {pre['size']} pixels, RGB in 0..1"
-        f" minus {list(pre['mean'])}, divided by {list(pre['std'])}.",
+        expects(content["preprocess"]),
         "",
         "```json",
         json.dumps(content["config"], indent=2),
@@ -49,16 +57,7 @@ def model_card(content: Mapping[str, Any]) -> str:
         "",
         "## How to load it",
         "",
-        "```python",
-        "import video_ssl",
-        "",
-        'encoder = video_ssl.load_encoder("path/to/this/folder")',
-        "clip = encoder.clip_features(video)    # video: normalised float32 (B, 3, T, H, W) -> "
-        "(B, D)",
-        "frames = encoder.frame_features(video)  # (B, T', D)",
-        "```",
-        "",
-        "`video-ssl embed` does the sampling, resizing and normalising for whole tables of videos.",
+        *_loading(content["outputs"], modality),
         "",
         "## Licence",
         "",
@@ -70,11 +69,66 @@ def model_card(content: Mapping[str, Any]) -> str:
     return "\n".join(lines)
 
 
+def _features(outputs: Sequence[str], modality: str) -> str:
+    """What there is a feature of, in words."""
+    named = {
+        "clip": f"one for a {'text' if modality == 'text' else 'clip'}",
+        "moments": f"one for {_MOMENTS[modality]}",
+        "tokens": "one for every cell of a grid over it",
+    }
+    *most, last = [named.get(name, f"{name!r}") for name in outputs]
+    return f"{', '.join(most)} and {last}" if most else last
+
+
+def _loading(outputs: Sequence[str], modality: str) -> list[str]:
+    shapes = {"clip": "(B, D)", "moments": "(B, T', D)", "tokens": "(B, L, D)"}
+    told = ", ".join(f"{name} {shapes.get(name, '')}".rstrip() for name in outputs)
+    lines = [
+        "```python",
+        "import video_ssl",
+        "",
+        'encoder = video_ssl.load_encoder("path/to/this/folder")',
+        f"# {_INPUTS[modality]}",
+        f"found = encoder.outputs({modality}, encoder.output_names)  # {told}",
+        f'clip = found["{outputs[0]}"]',
+        "```",
+    ]
+    if modality == "video":
+        lines += [
+            "",
+            "`video-ssl embed` does the sampling, resizing and normalising for whole tables of videos.",
+        ]
+    return lines
+
+
+def _video(pre: Mapping[str, Any]) -> str:
+    return (
+        f"{_frames(pre)}, {pre['size']} x {pre['size']} pixels, RGB in 0..1 minus {list(pre['mean'])}, "
+        f"divided by {list(pre['std'])}."
+    )
+
+
+def _sound(pre: Mapping[str, Any]) -> str:
+    seconds, hop = pre["num_samples"] / pre["rate"], pre["hop"] or pre["num_samples"]
+    return (
+        f"{seconds:g} s of sound: {pre['num_samples']} samples of one channel, {pre['rate']} a second, in -1..1. Clips "
+        f"of a longer recording begin every {hop / pre['rate']:g} s."
+    )
+
+
+def _text(pre: Mapping[str, Any]) -> str:
+    case = "in lower case" if pre["lower_case"] else "as they are written"
+    return (
+        f"{pre['length']} words, {case} and without punctuation, as their places in `{pre['vocabulary']}` "
+        f"({pre['num_words']} words; {PADDING} fills up a short text, {UNKNOWN} stands for unknown words)."
+    )
+
+
 def _short(value: Any) -> str:
     return value if isinstance(value, str) else json.dumps(value, default=str)
 
 
-def _frames(pre: dict[str, Any]) -> str:
+def _frames(pre: Mapping[str, Any]) -> str:
     """Which frames make a clip, in words."""
     sampling = pre.get("sampling", "constant")
     if sampling.startswith("segments"):

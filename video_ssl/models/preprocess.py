@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from video_ssl.models.config import Normalization
-from video_ssl.models.encoder_folder import Preprocess
+from video_ssl.models.preprocess_config import Preprocess, VideoPreprocess
 
 
 def to_pixels(video: Tensor) -> Tensor:
@@ -45,6 +45,22 @@ def to_model_input(video: Tensor, normalization: Normalization) -> Tensor:
 
 
 def model_input(clips: Tensor, preprocess: Preprocess) -> Tensor:
-    """Returns what an encoder takes of a batch of clips as they are read: float32 (B, C, T, H, W) of uint8
-    (B, T, H, W, 3)."""
-    return to_model_input(clips, Normalization(mean=preprocess.mean, std=preprocess.std))
+    """Returns what an encoder takes of a batch of clips as they are read.
+
+    Args:
+        clips: video uint8 (B, T, H, W, 3), which becomes float32 (B, C, T, H, W), normalised; sound float32 (B, N) or
+            text int64 (B, L), which stay as they are.
+        preprocess: of the encoder.
+
+    Raises:
+        ValueError: another dtype or shape.
+    """
+    if isinstance(preprocess, VideoPreprocess):
+        return to_model_input(clips, Normalization(mean=preprocess.mean, std=preprocess.std))
+    dtype = torch.float32 if preprocess.modality == "sound" else torch.int64
+    if clips.dtype != dtype or clips.dim() != 2:
+        raise ValueError(
+            f"{preprocess.modality} is {clips.dtype} {tuple(clips.shape)}, but must be {dtype} with two axes, a clip "
+            "in each row."
+        )
+    return clips

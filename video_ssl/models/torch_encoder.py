@@ -13,8 +13,8 @@ import torch
 from torch import Tensor
 
 from video_ssl.models.contract import Arrays, BaseEncoder, Precision
-from video_ssl.models.encoder_folder import Preprocess
 from video_ssl.models.preprocess import model_input
+from video_ssl.models.preprocess_config import Preprocess
 from video_ssl.recipes import to_plain
 
 

@@ -15,9 +15,10 @@ from typing import Any
 from torch import Tensor, nn
 
 from video_ssl.models.checkpoint_files import read_content
-from video_ssl.models.encoders import Preprocess, save_encoder
+from video_ssl.models.encoders import save_encoder
 from video_ssl.models.networks.frame_config import FrameTransformerConfig
 from video_ssl.models.networks.frame_transformer import FrameTransformer, ProjectionHead
+from video_ssl.models.preprocess_config import VideoPreprocess
 from video_ssl.models.weights import (
     LoadReport,
     Renames,
@@ -116,7 +117,7 @@ def import_carl(
         folder,
         model.encoder,
         architecture=model.encoder.architecture,
-        preprocess=Preprocess(num_frames=config.length, frame_stride=1, size=size),
+        preprocess=VideoPreprocess(num_frames=config.length, frame_stride=1, size=size),
         source={"objective": "carl", "converted from": Path(path).name},
     )
 

@@ -26,7 +26,7 @@ from video_ssl.limits import read_json
 from video_ssl.models.classifier import VideoClassifier, readout_of
 from video_ssl.models.config import IMAGENET_MEAN, IMAGENET_STD, ViTConfig
 from video_ssl.models.encoder_folder import REPORT
-from video_ssl.models.encoders import CONFIG, FORMAT, Preprocess
+from video_ssl.models.encoders import CONFIG, FORMAT
 from video_ssl.models.exchange.converted import read_folder, write_folder
 from video_ssl.models.exchange.export_names import (
     lost_parts,
@@ -38,6 +38,7 @@ from video_ssl.models.exchange.export_program import write_program
 from video_ssl.models.exchange.published import Family, Published, read_published
 from video_ssl.models.exchange.published_cnn import CNN_FAMILIES, PublishedCNN, read_cnn
 from video_ssl.models.exchange.sizes import Sizes
+from video_ssl.models.preprocess_config import VideoPreprocess
 from video_ssl.models.weights import LoadReport, WeightsError, load_weights
 
 To = Literal["ours", "original", "huggingface", "export"]
@@ -190,7 +191,7 @@ def convert(
 def _write(
     place: Path,
     model: Published | PublishedCNN,
-    preprocess: Preprocess,
+    preprocess: VideoPreprocess,
     *,
     to: To,
     told: dict[str, Any],
@@ -252,7 +253,7 @@ def _read(
     num_heads: int | None,
     min_share: float,
     frame_stride: int | None,
-) -> tuple[Published | PublishedCNN, Preprocess]:
+) -> tuple[Published | PublishedCNN, VideoPreprocess]:
     if not source.exists():
         raise WeightsError(f"there is no {source}: give a weights file or a folder with one.")
     # A file beside its config.json says less than the folder.
@@ -263,7 +264,7 @@ def _read(
     if source.is_dir() and _is_ours(source):
         model, preprocess = read_folder(source, sizes=sizes)
         if frame_stride is not None:
-            preprocess = Preprocess(**{**vars(preprocess), "frame_stride": frame_stride})
+            preprocess = replace(preprocess, frame_stride=frame_stride)
         return model, preprocess
     if source.is_file() and family in ("auto", *CNN_FAMILIES):
         other = read_cnn(source, family=family, sizes=sizes, num_heads=num_heads)
@@ -280,7 +281,7 @@ def _read(
     config = model.encoder.config
     frames = config.num_frames if isinstance(config, ViTConfig) else None
     assert config.image_size is not None
-    return model, Preprocess(
+    return model, VideoPreprocess(
         num_frames=frames or (sizes and sizes.num_frames) or 16,
         frame_stride=frame_stride or 4,
         size=config.image_size,
@@ -300,7 +301,7 @@ def _is_ours(folder: Path) -> bool:
 
 
 def _export(
-    out: Path, model: Published, preprocess: Preprocess, told: dict[str, Any]
+    out: Path, model: Published, preprocess: VideoPreprocess, told: dict[str, Any]
 ) -> dict[str, float]:
     classifier = None
     encoder = model.encoder.eval()

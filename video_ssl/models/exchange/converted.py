@@ -15,7 +15,6 @@ from video_ssl.models.config import ViTConfig
 from video_ssl.models.encoder_folder import check_unchanged
 from video_ssl.models.encoders import (
     EncoderError,
-    Preprocess,
     find_encoder,
     load_encoder,
     save_encoder,
@@ -27,6 +26,7 @@ from video_ssl.models.exchange.sizes import Sizes
 from video_ssl.models.exchange.stored_tables import regrid
 from video_ssl.models.networks.image_vit import ImageViT
 from video_ssl.models.networks.vit import VideoViT
+from video_ssl.models.preprocess_config import Preprocess, VideoPreprocess
 from video_ssl.models.weights import LoadReport, WeightsError, load_weights
 
 HEAD, DECODER = "head.safetensors", "decoder.safetensors"
@@ -64,7 +64,9 @@ def write_folder(
     )
 
 
-def read_folder(path: str | Path, *, sizes: Sizes | None = None) -> tuple[Published, Preprocess]:
+def read_folder(
+    path: str | Path, *, sizes: Sizes | None = None
+) -> tuple[Published, VideoPreprocess]:
     """Returns the model of an encoder folder (or run) of ours, and how clips are made for it.
 
     Args:
@@ -83,6 +85,7 @@ def read_folder(path: str | Path, *, sizes: Sizes | None = None) -> tuple[Publis
             "another naming or another size."
         )
     preprocess, source = encoder.preprocess, encoder.source
+    assert isinstance(preprocess, VideoPreprocess)
     module, text = resize(encoder, sizes or Sizes())
     head, decoders = _beside(folder, HEAD), _beside(folder, DECODER)
     keys = [*(f"encoder.{key}" for key in module.state_dict()), *head, *decoders]

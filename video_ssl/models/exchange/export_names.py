@@ -11,12 +11,12 @@ from torch import Tensor
 
 from video_ssl.files import folder_aside, write_json, written_aside
 from video_ssl.models.config import ImageViTConfig, ViTConfig
-from video_ssl.models.encoders import Preprocess
 from video_ssl.models.exchange.published import Published
 from video_ssl.models.exchange.published_names import to_hugging_face, to_original
 from video_ssl.models.exchange.stored_tables import describe
 from video_ssl.models.networks.layers import LAYER_NORM_EPS, hidden_width
 from video_ssl.models.networks.positions import position_table
+from video_ssl.models.preprocess_config import VideoPreprocess
 from video_ssl.models.weights import WeightsError
 
 #: Width of a decoder -> its heads in VideoMAE's and MAE's code; they do not show in the weights.
@@ -139,7 +139,7 @@ def _check_original(config: ViTConfig | ImageViTConfig, form: str, *, learned: b
 # Hugging Face --------------------------------------------------------------------------------------
 
 
-def write_hugging_face(folder: Path, model: Published, preprocess: Preprocess) -> Path:
+def write_hugging_face(folder: Path, model: Published, preprocess: VideoPreprocess) -> Path:
     """Returns the folder that was written: `model.safetensors` and `config.json` of a
     `VideoMAEForPreTraining`, `VideoMAEForVideoClassification` or `VideoMAEModel`, or for images of a `ViTModel`, and
     `preprocessor_config.json`.
@@ -258,7 +258,7 @@ def _shared_settings(config: ViTConfig | ImageViTConfig) -> dict[str, Any]:
     }
 
 
-def _processor(config: ViTConfig | ImageViTConfig, preprocess: Preprocess) -> dict[str, Any]:
+def _processor(config: ViTConfig | ImageViTConfig, preprocess: VideoPreprocess) -> dict[str, Any]:
     size = config.image_size
     name = "VideoMAEImageProcessor" if isinstance(config, ViTConfig) else "ViTImageProcessor"
     return {

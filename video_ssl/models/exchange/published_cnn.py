@@ -13,7 +13,6 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from video_ssl.models.encoders import Preprocess
 from video_ssl.models.exchange.carl_weights import load_carl
 from video_ssl.models.exchange.sizes import Sizes
 from video_ssl.models.networks.frame_transformer import FrameTransformer
@@ -21,13 +20,14 @@ from video_ssl.models.networks.r2plus1d import R2Plus1D, from_hico
 from video_ssl.models.networks.r2plus1d_config import R2Plus1DConfig
 from video_ssl.models.networks.zoo import ZooEncoder
 from video_ssl.models.networks.zoo_config import ZOO, ZOO_MEAN, ZOO_STD, ZooConfig
+from video_ssl.models.preprocess_config import VideoPreprocess
 from video_ssl.models.weights import LoadReport, WeightsError, load_weights, read_container
 
 CNN_FAMILIES = ("carl", "hico", "pytorchvideo")
 _PROJECTION = "projection."
 _ZOO_STEMS = ("blocks.0.conv.", "blocks.0.multipathway_blocks.")
 # papers/hico.md sections 2 and 6: 16 frames, every fourth of 30 a second, 112 pixels, one mean and deviation.
-_HICO = Preprocess(
+_HICO = VideoPreprocess(
     num_frames=16, frame_stride=4, fps=30.0, size=112, mean=(0.45,) * 3, std=(0.225,) * 3
 )
 
@@ -46,7 +46,7 @@ class PublishedCNN:
     """
 
     encoder: FrameTransformer | R2Plus1D | ZooEncoder
-    preprocess: Preprocess
+    preprocess: VideoPreprocess
     family: str
     container: str
     report: LoadReport
@@ -116,7 +116,7 @@ def _carl(path: str | Path, sizes: Sizes, num_heads: int | None) -> PublishedCNN
     note = "the projection is left out: features are taken before it."
     return PublishedCNN(
         encoder=model.encoder,
-        preprocess=Preprocess(num_frames=config.length, frame_stride=1, size=224),
+        preprocess=VideoPreprocess(num_frames=config.length, frame_stride=1, size=224),
         family="carl",
         container="",
         report=replace(report, matched=kept, unused=left, notes=(*report.notes, note)),
@@ -168,7 +168,7 @@ def _zoo(state: Mapping[str, Tensor], sizes: Sizes, *, name: str) -> PublishedCN
     )
     return PublishedCNN(
         encoder=encoder,
-        preprocess=Preprocess(
+        preprocess=VideoPreprocess(
             num_frames=frames,
             frame_stride=known.frame_stride,
             fps=30.0,

@@ -11,11 +11,12 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from video_ssl.models.encoders import Preprocess, save_encoder
+from video_ssl.models.encoders import save_encoder
 from video_ssl.models.exchange.tf_checkpoint import read_tf_checkpoint
 from video_ssl.models.networks.bridges import BridgeError
 from video_ssl.models.networks.r3d import R3D
 from video_ssl.models.networks.r3d_bridge import backbone_of_tf, from_tf, infer_config
+from video_ssl.models.preprocess_config import VideoPreprocess
 from video_ssl.models.weights import LoadReport, WeightsError, load_weights
 
 Four = tuple[int, int, int, int]
@@ -77,7 +78,7 @@ def import_tf_r3d(
         folder,
         encoder,
         architecture=encoder.architecture,
-        preprocess=Preprocess(
+        preprocess=VideoPreprocess(
             num_frames=num_frames, frame_stride=frame_stride, size=size, mean=middle, std=scale
         ),
         source={"objective": "not recorded", "converted from": Path(path).name},

@@ -10,9 +10,9 @@ import jax.numpy as jnp
 from jax import Array
 
 from video_ssl.models.colour_flax import augmented_input
-from video_ssl.models.encoder_folder import Preprocess
 from video_ssl.models.encoders_flax import init_variables
 from video_ssl.models.networks.r3d_flax import R3D
+from video_ssl.models.preprocess_config import Preprocess, VideoPreprocess
 from video_ssl.objectives.cvrl.config import Config
 from video_ssl.objectives.cvrl.loss_flax import contrastive_loss
 from video_ssl.objectives.cvrl.model_flax import CvrlModel
@@ -65,7 +65,7 @@ class Objective:
 
     def preprocess(self) -> Preprocess:
         config = self.config
-        return Preprocess(
+        return VideoPreprocess(
             num_frames=config.num_frames,
             frame_stride=config.frame_stride,
             size=config.crop.size,

@@ -9,11 +9,11 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
-from video_ssl.models.encoders import Preprocess
 from video_ssl.models.networks.decoder import MaskedDecoder
 from video_ssl.models.networks.image_vit import ImageViT
 from video_ssl.models.networks.layers import cut, split_mask, take
 from video_ssl.models.preprocess import to_model_input
+from video_ssl.models.preprocess_config import Preprocess
 from video_ssl.models.weights import Renames
 from video_ssl.objectives.mae.config import Config
 from video_ssl.objectives.shared.export import preprocess_of

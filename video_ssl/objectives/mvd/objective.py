@@ -10,11 +10,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from video_ssl.models.encoders import Preprocess
 from video_ssl.models.networks.decoder import MaskedDecoder
 from video_ssl.models.networks.layers import split_mask, take
 from video_ssl.models.networks.vit import VideoViT
 from video_ssl.models.preprocess import normalize, to_pixels
+from video_ssl.models.preprocess_config import Preprocess
 from video_ssl.models.weights import Renames
 from video_ssl.objectives.mvd.config import Config
 from video_ssl.objectives.mvd.teacher import Teacher, build_teacher

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from video_ssl.clips.config import ClipConfig
 from video_ssl.models.config import Normalization
-from video_ssl.models.encoders import Preprocess
+from video_ssl.models.preprocess_config import Preprocess, VideoPreprocess
 
 
 def preprocess_of(clip: ClipConfig, size: int, normalization: Normalization) -> Preprocess:
     """Returns the preprocessing of an encoder trained on such clips, of `size` x `size` pixels."""
-    return Preprocess(
+    return VideoPreprocess(
         num_frames=clip.num_frames,
         frame_stride=clip.frame_stride,
         fps=clip.fps,

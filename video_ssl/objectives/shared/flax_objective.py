@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, Protocol
 
-from video_ssl.models.encoder_folder import Preprocess
+from video_ssl.models.preprocess_config import Preprocess
 
 Tree = Mapping[str, Any]
 

@@ -10,9 +10,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from video_ssl.models.colour import augmented_input
-from video_ssl.models.encoders import Preprocess
 from video_ssl.models.networks.frame_transformer import FrameTransformer, masked_mean
 from video_ssl.models.networks.resnet import init_backbone
+from video_ssl.models.preprocess_config import Preprocess, VideoPreprocess
 from video_ssl.objectives.shared.frame_pairs import per_view
 from video_ssl.objectives.shared.frame_plan import FrameSetSettings
 
@@ -47,7 +47,7 @@ class FrameObjective(nn.Module):
     def preprocess(self) -> Preprocess:
         """Returns what the exported encoder expects: every frame of a video, at the size of the crop."""
         config = self.settings
-        return Preprocess(
+        return VideoPreprocess(
             num_frames=config.frames.num_frames,
             frame_stride=1,
             size=config.crop.size,

@@ -10,7 +10,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from video_ssl.models.colour import augmented_input
-from video_ssl.models.encoders import Preprocess, build_encoder, load_encoder
+from video_ssl.models.encoders import build_encoder, load_encoder
+from video_ssl.models.preprocess_config import Preprocess
 from video_ssl.models.weights import load_weights
 from video_ssl.objectives.shared.export import preprocess_of
 from video_ssl.objectives.supervised.config import Config

@@ -10,9 +10,9 @@ import jax.numpy as jnp
 from jax import Array
 
 from video_ssl.models.colour_flax import augmented_input
-from video_ssl.models.encoder_folder import Preprocess
 from video_ssl.models.encoders_flax import init_variables
 from video_ssl.models.networks.r3d_flax import R3D
+from video_ssl.models.preprocess_config import Preprocess, VideoPreprocess
 from video_ssl.objectives.shared.contrastive_flax import kernel_penalty
 from video_ssl.objectives.teg.config import Config
 from video_ssl.objectives.teg.loss_flax import teg_loss
@@ -79,7 +79,7 @@ class Objective:
     def preprocess(self) -> Preprocess:
         """Returns that of the long clip."""
         config = self.config
-        return Preprocess(
+        return VideoPreprocess(
             num_frames=config.long_frames,
             frame_stride=config.long_stride,
             size=config.crop.size,

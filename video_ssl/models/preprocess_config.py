@@ -1,0 +1,168 @@
+"""How clips must be made for an encoder, by what it sees: video, sound or text.  Free of torch and jax."""
+
+from __future__ import annotations
+
+import math
+import string
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import Any, ClassVar, Literal, get_args
+
+import numpy as np
+
+from video_ssl.clips.config import Sampling
+from video_ssl.recipes import to_plain
+
+Modality = Literal["video", "sound", "text"]
+MODALITIES: tuple[Modality, ...] = get_args(Modality)
+
+#: File of an encoder folder that holds the words of a text encoder, one a line.
+VOCABULARY = "vocabulary.txt"
+#: What the first two words of a vocabulary stand for.
+PADDING, UNKNOWN = 0, 1
+
+
+@dataclass(frozen=True, kw_only=True)
+class VideoPreprocess:
+    """What an encoder expects of a clip: its sampling, its size, and the statistics of its pixels.
+
+    Args:
+        num_frames: frames of a clip.
+        frame_stride: source frames from one sampled frame to the next.
+        fps: rate at which source frames are counted (frames are chosen by time); None counts the
+            frames of the file.
+        size: side of the square frames in pixels.
+        sampling: how training chose the frames, as in `ClipConfig`.
+        mean: RGB mean that is subtracted, in the range 0..1.
+        std: RGB standard deviation to divide by, in the range 0..1.
+    """
+
+    modality: ClassVar[Modality] = "video"
+
+    num_frames: int = 16
+    frame_stride: int = 4
+    fps: float | None = None
+    size: int = 224
+    sampling: Sampling = "constant"
+    mean: tuple[float, float, float] = (0.485, 0.456, 0.406)
+    std: tuple[float, float, float] = (0.229, 0.224, 0.225)
+
+    def __post_init__(self) -> None:
+        _check_positive(self, "num_frames", "frame_stride", "size")
+        if self.fps is not None and not 0 < self.fps < math.inf:
+            raise ValueError(f"fps={self.fps} must be positive, or null to count frames.")
+        for name in ("mean", "std"):
+            if not all(map(math.isfinite, getattr(self, name))):
+                raise ValueError(f"{name}={getattr(self, name)} must be finite numbers.")
+        if min(self.std) <= 0:
+            raise ValueError(f"std={self.std} must be positive: pixels are divided by it.")
+
+
+@dataclass(frozen=True, kw_only=True)
+class SoundPreprocess:
+    """What an encoder expects of sound: so many samples of one channel, float32 in -1..1.
+
+    Args:
+        rate: samples a second.
+        num_samples: of a clip.
+        hop: samples from the beginning of one clip to that of the next where all of a recording is wanted; None =
+            `num_samples`, so that they do not overlap.
+    """
+
+    modality: ClassVar[Modality] = "sound"
+
+    rate: int
+    num_samples: int
+    hop: int | None = None
+
+    def __post_init__(self) -> None:
+        _check_positive(self, "rate", "num_samples")
+        if self.hop is not None:
+            _check_positive(self, "hop")
+
+    @property
+    def seconds(self) -> float:
+        """Length of a clip."""
+        return self.num_samples / self.rate
+
+
+@dataclass(frozen=True, kw_only=True)
+class TextPreprocess:
+    """What an encoder expects of a text: the places of its words in a vocabulary.
+
+    Args:
+        vocabulary: the words; the first stands for the filling behind a short text, the second for unknown words.
+        length: words of a text; the rest of a longer one is left out.
+        lower_case: words are looked up in lower case.
+    """
+
+    modality: ClassVar[Modality] = "text"
+
+    vocabulary: tuple[str, ...] = field(repr=False)
+    length: int
+    lower_case: bool = True
+
+    def __post_init__(self) -> None:
+        _check_positive(self, "length")
+        words = self.vocabulary
+        if len(words) < 2:
+            raise ValueError(
+                f"vocabulary={words}: it begins with a word for the filling and one for unknown words, such as "
+                "'<pad>' and '<unk>'."
+            )
+        broken = next((i for i, word in enumerate(words) if word.split() != [word]), None)
+        if broken is not None:
+            raise ValueError(
+                f"word {broken} of the vocabulary, {words[broken]!r}, is empty or has white space: give single words."
+            )
+        if len(self._places) < len(words):
+            twice = next(word for i, word in enumerate(words) if self._places[word] != i)
+            raise ValueError(f"the vocabulary has {twice!r} twice: every word has one place.")
+
+    @cached_property
+    def _places(self) -> dict[str, int]:
+        return {word: place for place, word in enumerate(self.vocabulary)}
+
+    def ids(self, texts: Sequence[str]) -> np.ndarray:
+        """Returns int64 (B, length), the places of the words of each text.
+
+        ASCII punctuation is taken out without a space for it, words are what white space divides.
+
+        >>> words = TextPreprocess(vocabulary=("<pad>", "<unk>", "dont", "run"), length=4)
+        >>> words.ids(["Don't run, Anna!"]).tolist()
+        [[2, 3, 1, 0]]
+        """
+        found = np.full((len(texts), self.length), PADDING, np.int64)
+        bare = str.maketrans("", "", string.punctuation)
+        for row, text in zip(found, texts, strict=True):
+            words = (text.lower() if self.lower_case else text).translate(bare).split()
+            places = [self._places.get(word, UNKNOWN) for word in words[: self.length]]
+            row[: len(places)] = places
+        return found
+
+
+Preprocess = VideoPreprocess | SoundPreprocess | TextPreprocess
+
+PREPROCESS: dict[str, type[Any]] = {
+    cls.modality: cls for cls in (VideoPreprocess, SoundPreprocess, TextPreprocess)
+}
+
+
+def described(preprocess: Preprocess) -> dict[str, Any]:
+    """Returns the settings as JSON; in place of the words of a vocabulary the name of their file."""
+    if isinstance(preprocess, TextPreprocess):
+        return {
+            "vocabulary": VOCABULARY,
+            "num_words": len(preprocess.vocabulary),
+            "length": preprocess.length,
+            "lower_case": preprocess.lower_case,
+        }
+    plain: dict[str, Any] = to_plain(preprocess)
+    return plain
+
+
+def _check_positive(config: Any, *names: str) -> None:
+    for name in names:
+        if getattr(config, name) < 1:
+            raise ValueError(f"{name}={getattr(config, name)} must be at least 1.")
