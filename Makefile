@@ -23,7 +23,7 @@ help:  ## what there is
 	@echo
 	@echo 'RECIPE=file  DATA=folder|list|table  RUN=folder  SET="key=value ..."   go with pretrain-X'
 
-.venv/.ready: pyproject.toml constraints.txt setup.py
+.venv/.ready: pyproject.toml constraints.txt
 	@echo "making the environment .venv (a few minutes, once)"
 	$(PYTHON) -c 'import sys; sys.exit(0 if sys.version_info >= (3, 11) else "video_ssl needs Python 3.11 or newer; set PYTHON=...")'
 	$(PYTHON) -m venv .venv

@@ -11,12 +11,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from omegaconf import OmegaConf
 
 from video_ssl.pretrain.durations import parse_duration
 from video_ssl.pretrain.recipe import PretrainRecipe, load_pretrain_recipe, recipe_to_dict
 from video_ssl.pretrain.schedules import scaled_lr
-from video_ssl.recipes import list_recipes
+from video_ssl.recipes import list_recipes, load_yaml
 
 FACTS = Path(__file__).with_name("published_settings.yaml")
 PAGE = Path(__file__).parents[1] / "docs" / "published.md"
@@ -41,7 +40,7 @@ departs, and why. A recipe that is "like" another one lists only what differs fr
 
 
 def facts() -> dict[str, dict[str, Any]]:
-    content = OmegaConf.to_container(OmegaConf.create(FACTS.read_text(encoding="utf-8")))
+    content = load_yaml(FACTS)
     assert isinstance(content, dict)
     return {str(name): dict(entry) for name, entry in content.items()}
 

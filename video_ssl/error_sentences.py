@@ -58,7 +58,6 @@ _READERS = {
     "gzip",
     "json",
     "lzma",
-    "omegaconf",
     "orbax",
     "pickle",
     "PIL",

@@ -17,7 +17,8 @@ from typing import Any
 import psutil
 import pytest
 import tiny_runs
-from omegaconf import OmegaConf
+
+from video_ssl.recipes import to_yaml
 
 # Drop path draws per process, so a single process would train otherwise.
 TRAINING = {
@@ -75,7 +76,7 @@ class Kit:
         """The file of a tiny recipe that trains in RUN."""
         file = run.with_suffix(".yaml")
         content = tiny_runs.tiny(videos, run, **{**TRAINING, **changes})
-        OmegaConf.save(OmegaConf.create(content), file)
+        file.write_text(to_yaml(content), encoding="utf-8")
         return file
 
     @staticmethod

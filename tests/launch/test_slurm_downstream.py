@@ -9,12 +9,12 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from omegaconf import OmegaConf
 
 import video_ssl
 from video_ssl.datasets.table import Table
 from video_ssl.embed.features import open_features
 from video_ssl.pretrain.reporting import read_metrics
+from video_ssl.recipes import load_yaml, to_yaml
 
 pytestmark = [pytest.mark.slow, pytest.mark.slurm, pytest.mark.usefixtures("nothing_stays")]
 
@@ -133,7 +133,7 @@ def test_a_shared_evaluation_killed_and_queued_again(
 
 def finetune(table: Path, out: Path, source: Path | None, run: Path) -> Path:
     """The file of a recipe that goes on from an encoder with labels."""
-    content = OmegaConf.to_container(OmegaConf.load(run.with_suffix(".yaml")))
+    content = load_yaml(run.with_suffix(".yaml"))
     assert isinstance(content, dict)
     objective = {
         "name": "supervised",
@@ -147,7 +147,7 @@ def finetune(table: Path, out: Path, source: Path | None, run: Path) -> Path:
     data = {"table": str(table)}
     content |= {"run": str(out), "objective": objective, "training": training, "data": data}
     file = out.with_suffix(".yaml")
-    OmegaConf.save(OmegaConf.create(content), file)
+    file.write_text(to_yaml(content), encoding="utf-8")
     return file
 
 
@@ -188,12 +188,12 @@ def test_a_chain_of_stage_training_and_evaluation(
     evaluation = tmp_path / "quick.yaml"
     content = {"train": str(train), "test": str(test), "embed": {"num_workers": 0}, "device": "cpu"}
     content |= {"name": "quick", "evaluators": {"probe": {"poolings": ["clip"], "epochs": 5}}}
-    OmegaConf.save(OmegaConf.create(content), evaluation)
+    evaluation.write_text(to_yaml(content), encoding="utf-8")
     file = finetune(table, out, run, run)
-    changes = OmegaConf.load(file)
-    changes.objective.init = {"recipe": str(run.with_suffix(".yaml"))}
-    changes.evaluate = str(evaluation)
-    OmegaConf.save(changes, file)
+    changes = load_yaml(file)
+    changes["objective"]["init"] = {"recipe": str(run.with_suffix(".yaml"))}
+    changes["evaluate"] = str(evaluation)
+    file.write_text(to_yaml(changes), encoding="utf-8")
     told = kit.command("launch", "slurm", "pretrain", file, "--chain", *cluster.SHORT)
     assert [line.split(": ")[1] for line in told.splitlines()[:3]] == [
         "stage-init",

@@ -7,10 +7,10 @@ from typing import Any
 
 import numpy as np
 import pytest
-from omegaconf import OmegaConf
 from safetensors.numpy import load_file
 
 from video_ssl.pretrain.reporting import read_metrics
+from video_ssl.recipes import to_yaml
 
 pytest.importorskip("jax")
 pytestmark = pytest.mark.slow
@@ -61,7 +61,7 @@ def recipe(videos: Path, run: Path, **training: Any) -> Path:
         },
     }
     file = run.with_suffix(".yaml")
-    OmegaConf.save(OmegaConf.create(content), file)
+    file.write_text(to_yaml(content), encoding="utf-8")
     return file
 
 

@@ -15,7 +15,6 @@ import jax
 import numpy as np
 import pytest
 from flax_runs import assert_same_bits, assert_same_losses, content, losses, tiny, weights
-from omegaconf import OmegaConf
 
 import video_ssl
 from video_ssl.objectives.teg.objective_flax import Objective
@@ -29,6 +28,7 @@ from video_ssl.pretrain.flax_loop.loop import gradients_of, variables_of
 from video_ssl.pretrain.flax_loop.run import build_job, build_objective, pretrain
 from video_ssl.pretrain.reporting import read_metrics
 from video_ssl.pretrain.run import batch_source, open_streams
+from video_ssl.recipes import to_yaml
 
 TIMES = ("time", "clips_per_sec", "data_wait_share", "host_memory_gib")
 
@@ -178,7 +178,7 @@ def test_killed_and_resumed_equals_uninterrupted_to_the_bit(
 def test_a_process_killed_for_real_is_resumed_to_the_bit(videos: Path, tmp_path: Path) -> None:
     def start(name: str) -> subprocess.Popen[bytes]:
         file, run = tmp_path / f"{name}.yaml", tmp_path / name
-        OmegaConf.save(OmegaConf.create(content(videos, run)), file)
+        file.write_text(to_yaml(content(videos, run)), encoding="utf-8")
         flags = "--xla_force_host_platform_device_count=1 --xla_backend_optimization_level=0"
         return subprocess.Popen(
             [sys.executable, "-m", "video_ssl", "pretrain", str(file)],

@@ -14,17 +14,17 @@ from typing import Any
 
 import pytest
 import torch
-from omegaconf import OmegaConf
 
 from video_ssl.pretrain.checkpoint_folders import list_checkpoints
 from video_ssl.pretrain.reporting import read_metrics
 from video_ssl.pretrain.torch_loop.run import pretrain
+from video_ssl.recipes import to_yaml
 
 pytestmark = pytest.mark.slow
 
 
 def recipe_file(path: Path, content: dict[str, Any]) -> Path:
-    OmegaConf.save(OmegaConf.create(content), path)
+    path.write_text(to_yaml(content), encoding="utf-8")
     return path
 
 

@@ -13,13 +13,13 @@ import jax
 import numpy as np
 import pytest
 from flax_runs import assert_same_losses, content, losses, tiny
-from omegaconf import OmegaConf
 
 from video_ssl.pretrain.errors import RunError
 from video_ssl.pretrain.flax_loop import devices as devices_flax
 from video_ssl.pretrain.flax_loop.devices import _distributed_settings
 from video_ssl.pretrain.flax_loop.run import pretrain
 from video_ssl.pretrain.recipe import recipe_from_dict
+from video_ssl.recipes import to_yaml
 
 ALONE = """
 import sys, time
@@ -57,7 +57,7 @@ def test_two_processes_are_one(
     """Two processes with two devices each, that divide the state, are one with four; one goes on where they were."""
     file, run, four = tmp_path / "recipe.yaml", tmp_path / "run", tmp_path / "four"
     made = content(videos, run, training__sharding="fsdp")
-    OmegaConf.save(OmegaConf.create(made), file)
+    file.write_text(to_yaml(made), encoding="utf-8")
     code = (
         "import sys\n"
         "from video_ssl.pretrain.flax_loop import devices as devices_flax\n"

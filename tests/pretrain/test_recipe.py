@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from omegaconf import OmegaConf
 
 from video_ssl.objectives.shared.sources import EncoderSource
 from video_ssl.pretrain.recipe import (
@@ -18,7 +17,7 @@ from video_ssl.pretrain.recipe import (
     recipe_to_dict,
     stage_recipe,
 )
-from video_ssl.recipes import ConfigError, list_recipes
+from video_ssl.recipes import ConfigError, list_recipes, to_yaml
 
 VIDEOS, RUN = Path("videos"), Path("runs/x")
 
@@ -28,7 +27,7 @@ def test_every_recipe_of_the_house_survives_yaml(name: str, tmp_path: Path) -> N
     recipe = load_pretrain_recipe(name)
     assert recipe.name == name
     file = tmp_path / "recipe.yaml"
-    OmegaConf.save(OmegaConf.create(recipe_to_dict(recipe)), file)
+    file.write_text(to_yaml(recipe_to_dict(recipe)), encoding="utf-8")
     assert load_pretrain_recipe(file) == recipe
 
 
@@ -36,7 +35,7 @@ def test_overrides_reach_every_section(helpers: Any, tmp_path: Path) -> None:
     file = tmp_path / "mine.yaml"
     content = helpers.tiny(VIDEOS, RUN)
     del content["name"], content["run"]
-    OmegaConf.save(OmegaConf.create(content), file)
+    file.write_text(to_yaml(content), encoding="utf-8")
     recipe = load_pretrain_recipe(
         file,
         ["data.table=demo:train", "objective.mask.ratio=0.5", "training.ema.decay=0.9", "seed=7"],
@@ -81,7 +80,7 @@ def test_a_stage_follows_the_outer_run_to_its_data_seed_and_device(
 ) -> None:
     file = tmp_path / "inner.yaml"
     inner = helpers.tiny(VIDEOS, RUN, training__device="auto", training__duration=5, seed=1)
-    OmegaConf.save(OmegaConf.create(inner), file)
+    file.write_text(to_yaml(inner), encoding="utf-8")
     outer = helpers.recipe(Path("others"), Path("runs/outer"), seed=9)
     stage = stage_recipe(outer, "image", EncoderSource(recipe=str(file)))
     assert stage.data == DataConfig(table="others")

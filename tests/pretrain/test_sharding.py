@@ -9,7 +9,6 @@ from typing import Any
 
 import pytest
 import torch
-from omegaconf import OmegaConf
 from torch import nn
 
 import video_ssl
@@ -20,6 +19,7 @@ from video_ssl.pretrain.reporting import read_metrics
 from video_ssl.pretrain.torch_loop.run import build_objective, pretrain
 from video_ssl.pretrain.torch_loop.sharded_checkpoints import SHARDS, load_for
 from video_ssl.pretrain.torch_loop.sharding import blocks_of, prepare, recompute_blocks
+from video_ssl.recipes import to_yaml
 
 pytestmark = pytest.mark.slow
 
@@ -69,7 +69,7 @@ def divided_run(videos: Path, tmp_path_factory: pytest.TempPathFactory, helpers:
 
 def recipe_file(helpers: Any, videos: Path, run: Path) -> Path:
     file = run.with_suffix(".yaml")
-    OmegaConf.save(OmegaConf.create(helpers.tiny(videos, run, **SAME)), file)
+    file.write_text(to_yaml(helpers.tiny(videos, run, **SAME)), encoding="utf-8")
     return file
 
 
@@ -159,7 +159,7 @@ def test_mvd_is_divided_and_its_teacher_is_not(videos: Path, tmp_path: Path, hel
     changes = {"objective": objective, **SAME}
     pretrain(helpers.recipe(videos, runs[0], **changes))
     file = tmp_path / "two.yaml"
-    OmegaConf.save(OmegaConf.create(helpers.tiny(videos, runs[1], **changes)), file)
+    file.write_text(to_yaml(helpers.tiny(videos, runs[1], **changes)), encoding="utf-8")
     two(helpers, file, "training.sharding=fsdp")
     rows = [read_metrics(run / "metrics.jsonl") for run in runs]
     assert rows[0][0]["loss"] != rows[0][-1]["loss"]
