@@ -75,8 +75,13 @@ def written_aside(path: Path, *, suffix: str = "", sweep: bool = True) -> Iterat
 
 
 @contextlib.contextmanager
-def folder_aside(folder: Path) -> Iterator[Path]:
-    """Yields a new folder; it takes the place of `folder`, whatever is in that, once the block has ended well."""
+def folder_aside(folder: Path, *, sync: bool = True) -> Iterator[Path]:
+    """Yields a new folder; it takes the place of `folder`, whatever is in that, once the block has ended well.
+
+    Args:
+        folder: what it becomes.
+        sync: its files are on the disk then, also after a power cut.
+    """
     folder = Path(os.path.realpath(folder))  # of a link what it points to is replaced
     folder.parent.mkdir(parents=True, exist_ok=True)
     remove_leftovers(folder.parent, [folder.name])
@@ -84,11 +89,11 @@ def folder_aside(folder: Path) -> Iterator[Path]:
     try:
         temporary.mkdir()
         yield temporary
-        for file in temporary.rglob("*"):
+        for file in temporary.rglob("*") if sync else ():
             if file.is_file():
                 with open(file, "rb") as opened:
                     os.fsync(opened.fileno())
-        _swap(temporary, folder)
+        take_place(temporary, folder)
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
 
@@ -112,7 +117,8 @@ def output_aside(path: Path) -> Iterator[Path]:
         shutil.rmtree(temporary, ignore_errors=True)
 
 
-def _swap(temporary: Path, folder: Path) -> None:
+def take_place(temporary: Path, folder: Path) -> None:
+    """Gives a complete folder its name; what has that name now is there until then, or after a crash."""
     old = temporary_name(folder, kind="old")
     if folder.exists():
         os.replace(folder, old)

@@ -16,7 +16,8 @@ from typing import Any
 import psutil
 import pytest
 
-from video_ssl.launch import launching, slurm, snapshot
+from video_ssl.code_state import NOTE, git_diff, git_state
+from video_ssl.launch import launching, slurm
 from video_ssl.launch.aftermath import job_state
 from video_ssl.launch.attempts import (
     conclude,
@@ -381,7 +382,7 @@ def test_jobs_of_nothing(tmp_path: Path, kit: Any) -> None:
 def test_a_snapshot_is_the_code_of_now_and_runs_alone(tmp_path: Path) -> None:
     folder = take_snapshot(tmp_path)
     assert take_snapshot(tmp_path) == folder  # equal code is not copied twice
-    note = json.loads((folder / snapshot.NOTE).read_text())
+    note = json.loads((folder / NOTE).read_text())
     assert Path(note["source"]).name == "video_ssl"
     code = (
         "import video_ssl, video_ssl.recipes as r, sys\n"
@@ -403,14 +404,14 @@ def test_git_state_names_what_differs(tmp_path: Path) -> None:
         who = ("-c", "user.name=a", "-c", "user.email=a@b")
         subprocess.run(["git", "-C", tmp_path, *who, *words], check=True, capture_output=True)
 
-    assert snapshot.git_state(tmp_path) == (None, "")
+    assert (git_state(tmp_path), git_diff(tmp_path)) == (None, "")
     git("init")
     (tmp_path / "a.py").write_text("1\n")
     git("add", "a.py")
     git("commit", "-m", "first")
     (tmp_path / "a.py").write_text("2\n")
     (tmp_path / "b.py").write_text("3\n")
-    state, patch = snapshot.git_state(tmp_path)
+    state, patch = git_state(tmp_path), git_diff(tmp_path)
     assert state is not None
     assert len(state["commit"]) == 40
     assert state["changed_files"] == [" M a.py"]

@@ -26,7 +26,7 @@ from video_ssl.bench.footage import FOOTAGE, make_footage
 from video_ssl.bench.yardsticks import Floor, RecordingReader, plain_decoder, plain_loop
 from video_ssl.clips.decoders.pyav.views import RegionScaler
 from video_ssl.clips.pipeline import Pipeline
-from video_ssl.clips.reading import open_record
+from video_ssl.clips.reading import SegmentReader, open_record
 from video_ssl.datasets.table import Table
 from video_ssl.files import MADE_BY, claim_file, made, write_json
 from video_ssl.objectives import OBJECTIVES
@@ -203,7 +203,7 @@ def _turn(
             recorder = RecordingReader(reader, clock)
             with clock("plan"):
                 sample = plan(record, recorder, rng, 0.0)
-            first = getattr(reader, "_first", 0)
+            first = reader.first_frame if isinstance(reader, SegmentReader) else 0
         clock.spent["loader"] = clock.spent.get("loader", 0.0) + time.process_time() - start
         clips += sample["video"].shape[0]
         _transport(sample, device, clock)

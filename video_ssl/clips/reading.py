@@ -138,16 +138,36 @@ def open_record(
         raise
 
 
+def segment_frames(
+    times: np.ndarray, start_sec: float | None, end_sec: float | None
+) -> tuple[int, int]:
+    """Returns the first frame of a segment and the one after its last, which is not above the first where it has none.
+
+    Annotations are rounded to milliseconds, a frame on the border belongs to the segment that starts there.
+
+    Args:
+        times: seconds of all frames, (T,).
+        start_sec, end_sec: of the segment; None is the beginning, the end.
+    """
+    start = 0.0 if start_sec is None else start_sec
+    end = np.inf if end_sec is None else end_sec
+    first, last = np.searchsorted(times, np.array([start, end]) - 5e-4)
+    return int(first), int(last)
+
+
 class SegmentReader:
-    """A reader of the frames of another reader between two times; closing it closes the other."""
+    """A reader of the frames of another reader between two times; closing it closes the other.
+
+    Attributes:
+        first_frame: index of its first frame in the other reader.
+    """
 
     def __init__(self, reader: Reader, record: Record) -> None:
         whole = reader.info
         times = reader.times(np.arange(whole.num_frames))
+        first, last = segment_frames(times, record.start_sec, record.end_sec)
         start = 0.0 if record.start_sec is None else record.start_sec
         end = np.inf if record.end_sec is None else record.end_sec
-        # Annotations are rounded to milliseconds, a frame on the border belongs to the segment that starts there.
-        first, last = np.searchsorted(times, np.array([start, end]) - 5e-4)
         if last <= first:
             raise BadVideo(
                 record.source,
@@ -155,16 +175,16 @@ class SegmentReader:
                 f"the video has {whole.num_frames} frames in {whole.duration_sec:.3f} s.",
             )
         self._reader = reader
-        self._first = int(first)
+        self.first_frame = first
         self._times = times[first:last]
         self._origin_sec = float(times[first])
         duration_sec = min(end, whole.duration_sec) - self._origin_sec
-        self.info = replace(whole, num_frames=int(last - first), duration_sec=float(duration_sec))
+        self.info = replace(whole, num_frames=last - first, duration_sec=float(duration_sec))
 
     def frames(
         self, indices: Sequence[int] | np.ndarray, size: tuple[int, int] | None = None
     ) -> np.ndarray:
-        return self._reader.frames(check_indices(indices, self.info) + self._first, size)
+        return self._reader.frames(check_indices(indices, self.info) + self.first_frame, size)
 
     @property
     def views(self) -> Callable[[Sequence[ViewRequest]], None] | None:
@@ -173,14 +193,16 @@ class SegmentReader:
         return None if fill is None else lambda requests: fill([self._shift(r) for r in requests])
 
     def _shift(self, request: ViewRequest) -> ViewRequest:
-        return replace(request, indices=check_indices(request.indices, self.info) + self._first)
+        return replace(
+            request, indices=check_indices(request.indices, self.info) + self.first_frame
+        )
 
     def stream(
         self, indices: Sequence[int] | np.ndarray, size: tuple[int, int] | None = None
     ) -> Iterator[tuple[int, np.ndarray]]:
-        wanted = check_indices(indices, self.info) + self._first
+        wanted = check_indices(indices, self.info) + self.first_frame
         for index, picture in stream_frames(self._reader, wanted, size):
-            yield index - self._first, picture
+            yield index - self.first_frame, picture
 
     def times(self, indices: Sequence[int] | np.ndarray) -> np.ndarray:
         return np.asarray(self._times[check_indices(indices, self.info)] - self._origin_sec)

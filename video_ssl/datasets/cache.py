@@ -8,7 +8,6 @@ Locks belong to the open file, so they end with the process, however it ends.
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import os
 import time
 from collections.abc import Iterator
@@ -16,6 +15,7 @@ from pathlib import Path
 from typing import IO
 
 from video_ssl.files import FULL
+from video_ssl.locks import try_lock, wait_for_lock
 
 FOLDER_ENVIRONMENT = "VIDEO_SSL_CACHE"
 LIMIT_ENVIRONMENT = "VIDEO_SSL_CACHE_GIB"
@@ -82,7 +82,7 @@ def take(path: Path) -> CachedFile | None:
             return None
         except OSError as err:
             raise CacheError(path.parent, err) from err
-        fcntl.flock(file, fcntl.LOCK_SH)  # held against us for the moment of a deletion only
+        wait_for_lock(file, shared=True)  # held against us for the moment of a deletion only
         if _is_the_file_at(file, path):
             with contextlib.suppress(OSError):  # a read-only cache serves what it has
                 os.utime(path)
@@ -130,7 +130,7 @@ def abandon(file: IO[bytes], path: Path) -> None:
 def make_room(folder: Path, needed_bytes: int, limit_bytes: int) -> None:
     """Deletes the least recently used files that nobody reads until `needed_bytes` fit within the limit."""
     with contextlib.suppress(OSError), open(folder / ".lock", "ab") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
+        wait_for_lock(lock)
         entries = sorted(_entries(folder))
         total = sum(size for _, size, _ in entries)
         for _, size, path in entries:
@@ -151,10 +151,11 @@ def _entries(folder: Path) -> Iterator[tuple[float, int, Path]]:
 def _delete_unused(path: Path) -> bool:
     try:
         with open(path, "rb") as file:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            if not try_lock(file):
+                return False
             path.unlink()
             return True
-    except (BlockingIOError, FileNotFoundError, PermissionError):
+    except (FileNotFoundError, PermissionError):
         return False
 
 
@@ -169,9 +170,7 @@ def _lock_new(partial: Path) -> IO[bytes] | None:
         file = open(partial, "ab")  # noqa: SIM115
     except OSError as err:
         raise CacheError(partial.parent, err) from err
-    try:
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
+    if not try_lock(file):
         file.close()
         return None
     if not _is_the_file_at(file, partial):  # renamed or deleted between opening and locking

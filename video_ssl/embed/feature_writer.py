@@ -6,7 +6,6 @@ Which columns there are and what they mean stands at the head of `features.py`.
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
@@ -18,7 +17,7 @@ import pyarrow as pa
 from video_ssl.datasets.arrow.checks import remember, seal, sealed
 from video_ssl.embed.feature_arrays import FeatureError, ragged_vectors, vectors
 from video_ssl.embed.grids import GridColumn, grid_bytes, grid_columns
-from video_ssl.files import MADE_BY, made, remove_leftovers, temporary_name
+from video_ssl.files import MADE_BY, made, written_aside
 
 METADATA_KEY = b"video_ssl.features"
 SKIPPED_KEY = b"video_ssl.skipped"
@@ -95,11 +94,11 @@ class FeatureWriter:
         self.skipped: list[dict[str, Any]] = []
         self.num_rows = 0
         self._embed_dim = embed_dim
-        self._partial = temporary_name(self.path)
+        self._aside = written_aside(self.path)
 
     def __enter__(self) -> FeatureWriter:
         self.path.parent.mkdir(parents=True, exist_ok=True)
-        remove_leftovers(self.path.parent, [self.path.name])
+        self._partial = self._aside.__enter__()
         self._sink = pa.OSFile(str(self._partial), "wb")
         self._sealed = sealed(self.schema)
         self._writer = pa.ipc.new_file(self._sink, self._sealed)
@@ -130,21 +129,25 @@ class FeatureWriter:
         trace: TracebackType | None,
     ) -> None:
         try:
-            if kind is None:
+            self._close(complete=kind is None)
+        except BaseException as err:
+            self._aside.__exit__(type(err), err, err.__traceback__)
+            raise
+        self._aside.__exit__(kind, error, trace)  # gives the file its name, or removes it
+        if kind is None:
+            remember(self.path, "arrow")
+
+    def _close(self, *, complete: bool) -> None:
+        try:
+            if complete:
                 # The schema is on disk already, so the list travels on an empty last batch.
                 empty = pa.RecordBatch.from_pylist([], schema=self.schema)
                 self._writer.write_batch(empty, {SKIPPED_KEY: json.dumps(self.skipped).encode()})
             self._writer.close()
         finally:
             self._sink.close()
-            if kind is not None:
-                self._partial.unlink(missing_ok=True)
-        if kind is None:
+        if complete:
             seal(self._partial, self._sealed)
-            with open(self._partial, "rb") as file:
-                os.fsync(file.fileno())
-            os.replace(self._partial, self.path)
-            remember(self.path, "arrow")
 
 
 def rows_to_batch(

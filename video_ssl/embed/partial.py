@@ -14,7 +14,6 @@ stream is copied, batch by batch, into the feature file, which gets its name onl
 
 from __future__ import annotations
 
-import fcntl
 import json
 import os
 import shutil
@@ -45,6 +44,7 @@ from video_ssl.files import (
     temporary_name,
     write_atomically,
 )
+from video_ssl.locks import try_lock
 
 JOB, ROWS, JOURNAL, LOCK = "job.json", "rows.arrows", "journal.jsonl", ".lock"
 _JOB_KEY = b"video_ssl.job"
@@ -125,13 +125,11 @@ class PartialFeatures:
             self._lock = open(self.folder / LOCK, "w", encoding="utf-8")  # noqa: SIM115
         except OSError as err:
             raise self._unwritable(err) from err
-        try:
-            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError as err:
+        if not try_lock(self._lock):
             self._lock.close()
             raise FeatureError(
                 f"{self.folder} is being written by another process. Wait for it, or give another output file."
-            ) from err
+            )
 
     def __exit__(
         self,
@@ -374,8 +372,8 @@ def discard(out: Path) -> None:
     remove_leftovers(folder.parent, [folder.name])
     try:
         with open(folder / LOCK, "w", encoding="utf-8") as lock:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            _remove(folder)
+            if try_lock(lock):
+                _remove(folder)
     except OSError:
         return
 

@@ -9,7 +9,6 @@ RUN/launch/JOB_submission.sh   the script; JOB_0_log.out what process 0 says, JO
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import json
 import logging
 import os
@@ -21,6 +20,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+from video_ssl.code_state import NOTE
 from video_ssl.embed.partial import claim_features
 from video_ssl.files import claim_file, claim_folder
 from video_ssl.launch.aftermath import settle
@@ -37,10 +37,11 @@ from video_ssl.launch.slurm import (
     script_text,
     submit,
 )
-from video_ssl.launch.snapshot import NOTE, take_snapshot
+from video_ssl.launch.snapshot import take_snapshot
 from video_ssl.launch.steps import Plan, Step, plan_launch, write_files
 from video_ssl.launch.task import ATTEMPT
 from video_ssl.limits import parse_json
+from video_ssl.locks import alone
 from video_ssl.pretrain.place import LOST_AFTER
 from video_ssl.pretrain.run_folder import refuse_foreign_run
 
@@ -114,11 +115,8 @@ def launch_folder(home: Path) -> Path:
 @contextlib.contextmanager
 def _alone(folder: Path) -> Iterator[None]:
     """Two launches at the same moment must not both find the folder free."""
-    with open(folder / ".lock", "w", encoding="utf-8") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError as err:
-            raise LaunchError(f"{folder.parent} is being launched by another command.") from err
+    busy = f"{folder.parent} is being launched by another command."
+    with alone(folder / ".lock", lambda: LaunchError(busy)):
         yield
 
 

@@ -8,20 +8,15 @@ FOLDER/changes.patch       git diff against the commit, where there is one
 from __future__ import annotations
 
 import hashlib
-import json
-import os
 import shutil
-import subprocess
 import time
 from pathlib import Path
-from typing import Any
 
 import video_ssl
-from video_ssl.files import remove_leftovers, temporary_name
+from video_ssl.code_state import NOTE, git_diff, git_state
+from video_ssl.files import folder_aside, remove_leftovers, write_json
 from video_ssl.launch.errors import LaunchError
 from video_ssl.recipes import ROOMS, recipe_folder
-
-NOTE = "snapshot.json"
 
 
 def take_snapshot(folder: Path) -> Path:
@@ -44,52 +39,24 @@ def take_snapshot(folder: Path) -> Path:
     if (target / NOTE).is_file():
         return target
     remove_leftovers(target.parent)
-    temporary = temporary_name(target)
+    content = {
+        "time": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
+        "source": str(package),
+        "git": git_state(package.parent),
+    }
     try:
-        for name, file in files.items():
-            (temporary / name).parent.mkdir(parents=True, exist_ok=True)
-            shutil.copyfile(file, temporary / name)
-        note, patch = git_state(package.parent)
-        if patch:
-            (temporary / "changes.patch").write_text(patch, encoding="utf-8")
-        content = {
-            "time": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
-            "source": str(package),
-            "git": note,
-        }
-        (temporary / NOTE).write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
-        os.replace(temporary, target)
+        with folder_aside(target, sync=False) as temporary:
+            for name, file in files.items():
+                (temporary / name).parent.mkdir(parents=True, exist_ok=True)
+                shutil.copyfile(file, temporary / name)
+            if patch := git_diff(package.parent):
+                (temporary / "changes.patch").write_text(patch, encoding="utf-8")
+            write_json(temporary / NOTE, content)
     except OSError as err:
-        shutil.rmtree(temporary, ignore_errors=True)
         raise LaunchError(
             f"the code could not be copied to {folder}: {err}. The run folder must be writable."
         ) from err
     return target
-
-
-def git_state(root: Path) -> tuple[dict[str, Any] | None, str]:
-    """Returns commit, changed and untracked files of a checkout, and its diff; (None, "") outside of one."""
-    if not (root / ".git").exists():
-        return None, ""
-    try:
-        commit, status, patch = (
-            subprocess.run(
-                ["git", "-C", str(root), *words],
-                capture_output=True,
-                text=True,
-                timeout=30,
-                check=True,
-            ).stdout
-            for words in (["rev-parse", "HEAD"], ["status", "--porcelain"], ["diff", "HEAD"])
-        )
-    except (OSError, subprocess.SubprocessError):
-        return None, ""
-    lines = status.splitlines()
-    return {
-        "commit": commit.strip(),
-        "changed_files": [line for line in lines if not line.startswith("??")],
-        "untracked_files": [line[3:] for line in lines if line.startswith("??")],
-    }, patch
 
 
 def _files(folder: Path, pattern: str) -> list[Path]:

@@ -22,6 +22,7 @@ from pathlib import Path
 from typing import IO, Any
 
 from video_ssl.checksums import SEAL, checksums, damage, file_sizes, seal_is_broken, sealed
+from video_ssl.files import remove_leftovers, take_place, temporary_name
 from video_ssl.limits import read_json
 from video_ssl.pretrain.errors import CheckpointError
 
@@ -112,7 +113,7 @@ def begin_checkpoint(folder: Path, step: int) -> Path:
     Raises:
         CheckpointError: the disk is full or refuses.
     """
-    temporary = folder / f".step_{step}.{os.getpid()}.tmp"
+    temporary = temporary_name(folder / f"step_{step}")
     try:
         folder.mkdir(parents=True, exist_ok=True)
         shutil.rmtree(temporary, ignore_errors=True)
@@ -149,14 +150,11 @@ def complete_checkpoint(
             file.write(json.dumps(sealed(content), indent=2) + "\n")
             to_disk(file)
         _sync_folder(temporary)
-        if target.exists():  # only after a resume from an earlier step; both would be complete
-            os.replace(target, folder / f".step_{step}.{os.getpid()}.old")
-        os.replace(temporary, target)
+        take_place(temporary, target)  # of another one only after a resume from an earlier step
         _sync_folder(folder)
     except (OSError, RuntimeError) as err:
         shutil.rmtree(temporary, ignore_errors=True)
         raise CheckpointError(save_failed(folder, step, err)) from err
-    shutil.rmtree(folder / f".step_{step}.{os.getpid()}.old", ignore_errors=True)
     return Checkpoint(step, target)
 
 
@@ -186,14 +184,7 @@ def sweep_unfinished(folder: Path) -> None:
 
     A complete checkpoint that was moved aside by a crash between two renames is put back first.
     """
-    if not folder.is_dir():
-        return
-    for path in folder.glob(".step_*.old"):
-        target = folder / path.name.split(".")[1]
-        if not target.exists():
-            os.replace(path, target)
-    for path in [*folder.glob(".step_*.tmp"), *folder.glob(".step_*.old")]:
-        shutil.rmtree(path, ignore_errors=True)
+    remove_leftovers(folder, held=True)
 
 
 def _problem(folder: Path) -> str | None:

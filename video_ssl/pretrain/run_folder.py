@@ -10,19 +10,18 @@ nonfinite/         only after a non-finite loss    logs/rank_N.log       every m
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import importlib.metadata
 import logging
 import os
 import platform
 import socket
-import subprocess
 import sys
 import time
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+from video_ssl.code_state import code_folder, git_state
 from video_ssl.files import (
     FULL,
     OutputError,
@@ -34,6 +33,7 @@ from video_ssl.files import (
     write_json,
 )
 from video_ssl.limits import parse_json
+from video_ssl.locks import try_lock
 from video_ssl.pretrain.errors import RunError
 from video_ssl.pretrain.place import Place
 from video_ssl.pretrain.recipe import recipe_from_dict, recipe_to_dict
@@ -147,14 +147,12 @@ def _held(folder: Path) -> Iterator[None]:
     refuse_foreign_run(folder)
     folder.mkdir(parents=True, exist_ok=True)
     with open(folder / LOCK, "a+", encoding="utf-8") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError as err:
+        if not try_lock(file):
             file.seek(0)
             raise RunError(
                 f"{folder} is in use by {file.read().strip() or 'another process'}. Wait for it, stop it, or give this "
                 "run another folder: run=..."
-            ) from err
+            )
         file.truncate(0)
         file.write(f"process {os.getpid()} on {socket.gethostname()}\n")
         file.flush()
@@ -219,14 +217,14 @@ def note_start(folder: Path, processes: Place, *, step: int) -> None:
             "step": step,
             "command": sys.argv,
             "folder": os.getcwd(),
-            "code": str(Path(__file__).resolve().parents[2]),
+            "code": str(code_folder()),
             "host": socket.gethostname(),
             "world_size": processes.world_size,
             "device": str(processes.device),
             "python": platform.python_version(),
             "platform": platform.platform(),
             "versions": {name: _version(name) for name in _PACKAGES},
-            "git": _git_state(),
+            "git": git_state(code_folder()),
         }
     )
     write_json(path, {"starts": starts})
@@ -237,33 +235,6 @@ def _version(package: str) -> str | None:
         return importlib.metadata.version(package)
     except importlib.metadata.PackageNotFoundError:
         return None
-
-
-def _git_state() -> dict[str, Any] | None:
-    """The commit of this checkout and the files that differ from it; None for an installed package.
-
-    For the copy that a launch has made (see `launch/snapshot.py`), what was noted then.
-    """
-    root = Path(__file__).resolve().parents[2]
-    if (root / "snapshot.json").is_file():
-        noted: dict[str, Any] | None = parse_json((root / "snapshot.json").read_text())["git"]
-        return noted
-    if not (root / ".git").exists():
-        return None
-    try:
-        commit, status = (
-            subprocess.run(
-                ["git", "-C", str(root), *arguments],
-                capture_output=True,
-                text=True,
-                timeout=10,
-                check=True,
-            ).stdout
-            for arguments in (["rev-parse", "HEAD"], ["status", "--porcelain"])
-        )
-    except (OSError, subprocess.SubprocessError):
-        return None
-    return {"commit": commit.strip(), "changed_files": status.splitlines()[:100]}
 
 
 @contextlib.contextmanager

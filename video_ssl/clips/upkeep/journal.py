@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import json
 import os
 import time
@@ -13,6 +12,7 @@ from types import TracebackType
 from typing import Any
 
 from video_ssl.files import FULL, OutputError, full_disk_is_named
+from video_ssl.locks import try_lock
 
 _SYNC_SEC = 2.0
 _BEGINNING = b'{"settings": '
@@ -88,10 +88,11 @@ class Journal:
 
     def _lock(self) -> None:
         try:
-            fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            same = os.path.samestat(os.fstat(self._file.fileno()), os.stat(self.path))
-        except (BlockingIOError, FileNotFoundError):
-            same = False  # held, or another process has just ended with it
+            same = try_lock(self._file) and os.path.samestat(
+                os.fstat(self._file.fileno()), os.stat(self.path)
+            )
+        except FileNotFoundError:
+            same = False  # another process has just ended with it
         if not same:
             raise ValueError(
                 f"{self.path} is in use: the same command is already running; wait for it or choose another output."

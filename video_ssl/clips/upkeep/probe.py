@@ -14,12 +14,17 @@ import numpy as np
 from video_ssl.clips.decoders.files.facts import file_facts
 from video_ssl.clips.decoders.reader import BadVideo, Reader, StatedCount
 from video_ssl.clips.decoders.sources import locate
-from video_ssl.clips.reading import open_video
+from video_ssl.clips.reading import open_video, segment_frames
 from video_ssl.clips.upkeep.isolated_worker import beat
 from video_ssl.datasets.archives.tars import divide_member
 from video_ssl.datasets.paths import local_path
 from video_ssl.datasets.remote.fetching import is_remote
 
+#: Columns of a table that `probe` finds out about a file, the same for all its segments.
+FILE_COLUMNS = (
+    *("fps", "width", "height", "has_audio", "codec", "container", "rotation", "variable_fps"),
+    *("edit_list", "max_gop", "file_size", "file_mtime", "mirrored", "pixel_aspect"),
+)
 _DECODE = ("ends", "all")
 _PIECE = 32
 
@@ -119,10 +124,9 @@ def _is_variable(times: np.ndarray, fps: float) -> bool:
 def _extent(
     times: np.ndarray, duration_sec: float, start_sec: float | None, end_sec: float | None
 ) -> tuple[int, float]:
-    """Frames and seconds of a segment, by the rule of `video_ssl.clips.reading.SegmentReader`."""
-    start = 0.0 if start_sec is None else start_sec
-    end = np.inf if end_sec is None else end_sec
-    first, last = np.searchsorted(times, np.array([start, end]) - 5e-4)
+    """Frames and seconds of a segment."""
+    first, last = segment_frames(times, start_sec, end_sec)
     if last <= first:
         return 0, 0.0
-    return int(last - first), float(min(end, duration_sec) - times[first])
+    end = duration_sec if end_sec is None else min(end_sec, duration_sec)
+    return last - first, float(end - times[first])

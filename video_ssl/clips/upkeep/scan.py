@@ -23,7 +23,7 @@ from video_ssl.clips.decoders.reader import StatedCount
 from video_ssl.clips.upkeep.config import ScanConfig
 from video_ssl.clips.upkeep.isolated import Failure, refuse_away, run_isolated
 from video_ssl.clips.upkeep.journal import Journal, is_list
-from video_ssl.clips.upkeep.probe import Probe, stamp
+from video_ssl.clips.upkeep.probe import FILE_COLUMNS, Probe, stamp
 from video_ssl.clips.upkeep.proof import Proof
 from video_ssl.datasets.remote.errors import redacted
 from video_ssl.datasets.table import METADATA_KEY, SCHEMA, Table, TableError
@@ -35,8 +35,6 @@ PROBE = "video_ssl.clips.upkeep.probe:probe"
 PROVE = "video_ssl.clips.upkeep.proof:prove"
 # The reader keeps its own limit between packets; this many times it, the process is ended.
 _HANG_FACTOR = 2
-_PER_FILE = ("fps", "width", "height", "has_audio", "codec", "container", "rotation", "variable_fps",
-             "edit_list", "max_gop", "file_size", "file_mtime", "mirrored", "pixel_aspect")  # fmt: skip
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -277,7 +275,7 @@ def _with_columns(
     """The usable records with the columns of the scan; what the table said about them before is replaced."""
     count = len(table)
     values: dict[str, list[Any]] = {
-        name: [None] * count for name in (*_PER_FILE, "num_frames", "duration_sec")
+        name: [None] * count for name in (*FILE_COLUMNS, "num_frames", "duration_sec")
     }
     if backends is not None:
         values["exact"] = [None] * count
@@ -293,7 +291,7 @@ def _with_columns(
         for (frames, seconds), row in zip(facts["segments"], file.rows, strict=True):
             values["num_frames"][row] = frames or None
             values["duration_sec"][row] = seconds
-            for name in _PER_FILE:
+            for name in FILE_COLUMNS:
                 values[name][row] = facts.get(name)  # a journal may be older than a column
             if backends is not None:
                 values["exact"][row] = ",".join(proven)

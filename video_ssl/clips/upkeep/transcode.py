@@ -20,7 +20,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from video_ssl.clips.upkeep.config import TranscodeConfig, VideoFormat
 from video_ssl.clips.upkeep.isolated import Failure, refuse_away, run_isolated
 from video_ssl.clips.upkeep.journal import Journal, is_list
-from video_ssl.clips.upkeep.probe import stamp
+from video_ssl.clips.upkeep.probe import FILE_COLUMNS, stamp
 from video_ssl.clips.upkeep.transcode_file import Transcode
 from video_ssl.clips.upkeep.transcode_targets import claim_targets, file_name
 from video_ssl.datasets.paths import TRANSCODE_JOURNAL
@@ -38,8 +38,6 @@ log = logging.getLogger(__name__)
 
 TRANSCODE = "video_ssl.clips.upkeep.transcode_file:transcode_file"
 _HANG_FACTOR = 2
-_FROM_FILE = ("fps", "width", "height", "has_audio", "codec", "container", "rotation", "variable_fps",
-              "edit_list", "max_gop", "file_size", "file_mtime", "mirrored", "pixel_aspect")  # fmt: skip
 # Columns that said something about the old files.
 _STALE = ("byte_offset", "byte_size", "exact")
 _PER_FRAME = ("frame_labels", "boxes")
@@ -244,7 +242,7 @@ def _new_table(
     values: dict[str, list[Any]] = {
         name: old[name].to_pylist() for name in old.column_names if name not in _STALE
     }
-    for name in (*_FROM_FILE, "num_frames", "duration_sec"):
+    for name in (*FILE_COLUMNS, "num_frames", "duration_sec"):
         values[name] = [None] * len(table)
     for job in jobs:
         entry = journal.entries[job.key]
@@ -254,7 +252,7 @@ def _new_table(
             frames, seconds = entry["segments"][min(place, len(entry["segments"]) - 1)]
             values["source"][row] = str(job.task.target)
             values["num_frames"][row], values["duration_sec"][row] = frames or None, seconds
-            for name in _FROM_FILE:
+            for name in FILE_COLUMNS:
                 values[name][row] = entry.get(name)  # a journal may be older than a column
             if "map" in entry:
                 _follow_frames(values, row, entry, cut=cut)

@@ -23,7 +23,7 @@ from video_ssl.clips.upkeep.config import VideoFormat
 from video_ssl.clips.upkeep.isolated_worker import beat
 from video_ssl.clips.upkeep.probe import Probe, probe, stamp
 from video_ssl.datasets.table import Record
-from video_ssl.files import FULL, temporary_name
+from video_ssl.files import FULL, written_aside
 
 _AUDIO_RATE = 48000
 _AUDIO_PIECE_SEC = 5.0
@@ -53,9 +53,8 @@ def transcode_file(task: Transcode) -> dict[str, Any]:
         BadVideo: the source cannot be read, or changes meanwhile.
     """
     before = stamp(task.record.source)
-    partial = temporary_name(task.target, suffix=".mp4")
     task.target.parent.mkdir(parents=True, exist_ok=True)
-    try:
+    with written_aside(task.target, suffix=".mp4", sweep=False) as partial:
         with open_record(task.record, timeout_sec=task.timeout_sec) as reader:
             times = reader.times(np.arange(reader.info.num_frames))
             shown, ticks, base = _schedule(times, reader.info.duration_sec, task.format.fps)
@@ -74,9 +73,6 @@ def transcode_file(task: Transcode) -> dict[str, Any]:
             raise BadVideo(
                 task.record.source, f"became a file of {found} frames instead of {len(shown)}."
             )
-        os.replace(partial, task.target)
-    finally:
-        partial.unlink(missing_ok=True)
     columns["source_stamp"] = list(before)
     if task.return_map:
         columns["map"] = shown.tolist()

@@ -11,7 +11,6 @@ missing.  TensorFlow is not needed.
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import hashlib
 import json
 import logging
@@ -61,6 +60,7 @@ from video_ssl.files import (
     temporary_name,
     write_json,
 )
+from video_ssl.locks import alone
 
 log = logging.getLogger(__name__)
 
@@ -516,10 +516,6 @@ def _require_packages() -> None:
 def _only_build(out: Path) -> Iterator[None]:
     """Keeps a second build out of the folder."""
     out.mkdir(parents=True, exist_ok=True)
-    path = out / ".build.lock"
-    with open(path, "ab") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as err:
-            raise TableError(f"another process is building {out}: wait for it.") from err
+    busy = f"another process is building {out}: wait for it."
+    with alone(out / ".build.lock", lambda: TableError(busy)):
         yield

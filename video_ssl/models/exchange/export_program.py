@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 import json
-import os
-import shutil
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from video_ssl.files import temporary_name
+from video_ssl.files import output_aside
 from video_ssl.models.classifier import VideoClassifier
 from video_ssl.models.weights import WeightsError
 
@@ -70,23 +68,17 @@ def write_program(
     module = Features(encoder if classifier is None else classifier.encoder, classifier).eval()
     generator = torch.Generator().manual_seed(0)
     example = torch.randn(2, 3, *clip_shape, generator=generator)
-    # A folder, because the archive repeats the name of its file inside.
-    folder = temporary_name(path)
-    temporary = folder / path.name
-    folder.mkdir()
     try:
         with torch.no_grad():
             batch = torch.export.Dim("batch")
             program = torch.export.export(module, (example,), dynamic_shapes=({0: batch},))
         text = json.dumps({"clip": list(clip_shape), "outputs": _outputs(module, example), **note})
-        torch.export.save(program, temporary, extra_files={NOTE: text})
-        differences = compare(temporary, module, clip_shape)
-        os.replace(temporary, path)
+        with output_aside(path) as temporary:  # the archive repeats the name of its file inside
+            torch.export.save(program, temporary, extra_files={NOTE: text})
+            differences = compare(temporary, module, clip_shape)
     except (torch._dynamo.exc.TorchDynamoException, RuntimeError, TypeError) as err:
         first = str(err).strip().splitlines()[0] if str(err).strip() else type(err).__name__
         raise WeightsError(f"torch.export cannot write this encoder: {first[:300]}") from err
-    finally:
-        shutil.rmtree(folder, ignore_errors=True)
     return differences
 
 

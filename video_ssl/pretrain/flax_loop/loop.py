@@ -9,7 +9,6 @@ recipe alone: killed and resumed runs end in the same bits.
 from __future__ import annotations
 
 import contextlib
-import json
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,9 +20,11 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
+from video_ssl.files import write_json
 from video_ssl.models.health_flax import effective_rank, feature_std
 from video_ssl.objectives.shared.flax_objective import FlaxObjective
-from video_ssl.pretrain.errors import CheckpointError, NonFiniteLoss
+from video_ssl.pretrain.errors import NonFiniteLoss
+from video_ssl.pretrain.evidence import evidence_folder, nonfinite_loss
 from video_ssl.pretrain.flax_loop.checkpoints import save_flax, write_state
 from video_ssl.pretrain.flax_loop.devices import FlaxProcesses, FlaxStop, put_batch
 from video_ssl.pretrain.reporting import host_memory
@@ -251,28 +252,16 @@ def save_evidence(job: FlaxJob, step: int) -> NonFiniteLoss:
 
     RUN/nonfinite/report.json, state/ (of orbax, before that step) and batch_N.npz, what process N computed on.
     """
-    place, processes = job.folder / "nonfinite", job.processes
-    figures = {"lr": float(job.lrs[step])}
+    processes, figures = job.processes, {"lr": float(job.lrs[step])}
     with job.open_batches(step) as batches:  # data are a function of the step
         batch = {k: v for k, v in next(iter(batches)).items() if v.dtype.kind in "biuf"}
-    try:
-        place.mkdir(parents=True, exist_ok=True)
+    with evidence_folder(job.folder, step) as place:
         np.savez(place / f"batch_{processes.rank}.npz", **batch)  # type: ignore[arg-type]
         processes.on_main(lambda: _clear(place / "state"))
         write_state(place / "state", job.state)
         report = {"step": step, "seed": job.seed, "devices": processes.num_devices, **figures}
-        text = json.dumps(report, indent=2) + "\n"
-        processes.on_main(lambda: (place / "report.json").write_text(text, encoding="utf-8"))
-    except (OSError, RuntimeError) as err:
-        raise CheckpointError(
-            f"the loss of step {step} is not finite, and {place} could not be written: {err}. Make room, then start "
-            "the same command again: it repeats the step."
-        ) from err
-    return NonFiniteLoss(
-        f"the loss or the gradient of step {step} is not finite ({figures}). The weights before it, its batch and its "
-        f"seed are in {place}. No checkpoint was made of it. Usual causes: a learning rate that is too high "
-        "(optimizer.base_lr, optimizer.warmup), no training.grad_clip, precision."
-    )
+        processes.on_main(lambda: write_json(place / "report.json", report))
+    return nonfinite_loss(place, step, figures)
 
 
 def _clear(folder: Path) -> None:

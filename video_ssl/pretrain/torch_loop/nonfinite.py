@@ -9,7 +9,6 @@
 
 from __future__ import annotations
 
-import json
 import logging
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -18,7 +17,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from video_ssl.pretrain.errors import CheckpointError, NonFiniteLoss
+from video_ssl.files import write_json
+from video_ssl.pretrain.errors import NonFiniteLoss
+from video_ssl.pretrain.evidence import evidence_folder, nonfinite_loss
 from video_ssl.pretrain.processes import Processes
 from video_ssl.pretrain.torch_loop.optimizers import leaves_nonfinite_alone
 from video_ssl.pretrain.torch_loop.sharding import inner_optimizer
@@ -65,25 +66,13 @@ def save_evidence(
     figures: Mapping[str, float],
 ) -> NonFiniteLoss:
     """Writes RUN/nonfinite and returns the error to raise.  Called by every process."""
-    place = folder / "nonfinite"
-    place.mkdir(parents=True, exist_ok=True)
-    try:
+    with evidence_folder(folder, step) as place:
         torch.save({k: v.cpu() for k, v in batch.items()}, place / f"batch_{processes.rank}.pt")
         content = dict(state())  # of divided states every process has a part
         if processes.is_main:
             torch.save(content, place / "state.pt")
             report = {"step": step, "seed": seed, "world_size": processes.world_size}
-            figures_text = {name: str(value) for name, value in figures.items()}
-            text = json.dumps({**report, "figures": figures_text}, indent=2) + "\n"
-            (place / "report.json").write_text(text, encoding="utf-8")
-    except (OSError, RuntimeError) as err:
-        raise CheckpointError(
-            f"the loss of step {step} is not finite, and {place} could not be written: {err}. Make room, then start "
-            "the same command again: it repeats the step."
-        ) from err
-    return NonFiniteLoss(
-        f"the loss or the gradient of step {step} is not finite ({dict(figures)}). The weights before it, its "
-        f"batch and its seed are in {place}; `python -m video_ssl.pretrain.torch_loop.replay {folder}` repeats it. "
-        "No checkpoint was made of it. Usual causes: a learning rate that is too high (optimizer.base_lr, "
-        "optimizer.warmup), no training.grad_clip, precision."
-    )
+            told = {name: str(value) for name, value in figures.items()}
+            write_json(place / "report.json", {**report, "figures": told})
+    command = f"python -m video_ssl.pretrain.torch_loop.replay {folder}"
+    return nonfinite_loss(place, step, figures, repeat=command)
