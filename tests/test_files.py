@@ -17,7 +17,7 @@ import pyarrow as pa
 import pytest
 
 from video_ssl import files
-from video_ssl.clips.processes.segments import new_word
+from video_ssl.clips.processes.shared_memory import new_prefix
 from video_ssl.files import (
     OutputError,
     claim_file,
@@ -122,9 +122,9 @@ def test_folders_among_temporary_files_go_with_the_process_that_was_killed(
 ) -> None:
     """Was wrong: video_ssl-workers-* stayed in the temporary folder after every kill."""
     code = (
-        "from video_ssl.clips.processes.casualties import InFlightBoard\n"
-        "from video_ssl.clips.processes.segments import new_word\n"
-        "print(InFlightBoard().folder, new_word(), flush=True); input()"
+        "from video_ssl.clips.processes.in_flight import InFlightBoard\n"
+        "from video_ssl.clips.processes.shared_memory import new_prefix\n"
+        "print(InFlightBoard().folder, new_prefix(), flush=True); input()"
     )
     monkeypatch.setenv("TMPDIR", str(tmp_path))
     monkeypatch.setattr(tempfile, "tempdir", None)
@@ -138,13 +138,13 @@ def test_folders_among_temporary_files_go_with_the_process_that_was_killed(
         segment.write_bytes(b"a batch")
         with files.temporary_folder("test") as mine:
             assert os.path.isdir(folder)
-            new_word()
+            new_prefix()
             assert segment.exists()
             assert mine.parent == tmp_path
         other.kill()
     with files.temporary_folder("test") as mine:
         assert names(tmp_path) == sorted([mine.name, "video_ssl-workers-of-somebody"])
-    new_word()
+    new_prefix()
     assert not segment.exists()
 
 

@@ -9,7 +9,7 @@ from video_ssl.clips.sampling.two_clips import (
     correspondence,
     decreasing_distance,
     decreasing_pair,
-    feature_times,
+    dense_feature_times,
     keyframe_clip,
     linspace_clips,
     looped_clip,
@@ -62,9 +62,9 @@ def test_the_short_clip_never_leaves_the_long_one(length, u1, u2):
 
 
 def test_a_position_is_where_the_two_clips_show_the_same_time():
-    short = feature_times(30, num_frames=16, frame_stride=2, num_positions=8)
+    short = dense_feature_times(30, num_frames=16, frame_stride=2, num_positions=8)
     position = correspondence(short, start=10, num_frames=16, frame_stride=4, num_positions=8)
-    long = feature_times(10, num_frames=16, frame_stride=4, num_positions=8)
+    long = dense_feature_times(10, num_frames=16, frame_stride=4, num_positions=8)
     np.testing.assert_allclose(np.interp(position, np.arange(8), long), short)
     # a feature's time is the mean of the frames behind it
     frames = 30 + 2 * np.arange(16)

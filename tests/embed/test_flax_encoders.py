@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from video_ssl.clips.sampling.two_clips import feature_times
+from video_ssl.clips.sampling.two_clips import dense_feature_times
 from video_ssl.embed.config import EmbedConfig
 from video_ssl.embed.embed_videos import embed_table
 from video_ssl.embed.embedding import Embedder
@@ -138,7 +138,7 @@ def test_dense_features_have_the_times_of_the_sheet(run, videos, tmp_path, kind)
         start = round(10 * float(file.table["start_sec"][row].as_py()))
         tau = [start + ((i + 0.5) * 2 - 0.5) * STRIDE for i in range(4)]
         np.testing.assert_allclose(times, np.array(tau) / 10, atol=1e-6)
-        known = feature_times(start, num_frames=8, frame_stride=STRIDE, num_positions=4)
+        known = dense_feature_times(start, num_frames=8, frame_stride=STRIDE, num_positions=4)
         np.testing.assert_allclose(10 * times, known, atol=1e-5)
 
 

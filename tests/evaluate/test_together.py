@@ -18,8 +18,8 @@ from video_ssl.embed.features import features_from_arrays, open_features
 from video_ssl.evaluate.linear import Fit, Head, LinearHeads
 from video_ssl.evaluate.pooling import POOLINGS, pooled_features
 from video_ssl.evaluate.recipe import load_evaluate_recipe
+from video_ssl.evaluate.row_shares import own_rows
 from video_ssl.evaluate.run import evaluate
-from video_ssl.evaluate.sharing import own_rows
 from video_ssl.models.config import ViTConfig
 from video_ssl.models.encoders import save_encoder
 from video_ssl.models.preprocess_config import VideoPreprocess
@@ -36,7 +36,7 @@ FIT = """
 import os, sys
 import numpy as np
 from video_ssl.evaluate.linear import Fit, Head, LinearHeads
-from video_ssl.evaluate.sharing import Share, own_rows
+from video_ssl.evaluate.row_shares import Share, own_rows
 from video_ssl.pretrain.processes import join_processes
 with np.load(sys.argv[1]) as data, join_processes("cpu") as processes:
     x, y = data["x"], data["y"]

@@ -11,7 +11,7 @@ import os
 from collections.abc import Iterator
 
 from video_ssl.clips.decoders.reader import BadVideo
-from video_ssl.clips.decoders.sources import Place, locate
+from video_ssl.clips.decoders.sources import LocalVideo, locate
 from video_ssl.datasets.paths import PICTURE_SUFFIXES, natural_key
 from video_ssl.datasets.table import Record
 
@@ -53,7 +53,7 @@ def _of_record(record: Record, *, whole: bool) -> str | None:
         return None
 
 
-def _parts(place: Place) -> Iterator[_Part]:
+def _parts(place: LocalVideo) -> Iterator[_Part]:
     if os.path.isdir(place.path):
         names = [n for n in os.listdir(place.path) if n.lower().endswith(PICTURE_SUFFIXES)]
         for name in sorted(names, key=natural_key):

@@ -26,7 +26,7 @@ import numpy as np
 
 from video_ssl.clips.balance import BalanceConfig
 from video_ssl.clips.decoders.reader import AUTO, READERS
-from video_ssl.clips.processes.casualties import InFlightBoard, Place
+from video_ssl.clips.processes.in_flight import InFlightBoard, TableRow
 from video_ssl.clips.processes.workers import (
     WorkerDied,
     WorkerGroup,
@@ -307,7 +307,7 @@ class Pipeline:
         assert self._workers is not None
         assert self._board is not None
         deaths = self._workers.deaths(err, self._board.pids)
-        guilty: dict[Place, str] = {}
+        guilty: dict[TableRow, str] = {}
         for pid, code in deaths.items():
             place = self._board.place_of(pid)
             if place is None:
@@ -333,7 +333,7 @@ class Pipeline:
         self._makers = {n: replace(maker, banned=banned) for n, maker in self._makers.items()}
         self._begin()
 
-    def _source(self, place: Place) -> str:
+    def _source(self, place: TableRow) -> str:
         return self._tables[place[0]].record(place[1]).source
 
     def _own(self, batch: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
@@ -347,10 +347,10 @@ class Pipeline:
 class _Killed:
     """Where a worker was when something outside killed it last: only at the same record again is that the reason."""
 
-    place: Place | None = None
+    place: TableRow | None = None
     step: int = 0
 
-    def first(self, place: Place, step: int) -> bool:
+    def first(self, place: TableRow, step: int) -> bool:
         """Notes the record; False if another one was noted a moment ago."""
         if self.place is not None and step <= self.step + _KILLS_APART_STEPS:
             return False

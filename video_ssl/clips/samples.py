@@ -13,7 +13,7 @@ from typing import Literal, Protocol
 import numpy as np
 
 from video_ssl.clips.decoders.reader import BadVideo, Reader
-from video_ssl.clips.processes.casualties import Ban, Place, at_record
+from video_ssl.clips.processes.in_flight import Ban, TableRow, at_record
 from video_ssl.clips.processes.workers import hang_limit, return_free_memory, stop_requested
 from video_ssl.clips.reading import open_record
 from video_ssl.datasets.remote.errors import redacted
@@ -82,7 +82,7 @@ class SampleMaker:
     on_bad: Literal["replace", "raise"]
     global_batch_size: int = 1
     board: str | None = None
-    banned: Mapping[Place, Ban] = field(default_factory=dict)
+    banned: Mapping[TableRow, Ban] = field(default_factory=dict)
     first_table: int = 0
 
     def __call__(self, position: Position, rng: np.random.Generator) -> dict[str, np.ndarray]:

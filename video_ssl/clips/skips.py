@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from video_ssl.clips.processes.casualties import Ban, Place
+from video_ssl.clips.processes.in_flight import Ban, TableRow
 from video_ssl.clips.samples import BAD_REASONS, BAD_ROWS, TooManyBadVideos, unpack_reason
 from video_ssl.datasets.remote.errors import redacted
 from video_ssl.datasets.table import Record, Table
@@ -58,7 +58,7 @@ class SkipLog:
     ) -> None:
         """
         Args:
-            tables: what a stream's arrays begin with in a batch -> its tables; a `Place` counts them one after the
+            tables: what a stream's arrays begin with in a batch -> its tables; a `TableRow` counts them one after the
                 other.
             stats: what was met is counted there.
             path, max_bad_share, host: see `Pipeline` and `LoaderConfig`.
@@ -72,7 +72,7 @@ class SkipLog:
         lines = _lines_in(path)
         self._written = {line["source"] for line in lines}
         #: Records that took a data worker down in an earlier part of the run.
-        self.banned: dict[Place, Ban] = dict(self._bans_of(lines))
+        self.banned: dict[TableRow, Ban] = dict(self._bans_of(lines))
 
     def take(self, batch: dict[str, np.ndarray], step: int) -> None:
         """Removes the bookkeeping arrays of every stream from `batch` and acts on them.
@@ -90,7 +90,7 @@ class SkipLog:
                 self._note(table, int(rows[sample, place]), reason, step)
         self._refuse_too_many()
 
-    def ban(self, place: Place, reason: str, step: int) -> Ban:
+    def ban(self, place: TableRow, reason: str, step: int) -> Ban:
         """Returns the ban of a record that took a data worker down, and writes it for those who resume the run."""
         record = self._tables[place[0]].record(place[1])
         self._stats.bad_videos[record.source] = reason
@@ -99,7 +99,7 @@ class SkipLog:
         self.banned[place] = Ban(step=step, reason=reason)
         return self.banned[place]
 
-    def _bans_of(self, lines: Sequence[dict[str, Any]]) -> Iterator[tuple[Place, Ban]]:
+    def _bans_of(self, lines: Sequence[dict[str, Any]]) -> Iterator[tuple[TableRow, Ban]]:
         """The bans that concern this host; of every host where their number has changed."""
         for line in lines:
             if "row" not in line:

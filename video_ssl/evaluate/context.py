@@ -10,7 +10,7 @@ from video_ssl.clips.reading import open_record
 from video_ssl.datasets.table import Record, Table
 from video_ssl.embed.config import EmbedConfig
 from video_ssl.evaluate.contract import Given
-from video_ssl.evaluate.sharing import ALONE
+from video_ssl.evaluate.row_shares import ALONE
 from video_ssl.models.contract import Encoder
 from video_ssl.pretrain.processes import Processes
 

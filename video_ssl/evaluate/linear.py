@@ -18,7 +18,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from video_ssl.evaluate.sharing import ALONE, Share
+from video_ssl.evaluate.row_shares import ALONE, Share
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -24,7 +24,7 @@ from video_ssl.evaluate.context import Context
 from video_ssl.evaluate.contract import RECOGNITION, Given, Needs, Result, recognition_result
 from video_ssl.evaluate.linear import Fit, Head, LinearHeads
 from video_ssl.evaluate.pooling import check_poolings, outputs_of, pooled_features
-from video_ssl.evaluate.sharing import ALONE, Share, own_rows
+from video_ssl.evaluate.row_shares import ALONE, Share, own_rows
 from video_ssl.evaluate.videos import (
     Videos,
     classes_of,

@@ -45,7 +45,7 @@ from video_ssl.evaluate.evaluators import Evaluator
 from video_ssl.evaluate.needs import check_encoder, check_files, check_tables, embed_settings
 from video_ssl.evaluate.recipe import EvaluateRecipe
 from video_ssl.evaluate.results_table import results_table, summary
-from video_ssl.evaluate.sharing import ALONE
+from video_ssl.evaluate.row_shares import ALONE
 from video_ssl.files import (
     MADE_BY,
     claim_file,

@@ -38,7 +38,7 @@ from video_ssl.launch.slurm import (
     submit,
 )
 from video_ssl.launch.snapshot import take_snapshot
-from video_ssl.launch.steps import Plan, Step, plan_launch, write_files
+from video_ssl.launch.steps import LaunchPlan, Step, plan_launch, write_files
 from video_ssl.launch.task import ATTEMPT
 from video_ssl.limits import parse_json
 from video_ssl.locks import alone
@@ -91,7 +91,7 @@ def launch(
         return _submit(plan, folder)
 
 
-def _claim(plan: Plan, folder: Path) -> None:
+def _claim(plan: LaunchPlan, folder: Path) -> None:
     """Refuses now what the jobs would refuse, and files of somebody else where those of the launch go."""
     names = [JOBS, *(f"{step.name}.json" for step in plan.steps)]
     claim_folder(folder, "launch", names, ours=(folder / ".lock").is_file())
@@ -157,7 +157,7 @@ def _shown(path: Path) -> str:
     return shlex.quote(str(path))
 
 
-def _submit(plan: Plan, folder: Path) -> str:
+def _submit(plan: LaunchPlan, folder: Path) -> str:
     code = take_snapshot(folder)
     numbers: dict[str, str] = {}
     told = []
@@ -201,7 +201,9 @@ def batch_of(step: Step) -> Batch:
     )
 
 
-def step_settings(step: Step, plan: Plan, code: Path, numbers: dict[str, str]) -> dict[str, Any]:
+def step_settings(
+    step: Step, plan: LaunchPlan, code: Path, numbers: dict[str, str]
+) -> dict[str, Any]:
     """Returns the parameters of sbatch for a step whose predecessors have these numbers."""
     folder = launch_folder(plan.home)
     dependency = (
@@ -255,7 +257,7 @@ def setup_lines(step: Step, folder: Path, code: Path) -> list[str]:
     ]
 
 
-def _dry_run(plan: Plan) -> str:
+def _dry_run(plan: LaunchPlan) -> str:
     folder = launch_folder(plan.home)
     texts = []
     for step in plan.steps:
@@ -276,7 +278,7 @@ def _local_command(step: Step, batch: Path, index: int) -> list[str]:
     return [sys.executable, "-m", "video_ssl.launch.torchrun", "--standalone", count, *own]
 
 
-def _run_here(plan: Plan) -> str:
+def _run_here(plan: LaunchPlan) -> str:
     """Runs the tasks one after the other; what lost a process is started again, as on a cluster."""
     folder = launch_folder(plan.home)
     for step in plan.steps:

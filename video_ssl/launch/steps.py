@@ -40,7 +40,7 @@ class Step:
 
 
 @dataclass(frozen=True)
-class Plan:
+class LaunchPlan:
     """What a launch does: its folder, its steps, and recipe files to write before (path -> content)."""
 
     home: Path
@@ -50,7 +50,7 @@ class Plan:
 
 def plan_launch(
     verb: str, arguments: Sequence[str], profile: LaunchProfile, *, chain: bool = False
-) -> Plan:
+) -> LaunchPlan:
     """Returns what `launch PROFILE VERB ARGUMENTS` does.
 
     Args:
@@ -82,7 +82,9 @@ def _one_process(profile: LaunchProfile) -> LaunchProfile:
     return dataclasses.replace(profile, nodes=1, tasks_per_node=1, gpus_per_node=gpus)
 
 
-def _pretrain(name: str, overrides: Sequence[str], profile: LaunchProfile, *, chain: bool) -> Plan:
+def _pretrain(
+    name: str, overrides: Sequence[str], profile: LaunchProfile, *, chain: bool
+) -> LaunchPlan:
     from video_ssl.pretrain.recipe import load_pretrain_recipe, recipe_to_dict
 
     runs = expand(overrides)
@@ -136,7 +138,7 @@ def _pretrain(name: str, overrides: Sequence[str], profile: LaunchProfile, *, ch
                 how="afterany",
             )
         )
-    return Plan(home, steps, files)
+    return LaunchPlan(home, steps, files)
 
 
 def _refuse_equal(recipes: Sequence[Any], names: Sequence[str]) -> None:
@@ -166,15 +168,15 @@ def _stages(recipe: Any, profile: LaunchProfile, files: dict[Path, Any]) -> list
     return steps
 
 
-def _evaluate(arguments: Sequence[str], profile: LaunchProfile) -> Plan:
+def _evaluate(arguments: Sequence[str], profile: LaunchProfile) -> LaunchPlan:
     from video_ssl.evaluate.recipe import load_evaluate_recipe
 
     home = load_evaluate_recipe(arguments[0], arguments[1:]).folder()
     task = _task("evaluate", "evaluate", arguments, home)
-    return Plan(home, [Step(name="evaluate", tasks=(task,), profile=profile)], {})
+    return LaunchPlan(home, [Step(name="evaluate", tasks=(task,), profile=profile)], {})
 
 
-def _embed(arguments: list[str], profile: LaunchProfile) -> Plan:
+def _embed(arguments: list[str], profile: LaunchProfile) -> LaunchPlan:
     if len(arguments) < 3 or any(a.startswith("-") for a in arguments[:3]):
         raise LaunchError(
             "launch embed ENCODER VIDEOS OUT.arrow [options]: these three come first."
@@ -197,7 +199,7 @@ def _embed(arguments: list[str], profile: LaunchProfile) -> Plan:
         Step(name="embed", tasks=tasks, profile=single),
         Step(name="merge", tasks=(merge,), profile=single, after=("embed",)),
     ]
-    return Plan(home, steps, {})
+    return LaunchPlan(home, steps, {})
 
 
 def _task(name: str, verb: str, arguments: Sequence[str], run: Path) -> TaskSpec:
@@ -207,7 +209,7 @@ def _task(name: str, verb: str, arguments: Sequence[str], run: Path) -> TaskSpec
     return TaskSpec(name=name, verb=verb, arguments=tuple(arguments), run=str(run.absolute()))
 
 
-def write_files(plan: Plan) -> None:
+def write_files(plan: LaunchPlan) -> None:
     """Writes the recipe files of a plan."""
     for path, content in plan.files.items():
         path.parent.mkdir(parents=True, exist_ok=True)

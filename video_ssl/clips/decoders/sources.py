@@ -29,7 +29,7 @@ _MTIME_TOLERANCE_SEC = 0.002
 
 
 @dataclass(frozen=True, kw_only=True)
-class Place:
+class LocalVideo:
     """A video on the local disk.
 
     Attributes:
@@ -80,7 +80,7 @@ class _Releasing:
 
 def locate(
     source: str, *, byte_range: tuple[int, int] | None = None, timeout_sec: float | None = None
-) -> Place:
+) -> LocalVideo:
     """Returns where the video is on the local disk, fetched first if `source` is a URI.
 
     Args:
@@ -114,10 +114,12 @@ def locate(
             cached.release()
         raise BadVideo(source, str(err)) from err
     is_frames = is_picture or (member is None and os.path.isdir(path))
-    return Place(path=path, byte_range=within, name=source, is_frames=is_frames, _cached=cached)
+    return LocalVideo(
+        path=path, byte_range=within, name=source, is_frames=is_frames, _cached=cached
+    )
 
 
-def _locate_record(source: str, shard: str, index: int, timeout_sec: float | None) -> Place:
+def _locate_record(source: str, shard: str, index: int, timeout_sec: float | None) -> LocalVideo:
     """The video of a record, taken out of its shard; a shard that lies elsewhere is fetched whole."""
     cached = None
     try:
@@ -132,7 +134,7 @@ def _locate_record(source: str, shard: str, index: int, timeout_sec: float | Non
         if cached is not None:
             cached.release()
     held = HeldBytes(content)
-    return Place(
+    return LocalVideo(
         path=held.path,
         byte_range=(0, len(content)),  # the optional backends read files with a name only
         name=source,

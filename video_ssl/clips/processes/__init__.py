@@ -1,1 +1,1 @@
-"""Processes that read videos: how they start and end, and what is said when one dies."""
+"""Processes that read videos: how they start and end, and how errors of a dead one are reported."""

@@ -1,4 +1,4 @@
-"""Data worker processes: how they start, how they end, and what is said when one dies.
+"""Data worker processes: how they start, how they end, and which error is raised when one dies.
 
 grain spawns the processes; this module sees to it that they
 - do not run the main program again (a worker of `train.py` would otherwise import torch, or start a second training),
@@ -30,7 +30,12 @@ from typing import Any
 
 import psutil
 
-from video_ssl.clips.processes.segments import WORD_VARIABLE, free_segments, name_segments, new_word
+from video_ssl.clips.processes.shared_memory import (
+    PREFIX_VARIABLE,
+    free_shared_memory,
+    name_shared_memory,
+    new_prefix,
+)
 
 log = logging.getLogger(__name__)
 
@@ -76,7 +81,7 @@ def prepare_worker() -> None:
     signal.signal(signal.SIGUSR1, lambda *_: _stop.set())
     signal.signal(signal.SIGTERM, _on_terminate)
     signal.pthread_sigmask(signal.SIG_UNBLOCK, _SIGNALS_OF_THE_PARENT)
-    name_segments()
+    name_shared_memory()
     sys.modules.setdefault("jax", None)  # type: ignore[arg-type]
     logging.getLogger("absl").setLevel(logging.ERROR)
     threading.Thread(target=_end_with_the_parent, daemon=True, name="parent-watch").start()
@@ -151,12 +156,12 @@ class WorkerGroup:
     def __init__(self, count: int) -> None:
         self._count = count
         self._pids: dict[int, Any] = {}
-        self._segments = new_word()
+        self._memory_prefix = new_prefix()
 
     @contextlib.contextmanager
     def starting(self) -> Iterator[None]:
         """Within it, processes that grain starts become members of this group."""
-        with _start_lock, _worker_environment(self._segments), _own_main_module() as begun:
+        with _start_lock, _worker_environment(self._memory_prefix), _own_main_module() as begun:
             try:
                 yield
                 limit = time.monotonic() + _START_LIMIT_SEC
@@ -193,7 +198,7 @@ class WorkerGroup:
         """Returns process id -> exit code of the workers that have died; a signal counts negative.
 
         Args:
-            err: what grain raised; it tells the exit code of one of them.
+            err: what grain raised; it contains the exit code of one of them.
             pids: of all workers that have worked: the group never gets to know one that dies within its first batch.
         """
         exits = {pid: process.exitcode for pid, process in self._pids.items()}
@@ -250,7 +255,7 @@ class WorkerGroup:
 
     def free_memory(self) -> None:
         """Frees the shared memory of workers that have ended; batches must have been copied."""
-        free_segments(self._segments)
+        free_shared_memory(self._memory_prefix)
 
     def _kill(self) -> None:
         for process in self._pids.values():
@@ -321,8 +326,8 @@ def _death_message(code: int) -> str:
 
 
 @contextlib.contextmanager
-def _worker_environment(segments: str) -> Iterator[None]:
-    wanted = {**_ENVIRONMENT, WORD_VARIABLE: segments}
+def _worker_environment(memory_prefix: str) -> Iterator[None]:
+    wanted = {**_ENVIRONMENT, PREFIX_VARIABLE: memory_prefix}
     before = {name: os.environ.get(name) for name in wanted}
     os.environ.update(wanted)
     try:

@@ -146,14 +146,14 @@ def nested_pair(
 # Times of features ---------------------------------------------------------------------------------
 
 
-def feature_times(
+def dense_feature_times(
     start: float, *, num_frames: int, frame_stride: int, num_positions: int
 ) -> Floats:
     """Returns tau, float64 (num_positions,): the mean time of the frames behind each dense feature, in source frames.
 
         tau(i) = start + ((i + 0.5) * k - 0.5) * frame_stride,   k = num_frames / num_positions
 
-    >>> feature_times(10, num_frames=16, frame_stride=2, num_positions=8).tolist()
+    >>> dense_feature_times(10, num_frames=16, frame_stride=2, num_positions=8).tolist()
     [11.0, 15.0, 19.0, 23.0, 27.0, 31.0, 35.0, 39.0]
 
     Source: papers/teg.md section 4.1 (our specification).
@@ -173,9 +173,9 @@ def correspondence(
 ) -> Floats:
     """Returns where times fall among the dense features of a clip: float64, fractional positions.
 
-    The inverse of `feature_times`, cut to [0, num_positions - 1].
+    The inverse of `dense_feature_times`, cut to [0, num_positions - 1].
 
-    >>> short = feature_times(10, num_frames=16, frame_stride=2, num_positions=8)
+    >>> short = dense_feature_times(10, num_frames=16, frame_stride=2, num_positions=8)
     >>> correspondence(short, start=0, num_frames=16, frame_stride=4, num_positions=8).tolist()
     [1.125, 1.625, 2.125, 2.625, 3.125, 3.625, 4.125, 4.625]
     """
@@ -196,7 +196,7 @@ def nested_correspondence(
     short_positions: int,
 ) -> Floats:
     """Returns p, float64 (short_positions,): the position in the long clip of every dense feature of the short one."""
-    times = feature_times(
+    times = dense_feature_times(
         short_start,
         num_frames=short_frames,
         frame_stride=short_stride,

@@ -16,7 +16,7 @@ from video_ssl.limits import read_json
 from video_ssl.models.config import DecoderConfig
 from video_ssl.models.encoders import load_encoder
 from video_ssl.models.exchange.command_line import family_of, trained_on
-from video_ssl.models.exchange.published_encoder import build_encoder, infer_config
+from video_ssl.models.exchange.published_encoder import build_published_encoder, infer_config
 from video_ssl.models.exchange.published_names import Named, name_keys
 from video_ssl.models.exchange.sizes import Sizes
 from video_ssl.models.networks.decoder import MaskedDecoder
@@ -149,7 +149,7 @@ def interpret(
     stated = family_of(arguments or {})
     settled = family if family != "auto" else stated or "auto"
     notes = _family_notes(named, family, stated)
-    encoder, table, table_notes, computed = build_encoder(
+    encoder, table, table_notes, computed = build_published_encoder(
         named, sizes, settled, num_heads, _stated_heads(hub or {})
     )
     if settled == "auto" and _tells_no_family(named, encoder):

@@ -21,7 +21,7 @@ from video_ssl.models.weights import WeightsError
 TRAINED_SIZE, TRAINED_FRAMES = 224, 16
 
 
-def build_encoder(
+def build_published_encoder(
     named: Named,
     sizes: Sizes,
     family: str,

@@ -7,7 +7,7 @@ from typing import Any, Literal
 
 import numpy as np
 
-from video_ssl.clips.sampling.two_clips import feature_times
+from video_ssl.clips.sampling.two_clips import dense_feature_times
 
 Four = tuple[int, int, int, int]
 
@@ -176,7 +176,7 @@ class R3DConfig:
         Source: papers/teg.md section 4.1 (tau, with start 0 and stride 1).
         """
         count = self.grid(num_frames, 1, 1)[0]
-        return feature_times(0, num_frames=num_frames, frame_stride=1, num_positions=count)
+        return dense_feature_times(0, num_frames=num_frames, frame_stride=1, num_positions=count)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -14,7 +14,7 @@ from pipeline_plans import DyingPlan, LateDyingPlan, PickyPlan, SlowPlan
 
 from video_ssl.clips.decoders.reader import BadVideo
 from video_ssl.clips.pipeline import LoaderConfig, Pipeline
-from video_ssl.clips.processes.casualties import InFlightBoard, at_record
+from video_ssl.clips.processes.in_flight import InFlightBoard, at_record
 from video_ssl.clips.processes.workers import WorkerDied
 from video_ssl.clips.samples import TooManyBadVideos
 from video_ssl.datasets.table import Table

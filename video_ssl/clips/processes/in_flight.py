@@ -19,7 +19,7 @@ from pathlib import Path
 from video_ssl.files import make_temporary_folder
 
 #: (index of the table, row)
-Place = tuple[int, int]
+TableRow = tuple[int, int]
 
 _SLOT = struct.Struct("<qq")
 _NOWHERE = (-1, -1)
@@ -40,7 +40,7 @@ class InFlightBoard:
     def __init__(self) -> None:
         self.folder = str(make_temporary_folder("workers"))
 
-    def place_of(self, pid: int) -> Place | None:
+    def place_of(self, pid: int) -> TableRow | None:
         """Returns the record that the worker is at, or was at when it died; None between two records."""
         try:
             table, row = _SLOT.unpack(Path(self.folder, str(pid)).read_bytes())
@@ -63,7 +63,7 @@ class InFlightBoard:
 
 
 @contextlib.contextmanager
-def at_record(folder: str | None, place: Place) -> Iterator[None]:
+def at_record(folder: str | None, place: TableRow) -> Iterator[None]:
     """Notes in this worker's slot of the board that the block works on a record; no board, no note."""
     if folder is None:
         yield

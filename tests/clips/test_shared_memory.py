@@ -12,15 +12,15 @@ FOLDER = Path("/dev/shm")
 SCRIPT = """
     import os
     from multiprocessing import shared_memory
-    from video_ssl.clips.processes import segments
+    from video_ssl.clips.processes import shared_memory as ours
 
-    word = segments.new_word()
-    os.environ[segments.WORD_VARIABLE] = word
-    segments.name_segments()
+    prefix = ours.new_prefix()
+    os.environ[ours.PREFIX_VARIABLE] = prefix
+    ours.name_shared_memory()
     kept = shared_memory.SharedMemory(create=True, size=64)
     print(kept.name, flush=True)
     if {free}:
-        segments.free_segments(word)
+        ours.free_shared_memory(prefix)
 """
 
 
@@ -49,11 +49,11 @@ def test_without_it_python_complains():
 def test_segments_of_others_stay():
     from multiprocessing import shared_memory
 
-    from video_ssl.clips.processes import segments
+    from video_ssl.clips.processes import shared_memory as ours
 
     mine = shared_memory.SharedMemory(create=True, size=64)
     try:
-        segments.free_segments(segments.new_word())
+        ours.free_shared_memory(ours.new_prefix())
         assert (FOLDER / mine.name).exists()
     finally:
         mine.close()
