@@ -9,12 +9,13 @@ from coloured_videos import write_video
 from safetensors.torch import save_file
 
 from video_ssl.models.config import ViTConfig
-from video_ssl.models.encoders import Preprocess, save_encoder
+from video_ssl.models.encoders import save_encoder
 from video_ssl.models.exchange.carl_weights import CARL_KEYS, CarlModel
 from video_ssl.models.networks.frame_config import FrameTransformerConfig
 from video_ssl.models.networks.r3d import R3D
 from video_ssl.models.networks.r3d_config import R3DConfig
 from video_ssl.models.networks.vit import VideoViT
+from video_ssl.models.preprocess_config import VideoPreprocess
 
 WIDTH = 32
 
@@ -22,7 +23,7 @@ WIDTH = 32
 def make_example_folder(folder: Path) -> None:
     """Fills a folder; nothing is random from one time to the next."""
     torch.manual_seed(0)
-    clip = Preprocess(num_frames=4, frame_stride=1, size=16)
+    clip = VideoPreprocess(num_frames=4, frame_stride=1, size=16)
     vit = VideoViT(
         ViTConfig(
             preset=None,
@@ -58,7 +59,7 @@ def make_example_folder(folder: Path) -> None:
         folder / "runs" / "teg" / "encoder",
         cnn,
         architecture="r3d",
-        preprocess=Preprocess(num_frames=8, frame_stride=1, size=32),
+        preprocess=VideoPreprocess(num_frames=8, frame_stride=1, size=32),
         source={"objective": "teg"},
     )
     _write_carl(folder / "checkpoint_epoch_00299.pth")
