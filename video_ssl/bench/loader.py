@@ -30,6 +30,7 @@ from video_ssl.clips.reading import SegmentReader, open_record
 from video_ssl.datasets.table import Table
 from video_ssl.files import MADE_BY, claim_file, made, write_json
 from video_ssl.objectives import OBJECTIVES
+from video_ssl.pretrain.processes import choose_device
 from video_ssl.pretrain.recipe import PretrainRecipe
 from video_ssl.pretrain.run import open_streams
 from video_ssl.pretrain.torch_loop.device_feed import to_tensors
@@ -192,7 +193,7 @@ def _turn(
 ) -> tuple[dict[str, float], int]:
     """(CPU seconds by what was done, clips): every record goes through loader, plain loop and floors in turn."""
     clock, clips = _Clock(), 0
-    device = torch.device(recipe.training.device if torch.cuda.is_available() else "cpu")
+    device = choose_device("cpu" if recipe.training.device == "cpu" else "auto")
     for number in range(num_records):
         record = table.record(number % len(table))
         rng = np.random.default_rng([recipe.seed, number])

@@ -32,6 +32,7 @@ from video_ssl.files import temporary_folder
 from video_ssl.models import architecture_of
 from video_ssl.models.encoders import build_encoder, save_encoder
 from video_ssl.objectives import OBJECTIVES
+from video_ssl.pretrain.processes import choose_device
 from video_ssl.pretrain.recipe import PretrainRecipe, stage_recipe
 from video_ssl.pretrain.torch_loop.optimizers import build_optimizer
 from video_ssl.pretrain.torch_loop.sharding import recompute_blocks
@@ -43,7 +44,7 @@ def measure_step(
     recipe: PretrainRecipe, batch_size: int, timing: Timing, *, compile_too: bool = False
 ) -> list[StepFigures]:
     """Returns the figures of the eager step, and of the compiled one if asked for."""
-    device = _device(recipe.training.device)
+    device = choose_device(recipe.training.device)
     torch.manual_seed(recipe.seed)
     with temporary_folder("bench") as folder:
         encoders = untrained_stages(recipe, Path(folder))
@@ -66,7 +67,7 @@ def measure_step(
 
 def measure_encoder(recipe: PretrainRecipe, batch_size: int, timing: Timing) -> StepFigures:
     """Returns the figures of the encoder alone: forward pass, gradient of the mean square of the clip features."""
-    device = _device(recipe.training.device)
+    device = choose_device(recipe.training.device)
     torch.manual_seed(recipe.seed)
     encoder: Any = build_encoder(recipe.objective.encoder).to(device).train()
     clips = random_clips(recipe, batch_size).transpose(0, 4, 1, 2, 3)
@@ -290,12 +291,6 @@ def _matmul_rate(device: torch.device, dtype: torch.dtype) -> float:
     return product_rate(
         lambda: torch.mm(a, b), lambda: _wait(device), side=side, platform=device.type
     )
-
-
-def _device(name: str) -> torch.device:
-    if name == "auto":
-        name = "cuda" if torch.cuda.is_available() else "cpu"
-    return torch.device(name)
 
 
 def _chip(device: torch.device) -> str:

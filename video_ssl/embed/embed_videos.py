@@ -13,9 +13,10 @@ from video_ssl.datasets.table import Table
 from video_ssl.embed.config import EmbedConfig
 from video_ssl.embed.embedding import Embedder, EmbeddingError
 from video_ssl.embed.features import FeatureError, FeatureFile, open_features
-from video_ssl.embed.frozen import open_encoder, pick_device
+from video_ssl.embed.frozen import open_encoder
 from video_ssl.embed.jobs import changed_contents, job_changes, listed
 from video_ssl.embed.partial import claim_features, discard
+from video_ssl.pretrain.processes import choose_device
 
 logger = logging.getLogger(__name__)
 
@@ -51,7 +52,7 @@ def embed_table(
     >>> features.features.shape
     (6, 32)
     """
-    out, where = Path(out), pick_device(device)
+    out, where = Path(out), choose_device(device)
     if out.suffix != ".arrow":
         raise EmbeddingError(f"{out} must end in .arrow: that is the only kind that is written.")
     out = claim_features(out, sources=[table])

@@ -15,6 +15,7 @@ import torch
 import video_ssl
 from video_ssl.models.contract import Encoder
 from video_ssl.models.encoders import EncoderError, load_encoder
+from video_ssl.pretrain.processes import choose_device
 
 FLAX = "flax:"
 
@@ -28,11 +29,12 @@ def open_encoder(spec: str, device: str | torch.device = "cpu") -> Encoder:
             flax takes the first device of the same kind.
 
     Raises:
+        RunError: torch has no such device.
         EncoderError: see `load_encoder`; or jax is not installed or sees no such device.
     """
     plain = without_flax(spec)
     if plain == spec or plain.startswith("pixels"):
-        return load_encoder(plain, pick_device(str(device)))
+        return load_encoder(plain, choose_device(str(device)))
     try:
         load = video_ssl.load_flax_encoder
     except ImportError as err:
@@ -51,10 +53,3 @@ def without_flax(spec: str) -> str:
         if spec.startswith(kind + FLAX):
             return kind + spec.removeprefix(kind + FLAX)
     return spec
-
-
-def pick_device(name: str) -> torch.device:
-    """Returns the device of a name; `auto` is the accelerator where there is one."""
-    if name == "auto":
-        name = "cuda" if torch.cuda.is_available() else "cpu"
-    return torch.device(name)

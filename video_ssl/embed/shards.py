@@ -30,11 +30,11 @@ from video_ssl.embed.embed_videos import refuse_changed_contents
 from video_ssl.embed.embedding import Embedder, EmbeddingError
 from video_ssl.embed.feature_writer import METADATA_KEY, SKIPPED_KEY, FeatureWriter, larger_batches
 from video_ssl.embed.features import FeatureError, FeatureFile, open_features
-from video_ssl.embed.frozen import open_encoder, pick_device
+from video_ssl.embed.frozen import open_encoder
 from video_ssl.embed.grids import grid_columns
 from video_ssl.embed.jobs import job_changes, listed
 from video_ssl.embed.partial import claim_features, discard
-from video_ssl.pretrain.processes import Processes
+from video_ssl.pretrain.processes import Processes, choose_device
 
 logger = logging.getLogger(__name__)
 
@@ -96,7 +96,7 @@ def embed_shard(
         raise EmbeddingError(
             f"{count} shards of {len(videos)} videos: take at most as many as videos."
         )
-    out, where = Path(out), pick_device(device)
+    out, where = Path(out), choose_device(device)
     if out.suffix != ".arrow":
         raise EmbeddingError(f"{out} must end in .arrow: that is the only kind that is written.")
     out = claim_features(out)

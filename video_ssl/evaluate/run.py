@@ -36,7 +36,7 @@ from video_ssl.datasets.table import Table, refuse_other_classes
 from video_ssl.embed.embed_videos import refuse_changed_contents
 from video_ssl.embed.embedding import Embedder, EmbeddingError
 from video_ssl.embed.features import FeatureError, FeatureFile, open_features
-from video_ssl.embed.frozen import open_encoder, pick_device
+from video_ssl.embed.frozen import open_encoder
 from video_ssl.embed.partial import discard
 from video_ssl.embed.shards import embed_together
 from video_ssl.evaluate.context import Context
@@ -53,7 +53,7 @@ from video_ssl.files import (
     made,
     write_atomically,
 )
-from video_ssl.pretrain.processes import Processes, join_processes
+from video_ssl.pretrain.processes import Processes, choose_device, join_processes
 from video_ssl.recipes import to_plain
 
 logger = logging.getLogger(__name__)
@@ -77,7 +77,7 @@ def evaluate(recipe: EvaluateRecipe, *, quiet: bool = False) -> dict[str, Any]:
         OutputError: OUT/results.json is not that of an evaluation, or the folder cannot be written.
     """
     if int(os.environ.get("WORLD_SIZE", "1")) == 1:
-        return _evaluate(recipe, Processes(0, 1, pick_device(recipe.device)), quiet=quiet)
+        return _evaluate(recipe, Processes(0, 1, choose_device(recipe.device)), quiet=quiet)
     with join_processes(recipe.device, patience_sec=_PATIENCE_SEC) as processes:
         return _evaluate(recipe, processes, quiet=quiet or not processes.is_main)
 

@@ -121,9 +121,10 @@ def embed_video(
     """
     from video_ssl.embed.config import EmbedConfig
     from video_ssl.embed.embedding import Embedder
-    from video_ssl.embed.frozen import open_encoder, pick_device
+    from video_ssl.embed.frozen import open_encoder
+    from video_ssl.pretrain.processes import choose_device
 
-    where = pick_device(device)
+    where = choose_device(device)
     known = {f.name for f in fields(EmbedConfig)}
     settings = {k: v for k, v in (like or {}).get("settings", {}).items() if k in known}
     config = EmbedConfig(**settings) if like else EmbedConfig(per_frame=True)

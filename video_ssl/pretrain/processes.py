@@ -116,16 +116,25 @@ def join_processes(device: str, *, patience_sec: float | None = None) -> Iterato
 
 
 def choose_device(device: str, local_rank: int = 0) -> torch.device:
-    """Returns the device of a process: `auto` is CUDA where there is one."""
+    """Returns the device of torch that a name means.
+
+    Args:
+        device: "auto" is CUDA where there is one; "cuda" the device of this process; "cpu", or any device that torch
+            can name, is that one.
+        local_rank: of this process among those of its machine.
+
+    Raises:
+        RunError: there is no such device.
+    """
     if device == "tpu":
-        raise RunError("training.device=tpu is for the objectives of flax. Use auto, cuda or cpu.")
+        raise RunError("device=tpu is for flax. Use auto, cuda or cpu.")
+    if device not in ("auto", "cuda", "cpu"):
+        return torch.device(device)
     available = torch.cuda.device_count() if torch.cuda.is_available() else 0
     if device == "cpu" or (device == "auto" and not available):
         return torch.device("cpu")
     if not available:
-        raise RunError(
-            "training.device=cuda, but torch sees no CUDA device. Use device=auto or cpu."
-        )
+        raise RunError("device=cuda, but torch sees no CUDA device. Use device=auto or cpu.")
     if local_rank >= available:
         raise RunError(
             f"local process {local_rank} has no CUDA device: there are {available}. Start at most {available} "
