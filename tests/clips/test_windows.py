@@ -87,7 +87,7 @@ def test_dense_windows_show_the_right_frames_and_decode_each_once(n, hop, num_fr
     made = list(windows.iterate_windows(RECORD, reader, config))
     assert len(made) == len(clips)
     for window, clip in zip(made, clips, strict=True):
-        assert np.array_equal(shown(window.video[0]), clip.indices)
+        assert np.array_equal(shown(window.clips[0]), clip.indices)
         assert window.times == pytest.approx(clip.indices / 10)
         assert np.array_equal(window.valid, clip.valid)
     assert len(reader.decoded) == len(set(reader.decoded))
@@ -212,8 +212,8 @@ def test_the_centre_may_be_smaller_than_the_short_side():
     config = WindowConfig(num_frames=2, frame_stride=1, size=8, center_share=0.5)
     (window,) = windows.iterate_windows(RECORD, CountingReader(20), config)
     ramp = np.linspace(0, 255, 32)
-    assert window.video[0, 0, 4, 0, 2] == pytest.approx(ramp[10:12].mean(), abs=6)
-    assert window.video[0, 0, 4, -1, 2] == pytest.approx(ramp[20:22].mean(), abs=6)
+    assert window.clips[0, 0, 4, 0, 2] == pytest.approx(ramp[10:12].mean(), abs=6)
+    assert window.clips[0, 0, 4, -1, 2] == pytest.approx(ramp[20:22].mean(), abs=6)
     for settings_ in ({"center_share": 0.0}, {"center_share": 0.5, "crop": "spread"}):
         with pytest.raises(ValueError, match=r"must lie in \(0, 1\]"):
             WindowConfig(**settings_)

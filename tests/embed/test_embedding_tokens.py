@@ -60,7 +60,7 @@ def expected(encoder, embedder, table):
         record = table.record(index)
         with open_record(record) as reader:
             for window in iterate_windows(record, reader, embedder.windows):
-                tokens = encoder.outputs_of_arrays(window.video, ["tokens"])["tokens"]
+                tokens = encoder.outputs_of_arrays(window.clips, ["tokens"])["tokens"]
                 found.append(tokens.reshape(2, 4, 4, 16))
     return np.stack(found)
 

@@ -11,7 +11,7 @@ from __future__ import annotations
 import itertools
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -134,23 +134,25 @@ class WindowConfig:
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Window:
-    """A window of a video as an encoder sees it.
+    """A window of a record as an encoder sees it: of T frames, of T samples of its sound, or of T words of a caption.
 
     Attributes:
-        video: uint8 (num_crops, T, H, W, 3).
+        clips: what goes into the encoder: uint8 (num_crops, T, H, W, 3), sound float32 (1, T), words int64 (1, T).
         times: float64 (T,), seconds since the first frame of the record (of its segment, if it is one).
-        valid: bool (T,), False for frames that fill up a short video.
-        indices: int64 (T,), which frames of the record (of its segment, if it is one) these are.
+        valid: bool (T,), False for what fills up a short video.
+        indices: int64 (T,), which frames of the record (of its segment, if it is one) these are, or are shown then.
         num_source: how many the record has.
         own: bool (T,), the frames that no other window shows nearer to its middle; None where nobody asked.
+        span: of a caption, whose words have no times of their own (NaN): when it begins and ends, None where unknown.
     """
 
-    video: Frames
+    clips: NDArray[Any]
     times: NDArray[np.float64]
     valid: NDArray[np.bool_]
     indices: NDArray[np.int64]
     num_source: int
     own: NDArray[np.bool_] | None = None
+    span: tuple[float | None, float | None] | None = None
 
 
 def lay_out_windows(
@@ -233,7 +235,7 @@ def iterate_windows(
             held[index] = frame
         assert clip.times is not None
         yield Window(
-            video=_crops(np.stack([held[index] for index in wanted]), config),
+            clips=_crops(np.stack([held[index] for index in wanted]), config),
             times=clip.times,
             valid=clip.valid,
             indices=clip.indices,
@@ -265,10 +267,10 @@ class WindowPlan:
         self, record: Record, reader: Reader, rng: np.random.Generator, progress: float
     ) -> dict[str, np.ndarray]:
         windows = list(iterate_windows(record, reader, self.config))
-        each = [len(window.video) for window in windows]
+        each = [len(window.clips) for window in windows]
         times = np.stack([window.times for window in windows]) + (record.start_sec or 0.0)
         return {
-            "video": np.concatenate([window.video for window in windows]),
+            "video": np.concatenate([window.clips for window in windows]),
             "clip": np.repeat(np.arange(len(windows)), each),
             "valid": np.repeat(np.stack([window.valid for window in windows]), each, axis=0),
             "times_sec": np.repeat(times, each, axis=0),

@@ -24,7 +24,6 @@ import sys
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -36,16 +35,18 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from video_ssl import __version__
 from video_ssl.clips.windows import WindowConfig
 from video_ssl.datasets.table import Table
+from video_ssl.embed.clips_of import clip_shape, windows_for
 from video_ssl.embed.config import EmbedConfig
 from video_ssl.embed.features import FeatureFile, open_features
 from video_ssl.embed.grids import GridColumn
 from video_ssl.embed.jobs import job_key, make_job
 from video_ssl.embed.partial import PartialFeatures, discard
 from video_ssl.embed.rows import RowCollector
+from video_ssl.embed.text_windows import TextWindows
 from video_ssl.embed.window_workers import Job, Piece, describe, read_windows
 from video_ssl.models.contract import CLIP, MOMENTS, Encoder
 from video_ssl.models.networks.layers import spatial_cells
-from video_ssl.models.preprocess_config import VideoPreprocess, described
+from video_ssl.models.preprocess_config import described
 from video_ssl.recipes import to_plain
 
 logger = logging.getLogger(__name__)
@@ -83,7 +84,11 @@ class Embedder:
         self.config = config or EmbedConfig()
         self.device = torch.device(device)
         self.name = name or encoder.architecture
-        self.windows = self._windows()
+        try:
+            self.windows = windows_for(encoder, self.config)
+        except ValueError as err:
+            raise EmbeddingError(f"{self.name}: {err}") from err
+        self._shape = clip_shape(self.windows)
         self.outputs = self._outputs()
         self.fingerprint = encoder.fingerprint
         if encoder.framework == "torch":  # the arrays of flax lie where they compute
@@ -91,13 +96,13 @@ class Embedder:
         self.embed_dim = encoder.output_dim(CLIP, cells=self.config.cells)
         self._positions: dict[int, np.ndarray] = {}
         try:
-            self.positions(self.windows.num_frames)
+            self.positions(self._shape[0])
             self.grids = self._grid_columns()
         except ValueError as err:
             raise EmbeddingError(f"{self.name} does not take such clips: {err}") from err
 
     def positions(self, num_frames: int) -> np.ndarray:
-        """Returns where the frame features of a clip lie, (T',), in units of its sampled frames."""
+        """Returns where the moments of a clip lie, (T',), in units of its sampled frames, its samples or its words."""
         if num_frames not in self._positions:
             if len(self._positions) > 100:  # videos of many lengths, each seen whole
                 self._positions.clear()
@@ -106,7 +111,8 @@ class Embedder:
 
     def job(self, table: Table) -> dict[str, Any]:
         """Returns JSON that changes with whatever changes the features of a table, see `jobs.py`."""
-        return make_job(self.fingerprint, self.config.content, table)
+        captions = isinstance(self.windows, TextWindows)
+        return make_job(self.fingerprint, self.config.content, table, captions=captions)
 
     def key(self, table: Table) -> str:
         """Returns 16 hexadecimal digits that change when `job` does."""
@@ -238,28 +244,6 @@ class Embedder:
             )
         return entry
 
-    def _windows(self) -> WindowConfig:
-        """The clips that the encoder was made for, where the settings do not say otherwise."""
-        pre = self.encoder.preprocess
-        if not isinstance(pre, VideoPreprocess):
-            raise EmbeddingError(
-                f"{self.name} sees {self.encoder.modality}; frames of videos are for encoders of video."
-            )
-        windows = self.config.windows(
-            num_frames=pre.num_frames,
-            frame_stride=pre.frame_stride,
-            fps=pre.fps,
-            size=pre.size,
-            sampling=pre.sampling,
-        )
-        asked = self.config.num_frames is not None or self.config.overlap is not None
-        most = self.encoder.max_frames
-        if self.config.per_frame and most is not None and not asked:
-            return replace(windows, whole=True, num_frames=most)
-        if self.config.overlap is None and self.encoder.frames_stand_alone:
-            return replace(windows, overlap=0.0)
-        return windows
-
     def _outputs(self) -> tuple[str, ...]:
         """The outputs that are kept; moments only where the encoder has them."""
         config, there = self.config, self.encoder.output_names
@@ -282,10 +266,10 @@ class Embedder:
 
     def _grid_columns(self) -> list[GridColumn]:
         """The columns of the outputs on a grid."""
-        config, size = self.config, self.windows.size
+        config = self.config
         if not config.grids:
             return []
-        _, h, w = self.encoder.token_grid((self.windows.num_frames, size, size, 3))
+        _, h, w = self.encoder.token_grid(self._shape)
         if config.tokens_side is not None and config.tokens_side > min(h, w):
             raise ValueError(
                 f"tokens_side={config.tokens_side} is finer than the {h} x {w} tokens of a moment. Give at most "
@@ -301,15 +285,16 @@ class Embedder:
         config, windows = self.config, self.windows
         if not self.grids:
             return
-        t, h, w = self.encoder.token_grid((windows.num_frames, windows.size, windows.size, 3))
+        t, h, w = self.encoder.token_grid(self._shape)
         side = (h, w) if config.tokens_side is None else (config.tokens_side,) * 2
         t = len(range(0, t, config.tokens_every))
         vector = sum(column.width * np.dtype(column.dtype).itemsize for column in self.grids)
         clip = t * side[0] * side[1] * vector
         told = f"{', '.join(config.grids)}: {t} x {side[0]} x {side[1]} vectors a clip, {clip / 2**20:.2f} MiB"
-        if windows.per_frame:
+        if isinstance(windows, WindowConfig) and windows.per_frame:
             told = f"{', '.join(config.grids)}: {clip / t / 2**20:.2f} MiB a sampled frame"
-        if windows.per_frame or windows.hop is not None or windows.stride_sec is not None:
+        covering = config.per_frame or config.hop is not None or config.stride_sec is not None
+        if covering or isinstance(windows, TextWindows):  # how many, only the records tell
             logger.info("%s: %s", out, told)
             return
         total = clip * windows.num_clips * windows.num_crops * len(table)
@@ -338,7 +323,7 @@ class Embedder:
             },
             "preprocess": described(encoder.preprocess),
             "settings": self.config.content,
-            "windows": to_plain(self.windows),
+            "windows": {} if isinstance(self.windows, TextWindows) else to_plain(self.windows),
             "layer": "last" if layer is None else layer,
             "pooling": self.config.pooling,
             "table": {"path": str(table.path or ""), "records": len(table)},
@@ -347,7 +332,7 @@ class Embedder:
         }
 
     def forward(self, video: np.ndarray) -> dict[str, np.ndarray]:
-        """Returns "clip" (B, D'), "moments" (B, T', D'), others (B, t, h, w, D) of uint8 (B, T, H, W, 3)."""
+        """Returns "clip" (B, D'), "moments" (B, T', D') and others (B, t, h, w, D) of clips as they are read."""
         config, names = self.config, self.outputs
         if self.windows.whole:  # float pixels of a long video would fill the memory
             pieces = (video[:, i : i + _PIECE] for i in range(0, video.shape[1], _PIECE))

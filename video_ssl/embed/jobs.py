@@ -5,6 +5,7 @@
     settings             that change the features
     table.records        their number
     table.rows           digest of ids, sources, stretches, labels
+    table.captions       digest of the captions, where these are what is embedded
     table.files          digest of sizes, times and places of the videos (`source_states`)
 
 Up to format 3 only the sizes of files were noted: whether such features are those of the videos that are here now,
@@ -28,8 +29,10 @@ FORMAT_VERSION = 4
 _MOST_LINES = 20
 
 
-def make_job(encoder: str, settings: Mapping[str, Any], table: Table) -> dict[str, Any]:
-    """Returns the job of embedding a table.
+def make_job(
+    encoder: str, settings: Mapping[str, Any], table: Table, *, captions: bool = False
+) -> dict[str, Any]:
+    """Returns the job of embedding a table, or its captions.
 
     Raises:
         TableError: two records have one id.
@@ -37,6 +40,8 @@ def make_job(encoder: str, settings: Mapping[str, Any], table: Table) -> dict[st
     table.refuse_doubled_ids()
     rows, files = _table_digests(table)
     about = {"records": len(table), "rows": rows, "files": files}
+    if captions:
+        about["captions"] = _captions_digest(table)
     job = {"format": FORMAT_VERSION, "encoder": encoder, "settings": settings, "table": about}
     return dict(json.loads(json.dumps(job)))
 
@@ -58,6 +63,14 @@ def _table_digests(table: Table) -> tuple[str, str]:
             rows.update(record.frame_labels.tobytes())
         files.update(json.dumps(states.of(record)).encode())
     return rows.hexdigest()[:16], files.hexdigest()[:16]
+
+
+def _captions_digest(table: Table) -> str:
+    digest = hashlib.sha256()
+    for record in _records(table):
+        told = [[c.text, c.start_sec, c.end_sec] for c in record.captions or ()]
+        digest.update(json.dumps(told).encode())
+    return digest.hexdigest()[:16]
 
 
 def job_changes(before: Mapping[str, Any], now: Mapping[str, Any]) -> dict[str, str]:

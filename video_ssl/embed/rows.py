@@ -19,7 +19,8 @@ from video_ssl.models.contract import CLIP, MOMENTS
 #: Rows are written when there are this many of them, or bytes of features, or after this time.
 _ROWS, _BYTES, _COMMIT_SEC = 256, 8 * 2**20, 30.0
 
-#: uint8 (B, T, H, W, 3) -> "clip" (B, D), perhaps "moments" (B, T', D), and outputs on a grid (B, t, h, w, D)
+#: Clips as they are read, uint8 (B, T, H, W, 3), float32 (B, N) or int64 (B, L) -> "clip" (B, D), perhaps "moments"
+#: (B, T', D), and outputs on a grid (B, t, h, w, D).
 Forward = Callable[[np.ndarray], Mapping[str, np.ndarray]]
 Positions = Callable[[int], np.ndarray]
 
@@ -70,8 +71,8 @@ class RowCollector:
         if self._record is None:
             self._record, self._clips = self._table.record(piece.index), 0
         for window in piece.windows:
-            for video in window.video:
-                self._waiting.append(_Clip(self._record, self._clips, video, window, piece))
+            for clip in window.clips:
+                self._waiting.append(_Clip(self._record, self._clips, clip, window, piece))
                 self._clips += 1
                 self._num_clips += 1
                 if self._num_clips == self._batch_size:
@@ -107,7 +108,7 @@ class RowCollector:
     def _embed(self) -> None:
         clips = [item for item in self._waiting if isinstance(item, _Clip)]
         if clips:
-            outputs = self._forward(np.stack([clip.video for clip in clips]))
+            outputs = self._forward(np.stack([item.values for item in clips]))
         place = 0
         for item in self._waiting:
             if isinstance(item, _End):
@@ -119,7 +120,7 @@ class RowCollector:
                     self._partial.skip(item.skipped)
                 continue
             own = {name: values[place] for name, values in outputs.items()}
-            positions = self._positions(item.video.shape[0])
+            positions = self._positions(len(item.values))
             self._open.append(make_row(item, own, positions, self._every))
             place += 1
         self._waiting, self._num_clips = [], 0
@@ -155,9 +156,9 @@ class _Clip:
     """A clip on its way into the encoder."""
 
     def __init__(
-        self, record: Record, number: int, video: np.ndarray, window: Window, piece: Piece
+        self, record: Record, number: int, values: np.ndarray, window: Window, piece: Piece
     ) -> None:
-        self.record, self.number, self.video, self.window = record, number, video, window
+        self.record, self.number, self.values, self.window = record, number, values, window
         self.content, self.digest = piece.content, piece.digest
 
 
@@ -198,14 +199,15 @@ def make_row(
     """
     record, window = clip.record, clip.window
     times = window.times + (record.start_sec or 0.0)
+    start, end = (times[0], times[window.valid].max()) if window.span is None else window.span
     row: dict[str, Any] = {
         "record": record,
         "id": record.id,
         "clip": clip.number,
         "label": record.label,
         "group": record.group,
-        "start_sec": float(times[0]),
-        "end_sec": float(times[window.valid].max()),
+        "start_sec": None if start is None else float(start),
+        "end_sec": None if end is None else float(end),
         "feature": outputs[CLIP],
         "source": record.source,
         "record_start_sec": record.start_sec,
@@ -229,7 +231,8 @@ def make_row(
             row["frame_features"] = features_at(moments[shown], positions[shown], at)
             row["frame_times_sec"] = times[at]
             source = window.indices[at]
-        row["frame_labels"] = labels_at(record, source.astype(np.int64), window.num_source)
+        if window.span is None:
+            row["frame_labels"] = labels_at(record, source.astype(np.int64), window.num_source)
     return row
 
 

@@ -25,10 +25,14 @@ from video_ssl.clips.contents import content_digest, content_key
 from video_ssl.clips.decoders.reader import BadVideo
 from video_ssl.clips.processes.workers import WorkerDied
 from video_ssl.clips.reading import open_record
+from video_ssl.clips.sound_windows import SoundWindows, iterate_sound_windows
 from video_ssl.clips.windows import Window, WindowConfig, iterate_windows
 from video_ssl.datasets.table import Record, Table
+from video_ssl.embed.text_windows import TextWindows, iterate_text_windows
 from video_ssl.error_sentences import Foreseen, Unforeseen, sentence_of
 from video_ssl.errors import debugging
+
+AnyWindows = WindowConfig | SoundWindows | TextWindows
 
 PIECE = 4  # windows in one message, or fewer when they are large
 _PIECE_BYTES = 16 * 2**20
@@ -46,7 +50,7 @@ class Job:
     """
 
     table: Table
-    windows: WindowConfig
+    windows: AnyWindows
     backend: str = "pyav"
     video_timeout_sec: float | None = 120.0
     check: bool = False
@@ -110,16 +114,27 @@ def record_pieces(job: Job, record: Record) -> Iterator[Piece]:
         digest=content_digest(record) if job.check and content else None,
     )
     try:
-        with open_record(record, job.backend, timeout_sec=job.video_timeout_sec) as reader:
-            for window in iterate_windows(record, reader, job.windows, first=first):
-                waiting.append(window)
-                if len(waiting) >= min(PIECE, _PIECE_BYTES // window.video.nbytes):
-                    yield piece(windows=tuple(waiting))
-                    waiting = []
+        for window in _windows_of(job, record, first):
+            waiting.append(window)
+            if len(waiting) >= min(PIECE, _PIECE_BYTES // window.clips.nbytes):
+                yield piece(windows=tuple(waiting))
+                waiting = []
     except BadVideo as err:
         yield piece(last=True, reason=err.reason)
     else:
         yield piece(windows=tuple(waiting), last=True)
+
+
+def _windows_of(job: Job, record: Record, first: int) -> Iterator[Window]:
+    """The windows of a record from number `first` on, of its pictures, its sound or its captions."""
+    if isinstance(job.windows, TextWindows):
+        yield from iterate_text_windows(record, job.windows, first=first)
+        return
+    with open_record(record, job.backend, timeout_sec=job.video_timeout_sec) as reader:
+        if isinstance(job.windows, SoundWindows):
+            yield from iterate_sound_windows(record, reader, job.windows, first=first)
+        else:
+            yield from iterate_windows(record, reader, job.windows, first=first)
 
 
 class _Worker:

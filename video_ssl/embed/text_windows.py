@@ -1,0 +1,48 @@
+"""The captions of a record as an encoder of text reads them: a row of the feature file for each."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import ClassVar
+
+import numpy as np
+
+from video_ssl.clips.decoders.reader import BadVideo
+from video_ssl.clips.windows import Window
+from video_ssl.datasets.table import Record
+from video_ssl.models.preprocess_config import PADDING, TextPreprocess
+
+
+@dataclass(frozen=True, kw_only=True)
+class TextWindows:
+    """All captions of a record, in their order; `words` turns them into places in a vocabulary."""
+
+    words: TextPreprocess
+    num_crops: ClassVar[int] = 1
+    whole: ClassVar[bool] = False
+
+
+def iterate_text_windows(
+    record: Record, windows: TextWindows, *, first: int = 0
+) -> Iterator[Window]:
+    """Yields a window for each caption of a record, from number `first` on; the video is not opened.
+
+    Its `clips` are int64 (1, length), valid where there are words.
+
+    Raises:
+        BadVideo: the record has no caption.
+    """
+    if not record.captions:
+        raise BadVideo(record.source, "it has no caption")
+    for caption in record.captions[first:]:
+        places = windows.words.ids([caption.text])
+        unknown = np.full(places.shape[1], np.nan)
+        yield Window(
+            clips=places,
+            times=unknown,
+            valid=places[0] != PADDING,
+            indices=np.zeros(places.shape[1], np.int64),
+            num_source=0,
+            span=(caption.start_sec, caption.end_sec),
+        )
