@@ -98,7 +98,7 @@ def test_dense_windows_of_stride_one_show_every_frame():
     reader = CountingReader(100)
     config = WindowConfig(num_frames=16, frame_stride=1, hop=16, size=16)
     seen = np.concatenate(
-        [shown(w.video[0]) for w in windows.iterate_windows(RECORD, reader, config)]
+        [shown(w.clips[0]) for w in windows.iterate_windows(RECORD, reader, config)]
     )
     assert set(seen) == set(range(100))
 
@@ -194,13 +194,13 @@ def test_windows_of_a_rule_are_its_test_views(rule, num_frames):
     settings_ = {"num_clips": 3, "num_frames": 8, "frame_stride": 4, "fps": 10.0}
     expected = window_rule(rule, **settings_)(num_frames)
     found = list(windows.iterate_windows(RECORD, reader, config))
-    assert [shown(w.video[0]).tolist() for w in found] == [c.indices.tolist() for c in expected]
+    assert [shown(w.clips[0]).tolist() for w in found] == [c.indices.tolist() for c in expected]
     for window, clip in zip(found, expected, strict=True):
         assert window.times.tolist() == (clip.indices / 10).tolist()
         assert window.valid.tolist() == clip.valid.tolist()
     assert len(reader.decoded) == len(set(reader.decoded))
     later = list(windows.iterate_windows(RECORD, CountingReader(num_frames), config, first=1))
-    assert [w.video.tobytes() for w in later] == [w.video.tobytes() for w in found[1:]]
+    assert [w.clips.tobytes() for w in later] == [w.clips.tobytes() for w in found[1:]]
 
 
 def test_a_rule_with_views_of_its_own_has_no_hop():
