@@ -27,6 +27,7 @@ from video_ssl.clips.upkeep.config import ScanConfig, TranscodeConfig, VideoForm
 from video_ssl.embed.config import EmbedConfig
 from video_ssl.errors import one_sentence, take_debug
 from video_ssl.explore.config import AlignConfig, ExploreConfig, ReportConfig, SearchConfig
+from video_ssl.models import published_families
 from video_ssl.models.exchange.sizes import Sizes
 from video_ssl.recipes import ROOMS, list_recipes
 
@@ -231,9 +232,7 @@ def convert(
     ],
     sizes: Annotated[Sizes, Flags(names={"image_size": "--size"})],
     to: Annotated[str, typer.Option(help="ours, original, huggingface or export.")] = "ours",
-    family: Annotated[
-        str, typer.Option(help="auto, mae, videomae, videomae_v2, mvd, carl, hico or pytorchvideo.")
-    ] = "auto",
+    family: Annotated[str, typer.Option(help=f"auto, {', '.join(published_families())}.")] = "auto",
     num_heads: Annotated[int | None, typer.Option(help="Where the width has no usual one.")] = None,
     min_share: Annotated[
         float, typer.Option(help="Least share of the weights that must be filled.")

@@ -22,8 +22,10 @@ from video_ssl.models.encoders_flax import (
     load_flax_encoder,
     save_flax_encoder,
 )
+from video_ssl.models.exchange.convert import convert
 from video_ssl.models.networks.frame_config import FrameTransformerConfig
 from video_ssl.models.preprocess_config import VideoPreprocess
+from video_ssl.models.weights import WeightsError
 from video_ssl.objectives.supervised.config import Config
 from video_ssl.overrides import Typed
 from video_ssl.recipes import ConfigError, build_config, read_typed
@@ -128,3 +130,26 @@ def test_a_network_from_outside_is_saved_and_loaded_in_both_frameworks(toy, tmp_
 def test_fresh_weights_of_a_flax_network_from_outside(toy):
     module = build_flax_module(toy_network.NETWORK.config_class()(width=3))
     assert init_variables(module, 0)["params"]["linear"]["kernel"].shape == (3, 3)
+
+
+@pytest.mark.parametrize("family", ["auto", "toy"])
+def test_its_published_files_are_converted(toy, tmp_path, family):
+    weight, bias = torch.rand(5, 3), torch.rand(5)
+    torch.save({"toy.weight": weight, "toy.bias": bias}, tmp_path / "toy.pth")
+    done = convert(tmp_path / "toy.pth", tmp_path / "e", family=family, frame_stride=3)
+    assert done.model.family == "toy"
+    back = load_encoder(tmp_path / "e")
+    assert torch.equal(back.linear.weight, weight)
+    assert back.preprocess.frame_stride == 3
+    with pytest.raises(WeightsError, match="a model of toy, which has no other form here"):
+        convert(tmp_path / "toy.pth", tmp_path / "e.pt2", to="export")
+
+
+def test_files_of_nobody_are_told(tmp_path):
+    torch.save({"toy.weight": torch.rand(5, 3)}, tmp_path / "toy.pth")
+    with pytest.raises(
+        WeightsError, match=r"not a checkpoint of videomae, .*mae, hico, cvrl, .*carl"
+    ):
+        convert(tmp_path / "toy.pth", tmp_path / "e")
+    with pytest.raises(WeightsError, match="--family=toy must be one of auto, videomae"):
+        convert(tmp_path / "toy.pth", tmp_path / "e", family="toy")

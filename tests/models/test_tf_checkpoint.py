@@ -6,7 +6,9 @@ import torch
 from tf_checkpoint_maker import write_checkpoint
 
 from video_ssl.models.encoders import load_encoder
+from video_ssl.models.exchange.convert import convert
 from video_ssl.models.exchange.r3d_weights import import_tf_r3d, load_tf_r3d
+from video_ssl.models.exchange.sizes import Sizes
 from video_ssl.models.exchange.tf_checkpoint import (
     TFCheckpointError,
     checkpoint_prefix,
@@ -83,6 +85,21 @@ def test_a_checkpoint_becomes_an_encoder_folder(tmp_path, changes, named):
     torch.testing.assert_close(found.features(video), encoder.features(video))
     assert found.preprocess.mean == (0, 0, 0)
     assert found.preprocess.std == (1, 1, 1)
+
+
+@pytest.mark.parametrize(("family", "mean"), [("cvrl", 0.0), ("const_cl", 0.5)])
+def test_the_command_reads_a_checkpoint_whose_family_is_said(tmp_path, family, mean):
+    encoder = network()
+    arrays = {f"backbone/{k}{SUFFIX}": v for k, v in tf_arrays(encoder).items()}
+    (tmp_path / "tf").mkdir()
+    write_checkpoint(tmp_path / "tf" / "ckpt-1", arrays)
+    sizes = Sizes(num_frames=8, image_size=32)
+    convert(tmp_path / "tf", tmp_path / "e", family=family, sizes=sizes, frame_stride=3)
+    found = load_encoder(tmp_path / "e")
+    assert found.preprocess.mean == (mean,) * 3
+    assert (found.preprocess.size, found.preprocess.frame_stride) == (32, 3)
+    video = torch.rand(1, 3, 8, 32, 32)
+    torch.testing.assert_close(found.features(video), encoder.features(video))
 
 
 def test_groups_of_equal_filters_must_be_told(tmp_path):

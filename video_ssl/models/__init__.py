@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import sys
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from importlib import import_module
 from typing import Any, Literal
 
 _HERE = "video_ssl.models"
-_NETWORKS = f"{_HERE}.networks"
+_NETWORKS, _EXCHANGE = f"{_HERE}.networks", f"{_HERE}.exchange"
 
 
 class NetworkError(ValueError):
@@ -27,6 +28,8 @@ class Network:
         flax: its twin, a linen module with the fields `config` and `dtype`; see `encoders_flax.FlaxNetwork`.
         bridge: the module that carries weights between the two, with `to_torch_state` and `to_flax_variables`.
         modality: what it sees.
+        published: family of checkpoints -> the module that reads its files into this network, see
+            `exchange/published_model.py`.
     """
 
     config: str
@@ -34,6 +37,7 @@ class Network:
     flax: str | None = None
     bridge: str | None = None
     modality: Literal["video", "sound", "text"] = "video"
+    published: Mapping[str, str] = field(default_factory=dict)
 
     def config_class(self) -> Any:
         return attribute(self.config)
@@ -55,24 +59,29 @@ NETWORKS: dict[str, Network] = {
     "vit": Network(
         config=f"{_HERE}.config:ViTConfig",
         torch=f"{_NETWORKS}.vit:VideoViT",
+        published=dict.fromkeys(("videomae", "videomae_v2", "mvd"), f"{_EXCHANGE}.published"),
     ),
     "image_vit": Network(
         config=f"{_HERE}.config:ImageViTConfig",
         torch=f"{_NETWORKS}.image_vit:ImageViT",
+        published={"mae": f"{_EXCHANGE}.published"},
     ),
     "r2plus1d": Network(
         config=f"{_NETWORKS}.r2plus1d_config:R2Plus1DConfig",
         torch=f"{_NETWORKS}.r2plus1d:R2Plus1D",
+        published={"hico": f"{_EXCHANGE}.hico_weights"},
     ),
     "r3d": Network(
         config=f"{_NETWORKS}.r3d_config:R3DConfig",
         torch=f"{_NETWORKS}.r3d:R3D",
         flax=f"{_NETWORKS}.r3d_flax:R3D",
         bridge=f"{_NETWORKS}.r3d_bridge",
+        published=dict.fromkeys(("cvrl", "const_cl"), f"{_EXCHANGE}.r3d_weights"),
     ),
     "zoo": Network(
         config=f"{_NETWORKS}.zoo_config:ZooConfig",
         torch=f"{_NETWORKS}.zoo:ZooEncoder",
+        published={"pytorchvideo": f"{_EXCHANGE}.zoo_weights"},
     ),
     "pixels": Network(
         config=f"{_NETWORKS}.pixels_config:PixelsConfig",
@@ -81,8 +90,14 @@ NETWORKS: dict[str, Network] = {
     "frame_transformer": Network(
         config=f"{_NETWORKS}.frame_config:FrameTransformerConfig",
         torch=f"{_NETWORKS}.frame_transformer:FrameTransformer",
+        published={"carl": f"{_EXCHANGE}.carl_weights"},
     ),
 }
+
+
+def published_families() -> dict[str, str]:
+    """Returns family -> module of its reader, of all networks."""
+    return {family: place for net in NETWORKS.values() for family, place in net.published.items()}
 
 
 def attribute(place: str) -> Any:

@@ -7,4 +7,5 @@ NETWORK = Network(
     torch="toy_network.network:Toy",
     flax="toy_network.network_flax:Toy",
     bridge="toy_network.bridge",
+    published={"toy": "toy_network.weights"},
 )

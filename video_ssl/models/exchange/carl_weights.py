@@ -9,13 +9,17 @@ Source: papers/carl.md section 8.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from torch import Tensor, nn
 
+from video_ssl.models import architecture_of
 from video_ssl.models.checkpoint_files import read_content
 from video_ssl.models.encoders import save_encoder
+from video_ssl.models.exchange.published_model import Published, Source
+from video_ssl.models.exchange.sizes import Sizes
 from video_ssl.models.networks.frame_config import FrameTransformerConfig
 from video_ssl.models.networks.frame_transformer import FrameTransformer, ProjectionHead
 from video_ssl.models.preprocess_config import VideoPreprocess
@@ -40,6 +44,8 @@ CARL_KEYS: Renames = (
 )
 PAPER_HEADS = 8
 _LAYER = "embed.video_encoder.enc_layers."
+_PROJECTION = "projection."
+_MARKS = ("embed.video_emb.weight", "res_finetune.0.conv1.weight")
 
 
 class CarlModel(nn.Module):
@@ -89,6 +95,35 @@ def load_carl(
     return model, report
 
 
+def read(
+    source: Source, *, family: str, sizes: Sizes, num_heads: int | None, min_share: float
+) -> Published | None:
+    """Returns the encoder of a checkpoint file of CARL, see `Reader`; the projection is left out.
+
+    `sizes.trained_frames` are the frames of a training view, where the file does not say it.
+    """
+    if not source.is_file or any(key not in source.checkpoint.state for key in _MARKS):
+        if family == "auto":
+            return None
+        raise WeightsError(f"{source.path} has not the keys of a checkpoint of {family}.")
+    frames = sizes.trained_frames or sizes.num_frames
+    model, report = load_carl(source.path, num_frames=frames, num_heads=num_heads)
+    config = model.encoder.config
+    kept = tuple(key for key in report.matched if not key.startswith(_PROJECTION))
+    left = tuple(key for key in report.matched if key.startswith(_PROJECTION))
+    note = "the projection is left out: features are taken before it."
+    return Published(
+        encoder=model.encoder,
+        preprocess=VideoPreprocess(
+            num_frames=config.length, frame_stride=1, size=sizes.image_size or 224
+        ),
+        family="carl",
+        container=source.checkpoint.container,
+        report=replace(report, matched=kept, unused=left, notes=(*report.notes, note)),
+        table=f"CARL's formula, stretched from {config.length} frames to any number",
+    )
+
+
 def import_carl(
     path: str | Path,
     folder: str | Path,
@@ -116,7 +151,7 @@ def import_carl(
     return save_encoder(
         folder,
         model.encoder,
-        architecture=model.encoder.architecture,
+        architecture=architecture_of(model.encoder),
         preprocess=VideoPreprocess(num_frames=config.length, frame_stride=1, size=size),
         source={"objective": "carl", "converted from": Path(path).name},
     )

@@ -6,6 +6,7 @@ import math
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
+from importlib import import_module
 from pathlib import Path
 from typing import Any, Literal, cast
 
@@ -23,8 +24,8 @@ from video_ssl.files import (
     write_json,
 )
 from video_ssl.limits import read_json
+from video_ssl.models import published_families
 from video_ssl.models.classifier import VideoClassifier, readout_of
-from video_ssl.models.config import IMAGENET_MEAN, IMAGENET_STD, ViTConfig
 from video_ssl.models.encoder_folder import REPORT
 from video_ssl.models.encoders import CONFIG, FORMAT
 from video_ssl.models.exchange.converted import read_folder, write_folder
@@ -35,15 +36,14 @@ from video_ssl.models.exchange.export_names import (
     write_original,
 )
 from video_ssl.models.exchange.export_program import write_program
-from video_ssl.models.exchange.published import Family, Published, read_published
-from video_ssl.models.exchange.published_cnn import CNN_FAMILIES, PublishedCNN, read_cnn
+from video_ssl.models.exchange.published import PublishedViT
+from video_ssl.models.exchange.published_model import Published, Reader, Source
 from video_ssl.models.exchange.sizes import Sizes
 from video_ssl.models.preprocess_config import VideoPreprocess
 from video_ssl.models.weights import LoadReport, WeightsError, load_weights
 
 To = Literal["ours", "original", "huggingface", "export"]
 SUFFIXES: dict[str, tuple[str, ...]] = {"original": (".pth", ".pt", ".bin"), "export": (".pt2",)}
-FAMILIES = ("auto", "mae", "videomae", "videomae_v2", "mvd", *CNN_FAMILIES)
 
 
 @dataclass(frozen=True)
@@ -62,7 +62,7 @@ class Conversion:
     source: str
     out: str
     to: str
-    model: Published | PublishedCNN
+    model: Published
     parts: Mapping[str, int]
     written: tuple[str, ...]
     notes: tuple[str, ...] = ()
@@ -138,7 +138,7 @@ def convert(
     *,
     to: To = "ours",
     sizes: Sizes | None = None,
-    family: Family | Literal["carl", "hico"] = "auto",
+    family: str = "auto",
     num_heads: int | None = None,
     min_share: float = 1.0,
     frame_stride: int | None = None,
@@ -152,8 +152,9 @@ def convert(
             is not overwritten.
         to: see `out`.
         sizes: what clips the result is for; the position table follows.
-        family, num_heads, min_share: as in `read_published`; "carl" and "hico" (see `read_cnn`) can only be written as
-            "ours".
+        family: whose the source is, one that a network of `NETWORKS` names; "auto" = what its keys say.  All but the
+            ViTs can only be written as "ours".
+        num_heads, min_share: as in `read_published`.
         frame_stride: source frames between two of a clip, for the preprocessing that the result states; empty = 4,
             or what an encoder of ours says.
 
@@ -168,10 +169,12 @@ def convert(
     note = out.with_name(out.name + ".json") if to in SUFFIXES else out / REPORT
     claim_file(note, "convert", sources=[source])
     check_writable(out.parent, out)
-    model, preprocess = _read(source, sizes, family, num_heads, min_share, frame_stride)
+    model = _read(source, sizes, family, num_heads, min_share)
+    if frame_stride is not None:
+        model = _with_stride(model, frame_stride)
     told = {"converted from": source.name, "share of weights": round(model.report.share, 4)}
     with output_aside(out) as place:  # the note first: a result that is there has its note
-        differences = _write(place, model, preprocess, to=to, told=told)
+        differences = _write(place, model, to=to, told=told)
         written = sorted(p.name for p in place.iterdir()) if place.is_dir() else [out.name]
         conversion = Conversion(
             source=str(source),
@@ -188,28 +191,21 @@ def convert(
     return conversion
 
 
-def _write(
-    place: Path,
-    model: Published | PublishedCNN,
-    preprocess: VideoPreprocess,
-    *,
-    to: To,
-    told: dict[str, Any],
-) -> dict[str, float]:
+def _write(place: Path, model: Published, *, to: To, told: dict[str, Any]) -> dict[str, float]:
     """Writes the model in a form; returns by how much an export differs from what it was made of."""
     if to == "ours":
-        write_folder(place, model, preprocess=preprocess, source=told)
-    elif isinstance(model, PublishedCNN):
+        write_folder(place, model, source=told)
+    elif not isinstance(model, PublishedViT):
         raise WeightsError(
             f"{told['converted from']} is a model of {model.family}, which has no other form here: "
             f"leave out --to {to}."
         )
     elif to == "huggingface":
-        write_hugging_face(place, model, preprocess)
+        write_hugging_face(place, model, model.preprocess)
     elif to == "original":
         write_original(place, model, container=model.container or "model")
     else:
-        return _export(place, model, preprocess, told)
+        return _export(place, model, told)
     return {}
 
 
@@ -227,7 +223,7 @@ def convert_and_print(
 def _check_choices(to: str, family: str, min_share: float, out: Path) -> None:
     for name, value, allowed in (
         ("--to", to, ("ours", "original", "huggingface", "export")),
-        ("--family", family, FAMILIES),
+        ("--family", family, ("auto", *published_families())),
     ):
         if value not in allowed:
             raise WeightsError(f"{name}={value} must be one of {', '.join(allowed)}.")
@@ -247,13 +243,8 @@ def _check_choices(to: str, family: str, min_share: float, out: Path) -> None:
 
 
 def _read(
-    source: Path,
-    sizes: Sizes | None,
-    family: str,
-    num_heads: int | None,
-    min_share: float,
-    frame_stride: int | None,
-) -> tuple[Published | PublishedCNN, VideoPreprocess]:
+    source: Path, sizes: Sizes | None, family: str, num_heads: int | None, min_share: float
+) -> Published:
     if not source.exists():
         raise WeightsError(f"there is no {source}: give a weights file or a folder with one.")
     # A file beside its config.json says less than the folder.
@@ -262,32 +253,32 @@ def _read(
     ):
         source = source.parent
     if source.is_dir() and _is_ours(source):
-        model, preprocess = read_folder(source, sizes=sizes)
-        if frame_stride is not None:
-            preprocess = replace(preprocess, frame_stride=frame_stride)
-        return model, preprocess
-    if source.is_file() and family in ("auto", *CNN_FAMILIES):
-        other = read_cnn(source, family=family, sizes=sizes, num_heads=num_heads)
-        if other is not None:
-            stride = frame_stride or other.preprocess.frame_stride
-            return other, replace(other.preprocess, frame_stride=stride)
-    model = read_published(
-        source,
-        sizes=sizes or Sizes(),
-        family=cast(Family, family),
-        num_heads=num_heads,
-        min_share=min_share,
+        return read_folder(source, sizes=sizes)
+    known, asked = published_families(), Source(source)
+    places = dict.fromkeys(known.values() if family == "auto" else [known[family]])
+    for place in places:
+        reader = cast(Reader, import_module(place))
+        model = reader.read(
+            asked,
+            family=family,
+            sizes=sizes or Sizes(),
+            num_heads=num_heads,
+            min_share=min_share,
+        )
+        if model is not None:
+            return model
+    raise WeightsError(
+        f"{source} has the keys of no family that is known here: it is not a checkpoint of {', '.join(known)}."
     )
-    config = model.encoder.config
-    frames = config.num_frames if isinstance(config, ViTConfig) else None
-    assert config.image_size is not None
-    return model, VideoPreprocess(
-        num_frames=frames or (sizes and sizes.num_frames) or 16,
-        frame_stride=frame_stride or 4,
-        size=config.image_size,
-        mean=IMAGENET_MEAN,
-        std=IMAGENET_STD,
-    )
+
+
+def _with_stride(model: Published, frame_stride: int) -> Published:
+    preprocess = model.preprocess
+    if not isinstance(preprocess, VideoPreprocess):
+        raise WeightsError(
+            f"--frame-stride={frame_stride} is for encoders of video; this one sees {preprocess.modality}."
+        )
+    return replace(model, preprocess=replace(preprocess, frame_stride=frame_stride))
 
 
 def _is_ours(folder: Path) -> bool:
@@ -300,10 +291,8 @@ def _is_ours(folder: Path) -> bool:
     return isinstance(content, dict) and content.get("format") == FORMAT
 
 
-def _export(
-    out: Path, model: Published, preprocess: VideoPreprocess, told: dict[str, Any]
-) -> dict[str, float]:
-    classifier = None
+def _export(out: Path, model: PublishedViT, told: dict[str, Any]) -> dict[str, float]:
+    classifier, preprocess = None, model.preprocess
     encoder = model.encoder.eval()
     if model.head:
         readout = readout_of(model.head)
@@ -316,7 +305,7 @@ def _export(
     return write_program(out, encoder, clip_shape=shape, note=note, classifier=classifier)
 
 
-def _parts(model: Published | PublishedCNN) -> dict[str, int]:
+def _parts(model: Published) -> dict[str, int]:
     sizes: dict[str, int] = {}
     for key, value in model.state().items():
         part = ".".join(key.split(".")[: 2 if key.startswith("decoders.") else 1])
@@ -324,9 +313,9 @@ def _parts(model: Published | PublishedCNN) -> dict[str, int]:
     return sizes
 
 
-def _lost(model: Published | PublishedCNN, to: To) -> list[str]:
+def _lost(model: Published, to: To) -> list[str]:
     """What the wished format leaves out."""
-    if to == "ours" or isinstance(model, PublishedCNN):
+    if to == "ours" or not isinstance(model, PublishedViT):
         return []
     if to == "export":
         lost = tuple(dict.fromkeys(key.split(".")[0] for key in model.decoders))

@@ -10,6 +10,7 @@ from typing import Any
 from safetensors.torch import load_file
 from torch import Tensor
 
+from video_ssl.models import architecture_of
 from video_ssl.models.classifier import VideoClassifier, readout_of
 from video_ssl.models.config import ViTConfig
 from video_ssl.models.encoder_folder import check_unchanged
@@ -19,26 +20,20 @@ from video_ssl.models.encoders import (
     load_encoder,
     save_encoder,
 )
-from video_ssl.models.exchange.published import Published
-from video_ssl.models.exchange.published_cnn import PublishedCNN
+from video_ssl.models.exchange.published import PublishedViT
 from video_ssl.models.exchange.published_encoder import table_text
+from video_ssl.models.exchange.published_model import Published
 from video_ssl.models.exchange.sizes import Sizes
 from video_ssl.models.exchange.stored_tables import regrid
 from video_ssl.models.networks.image_vit import ImageViT
 from video_ssl.models.networks.vit import VideoViT
-from video_ssl.models.preprocess_config import Preprocess, VideoPreprocess
+from video_ssl.models.preprocess_config import VideoPreprocess
 from video_ssl.models.weights import LoadReport, WeightsError, load_weights
 
 HEAD, DECODER = "head.safetensors", "decoder.safetensors"
 
 
-def write_folder(
-    folder: str | Path,
-    model: Published | PublishedCNN,
-    *,
-    preprocess: Preprocess,
-    source: Mapping[str, Any],
-) -> Path:
+def write_folder(folder: str | Path, model: Published, *, source: Mapping[str, Any]) -> Path:
     """Returns the encoder folder that was written: `model.safetensors` (the encoder), and
     `head.safetensors`, `decoder.safetensors` where the model has such parts.
 
@@ -57,17 +52,15 @@ def write_folder(
     return save_encoder(
         folder,
         model.encoder,
-        architecture=model.encoder.architecture,
-        preprocess=preprocess,
+        architecture=architecture_of(model.encoder),
+        preprocess=model.preprocess,
         source=told,
         beside={name: tensors for name, tensors in beside.items() if tensors},
     )
 
 
-def read_folder(
-    path: str | Path, *, sizes: Sizes | None = None
-) -> tuple[Published, VideoPreprocess]:
-    """Returns the model of an encoder folder (or run) of ours, and how clips are made for it.
+def read_folder(path: str | Path, *, sizes: Sizes | None = None) -> PublishedViT:
+    """Returns the model of an encoder folder (or run) of ours.
 
     Args:
         path: RUN, RUN/encoder, or a converted folder.
@@ -89,8 +82,13 @@ def read_folder(
     module, text = resize(encoder, sizes or Sizes())
     head, decoders = _beside(folder, HEAD), _beside(folder, DECODER)
     keys = [*(f"encoder.{key}" for key in module.state_dict()), *head, *decoders]
-    model = Published(
+    config = module.config
+    frames = config.num_frames if isinstance(config, ViTConfig) else None
+    frames = frames or (sizes and sizes.num_frames) or preprocess.num_frames
+    size = config.image_size or preprocess.size
+    return PublishedViT(
         encoder=module,
+        preprocess=replace(preprocess, size=size, num_frames=frames),
         head=head,
         decoders=decoders,
         family=_family(module, str(source.get("objective", ""))),
@@ -100,10 +98,6 @@ def read_folder(
         report=LoadReport(matched=tuple(keys)),
         table=text,
     )
-    config = module.config
-    frames = config.num_frames if isinstance(config, ViTConfig) else None
-    frames = frames or (sizes and sizes.num_frames) or preprocess.num_frames
-    return model, replace(preprocess, size=config.image_size or preprocess.size, num_frames=frames)
 
 
 def load_classifier(path: str | Path) -> VideoClassifier:

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from video_ssl.files import folder_aside, write_json, written_aside
 from video_ssl.models.config import ImageViTConfig, ViTConfig
-from video_ssl.models.exchange.published import Published
+from video_ssl.models.exchange.published import PublishedViT
 from video_ssl.models.exchange.published_names import to_hugging_face, to_original
 from video_ssl.models.exchange.stored_tables import describe
 from video_ssl.models.networks.layers import LAYER_NORM_EPS, hidden_width
@@ -26,7 +26,7 @@ DECODER_HEADS = {"videomae": {192: 3, 384: 6, 512: 8, 640: 8}, "mae": {512: 16}}
 # The original naming -------------------------------------------------------------------------------
 
 
-def original_state(model: Published) -> dict[str, Tensor]:
+def original_state(model: PublishedViT) -> dict[str, Tensor]:
     """Returns the weights under the names of VideoMAE's, MVD's or MAE's code, with the tables that
     those files carry.
 
@@ -52,7 +52,7 @@ def original_state(model: Published) -> dict[str, Tensor]:
     return to_original({k: v.detach().clone().contiguous() for k, v in tensors.items()}, form)
 
 
-def original_form(model: Published) -> str:
+def original_form(model: PublishedViT) -> str:
     """Returns whose naming a model gets: a key of `published_names.ORIGINAL`."""
     config = model.encoder.config
     if isinstance(config, ImageViTConfig):
@@ -63,7 +63,7 @@ def original_form(model: Published) -> str:
     return "mvd" if many or config.positions == "sincos_3d" else "videomae"
 
 
-def lost_parts(model: Published, form: str) -> tuple[str, ...]:
+def lost_parts(model: PublishedViT, form: str) -> tuple[str, ...]:
     """Returns the prefixes of parts that a naming (a key of `ORIGINAL`, or "huggingface") has no place for;
     ("-",), which fits no key, if there is none."""
     image = isinstance(model.encoder.config, ImageViTConfig)
@@ -85,7 +85,7 @@ def _decoder_table(config: ViTConfig | ImageViTConfig) -> str:
     return "sincos_1d" if config.positions == "learned" else config.positions
 
 
-def write_original(path: Path, model: Published, *, container: str = "model") -> Path:
+def write_original(path: Path, model: PublishedViT, *, container: str = "model") -> Path:
     """Returns the file that was written: plain tensors in a container, as torch.save writes them.
 
     Raises:
@@ -97,7 +97,7 @@ def write_original(path: Path, model: Published, *, container: str = "model") ->
     return path
 
 
-def _stored(model: Published, learned: Tensor | None) -> Tensor:
+def _stored(model: PublishedViT, learned: Tensor | None) -> Tensor:
     table = model.encoder.positions()[None] if learned is None else learned
     return _behind_class_token(table, model.encoder.config)
 
@@ -139,7 +139,7 @@ def _check_original(config: ViTConfig | ImageViTConfig, form: str, *, learned: b
 # Hugging Face --------------------------------------------------------------------------------------
 
 
-def write_hugging_face(folder: Path, model: Published, preprocess: VideoPreprocess) -> Path:
+def write_hugging_face(folder: Path, model: PublishedViT, preprocess: VideoPreprocess) -> Path:
     """Returns the folder that was written: `model.safetensors` and `config.json` of a
     `VideoMAEForPreTraining`, `VideoMAEForVideoClassification` or `VideoMAEModel`, or for images of a `ViTModel`, and
     `preprocessor_config.json`.
@@ -172,7 +172,7 @@ def write_hugging_face(folder: Path, model: Published, preprocess: VideoPreproce
     return folder
 
 
-def _check_hugging_face(model: Published) -> None:
+def _check_hugging_face(model: PublishedViT) -> None:
     config = model.encoder.config
     why = None
     if config.layer_scale:
@@ -196,7 +196,7 @@ def _check_hugging_face(model: Published) -> None:
         )
 
 
-def _videomae_settings(model: Published, config: ViTConfig) -> dict[str, Any]:
+def _videomae_settings(model: PublishedViT, config: ViTConfig) -> dict[str, Any]:
     if model.head:
         name = "VideoMAEForVideoClassification"
     else:

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal, cast
 
@@ -13,16 +13,18 @@ import torch
 from torch import Tensor, nn
 
 from video_ssl.limits import read_json
-from video_ssl.models.config import DecoderConfig
+from video_ssl.models.config import IMAGENET_MEAN, IMAGENET_STD, DecoderConfig, ViTConfig
 from video_ssl.models.encoders import load_encoder
 from video_ssl.models.exchange.command_line import family_of, trained_on
 from video_ssl.models.exchange.published_encoder import build_published_encoder, infer_config
+from video_ssl.models.exchange.published_model import Published, Source
 from video_ssl.models.exchange.published_names import Named, name_keys
 from video_ssl.models.exchange.sizes import Sizes
 from video_ssl.models.networks.decoder import MaskedDecoder
 from video_ssl.models.networks.image_vit import ImageViT
 from video_ssl.models.networks.vit import VideoViT
-from video_ssl.models.weights import LoadReport, WeightsError, read_checkpoint
+from video_ssl.models.preprocess_config import VideoPreprocess
+from video_ssl.models.weights import Checkpoint, LoadReport, WeightsError, read_checkpoint
 
 log = logging.getLogger(__name__)
 
@@ -35,42 +37,33 @@ AS_TRAINED = Sizes()
 DECODERS = ("decoder.", "decoders.image.", "decoders.video.")
 
 
-@dataclass(frozen=True)
-class Published:
-    """A checkpoint, read.
+@dataclass(frozen=True, kw_only=True)
+class PublishedViT(Published):
+    """A checkpoint of these families; it has other namings too (`export_names.py`).
 
     Attributes:
-        encoder: on the CPU, in training mode.
-        head: `fc_norm.*` and `head.*` of a fine-tuned model; `head.*` is absent where the file has
-            only the norm, `fc_norm.*` where it reads its first token.  Empty = no classifier.
-        decoders: `decoder.*`, or `decoders.image.*` and `decoders.video.*`; empty = none.
-        family: "mae", "videomae", "videomae_v2" or "mvd".
-        layout, form, container: how the file named and wrapped its tensors.
-        report: what became of every key.
-        table: the position table, in words.
         strange: keys inside the encoder's blocks that no block of ours has: an architecture we do not know.
     """
 
     encoder: VideoViT | ImageViT
-    head: Mapping[str, Tensor] = field(default_factory=dict)
-    decoders: Mapping[str, Tensor] = field(default_factory=dict)
-    family: str = "videomae"
-    layout: str = "original"
-    form: str = "finetuned"
-    container: str = ""
-    report: LoadReport = field(default_factory=lambda: LoadReport(matched=()))
-    table: str = ""
+    preprocess: VideoPreprocess
     strange: tuple[str, ...] = ()
 
-    @property
-    def num_classes(self) -> int:
-        """Outputs of the head, 0 without one."""
-        return len(self.head["head.weight"]) if "head.weight" in self.head else 0
 
-    def state(self) -> dict[str, Tensor]:
-        """Returns the whole model under our names, without position tables that are a formula."""
-        own = {f"encoder.{key}": value for key, value in self.encoder.state_dict().items()}
-        return {**own, **self.head, **self.decoders}
+def read(
+    source: Source, *, family: str, sizes: Sizes, num_heads: int | None, min_share: float
+) -> PublishedViT | None:
+    """Returns the model of a file or of a folder of the Hugging Face hub, see `Reader`."""
+    if family == "auto" and source.is_file and name_keys(source.checkpoint.state) is None:
+        return None
+    return read_published(
+        source.path,
+        sizes=sizes,
+        family=cast(Family, family),
+        num_heads=num_heads,
+        min_share=min_share,
+        checkpoint=source.checkpoint if source.is_file else None,
+    )
 
 
 def read_published(
@@ -80,7 +73,8 @@ def read_published(
     family: Family = "auto",
     num_heads: int | None = None,
     min_share: float = 1.0,
-) -> Published:
+    checkpoint: Checkpoint | None = None,
+) -> PublishedViT:
     """Returns the model of a checkpoint file, or of a folder of the Hugging Face hub.
 
     Args:
@@ -90,6 +84,7 @@ def read_published(
             keys and different positions.
         num_heads: not stored; by default the number that goes with the width.
         min_share: least share of the model's weights that the file must fill, in [0, 1].
+        checkpoint: what the file holds, where it has been read.
 
     Raises:
         WeightsError: unreadable, no such model, a width whose heads are not known, too few weights, or a fine-tuned
@@ -99,7 +94,7 @@ def read_published(
     hub: dict[str, Any] = {}
     if path.is_dir():
         path, hub = _hub_folder(path)
-    file = read_checkpoint(path)
+    file = read_checkpoint(path) if checkpoint is None else checkpoint
     size, frames = trained_on(file.arguments)
     sizes = replace(
         sizes,
@@ -130,7 +125,7 @@ def interpret(
     hub: Mapping[str, Any] | None = None,
     arguments: Mapping[str, Any] | None = None,
     min_share: float = 1.0,
-) -> Published:
+) -> PublishedViT:
     """Returns the model of a state dict; arguments and errors as in `read_published`.
 
     `hub` is the `config.json` of the Hugging Face folder it comes from, `arguments` the command line of its training.
@@ -181,8 +176,9 @@ def interpret(
     own = encoder.state_dict()
     own |= {k.removeprefix("encoder."): v for k, v in filled.items() if k.startswith("encoder.")}
     encoder.load_state_dict(own)
-    return Published(
+    return PublishedViT(
         encoder=encoder,
+        preprocess=_preprocess(encoder, sizes),
         head={k: v for k, v in filled.items() if k in head},
         decoders={k: v for k, v in filled.items() if k.startswith(DECODERS)},
         family=_family_of(named, encoder, settled),
@@ -192,6 +188,19 @@ def interpret(
         report=report,
         table=table,
         strange=blocks,
+    )
+
+
+def _preprocess(encoder: VideoViT | ImageViT, sizes: Sizes) -> VideoPreprocess:
+    config = encoder.config
+    frames = config.num_frames if isinstance(config, ViTConfig) else None
+    assert config.image_size is not None
+    return VideoPreprocess(
+        num_frames=frames or sizes.num_frames or 16,
+        frame_stride=4,
+        size=config.image_size,
+        mean=IMAGENET_MEAN,
+        std=IMAGENET_STD,
     )
 
 
@@ -441,7 +450,7 @@ def load_teacher(
 
 
 __all__ = [
-    "Published",
+    "PublishedViT",
     "Sizes",
     "encoder_part",
     "infer_config",

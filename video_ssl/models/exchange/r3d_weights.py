@@ -11,7 +11,10 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from video_ssl.models import architecture_of
 from video_ssl.models.encoders import save_encoder
+from video_ssl.models.exchange.published_model import Published, Source
+from video_ssl.models.exchange.sizes import Sizes
 from video_ssl.models.exchange.tf_checkpoint import read_tf_checkpoint
 from video_ssl.models.networks.bridges import BridgeError
 from video_ssl.models.networks.r3d import R3D
@@ -72,14 +75,36 @@ def import_tf_r3d(
         EncoderError: a place that is taken by something else.
     """
     encoder, _ = load_tf_r3d(path, num_frames=num_frames, blocks=blocks)
-    middle = (0.5, 0.5, 0.5) if zero_centered else (0.0, 0.0, 0.0)
-    scale = (0.5, 0.5, 0.5) if zero_centered else (1.0, 1.0, 1.0)
     return save_encoder(
         folder,
         encoder,
-        architecture=encoder.architecture,
-        preprocess=VideoPreprocess(
-            num_frames=num_frames, frame_stride=frame_stride, size=size, mean=middle, std=scale
-        ),
+        architecture=architecture_of(encoder),
+        preprocess=_clips(num_frames, frame_stride, size, zero_centered),
         source={"objective": "not recorded", "converted from": Path(path).name},
+    )
+
+
+def read(
+    source: Source, *, family: str, sizes: Sizes, num_heads: int | None, min_share: float
+) -> Published | None:
+    """Returns the encoder of a checkpoint of CVRL or ConST-CL, see `Reader`; `family` says the range of pixels, which
+    nothing in the files tells."""
+    if family == "auto":
+        return None
+    num_frames = sizes.num_frames or 16
+    encoder, report = load_tf_r3d(source.path, num_frames=num_frames)
+    return Published(
+        encoder=encoder,
+        preprocess=_clips(num_frames, 2, sizes.image_size or 224, family == "const_cl"),
+        family=family,
+        layout="TensorFlow",
+        report=report,
+    )
+
+
+def _clips(num_frames: int, frame_stride: int, size: int, zero_centered: bool) -> VideoPreprocess:
+    middle = (0.5, 0.5, 0.5) if zero_centered else (0.0, 0.0, 0.0)
+    scale = (0.5, 0.5, 0.5) if zero_centered else (1.0, 1.0, 1.0)
+    return VideoPreprocess(
+        num_frames=num_frames, frame_stride=frame_stride, size=size, mean=middle, std=scale
     )

@@ -1,0 +1,96 @@
+"""A published checkpoint: the file that is asked about, and the model that was read out of it.
+
+A reader is a module that `NETWORKS` names under the families it reads, with one function:
+
+    read(source, *, family, sizes, num_heads, min_share) -> Published | None
+
+It gives None where `family` is "auto" and the file is none of its own, and raises WeightsError for one that it cannot
+read, or that is not what `family` says.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import Any, Protocol
+
+from torch import Tensor
+
+from video_ssl.models.exchange.sizes import Sizes
+from video_ssl.models.preprocess_config import Preprocess
+from video_ssl.models.weights import Checkpoint, LoadReport, read_checkpoint
+
+
+@dataclass(frozen=True)
+class Source:
+    """A file or folder from elsewhere; several readers look at it, and it is read once."""
+
+    path: Path
+
+    @property
+    def is_file(self) -> bool:
+        return self.path.is_file()
+
+    @cached_property
+    def checkpoint(self) -> Checkpoint:
+        """What the file holds.
+
+        Raises:
+            WeightsError: unreadable.
+        """
+        return read_checkpoint(self.path)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Published:
+    """A checkpoint, read.
+
+    Attributes:
+        encoder: a network of `NETWORKS`, on the CPU, in training mode.
+        preprocess: how its clips are made.
+        family: of the readers' families.
+        report: what became of every key.
+        layout, form, container: how the file named and wrapped its tensors.
+        table: the position table, in words.
+        head: `fc_norm.*` and `head.*` of a fine-tuned model; `head.*` is absent where the file has
+            only the norm, `fc_norm.*` where it reads its first token.  Empty = no classifier.
+        decoders: `decoder.*`, or `decoders.image.*` and `decoders.video.*`; empty = none.
+    """
+
+    encoder: Any
+    preprocess: Preprocess
+    family: str
+    report: LoadReport = field(default_factory=lambda: LoadReport(matched=()))
+    layout: str = "original"
+    form: str = "pretrained"
+    container: str = ""
+    table: str = "none"
+    head: Mapping[str, Tensor] = field(default_factory=dict)
+    decoders: Mapping[str, Tensor] = field(default_factory=dict)
+
+    @property
+    def num_classes(self) -> int:
+        """Outputs of the head, 0 without one."""
+        return len(self.head["head.weight"]) if "head.weight" in self.head else 0
+
+    def state(self) -> dict[str, Tensor]:
+        """Returns the whole model under our names, without position tables that are a formula."""
+        own = {f"encoder.{key}": value for key, value in self.encoder.state_dict().items()}
+        return {**own, **self.head, **self.decoders}
+
+
+class Reader(Protocol):
+    """The module that reads the files of a family."""
+
+    def read(
+        self,
+        source: Source,
+        *,
+        family: str,
+        sizes: Sizes,
+        num_heads: int | None,
+        min_share: float,
+    ) -> Published | None:
+        """Returns the model of a file, see the head of this module."""
