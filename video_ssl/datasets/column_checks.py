@@ -141,6 +141,25 @@ def refuse_wrong_numbers(columns: Mapping[str, Any], where: str) -> None:
         )
 
 
+def refuse_wrong_captions(columns: Mapping[str, Any], where: str) -> None:
+    """Raises TableError for captions without text, or with times that are no stretch of a video."""
+    captions = columns.get("captions")
+    if captions is None or captions.null_count == len(captions):
+        return
+    flat = pc.list_flatten(captions)
+    text, start, end = (pc.struct_field(flat, name) for name in ("text", "start_sec", "end_sec"))
+    finite = [pc.fill_null(pc.is_finite(times), True) for times in (start, end)]
+    fine = pc.and_(pc.and_(*finite), pc.is_valid(text))
+    fine = pc.and_(fine, pc.fill_null(pc.greater_equal(end, pc.fill_null(start, 0.0)), True))
+    wrong = _first(pc.invert(fine))
+    if wrong is not None:
+        row = int(np.asarray(pc.list_parent_indices(captions))[wrong])
+        raise TableError(
+            f"{where}: row {row + 1} has the caption {shown(flat[wrong].as_py())}: a caption needs a text, and its "
+            "times must be seconds of the source, the end not before the start; leave them out if it is about all of it."
+        )
+
+
 def _refuse_rows(wrong: Any, values: Any, where: str, name: str, rule: str) -> None:
     row = _first(wrong)
     if row is not None:

@@ -11,10 +11,12 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from video_ssl.datasets.boxes import PER_MOMENT
 from video_ssl.datasets.column_checks import refuse_doubled, refuse_wrong_numbers, slip_of
 from video_ssl.datasets.errors import TableError, shown
 from video_ssl.datasets.paths import at_home
 from video_ssl.datasets.table import SCHEMA, Table, refuse_doubled_ids
+from video_ssl.limits import parse_json
 from video_ssl.recipes import nearest
 
 log = logging.getLogger(__name__)
@@ -36,12 +38,15 @@ SYNONYMS: dict[str, tuple[str, ...]] = {
     "num_frames": ("frame_count", "total_frames", "n_frames"),
     "fps": ("frame_rate", "framerate"),
     "duration_sec": ("duration",),
+    "box_times_sec": ("box_times", "key_times"),
     "split": ("subset", "partition"),
 }
 _NAMES = {name: name for name in (*SCHEMA.names, "class_name", "split")} | {
     other: name for name, others in SYNONYMS.items() for other in others
 }
 _NAMED = 20
+# Columns of lists, which a cell of CSV holds as JSON; `labels` and captions have forms of their own.
+_IN_JSON = ("frame_labels", "events", *PER_MOMENT)
 _NULLS = ["null", "NULL", "None"]
 _INTEGER = r"^\s*[+-]?\d+(\.0+)?\s*$"
 
@@ -112,8 +117,11 @@ def table_of_columns(
     if "labels" in columns:
         columns["labels"], found = _multi_labels(columns["labels"], where)
         class_names = tuple(found) or class_names
+    for name in _IN_JSON:
+        if name in columns:
+            columns[name] = _from_json(columns[name], name, where)
     if "captions" in columns:
-        columns["captions"] = _captions(columns["captions"])
+        columns["captions"] = _captions(columns["captions"], where)
     for name, values in columns.items():
         if name in SCHEMA.names:
             columns[name] = _cast(values, SCHEMA.field(name).type, name, where)
@@ -290,18 +298,59 @@ def _multi_labels(values: Any, where: str) -> tuple[Any, list[str]]:
     return pa.ListArray.from_arrays(pa.array(offsets), flat, mask=pc.is_null(values)), names
 
 
-def _captions(values: Any) -> Any:
-    if pa.types.is_string(values.type) or pa.types.is_large_string(values.type):
-        return pa.array(
-            [None if not text else [{"text": text}] for text in values.to_pylist()],
-            SCHEMA.field("captions").type,
+def _from_json(values: Any, name: str, where: str) -> Any:
+    """Cells of CSV that hold JSON, as lists; columns of other files as they are."""
+    if not (pa.types.is_string(values.type) or pa.types.is_large_string(values.type)):
+        return values
+    kind = SCHEMA.field(name).type
+    found = []
+    for row, text in enumerate(values.to_pylist(), 1):
+        try:
+            item = parse_json(text) if text and text.strip() else None
+            pa.array([item], kind)
+        except (ValueError, pa.ArrowException) as err:
+            raise TableError(
+                f"{where}: column {name!r} must be {kind} as JSON, but row {row} holds {shown(text)}."
+            ) from err
+        found.append(item)
+    return pa.array(found, kind)
+
+
+def _captions(values: Any, where: str) -> Any:
+    """Captions as texts or lists, each a text or one with its times; in CSV a text, or such a list as JSON."""
+    plain: list[Any] = []
+    for row, items in enumerate(values.to_pylist(), 1):
+        if isinstance(items, str):
+            items = _caption_list(items, row, where)
+        plain.append(items and [_caption(item, row, where) for item in items if item])
+    try:
+        return pa.array(plain, SCHEMA.field("captions").type)
+    except pa.ArrowException as err:
+        raise TableError(f"{where}: a caption holds what is no text or time: {err}.") from err
+
+
+def _caption_list(text: str, row: int, where: str) -> Any:
+    if not text.lstrip().startswith("[{"):
+        return [text] if text else None
+    try:
+        return parse_json(text)
+    except ValueError as err:
+        raise TableError(
+            f"{where}: row {row} has captions that begin like JSON and are none: {shown(text)}."
+        ) from err
+
+
+def _caption(item: Any, row: int, where: str) -> dict[str, Any]:
+    if not isinstance(item, Mapping):
+        return {"text": str(item)}
+    names = {name: known_column(str(name)) for name in item}
+    names = {name: "text" if known == "captions" else known for name, known in names.items()}
+    wrong = [name for name, known in names.items() if known not in ("text", "start_sec", "end_sec")]
+    if wrong:
+        raise TableError(
+            f"{where}: row {row} has a caption with {wrong[0]!r}: a caption holds text, start_sec and end_sec."
         )
-    plain = [
-        items
-        and [item if isinstance(item, Mapping) else {"text": str(item)} for item in items if item]
-        for items in values.to_pylist()
-    ]
-    return pa.array(plain, SCHEMA.field("captions").type)
+    return {str(names[name]): value for name, value in item.items()}
 
 
 def _cast(values: Any, kind: Any, name: str, where: str) -> Any:

@@ -6,7 +6,8 @@ may be absent, and any value may be null.
 
 Conventions: times in seconds of the source; `label`, `labels` and `frame_labels` are indices into `class_names` (frame
 labels into `phase_names` where the table has them), -1 in `frame_labels` means "none"; boxes are
-[x_min, y_min, x_max, y_max] in 0..1 of width and height.
+[x_min, y_min, x_max, y_max] in 0..1 of width and height, those of every frame or, with `box_times_sec`, of some
+moments (see `boxes`).
 """
 
 from __future__ import annotations
@@ -31,7 +32,13 @@ from video_ssl.datasets.arrow.checks import (
     unsealed,
 )
 from video_ssl.datasets.arrow.files import below, relative_sources, write_arrow
-from video_ssl.datasets.column_checks import refuse_wrong_content
+from video_ssl.datasets.boxes import (
+    box_labels,
+    padded_boxes,
+    padded_scores,
+    refuse_wrong_boxes,
+)
+from video_ssl.datasets.column_checks import refuse_wrong_captions, refuse_wrong_content
 from video_ssl.datasets.errors import TableError as TableError
 from video_ssl.datasets.record_ids import doubled_id, made_ids
 from video_ssl.files import MADE_BY, made
@@ -82,6 +89,9 @@ SCHEMA = pa.schema(
         pa.field("exact", pa.string()),
         pa.field("mirrored", pa.bool_()),
         pa.field("pixel_aspect", pa.float64()),
+        pa.field("box_times_sec", pa.list_(pa.float64())),
+        pa.field("box_labels", pa.list_(pa.list_(pa.list_(pa.int32())))),
+        pa.field("box_scores", pa.list_(pa.list_(pa.float32()))),
     ]
 )
 
@@ -108,8 +118,10 @@ class Record:
     """One row: a video, or a segment of one where `start_sec` and `end_sec` are set.
 
     `index` is the row in the table that returned the record; `source` is an absolute path (of a file, or of a folder of
-    frames), a URI, or either of them for a tar followed by `!/MEMBER`; `frame_labels` is int16 (frames,); `boxes` is
-    float32 (frames, objects, 4), NaN where a frame has fewer objects than the fullest one.
+    frames), a URI, or either of them for a tar followed by `!/MEMBER`; `frame_labels` is int16 (frames,).  `boxes` is
+    float32 (moments, objects, 4), NaN where a moment has fewer objects than the fullest one: one for each frame, or for
+    each of `box_times_sec`, float64 (moments,), which are times of the source like those of captions; `box_labels` are
+    the classes of each box, `box_scores` float32 (moments, objects) how sure a detector is of it.
 
     What `video-ssl scan` found out: `width` and `height` of the upright picture, which is the coded one mirrored left
     to right where `mirrored`, then turned by `rotation` counter-clockwise degrees; `pixel_aspect` width of a pixel over
@@ -134,6 +146,9 @@ class Record:
     captions: tuple[Caption, ...] | None = None
     frame_labels: np.ndarray | None = None
     boxes: np.ndarray | None = None
+    box_times_sec: np.ndarray | None = None
+    box_labels: tuple[tuple[tuple[int, ...], ...], ...] | None = None
+    box_scores: np.ndarray | None = None
     events: tuple[Event, ...] | None = None
     group: str | None = None
     num_frames: int | None = None
@@ -217,6 +232,7 @@ class Table:
         assert table.path is not None
         if not is_known(table.path, "table"):
             refuse_wrong_content(table._all, SCHEMA, METADATA_KEY, str(path))
+            _refuse_wrong_details(dict(zip(columns, table._all.columns, strict=True)), str(path))
             remember(table.path, "table")
         return table
 
@@ -257,6 +273,7 @@ class Table:
         lengths = {name: len(values) for name, values in content.items()}
         if len(set(lengths.values())) > 1:
             raise TableError(f"columns of unequal length: {lengths}.")
+        _refuse_wrong_details(content, "the table")
         given = content.get("id")
         if given is None or given.null_count:
             made = made_ids(content["source"], content.get("start_sec"), content.get("end_sec"))
@@ -488,6 +505,11 @@ def refuse_doubled_ids(
     )
 
 
+def _refuse_wrong_details(columns: Mapping[str, Any], where: str) -> None:
+    refuse_wrong_boxes(columns, where)
+    refuse_wrong_captions(columns, where)
+
+
 def refuse_other_classes(train: Table, test: Table) -> None:
     """Raises TableError if both tables name their classes and number them differently.
 
@@ -543,6 +565,8 @@ def _plain(value: Any) -> Any:
     """The value as Arrow takes it: arrays as lists, records as mappings, boxes padded with NaN without the padding."""
     if isinstance(value, np.ndarray) and value.ndim == 3:
         return [frame[~np.isnan(frame).any(-1)].tolist() for frame in value]
+    if isinstance(value, np.ndarray) and value.ndim == 2 and value.dtype.kind == "f":
+        return [scores[~np.isnan(scores)].tolist() for scores in value]
     if isinstance(value, (np.ndarray, np.generic)):
         return value.tolist()
     if isinstance(value, (Caption, Event)):
@@ -556,20 +580,13 @@ def _as_py(scalar: Any) -> Any:
     return scalar.as_py()
 
 
-def _boxes(scalar: Any) -> np.ndarray:
-    frames = scalar.values
-    lengths = np.diff(frames.offsets.to_numpy()) if len(frames) else np.zeros(0, np.int64)
-    most = int(lengths.max(initial=0))
-    boxes = np.full((len(frames), most, 4), np.nan, np.float32)
-    present = np.arange(most) < lengths[:, None]
-    boxes[present] = frames.flatten().flatten().to_numpy(zero_copy_only=False).reshape(-1, 4)
-    return boxes
-
-
 _FROM_ARROW: dict[str, Any] = {
     "labels": lambda scalar: tuple(scalar.as_py()),
     "captions": lambda scalar: tuple(Caption(**item) for item in scalar.as_py()),
     "events": lambda scalar: tuple(Event(**item) for item in scalar.as_py()),
     "frame_labels": lambda scalar: np.array(scalar.values.to_numpy(zero_copy_only=False)),
-    "boxes": _boxes,
+    "boxes": padded_boxes,
+    "box_times_sec": lambda scalar: np.array(scalar.values.to_numpy(zero_copy_only=False)),
+    "box_labels": box_labels,
+    "box_scores": padded_scores,
 }

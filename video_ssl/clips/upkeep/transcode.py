@@ -23,6 +23,7 @@ from video_ssl.clips.upkeep.journal import Journal, is_list
 from video_ssl.clips.upkeep.probe import FILE_COLUMNS, stamp
 from video_ssl.clips.upkeep.transcode_file import Transcode
 from video_ssl.clips.upkeep.transcode_targets import claim_targets, file_name
+from video_ssl.datasets.boxes import PER_MOMENT
 from video_ssl.datasets.paths import TRANSCODE_JOURNAL
 from video_ssl.datasets.remote.errors import redacted
 from video_ssl.datasets.table import METADATA_KEY, SCHEMA, Record, Table, TableError
@@ -40,7 +41,7 @@ TRANSCODE = "video_ssl.clips.upkeep.transcode_file:transcode_file"
 _HANG_FACTOR = 2
 # Columns that said something about the old files.
 _STALE = ("byte_offset", "byte_size", "exact")
-_PER_FRAME = ("frame_labels", "boxes")
+_PER_FRAME = ("frame_labels", "boxes", "box_labels", "box_scores")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -257,7 +258,7 @@ def _new_table(
             if "map" in entry:
                 _follow_frames(values, row, entry, cut=cut)
             if cut:
-                _move_times(values, row)
+                _move_times(values, row, seconds)
     usable = np.flatnonzero([frames is not None for frames in values["num_frames"]])
     if not len(usable):
         first = journal.entries[jobs[0].key]
@@ -282,21 +283,30 @@ def _follow_frames(
         first_old = int(np.searchsorted(old, borders[0]))
         first, last = np.searchsorted(new, borders)
         shown = shown[first:last]
-    for name in _PER_FRAME:
+    moments = values["box_times_sec"][row] if "box_times_sec" in values else None
+    for name in _PER_FRAME if moments is None else ("frame_labels",):
         per_frame = values[name][row] if name in values else None
         if per_frame:
             places = np.clip(shown - first_old, 0, len(per_frame) - 1)
             values[name][row] = [per_frame[place] for place in places.tolist()]
 
 
-def _move_times(values: Mapping[str, list[Any]], row: int) -> None:
-    """Times of a record whose segment became a file of its own, which starts at 0."""
+def _move_times(values: Mapping[str, list[Any]], row: int, seconds: float) -> None:
+    """Times of a record whose segment became a file of its own, of `seconds`, which starts at 0."""
     start = (values["start_sec"][row] if "start_sec" in values else None) or 0.0
     for name in ("captions", "events"):
         for item in (values[name][row] if name in values else None) or ():
             for key in ("start_sec", "end_sec", "time_sec"):
                 if item.get(key) is not None:
                     item[key] = max(0.0, item[key] - start)
+    moments = values["box_times_sec"][row] if "box_times_sec" in values else None
+    if moments is not None:
+        moved = np.array(moments) - start
+        inside = np.flatnonzero((moved > -5e-4) & (moved < seconds + 5e-4)).tolist()
+        for name in PER_MOMENT:
+            if name in values and values[name][row] is not None:
+                values[name][row] = [values[name][row][place] for place in inside]
+        values["box_times_sec"][row] = np.maximum(moved[inside], 0.0).tolist()
     for name in ("start_sec", "end_sec"):
         if name in values:
             values[name][row] = None
