@@ -9,6 +9,8 @@ import time
 import numpy as np
 
 from video_ssl.clips.decoders.reader import BadVideo
+from video_ssl.clips.joined import joined_indices, part_frames
+from video_ssl.clips.sampling.seconds import segment_clip
 
 
 class ClipPlan:
@@ -113,3 +115,16 @@ class TablePlan:
 
     def __call__(self, record, reader, rng, progress):
         return {"index": np.int64(record.table_index), "name": np.int64(len(record.table))}
+
+
+class HiCoPlan:
+    """Frames of an interval of an untrimmed video that lies in files of one second."""
+
+    def __call__(self, record, reader, rng, progress):
+        counts = part_frames(reader)
+        start = rng.random() * (reader.info.duration_sec - 1)
+        files, frames = segment_clip(
+            counts, reader.info.fps, (start, start + 1), num_frames=4, segment_sec=1
+        )
+        indices = joined_indices(reader, files, frames)
+        return {"video": reader.frames(indices), "file": files, "frame": frames}

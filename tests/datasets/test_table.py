@@ -150,4 +150,5 @@ def test_the_schema_is_the_one_that_is_documented():
                             "boxes", "events", "group", "num_frames", "fps", "width", "height", "duration_sec",
                             "has_audio", "codec", "container", "rotation", "variable_fps", "edit_list", "max_gop",
                             "byte_offset", "byte_size", "file_size", "file_mtime", "exact", "mirrored",
-                            "pixel_aspect", "box_times_sec", "box_labels", "box_scores"]  # fmt: skip
+                            "pixel_aspect", "part_frames", "part_sec",
+                            "box_times_sec", "box_labels", "box_scores"]  # fmt: skip

@@ -5,6 +5,7 @@ The cheap key tells copies of a video under other names, and nearly every change
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import hashlib
 import os
@@ -12,6 +13,7 @@ from collections.abc import Iterator
 
 from video_ssl.clips.decoders.reader import BadVideo
 from video_ssl.clips.decoders.sources import LocalVideo, locate
+from video_ssl.datasets.parts import divide_parts
 from video_ssl.datasets.paths import PICTURE_SUFFIXES, natural_key
 from video_ssl.datasets.table import Record
 
@@ -39,21 +41,22 @@ def _of_record(record: Record, *, whole: bool) -> str | None:
     if record.byte_offset is not None and record.byte_size is not None:
         span = (record.byte_offset, record.byte_size)
     try:
-        place = locate(record.source, byte_range=span)
-        try:
-            parts = tuple(_parts(place))
+        with contextlib.ExitStack() as stack:
+            parts: tuple[_Part, ...] = ()
+            for source in divide_parts(record.source):
+                place = locate(source, byte_range=span)
+                stack.callback(place.release)
+                parts += tuple(_pieces(place))
             if not whole:
                 return _digest(parts, whole=False)
             # Nobody can put the time of the last change of state back.
             times = tuple(os.stat(path).st_ctime_ns for path, _, _ in parts)
             return _kept_digest(record.source, parts, times)
-        finally:
-            place.release()
     except (BadVideo, OSError):
         return None
 
 
-def _parts(place: LocalVideo) -> Iterator[_Part]:
+def _pieces(place: LocalVideo) -> Iterator[_Part]:
     if os.path.isdir(place.path):
         names = [n for n in os.listdir(place.path) if n.lower().endswith(PICTURE_SUFFIXES)]
         for name in sorted(names, key=natural_key):

@@ -20,6 +20,8 @@ from video_ssl.clips.decoders.reader import (
     check_indices,
     stream_frames,
 )
+from video_ssl.clips.joined import JoinedReader
+from video_ssl.datasets.parts import divide_parts
 from video_ssl.datasets.table import Record
 from video_ssl.recipes import nearest
 
@@ -38,7 +40,8 @@ def open_video(
     Args:
         source: a local file, a folder of frames, a picture (a video of one frame, unless it is animated), a URI
             (fetched into the local cache), `SHARD.tar!/MEMBER`, or `SHARD.array_record-00000-of-00008#INDEX` (a record
-            that `video-ssl data build` has written); tar and shard may be a local file or a URI.
+            that `video-ssl data build` has written); tar and shard may be a local file or a URI.  Several of these
+            with `||` between them are one video (see `JoinedReader`).
         backend: a key of `READERS`.  Frames and pictures are not its business; where it cannot read a video inside of
             another file, PyAV does.
         timeout_sec: life time of the reader; work on a file beyond it raises BadVideo instead of going on.  To fetch a
@@ -53,6 +56,11 @@ def open_video(
     """
     from video_ssl.clips.decoders.sources import locate
 
+    parts = divide_parts(os.fspath(source))
+    if len(parts) > 1:
+        return JoinedReader(
+            parts, lambda part: open_video(part, backend, timeout_sec=timeout_sec, fps=fps)
+        )
     make = _reader_class(backend)
     place = locate(os.fspath(source), byte_range=byte_range, timeout_sec=timeout_sec)
     try:
@@ -105,8 +113,30 @@ def open_record(
     Raises:
         BadVideo: unreadable video, a segment without a frame, or a file that has changed since it was scanned.
     """
+    reader = _open_whole(record, backend, timeout_sec)
+    if record.start_sec is None and record.end_sec is None:
+        return reader
+    try:
+        return SegmentReader(reader, record)
+    except BaseException:
+        reader.close()
+        raise
+
+
+def _open_whole(record: Record, backend: str, timeout_sec: float | None) -> Reader:
+    """The reader of a record's whole video."""
     from video_ssl.clips.decoders.sources import refuse_changed_file
 
+    parts = divide_parts(record.source)
+    if len(parts) > 1:
+
+        def open_part(source: str) -> Reader:
+            part = replace(record, source=source, num_frames=None, file_size=None, file_mtime=None)
+            return _open_whole(part, backend, timeout_sec)
+
+        return JoinedReader(
+            parts, open_part, part_frames=record.part_frames, part_sec=record.part_sec
+        )
     refuse_changed_file(record)
     byte_range = None
     if record.byte_offset is not None and record.byte_size is not None:
@@ -126,16 +156,9 @@ def open_record(
         "stated_count": stated,
     }
     try:
-        reader = open_video(record.source, backend, **settings)
+        return open_video(record.source, backend, **settings)
     except NotExact:
-        reader = open_video(record.source, **settings)
-    if is_whole:
-        return reader
-    try:
-        return SegmentReader(reader, record)
-    except BaseException:
-        reader.close()
-        raise
+        return open_video(record.source, **settings)
 
 
 def segment_frames(

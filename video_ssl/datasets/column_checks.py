@@ -156,7 +156,7 @@ def refuse_wrong_captions(columns: Mapping[str, Any], where: str) -> None:
         row = int(np.asarray(pc.list_parent_indices(captions))[wrong])
         raise TableError(
             f"{where}: row {row + 1} has the caption {shown(flat[wrong].as_py())}: a caption needs a text, and its "
-            "times must be seconds of the source, the end not before the start; leave them out if it is about all of it."
+            "times must be seconds of the source, the end not before the start; without them it is about all."
         )
 
 

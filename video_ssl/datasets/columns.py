@@ -14,6 +14,7 @@ import pyarrow.compute as pc
 from video_ssl.datasets.boxes import PER_MOMENT
 from video_ssl.datasets.column_checks import refuse_doubled, refuse_wrong_numbers, slip_of
 from video_ssl.datasets.errors import TableError, shown
+from video_ssl.datasets.parts import each_part, join_parts
 from video_ssl.datasets.paths import at_home
 from video_ssl.datasets.table import SCHEMA, Table, refuse_doubled_ids
 from video_ssl.limits import parse_json
@@ -183,8 +184,11 @@ def _refuse_misspelt(unknown: Sequence[str], chosen: Mapping[str, Any], where: s
 
 
 def _paths(sources: Any, where: str) -> Any:
-    """The column of sources; of {bytes, path}, as Hugging Face writes videos, the paths where there are no bytes."""
+    """The column of sources, several in a list joined; of {bytes, path}, as Hugging Face writes videos, the paths where
+    there are no bytes."""
     kind = sources.type
+    if pa.types.is_list(kind) and pa.types.is_string(kind.value_type):
+        return pa.array([join_parts(parts or ()) for parts in sources.to_pylist()], pa.string())
     if not pa.types.is_nested(kind):
         return sources
     fields = [field.name for field in kind] if pa.types.is_struct(kind) else []
@@ -203,9 +207,9 @@ def _opened_homes(sources: Any) -> Any:
     """The sources with `~` as the folder that a shell means by it."""
     if not (pa.types.is_string(sources.type) or pa.types.is_large_string(sources.type)):
         return sources
-    if not pc.any(pc.starts_with(sources, "~")).as_py():
+    if not pc.any(pc.match_substring_regex(sources, r"(^|\|\|)~")).as_py():
         return sources
-    return pa.array([at_home(source) for source in sources.to_pylist()], pa.string())
+    return pa.array([each_part(source, at_home) for source in sources.to_pylist()], pa.string())
 
 
 def _refuse_missing_sources(sources: Any, where: str) -> None:
@@ -322,7 +326,7 @@ def _captions(values: Any, where: str) -> Any:
     for row, items in enumerate(values.to_pylist(), 1):
         if isinstance(items, str):
             items = _caption_list(items, row, where)
-        plain.append(items and [_caption(item, row, where) for item in items if item])
+        plain.append(items and [caption_of(item, f"{where}: row {row}") for item in items if item])
     try:
         return pa.array(plain, SCHEMA.field("captions").type)
     except pa.ArrowException as err:
@@ -340,7 +344,12 @@ def _caption_list(text: str, row: int, where: str) -> Any:
         ) from err
 
 
-def _caption(item: Any, row: int, where: str) -> dict[str, Any]:
+def caption_of(item: Any, where: str) -> dict[str, Any]:
+    """Returns a caption as the column holds it: of a text, or of one with its times.
+
+    Raises:
+        TableError: something else stands beside them.
+    """
     if not isinstance(item, Mapping):
         return {"text": str(item)}
     names = {name: known_column(str(name)) for name in item}
@@ -348,7 +357,7 @@ def _caption(item: Any, row: int, where: str) -> dict[str, Any]:
     wrong = [name for name, known in names.items() if known not in ("text", "start_sec", "end_sec")]
     if wrong:
         raise TableError(
-            f"{where}: row {row} has a caption with {wrong[0]!r}: a caption holds text, start_sec and end_sec."
+            f"{where} has a caption with {wrong[0]!r}: a caption holds text, start_sec and end_sec."
         )
     return {str(names[name]): value for name, value in item.items()}
 

@@ -6,6 +6,8 @@ import os
 import re
 from urllib.parse import quote, unquote_to_bytes
 
+from video_ssl.datasets.parts import SIGN
+
 PICTURE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".ppm", ".tif", ".tiff")
 VIDEO_SUFFIXES = (
     ".mp4", ".m4v", ".mov", ".qt", ".mkv", ".webm", ".avi", ".divx", ".mpg", ".mpeg", ".mpe", ".m1v", ".m2v", ".vob",
@@ -36,13 +38,17 @@ def source_of_path(path: str) -> str:
     """Returns the path as a table can hold it.
 
     Arrow and JSON hold UTF-8 only.  A path that is not (Python gives such bytes as lone surrogates) becomes an absolute
-    `file://` URI with %XX escapes, from which `local_path` restores every byte.  Other paths are returned as they are.
+    `file://` URI with %XX escapes, from which `local_path` restores every byte; so does one with the sign that stands
+    between several files (`parts.SIGN`).  Other paths are returned as they are.
     """
     try:
         path.encode()
     except UnicodeEncodeError:
-        return "file://" + quote(os.fsencode(os.path.abspath(path)))
-    return path
+        pass
+    else:
+        if SIGN not in path:
+            return path
+    return "file://" + quote(os.fsencode(os.path.abspath(path)))
 
 
 def local_path(source: str) -> str:

@@ -13,6 +13,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from video_ssl.datasets.parts import SIGN, divide_parts
 from video_ssl.datasets.remote.errors import redacted
 
 _SECRET = r"^[A-Za-z][A-Za-z0-9+.-]*://([^/?#]*@|[^?#]*[?#])"
@@ -30,8 +31,10 @@ def made_ids(sources: Any, starts: Any = None, ends: Any = None) -> Any:
     ['a:0-1.5', 'b', 'a:1.5-']
     >>> made_ids(pa.array(["a", "b", "a"])).to_pylist()
     ['a', 'b', 'a#2']
+    >>> made_ids(pa.array(["a||b||c"])).to_pylist()
+    ['a||+2']
     """
-    ids = _without_secrets(_whole(sources).cast(pa.string()))
+    ids = _short(_without_secrets(_whole(sources).cast(pa.string())))
     if starts is not None or ends is not None:
         nothing = pa.nulls(len(ids), pa.float64())
         first, last = (
@@ -67,6 +70,14 @@ def _without_secrets(sources: Any) -> Any:
     if not pc.any(pc.match_substring_regex(sources, _SECRET)).as_py():
         return sources
     return pa.array([redacted(source) for source in sources.to_pylist()], pa.string())
+
+
+def _short(sources: Any) -> Any:
+    """The first of several parts, and how many follow."""
+    if not pc.any(pc.match_substring(sources, SIGN)).as_py():
+        return sources
+    parts = [divide_parts(source) for source in sources.to_pylist()]
+    return pa.array([p[0] if len(p) == 1 else f"{p[0]}{SIGN}+{len(p) - 1}" for p in parts])
 
 
 def _numbered(ids: Any) -> Any:

@@ -2,8 +2,9 @@
 
 The state of a source is JSON.  A file: its size and time.  A member of a tar: where it lies in it, how long it is, and
 the size and time of the tar.  A record of an ArrayRecord shard: size and time of the shard.  A folder of frames: a
-digest of the names, sizes and times of its pictures.  A URI stands for the same bytes for ever.  Contents are not read:
-a file of the same size with its old time put back is seen by `--check` only.
+digest of the names, sizes and times of its pictures.  Several files in a row: the state of each.  A URI stands for the
+same bytes for ever.  Contents are not read: a file of the same size with its old time put back is seen by `--check`
+only.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ from typing import Any
 
 from video_ssl.datasets.archives.array_records import divide_record
 from video_ssl.datasets.archives.tars import TarProblem, divide_member, list_members
+from video_ssl.datasets.parts import SIGN, divide_parts
 from video_ssl.datasets.paths import PICTURE_SUFFIXES, local_path
 from video_ssl.datasets.remote.fetching import is_remote
 from video_ssl.datasets.table import Record
@@ -34,12 +36,14 @@ class SourceStates:
         return self.of_source(record.source, place)
 
     def of_source(self, source: str, place: tuple[int, int] | None = None) -> list[Any]:
-        """Returns the state of a source.
+        """Returns the state of a source; of several files in a row those of all.
 
         Args:
             source: absolute.
             place: (offset, size) within its tar, if known.
         """
+        if SIGN in source:
+            return ["parts", *(self.of_source(part) for part in divide_parts(source))]
         holder, member = divide_member(source)
         shard, index = divide_record(holder)
         if is_remote(shard):

@@ -40,6 +40,7 @@ from video_ssl.datasets.boxes import (
 )
 from video_ssl.datasets.column_checks import refuse_wrong_captions, refuse_wrong_content
 from video_ssl.datasets.errors import TableError as TableError
+from video_ssl.datasets.parts import SIGN, each_part, join_parts
 from video_ssl.datasets.record_ids import doubled_id, made_ids
 from video_ssl.files import MADE_BY, made
 from video_ssl.recipes import nearest
@@ -89,6 +90,8 @@ SCHEMA = pa.schema(
         pa.field("exact", pa.string()),
         pa.field("mirrored", pa.bool_()),
         pa.field("pixel_aspect", pa.float64()),
+        pa.field("part_frames", pa.list_(pa.int32())),
+        pa.field("part_sec", pa.list_(pa.float64())),
         pa.field("box_times_sec", pa.list_(pa.float64())),
         pa.field("box_labels", pa.list_(pa.list_(pa.list_(pa.int32())))),
         pa.field("box_scores", pa.list_(pa.list_(pa.float32()))),
@@ -118,10 +121,13 @@ class Record:
     """One row: a video, or a segment of one where `start_sec` and `end_sec` are set.
 
     `index` is the row in the table that returned the record; `source` is an absolute path (of a file, or of a folder of
-    frames), a URI, or either of them for a tar followed by `!/MEMBER`; `frame_labels` is int16 (frames,).  `boxes` is
-    float32 (moments, objects, 4), NaN where a moment has fewer objects than the fullest one: one for each frame, or for
-    each of `box_times_sec`, float64 (moments,), which are times of the source like those of captions; `box_labels` are
-    the classes of each box, `box_scores` float32 (moments, objects) how sure a detector is of it.
+    frames), a URI, or either of them for a tar followed by `!/MEMBER`, or several of these in a row (see `parts`): one
+    video then, whose parts have `part_frames` frames and `part_sec` seconds where a scan has counted them.
+
+    `frame_labels` is int16 (frames,).  `boxes` is float32 (moments, objects, 4), NaN where a moment has fewer objects
+    than the fullest one: one for each frame, or for each of `box_times_sec`, float64 (moments,), which are times of the
+    source like those of captions; `box_labels` are the classes of each box, `box_scores` float32 (moments, objects) how
+    sure a detector is of it.
 
     What `video-ssl scan` found out: `width` and `height` of the upright picture, which is the coded one mirrored left
     to right where `mirrored`, then turned by `rotation` counter-clockwise degrees; `pixel_aspect` width of a pixel over
@@ -170,6 +176,8 @@ class Record:
     exact: str | None = None
     mirrored: bool | None = None
     pixel_aspect: float | None = None
+    part_frames: np.ndarray | None = None
+    part_sec: np.ndarray | None = None
     no_flip: bool = False
     table: str = ""
     table_index: int = 0
@@ -249,7 +257,7 @@ class Table:
 
         Args:
             columns: names of `SCHEMA`; `id`, where it is null or absent, is the source, or `source:start-end` of a
-                stretch (see `record_ids`).
+                stretch (see `record_ids`); a source may be a list of files that are one video in a row.
             root: the folder that relative sources are relative to; the current one by default.
             class_names: names of the labels.
             metadata: anything else that JSON can hold, for example `phase_names=[...]`.
@@ -371,7 +379,7 @@ class Table:
             scalar = column[row]
             if scalar.is_valid:
                 values[name] = _FROM_ARROW.get(name, _as_py)(scalar)
-        values["source"] = self._absolute(values["source"])
+        values["source"] = self.absolute(values["source"])
         return Record(index=int(index), no_flip=self.no_flip, table=self.name, **values)
 
     def column(self, name: str) -> np.ndarray:
@@ -455,7 +463,10 @@ class Table:
     def _record_columns(self) -> list[tuple[str, Any]]:
         return [(name, self._all[name]) for name in SCHEMA.names if name in self._all.column_names]
 
-    def _absolute(self, source: str) -> str:
+    def absolute(self, source: str) -> str:
+        """Returns a source of the table, or every part of it, as an absolute path or a URI."""
+        if SIGN in source:
+            return each_part(source, self.absolute)
         if "://" in source or os.path.isabs(source):
             return source
         return os.path.normpath(os.path.join(self.root, source))
@@ -542,6 +553,8 @@ def _folder_of(path: Path | None) -> Path:
 def _to_arrow(values: Any, field: pa.Field) -> pa.Array:
     if isinstance(values, pa.ChunkedArray):
         values = values.combine_chunks()
+    if field.name == "source" and not isinstance(values, (pa.Array, np.ndarray)):
+        values = [join_parts(v) if isinstance(v, (list, tuple)) else v for v in values]
     if not isinstance(values, (pa.Array, np.ndarray)) or (
         isinstance(values, np.ndarray) and values.dtype.hasobject
     ):
@@ -580,13 +593,19 @@ def _as_py(scalar: Any) -> Any:
     return scalar.as_py()
 
 
+def _numbers(scalar: Any) -> np.ndarray:
+    return np.array(scalar.values.to_numpy(zero_copy_only=False))
+
+
 _FROM_ARROW: dict[str, Any] = {
     "labels": lambda scalar: tuple(scalar.as_py()),
     "captions": lambda scalar: tuple(Caption(**item) for item in scalar.as_py()),
     "events": lambda scalar: tuple(Event(**item) for item in scalar.as_py()),
-    "frame_labels": lambda scalar: np.array(scalar.values.to_numpy(zero_copy_only=False)),
+    "frame_labels": _numbers,
     "boxes": padded_boxes,
-    "box_times_sec": lambda scalar: np.array(scalar.values.to_numpy(zero_copy_only=False)),
+    "box_times_sec": _numbers,
+    "part_frames": _numbers,
+    "part_sec": _numbers,
     "box_labels": box_labels,
     "box_scores": padded_scores,
 }

@@ -17,6 +17,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
+from video_ssl.datasets.parts import SIGN, each_part
 from video_ssl.recipes import nearest
 
 OTHER_NAMES = {
@@ -117,6 +118,8 @@ def columns_of(
 
 
 def _absolute(source: str, folder: str) -> str:
+    if SIGN in source:
+        return each_part(source, lambda part: _absolute(part, folder))
     return source if "://" in source else os.path.normpath(os.path.join(folder, source))
 
 

@@ -21,6 +21,7 @@ import numpy as np
 
 from video_ssl.datasets.archives.array_records import divide_record
 from video_ssl.datasets.archives.tars import divide_member
+from video_ssl.datasets.parts import SIGN, each_part
 from video_ssl.datasets.paths import local_path
 from video_ssl.datasets.remote.fetching import is_remote
 from video_ssl.embed.features import FeatureFile
@@ -92,7 +93,9 @@ def _span(start: float | None, end: float | None) -> tuple[float, float | None] 
 
 
 def canonical(source: str) -> str:
-    """Returns the same text for every way to write a local source; URIs stay as they are."""
+    """Returns the same text for every way to write a local source, in one file or several; URIs stay as they are."""
+    if SIGN in source:
+        return each_part(source, canonical)
     holder, member = divide_member(source)
     shard, index = divide_record(holder)
     if is_remote(shard):

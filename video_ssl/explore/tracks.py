@@ -12,6 +12,7 @@ import numpy as np
 import pyarrow as pa
 
 from video_ssl.datasets.archives.tars import divide_member
+from video_ssl.datasets.parts import divide_parts
 from video_ssl.datasets.paths import local_path
 from video_ssl.datasets.remote.fetching import is_remote
 from video_ssl.datasets.table import Record, Table, TableError
@@ -83,10 +84,14 @@ def record_of(features: FeatureFile, key: str) -> Record | None:
     listed = _listed(features, key)
     if listed is not None and noted in (None, listed.source):
         return listed
-    if noted is None or is_remote(noted) or not os.path.exists(local_path(divide_member(noted)[0])):
+    if noted is None or not all(_is_here(part) for part in divide_parts(noted)):
         return None
     start, end = (features.table[f"record_{side}_sec"][row].as_py() for side in ("start", "end"))
     return Record(index=row, id=key, source=noted, start_sec=start, end_sec=end)
+
+
+def _is_here(source: str) -> bool:
+    return not is_remote(source) and os.path.exists(local_path(divide_member(source)[0]))
 
 
 def _listed(features: FeatureFile, key: str) -> Record | None:

@@ -16,6 +16,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from video_ssl.datasets.parts import SIGN, divide_parts
 from video_ssl.datasets.table import Table
 
 #: Columns that say which stretch of which file a record is, and what they are called in errors.
@@ -93,7 +94,10 @@ def _digest(column: Any) -> str:
 
 
 def _size(source: str) -> int | None:
-    """Bytes of the file that holds a video; None for a folder of frames, a URI, and what is not there."""
+    """Bytes of the file, or the files, that hold a video; None for a folder of frames, a URI, and what is not there."""
+    if SIGN in source:
+        sizes = [_size(part) for part in divide_parts(source)]
+        return None if None in sizes else sum(size or 0 for size in sizes)
     path = source.partition("!/")[0]
     try:
         found = os.stat(path)

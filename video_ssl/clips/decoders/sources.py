@@ -19,6 +19,7 @@ from video_ssl.datasets.archives.array_records import (
 )
 from video_ssl.datasets.archives.tars import TarProblem, divide_member, find_member
 from video_ssl.datasets.cache import CachedFile
+from video_ssl.datasets.parts import SIGN
 from video_ssl.datasets.paths import PICTURE_SUFFIXES, local_path
 from video_ssl.datasets.remote.errors import FetchError
 from video_ssl.datasets.remote.fetching import fetch, is_remote
@@ -146,9 +147,9 @@ def _locate_record(source: str, shard: str, index: int, timeout_sec: float | Non
 def refuse_changed_file(record: Record) -> None:
     """Raises BadVideo if size or time of the record's file differ from the columns that a scan has written.
 
-    Folders of frames and URIs are not compared.
+    Folders of frames and URIs are not compared; of several files, the reader compares the frames of those it opens.
     """
-    if record.file_size is None and record.file_mtime is None:
+    if (record.file_size is None and record.file_mtime is None) or SIGN in record.source:
         return
     holder, _ = divide_member(record.source)
     if is_remote(holder):

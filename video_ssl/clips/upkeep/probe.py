@@ -11,12 +11,14 @@ from typing import Any
 
 import numpy as np
 
-from video_ssl.clips.decoders.files.facts import file_facts
+from video_ssl.clips.decoders.files.facts import FileFacts, file_facts
 from video_ssl.clips.decoders.reader import BadVideo, Reader, StatedCount
 from video_ssl.clips.decoders.sources import locate
+from video_ssl.clips.joined import JoinedReader
 from video_ssl.clips.reading import open_video, segment_frames
 from video_ssl.clips.upkeep.isolated_worker import beat
 from video_ssl.datasets.archives.tars import divide_member
+from video_ssl.datasets.parts import SIGN, divide_parts
 from video_ssl.datasets.paths import local_path
 from video_ssl.datasets.remote.fetching import is_remote
 
@@ -65,13 +67,11 @@ def probe(task: Probe) -> dict[str, Any]:
         info = reader.info
         times = reader.times(np.arange(info.num_frames))
         _decode_some(reader, task.decode)
-        place = locate(task.source, byte_range=task.byte_range, timeout_sec=task.timeout_sec)
-        try:
-            facts = None if place.is_frames else file_facts(
-                place.path, byte_range=place.byte_range, name=place.name
-            )  # fmt: skip
-        finally:
-            place.release()
+        parts = divide_parts(task.source)
+        facts = [found for part in parts if (found := _facts_of(part, task)) is not None]
+        joined = {}
+        if isinstance(reader, JoinedReader):
+            joined = {"part_frames": reader.part_frames.tolist(), "part_sec": reader.part_sec.tolist()}  # fmt: skip
     if stamp(task.source) != before:
         raise BadVideo(task.source, "changes while it is read: scan it when it is complete.")
     return {
@@ -83,18 +83,36 @@ def probe(task: Probe) -> dict[str, Any]:
         "mirrored": info.mirrored,
         "pixel_aspect": info.pixel_aspect,
         "variable_fps": _is_variable(times, info.fps),
-        "codec": info.codec if facts is None else facts.codec,
-        "container": "frames" if facts is None else facts.container,
-        "edit_list": facts is not None and facts.edit_list,
-        "max_gop": 1 if facts is None else facts.max_gop,
+        "codec": facts[0].codec if facts else info.codec,
+        "container": facts[0].container if facts else "frames",
+        "edit_list": any(found.edit_list for found in facts),
+        "max_gop": max((found.max_gop for found in facts), default=1),
         "file_size": before[0],
         "file_mtime": before[1],
+        **joined,
         "segments": [_extent(times, info.duration_sec, *segment) for segment in task.segments],
     }
 
 
+def _facts_of(source: str, task: Probe) -> FileFacts | None:
+    """The facts of a file; None of frames."""
+    place = locate(source, byte_range=task.byte_range, timeout_sec=task.timeout_sec)
+    try:
+        if place.is_frames:
+            return None
+        return file_facts(place.path, byte_range=place.byte_range, name=place.name)
+    finally:
+        place.release()
+
+
 def stamp(source: str) -> tuple[int | None, float | None]:
-    """Returns (size, time of last change) of the file that holds the source; None for URIs, folders, missing files."""
+    """Returns (size, time of last change) of the file that holds the source; None for URIs, folders, missing files.
+
+    Of several files in a row all bytes, and the last of their times.
+    """
+    if SIGN in source:
+        sizes, times = zip(*map(stamp, divide_parts(source)), strict=True)
+        return (None, None) if None in sizes else (sum(sizes), max(times))
     holder, _ = divide_member(source)
     if is_remote(holder):
         return None, None

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import zlib
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -14,6 +14,7 @@ from video_ssl.clips.decoders.sources import locate
 from video_ssl.clips.reading import open_video
 from video_ssl.clips.upkeep.isolated_worker import beat
 from video_ssl.clips.upkeep.probe import Probe
+from video_ssl.datasets.parts import divide_parts
 
 _PIECE = 16
 
@@ -30,11 +31,20 @@ class Proof:
 def prove(task: Proof) -> str | None:
     """Returns why the backend is not to be used on the file, or None if every compared frame is equal to the bit.
 
-    A property on which the library is known to be wrong counts, even if the compared frames are equal.
+    A property on which the library is known to be wrong counts, even if the compared frames are equal.  Of several
+    files in a row each is compared.
 
     Raises:
         BadVideo: PyAV cannot read the file any more.
     """
+    for part in divide_parts(task.probe.source):
+        reason = _prove_file(replace(task, probe=replace(task.probe, source=part)))
+        if reason is not None:
+            return reason
+    return None
+
+
+def _prove_file(task: Proof) -> str | None:
     probe = task.probe
     place = locate(probe.source, byte_range=probe.byte_range, timeout_sec=probe.timeout_sec)
     try:

@@ -35,6 +35,8 @@ PROBE = "video_ssl.clips.upkeep.probe:probe"
 PROVE = "video_ssl.clips.upkeep.proof:prove"
 # The reader keeps its own limit between packets; this many times it, the process is ended.
 _HANG_FACTOR = 2
+# Of videos that lie in several files; other tables do without.
+_PER_PART = ("part_frames", "part_sec")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -215,7 +217,7 @@ def _files_of(table: Table, *, timeout_sec: float, decode: str) -> list[_File]:
     for row, (source, *values) in enumerate(zip(data["source"].to_pylist(), *columns, strict=True)):
         start, end, offset, size, fps, count = values
         byte_range = None if offset is None or size is None else (offset, size)
-        groups.setdefault((table._absolute(source), byte_range), []).append(
+        groups.setdefault((table.absolute(source), byte_range), []).append(
             (row, start, end, fps, count)
         )
     return [
@@ -275,7 +277,7 @@ def _with_columns(
     """The usable records with the columns of the scan; what the table said about them before is replaced."""
     count = len(table)
     values: dict[str, list[Any]] = {
-        name: [None] * count for name in (*FILE_COLUMNS, "num_frames", "duration_sec")
+        name: [None] * count for name in (*FILE_COLUMNS, *_PER_PART, "num_frames", "duration_sec")
     }
     if backends is not None:
         values["exact"] = [None] * count
@@ -291,10 +293,13 @@ def _with_columns(
         for (frames, seconds), row in zip(facts["segments"], file.rows, strict=True):
             values["num_frames"][row] = frames or None
             values["duration_sec"][row] = seconds
-            for name in FILE_COLUMNS:
+            for name in (*FILE_COLUMNS, *_PER_PART):
                 values[name][row] = facts.get(name)  # a journal may be older than a column
             if backends is not None:
                 values["exact"][row] = ",".join(proven)
+    for name in _PER_PART:
+        if all(value is None for value in values[name]) and name not in table.column_names:
+            del values[name]
     usable = np.flatnonzero([frames is not None for frames in values["num_frames"]])
     if not len(usable):
         first = _skip_list(table, files, journal)[0]

@@ -24,6 +24,7 @@ from video_ssl.clips.upkeep.probe import FILE_COLUMNS, stamp
 from video_ssl.clips.upkeep.transcode_file import Transcode
 from video_ssl.clips.upkeep.transcode_targets import claim_targets, file_name
 from video_ssl.datasets.boxes import PER_MOMENT
+from video_ssl.datasets.parts import divide_parts
 from video_ssl.datasets.paths import TRANSCODE_JOURNAL
 from video_ssl.datasets.remote.errors import redacted
 from video_ssl.datasets.table import METADATA_KEY, SCHEMA, Record, Table, TableError
@@ -40,7 +41,7 @@ log = logging.getLogger(__name__)
 TRANSCODE = "video_ssl.clips.upkeep.transcode_file:transcode_file"
 _HANG_FACTOR = 2
 # Columns that said something about the old files.
-_STALE = ("byte_offset", "byte_size", "exact")
+_STALE = ("byte_offset", "byte_size", "exact", "part_frames", "part_sec")
 _PER_FRAME = ("frame_labels", "boxes", "box_labels", "box_scores")
 
 
@@ -102,7 +103,8 @@ def transcode_table(
             table, out / "videos", format, cut=config.cut, timeout_sec=config.timeout_sec
         )
         targets = {job.key: job.task.target for job in jobs}
-        claim_targets(targets, journal, (job.task.record.source for job in jobs), out)
+        sources = (part for job in jobs for part in divide_parts(job.task.record.source))
+        claim_targets(targets, journal, sources, out)
         for folder in {target.parent for target in targets.values()}:
             remove_leftovers(folder, held=True)
         to_do = [job for job in jobs if not _is_done(job, journal, retry=config.retry)]
@@ -142,7 +144,7 @@ def _jobs_of(
         extent = (record.start_sec, record.end_sec) if cut else ()
         groups.setdefault((*place, *extent), []).append(record)
     for key, records in groups.items():
-        name = file_name(records[0].source, table.root, key, taken)
+        name = file_name(divide_parts(records[0].source)[0], table.root, key, taken)
         segments = ((None, None),) if cut else tuple((r.start_sec, r.end_sec) for r in records)
         task = Transcode(
             record=_what_to_take(records[0], cut=cut),

@@ -22,7 +22,7 @@ import pyarrow as pa
 
 from video_ssl.datasets.archives.tar_samples import divide_into_samples, members_taken
 from video_ssl.datasets.archives.tars import Member, TarProblem, list_members
-from video_ssl.datasets.columns import known_column, table_of_columns
+from video_ssl.datasets.columns import caption_of, known_column, table_of_columns
 from video_ssl.datasets.errors import TableError
 from video_ssl.datasets.left_out import LeftOut
 from video_ssl.datasets.mapped import kept
@@ -235,6 +235,6 @@ def _columns_of(content: Any) -> dict[str, Any]:
             continue
         if known == "captions":
             items = value if isinstance(value, list) else [value]
-            value = [item if isinstance(item, dict) else {"text": str(item)} for item in items]
+            value = [caption_of(item, "it") for item in items]
         said[known] = value
     return said

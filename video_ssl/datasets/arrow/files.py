@@ -10,6 +10,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from video_ssl.datasets.arrow.checks import remember, seal, sealed
+from video_ssl.datasets.parts import each_part_of
 from video_ssl.files import written_aside
 
 
@@ -27,13 +28,19 @@ def write_arrow(data: pa.Table, path: Path) -> None:
 def relative_sources(sources: Any, root: Path, folder: Path) -> pa.Array:
     """Returns sources relative to `folder` where they lie below it, absolute otherwise; URIs as they are.
 
+    So does every part of a source of several files.
+
     Args:
         sources: strings; relative ones are relative to `root`.
         root: an absolute path.
         folder: an absolute path.
     """
+    return each_part_of(sources, lambda parts: _relative(parts, root, folder))
+
+
+def _relative(sources: Any, root: Path, folder: Path) -> pa.Array:
     fixed = _stand_alone(sources)
-    whole = below(sources, str(root))
+    whole = _below(sources, str(root))
     odd = pc.match_substring_regex(whole, r"^/.*(/\.{0,2}(/|$))")
     odd = pc.and_(odd, pc.invert(fixed))
     if pc.any(odd).as_py():  # few tables have `..` and the like
@@ -48,7 +55,11 @@ def relative_sources(sources: Any, root: Path, folder: Path) -> pa.Array:
 
 
 def below(sources: Any, parent: str) -> Any:
-    """Returns the sources with relative ones put below a folder or URI."""
+    """Returns the sources with relative ones, or their parts, put below a folder or URI."""
+    return each_part_of(sources, lambda parts: _below(parts, parent))
+
+
+def _below(sources: Any, parent: str) -> Any:
     joined = pc.binary_join_element_wise(parent, sources, "/")
     return pc.if_else(_stand_alone(sources), sources, joined)
 

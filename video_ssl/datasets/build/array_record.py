@@ -46,6 +46,7 @@ from video_ssl.datasets.build.examples import (
     make_serializer,
     video_bytes,
 )
+from video_ssl.datasets.parts import SIGN
 from video_ssl.datasets.paths import PICTURE_SUFFIXES, local_path
 from video_ssl.datasets.remote.errors import MissingPackage
 from video_ssl.datasets.remote.fetching import is_remote
@@ -297,7 +298,7 @@ def _videos(table: Table) -> list[_Video]:
     videos, wrong = [], []
     for (source, _), rows in groups.items():
         try:
-            videos.append(_Video(rows, _size(table._absolute(source))))
+            videos.append(_Video(rows, _size(table.absolute(source))))
         except TableError as err:
             wrong.append(str(err))
     for video in videos:
@@ -316,6 +317,8 @@ def _videos(table: Table) -> list[_Video]:
 
 def _size(source: str) -> int | None:
     """Bytes of a local file; None for members, records and URIs."""
+    if SIGN in source:
+        raise TableError(f"{source} is one video in several files: make it one file")
     holder = divide_member(source)[0]
     holder = divide_record(holder)[0]
     if is_remote(holder):

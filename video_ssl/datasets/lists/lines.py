@@ -17,6 +17,7 @@ from typing import NoReturn
 
 from video_ssl.datasets.archives.tars import divide_member
 from video_ssl.datasets.errors import TableError, shown
+from video_ssl.datasets.parts import divide_parts
 from video_ssl.datasets.paths import VIDEO_SUFFIXES, at_home, local_path
 
 LOOKED_AT = 100
@@ -166,8 +167,9 @@ def ends_in_number(text: str) -> bool:
 
 
 def _on_disk(folder: Path, source: str) -> str:
-    """The file that holds the source, as a path."""
-    holder = local_path(divide_member(source.strip('"'))[0])
+    """The file that holds the source, or its last part (fields stand behind that one), as a path."""
+    last = divide_parts(source.strip('"'))[-1]
+    holder = local_path(divide_member(last)[0])
     return os.path.join(folder, at_home(holder))
 
 

@@ -25,6 +25,7 @@ from video_ssl.datasets.lists.lines import (
     refuse_swallowed_fields,
 )
 from video_ssl.datasets.lists.text_files import refuse_zero_bytes
+from video_ssl.datasets.parts import SIGN, each_part
 from video_ssl.datasets.paths import at_home, printable, source_of_path
 from video_ssl.datasets.record_ids import made_ids
 from video_ssl.datasets.table import Table
@@ -89,6 +90,8 @@ def read_list(
 
 
 def _source(folder: Path, path: str) -> str:
+    if SIGN in path:
+        return each_part(path, lambda part: _source(folder, part))
     return path if source_of_path(path) == path else source_of_path(os.path.join(folder, path))
 
 

@@ -16,6 +16,8 @@ from collections.abc import Iterator
 from email.utils import parsedate_to_datetime
 from typing import Any
 
+from video_ssl.datasets.parts import SIGN, each_part
+
 URI = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://")
 _IN_TEXT = re.compile(r"""[A-Za-z][A-Za-z0-9+.-]*://[^\s'"<>]+""")
 _USER = re.compile(r"(://)[^/?#\s]*@")
@@ -87,6 +89,8 @@ def redacted(text: str) -> str:
     >>> redacted("/videos/what?.mp4")
     '/videos/what?.mp4'
     """
+    if SIGN in text:
+        return each_part(text, redacted)
     if not URI.match(text) or text.startswith("file://"):
         return text
     return _QUERY.sub(_hidden, _USER.sub(r"\1***@", text), count=1)

@@ -1,0 +1,50 @@
+"""A video that lies in several files in a row: how a source names them.
+
+    a_0000000_0005000.mp4||a_0005000_0010000.mp4||a_0010000_0012120.mp4
+
+Every part is a source of its own: a file, a folder of frames, a URI, a member of a tar.  A file whose own name holds
+the sign is written as a `file://` URI (see `paths.source_of_path`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.compute as pc
+
+SIGN = "||"
+
+
+def divide_parts(source: str) -> tuple[str, ...]:
+    """Returns the parts of a source in order; a source of one file is its only part.
+
+    >>> divide_parts("a.mp4||b.mp4"), divide_parts("a.mp4")
+    (('a.mp4', 'b.mp4'), ('a.mp4',))
+    """
+    return tuple(source.split(SIGN))
+
+
+def join_parts(parts: Sequence[str]) -> str:
+    """Returns the source of a video that lies in these files, one after the other."""
+    return SIGN.join(parts)
+
+
+def each_part(source: str, change: Callable[[str], str]) -> str:
+    """Returns the source with every part changed."""
+    return join_parts([change(part) for part in divide_parts(source)])
+
+
+def each_part_of(sources: Any, change: Callable[[Any], Any]) -> Any:
+    """Returns a column of sources with all parts changed by a function of a column; nothing is null."""
+    divided = pc.match_substring(sources, SIGN)
+    if not pc.any(divided).as_py():
+        return change(sources)
+    parts = pc.split_pattern(_whole(sources), SIGN)
+    changed = _whole(change(pc.list_flatten(parts)))
+    return pc.binary_join(pa.ListArray.from_arrays(parts.offsets, changed), SIGN)
+
+
+def _whole(column: Any) -> Any:
+    return column.combine_chunks() if isinstance(column, pa.ChunkedArray) else column
