@@ -128,3 +128,27 @@ class HiCoPlan:
         )
         indices = joined_indices(reader, files, frames)
         return {"video": reader.frames(indices), "file": files, "frame": frames}
+
+
+class SoundTextPlan:
+    """Sound of half a second, the frame that goes with it, and the caption nearest to it, as VATT takes them."""
+
+    RATE, SECONDS, BYTES = 8000, 0.5, 16
+
+    def __call__(self, record, reader, rng, progress):
+        start = rng.random() * (reader.info.duration_sec - self.SECONDS)
+        start = np.floor(start * self.RATE) / self.RATE  # a whole number of samples
+        at = start + (record.start_sec or 0.0)  # times of captions are those of the source
+        nearest = min(record.captions, key=lambda caption: abs(caption.start_sec - at))
+        text = np.zeros(self.BYTES, np.uint8)
+        text[: len(nearest.text)] = np.frombuffer(nearest.text.encode(), np.uint8)
+        times = reader.times(np.arange(reader.info.num_frames))
+        frame = int(np.abs(times - start).argmin())
+        return {
+            "sound": reader.audio(start, start + self.SECONDS, self.RATE),
+            "has_sound": np.bool_(reader.info.has_audio),
+            "text": text,
+            "start": np.float64(start),
+            "video": reader.frames([frame]),
+            "frame": np.int64(frame),
+        }
