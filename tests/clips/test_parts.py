@@ -19,8 +19,8 @@ from video_ssl.clips.decoders.reader import BadVideo
 from video_ssl.clips.joined import JoinedReader, joined_indices, part_frames
 from video_ssl.clips.pipeline import LoaderConfig, Pipeline
 from video_ssl.clips.reading import open_record, open_video
-from video_ssl.clips.upkeep.scan import scan_table
-from video_ssl.clips.upkeep.transcode import transcode_table
+from video_ssl.clips.upkeep.scan import ScanConfig, scan_table
+from video_ssl.clips.upkeep.transcode import TranscodeConfig, transcode_table
 from video_ssl.clips.views import read_views
 from video_ssl.datasets import open_table
 from video_ssl.datasets.build.array_record import build_array_records
@@ -210,7 +210,7 @@ def test_a_scan_counts_the_parts_and_names_the_broken_one(own, tmp_path):
         "id": ["whole", "broken", "alone"],
     }
     result = scan_table(
-        Table.from_columns(rows), tmp_path / "out.arrow", num_workers=1, progress=False
+        Table.from_columns(rows), tmp_path / "out.arrow", ScanConfig(num_workers=1), progress=False
     )
     (skipped,) = result.skipped
     assert skipped["id"] == "broken"
@@ -228,13 +228,13 @@ def test_a_scan_counts_the_parts_and_names_the_broken_one(own, tmp_path):
     with open_record(whole) as reader:
         assert shown(reader.frames([0, 62])) == [0, 62]
     alone = Table.from_columns({"source": own[:1]})
-    plain = scan_table(alone, tmp_path / "plain.arrow", num_workers=1, progress=False)
+    plain = scan_table(alone, tmp_path / "plain.arrow", ScanConfig(num_workers=1), progress=False)
     assert "part_frames" not in plain.table.column_names
 
 
 def test_transcoding_makes_one_file_and_building_says_so(own, tmp_path):
     table = Table.from_columns({"source": [own], "label": [4]}, root=tmp_path)
-    done = transcode_table(table, tmp_path / "out", num_workers=1, progress=False)
+    done = transcode_table(table, tmp_path / "out", TranscodeConfig(num_workers=1), progress=False)
     record = done.table.record(0)
     assert (record.num_frames, record.label, record.part_frames) == (TOTAL, 4, None)
     assert record.source.endswith("v_0.mp4")
