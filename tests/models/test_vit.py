@@ -5,6 +5,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
+from video_ssl.models import architecture_of
 from video_ssl.models.config import DecoderConfig, ImageViTConfig, Normalization, ViTConfig
 from video_ssl.models.encoders import load_encoder, save_encoder
 from video_ssl.models.health import effective_rank, feature_std
@@ -204,7 +205,7 @@ def test_round_trip_through_an_encoder_folder(tmp_path, name):
     save_encoder(
         tmp_path / "encoder",
         encoder,
-        architecture=encoder.architecture,
+        architecture=architecture_of(encoder),
         preprocess=preprocess,
         source={"objective": "none"},
     )

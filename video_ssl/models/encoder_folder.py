@@ -11,6 +11,7 @@ import json
 import logging
 import os
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -33,7 +34,7 @@ from video_ssl.models.preprocess_config import (
     TextPreprocess,
     described,
 )
-from video_ssl.recipes import ConfigError, build_config, nearest, to_plain
+from video_ssl.recipes import build_config, nearest, to_plain
 
 logger = logging.getLogger(__name__)
 
@@ -204,14 +205,21 @@ def read_preprocess(content: Mapping[str, Any], folder: Path) -> Preprocess:
     settings, where = dict(content["preprocess"]), f"{folder / CONFIG}: preprocess"
     cls = PREPROCESS[content["modality"]]
     try:
-        if cls is TextPreprocess:
-            del settings["num_words"]
-            settings["vocabulary"] = _read_vocabulary(folder)
-        preprocess: Preprocess = build_config(cls, settings, where)
-    except (KeyError, ConfigError) as err:
-        told = err if isinstance(err, ConfigError) else f"{where} lacks {err}"
-        raise EncoderError(f"{told}") from err
-    return preprocess
+        if cls is not TextPreprocess:
+            found: Preprocess = build_config(cls, settings, where)
+            return found
+        # The words are many, and not what a recipe would say.
+        del settings["num_words"]
+        text = build_config(TextPreprocess, {**settings, "vocabulary": ["<pad>", "<unk>"]}, where)
+        return replace(text, vocabulary=_read_vocabulary(folder))
+    except EncoderError:
+        raise
+    except KeyError as err:
+        raise EncoderError(
+            f"{where} lacks {err}; save the encoder again with save_encoder."
+        ) from err
+    except ValueError as err:
+        raise EncoderError(f"{err}") from err
 
 
 def _read_vocabulary(folder: Path) -> tuple[str, ...]:

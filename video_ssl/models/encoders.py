@@ -1,7 +1,8 @@
 """Encoder folders: how a trained encoder leaves a run, and how it comes back.
 
-A folder holds `model.safetensors` (the weights), `config.json` (architecture, preprocessing, where
-it comes from) and `README.md` (the model card).  Nothing here ever unpickles.  `load_encoder` also
+A folder holds `model.safetensors` (the weights), `config.json` (what the encoder sees, architecture,
+preprocessing, where it comes from), `README.md` (the model card) and, for text, `vocabulary.txt`.
+Nothing here ever unpickles.  `load_encoder` also
 understands two baselines that every evaluation needs beside a trained encoder:
 
     RUN or RUN/encoder      the encoder that a run has left

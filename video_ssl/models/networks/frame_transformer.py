@@ -238,8 +238,6 @@ class FrameTransformer(TorchEncoder, nn.Module):
     whole (`max_frames`); memory holds the backbone's maps of `chunk_frames` time steps and one vector per frame.
     """
 
-    architecture = "frame_transformer"
-
     def __init__(self, config: FrameTransformerConfig) -> None:
         super().__init__()
         assert config.length

@@ -25,7 +25,6 @@ class ImageViT(TokenFeatures, nn.Module):
     Videos are float (B, C, T, H, W), normalised; every frame is encoded on its own.
     """
 
-    architecture = "image_vit"
     frames_stand_alone = True
 
     def __init__(self, config: ImageViTConfig) -> None:

@@ -107,8 +107,6 @@ class R2Plus1D(MapFeatures, nn.Module):
     tokens are the cells of the last feature map.
     """
 
-    architecture = "r2plus1d"
-
     def __init__(self, config: R2Plus1DConfig) -> None:
         super().__init__()
         self.config = config

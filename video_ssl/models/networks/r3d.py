@@ -148,8 +148,6 @@ class R3D(MapFeatures, nn.Module):
     the last feature map.
     """
 
-    architecture = "r3d"
-
     def __init__(self, config: R3DConfig) -> None:
         super().__init__()
         self.config = config

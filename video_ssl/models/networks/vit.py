@@ -30,8 +30,6 @@ class VideoViT(TokenFeatures, nn.Module):
     are welcome if they divide into tokens: the position table is interpolated.
     """
 
-    architecture = "vit"
-
     def __init__(self, config: ViTConfig) -> None:
         super().__init__()
         assert config.num_frames is not None or config.grid

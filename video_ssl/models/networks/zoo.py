@@ -33,8 +33,6 @@ class ZooEncoder(MapFeatures, nn.Module):
         ImportError: pytorchvideo is not installed.
     """
 
-    architecture = "zoo"
-
     def __init__(self, config: ZooConfig) -> None:
         super().__init__()
         self.config = config
