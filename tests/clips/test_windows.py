@@ -83,7 +83,8 @@ def test_times_are_those_of_the_source():
 def test_dense_windows_show_the_right_frames_and_decode_each_once(n, hop, num_frames, stride):
     reader = CountingReader(n, height=8, width=8)
     config = WindowConfig(num_frames=num_frames, frame_stride=stride, hop=hop, size=8)
-    clips = windows.choose_windows(RECORD, reader, config)
+    layout = windows.lay_out_windows(RECORD, reader, config)
+    clips = [layout.clip(number) for number in range(len(layout))]
     made = list(windows.iterate_windows(RECORD, reader, config))
     assert len(made) == len(clips)
     for window, clip in zip(made, clips, strict=True):

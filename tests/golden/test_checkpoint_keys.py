@@ -6,8 +6,9 @@ from dataclasses import replace
 import pytest
 import torch
 from golden_models import heads_of_width
+from reference_keys import CLASSIFIER_KEYS, MVD_KEYS, VIDEOMAE_KEYS
 
-from video_ssl.models.classifier import CLASSIFIER_KEYS, VideoClassifier
+from video_ssl.models.classifier import VideoClassifier
 from video_ssl.models.config import DecoderConfig, ImageViTConfig, ViTConfig
 from video_ssl.models.exchange.export_names import original_state
 from video_ssl.models.exchange.published import interpret
@@ -18,11 +19,9 @@ from video_ssl.models.networks.vit import VideoViT
 from video_ssl.models.weights import load_weights, renamed_keys
 from video_ssl.objectives.mvd.config import Config as MVDConfig
 from video_ssl.objectives.mvd.config import ImageTeacherConfig, TeacherConfig
-from video_ssl.objectives.mvd.objective import PUBLISHED_KEYS as MVD_KEYS
 from video_ssl.objectives.mvd.objective import Objective as MVD
 from video_ssl.objectives.shared.sources import EncoderSource
 from video_ssl.objectives.videomae.config import Config as VideoMAEConfig
-from video_ssl.objectives.videomae.objective import PUBLISHED_KEYS as VIDEOMAE_KEYS
 from video_ssl.objectives.videomae.objective import Objective as VideoMAE
 
 NOWHERE = EncoderSource(run="nowhere")

@@ -4,13 +4,14 @@ import numpy as np
 import pytest
 import torch
 from golden_models import decoder_config, encoder_config
+from reference_keys import MAE_KEYS
 
 from video_ssl.clips.config import CropConfig, MaskConfig
 from video_ssl.models.config import Normalization
 from video_ssl.models.preprocess import to_model_input
 from video_ssl.models.weights import load_weights, renamed_keys
 from video_ssl.objectives.mae.config import Config
-from video_ssl.objectives.mae.objective import PUBLISHED_KEYS, Objective
+from video_ssl.objectives.mae.objective import Objective
 from video_ssl.pretrain.optimizers import OptimizerConfig
 from video_ssl.pretrain.schedules import cosine_schedule, scaled_lr
 from video_ssl.pretrain.torch_loop.optimizers import build_optimizer, set_lr
@@ -32,7 +33,7 @@ def objective_of(golden):
         target="normalized" if settings["target"]["norm_pix_loss"] else "raw",
     )
     objective = Objective(config)
-    report = load_weights(objective, golden.tensors(), rename=PUBLISHED_KEYS)
+    report = load_weights(objective, golden.tensors(), rename=MAE_KEYS)
     assert not report.missing
     assert not report.unused
     return objective
@@ -45,7 +46,7 @@ def batch_of(images, mask):
 def places_of(objective, names):
     """Name in the reference -> parameter."""
     named = dict(objective.named_parameters())
-    places = renamed_keys([str(n) for n in names], PUBLISHED_KEYS)
+    places = renamed_keys([str(n) for n in names], MAE_KEYS)
     return {name: named[place] for name, place in places.items() if place is not None}
 
 

@@ -3,8 +3,9 @@
 import numpy as np
 import pytest
 from golden_models import encoder_config
+from reference_keys import CLASSIFIER_KEYS
 
-from video_ssl.models.classifier import CLASSIFIER_KEYS, VideoClassifier
+from video_ssl.models.classifier import VideoClassifier
 from video_ssl.models.networks.positions import position_table
 from video_ssl.models.weights import load_weights
 

@@ -13,6 +13,7 @@ from golden_models import (
     gradient_norm,
     mask_config,
 )
+from reference_keys import MVD_KEYS
 
 from video_ssl.clips.config import ClipConfig, CropConfig
 from video_ssl.models.config import DecoderConfig, ImageViTConfig, ViTConfig
@@ -21,7 +22,7 @@ from video_ssl.models.networks.image_vit import ImageViT
 from video_ssl.models.networks.vit import VideoViT
 from video_ssl.models.weights import load_weights, renamed_keys
 from video_ssl.objectives.mvd.config import Config, ImageTeacherConfig, TeacherConfig
-from video_ssl.objectives.mvd.objective import PUBLISHED_KEYS, Objective
+from video_ssl.objectives.mvd.objective import Objective
 from video_ssl.objectives.mvd.teacher import Teacher
 from video_ssl.objectives.shared.sources import EncoderSource
 
@@ -80,7 +81,7 @@ def teacher_of(g: GoldenFile) -> torch.nn.Module:
 
 def student_of(g: GoldenFile, config: Config, teachers) -> Objective:
     objective = Objective(config, teachers=teachers)
-    report = load_weights(objective, g.tensors(), rename=PUBLISHED_KEYS)
+    report = load_weights(objective, g.tensors(), rename=MVD_KEYS)
     assert not report.missing
     assert {key for key in report.unused if "pos_embed" not in key} == set()
     return objective
@@ -273,7 +274,7 @@ def test_gradients(golden):
     objective, inputs = distillation(golden, golden.settings["gradients_of"])
     distill(objective, *inputs)[0].backward()
     named = dict(objective.named_parameters())
-    places = renamed_keys([str(n) for n in golden["grad_names"]], PUBLISHED_KEYS)
+    places = renamed_keys([str(n) for n in golden["grad_names"]], MVD_KEYS)
     assert set(places.values()) == set(named)
     found = {name: named[place].grad for name, place in places.items()}
     golden.check("grad_norms", torch.stack([grad.norm() for grad in found.values()]))
@@ -285,7 +286,7 @@ def test_three_steps(golden):
     settings = golden.settings["steps"]
     objective, _ = distillation(golden, settings)
     optimizer, decayed = adamw_of(objective, settings)
-    places = renamed_keys([str(n) for n in golden["steps/final_param_names"]], PUBLISHED_KEYS)
+    places = renamed_keys([str(n) for n in golden["steps/final_param_names"]], MVD_KEYS)
     golden.check("steps/decayed", [place in decayed for place in places.values()])
     names = ("steps/video", "steps/mask", settings["teacher_input"])
     found = {name: [] for name in ("loss", "loss_img", "loss_vid", "grad_norm")}

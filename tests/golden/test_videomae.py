@@ -13,13 +13,14 @@ from golden_models import (
     mask_config,
     normalization,
 )
+from reference_keys import VIDEOMAE_KEYS
 
 from video_ssl.clips import masks
 from video_ssl.clips.config import ClipConfig, CropConfig
 from video_ssl.models.config import Normalization
 from video_ssl.models.weights import load_weights, renamed_keys
 from video_ssl.objectives.videomae.config import Config
-from video_ssl.objectives.videomae.objective import PUBLISHED_KEYS, Objective
+from video_ssl.objectives.videomae.objective import Objective
 
 TARGETS = {"normalised": "normalized", "raw": "raw"}
 
@@ -44,7 +45,7 @@ def objective_of(g, mask, decoder_mask=None, target="normalized", norm=None):
         normalization=norm or Normalization(),
     )
     objective = Objective(config)
-    report = load_weights(objective, g.tensors(), rename=PUBLISHED_KEYS)
+    report = load_weights(objective, g.tensors(), rename=VIDEOMAE_KEYS)
     assert not report.missing
     assert not report.unused
     return objective
@@ -59,7 +60,7 @@ def run(objective, video, mask, decoder_mask=None):
 
 def gradients(objective, names):
     named = dict(objective.named_parameters())
-    places = renamed_keys([str(n) for n in names], PUBLISHED_KEYS)
+    places = renamed_keys([str(n) for n in names], VIDEOMAE_KEYS)
     assert set(places.values()) == set(named)
     return {name: named[place].grad for name, place in places.items()}
 
@@ -124,7 +125,7 @@ def test_three_steps(golden):
         norm=normalization(start, "target"),
     )
     optimizer, decayed = adamw_of(objective, settings)
-    places = renamed_keys([str(n) for n in golden["final_param_names"]], PUBLISHED_KEYS)
+    places = renamed_keys([str(n) for n in golden["final_param_names"]], VIDEOMAE_KEYS)
     golden.check("decayed", [place in decayed for place in places.values()])
     losses, norms = [], []
     for lr, video, mask in zip(settings["lr"], videos, hidden, strict=True):

@@ -332,30 +332,35 @@ class Pair(nn.Module):
             x = x + block(x)
         return x
 
-ends = []
-for divided in (False, True):
+def ends_of(config, divided):
     torch.manual_seed(1)
     pair = Pair()
     if divided:
         shard(pair, Processes(rank, 2, torch.device("cpu")), precision="fp32")
-    optimizer = build_optimizer(pair, OptimizerConfig(name="sgd", momentum=0.9))
+    optimizer = build_optimizer(pair, config)
     set_lr(optimizer, 0.1)
     x = torch.linspace(-1, 1, 32).view(8, 4)
     for _ in range(3):
         optimizer.zero_grad()
         pair(x.chunk(2)[rank] if divided else x).square().mean().backward()
         optimizer.step()
-    ends.append([whole_tensor(p) for p in pair.parameters()])
-for one, two in zip(*ends):
-    torch.testing.assert_close(one, two, atol=1e-6, rtol=1e-5)
+    return [whole_tensor(p) for p in pair.parameters()]
+
+sgd = OptimizerConfig(name="sgd", momentum=0.9)
+lars = OptimizerConfig(name="lars", trust_coefficient=0.5, decay_all=True, nesterov=True)
+for config in (sgd, lars):
+    for one, two in zip(ends_of(config, False), ends_of(config, True)):
+        torch.testing.assert_close(one, two, atol=1e-6, rtol=1e-5)
 dist.destroy_process_group()
 print("equal")
 """
 
 
-def test_gather_batch_norm_and_sgd_over_processes_equal_the_joint_batch(tmp_path: Path) -> None:
+def test_gather_batch_norm_sgd_and_lars_over_processes_equal_the_joint_batch(
+    tmp_path: Path,
+) -> None:
     """A contrastive loss over all rows: gradients of the weights, averaged over processes, as with one process.  SGD
-    of sharded parameters, which has no fused kind, takes the same steps."""
+    of sharded parameters, which has no fused kind, takes the same steps, and so does LARS, which measures them."""
     pytest.importorskip("pytorchvideo")
     import subprocess
     import sys

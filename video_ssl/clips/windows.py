@@ -30,7 +30,6 @@ from video_ssl.clips.crops import (
 from video_ssl.clips.decoders.reader import BadVideo, Reader, stream_frames
 from video_ssl.clips.sampling.clip_rules import window_rule
 from video_ssl.clips.sampling.one_clip import (
-    ClipIndices,
     TooShort,
     clip_span,
     constant_clip,
@@ -200,16 +199,6 @@ def lay_out_windows(
         )
         starts = np.array([clip.indices[0] for clip in clips], np.int64)
     return Layout(starts=starts, grid=grid, times=times, **shape)
-
-
-def choose_windows(record: Record, reader: Reader, config: WindowConfig) -> list[ClipIndices]:
-    """Returns the frames and times of every window of a video, in temporal order; decodes no picture.
-
-    Raises:
-        BadVideo: see `lay_out_windows`.
-    """
-    layout = lay_out_windows(record, reader, config)
-    return [layout.clip(number) for number in range(len(layout))]
 
 
 def iterate_windows(

@@ -66,11 +66,6 @@ def means_something(name: str) -> bool:
     return known_column(name) is not None
 
 
-def known_names() -> list[str]:
-    """Returns every name that is understood."""
-    return list(_NAMES)
-
-
 def table_of_columns(
     raw: pa.Table,
     *,

@@ -107,24 +107,6 @@ def _below(root: Path, path: str) -> str:
     return printable(path[len(str(root).rstrip(os.sep)) + 1 :])
 
 
-def read_pictures(folder: str | os.PathLike[str]) -> Table:
-    """Returns the table of all pictures below `folder`, each a video of one frame; see `read_folder` for the labels."""
-    root = _existing(folder)
-    left_out = LeftOut()
-    found = []
-    for parent, name in walk(root, left_out):
-        path = os.path.join(parent, name)
-        if name.lower().endswith(PICTURE_SUFFIXES):
-            found.append(path)
-        else:
-            suffix = os.path.splitext(name.lower())[1]
-            left_out.add(OTHER, _below(root, path), kind=suffix or "no suffix")
-    if not found:
-        raise TableError(f"{folder} holds no picture ({', '.join(PICTURE_SUFFIXES)}).")
-    left_out.tell(str(folder))
-    return _table_of_paths(root, found)
-
-
 def _existing(folder: str | os.PathLike[str]) -> Path:
     root = Path(os.path.abspath(folder))
     if not root.is_dir():

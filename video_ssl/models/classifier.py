@@ -12,12 +12,8 @@ from video_ssl.models.config import ImageViTConfig, ViTConfig
 from video_ssl.models.networks.image_vit import ImageViT
 from video_ssl.models.networks.layers import LAYER_NORM_EPS
 from video_ssl.models.networks.vit import VideoViT
-from video_ssl.models.weights import Renames
 
 Readout = Literal["mean", "first_token"]
-
-#: Keys of the fine-tuned checkpoints of VideoMAE and MVD -> keys here.
-CLASSIFIER_KEYS: Renames = (("fc_norm.", "fc_norm."), ("head.", "head."), ("", "encoder."))
 
 
 def readout_of(head: Collection[str]) -> Readout:

@@ -14,21 +14,8 @@ from video_ssl.models.networks.image_vit import ImageViT
 from video_ssl.models.networks.layers import cut, split_mask, take
 from video_ssl.models.preprocess import to_model_input
 from video_ssl.models.preprocess_config import Preprocess
-from video_ssl.models.weights import Renames
 from video_ssl.objectives.mae.config import Config
 from video_ssl.objectives.shared.export import preprocess_of
-
-#: Keys of the published pre-training checkpoints -> keys of `Objective`.
-PUBLISHED_KEYS: Renames = (
-    ("decoder_embed.", "decoder.embed."),
-    ("decoder_pos_embed", None),
-    ("decoder_blocks.", "decoder.blocks."),
-    ("decoder_norm.", "decoder.norm."),
-    ("decoder_pred.", "decoder.head."),
-    ("mask_token", "decoder.mask_token"),
-    ("pos_embed", None),
-    ("", "encoder."),
-)
 
 #: Added to the variance of a patch, inside the root.
 EPS = 1e-6

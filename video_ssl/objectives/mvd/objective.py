@@ -15,22 +15,9 @@ from video_ssl.models.networks.layers import split_mask, take
 from video_ssl.models.networks.vit import VideoViT
 from video_ssl.models.preprocess import normalize, to_pixels
 from video_ssl.models.preprocess_config import Preprocess
-from video_ssl.models.weights import Renames
 from video_ssl.objectives.mvd.config import Config
 from video_ssl.objectives.mvd.teacher import Teacher, build_teacher
 from video_ssl.objectives.shared.export import preprocess_of
-
-#: Keys of the published students -> keys of `Objective`; tables are computed, not loaded.
-PUBLISHED_KEYS: Renames = (
-    ("pos_embed", None),
-    ("mask_token_img", "decoders.image.mask_token"),
-    ("mask_token_vid", "decoders.video.mask_token"),
-    ("down_img.", "decoders.image.embed."),
-    ("down_vid.", "decoders.video.embed."),
-    ("decoder_img.", "decoders.image."),
-    ("decoder_vid.", "decoders.video."),
-    ("", "encoder."),
-)
 
 LOSSES: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
     "smooth_l1": F.smooth_l1_loss,
