@@ -5,6 +5,7 @@ import pytest
 import torch
 from torch import nn
 
+from video_ssl.models.torch_encoder import TorchEncoder
 from video_ssl.pretrain.optimizers import ParameterGroup
 from video_ssl.pretrain.schedules import SCHEDULES
 from video_ssl.pretrain.torch_loop.optimizers import parameter_groups
@@ -25,12 +26,15 @@ def test_learning_rates(golden_case):
     golden_case.check("lr", found)
 
 
-class Swin:
+class Swin(TorchEncoder):
     """Tells the layers of a Swin's parameters: blocks and what lies between stages count one each."""
 
     def __init__(self, depths: list[int]) -> None:
         self._depths = depths
-        self.num_layers = sum(depths) + len(depths) - 1
+
+    @property
+    def num_layers(self) -> int:
+        return sum(self._depths) + len(self._depths) - 1
 
     def layer_of(self, name: str) -> int:
         match name.split("."):

@@ -5,7 +5,7 @@ import torch
 from torch import nn
 
 from video_ssl.pretrain.schedules import cosine_schedule
-from video_ssl.pretrain.torch_loop.optimizers import layer_id, layer_scales, parameter_groups
+from video_ssl.pretrain.torch_loop.optimizers import Layers, layer_scales, parameter_groups
 
 LAYER_DECAY = ("mvd/layer_decay", "videomae/layer_decay")
 
@@ -55,6 +55,8 @@ def test_groups_of_a_classifier(golden_case, prefix):
     )
     of = {name: group for group in groups for name in group["names"]}
     golden_case.check("n_groups", len(groups))
-    golden_case.check("layer_id", [layer_id(name, settings["depth"]) for name in ours])
+    layers = Layers.of(None, ours)
+    assert layers.depth == settings["depth"]
+    golden_case.check("layer_id", [layers.layer_of(name) for name in ours])
     golden_case.check("lr_scale", [of[name]["lr_scale"] for name in ours])
     golden_case.check("weight_decay", [of[name]["weight_decay"] for name in ours])

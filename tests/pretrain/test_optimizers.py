@@ -8,11 +8,13 @@ import pytest
 import torch
 from torch import nn
 
+from video_ssl.models.config import ViTConfig
+from video_ssl.models.networks.vit import VideoViT
 from video_ssl.pretrain.optimizers import OPTIMIZERS, OptimizerConfig, ParameterGroup
 from video_ssl.pretrain.recipe import load_pretrain_recipe
 from video_ssl.pretrain.torch_loop.optimizers import (
+    Layers,
     build_optimizer,
-    layer_id,
     load_optimizer_state,
     optimizer_state,
     parameter_groups,
@@ -22,9 +24,16 @@ from video_ssl.recipes import ConfigError
 
 
 def test_layers_above_the_encoder_are_not_mistaken_for_its_blocks() -> None:
-    assert layer_id("decoder.blocks.0.mlp.fc1.weight", 12) == 13
-    assert layer_id("encoder.blocks.11.norm1.weight", 12) == 12
-    assert layer_id("encoder.cls_token", 12) == 0
+    encoder = VideoViT(ViTConfig(embed_dim=16, depth=3, num_heads=2))
+    module = nn.ModuleDict(
+        {"encoder": encoder, "decoder": nn.ModuleDict({"blocks": encoder.blocks})}
+    )
+    names = [name for name, _ in module.named_parameters(remove_duplicate=False)]
+    for layers in (Layers.of(encoder, names), Layers.of(None, names)):
+        assert layers.depth == 3
+        assert layers.layer_of("decoder.blocks.0.mlp.fc1.weight") == 4
+        assert layers.layer_of("encoder.blocks.2.norm1.weight") == 3
+        assert layers.layer_of("encoder.patch_embed.proj.weight") == 0
 
 
 def test_objective_names_without_decay_and_frozen_parameters() -> None:

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from video_ssl.models.contract import Arrays, BaseEncoder, Precision
+from video_ssl.models.layers import depth_by_names, layer_by_name
 from video_ssl.models.preprocess import model_input
 from video_ssl.models.preprocess_config import Preprocess
 from video_ssl.recipes import to_plain
@@ -44,6 +45,18 @@ class TorchEncoder(BaseEncoder):
             digest.update(f"{name}{tuple(value.shape)}{value.dtype}".encode())
             digest.update(data.numpy().tobytes())
         return digest.hexdigest()[:16]
+
+    @property
+    def num_layers(self) -> int:
+        """How many layers `layer_of` tells apart, beside the embedding and what comes after them; 0 = none."""
+        return depth_by_names(name for name, _ in self.named_parameters())  # type: ignore[attr-defined]
+
+    def layer_of(self, name: str) -> int:
+        """Returns how deep a parameter lies: 0 the embedding, 1 .. num_layers, or num_layers + 1.
+
+        For `optimizer.layer_decay`; by default the layers are the blocks, `blocks.N.`.
+        """
+        return layer_by_name(name, self.num_layers)
 
     def model_input(self, clips: np.ndarray) -> Tensor:
         """Returns what `outputs` takes, on the encoder's device, of a batch of clips as they are read."""

@@ -3,23 +3,21 @@
 from __future__ import annotations
 
 import inspect
-import re
 from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass
 from importlib import import_module
-from typing import Any, Protocol, runtime_checkable
+from typing import Any
 
 import torch
 from torch import nn
 from torch.distributed.tensor import DTensor
 
+from video_ssl.models.layers import depth_by_names, layer_by_name
+from video_ssl.models.torch_encoder import TorchEncoder
 from video_ssl.pretrain.optimizers import OPTIMIZERS, OptimizerConfig, ParameterGroup, groups_of
 from video_ssl.pretrain.torch_loop.lars import Lars
 from video_ssl.pretrain.torch_loop.sharding import inner_optimizer, wrap_optimizer
 from video_ssl.recipes import ConfigError
-
-_BLOCK = re.compile(r"blocks\.(\d+)\.")
-_STEM = ("patch_embed", "cls_token", "pos_embed", "mask_token")
 
 
 def is_decayed(name: str, parameter: torch.Tensor, no_decay: Collection[str] = ()) -> bool:
@@ -30,52 +28,29 @@ def is_decayed(name: str, parameter: torch.Tensor, no_decay: Collection[str] = (
     return parameter.ndim > 1 and not name.endswith(".bias") and name not in no_decay
 
 
-def layer_id(name: str, depth: int) -> int:
-    """Returns the layer of an encoder's parameter: 0 the embedding, i + 1 block i, depth + 1 everything after them.
-
-    A leading `encoder.` is not looked at.  Blocks of decoders and other heads count as "after".
-
-    >>> [layer_id(n, 12) for n in ("encoder.patch_embed.proj.weight", "blocks.0.norm1.bias", "head.weight")]
-    [0, 1, 13]
-    """
-    name = name.removeprefix("encoder.")
-    if name.split(".")[0] in _STEM:
-        return 0
-    block = _BLOCK.match(name)
-    return int(block[1]) + 1 if block else depth + 1
-
-
-@runtime_checkable
-class Layered(Protocol):
-    """An encoder that says itself how deep its parameters lie; the others go by `layer_id`.
-
-    Attributes:
-        num_layers: between the embedding and what comes after the encoder.
-    """
-
-    num_layers: int
-
-    def layer_of(self, name: str) -> int:
-        """Returns the layer of a parameter of the encoder: 0 the embedding, 1 .. num_layers, or num_layers + 1."""
-        ...
-
-
 @dataclass(frozen=True)
 class Layers:
-    """Depth of an encoder, and the layer of every parameter of the objective."""
+    """Depth of the encoder of an objective, and the layer of every parameter of the objective.
+
+    What is not of the encoder comes after it, also blocks of decoders.
+    """
 
     depth: int
     layer_of: Callable[[str], int]
 
     @staticmethod
     def of(encoder: object, names: Iterable[str]) -> Layers:
-        """Returns what the encoder says, or goes by names: `blocks.N.` of the encoder, if any.
+        """Returns what the encoder says; where it is none of ours, names are looked at.
 
         Args:
-            encoder: `encoder` of the objective, or None.
+            encoder: `encoder` of the objective, whose parameters begin with that word.
             names: of the objective's parameters.
+
+        >>> layers = Layers.of(None, ["encoder.blocks.11.norm1.bias"])
+        >>> [layers.layer_of(n) for n in ("encoder.cls_token", "blocks.0.norm1.bias", "decoder.blocks.0.norm1.bias")]
+        [0, 1, 13]
         """
-        if isinstance(encoder, Layered):
+        if isinstance(encoder, TorchEncoder):
             own, depth = encoder.layer_of, encoder.num_layers
 
             def layer_of(name: str) -> int:
@@ -83,9 +58,8 @@ class Layers:
                 return own(name.removeprefix("encoder.")) if inside else depth + 1
 
             return Layers(depth, layer_of)
-        blocks = (_BLOCK.match(name.removeprefix("encoder.")) for name in names)
-        depth = 1 + max((int(m[1]) for m in blocks if m), default=-1)
-        return Layers(depth, lambda name: layer_id(name, depth))
+        depth = depth_by_names(name.removeprefix("encoder.") for name in names)
+        return Layers(depth, lambda name: layer_by_name(name.removeprefix("encoder."), depth))
 
 
 def layer_scales(depth: int, decay: float) -> list[float]:
@@ -107,7 +81,7 @@ def parameter_groups(
 
     With `decay_all` every parameter is decayed; the weight decay of a group in `groups` comes before that.  Each group
     has `params`, `names`, `weight_decay`, `decayed` (whether that is meant for it), `lr_scale` and `layer` (None
-    without `layer_decay`; `encoder` may say which, see `Layered`).
+    without `layer_decay`; see `Layers.of` for `encoder`).
 
     Raises:
         ConfigError: a name in `no_decay` that does not exist; `layer_decay` for an encoder without blocks; a group
