@@ -24,7 +24,7 @@ from video_ssl.recipes import ConfigError
 
 
 def test_layers_above_the_encoder_are_not_mistaken_for_its_blocks() -> None:
-    encoder = VideoViT(ViTConfig(embed_dim=16, depth=3, num_heads=2))
+    encoder = VideoViT(ViTConfig(embed_dim=16, depth=3, num_heads=2, num_frames=2, image_size=32))
     module = nn.ModuleDict(
         {"encoder": encoder, "decoder": nn.ModuleDict({"blocks": encoder.blocks})}
     )
