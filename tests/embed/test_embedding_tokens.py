@@ -92,6 +92,22 @@ def test_tokens_in_another_size(videos, tmp_path, encoder):
         assert grid.times.tolist() == found.frames(row)[1][:1].tolist()
 
 
+def test_times_are_those_of_the_moments_that_are_kept(videos, tmp_path):
+    from video_ssl.models.networks.pixels import PixelEncoder, PixelsConfig
+
+    module = PixelEncoder(PixelsConfig(num_frames=5, size=2))
+    module.preprocess = VideoPreprocess(num_frames=5, frame_stride=2, size=16)
+    module.architecture, module.source = "pixels", {}
+    table = Table.open(videos / "test.arrow").select([0])
+    found = Embedder(module, changed(tokens_every=2)).embed(table, tmp_path / "f.arrow")
+    for row in range(2):
+        moments, times = found.frames(row)
+        grid = found.grid("tokens", row)
+        assert grid.times.tolist() == times[[0, 2, 4]].tolist()
+        colours = moments[[0, 2, 4]].reshape(3, 3, 4).mean(2)  # moments have the colours outermost
+        np.testing.assert_allclose(grid.map.mean((1, 2)), colours, atol=1e-5)
+
+
 def test_tokens_of_every_frame_lie_between_those_of_the_moments(videos, tmp_path, encoder):
     """Tubelets of two frames: three quarters of the own moment and a quarter of the next one, as in 4DS and RVM."""
     table = Table.open(videos / "test.arrow").select([0])

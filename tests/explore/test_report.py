@@ -11,6 +11,7 @@ import shutil
 import subprocess
 from html.parser import HTMLParser
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -27,6 +28,7 @@ from video_ssl.explore.pages.charts import confusion_chart, line_chart
 from video_ssl.explore.pages.neighbours_section import _chosen
 from video_ssl.explore.pages.pictures import hide, outline
 from video_ssl.explore.pages.report_page import RunNotFound, write_report
+from video_ssl.explore.pages.results_section import evaluations_of
 from video_ssl.models.config import ViTConfig
 from video_ssl.models.encoders import save_encoder
 from video_ssl.models.networks.vit import VideoViT
@@ -196,6 +198,27 @@ def test_it_tells_the_results(finished, tmp_path):
     assert "lost &amp; found.mp4" in found["skipped"]
     assert "is empty (0 bytes)" in found["skipped"]
     assert "videomae" in found["recipe"]
+
+
+def test_numbers_stand_in_the_units_of_their_evaluator(monkeypatch):
+    """Was wrong: a number that is not defined, null in results.json, ended the report."""
+    from video_ssl.evaluate.contract import RECOGNITION, Figure
+    from video_ssl.evaluate.knn import NearestNeighbours
+
+    figures = {**RECOGNITION, "offset": Figure(title="offset", unit="px", digits=2)}
+    monkeypatch.setattr(NearestNeighbours, "figures", figures)
+    result = {
+        "metrics": {"offset": 0.5, "top1": None},
+        "details": {"offset_interval_95": [0.25, 1.0], "top1_interval_95": [0.1, 0.9]},
+    }
+    empty = {"metrics": {"tau": None}, "details": {}}
+    results = {"name": "n", "encoders": {"e": {"results": {"knn": result, "kendalls_tau": empty}}}}
+    (found,) = evaluations_of(SimpleNamespace(evaluations=[results]))
+    offset, tau = found.tables
+    assert offset.metrics == ["offset (px)", "top-1"]
+    assert offset.rows[0].cells == [("0.50", "0.25–1.00"), ("-", "10–90")]
+    assert offset.rows[0].bar == ""
+    assert tau.rows[0].cells == [("-", "")]
 
 
 def test_an_unfinished_run_says_what_is_missing(unfinished, tmp_path):

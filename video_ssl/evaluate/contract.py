@@ -7,8 +7,8 @@ it, see `context.py`), and gives a `Result`, whose numbers are written as it dec
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -76,6 +76,20 @@ class Figure:
         if value is None or math.isnan(value):
             return "-"
         return f"{100 * value if self.unit == '%' else value:.{self.digits}f}"
+
+    @property
+    def head(self) -> str:
+        """The title, and the unit where it is not percent."""
+        return self.title if self.unit in ("%", "") else f"{self.title} ({self.unit})"
+
+    def bounds(self, interval: Sequence[float]) -> list[str]:
+        """Returns both ends of an interval; of shares without digits behind the point.
+
+        >>> Figure().bounds([0.244, 0.756])
+        ['24', '76']
+        """
+        rough = replace(self, digits=0) if self.unit == "%" else self
+        return [rough.written(end) for end in interval]
 
 
 #: Figures of an evaluator that recognises classes.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from importlib import import_module
 from typing import Any, ClassVar, Protocol
 
@@ -76,4 +77,4 @@ def figure_of(evaluator: str, metric: str) -> Figure:
     """Returns how a number of an evaluator is written, its title filled in."""
     figures = evaluator_class(evaluator).figures if evaluator in EVALUATORS else {}
     found = figures.get(metric, Figure())
-    return found if found.title else Figure(title=metric, unit=found.unit, digits=found.digits)
+    return found if found.title else replace(found, title=metric)

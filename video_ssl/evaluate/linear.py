@@ -5,6 +5,10 @@ products however many heads there are.  The gradient of a softmax regression is 
 (X^T (p - y) / B), and so are the two optimisers, because each column has its own learning rate.
 Every head ends where it would end if it were trained alone.  Several processes may each have some of the
 rows: they take their parts of the same batches and add up the gradients.
+
+The classifiers of frames are others, each as its paper has it, and would give other numbers here:
+`frames/frame_probe.py` takes batches of whole videos, in float64 and without standardising (CARL on FineGym), and
+`frames/phase_classification.py` goes to the optimum of a regularised regression (scikit-learn, CARL on Penn Action).
 """
 
 from __future__ import annotations

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import replace
 from typing import Any
 
 from rich.box import SIMPLE_HEAD
@@ -25,13 +24,15 @@ def results_table(results: Mapping[str, Any]) -> Table:
     plain = all(figure_of(*column).unit == "%" for column in columns)
     unit = "in percent" if plain else "in percent where no unit stands"
     title = f"{results['name']}, tested on {results['recipe']['test']}, {unit}"
-    width = sum(max(len(evaluator), len(_head(evaluator, m))) + 3 for evaluator, m in columns)
+    width = sum(
+        max(len(evaluator), len(figure_of(evaluator, m).head)) + 3 for evaluator, m in columns
+    )
     if len(columns) > _MOST_COLUMNS or width > _MOST_WIDTH:
         return _tall_table(title, encoders, columns)
     table = Table(title=title, box=SIMPLE_HEAD)
     table.add_column("encoder", no_wrap=True)
     for evaluator, metric in columns:
-        head = f"{evaluator}\n{_head(evaluator, metric)}"
+        head = f"{evaluator}\n{figure_of(evaluator, metric).head}"
         table.add_column(head, justify="right", no_wrap=True)
     for name, entry in encoders.items():
         table.add_row(name, *(_cell(entry["results"], e, m) for e, m in columns))
@@ -57,7 +58,7 @@ def _tall_table(title: str, encoders: Mapping[str, Any], rows: list[tuple[str, s
         cells = [_cell(entry["results"], evaluator, metric) for entry in encoders.values()]
         if alone:
             cells.append(_alone(first, evaluator, metric))
-        table.add_row(f"{evaluator} {_head(evaluator, metric)}", *cells)
+        table.add_row(f"{evaluator} {figure_of(evaluator, metric).head}", *cells)
     return table
 
 
@@ -137,18 +138,12 @@ def _first(encoders: Mapping[str, Any]) -> Any:
     return next(iter(encoders.values()))
 
 
-def _head(evaluator: str, metric: str) -> str:
-    figure = figure_of(evaluator, metric)
-    return figure.title if figure.unit in ("%", "") else f"{figure.title} ({figure.unit})"
-
-
 def _cell(results: Mapping[str, Any], evaluator: str, metric: str) -> str:
     result, figure = results[evaluator], figure_of(evaluator, metric)
     text = figure.written(result["metrics"][metric])
     interval = result["details"].get(f"{metric}_interval_95")
     if interval:
-        ends = replace(figure, digits=0) if figure.unit == "%" else figure
-        text += f" ({'-'.join(ends.written(end) for end in interval)})"
+        text += f" ({'-'.join(figure.bounds(interval))})"
     return text
 
 

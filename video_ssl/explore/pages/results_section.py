@@ -8,6 +8,8 @@ from typing import Any
 
 from markupsafe import Markup
 
+from video_ssl.evaluate.contract import Figure
+from video_ssl.evaluate.evaluators import figure_of
 from video_ssl.explore.pages.charts import confusion_chart, share_bar
 from video_ssl.explore.run_data import RunData, class_name
 
@@ -28,7 +30,14 @@ class ResultRow:
 
 @dataclass(frozen=True, kw_only=True)
 class ResultTable:
-    """What an evaluator found for every encoder; `chosen` are the settings that it chose for the first one."""
+    """What an evaluator found for every encoder.
+
+    Attributes:
+        evaluator: its name.
+        metrics: heads of the columns.
+        rows: one an encoder.
+        chosen: the settings that it chose for the first one.
+    """
 
     evaluator: str
     metrics: Sequence[str]
@@ -85,18 +94,25 @@ def _table(encoders: Mapping[str, Any], evaluator: str) -> ResultTable:
     metrics = list(first["metrics"])
     return ResultTable(
         evaluator=evaluator,
-        metrics=metrics,
-        rows=[_row(name, result, metrics) for name, result in found.items()],
+        metrics=[figure_of(evaluator, metric).head for metric in metrics],
+        rows=[_row(name, evaluator, result, metrics) for name, result in found.items()],
         chosen=", ".join(
             f"{key} {_short(value)}" for key, value in first.get("chosen", {}).items()
         ),
     )
 
 
-def _row(encoder: str, result: Mapping[str, Any], metrics: Sequence[str]) -> ResultRow:
+def _row(
+    encoder: str, evaluator: str, result: Mapping[str, Any], metrics: Sequence[str]
+) -> ResultRow:
     lead = result["metrics"][metrics[0]]
-    bar = share_bar(lead, chance=result.get("chance")) if 0 <= lead <= 1 else Markup()
-    cells = [(_share(result["metrics"].get(m)), _interval(result, m)) for m in metrics]
+    is_share = figure_of(evaluator, metrics[0]).unit == "%" and lead is not None and 0 <= lead <= 1
+    bar = share_bar(lead, chance=result.get("chance")) if is_share else Markup()
+    figures = [figure_of(evaluator, metric) for metric in metrics]
+    cells = [
+        (figure.written(result["metrics"].get(metric)), _interval(result, metric, figure))
+        for figure, metric in zip(figures, metrics, strict=True)
+    ]
     return ResultRow(encoder=encoder, bar=bar, cells=cells)
 
 
@@ -114,15 +130,9 @@ def _confusion(data: RunData, results: Mapping[str, Any]) -> Confusion | None:
     return None
 
 
-def _share(value: float | None) -> str:
-    if value is None:
-        return ""
-    return f"{100 * value:.1f}" if -1 <= value <= 1 else f"{value:.4g}"
-
-
-def _interval(result: Mapping[str, Any], metric: str) -> str:
+def _interval(result: Mapping[str, Any], metric: str, figure: Figure) -> str:
     bounds = result.get("details", {}).get(f"{metric}_interval_95")
-    return f"{100 * bounds[0]:.0f}–{100 * bounds[1]:.0f}" if bounds else ""
+    return "–".join(figure.bounds(bounds)) if bounds else ""
 
 
 def _short(value: object) -> str:
