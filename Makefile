@@ -38,7 +38,7 @@ pretrain-%: .venv/.ready  ## train objective X (mae, videomae, mvd, carl, tcc, t
 	  $(foreach recipe,$(EVALUATE),$(BIN)/video-ssl evaluate $(recipe) encoder=$(run) &&) true)
 
 test: .venv/.ready  ## every test
-	$(BIN)/python -m pytest -q
+	$(BIN)/python tests/run_all.py
 
 test-trust: .venv/.ready  ## 5,000 damaged files and 100 kills, in about an hour
 	VIDEO_SSL_FUZZ_CASES=5000 VIDEO_SSL_KILLS=100 $(BIN)/python -m pytest -q -s tests/trust
