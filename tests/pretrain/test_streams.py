@@ -13,13 +13,19 @@ from two_streams.objective import Objective
 from video_ssl.datasets import open_table
 from video_ssl.objectives import OBJECTIVES, Entry
 from video_ssl.pretrain.errors import CheckpointError, NonFiniteLoss, RunError
-from video_ssl.pretrain.recipe import recipe_from_dict, recipe_to_dict, stage_recipe
+from video_ssl.pretrain.recipe import (
+    StreamConfig,
+    load_pretrain_recipe,
+    recipe_from_dict,
+    recipe_to_dict,
+    stage_recipe,
+)
 from video_ssl.pretrain.run import batch_source, check_batch, open_streams
 from video_ssl.pretrain.torch_loop.device_feed import split_batch, to_tensors
 from video_ssl.pretrain.torch_loop.loop import gradients_of
 from video_ssl.pretrain.torch_loop.replay import replay
 from video_ssl.pretrain.torch_loop.run import build_objective, pretrain
-from video_ssl.recipes import ConfigError
+from video_ssl.recipes import ConfigError, to_yaml
 
 
 @pytest.fixture(autouse=True)
@@ -70,6 +76,14 @@ def test_a_recipe_names_the_streams_that_its_objective_asks_for(
     ):  # fmt: skip
         with pytest.raises(ConfigError, match=message):
             recipe_from_dict(wrong)
+    (tmp_path / "r.yaml").write_text(to_yaml(content))
+    changes = [
+        "data.streams.extra.table=2024",
+        "data.streams.extra.mix={b: 0.5}",
+        "data.streams.extra.records=4",
+    ]
+    changed_by_hand = load_pretrain_recipe(tmp_path / "r.yaml", changes).data.streams["extra"]
+    assert changed_by_hand == StreamConfig(table="2024", mix={"b": 0.5}, records=4)
     content["objective"]["name"] = "videomae"
     with pytest.raises(
         ConfigError, match=r"videomae takes the records of data\.table and data\.mix"

@@ -53,6 +53,7 @@ class JoinedReader:
         *,
         part_frames: ArrayLike | None = None,
         part_sec: ArrayLike | None = None,
+        has_audio: bool | None = None,
     ) -> None:
         """
         Args:
@@ -60,6 +61,7 @@ class JoinedReader:
             open_part: opens one of them.
             part_frames, part_sec: frames and seconds of every part, if a table knows both: then only the first part is
                 opened now, and each later one must have as many frames.
+            has_audio: whether any part has sound, if a table knows; of those that are opened now otherwise.
 
         Raises:
             BadVideo: a part that cannot be read.
@@ -74,12 +76,12 @@ class JoinedReader:
             self._stated = self.part_frames = _per_part(part_frames, self._parts, np.int64)
             self.part_sec = _per_part(part_sec, self._parts, np.float64)
             self._first = self._reader(0).info
-            has_audio = self._first.has_audio
+            heard = self._first.has_audio
         else:
             infos = self._look_at_all()
             self.part_frames = np.array([info.num_frames for info in infos], np.int64)
             self.part_sec = np.array([info.duration_sec for info in infos])
-            has_audio = any(info.has_audio for info in infos)
+            heard = any(info.has_audio for info in infos)
         self._starts = np.concatenate([[0], np.cumsum(self.part_frames)])
         self._starts_sec = np.concatenate([[0.0], np.cumsum(self.part_sec)])
         assert self._first is not None
@@ -91,7 +93,7 @@ class JoinedReader:
             num_frames=num_frames,
             duration_sec=duration_sec,
             fps=self._first.fps if same else mean,
-            has_audio=has_audio,
+            has_audio=heard if has_audio is None else has_audio,
         )
 
     def _look_at_all(self) -> list[VideoInfo]:

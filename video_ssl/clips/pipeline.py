@@ -13,10 +13,11 @@ workers is random access, so a run is resumed from (seed, step) alone.
 from __future__ import annotations
 
 import atexit
+import functools
 import logging
 import time
 import weakref
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from types import TracebackType
@@ -160,10 +161,7 @@ class Pipeline:
         self._workers: WorkerGroup | None = None
         self._board = InFlightBoard() if min(config.num_workers, num_steps - start_step) else None
         self._restarts, self._killed = 0, _Killed()
-        tables_of = {
-            name: tuple(table for table, _ in stream.tables)
-            for name, stream in self._streams.items()
-        }
+        tables_of = {name: stream.only_tables for name, stream in self._streams.items()}
         self._tables = tuple(table for own in tables_of.values() for table in own)
         self._skips = SkipLog(
             {prefix_of(name): own for name, own in tables_of.items()},
@@ -172,22 +170,15 @@ class Pipeline:
             max_bad_share=config.max_bad_share,
             host=host,
         )
-        self._makers: dict[str, SampleMaker] = {}
-        first_table = 0
-        for name, stream in self._streams.items():
-            self._makers[name] = SampleMaker(
-                tables=tables_of[name],
-                plan=stream.plan,
-                num_samples=num_steps * stream.records,
-                backend=config.backend,
-                timeout_sec=config.video_timeout_sec,
-                on_bad=on_bad,
-                global_batch_size=stream.records,
-                board=self._board.folder if self._board is not None else None,
-                banned=self._skips.banned,
-                first_table=first_table,
-            )
-            first_table += len(stream.tables)
+        make = functools.partial(
+            SampleMaker,
+            backend=config.backend,
+            timeout_sec=config.video_timeout_sec,
+            on_bad=on_bad,
+            board=self._board.folder if self._board is not None else None,
+            banned=self._skips.banned,
+        )
+        self._makers = _makers_of(self._streams, make, num_steps)
         self._orders = {
             name: stream_order(
                 stream, seed=seed_of(seed, name), shuffle=shuffle, num_steps=num_steps
@@ -365,6 +356,24 @@ _open_pipelines: weakref.WeakSet[Pipeline] = weakref.WeakSet()
 def _close_all() -> None:
     for pipeline in list(_open_pipelines):
         pipeline.close()
+
+
+def _makers_of(
+    streams: Mapping[str, Stream], make: Callable[..., SampleMaker], num_steps: int
+) -> dict[str, SampleMaker]:
+    """The makers of the samples of all streams, whose tables are counted one after the other."""
+    makers: dict[str, SampleMaker] = {}
+    first_table = 0
+    for name, stream in streams.items():
+        makers[name] = make(
+            tables=stream.only_tables,
+            plan=stream.plan,
+            num_samples=num_steps * stream.records,
+            global_batch_size=stream.records,
+            first_table=first_table,
+        )
+        first_table += len(stream.tables)
+    return makers
 
 
 def _validate(num_steps: int, start_step: int, host: tuple[int, int]) -> None:

@@ -135,7 +135,11 @@ def _open_whole(record: Record, backend: str, timeout_sec: float | None) -> Read
             return _open_whole(part, backend, timeout_sec)
 
         return JoinedReader(
-            parts, open_part, part_frames=record.part_frames, part_sec=record.part_sec
+            parts,
+            open_part,
+            part_frames=record.part_frames,
+            part_sec=record.part_sec,
+            has_audio=record.has_audio,
         )
     refuse_changed_file(record)
     byte_range = None

@@ -43,6 +43,11 @@ class Stream:
     balance: BalanceConfig | None = None
 
     @property
+    def only_tables(self) -> tuple[Table, ...]:
+        """The tables without their weights."""
+        return tuple(table for table, _ in self.tables)
+
+    @property
     def num_examples(self) -> int:
         """Records of all tables together."""
         return sum(len(table) for table, _ in self.tables)

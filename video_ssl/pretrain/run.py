@@ -250,7 +250,7 @@ def job_settings(recipe: PretrainRecipe, streams: Streams, host: tuple[int, int]
         "checkpoint_steps": to_steps(training.checkpoint_every, **sizes),
         "keep_steps": to_steps(training.keep_every, **sizes) if training.keep_every else None,
         "num_examples": sizes["num_examples"],
-        "tables": describe_tables([table for s in streams.values() for table, _ in s.tables]),
+        "tables": describe_tables([table for s in streams.values() for table in s.only_tables]),
         "stream_records": {name: recipe.data.streams[name].records for name in list(streams)[1:]},
     }
 
@@ -386,6 +386,9 @@ def _announce(
         recipe.training.precision,
         job.folder,
     )
+    for name, stream in recipe.data.streams.items():
+        tables = ", ".join([stream.table, *stream.mix])
+        logger.info("with every step %d records of stream %s: %s", stream.records, name, tables)
     if job.start_step:
         logger.info("resuming after step %d of %d", job.start_step, job.num_steps)
 
