@@ -265,3 +265,28 @@ def test_contents_are_equal_for_copies_and_differ_for_changes(videos: Path) -> N
     as_file(second)
     assert content_key(a) != content_key(b)
     assert content_key(Table.from_rows([{"source": "/nothing"}]).record(0)) is None
+
+
+def test_a_video_in_several_files_is_embedded_as_one_and_every_part_is_watched(
+    encoder: str, here: Path
+) -> None:
+    """Pictures are lossless, so one folder of frames and its three parts show the same pixels."""
+    rng, names = np.random.default_rng(0), []
+    for folder, frames in (("whole", range(12)), ("a", range(5)), ("b", range(5, 10)), ("c", (10, 11))):  # fmt: skip
+        Path(folder).mkdir()
+        names += [(folder, frame) for frame in frames]
+    pictures = rng.integers(0, 256, (12, 16, 16, 3), np.uint8)
+    for folder, frame in names:
+        Image.fromarray(pictures[frame]).save(f"{folder}/{frame:02}.png")
+    Path("t.jsonl").write_text('{"path": ["whole"]}\n{"path": ["a", "b", "c"]}\n')
+    settings = {**SETTINGS, "num_clips": 3}
+    found = embed_table(encoder, "t.jsonl", "f.arrow", **settings)
+    np.testing.assert_array_equal(found.features[:3], found.features[3:])
+    assert np.ptp(found.features[:3], axis=0).max() > 0.01, "clips differ"
+    noted = found.table["source"][3].as_py()
+    assert noted == "||".join(str(here / name) for name in "abc")
+    assert found.table["content"][3].as_py() is not None
+    embed_table(encoder, "t.jsonl", "f.arrow", **settings)  # nothing has changed
+    Image.fromarray(pictures[0]).save("c/11.png")
+    with pytest.raises(EmbeddingError, match=r"changed, replaced or touched since"):
+        embed_table(encoder, "t.jsonl", "f.arrow", **settings)
