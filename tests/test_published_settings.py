@@ -14,7 +14,6 @@ import pytest
 
 from video_ssl.pretrain.durations import parse_duration
 from video_ssl.pretrain.recipe import PretrainRecipe, load_pretrain_recipe, recipe_to_dict
-from video_ssl.pretrain.schedules import scaled_lr
 from video_ssl.recipes import list_recipes, load_yaml
 
 FACTS = Path(__file__).with_name("published_settings.yaml")
@@ -72,10 +71,12 @@ def departures_of(name: str, known: Mapping[str, Mapping[str, Any]]) -> dict[str
 def resolved(recipe: PretrainRecipe) -> dict[str, Any]:
     """Every setting of a recipe by its dotted key, groups of settings too, and the rates in effect."""
     settings = dict(_walk(recipe_to_dict(recipe)))
-    optimizer, batch = recipe.optimizer, recipe.training.global_batch_size
-    for name, lr in (("peak_lr", optimizer.base_lr), ("final_lr", optimizer.min_lr)):
-        settings[name] = scaled_lr(lr, scaling=optimizer.lr_scaling, global_batch_size=batch)
-    if optimizer.schedule == "constant":
+    rates = recipe.optimizer.rates(
+        global_batch_size=recipe.training.global_batch_size,
+        clips_per_record=recipe.objective.clips_per_record,
+    )
+    settings |= {"peak_lr": rates["base_lr"], "final_lr": rates["min_lr"]}
+    if recipe.optimizer.schedule == "constant":
         settings["final_lr"] = settings["peak_lr"]
     return settings
 
