@@ -7,7 +7,7 @@ from tf_checkpoint_maker import write_checkpoint
 
 from video_ssl.models.encoders import load_encoder
 from video_ssl.models.exchange.convert import convert
-from video_ssl.models.exchange.r3d_weights import import_tf_r3d, load_tf_r3d
+from video_ssl.models.exchange.r3d_weights import load_tf_r3d
 from video_ssl.models.exchange.sizes import Sizes
 from video_ssl.models.exchange.tf_checkpoint import (
     TFCheckpointError,
@@ -76,9 +76,11 @@ def test_a_checkpoint_becomes_an_encoder_folder(tmp_path, changes, named):
         f"save_counter{SUFFIX}": np.array(3, np.int64),
         f"head/kernel{SUFFIX}": np.ones((4, 2), np.float32),
     }
-    write_checkpoint(tmp_path / "ckpt-1", {**arrays, **others})
-    folder = import_tf_r3d(tmp_path, tmp_path / "encoder", num_frames=8, size=32)
-    found = load_encoder(folder)
+    (tmp_path / "tf").mkdir()
+    write_checkpoint(tmp_path / "tf" / "ckpt-1", {**arrays, **others})
+    sizes = Sizes(num_frames=8, image_size=32)
+    convert(tmp_path / "tf", tmp_path / "encoder", family="cvrl", sizes=sizes)
+    found = load_encoder(tmp_path / "encoder")
     config = {**vars(found.config), "num_frames": None, "moving_variance": "biased"}
     assert config == vars(encoder.config)
     video = torch.rand(2, 3, 8, 32, 32)

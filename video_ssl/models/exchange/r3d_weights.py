@@ -11,8 +11,6 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from video_ssl.models import architecture_of
-from video_ssl.models.encoders import save_encoder
 from video_ssl.models.exchange.published_model import Published, Source
 from video_ssl.models.exchange.sizes import Sizes
 from video_ssl.models.exchange.tf_checkpoint import read_tf_checkpoint
@@ -50,38 +48,6 @@ def load_tf_r3d(
         raise WeightsError(f"{path}: {err}") from err
     encoder = R3D(config)
     return encoder, load_weights(encoder, state, min_share=1.0)
-
-
-def import_tf_r3d(
-    path: str | Path,
-    folder: str | Path,
-    *,
-    num_frames: int = 16,
-    frame_stride: int = 2,
-    size: int = 224,
-    zero_centered: bool = False,
-    blocks: Four | None = None,
-) -> Path:
-    """Returns the encoder folder into which the encoder of a TensorFlow checkpoint was written.
-
-    Args:
-        path, num_frames, blocks: see `load_tf_r3d`.
-        folder: where to; `video_ssl.load_encoder` and `load_flax_encoder` read it.
-        frame_stride, size: of the clips it is for (CVRL: 16 frames, stride 2; linear evaluation 32 frames).
-        zero_centered: pixels in [-1, 1] (ConST-CL and supervised models) instead of [0, 1] (CVRL).
-
-    Raises:
-        TFCheckpointError, WeightsError: see `load_tf_r3d`.
-        EncoderError: a place that is taken by something else.
-    """
-    encoder, _ = load_tf_r3d(path, num_frames=num_frames, blocks=blocks)
-    return save_encoder(
-        folder,
-        encoder,
-        architecture=architecture_of(encoder),
-        preprocess=_clips(num_frames, frame_stride, size, zero_centered),
-        source={"objective": "not recorded", "converted from": Path(path).name},
-    )
 
 
 def read(
