@@ -21,6 +21,7 @@ from video_ssl.bench.yardsticks import Floor, RecordingReader, Shown, plain_loop
 from video_ssl.clips.crops import Region, ViewRequest
 from video_ssl.clips.reading import open_video
 from video_ssl.clips.views import read_views
+from video_ssl.objectives.shared.torch_objective import StepOutput
 from video_ssl.pretrain.recipe import load_pretrain_recipe
 from video_ssl.pretrain.torch_loop import sharding
 from video_ssl.recipes import ConfigError
@@ -36,7 +37,7 @@ class Product(nn.Module):
         self.weight = nn.Parameter(torch.randn(8, 16))
 
     def forward(self, batch):
-        return (batch["video"] @ self.weight).sum(), {}
+        return StepOutput((batch["video"] @ self.weight).sum(), {})
 
 
 def test_operations_are_those_of_the_products():

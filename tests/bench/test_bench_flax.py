@@ -14,6 +14,7 @@ from video_ssl.bench.step_torch import _flops_of
 from video_ssl.models.encoders import build_encoder
 from video_ssl.models.encoders_flax import build_flax_module, init_variables
 from video_ssl.models.networks.maps_flax import clip_features
+from video_ssl.objectives.shared.torch_objective import StepOutput
 from video_ssl.pretrain.errors import RunError
 from video_ssl.pretrain.recipe import load_pretrain_recipe
 
@@ -60,7 +61,7 @@ def test_a_step_of_the_encoder_has_as_many_operations_as_torch_counts_in_its_twi
     found = count_flops(jax.grad(loss), variables["params"], video)
     twin = build_encoder(config).train()
     wanted = _flops_of(
-        lambda batch: (twin.clip_features(batch["video"]).square().mean(), {}),
+        lambda batch: StepOutput(twin.clip_features(batch["video"]).square().mean(), {}),
         {"video": torch.from_numpy(video).permute(0, 4, 1, 2, 3)},
         lambda: torch.autocast("cpu", enabled=False),
     )

@@ -333,7 +333,8 @@ def test_boxes_are_outlined_where_they_are():
     """One thing in both frames, a second one only in the second."""
     video = np.zeros((2, 20, 40, 3), np.uint8)
     nowhere = [np.nan] * 4
-    boxes = np.array([[[0.25, 0.1, 0.5, 0.5]] * 2, [nowhere, [0.75, 0.5, 0.9, 0.9]]])
+    left, right = [0.25, 0.1, 0.5, 0.5], [0.75, 0.5, 0.9, 0.9]
+    boxes = np.array([[left, nowhere], [left, right]])
     shown = outline(video, boxes)
     left, right = shown[:, :, :25].any((1, 2, 3)), shown[:, :, 25:].any((1, 2, 3))
     assert left.tolist() == [True, True]

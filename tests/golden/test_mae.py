@@ -82,7 +82,7 @@ def test_one_step(golden):
         "pos_embed", with_class_row(objective.encoder.positions(objective.encoder.config.grid))
     )
     golden.check("decoder_pos_embed", with_class_row(objective.decoder.positions()))
-    loss, _ = objective.train()(batch)
+    loss = objective.train()(batch).loss
     golden.check("loss", loss)
     loss.backward()
     for name, parameter in places_of(objective, golden.tensors()).items():
@@ -161,7 +161,7 @@ def test_steps(golden):
         golden.tensor("images"), golden.tensor("mask"), rates, strict=True
     ):
         set_lr(optimizer, rate)
-        loss, _ = objective.train()(batch_of(images, mask))
+        loss = objective.train()(batch_of(images, mask)).loss
         optimizer.zero_grad()
         loss.backward()
         losses.append(loss.item())

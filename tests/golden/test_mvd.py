@@ -245,8 +245,8 @@ def distillation(golden, settings):
 
 def distill(objective, video, mask, for_image):
     features = {
-        "image": objective._teachers["image"].features(for_image),
-        "video": objective._teachers["video"].features(video),
+        "image": objective.frozen["image"].features(for_image),
+        "video": objective.frozen["video"].features(video),
     }
     return objective.distill(video, mask, features)
 
@@ -257,7 +257,7 @@ def test_all_combinations_of_losses(golden):
     table = torch.full((len(golden.cases), len(columns)), torch.nan)
     for case in golden.cases.values():
         objective, inputs = distillation(golden, case)
-        loss, figures = distill(objective, *inputs)
+        loss, figures, *_ = distill(objective, *inputs)
         loss.backward()
         found = {
             "image_loss": figures["loss_image"],
@@ -293,7 +293,7 @@ def test_three_steps(golden):
     for lr, *inputs in zip(settings["lr"], *map(golden.tensor, names), strict=True):
         for group in optimizer.param_groups:
             group["lr"] = lr
-        loss, figures = distill(objective, *inputs)
+        loss, figures, *_ = distill(objective, *inputs)
         optimizer.zero_grad()
         loss.backward()
         norm = torch.nn.utils.clip_grad_norm_(

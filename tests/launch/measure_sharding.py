@@ -83,7 +83,7 @@ def work(rank: int, meet: str, changes: str, batch_size: int, steps: int, keep: 
     from video_ssl.pretrain.processes import Processes
     from video_ssl.pretrain.recipe import load_pretrain_recipe
     from video_ssl.pretrain.torch_loop.loop import gradients_of, wrap
-    from video_ssl.pretrain.torch_loop.optimizers import build_optimizer
+    from video_ssl.pretrain.torch_loop.optimizers import objective_optimizer
     from video_ssl.pretrain.torch_loop.run import build_objective
     from video_ssl.pretrain.torch_loop.sharding import prepare, return_freed_memory
 
@@ -106,7 +106,7 @@ def work(rank: int, meet: str, changes: str, batch_size: int, steps: int, keep: 
     stages.end("built")
     objective = prepare(objective, training, processes)
     stages.end("divided")
-    optimizer = build_optimizer(objective, recipe.optimizer, divided=training.sharding == "oss")
+    optimizer = objective_optimizer(objective, recipe.optimizer, divided=training.sharding == "oss")
     module = wrap(objective, processes, compile=False)
     stages.end("wrapped")
     tokens = 8 * 14 * 14

@@ -139,7 +139,7 @@ def test_an_objective_starts_from_the_file_that_its_recipe_names(tmp_path, resne
     }
     config = build_config(OBJECTIVES["carl"].config(), content)
     assert config.stages()["backbone"].file == str(path)
-    objective = OBJECTIVES["carl"].objective()(config, encoders={"backbone": path})
+    objective = OBJECTIVES["carl"].objective()(config, stages={"backbone": path})
     ours = objective.encoder.backbone.state_dict()
     assert all(torch.equal(ours[key], value) for key, value in resnet.state_dict().items())
 

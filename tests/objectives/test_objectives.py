@@ -131,10 +131,9 @@ def objective(request):
 
 
 def test_loss_figures_and_gradients(objective):
-    loss, figures = objective(batch_for(objective))
+    loss, figures, features, _ = objective(batch_for(objective))
     assert loss.dtype == torch.float32
     assert loss.shape == ()
-    features = figures.pop("features")
     assert features.shape == (6, objective.encoder.embed_dim)
     assert not features.requires_grad
     assert features.dtype == torch.float32
@@ -145,15 +144,15 @@ def test_loss_figures_and_gradients(objective):
     idle = [n for n, p in objective.named_parameters() if p.grad is None or not p.grad.any()]
     assert not idle
     objective.after_step(0.5)
-    assert objective.no_weight_decay() <= {n for n, _ in objective.named_parameters()}
+    assert set(objective.no_weight_decay()) <= {n for n, _ in objective.named_parameters()}
 
 
 def test_the_loss_is_the_mean_over_records_and_views(objective, request):
     objective.eval()
     batch = batch_for(objective)
     with torch.no_grad():
-        whole = objective(batch)[0]
-        rows = [objective({k: v[i : i + 1] for k, v in batch.items()})[0] for i in range(3)]
+        whole = objective(batch).loss
+        rows = [objective({k: v[i : i + 1] for k, v in batch.items()}).loss for i in range(3)]
     torch.testing.assert_close(whole, torch.stack(rows).mean())
     if request.node.callspec.params["objective"] in COMPARING:
         return
@@ -161,7 +160,7 @@ def test_the_loss_is_the_mean_over_records_and_views(objective, request):
         views = []
         for v in range(2):
             part = {k: x if x.dim() == 1 else x[:, v : v + 1] for k, x in batch.items()}
-            views.append(objective(part)[0])
+            views.append(objective(part).loss)
     torch.testing.assert_close(whole, torch.stack(views).mean())
 
 
@@ -169,9 +168,9 @@ def test_half_precision_is_close_and_the_loss_stays_in_float32(objective):
     objective.eval()
     batch = batch_for(objective)
     with torch.no_grad():
-        exact = objective(batch)[0]
+        exact = objective(batch).loss
         with torch.autocast("cpu", dtype=torch.bfloat16):
-            rough = objective(batch)[0]
+            rough = objective(batch).loss
     assert rough.dtype == torch.float32
     assert 0 < abs(rough - exact) / exact < 0.01
 
@@ -179,14 +178,15 @@ def test_half_precision_is_close_and_the_loss_stays_in_float32(objective):
 def test_one_graph_without_a_look_at_the_device(objective):
     """A graph break is where a step would wait for the device."""
     batch = batch_for(objective)
-    expected = objective(batch)[0]
+    expected = objective(batch).loss
     torch._dynamo.reset()
     compiled = torch.compile(objective, backend="eager", fullgraph=True)
-    torch.testing.assert_close(compiled(batch)[0], expected)
+    torch.testing.assert_close(compiled(batch).loss, expected)
 
 
 def test_the_exported_encoder_knows_its_clip(objective):
-    preprocess = objective.preprocess()
+    ((encoder, preprocess),) = objective.encoders().values()
+    assert encoder is objective.encoder
     assert preprocess.size == 16
     assert preprocess.num_frames % 2 == 0
     assert architecture_of(objective.encoder) in ("vit", "image_vit", "frame_transformer")
@@ -197,7 +197,7 @@ def test_a_training_step_lowers_the_loss(objective):
     optimizer = torch.optim.AdamW(objective.parameters(), lr=3e-3)
     losses = []
     for _ in range(15):
-        loss = objective(batch)[0]
+        loss = objective(batch).loss
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
@@ -226,12 +226,12 @@ def paint(batch, objective, where, seed=1):
 def test_hidden_pixels_reach_only_the_target(name):
     objective = build(name).eval()
     batch = batch_for(objective)
-    loss, figures = objective(batch)
-    other_loss, other = objective(paint(batch, objective, batch["mask"]))
-    assert torch.equal(figures["features"], other["features"])
+    loss, _, features, _ = objective(batch)
+    other_loss, _, other, _ = objective(paint(batch, objective, batch["mask"]))
+    assert torch.equal(features, other)
     assert loss != other_loss
-    _, seen = objective(paint(batch, objective, ~batch["mask"]))
-    assert not torch.equal(figures["features"], seen["features"])
+    seen = objective(paint(batch, objective, ~batch["mask"])).features
+    assert not torch.equal(features, seen)
 
 
 @pytest.mark.parametrize("name", ["mae", "videomae"])
@@ -244,7 +244,7 @@ def test_pixel_loss_equals_a_slow_one(name):
     d = getattr(objective.config.encoder, "tubelet_size", 1)
     predictions = []
     objective.decoder.register_forward_hook(lambda *args: predictions.append(args[-1]))
-    loss, _ = objective(batch)
+    loss = objective(batch).loss
     errors = []
     for i in range(2):
         video = batch["video"][i, 0].numpy() / 255.0
@@ -310,13 +310,13 @@ def test_dual_masking_decodes_only_some():
     batch["decoder_mask"] = skipped
     sizes = []
     objective.decoder.register_forward_hook(lambda *args: sizes.append(args[-1].shape[1]))
-    loss, _ = objective.eval()(batch)
+    loss = objective.eval()(batch).loss
     assert sizes == [16]
     # Pixels at hidden tokens that are not decoded do not matter.
     painted = paint(batch, objective, skipped & batch["mask"])
-    torch.testing.assert_close(objective(painted)[0], loss)
+    torch.testing.assert_close(objective(painted).loss, loss)
     painted = paint(batch, objective, ~skipped & batch["mask"])
-    assert not torch.isclose(objective(painted)[0], loss)
+    assert not torch.isclose(objective(painted).loss, loss)
 
 
 # MVD ----------------------------------------------------------------------------------------------
@@ -327,11 +327,11 @@ def test_teachers_are_nowhere_but_in_the_loss():
     names = [*objective.state_dict(), *dict(objective.named_modules())]
     assert not [n for n in names if "teacher" in n]
     owned = {id(p) for p in objective.parameters()}
-    teachers = [t.module for t in objective._teachers.values()]
+    teachers = [t.module for t in objective.frozen.values()]
     assert len(teachers) == 2
     before = [p.clone() for t in teachers for p in t.parameters()]
     objective.train()
-    objective(batch_for(objective))[0].backward()
+    objective(batch_for(objective)).loss.backward()
     for teacher in teachers:
         assert not teacher.training
         for parameter in teacher.parameters():
@@ -344,7 +344,7 @@ def test_teachers_are_nowhere_but_in_the_loss():
 
 def test_teachers_follow_the_student_to_a_device():
     objective = build("mvd").to("meta")
-    for teacher in objective._teachers.values():
+    for teacher in objective.frozen.values():
         assert {p.device.type for p in teacher.module.parameters()} == {"meta"}
         assert teacher.module.positions.table.device.type == "meta"
 
@@ -376,14 +376,14 @@ def test_the_student_does_not_depend_on_the_source_of_its_teachers(tmp_path):
     states = []
     for chosen, sources in ((config, paths), (settings, files)):
         torch.manual_seed(5)
-        objective = build_it(chosen, encoders=sources)
+        objective = build_it(chosen, stages=sources)
         states.append(objective.state_dict())
         objective(batch_for(objective))
     assert all(torch.equal(a, states[1][k]) for k, a in states[0].items())
-    objective = build_it(config, encoders=paths)
-    assert objective._teachers["image"].normalization.mean == (0.5, 0.4, 0.3)
+    objective = build_it(config, stages=paths)
+    assert objective.frozen["image"].normalization.mean == (0.5, 0.4, 0.3)
     with pytest.raises(ValueError, match="the video teacher is set, but no encoder was given"):
-        build_it(config, encoders={"image": paths["image"]})
+        build_it(config, stages={"image": paths["image"]})
 
 
 def test_a_finetuned_teacher_that_tells_no_family_is_asked_for_it(tmp_path):
@@ -399,10 +399,10 @@ def test_a_finetuned_teacher_that_tells_no_family_is_asked_for_it(tmp_path):
         build_it = OBJECTIVES["mvd"].objective()
         if positions is None:
             with pytest.raises(ValueError, match=r"of a teacher: objective.video.family"):
-                build_it(config, encoders={"video": tmp_path / "a.pth"})
+                build_it(config, stages={"video": tmp_path / "a.pth"})
         else:
-            objective = build_it(config, encoders={"video": tmp_path / "a.pth"})
-            assert objective._teachers["video"].module.config.positions == positions
+            objective = build_it(config, stages={"video": tmp_path / "a.pth"})
+            assert objective.frozen["video"].module.config.positions == positions
 
 
 def test_a_teacher_may_see_another_size():
@@ -417,9 +417,9 @@ def test_a_teacher_may_see_another_size():
     )
     batch = batch_for(objective)
     batch["teacher_video"] = torch.randint(0, 256, (3, 2, 4, 12, 12, 3), dtype=torch.uint8)
-    _, figures = objective.eval()(batch)
+    figures = objective.eval()(batch).figures
     batch["teacher_video"] = torch.randint(0, 256, (3, 2, 4, 12, 12, 3), dtype=torch.uint8)
-    _, other = objective(batch)
+    other = objective(batch).figures
     assert figures["loss_image"] != other["loss_image"]
     assert figures["loss_video"] == other["loss_video"]
 
@@ -541,12 +541,12 @@ def test_supervised_starts_from_an_encoder_when_told(tmp_path):
         tmp_path / "encoder",
         first.encoder,
         architecture="vit",
-        preprocess=first.preprocess(),
+        preprocess=first.encoders()["encoder"].preprocess,
         source={},
     )
     config = build_config(package.config(), {**settings, "init": {"run": str(folder)}})
     assert set(config.stages()) == {"init"}
-    second = package.objective()(config, encoders={"init": folder})
+    second = package.objective()(config, stages={"init": folder})
     for name, value in second.encoder.state_dict().items():
         assert torch.equal(value, first.encoder.state_dict()[name]), name
     assert not torch.equal(second.head.weight, first.head.weight)
@@ -556,7 +556,7 @@ def test_supervised_starts_from_an_encoder_when_told(tmp_path):
     with pytest.raises(ValueError, match="instead of"):
         package.objective()(
             build_config(package.config(), {**wider, "init": {"run": str(folder)}}),
-            encoders={"init": folder},
+            stages={"init": folder},
         )
     other = {**settings, "encoder": {**settings["encoder"], "positions": "sincos_1d"}}
     with pytest.raises(
@@ -564,7 +564,7 @@ def test_supervised_starts_from_an_encoder_when_told(tmp_path):
     ):
         package.objective()(  # the shapes are the same
             build_config(package.config(), {**other, "init": {"run": str(folder)}}),
-            encoders={"init": folder},
+            stages={"init": folder},
         )
 
 

@@ -208,7 +208,7 @@ def slow_videomae(objective, batch):
 
 
 def slow_mvd(objective, batch):
-    image, video = (objective._teachers[name].module for name in ("image", "video"))
+    image, video = (objective.frozen[name].module for name in ("image", "video"))
     for_video = clips_of(batch, OTHER)
     losses = []
     for (b, v, clip), (_, _, for_teacher) in zip(clips_of(batch), for_video, strict=True):
@@ -352,7 +352,7 @@ def test_loss_and_gradients_of_raw_batches_are_those_of_a_slow_version(case):
     torch.set_rng_state(state)
     assert batch["video"].dtype == torch.uint8
     exact = copy.deepcopy(objective).double()
-    loss, gradients = with_gradients(objective, lambda: objective(batch)[0])
+    loss, gradients = with_gradients(objective, lambda: objective(batch).loss)
     wanted, expected = with_gradients(exact, lambda: SLOW[case[0]](exact, batch))
     torch.testing.assert_close(loss.double(), wanted, rtol=1e-5, atol=1e-6)
     scale = max(float(g.abs().max()) for g in expected.values())

@@ -86,35 +86,35 @@ def test_colour_travels_from_plan_to_model():
     objective = objective_of(color={"law": "hico", "probability": 1.0}).eval()
     unchanged = torch.from_numpy(colour.unchanged()).expand(3, 4, -1)
     with torch.no_grad():
-        bare = objective_of().eval()(without)[1]["features"]
-        assert torch.equal(objective({**with_, "color": unchanged})[1]["features"], bare)
-        assert (objective(with_)[1]["features"] - bare).abs().max() > 1e-3
+        bare = objective_of().eval()(without).features
+        assert torch.equal(objective({**with_, "color": unchanged}).features, bare)
+        assert (objective(with_).features - bare).abs().max() > 1e-3
 
 
 @pytest.mark.parametrize("encoder", [VIT, CONV])
 def test_every_view_of_a_record_has_its_label(encoder):
     objective = objective_of(encoder=encoder).eval()
     batch = batch_of(objective.config)
-    features = objective(batch)[1]["features"]
+    features = objective(batch).features
     logits = objective.head(features)
     expected = torch.nn.functional.cross_entropy(
         logits, torch.tensor([0, 0, 0, 0, 1, 1, 1, 1, 2, 2, 2, 2])
     )
-    torch.testing.assert_close(objective(batch)[0], expected)
+    torch.testing.assert_close(objective(batch).loss, expected)
 
 
 def test_a_convolutional_encoder_learns_and_says_what_it_is():
     objective = objective_of(encoder=CONV)
     assert isinstance(objective.encoder, R2Plus1D)
-    assert objective.no_weight_decay() == set()
-    assert objective.preprocess().sampling == "constant"
+    assert not objective.no_weight_decay()
+    assert objective.encoders()["encoder"].preprocess.sampling == "constant"
     generator = torch.Generator().manual_seed(0)
     video = torch.randint(0, 256, (6, 1, 4, 32, 32, 3), dtype=torch.uint8, generator=generator)
     batch = {"video": video, "label": torch.tensor([0, 1, 2, 0, 1, 2])}
     optimizer = torch.optim.AdamW(objective.parameters(), lr=1e-2)
     losses = []
     for _ in range(15):
-        loss = objective(batch)[0]
+        loss = objective(batch).loss
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
@@ -124,4 +124,4 @@ def test_a_convolutional_encoder_learns_and_says_what_it_is():
 
 def test_an_encoder_of_segments_is_asked_for_segments():
     clip = {"num_frames": 4, "sampling": "segments"}
-    assert objective_of(clip=clip).preprocess().sampling == "segments"
+    assert objective_of(clip=clip).encoders()["encoder"].preprocess.sampling == "segments"

@@ -21,7 +21,7 @@ from video_ssl.bench.step_torch import random_batch
 from video_ssl.models.config import VIT_PRESETS
 from video_ssl.pretrain.recipe import load_pretrain_recipe
 from video_ssl.pretrain.torch_loop.loop import gradients_of
-from video_ssl.pretrain.torch_loop.optimizers import build_optimizer, set_lr
+from video_ssl.pretrain.torch_loop.optimizers import objective_optimizer, set_lr
 from video_ssl.pretrain.torch_loop.run import build_objective
 from video_ssl.pretrain.torch_loop.sharding import recompute_blocks
 
@@ -55,7 +55,7 @@ def measure(name: str, given: argparse.Namespace) -> str:
     count = sum(p.numel() for p in objective.encoder.parameters())
     if not given.keep:
         recompute_blocks(objective)
-    optimizer = build_optimizer(objective, recipe.optimizer)
+    optimizer = objective_optimizer(objective, recipe.optimizer)
     set_lr(optimizer, 1e-5)
     batch = random_batch(recipe, given.batch, device)
     seconds = []

@@ -130,7 +130,9 @@ def test_gradients_over_devices_are_those_of_one(videos: Path, tmp_path: Path) -
     found = []
     for count in (1, 8):
         with join_flax_processes("cpu", jax.devices()[:count]) as processes:
-            run = jax.jit(lambda v, b: gradients_of(objective.loss, v, b, jax.random.key(0), 1)[0])
+            run = jax.jit(
+                lambda v, b: gradients_of(objective.forward, v, b, jax.random.key(0), 1)[0]
+            )
             placed = jax.device_put(variables, processes.whole)
             found.append(jax.device_get(run(placed, put_batch(batch, processes))))
     largest = max(np.linalg.norm(x) for x in jax.tree.leaves(found[0]))
@@ -240,15 +242,15 @@ def test_accumulation_is_the_mean_over_micro_batches(videos: Path, tmp_path: Pat
     batch = {"video": rng.integers(0, 256, (8, 2, 4, 16, 16, 3), dtype=np.uint8)}
     key = jax.random.key(0)
     run = jax.jit(gradients_of, static_argnums=(0, 4))
-    whole, _, told = run(objective.loss, variables, batch, key, 2)
+    whole, _, told = run(objective.forward, variables, batch, key, 2)
     parts, rest = [], variables
     for k in range(2):
         part = {name: value[k::2] for name, value in batch.items()}
-        gradient, changed, figures = run(objective.loss, rest, part, key, 1)
+        gradient, changed, output = run(objective.forward, rest, part, key, 1)
         rest = {**rest, **changed}
-        parts.append((gradient, figures["loss"]))
-    assert float(told["loss"]) == pytest.approx(float(parts[0][1] + parts[1][1]) / 2, rel=1e-5)
-    assert told["features"].shape == (8, 12)
+        parts.append((gradient, output.loss))
+    assert float(told.loss) == pytest.approx(float(parts[0][1] + parts[1][1]) / 2, rel=1e-5)
+    assert told.features.shape == (8, 12)
     jax.tree.map(
         lambda w, a, b: np.testing.assert_allclose(w, (a + b) / 2, atol=2e-4),
         *(whole, parts[0][0], parts[1][0]),
@@ -271,9 +273,9 @@ def test_bfloat16_computes_alike_and_keeps_float32(
     }
     variables = build_objective(recipe).init(0)
     both = [
-        jax.jit(build_objective(tiny(videos, tmp_path, "cvrl", training__precision=p)).loss)(
+        jax.jit(build_objective(tiny(videos, tmp_path, "cvrl", training__precision=p)).forward)(
             variables, batch, jax.random.key(0)
-        )[0]
+        )[0].loss
         for p in ("fp32", "bf16")
     ]
     assert both[0].dtype == both[1].dtype == np.float32
@@ -365,19 +367,19 @@ def test_another_seed_or_batch_or_model_is_not_resumed(
 def test_a_loss_that_is_not_finite_stops_at_its_step(
     videos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    original = Objective.loss
+    original = Objective.forward
     state: dict[str, Any] = {}
 
     def poisoned(self: Any, variables: Any, batch: Any, key: Any) -> Any:
-        loss, rest = original(self, variables, batch, key)
-        return loss / state["gone"](batch), rest
+        output, rest = original(self, variables, batch, key)
+        return output._replace(loss=output.loss / state["gone"](batch)), rest
 
     recipe = tiny(videos, tmp_path)
     source = batch_source(recipe, open_streams(recipe), 6, (0, 1))
     with source(3) as batches:
         bad = next(iter(batches))["position"]
     state["gone"] = lambda batch: 1 - (batch["position"] == bad).all()
-    monkeypatch.setattr(Objective, "loss", poisoned)
+    monkeypatch.setattr(Objective, "forward", poisoned)
     with pytest.raises(NonFiniteLoss, match="of step 3 is not finite"):
         pretrain(recipe, devices=jax.devices()[:1])
     assert len(losses(tmp_path)) == 3

@@ -58,9 +58,9 @@ def poison_step(monkeypatch: pytest.MonkeyPatch, step: int) -> None:
     count = {"calls": 0}
 
     def poisoned(self: Any, batch: Any) -> Any:
-        loss, report = forward(self, batch)
+        output = forward(self, batch)
         count["calls"] += 1
-        return (loss * math.nan if count["calls"] == step + 1 else loss), report
+        return output._replace(loss=output.loss * (math.nan if count["calls"] == step + 1 else 1))
 
     monkeypatch.setattr(Objective, "forward", poisoned)
 

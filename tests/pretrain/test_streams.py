@@ -202,22 +202,24 @@ def test_flax_divides_every_stream_among_devices_and_micro_batches() -> None:
     import jax
     import jax.numpy as jnp
 
+    from video_ssl.objectives.shared.flax_objective import StepOutput
     from video_ssl.pretrain.flax_loop.devices import join_flax_processes, put_batch
     from video_ssl.pretrain.flax_loop.loop import gradients_of as flax_gradients_of
 
     rng = np.random.default_rng(0)
     batch = {"x": rng.random((8, 3), np.float32), "extra/x": rng.random((16, 3), np.float32)}
 
-    def loss_of(variables: Any, part: Any, key: Any) -> Any:
+    def forward(variables: Any, part: Any, key: Any) -> Any:
         w = variables["params"]["w"]
-        return ((part["x"] @ w) ** 2).mean() + (part["extra/x"] @ w).mean(), ({}, {})
+        loss = ((part["x"] @ w) ** 2).mean() + (part["extra/x"] @ w).mean()
+        return StepOutput(loss, {}), {}
 
     with join_flax_processes("cpu", jax.devices()[:4]) as processes:
         placed = put_batch(batch, processes)
         assert [placed[n].sharding.shard_shape(placed[n].shape)[0] for n in batch] == [2, 4]
         state = {"params": {"w": jnp.arange(3.0)}}
         one, two = (
-            flax_gradients_of(loss_of, state, placed, jax.random.key(0), parts)[0]["w"]
+            flax_gradients_of(forward, state, placed, jax.random.key(0), parts)[0]["w"]
             for parts in (1, 2)
         )
     np.testing.assert_allclose(one, two, rtol=1e-5)

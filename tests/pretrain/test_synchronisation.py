@@ -13,6 +13,7 @@ pytestmark = pytest.mark.slow
 START = """
 import sys, torch, torch.distributed as dist
 from torch import nn
+from video_ssl.objectives.shared.torch_objective import StepOutput
 from video_ssl.pretrain.torch_loop.loop import gradients_of, wrap
 from video_ssl.pretrain.processes import Processes
 from video_ssl.pretrain.recipe import TrainingConfig
@@ -33,7 +34,7 @@ class Net(nn.Module):
         x = batch["x"]
         for block in self.blocks:
             x = x + block(x)
-        return x.float().square().mean(), {}
+        return StepOutput(x.float().square().mean(), {})
 
 def training(accumulation, precision="fp32"):
     return TrainingConfig(duration=1, global_batch_size=16, accumulation=accumulation, precision=precision)

@@ -15,7 +15,9 @@ from rich.console import Console
 from rich.table import Table as ScreenTable
 
 from video_ssl.clips.decoders.reader import Reader, VideoInfo
-from video_ssl.datasets.table import Record
+from video_ssl.clips.samples import Plan
+from video_ssl.clips.streams import prefix_of
+from video_ssl.datasets.table import Caption, Record
 from video_ssl.objectives import OBJECTIVES
 from video_ssl.pretrain.recipe import PretrainRecipe
 
@@ -23,6 +25,8 @@ from video_ssl.pretrain.recipe import PretrainRecipe
 MATMUL_SIDE = {"cpu": 2048}
 LARGE_MATMUL_SIDE, CPU_REPEATS, REPEATS = 8192, 3, 20
 _WIDTH = 120
+#: Of the video that random batches are made of.
+_SIDE, _NUM_FRAMES, _FPS = 128, 300, 30.0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -127,18 +131,18 @@ def tidy() -> None:
 
 
 class _RandomReader:
-    """Reads random frames, so that a recipe's plan makes a batch of the right shapes without a file."""
+    """Reads random frames and sound, so that a recipe's plan makes a batch of the right shapes without a file."""
 
-    def __init__(self, side: int, rng: np.random.Generator) -> None:
+    def __init__(self, rng: np.random.Generator) -> None:
         self.info = VideoInfo(
-            num_frames=300,
-            fps=30.0,
-            width=side,
-            height=side,
-            duration_sec=10.0,
+            num_frames=_NUM_FRAMES,
+            fps=_FPS,
+            width=_SIDE,
+            height=_SIDE,
+            duration_sec=_NUM_FRAMES / _FPS,
             codec="random",
             rotation=0,
-            has_audio=False,
+            has_audio=True,
         )
         self._rng = rng
 
@@ -149,14 +153,49 @@ class _RandomReader:
     def times(self, indices: Any) -> np.ndarray:
         return np.asarray(indices) / self.info.fps
 
+    def audio(self, start_sec: float, end_sec: float, rate: int) -> np.ndarray:
+        count = round((end_sec - start_sec) * rate)
+        return self._rng.uniform(-1, 1, count).astype(np.float32)
+
 
 def random_samples(recipe: PretrainRecipe, batch_size: int) -> dict[str, np.ndarray]:
-    """Returns a batch of random pixels made by the recipe's own plan, (B, ...) each."""
-    plan = OBJECTIVES[recipe.objective_name].main_plan(recipe.objective)
+    """Returns a batch of random pixels and sound made by the recipe's own plans, (B, ...) each.
+
+    Args:
+        batch_size: records of the main stream; the others have as many as goes with it in the recipe, at least 1.
+    """
     rng = np.random.default_rng(recipe.seed)
-    reader = _RandomReader(recipe.objective.crop.size, rng)
-    record = Record(index=0, id="random", source="random", label=0, num_frames=300, fps=30.0)
-    samples = [plan(record, cast(Reader, reader), rng, 0.0) for _ in range(batch_size)]
+    main, *others = OBJECTIVES[recipe.objective_name].plans(recipe.objective).items()
+    batch = _random_rows(main[1], batch_size, recipe.data.table, rng)
+    for name, plan in others:
+        stream = recipe.data.streams[name]
+        count = max(1, round(batch_size * stream.records / recipe.training.global_batch_size))
+        rows = _random_rows(plan, count, stream.table, rng)
+        batch |= {f"{prefix_of(name)}{key}": value for key, value in rows.items()}
+    return batch
+
+
+def _random_rows(
+    plan: Plan, count: int, table: str, rng: np.random.Generator
+) -> dict[str, np.ndarray]:
+    """Samples of a plan from a record that has everything a plan may ask for."""
+    reader = cast(Reader, _RandomReader(rng))
+    whole_frame = np.array([0, 0, _SIDE, _SIDE], np.float32)
+    record = Record(
+        index=0,
+        id="random",
+        source="random",
+        label=0,
+        labels=(0,),
+        captions=(Caption(text="a random sentence about random pixels"),),
+        frame_labels=np.zeros(_NUM_FRAMES, np.int16),
+        boxes=np.tile(whole_frame, (_NUM_FRAMES, 1, 1)),
+        num_frames=_NUM_FRAMES,
+        fps=_FPS,
+        has_audio=True,
+        table=table,
+    )
+    samples = [plan(record, reader, rng, 0.0) for _ in range(count)]
     return {key: np.stack([sample[key] for sample in samples]) for key in samples[0]}
 
 

@@ -3,6 +3,7 @@
 Everything is CPU time of this process, one thread, on the same records, frames and regions, taken in turns several
 times; medians of the turns are shown, since machines are noisy.  Beside the loader stand a plain loop as in the code
 of the field, and decoding alone: the time that no loader can go below.  At last the pipeline runs with its workers.
+Of a recipe with several streams the main one is timed clip by clip; the pipeline reads all of them.
 """
 
 from __future__ import annotations
@@ -10,7 +11,7 @@ from __future__ import annotations
 import contextlib
 import os
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass
 from multiprocessing import shared_memory
 from pathlib import Path
@@ -27,12 +28,14 @@ from video_ssl.bench.yardsticks import Floor, RecordingReader, plain_decoder, pl
 from video_ssl.clips.decoders.pyav.views import RegionScaler
 from video_ssl.clips.pipeline import Pipeline
 from video_ssl.clips.reading import SegmentReader, open_record
+from video_ssl.clips.samples import Plan
+from video_ssl.clips.streams import Stream
 from video_ssl.datasets.table import Table
 from video_ssl.files import MADE_BY, claim_file, made, write_json
 from video_ssl.objectives import OBJECTIVES
 from video_ssl.pretrain.processes import choose_device
 from video_ssl.pretrain.recipe import PretrainRecipe
-from video_ssl.pretrain.run import open_streams
+from video_ssl.pretrain.run import Streams, open_streams
 from video_ssl.pretrain.torch_loop.device_feed import to_tensors
 
 #: Stages of the loader in the order of a clip's way; "plan" is what the plan does beside the frames: draws, masks.
@@ -60,7 +63,8 @@ class LoaderFigures:
             pictures that must be decoded) and "floor_all" (every picture from the key frame on).
         stage_ms: CPU milliseconds per clip in each of STAGES; those up to "plan" add up to the loader.
         plain_decoder: what the plain loop decodes with.
-        clips_per_sec: of the pipeline with its workers, by the wall clock, after the first two batches.
+        clips_per_sec: of the pipeline with its workers, clips of the main stream by the wall clock, after the first two
+            batches.
         wait_share: share of the wall time in which the consumer waited, if each of its steps takes `step_ms`.
         worker_mib: memory of the workers at the end, without what they share.
     """
@@ -121,15 +125,16 @@ def bench_loader(
         raise ValueError(f"footage={footage!r} must be one of {sorted([*FOOTAGE, 'table'])}.")
     if json_path is not None:
         json_path = claim_file(json_path, "bench loader")
-    kinds = [(kind.name, make_footage(kind, folder)) for kind in FOOTAGE.get(footage, [])]
-    kinds = kinds or [("table", next(iter(open_streams(recipe).values())).tables[0][0])]
+    kinds = {kind.name: make_footage(kind, folder) for kind in FOOTAGE.get(footage, [])}
+    found = {name: _on_footage(recipe, table) for name, table in kinds.items()}
+    found = found or {"table": open_streams(recipe)}
     figures = []
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     try:
-        for name, table in kinds:
+        for name, streams in found.items():
             figures.append(
-                _measure(recipe, name, table, num_batches, num_records, repeats, step_ms)
+                _measure(recipe, name, streams, num_batches, num_records, repeats, step_ms)
             )
             _print(recipe, figures[-1])
     finally:
@@ -140,6 +145,20 @@ def bench_loader(
         json_path.parent.mkdir(parents=True, exist_ok=True)
         write_json(json_path, {MADE_BY: made("bench loader"), "footage": lines})
     return figures
+
+
+def _on_footage(recipe: PretrainRecipe, table: Table) -> Streams:
+    """The streams of a recipe with the same videos in each; to a plan they look as if they were the recipe's."""
+    main, *others = OBJECTIVES[recipe.objective_name].plans(recipe.objective).items()
+    data = recipe.data
+    rows = [(*main, data.table, recipe.training.global_batch_size)]
+    rows += [
+        (name, plan, data.streams[name].table, data.streams[name].records) for name, plan in others
+    ]
+    return {
+        name: Stream(tables=[(table.named(spec), 1.0)], plan=plan, records=records)
+        for name, plan, spec, records in rows
+    }
 
 
 class _Clock:
@@ -163,16 +182,16 @@ class _Clock:
 def _measure(
     recipe: PretrainRecipe,
     name: str,
-    table: Table,
+    streams: Streams,
     num_batches: int,
     num_records: int,
     repeats: int,
     step_ms: float,
 ) -> LoaderFigures:
-    plan = OBJECTIVES[recipe.objective_name].main_plan(recipe.objective)
+    main = next(iter(streams.values()))
     turns: dict[str, list[float]] = {}
     for turn in range(repeats + 1):
-        spent, clips = _turn(recipe, plan, table, num_records)
+        spent, clips = _turn(recipe, main.plan, main.tables[0][0], num_records)
         for what, seconds in spent.items() if turn else ():  # the first turn warms up
             turns.setdefault(what, []).append(1e3 * seconds / clips)
     medians = {what: float(np.median(values)) for what, values in turns.items()}
@@ -184,12 +203,12 @@ def _measure(
         plain_decoder=plain_decoder(),
         num_workers=recipe.loader.num_workers,
         step_ms=step_ms,
-        **_pipeline(table, plan, recipe, num_batches, step_ms),
+        **_pipeline(streams, recipe, num_batches, step_ms),
     )
 
 
 def _turn(
-    recipe: PretrainRecipe, plan: Callable[..., Any], table: Table, num_records: int
+    recipe: PretrainRecipe, plan: Plan, table: Table, num_records: int
 ) -> tuple[dict[str, float], int]:
     """(CPU seconds by what was done, clips): every record goes through loader, plain loop and floors in turn."""
     clock, clips = _Clock(), 0
@@ -206,7 +225,7 @@ def _turn(
                 sample = plan(record, recorder, rng, 0.0)
             first = reader.first_frame if isinstance(reader, SegmentReader) else 0
         clock.spent["loader"] = clock.spent.get("loader", 0.0) + time.process_time() - start
-        clips += sample["video"].shape[0]
+        clips += recipe.objective.clips_per_record
         _transport(sample, device, clock)
         asked = [shown.moved(first) for shown in recorder.asked]
         with clock("plain"):
@@ -235,7 +254,7 @@ def _timed(owner: type, method: str, clock: _Clock, name: str) -> Iterator[None]
         setattr(owner, method, original)
 
 
-def _transport(sample: dict[str, np.ndarray], device: torch.device, clock: _Clock) -> None:
+def _transport(sample: Mapping[str, np.ndarray], device: torch.device, clock: _Clock) -> None:
     """What happens to a finished sample: into the shared memory of a batch, out of it, to the device."""
     out = {}
     with clock("transport"):
@@ -255,25 +274,27 @@ def _transport(sample: dict[str, np.ndarray], device: torch.device, clock: _Cloc
 
 
 def _pipeline(
-    table: Table, plan: Any, recipe: PretrainRecipe, num_batches: int, step_ms: float
+    streams: Streams, recipe: PretrainRecipe, num_batches: int, step_ms: float
 ) -> dict[str, float]:
     """Clips per second, waiting and worker memory of the pipeline; the first two batches are start-up."""
     if num_batches == 0:
         return {"clips_per_sec": 0.0, "wait_share": 0.0, "worker_mib": 0.0}
-    clips, waited, start, memory = 0, 0.0, 0.0, 0
+    main, *_ = streams.values()
+    waited, start, memory = 0.0, 0.0, 0
     with Pipeline(
-        [(table, 1.0)],
-        plan,
+        main.tables,
+        main.plan,
         seed=recipe.seed,
-        global_batch_size=recipe.training.global_batch_size,
+        global_batch_size=main.records,
         num_steps=num_batches + 2,
         config=recipe.loader,
+        balance=main.balance,
+        others=dict(list(streams.items())[1:]),
     ) as batches:
-        for number, batch in enumerate(batches):
+        for number, _ in enumerate(batches):
             if number == 1:
                 start = time.perf_counter()
             elif number > 1:
-                clips += batch["video"].shape[0] * batch["video"].shape[1]
                 waited += batches.stats.last_wait_sec
             if number == num_batches:
                 memory = sum(own_bytes(pid) for pid in batches.worker_pids)
@@ -281,7 +302,7 @@ def _pipeline(
                 time.sleep(step_ms / 1e3)
         seconds = time.perf_counter() - start
     return {
-        "clips_per_sec": clips / seconds,
+        "clips_per_sec": num_batches * main.records * recipe.objective.clips_per_record / seconds,
         "wait_share": waited / seconds,
         "worker_mib": memory / 2**20,
     }

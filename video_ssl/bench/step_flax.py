@@ -25,7 +25,7 @@ from video_ssl.bench.figures import (
 from video_ssl.models.encoders_flax import build_flax_module, init_variables
 from video_ssl.models.networks.maps_flax import clip_features
 from video_ssl.pretrain.flax_loop.devices import FlaxProcesses, join_flax_processes, put_batch
-from video_ssl.pretrain.flax_loop.loop import clips_per_record, make_step
+from video_ssl.pretrain.flax_loop.loop import make_step
 from video_ssl.pretrain.flax_loop.run import check_supported, trained_parts
 from video_ssl.pretrain.recipe import PretrainRecipe
 
@@ -50,10 +50,11 @@ def measure_step(
 
         def again() -> Any:
             nonlocal state
-            state, figures = run(state, batch)
-            return figures
+            state, outcome = run(state, batch)
+            return outcome
 
-        clips = batch_size * clips_per_record(batch)
+        told = again().clips
+        clips = batch_size * recipe.objective.clips_per_record if told is None else int(told)
         known = {"variant": "jitted step", "batch_size": batch_size, "clips": clips}
         return [_figures(recipe, processes, run, again, timing, **known)]
 

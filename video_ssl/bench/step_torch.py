@@ -6,6 +6,7 @@ Frozen networks (MVD's teachers) have random weights of the right size where the
 from __future__ import annotations
 
 import contextlib
+import math
 import time
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
@@ -13,7 +14,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
@@ -32,9 +33,13 @@ from video_ssl.files import temporary_folder
 from video_ssl.models import architecture_of
 from video_ssl.models.encoders import build_encoder, save_encoder
 from video_ssl.objectives import OBJECTIVES
+from video_ssl.objectives.shared.frozen import FrozenNetwork
+from video_ssl.objectives.shared.sources import EncoderSource
+from video_ssl.objectives.shared.torch_objective import StepOutput, TorchObjective
 from video_ssl.pretrain.processes import choose_device
 from video_ssl.pretrain.recipe import PretrainRecipe, stage_recipe
-from video_ssl.pretrain.torch_loop.optimizers import build_optimizer
+from video_ssl.pretrain.run import stage_path
+from video_ssl.pretrain.torch_loop.optimizers import objective_optimizer
 from video_ssl.pretrain.torch_loop.sharding import recompute_blocks
 
 Autocast = Callable[[], Any]
@@ -47,9 +52,9 @@ def measure_step(
     device = choose_device(recipe.training.device)
     torch.manual_seed(recipe.seed)
     with temporary_folder("bench") as folder:
-        encoders = untrained_stages(recipe, Path(folder))
-        objective = OBJECTIVES[recipe.objective_name].objective()(
-            recipe.objective, encoders=encoders
+        stages = untrained_stages(recipe, Path(folder))
+        objective: TorchObjective = OBJECTIVES[recipe.objective_name].objective()(
+            recipe.objective, stages=stages
         )
     objective.to(device).train()
     batch = random_batch(recipe, batch_size, device)
@@ -60,7 +65,9 @@ def measure_step(
         recompute_blocks(objective)
     variants = (False, True) if compile_too else (False,)
     return [
-        _measure(recipe, objective, batch, device, timing, flops=flops, compiled=compiled)
+        _measure(
+            recipe, objective, batch, batch_size, device, timing, flops=flops, compiled=compiled
+        )
         for compiled in variants
     ]
 
@@ -74,16 +81,16 @@ def measure_encoder(recipe: PretrainRecipe, batch_size: int, timing: Timing) -> 
     video = torch.from_numpy(np.ascontiguousarray(clips)).to(device)
     autocast = _autocast(recipe, device)
 
-    def loss_of(batch: Mapping[str, Tensor]) -> tuple[Tensor, dict[str, Tensor]]:
-        return encoder.clip_features(batch["video"]).float().square().mean(), {}
+    def forward(batch: Mapping[str, Tensor]) -> StepOutput:
+        return StepOutput(encoder.clip_features(batch["video"]).float().square().mean(), {})
 
     def step() -> None:
         encoder.zero_grad(set_to_none=True)
         with autocast():
-            loss, _ = loss_of({"video": video})
+            loss = forward({"video": video}).loss
         loss.backward()
 
-    flops = _flops_of(loss_of, {"video": video}, autocast)
+    flops = _flops_of(forward, {"video": video}, autocast)
     return _figures(
         recipe,
         step,
@@ -97,24 +104,24 @@ def measure_encoder(recipe: PretrainRecipe, batch_size: int, timing: Timing) -> 
 
 
 def untrained_stages(recipe: PretrainRecipe, folder: Path) -> dict[str, Path]:
-    """Returns an encoder for every stage of a recipe; those that a recipe would train have random weights."""
+    """Returns what a recipe needs before it starts; encoders that a recipe would train have random weights."""
     found = {}
     for name, source in recipe.objective.stages().items():
-        if source.recipe is None:
-            found[name] = Path(source.run or source.file)
+        if not isinstance(source, EncoderSource) or source.recipe is None:
+            found[name] = stage_path(recipe, name, source)
             continue
         inner = stage_recipe(recipe, name, source)
-        built = OBJECTIVES[inner.objective_name].objective()(
-            inner.objective, encoders=untrained_stages(inner, folder / name)
+        built: TorchObjective = OBJECTIVES[inner.objective_name].objective()(
+            inner.objective, stages=untrained_stages(inner, folder / name)
         )
-        save_encoder(
+        module, preprocess = next(iter(built.encoders().values()))
+        found[name] = save_encoder(
             folder / name / "encoder",
-            built.encoder,
-            architecture=architecture_of(built.encoder),
-            preprocess=built.preprocess(),
+            module,
+            architecture=architecture_of(module),
+            preprocess=preprocess,
             source={"objective": inner.objective_name, "untrained": True},
         )
-        found[name] = folder / name / "encoder"
     return found
 
 
@@ -128,28 +135,30 @@ def random_batch(
 
 def _measure(
     recipe: PretrainRecipe,
-    objective: nn.Module,
+    objective: TorchObjective,
     batch: Mapping[str, Tensor],
+    batch_size: int,
     device: torch.device,
     timing: Timing,
     *,
     flops: float,
     compiled: bool,
 ) -> StepFigures:
-    optimizer = build_optimizer(objective, recipe.optimizer)
+    optimizer = objective_optimizer(objective, recipe.optimizer)
     forward: Callable[..., Any] = torch.compile(objective) if compiled else objective
     autocast = _autocast(recipe, device)
 
     def step() -> None:
         with autocast():
-            loss, _ = forward(batch)
-        loss.backward()
+            output: StepOutput = forward(batch)
+        output.loss.backward()
         optimizer.step()
         optimizer.zero_grad(set_to_none=True)
 
     first = timed(step, lambda: _wait(device)) if compiled else None
     parts = {} if compiled else _parts(objective, optimizer, batch, autocast, device, timing.steps)
-    video = batch["video"]
+    with torch.no_grad(), autocast():
+        clips = objective(batch).clips
     recomputed = ", recomputed" if recipe.training.activation_checkpointing else ""
     return _figures(
         recipe,
@@ -157,8 +166,8 @@ def _measure(
         device,
         timing,
         variant=("compiled" if compiled else "eager") + recomputed,
-        batch_size=len(video),
-        clips=video.shape[0] * video.shape[1],
+        batch_size=batch_size,
+        clips=batch_size * recipe.objective.clips_per_record if clips is None else clips,
         flops=flops,
         compile_sec=first,
         parts_sec=parts,
@@ -187,17 +196,20 @@ def _figures(
     )
 
 
-def _flops_of(loss_of: Callable[..., Any], batch: Mapping[str, Tensor], autocast: Any) -> float:
-    """Operations of a step.  Counted on one record and with explicit attention, because torch's counter does not
-    know the fused attention of every device."""
-    one = {name: values[:1] for name, values in batch.items()}
+def _flops_of(
+    forward: Callable[..., StepOutput], batch: Mapping[str, Tensor], autocast: Any
+) -> float:
+    """Operations of a step.  Counted on as few records as can stand for all streams, and with explicit attention,
+    because torch's counter does not know the fused attention of every device."""
+    parts = math.gcd(*(len(values) for values in batch.values()))
+    few = {name: values[: len(values) // parts] for name, values in batch.items()}
     with FlopCounterMode(display=False) as counter, sdpa_kernel(SDPBackend.MATH), autocast():
-        loss_of(one)[0].backward()
-    return float(counter.get_total_flops()) * len(batch["video"])
+        forward(few).loss.backward()
+    return float(counter.get_total_flops()) * parts
 
 
 def _parts(
-    objective: nn.Module,
+    objective: TorchObjective,
     optimizer: torch.optim.Optimizer,
     batch: Mapping[str, Tensor],
     autocast: Any,
@@ -206,17 +218,16 @@ def _parts(
 ) -> dict[str, float]:
     """Median seconds of the parts of a step, with a wait for the device after each."""
     seen: dict[str, list[float]] = {"frozen": [], "student": [], "backward": [], "optimizer": []}
-    frozen: Callable[[], dict[str, nn.Module]] = getattr(objective, "frozen_networks", dict)
-    networks, wait = frozen(), lambda: _wait(device)
+    wait = lambda: _wait(device)  # noqa: E731
     for _ in range(steps):
         loss = None
 
         def forward() -> None:
             nonlocal loss
             with autocast():
-                loss, _ = objective(batch)
+                loss = objective(batch).loss
 
-        with _stopwatch(networks, device) as spent:
+        with _stopwatch(objective.frozen, device) as spent:
             total = timed(forward, wait)
         assert loss is not None
         seen["frozen"].append(sum(spent))
@@ -228,20 +239,20 @@ def _parts(
 
 
 @contextlib.contextmanager
-def _stopwatch(networks: Mapping[str, nn.Module], device: torch.device) -> Iterator[list[float]]:
-    """Collects the seconds spent inside the forward passes of the given networks."""
+def _stopwatch(
+    networks: Mapping[str, FrozenNetwork], device: torch.device
+) -> Iterator[list[float]]:
+    """Collects the seconds in which the given networks compute."""
     spent: list[float] = []
     with contextlib.ExitStack() as stack:
-        for module in networks.values():
-            stack.enter_context(_timing(module, spent, device))
+        for network in networks.values():
+            stack.enter_context(_timing(network, spent, device))
         yield spent
 
 
 @contextlib.contextmanager
-def _timing(module: nn.Module, spent: list[float], device: torch.device) -> Iterator[None]:
-    inner: Any = (
-        module.taps
-    )  # what teachers are asked for: not `forward`, so hooks would not see it
+def _timing(network: FrozenNetwork, spent: list[float], device: torch.device) -> Iterator[None]:
+    inner = network.compute
 
     def timed(*args: Any, **kwargs: Any) -> Any:
         _wait(device)
@@ -251,11 +262,11 @@ def _timing(module: nn.Module, spent: list[float], device: torch.device) -> Iter
         spent.append(time.perf_counter() - start)
         return result
 
-    module.taps = timed  # type: ignore[assignment]
+    network.compute = timed  # type: ignore[method-assign]
     try:
         yield
     finally:
-        del module.taps
+        del network.compute
 
 
 def _wait(device: torch.device) -> None:

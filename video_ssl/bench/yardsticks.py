@@ -49,6 +49,10 @@ class RecordingReader:
         with self._clock("decode"):
             return self._reader.frames(indices, size)
 
+    def audio(self, start_sec: float, end_sec: float, rate: int) -> np.ndarray:
+        with self._clock("decode"):
+            return self._reader.audio(start_sec, end_sec, rate)
+
     def _views(self, requests: Sequence[ViewRequest]) -> None:
         self.asked += [
             Shown(indices=r.indices, region=r.region, size=(r.out.shape[1], r.out.shape[2]))

@@ -23,6 +23,7 @@ from video_ssl.files import write_json
 from video_ssl.limits import parse_json
 from video_ssl.models.encoder_folder import claim_encoder_folder, find_encoder
 from video_ssl.objectives import OBJECTIVES
+from video_ssl.objectives.shared.sources import EncoderSource, Source
 from video_ssl.pretrain.checkpoint_folders import (
     Checkpoint,
     read_meta,
@@ -35,8 +36,10 @@ from video_ssl.pretrain.place import Place
 from video_ssl.pretrain.recipe import PretrainRecipe, recipe_to_dict, stage_recipe
 from video_ssl.pretrain.reporting import duration_text, read_metrics
 from video_ssl.pretrain.run_folder import (
+    ENCODER,
     FINISHED,
     METRICS,
+    encoder_folders,
     hold,
     log_to_file,
     note_start,
@@ -63,13 +66,19 @@ class RunResult:
         folder: RUN.
         steps: optimizer steps of the whole run.
         metrics: the last row of metrics.jsonl.
-        encoder: RUN/encoder, for `video_ssl.load_encoder`.
+        encoders: folders for `video_ssl.load_encoder` by the names that the objective has for them; the first is
+            RUN/encoder, others are RUN/encoders/NAME.
     """
 
     folder: Path
     steps: int
     metrics: Mapping[str, Any]
-    encoder: Path
+    encoders: Mapping[str, Path]
+
+    @property
+    def encoder(self) -> Path:
+        """RUN/encoder."""
+        return next(iter(self.encoders.values()))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -77,10 +86,11 @@ class Framework(Generic[J]):
     """What a framework does of a run.
 
     Attributes:
-        build: (recipe, streams, encoders) -> everything the loop needs to train from the start.
+        build: (recipe, streams, stages) -> everything the loop needs to train from the start.
         load: puts a checkpoint into a job.
         train: trains to the end and returns the last row of metrics.
-        export: (job, folder, source) writes the encoder folder; called by every process.
+        encoder_names: of what leaves the training, the first is the encoder of the run.
+        export: (job, folder of every encoder by name, source) writes them; called by every process.
         sizes: trained and frozen parameters.
         weights: what is exported, in words.
     """
@@ -88,7 +98,8 @@ class Framework(Generic[J]):
     build: Callable[[PretrainRecipe, Streams, Mapping[str, Path]], J]
     load: Callable[[J, Checkpoint], None]
     train: Callable[[J], dict[str, Any]]
-    export: Callable[[J, Path, dict[str, Any]], None]
+    encoder_names: Callable[[J], list[str]]
+    export: Callable[[J, Mapping[str, Path], dict[str, Any]], None]
     sizes: Callable[[J], tuple[int, int]]
     weights: Callable[[J], str]
 
@@ -107,7 +118,7 @@ def run(
 
         def claim() -> dict[str, Any] | None:
             stack.enter_context(hold(folder))
-            claim_encoder_folder(folder / "encoder")  # now, not after the training
+            claim_encoder_folder(folder / ENCODER)  # now, not after the training
             return _settle(recipe, allow_changes=allow_changes)
 
         finished = processes.on_main(claim)
@@ -115,10 +126,12 @@ def run(
         if finished is not None:
             steps, metrics = finished["steps"], finished["metrics"]
             logger.info("%s is already finished: %d steps", folder, steps)
-            return RunResult(folder, steps, metrics, folder / "encoder")
-        encoders = prepare_encoders(recipe, run_stage)
+            return RunResult(folder, steps, metrics, _finished_encoders(folder, finished))
+        stages = prepare_stages(recipe, run_stage)
         streams = open_streams(recipe)
-        job = framework.build(recipe, streams, encoders)
+        job = framework.build(recipe, streams, stages)
+        encoders = encoder_folders(folder, framework.encoder_names(job))
+        processes.on_main(lambda: [claim_encoder_folder(place) for place in encoders.values()])
         checkpoint = processes.on_main(lambda: sound_checkpoint(folder / "checkpoints"))
         if checkpoint is not None:
             meta = read_meta(checkpoint)
@@ -137,53 +150,67 @@ def run(
             "seed": recipe.seed,
             "weights": framework.weights(job),
         }
-        framework.export(job, folder / "encoder", source)
-        content = {"steps": job.num_steps, "metrics": dict(metrics)}
+        framework.export(job, encoders, source)
+        content = {
+            "steps": job.num_steps,
+            "metrics": dict(metrics),
+            "encoders": {n: place.relative_to(folder).as_posix() for n, place in encoders.items()},
+        }
         processes.on_main(lambda: write_json(folder / FINISHED, content))
         logger.info(
             "finished %d steps in %s: encoder in %s",
             job.num_steps - job.start_step,
             duration_text(time.perf_counter() - begin),
-            folder / "encoder",
+            ", ".join(map(str, encoders.values())),
         )
-        return RunResult(folder, job.num_steps, metrics, folder / "encoder")
+        return RunResult(folder, job.num_steps, metrics, encoders)
 
 
-def prepare_encoders(
+def prepare_stages(
     recipe: PretrainRecipe, run_stage: Callable[[PretrainRecipe], RunResult]
 ) -> dict[str, Path]:
-    """Returns name -> encoder folder or weight file for what the objective needs; trains the stages that are missing.
+    """Returns name -> encoder folder or file for what the objective needs; trains the stages that are missing.
+
+    What is in a file or folder is the objective's business.
 
     Raises:
-        RunError: a source that does not exist.
+        RunError: a file that does not exist.
+        EncoderError: a run without an encoder.
     """
-    encoders = {}
+    found = {}
     for name, source in recipe.objective.stages().items():
-        if source.recipe is not None:
+        if isinstance(source, EncoderSource) and source.recipe is not None:
             logger.info("stage %s of %s: %s", name, recipe.name, source.recipe)
-            encoders[name] = run_stage(stage_recipe(recipe, name, source)).encoder
-        elif source.run is not None:
-            encoders[name] = find_encoder(source.run)
-        else:
-            encoders[name] = Path(source.file)
-            if not encoders[name].is_file():
-                raise RunError(f"the {name} encoder of {recipe.name}: no file {source.file}.")
-    return encoders
+            found[name] = run_stage(stage_recipe(recipe, name, source)).encoder
+            continue
+        found[name] = stage_path(recipe, name, source)
+        if not found[name].exists():
+            raise RunError(
+                f"{recipe.name} needs {name!r} before it starts, but there is no file {source.file}: correct the path, "
+                "or put the file there."
+            )
+    return found
 
 
-def existing_encoders(recipe: PretrainRecipe) -> dict[str, Path]:
-    """Returns name -> encoder folder or weight file; stages must have been trained already.
+def existing_stages(recipe: PretrainRecipe) -> dict[str, Path]:
+    """Returns name -> encoder folder or file; stages must have been trained already.
 
     Raises:
         EncoderError: a stage without an encoder.
     """
     sources = recipe.objective.stages()
-    return {
-        name: Path(source.file)
-        if source.file is not None
-        else find_encoder(source.run or recipe.folder / "stages" / name)
-        for name, source in sources.items()
-    }
+    return {name: stage_path(recipe, name, source) for name, source in sources.items()}
+
+
+def stage_path(recipe: PretrainRecipe, name: str, source: Source) -> Path:
+    """Returns where something that the objective needs is, a file or the folder of an encoder.
+
+    Raises:
+        EncoderError: a run, or a stage that a recipe trains, without an encoder.
+    """
+    if source.file is not None:
+        return Path(source.file)
+    return find_encoder(source.run or recipe.folder / "stages" / name)
 
 
 def open_streams(recipe: PretrainRecipe) -> Streams:
@@ -211,10 +238,9 @@ def _open_mix(
     """The tables of a stream and their weights."""
     weights = {table: 1.0, **mix}
     tables = [(open_table(spec).named(spec), weight) for spec, weight in weights.items()]
-    crop = getattr(recipe.objective, "crop", None)
     for spec, (opened, _) in zip(weights, tables, strict=True):
-        if opened.no_flip and getattr(crop, "flip_probability", 0) > 0:
-            logger.info("%s says no_flip: its views are not mirrored", spec)
+        if opened.no_flip:
+            logger.info("%s says no_flip: its views are never mirrored", spec)
     return tables
 
 
@@ -250,6 +276,7 @@ def job_settings(recipe: PretrainRecipe, streams: Streams, host: tuple[int, int]
         "checkpoint_steps": to_steps(training.checkpoint_every, **sizes),
         "keep_steps": to_steps(training.keep_every, **sizes) if training.keep_every else None,
         "num_examples": sizes["num_examples"],
+        "clips_per_record": recipe.objective.clips_per_record,
         "tables": describe_tables([table for s in streams.values() for table in s.only_tables]),
         "stream_records": {name: recipe.data.streams[name].records for name in list(streams)[1:]},
     }
@@ -357,13 +384,20 @@ def _settle(recipe: PretrainRecipe, *, allow_changes: bool) -> dict[str, Any] | 
 
 
 def _finished(folder: Path) -> dict[str, Any] | None:
-    """The content of finished.json where the encoder is there too; None if the run has work left."""
+    """The content of finished.json where its encoders are there too; None if the run has work left."""
     try:
         content: dict[str, Any] = parse_json((folder / FINISHED).read_text(encoding="utf-8"))
-        find_encoder(folder)
+        for encoder in _finished_encoders(folder, content).values():
+            find_encoder(encoder)
     except (OSError, ValueError):
         return None
     return content
+
+
+def _finished_encoders(folder: Path, finished: Mapping[str, Any]) -> dict[str, Path]:
+    """What a finished run has exported; those of earlier versions had one encoder each."""
+    places = finished.get("encoders", {"encoder": ENCODER})
+    return {name: folder / place for name, place in places.items()}
 
 
 def _announce(

@@ -4,6 +4,7 @@ recipe.yaml        resolved recipe                 checkpoints/step_N/   see `ch
 environment.json   every start of the run          encoder/              the result
 metrics.jsonl      one line every log_every        finished.json         written last
 tensorboard/       the same, if installed          skipped.jsonl         unreadable videos
+encoders/NAME/     further encoders of a training  evaluate/             results of evaluations
 nonfinite/         only after a non-finite loss    logs/rank_N.log       every message of process N
 """
 
@@ -17,7 +18,7 @@ import platform
 import socket
 import sys
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -49,11 +50,14 @@ RECIPE, ENVIRONMENT, METRICS, FINISHED, LOCK = (
     ".lock",
 )
 
+#: Where the encoder of a run is, and below which folder further ones are.
+ENCODER, FURTHER_ENCODERS = "encoder", "encoders"
+
 _HOLDER = b"process "
 # What a run writes, besides logs.
 WRITTEN = (
     *(RECIPE, ENVIRONMENT, METRICS, FINISHED, "skipped.jsonl"),
-    *("checkpoints", "encoder", "nonfinite"),
+    *("checkpoints", "encoder", "encoders", "nonfinite"),
 )
 
 # What may differ between a run and its continuation.  Nothing here changes which records, views or weights come next,
@@ -79,6 +83,13 @@ _PACKAGES = (
     *("video_ssl", "torch", "numpy", "av", "grain", "pyarrow", "safetensors"),
     *("jax", "jaxlib", "flax", "optax", "orbax-checkpoint"),
 )
+
+
+def encoder_folders(run: Path, names: Sequence[str]) -> dict[str, Path]:
+    """Returns where the encoders of a run go: the first to RUN/encoder, the others to RUN/encoders/NAME."""
+    assert all(name.isidentifier() for name in names), names
+    first, *others = names
+    return {first: run / ENCODER, **{name: run / FURTHER_ENCODERS / name for name in others}}
 
 
 @contextlib.contextmanager

@@ -41,6 +41,7 @@ class BaseJob:
         open_batches: gives this process's part of the batches from a step on.
         checkpoint_steps, keep_steps: settings of the recipe in steps.
         num_examples: records of the main stream's tables; a resumed run must find as many.
+        clips_per_record: as the settings of the objective say, for the clips per second.
         tables: what a resumed run must find again of them, see `table_digest`; those of the main stream first.
         stream_records: name -> records of a step, for every stream beside the main one.
         start_step: steps already done.
@@ -56,6 +57,7 @@ class BaseJob:
     checkpoint_steps: int
     keep_steps: int | None
     num_examples: int
+    clips_per_record: int
     tables: list[dict[str, Any]] = field(default_factory=list)
     stream_records: dict[str, int] = field(default_factory=dict)
     start_step: int = 0

@@ -106,12 +106,12 @@ def hide(video: Frames, hidden: NDArray[np.bool_]) -> Frames:
 
 
 def outline(video: Frames, boxes: NDArray[np.floating]) -> Frames:
-    """Returns the video (T, H, W, 3) with boxes (K, T, 4) drawn into it; see `ShownClip`."""
+    """Returns the video (T, H, W, 3) with boxes (T, K, 4) drawn into it; see `ShownClip`."""
     drawn = video.copy()
     height, width = video.shape[1:3]
-    for k, t in zip(*np.nonzero(np.isfinite(boxes).all(-1)), strict=True):
+    for t, k in zip(*np.nonzero(np.isfinite(boxes).all(-1)), strict=True):
         image = Image.fromarray(drawn[t])
-        corners = boxes[k, t] * [width, height, width, height]
+        corners = boxes[t, k] * [width, height, width, height]
         ImageDraw.Draw(image).rectangle(corners.tolist(), outline=_BOX, width=2)
         drawn[t] = np.asarray(image)
     return drawn

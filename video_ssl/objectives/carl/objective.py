@@ -15,6 +15,7 @@ from video_ssl.objectives.carl.scl import scl_loss
 from video_ssl.objectives.carl.weak import weak_loss
 from video_ssl.objectives.shared.frame_objective import FrameObjective, time_error, view_features
 from video_ssl.objectives.shared.frame_pairs import Views
+from video_ssl.objectives.shared.torch_objective import StepOutput
 
 
 class Objective(FrameObjective):
@@ -24,13 +25,12 @@ class Objective(FrameObjective):
     processes: negatives are those of the process.
     """
 
-    def __init__(self, config: Config, *, encoders: Mapping[str, Path] | None = None) -> None:
-        super().__init__(config, encoders=encoders)
+    def __init__(self, config: Config, *, stages: Mapping[str, Path] | None = None) -> None:
+        super().__init__(config, stages=stages)
         self.config = config
         self.projection = ProjectionHead(config.encoder.embed_dim, config.projection_dim)
 
-    def forward(self, batch: Mapping[str, Tensor]) -> tuple[Tensor, dict[str, Tensor]]:
-        """Returns the loss and figures for a batch as `FrameSetSettings` describes it."""
+    def forward(self, batch: Mapping[str, Tensor]) -> StepOutput:
         config = self.config
         frames = self.frames_of(batch)
         z = F.normalize(self.projection(frames.flatten(0, 1)).float(), dim=-1).view(frames.shape)
@@ -44,12 +44,12 @@ class Objective(FrameObjective):
             variance=config.variance,
         ).loss
         loss = scl
-        figures = {"time_error": time_error(z, batch), "features": view_features(frames, batch)}
+        figures = {"time_error": time_error(z, batch)}
         if config.weak is not None:
             weak, pairs = self._weak(z, batch)
             loss = scl + weak
             figures |= {"loss_scl": scl.detach(), "loss_weak": weak.detach(), "weak_pairs": pairs}
-        return loss, {"loss": loss.detach(), **figures}
+        return StepOutput(loss, figures, view_features(frames, batch))
 
     def _weak(self, z: Tensor, batch: Mapping[str, Tensor]) -> tuple[Tensor, Tensor]:
         """The weighted weak term and the number of pairs of views in it; 0 during the warm-up.

@@ -12,30 +12,29 @@ from jax import Array
 from video_ssl.models.colour_flax import augmented_input
 from video_ssl.models.encoders_flax import init_variables
 from video_ssl.models.networks.r3d_flax import R3D
-from video_ssl.models.preprocess_config import Preprocess, VideoPreprocess
+from video_ssl.models.preprocess_config import VideoPreprocess
 from video_ssl.objectives.cvrl.config import Config
 from video_ssl.objectives.cvrl.loss_flax import contrastive_loss
 from video_ssl.objectives.cvrl.model_flax import CvrlModel
 from video_ssl.objectives.shared.contrastive_flax import kernel_penalty
+from video_ssl.objectives.shared.flax_objective import FlaxObjective, StepOutput, TrainedEncoder
 
 
-class Objective:
+class Objective(FlaxObjective):
     """The contrastive loss of two clips and the penalty on kernels.
 
     Args:
         config: see there.
-        encoders: none is needed.
+        stages: none is needed.
         dtype: of activations.
         remat: recompute the bottlenecks in the backward pass.
     """
-
-    encoder_name = "encoder"
 
     def __init__(
         self,
         config: Config,
         *,
-        encoders: Mapping[str, Path] | None = None,
+        stages: Mapping[str, Path] | None = None,
         dtype: Any = jnp.float32,
         remat: bool = False,
     ) -> None:
@@ -48,9 +47,9 @@ class Objective:
     def init(self, seed: int) -> dict[str, Any]:
         return init_variables(self.model, seed, self.encoder.smallest_input())
 
-    def loss(
+    def forward(
         self, variables: Mapping[str, Any], batch: Mapping[str, Array], key: Array
-    ) -> tuple[Array, tuple[dict[str, Any], dict[str, Array]]]:
+    ) -> tuple[StepOutput, Mapping[str, Any]]:
         config = self.config
         video = augmented_input(batch, config.normalization, config.applied_color)
         both = jnp.concatenate([video[:, 0], video[:, 1]])
@@ -61,14 +60,15 @@ class Objective:
         loss, figures = contrastive_loss(first, second, temperature=config.temperature)
         penalty = kernel_penalty(variables["params"], config.penalty)
         figures = {"contrastive": loss, "penalty": penalty, **figures}
-        return loss + penalty, (changed, {**figures, "features": features[: len(first)]})
+        return StepOutput(loss + penalty, figures, features[: len(first)]), changed
 
-    def preprocess(self) -> Preprocess:
+    def encoders(self) -> dict[str, TrainedEncoder]:
         config = self.config
-        return VideoPreprocess(
+        preprocess = VideoPreprocess(
             num_frames=config.num_frames,
             frame_stride=config.frame_stride,
             size=config.crop.size,
             mean=config.normalization.mean,
             std=config.normalization.std,
         )
+        return {"encoder": TrainedEncoder(self.encoder, "encoder", preprocess)}

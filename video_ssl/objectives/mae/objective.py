@@ -13,24 +13,29 @@ from video_ssl.models.networks.decoder import MaskedDecoder
 from video_ssl.models.networks.image_vit import ImageViT
 from video_ssl.models.networks.layers import cut, split_mask, take
 from video_ssl.models.preprocess import to_model_input
-from video_ssl.models.preprocess_config import Preprocess
 from video_ssl.objectives.mae.config import Config
 from video_ssl.objectives.shared.export import preprocess_of
+from video_ssl.objectives.shared.torch_objective import (
+    StepOutput,
+    TorchObjective,
+    TrainedEncoder,
+)
 
 #: Added to the variance of a patch, inside the root.
 EPS = 1e-6
 
 
-class Objective(nn.Module):
+class Objective(TorchObjective):
     """Regresses hidden patches of a normalised frame from the visible ones.
 
     Loss = mean over hidden patches and their elements of the squared error.
+    The class token and the mask token are decayed, as in the reference.
 
     Source: the reference code as described in papers/mae.md; its target is made of the image AFTER the normalisation
     per colour, unlike VideoMAE's.
     """
 
-    def __init__(self, config: Config, *, encoders: Mapping[str, Path] | None = None) -> None:
+    def __init__(self, config: Config, *, stages: Mapping[str, Path] | None = None) -> None:
         super().__init__()
         self.config = config
         encoder = config.encoder
@@ -47,12 +52,11 @@ class Objective(nn.Module):
         num_tokens = encoder.grid[1] * encoder.grid[2]
         self.num_visible = num_tokens - config.mask.num_masked(encoder.grid)
 
-    def forward(self, batch: Mapping[str, Tensor]) -> tuple[Tensor, dict[str, Tensor]]:
-        """Returns the loss and figures for a batch as `Config` describes it."""
+    def forward(self, batch: Mapping[str, Tensor]) -> StepOutput:
         video = to_model_input(batch["video"], self.config.normalization)
         loss, encoded = self.loss_of(video, batch["mask"].flatten(0, 1))
         features = encoded[:, self.encoder.num_prefix :].detach().float().mean(1)
-        return loss, {"loss": loss.detach(), "features": features}
+        return StepOutput(loss, {}, features)
 
     def loss_of(self, video: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
         """Returns the 0-d loss, at least in float32, and the encoder's output (N, P+K, D).
@@ -73,17 +77,10 @@ class Objective(nn.Module):
         patches = cut(video, 1, self.config.encoder.patch_size, "channels_last")
         return patch_targets(take(patches, wanted), self.config.target)
 
-    def after_step(self, progress: float) -> None:
-        """Nothing follows a step."""
-
-    def no_weight_decay(self) -> set[str]:
-        """The reference decays the class token and the mask token."""
-        return set()
-
-    def preprocess(self) -> Preprocess:
-        """Returns what the exported encoder expects of a clip."""
+    def encoders(self) -> dict[str, TrainedEncoder]:
         config = self.config
-        return preprocess_of(config.evaluation, config.crop.size, config.normalization)
+        preprocess = preprocess_of(config.evaluation, config.crop.size, config.normalization)
+        return {"encoder": TrainedEncoder(self.encoder, preprocess)}
 
 
 def patch_targets(patches: Tensor, kind: Literal["normalized", "raw"]) -> Tensor:

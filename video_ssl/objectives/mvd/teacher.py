@@ -1,4 +1,4 @@
-"""A frozen teacher: an encoder outside the module tree that gives features at every token."""
+"""A frozen teacher: an encoder that gives features at every token."""
 
 from __future__ import annotations
 
@@ -17,18 +17,15 @@ from video_ssl.models.networks.layers import LAYER_NORM_EPS
 from video_ssl.models.networks.positions import Grid
 from video_ssl.models.preprocess import normalize
 from video_ssl.objectives.mvd.config import Config, ImageTeacherConfig, TeacherConfig
+from video_ssl.objectives.shared.frozen import FrozenNetwork
 
 log = logging.getLogger(__name__)
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 
 
-class Teacher:
-    """Features of a frozen encoder, in the student's token order.
-
-    Not a `Module`: its weights are in nobody's state dict, optimiser, DDP or FSDP.  It is always in
-    evaluation mode and never sees a gradient.
-    """
+class Teacher(FrozenNetwork):
+    """Features of a frozen encoder, in the student's token order."""
 
     def __init__(
         self, module: nn.Module, config: TeacherConfig, objective: Config, name: str
@@ -45,13 +42,13 @@ class Teacher:
             TypeError: not an encoder that can teach.
             ValueError: its tokens are not the student's.
         """
+        super().__init__(module)
         self.config = config
         self.size = config.size or objective.crop.size
         self.tubelet_size = objective.encoder.tubelet_size
         self.frames = config.frames if isinstance(config, ImageTeacherConfig) else "clip"
         self.normalization = _normalization(module, objective.normalization)
         _check_grid(module, self, objective.encoder.grid, objective.clip.num_frames, name)
-        self.module = module.requires_grad_(False).eval()
         if config.dtype != "ambient":
             # Vectors (norms, biases) stay in float32; autocast takes care of the products.
             for parameter in self.module.parameters():
@@ -64,9 +61,9 @@ class Teacher:
         width = int(self.module.embed_dim)  # type: ignore[arg-type]
         return width * self.tubelet_size if self.frames == "all" else width
 
-    def __call__(self, pixels: Tensor) -> Tensor:
+    def compute(self, inputs: Tensor) -> Tensor:
         """Returns float32 (N, L, width) for pixels (N, C, T, H, W) in [0, 1]."""
-        return self.features(normalize(pixels, self.normalization))
+        return self.features(normalize(inputs, self.normalization))
 
     @torch.no_grad()
     def features(self, video: Tensor) -> Tensor:

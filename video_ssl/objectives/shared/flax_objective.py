@@ -1,38 +1,66 @@
-"""What a flax objective is to the loop, and what those of two clips share.  Free of torch and jax."""
+"""What a flax objective is to the loop and to `bench`.  Free of torch and jax."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 from video_ssl.models.preprocess_config import Preprocess
 
+Array = Any  # jax.Array
 Tree = Mapping[str, Any]
 
 
-class FlaxObjective(Protocol):
-    """Made by `Objective(config, encoders=..., dtype=..., remat=...)`; it holds no arrays.
+class StepOutput(NamedTuple):
+    """What an objective makes of a batch.  A pytree, so that jax passes it through grad, scan and jit.
 
     Attributes:
-        config: of the objective.
-        encoder: the linen module that leaves the training, as in `NETWORKS`.
-        encoder_name: under which its variables stand in those of the objective.
+        loss: 0-d float32.
+        figures: 0-d arrays that stand in metrics.jsonl beside the loss; the same names in every step.
+        features: float32 (N, D), of which the health of the features is told (spread, rank); None = there are none.
+        clips: clips that this batch showed to the encoder, a number that follows from its shapes, for the clips per
+            second; None = `clips_per_record` of the settings for each of its records.
     """
 
-    config: Any
-    encoder: Any
-    encoder_name: str
+    loss: Array
+    figures: dict[str, Array]
+    features: Array | None = None
+    clips: int | None = None
+
+
+class TrainedEncoder(NamedTuple):
+    """An encoder that leaves a training.
+
+    Attributes:
+        module: a linen module with its `config`, as in `NETWORKS`.
+        variables: under which its own stand in every collection of the objective's variables.
+        preprocess: what it expects of a clip.
+    """
+
+    module: Any
+    variables: str
+    preprocess: Preprocess
+
+
+class FlaxObjective(Protocol):
+    """Made by `Objective(config, stages=..., dtype=..., remat=...)`; it holds no arrays.
+
+    Args:
+        config: the objective's `Config`.
+        stages: the path of everything that `config.stages()` names.
+        dtype: of activations.
+        remat: recompute the blocks in the backward pass.
+    """
 
     def init(self, seed: int) -> dict[str, Any]:
-        """Returns fresh variables on one device: {"params": .., "batch_stats": ..}."""
+        """Returns fresh variables on one device: {"params": .., "batch_stats": ..}; only "params" are trained."""
 
-    def loss(
-        self, variables: Tree, batch: Tree, key: Any
-    ) -> tuple[Any, tuple[dict[str, Any], dict[str, Any]]]:
-        """Returns the loss of a training step, float32, and (changed variables other than params, figures).
+    def forward(self, variables: Tree, batch: Tree, key: Array) -> tuple[StepOutput, Tree]:
+        """Returns what a training step makes of a batch, and the collections of variables that it has changed.
 
-        Figures are scalars, and `features` float32 (N, D).  `key` is for whatever is random.
+        Arrays of the batch are as the docstring of `Config` says; `key` is for whatever is random.  Gradients of
+        "params" are taken of the loss; a moving average of them, too, is a collection that this function changes.
         """
 
-    def preprocess(self) -> Preprocess:
-        """Returns what the exported encoder expects of a clip."""
+    def encoders(self) -> dict[str, TrainedEncoder]:
+        """Returns what leaves the training, by name: the first goes to RUN/encoder, the others to RUN/encoders/NAME."""

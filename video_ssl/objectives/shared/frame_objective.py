@@ -7,27 +7,28 @@ from pathlib import Path
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import Tensor
 
 from video_ssl.models.colour import augmented_input
 from video_ssl.models.networks.frame_transformer import FrameTransformer, masked_mean
 from video_ssl.models.networks.resnet import init_backbone
-from video_ssl.models.preprocess_config import Preprocess, VideoPreprocess
+from video_ssl.models.preprocess_config import VideoPreprocess
 from video_ssl.objectives.shared.frame_pairs import per_view
 from video_ssl.objectives.shared.frame_plan import FrameSetSettings
+from video_ssl.objectives.shared.torch_objective import TorchObjective, TrainedEncoder
 
 
-class FrameObjective(nn.Module):
-    """The encoder of a frame-wise objective with its first weights, and what the loops ask of every objective."""
+class FrameObjective(TorchObjective):
+    """The encoder of a frame-wise objective with its first weights, and what leaves the training."""
 
     def __init__(
-        self, config: FrameSetSettings, *, encoders: Mapping[str, Path] | None = None
+        self, config: FrameSetSettings, *, stages: Mapping[str, Path] | None = None
     ) -> None:
         super().__init__()
         self.settings = config
         self.encoder = FrameTransformer(config.encoder)
         if config.init.kind != "random":
-            path = (encoders or {}).get("backbone", config.init.file)
+            path = (stages or {}).get("backbone", config.init.file)
             assert path is not None
             init_backbone(self.encoder.backbone, config.init, path)
 
@@ -38,22 +39,17 @@ class FrameObjective(nn.Module):
         frames = self.encoder(video, batch["frame_valid"].flatten(0, 1))
         return frames.unflatten(0, (num_videos, num_views))
 
-    def after_step(self, progress: float) -> None:
-        """Nothing follows a step."""
-
-    def no_weight_decay(self) -> set[str]:
-        return set()
-
-    def preprocess(self) -> Preprocess:
-        """Returns what the exported encoder expects: every frame of a video, at the size of the crop."""
+    def encoders(self) -> dict[str, TrainedEncoder]:
+        """The encoder expects every frame of a video, at the size of the crop."""
         config = self.settings
-        return VideoPreprocess(
+        preprocess = VideoPreprocess(
             num_frames=config.frames.num_frames,
             frame_stride=1,
             size=config.crop.size,
             mean=config.normalization.mean,
             std=config.normalization.std,
         )
+        return {"encoder": TrainedEncoder(self.encoder, preprocess)}
 
 
 def view_features(frames: Tensor, batch: Mapping[str, Tensor]) -> Tensor:

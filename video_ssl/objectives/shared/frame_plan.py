@@ -17,7 +17,7 @@ from video_ssl.datasets.table import Record
 from video_ssl.models.config import Normalization
 from video_ssl.models.networks.frame_config import BackboneInit, FrameTransformerConfig
 from video_ssl.objectives.shared.objective_plan import ShownClip, shown_views
-from video_ssl.objectives.shared.sources import EncoderSource
+from video_ssl.objectives.shared.sources import FileSource
 
 
 def carl_crop() -> CropConfig:
@@ -81,9 +81,9 @@ class FrameSetSettings:
     def clips_per_record(self) -> int:
         return self.frames.num_views
 
-    def stages(self) -> dict[str, EncoderSource]:
+    def stages(self) -> dict[str, FileSource]:
         """The file of the backbone, which must exist before training starts."""
-        return {} if self.init.file is None else {"backbone": EncoderSource(file=self.init.file)}
+        return {} if self.init.file is None else {"backbone": FileSource(file=self.init.file)}
 
 
 class FrameSetPlan:

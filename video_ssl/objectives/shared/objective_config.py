@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Protocol
 
-from video_ssl.objectives.shared.sources import EncoderSource
+from video_ssl.objectives.shared.sources import Source
 
 
 class ObjectiveConfig(Protocol):
@@ -15,5 +15,5 @@ class ObjectiveConfig(Protocol):
     def clips_per_record(self) -> int:
         """Clips that the encoder sees of one record of the main stream in one visit, all views together."""
 
-    def stages(self) -> Mapping[str, EncoderSource]:
-        """Returns by name what must exist before this objective can be built; empty if nothing must."""
+    def stages(self) -> Mapping[str, Source]:
+        """Returns by name what must exist before this objective can be built, for `stages` of its constructor."""

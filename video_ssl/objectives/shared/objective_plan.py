@@ -21,8 +21,8 @@ class ShownClip:
         frames: uint8 (T, H, W, 3), as the plan made them, before changes of colour on the device.
         hidden: bool (t, h, w), True = the encoder does not see that part of the clip, whose T, H and W are divided into
             t, h and w equal parts; None = it sees all of it.
-        boxes: float (K, T, 4), for each of K things and each frame left, top, right and bottom as shares of width and
-            height, NaN where it is not there; None = the objective has no boxes.
+        boxes: float (T, K, 4), in each frame left, top, right and bottom of K things as shares of width and height, NaN
+            where one is not there; None = the objective has no boxes.
     """
 
     name: str

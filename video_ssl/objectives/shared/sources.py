@@ -1,4 +1,4 @@
-"""Where an encoder that an objective needs comes from.  Free of torch: recipes read it."""
+"""Where something that an objective needs comes from.  Free of torch: recipes read it."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ class EncoderSource:
     """An encoder that must exist before an objective starts.  Exactly one of the three is given.
 
     Attributes:
-        run: a run folder, or its `encoder/` folder.
+        run: a run folder, or a folder of one of its encoders (`encoder/`, `encoders/NAME/`).
         file: a published checkpoint (`.pth`, `.pt`, `.safetensors`) of MAE, VideoMAE or MVD.
         recipe: a pre-training recipe that is run first, as a stage of this run.
     """
@@ -26,3 +26,16 @@ class EncoderSource:
                 f"an encoder source needs exactly one of run, file and recipe, but has {given or 'none'}: set the one "
                 "that holds the encoder and the others to null."
             )
+
+
+@dataclass(frozen=True, kw_only=True)
+class FileSource:
+    """A file that must exist before an objective starts and that the objective itself reads.
+
+    It is no encoder: weights of a backbone or of a tokenizer, a vocabulary.
+    """
+
+    file: str
+
+
+Source = EncoderSource | FileSource

@@ -11,31 +11,34 @@ from torch import Tensor, nn
 
 from video_ssl.models.colour import augmented_input
 from video_ssl.models.encoders import build_encoder, load_encoder
-from video_ssl.models.preprocess_config import Preprocess
 from video_ssl.models.weights import load_weights
 from video_ssl.objectives.shared.export import preprocess_of
+from video_ssl.objectives.shared.torch_objective import (
+    StepOutput,
+    TorchObjective,
+    TrainedEncoder,
+)
 from video_ssl.objectives.supervised.config import Config
 from video_ssl.recipes import to_plain
 
 
-class Objective(nn.Module):
+class Objective(TorchObjective):
     """Cross-entropy of a linear head on the mean of all tokens: of a ViT after its final norm, of a
     convolutional network of the last feature map."""
 
-    def __init__(self, config: Config, *, encoders: Mapping[str, Path] | None = None) -> None:
+    def __init__(self, config: Config, *, stages: Mapping[str, Path] | None = None) -> None:
         super().__init__()
         self.config = config
         self.encoder = build_encoder(config.encoder)
         if config.init is not None:
-            _start_from(self.encoder, (encoders or {}).get("init"))
+            _start_from(self.encoder, (stages or {}).get("init"))
         self.dropout = nn.Dropout(config.dropout)
         self.head = nn.Linear(config.encoder.width, config.num_classes)
         nn.init.trunc_normal_(self.head.weight, std=0.02)
         nn.init.zeros_(self.head.bias)
 
-    def forward(self, batch: Mapping[str, Tensor]) -> tuple[Tensor, dict[str, Tensor]]:
-        """Returns the loss and figures for a batch as `Config` describes it; every clip of a record
-        counts as a sample."""
+    def forward(self, batch: Mapping[str, Tensor]) -> StepOutput:
+        """See `TorchObjective`; every clip of a record counts as a sample."""
         video = augmented_input(batch, self.config.normalization, self.config.color)
         label = batch["label"].repeat_interleave(batch["video"].shape[1])
         features = self.encoder.clip_features(video)
@@ -45,22 +48,15 @@ class Objective(nn.Module):
                 logits.float(), label, label_smoothing=self.config.label_smoothing
             )
         accuracy = (logits.detach().argmax(1) == label).float().mean()
-        return loss, {
-            "loss": loss.detach(),
-            "accuracy": accuracy,
-            "features": features.detach().float(),
-        }
-
-    def after_step(self, progress: float) -> None:
-        """Nothing follows a step."""
+        return StepOutput(loss, {"accuracy": accuracy}, features.detach().float())
 
     def no_weight_decay(self) -> set[str]:
         return {name for name, _ in self.named_parameters() if name == "encoder.cls_token"}
 
-    def preprocess(self) -> Preprocess:
-        """Returns what the exported encoder expects of a clip."""
+    def encoders(self) -> dict[str, TrainedEncoder]:
         config = self.config
-        return preprocess_of(config.clip, config.crop.size, config.normalization)
+        preprocess = preprocess_of(config.clip, config.crop.size, config.normalization)
+        return {"encoder": TrainedEncoder(self.encoder, preprocess)}
 
 
 #: Settings of encoders that leave the meaning of weights alone, or are told by the shapes.

@@ -30,18 +30,18 @@ from torch import Tensor
 
 from video_ssl.objectives.shared.frame_objective import FrameObjective, view_features
 from video_ssl.objectives.shared.frame_pairs import Views
+from video_ssl.objectives.shared.torch_objective import StepOutput
 from video_ssl.objectives.tcc.config import Config
 
 
 class Objective(FrameObjective):
     """Cycle-back loss over all ordered pairs of views that `pairs` allows."""
 
-    def __init__(self, config: Config, *, encoders: Mapping[str, Path] | None = None) -> None:
-        super().__init__(config, encoders=encoders)
+    def __init__(self, config: Config, *, stages: Mapping[str, Path] | None = None) -> None:
+        super().__init__(config, stages=stages)
         self.config = config
 
-    def forward(self, batch: Mapping[str, Tensor]) -> tuple[Tensor, dict[str, Tensor]]:
-        """Returns the loss and figures for a batch as `FrameSetSettings` describes it."""
+    def forward(self, batch: Mapping[str, Tensor]) -> StepOutput:
         frames = self.frames_of(batch)
         z = frames.float()
         views = Views.of(
@@ -52,12 +52,8 @@ class Objective(FrameObjective):
             batch["label"],
         )
         loss, error, pairs = cycle_back_loss(views, self.config)
-        figures = {
-            "cycle_error": error,
-            "pairs": pairs,
-            "features": view_features(frames, batch),
-        }
-        return loss, {"loss": loss.detach(), **figures}
+        figures = {"cycle_error": error, "pairs": pairs}
+        return StepOutput(loss, figures, view_features(frames, batch))
 
 
 def cycle_back_loss(views: Views, config: Config) -> tuple[Tensor, Tensor, Tensor]:

@@ -27,18 +27,18 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from video_ssl.objectives.shared.frame_objective import FrameObjective, view_features
+from video_ssl.objectives.shared.torch_objective import StepOutput
 from video_ssl.objectives.tcn.config import Config
 
 
 class Objective(FrameObjective):
     """Time-contrastive loss within every view."""
 
-    def __init__(self, config: Config, *, encoders: Mapping[str, Path] | None = None) -> None:
-        super().__init__(config, encoders=encoders)
+    def __init__(self, config: Config, *, stages: Mapping[str, Path] | None = None) -> None:
+        super().__init__(config, stages=stages)
         self.config = config
 
-    def forward(self, batch: Mapping[str, Tensor]) -> tuple[Tensor, dict[str, Tensor]]:
-        """Returns the loss and figures for a batch as `FrameSetSettings` describes it."""
+    def forward(self, batch: Mapping[str, Tensor]) -> StepOutput:
         config = self.config
         frames = self.frames_of(batch)
         z = frames.float().flatten(0, 1)
@@ -56,8 +56,7 @@ class Objective(FrameObjective):
                 window=config.window,
                 temperature=config.temperature,
             )
-        figures = {"accuracy": accuracy, "features": view_features(frames, batch)}
-        return loss, {"loss": loss.detach(), **figures}
+        return StepOutput(loss, {"accuracy": accuracy}, view_features(frames, batch))
 
 
 def npairs_loss(

@@ -12,30 +12,29 @@ from jax import Array
 from video_ssl.models.colour_flax import augmented_input
 from video_ssl.models.encoders_flax import init_variables
 from video_ssl.models.networks.r3d_flax import R3D
-from video_ssl.models.preprocess_config import Preprocess, VideoPreprocess
+from video_ssl.models.preprocess_config import VideoPreprocess
 from video_ssl.objectives.shared.contrastive_flax import kernel_penalty
+from video_ssl.objectives.shared.flax_objective import FlaxObjective, StepOutput, TrainedEncoder
 from video_ssl.objectives.teg.config import Config
 from video_ssl.objectives.teg.loss_flax import teg_loss
 from video_ssl.objectives.teg.model_flax import TegModel
 
 
-class Objective:
+class Objective(FlaxObjective):
     """TeG's loss of a short clip and the long one around it, and the penalty on kernels.
 
     Args:
         config: see there.
-        encoders: none is needed.
+        stages: none is needed.
         dtype: of activations.
         remat: recompute the bottlenecks in the backward pass.
     """
-
-    encoder_name = "encoder"
 
     def __init__(
         self,
         config: Config,
         *,
-        encoders: Mapping[str, Path] | None = None,
+        stages: Mapping[str, Path] | None = None,
         dtype: Any = jnp.float32,
         remat: bool = False,
     ) -> None:
@@ -46,9 +45,9 @@ class Objective:
     def init(self, seed: int) -> dict[str, Any]:
         return init_variables(self.model, seed, self.encoder.smallest_input())
 
-    def loss(
+    def forward(
         self, variables: Mapping[str, Any], batch: Mapping[str, Array], key: Array
-    ) -> tuple[Array, tuple[dict[str, Any], dict[str, Array]]]:
+    ) -> tuple[StepOutput, Mapping[str, Any]]:
         config = self.config
         short, long = self._views(batch)
         (small, large), changed = self.model.apply(
@@ -62,8 +61,8 @@ class Objective:
         )
         loss, figures = teg_loss(small.z, large.z, batch["position"], small.g, large.g, config.loss)
         penalty = kernel_penalty(variables["params"], config.penalty)
-        figures = {**figures, "penalty": penalty, "features": large.features.mean(1)}
-        return loss + penalty, (changed, figures)
+        figures = {**figures, "penalty": penalty}
+        return StepOutput(loss + penalty, figures, large.features.mean(1)), changed
 
     def _views(self, batch: Mapping[str, Array]) -> list[Array]:
         """The clips, short and long, with their colours changed and normalised."""
@@ -76,13 +75,14 @@ class Objective:
             views.append(augmented_input(part, config.normalization, config.applied_color)[:, 0])
         return views
 
-    def preprocess(self) -> Preprocess:
-        """Returns that of the long clip."""
+    def encoders(self) -> dict[str, TrainedEncoder]:
+        """The encoder expects the long clip."""
         config = self.config
-        return VideoPreprocess(
+        preprocess = VideoPreprocess(
             num_frames=config.long_frames,
             frame_stride=config.long_stride,
             size=config.crop.size,
             mean=config.normalization.mean,
             std=config.normalization.std,
         )
+        return {"encoder": TrainedEncoder(self.encoder, "encoder", preprocess)}

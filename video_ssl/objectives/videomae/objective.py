@@ -7,21 +7,25 @@ from pathlib import Path
 from typing import Literal
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from video_ssl.models.networks.decoder import MaskedDecoder
 from video_ssl.models.networks.layers import cut, split_mask, take
 from video_ssl.models.networks.vit import VideoViT
 from video_ssl.models.preprocess import normalize, to_pixels
-from video_ssl.models.preprocess_config import Preprocess
 from video_ssl.objectives.shared.export import preprocess_of
+from video_ssl.objectives.shared.torch_objective import (
+    StepOutput,
+    TorchObjective,
+    TrainedEncoder,
+)
 from video_ssl.objectives.videomae.config import Config
 
 #: Added to the standard deviation of a colour of a tubelet.
 EPS = 1e-6
 
 
-class Objective(nn.Module):
+class Objective(TorchObjective):
     """Regresses the pixels of hidden tubelets from the visible ones.
 
     Loss = mean over hidden tokens and their elements of the squared error.  With a decoder mask
@@ -31,7 +35,7 @@ class Objective(nn.Module):
     themselves, where the reference undoes the input normalisation (equal up to rounding).
     """
 
-    def __init__(self, config: Config, *, encoders: Mapping[str, Path] | None = None) -> None:
+    def __init__(self, config: Config, *, stages: Mapping[str, Path] | None = None) -> None:
         super().__init__()
         self.config = config
         encoder = config.encoder
@@ -55,8 +59,7 @@ class Objective(nn.Module):
             else None
         )
 
-    def forward(self, batch: Mapping[str, Tensor]) -> tuple[Tensor, dict[str, Tensor]]:
-        """Returns the loss and figures for a batch as `Config` describes it."""
+    def forward(self, batch: Mapping[str, Tensor]) -> StepOutput:
         pixels = to_pixels(batch["video"])
         mask = batch["mask"].flatten(0, 1)
         decoder_mask = None if self.num_decoded is None else batch["decoder_mask"].flatten(0, 1)
@@ -64,7 +67,7 @@ class Objective(nn.Module):
         prediction, wanted, encoded = self.predict(video, mask, decoder_mask)
         loss = self.pixel_loss(prediction, self.targets(pixels, wanted), mask, wanted)
         features = encoded[:, self.encoder.num_prefix :].detach().float().mean(1)
-        return loss, {"loss": loss.detach(), "features": features}
+        return StepOutput(loss, {}, features)
 
     def predict(
         self, video: Tensor, mask: Tensor, decoder_mask: Tensor | None = None
@@ -100,17 +103,14 @@ class Objective(nn.Module):
             hidden = mask.gather(1, wanted).to(errors.dtype)
             return (errors * hidden).sum() / hidden.sum()
 
-    def after_step(self, progress: float) -> None:
-        """Nothing follows a step."""
-
     def no_weight_decay(self) -> set[str]:
         names = {"decoder.mask_token"}
         return names | {"encoder.cls_token"} if self.encoder.cls_token is not None else names
 
-    def preprocess(self) -> Preprocess:
-        """Returns what the exported encoder expects of a clip."""
+    def encoders(self) -> dict[str, TrainedEncoder]:
         config = self.config
-        return preprocess_of(config.clip, config.crop.size, config.normalization)
+        preprocess = preprocess_of(config.clip, config.crop.size, config.normalization)
+        return {"encoder": TrainedEncoder(self.encoder, preprocess)}
 
 
 def tubelet_targets(cubes: Tensor, kind: Literal["normalized", "raw"]) -> Tensor:

@@ -12,7 +12,7 @@ import contextlib
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import flax
 import jax
@@ -22,7 +22,7 @@ import optax
 
 from video_ssl.files import write_json
 from video_ssl.models.health_flax import effective_rank, feature_std
-from video_ssl.objectives.shared.flax_objective import FlaxObjective
+from video_ssl.objectives.shared.flax_objective import FlaxObjective, StepOutput
 from video_ssl.pretrain.errors import NonFiniteLoss
 from video_ssl.pretrain.evidence import evidence_folder, nonfinite_loss
 from video_ssl.pretrain.flax_loop.checkpoints import save_flax, write_state
@@ -98,6 +98,7 @@ class _FlaxSession(Session[FlaxJob]):
             out_shardings=job.processes.whole,
         )
         self._rows: list[dict[str, jax.Array]] = []
+        self._clips: int | None = None
         kept = job.averages or {}
         self._count: int = kept.get("count", 0)
         self._sums: dict[str, float] = dict(kept.get("sums", {}))
@@ -105,14 +106,20 @@ class _FlaxSession(Session[FlaxJob]):
 
     def _step(self, step: int, batch: Batch) -> int:
         job = self._job
-        job.state, figures = self._train_step(job.state, batch)
-        self._features = figures.pop("features", None)
-        self._rows.append(figures)
+        job.state, outcome = self._train_step(job.state, batch)
+        self._features = outcome.features
+        self._rows.append(outcome.scalars)
         if job.processes.platform == "cpu":  # nothing to wait for: stop at the very step
             self.check()
         elif len(self._rows) > AHEAD:
             jax.block_until_ready(self._rows[-1 - AHEAD])
-        return job.training.global_batch_size * clips_per_record(batch)
+        if self._clips is None:  # a constant of the compiled step, so looked at once
+            self._clips = (
+                job.training.global_batch_size * job.clips_per_record
+                if outcome.clips is None
+                else int(outcome.clips)
+            )
+        return self._clips
 
     def check(self) -> None:
         failed = int(self._job.state["failed"])
@@ -159,6 +166,15 @@ class _FlaxSession(Session[FlaxJob]):
         return {"jax": jax.__version__, "flax": flax.__version__, "optax": optax.__version__}
 
 
+class Outcome(NamedTuple):
+    """What a step has computed, on the devices: 0-d float32 `scalars` in all of them, `features` and `clips` as in
+    `StepOutput`."""
+
+    scalars: dict[str, jax.Array]
+    features: jax.Array | None
+    clips: jax.Array | int | None
+
+
 def make_step(
     objective: FlaxObjective,
     optimizer: optax.GradientTransformation,
@@ -167,25 +183,25 @@ def make_step(
     processes: FlaxProcesses,
     seed: int,
     accumulation: int = 1,
-) -> Callable[[State, Batch], tuple[State, dict[str, jax.Array]]]:
-    """Returns the jitted step: (state, batch) -> (state, figures); the state that goes in is gone afterwards.
+) -> Callable[[State, Batch], tuple[State, Outcome]]:
+    """Returns the jitted step: (state, batch) -> (state, outcome); the state that goes in is gone afterwards.
 
-    Figures are scalars on every device, and `features`.  Where the loss or the norm of the gradient is not finite, in
-    this step or before, the state stays as it is and `failed` keeps the first such step.
+    Where the loss or the norm of the gradient is not finite, in this step or before, the state stays as it is and
+    `failed` keeps the first such step.
 
     Args:
         objective, optimizer, shardings, processes: as in `FlaxJob`.
         seed: of what is random in a step.
         accumulation: micro-batches of a step.
     """
-    loss_of, parts, whole = objective.loss, accumulation, processes.whole
+    parts, whole = accumulation, processes.whole
 
-    def step(state: State, batch: Batch) -> tuple[State, dict[str, jax.Array]]:
+    def step(state: State, batch: Batch) -> tuple[State, Outcome]:
         key = jax.random.fold_in(jax.random.key(seed), state["step"])
         variables = variables_of(state)
-        gradients, changed, figures = gradients_of(loss_of, variables, batch, key, parts)
+        gradients, changed, output = gradients_of(objective.forward, variables, batch, key, parts)
         norm = optax.tree.norm(gradients)
-        fine = jnp.isfinite(figures["loss"]) & jnp.isfinite(norm) & (state["failed"] < 0)
+        fine = jnp.isfinite(output.loss) & jnp.isfinite(norm) & (state["failed"] < 0)
         updates, moments = optimizer.update(gradients, state["optimizer"], variables["params"])
         new = {
             **changed,
@@ -196,17 +212,22 @@ def make_step(
         old = {name: state[name] for name in new}
         new = jax.tree.map(lambda a, b: jnp.where(fine, a, b), new, old)
         new["failed"] = jnp.where(fine | (state["failed"] >= 0), state["failed"], state["step"])
-        features = figures.pop("features", None)
-        told = jax.lax.with_sharding_constraint({**figures, "grad_norm": norm}, whole)
-        return new, told if features is None else {**told, "features": features}
+        scalars = {**output.figures, "loss": output.loss, "grad_norm": norm}
+        scalars = jax.lax.with_sharding_constraint(scalars, whole)
+        return new, Outcome(scalars, output.features, output.clips)
 
     return jax.jit(step, donate_argnums=0, out_shardings=(shardings, None))
 
 
 def gradients_of(
-    loss_of: Callable[..., Any], variables: State, batch: Batch, key: jax.Array, parts: int
-) -> tuple[Any, State, dict[str, jax.Array]]:
-    """Returns gradients of the mean loss over `parts` micro-batches, the changed variables, and the figures' means.
+    forward: Callable[..., tuple[StepOutput, Any]],
+    variables: State,
+    batch: Batch,
+    key: jax.Array,
+    parts: int,
+) -> tuple[Any, State, StepOutput]:
+    """Returns gradients of the mean loss over `parts` micro-batches, the changed variables, and the output: means of
+    loss and figures, all features, the sum of clips.
 
     Micro-batch k holds rows k, k + parts, ..., so that every device keeps its rows.  Batch norms and negatives see a
     micro-batch only; moving statistics go through all of them in turn.
@@ -215,36 +236,33 @@ def gradients_of(
     rest = {k: v for k, v in variables.items() if k != "params"}
 
     def loss(params: Any, rest: State, part: Batch, key: jax.Array) -> Any:
-        value, (changed, figures) = loss_of({"params": params, **rest}, part, key)
-        figures = jax.tree.map(lambda x: x.astype(jnp.float32), figures)
-        return value, ({**rest, **changed}, {**figures, "loss": value})
+        output, changed = forward({"params": params, **rest}, part, key)
+        figures = jax.tree.map(lambda x: x.astype(jnp.float32), output.figures)
+        return output.loss, ({**rest, **changed}, output._replace(figures=figures))
 
     gradient = jax.grad(loss, has_aux=True)
     if parts == 1:
-        gradients, (rest, figures) = gradient(params, rest, batch, key)
-        return gradients, rest, figures
+        gradients, (rest, output) = gradient(params, rest, batch, key)
+        return gradients, rest, output
 
     def one(carry: tuple[State, Any], item: tuple[Batch, jax.Array]) -> Any:
         rest, total = carry
         part, number = item
-        found, (rest, figures) = gradient(params, rest, part, jax.random.fold_in(key, number))
-        return (rest, jax.tree.map(jnp.add, total, found)), figures
+        found, (rest, output) = gradient(params, rest, part, jax.random.fold_in(key, number))
+        return (rest, jax.tree.map(jnp.add, total, found)), output
 
     pieces = {k: jnp.moveaxis(v.reshape(-1, parts, *v.shape[1:]), 1, 0) for k, v in batch.items()}
     zeros = jax.tree.map(jnp.zeros_like, params)
     (rest, total), rows = jax.lax.scan(one, (rest, zeros), (pieces, jnp.arange(parts)))
-    features = rows.pop("features", None)
-    figures = {name: values.mean(0) for name, values in rows.items()}
-    if features is not None:
-        figures["features"] = features.reshape(-1, features.shape[-1])
-    return jax.tree.map(lambda x: x / parts, total), rest, figures
-
-
-def clips_per_record(batch: Batch) -> int:
-    """Returns how many clips a record gives: the views of `video`, or the arrays of pixels (T, H, W, 3)."""
-    if "video" in batch:
-        return int(batch["video"].shape[1])
-    return max(sum(value.ndim == 5 for value in batch.values()), 1)
+    output = StepOutput(
+        loss=rows.loss.mean(0),
+        figures={name: values.mean(0) for name, values in rows.figures.items()},
+        features=None
+        if rows.features is None
+        else rows.features.reshape(-1, rows.features.shape[-1]),
+        clips=None if rows.clips is None else rows.clips.sum(),
+    )
+    return jax.tree.map(lambda x: x / parts, total), rest, output
 
 
 def save_evidence(job: FlaxJob, step: int) -> NonFiniteLoss:

@@ -28,7 +28,7 @@ from video_ssl.pretrain.run import (
     RunResult,
     Streams,
     check_batch,
-    existing_encoders,
+    existing_stages,
     job_settings,
     run,
 )
@@ -53,6 +53,7 @@ def _run(recipe: PretrainRecipe, processes: FlaxProcesses, *, allow_changes: boo
         build=partial(build_job, processes=processes),
         load=_load,
         train=train,
+        encoder_names=lambda job: list(job.objective.encoders()),
         export=_export,
         sizes=lambda job: (sum(x.size for x in jax.tree.leaves(job.state["params"])), 0),
         weights=lambda job: "last step",
@@ -80,13 +81,13 @@ def check_supported(recipe: PretrainRecipe) -> None:
 
 
 def build_objective(
-    recipe: PretrainRecipe, encoders: Mapping[str, Path] | None = None
+    recipe: PretrainRecipe, stages: Mapping[str, Path] | None = None
 ) -> FlaxObjective:
     """Returns the objective; its weights are made by `init`."""
     training = recipe.training
     objective: FlaxObjective = OBJECTIVES[recipe.objective_name].objective()(
         recipe.objective,
-        encoders=existing_encoders(recipe) if encoders is None else encoders,
+        stages=existing_stages(recipe) if stages is None else stages,
         dtype=jnp.bfloat16 if training.precision == "bf16" else jnp.float32,
         remat=training.activation_checkpointing,
     )
@@ -96,17 +97,17 @@ def build_objective(
 def build_job(
     recipe: PretrainRecipe,
     streams: Streams,
-    encoders: Mapping[str, Path],
+    stages: Mapping[str, Path],
     processes: FlaxProcesses,
 ) -> FlaxJob:
     """Returns everything the loop needs to train from the start."""
     settings = job_settings(recipe, streams, (processes.rank, processes.world_size))
-    return FlaxJob(**settings, **trained_parts(recipe, encoders, processes, settings["lrs"]))
+    return FlaxJob(**settings, **trained_parts(recipe, stages, processes, settings["lrs"]))
 
 
 def trained_parts(
     recipe: PretrainRecipe,
-    encoders: Mapping[str, Path] | None,
+    stages: Mapping[str, Path] | None,
     processes: FlaxProcesses,
     lrs: np.ndarray,
 ) -> dict[str, Any]:
@@ -118,7 +119,7 @@ def trained_parts(
     training = recipe.training
     check_batch(recipe, processes.world_size)
     check_batch(recipe, processes.num_devices, "devices")
-    objective = build_objective(recipe, encoders)
+    objective = build_objective(recipe, stages)
     optimizer = build_optimizer(recipe.optimizer, lrs, grad_clip=training.grad_clip)
     # Every process makes the same weights on one device; they are divided afterwards.
     state = jax.device_get(objective.init(recipe.seed))
@@ -147,21 +148,25 @@ def _load(job: FlaxJob, checkpoint: Checkpoint) -> None:
     job.state = load_flax(checkpoint, job.state)
 
 
-def _export(job: FlaxJob, folder: Path, source: dict[str, Any]) -> None:
-    objective = job.objective
-    part = {k: v[objective.encoder_name] for k, v in job.variables().items()}
-    variables = (
-        jax.device_get(part)
-        if job.processes.world_size == 1
-        else multihost_utils.process_allgather(part, tiled=True)
-    )
-    job.processes.on_main(
-        lambda: save_flax_encoder(
-            folder,
-            variables,
-            architecture=architecture_of(objective.encoder),
-            config=objective.encoder.config,
-            preprocess=objective.preprocess(),
+def _export(job: FlaxJob, folders: Mapping[str, Path], source: dict[str, Any]) -> None:
+    for name, trained in job.objective.encoders().items():
+        part = {
+            k: v[trained.variables] for k, v in job.variables().items() if trained.variables in v
+        }
+        write = partial(
+            save_flax_encoder,
+            folders[name],
+            _on_host(part, job.processes),
+            architecture=architecture_of(trained.module),
+            config=trained.module.config,
+            preprocess=trained.preprocess,
             source=source,
         )
-    )
+        job.processes.on_main(write)
+
+
+def _on_host(variables: Any, processes: FlaxProcesses) -> Any:
+    """The whole arrays; called by every process."""
+    if processes.world_size == 1:
+        return jax.device_get(variables)
+    return multihost_utils.process_allgather(variables, tiled=True)

@@ -20,6 +20,7 @@ from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
 from video_ssl.models.health import effective_rank, feature_std
+from video_ssl.objectives.shared.torch_objective import StepOutput, TorchObjective
 from video_ssl.pretrain.processes import Processes, StopRequest
 from video_ssl.pretrain.recipe import TrainingConfig
 from video_ssl.pretrain.reporting import host_memory
@@ -38,7 +39,7 @@ class Job(BaseJob):
     """Everything a training needs, built and loaded; `objective` is on its device, not wrapped."""
 
     processes: Processes
-    objective: nn.Module
+    objective: TorchObjective
     optimizer: torch.optim.Optimizer
     average: WeightAverage | None
 
@@ -65,12 +66,13 @@ def _whole(state: Any) -> Any:
 
 @dataclass
 class Outcome:
-    """What a step has computed; all on the device. `scalars` are 0-d, `features` float (B, D) or None."""
+    """What a step has computed; all on the device.  `scalars` are 0-d, `features` and `clips` as in `StepOutput`."""
 
     loss: Tensor
     grad_norm: Tensor
     scalars: dict[str, Tensor]
     features: Tensor | None
+    clips: int | None
 
 
 def train(job: Job) -> dict[str, Any]:
@@ -119,12 +121,12 @@ class _Session(Session[Job]):
             self.check()
         if job.average is not None:
             job.average.update(step)
-        after_step = getattr(job.objective, "after_step", None)
-        if after_step is not None:
-            after_step((step + 1) / job.num_steps)
+        job.objective.after_step((step + 1) / job.num_steps)
         self._outcome = outcome
         self._means.add({"loss": outcome.loss, "grad_norm": outcome.grad_norm, **outcome.scalars})
-        return job.training.global_batch_size * clips_per_record(batch)
+        if outcome.clips is None:
+            return job.training.global_batch_size * job.clips_per_record
+        return outcome.clips * job.processes.world_size
 
     def check(self) -> None:
         failed = self._guard.failed_step()
@@ -226,36 +228,35 @@ def gradients_of(module: nn.Module, batch: Batch, training: TrainingConfig) -> O
     The loss is the mean over micro-batches.  Gradients are averaged over processes once, with the last one.
     """
     parts = split_batch(batch, training.accumulation)
-    losses, reports = [], []
+    losses: list[Tensor] = []
+    told: list[StepOutput] = []
     for i, part in enumerate(parts):
         lone = isinstance(module, DistributedDataParallel) and i < len(parts) - 1
         sync_gradients(module, i == len(parts) - 1)
         with module.no_sync() if lone else contextlib.nullcontext():  # type: ignore[operator]
             with autocast(next(iter(part.values())).device, training.precision):
-                loss, report = module(part)
-            loss = loss.float()
+                output: StepOutput = module(part)
+            loss = output.loss.float()
             (loss / len(parts)).backward()
         losses.append(loss.detach())
-        reports.append(report)
+        told.append(output._replace(loss=losses[-1]))  # without the graph
     parameters = [p for p in module.parameters() if p.grad is not None]
     grad_norm = whole(torch.nn.utils.get_total_norm([p.grad for p in parameters]))  # type: ignore[misc]
     if training.grad_clip is not None:
         torch.nn.utils.clip_grads_with_norm_(parameters, training.grad_clip, grad_norm)
-    features = [r["features"].detach() for r in reports if "features" in r]
+    features = [output.features.detach() for output in told if output.features is not None]
+    clips = [output.clips for output in told if output.clips is not None]
     scalars = {
-        name: torch.stack([r[name].detach().float() for r in reports]).mean()
-        for name in reports[0]
-        if name not in ("features", "loss")
+        name: torch.stack([output.figures[name].detach().float() for output in told]).mean()
+        for name in told[0].figures
     }
     return Outcome(
-        torch.stack(losses).mean(), grad_norm, scalars, torch.cat(features) if features else None
+        loss=torch.stack(losses).mean(),
+        grad_norm=grad_norm,
+        scalars=scalars,
+        features=torch.cat(features) if features else None,
+        clips=sum(clips) if clips else None,
     )
-
-
-def clips_per_record(batch: Batch) -> int:
-    """Returns V of the batch's `video` (B, V, T, H, W, 3); 1 where a batch holds no such clips."""
-    video = batch.get("video")
-    return int(video.shape[1]) if video is not None and video.dim() == 6 else 1
 
 
 def wrap(objective: nn.Module, processes: Processes, *, compile: bool) -> nn.Module:

@@ -14,6 +14,7 @@ from torch.distributed.tensor import DTensor
 
 from video_ssl.models.layers import depth_by_names, layer_by_name
 from video_ssl.models.torch_encoder import TorchEncoder
+from video_ssl.objectives.shared.torch_objective import TorchObjective
 from video_ssl.pretrain.optimizers import OPTIMIZERS, OptimizerConfig, ParameterGroup, groups_of
 from video_ssl.pretrain.torch_loop.lars import Lars
 from video_ssl.pretrain.torch_loop.sharding import inner_optimizer, wrap_optimizer
@@ -119,10 +120,29 @@ def parameter_groups(
     return list(found.values())
 
 
-def build_optimizer(
-    module: nn.Module, config: OptimizerConfig, *, divided: bool = False
+def objective_optimizer(
+    objective: TorchObjective, config: OptimizerConfig, *, divided: bool = False
 ) -> torch.optim.Optimizer:
-    """Returns the optimizer of the trainable parameters of an objective.
+    """Returns the optimizer of an objective, which says what is not decayed and which encoder has layers."""
+    encoder, *_ = objective.encoders().values()
+    return build_optimizer(
+        objective,
+        config,
+        no_decay=objective.no_weight_decay(),
+        encoder=encoder.module,
+        divided=divided,
+    )
+
+
+def build_optimizer(
+    module: nn.Module,
+    config: OptimizerConfig,
+    *,
+    no_decay: Collection[str] = (),
+    encoder: object = None,
+    divided: bool = False,
+) -> torch.optim.Optimizer:
+    """Returns the optimizer of the trainable parameters of a module.
 
     It heeds a `found_inf` flag on the device and then leaves weights and state alone: a step whose loss is not finite
     is stopped without waiting for the device.  Only SGD of sharded parameters, for which torch has no fused kind,
@@ -132,8 +152,6 @@ def build_optimizer(
     Raises:
         ConfigError: nothing to train; see also `parameter_groups`.
     """
-    names = getattr(module, "no_weight_decay", None)
-    no_decay = names() if names is not None else ()
     groups = parameter_groups(
         module.named_parameters(),
         weight_decay=config.weight_decay,
@@ -141,7 +159,7 @@ def build_optimizer(
         no_decay=no_decay,
         decay_all=config.decay_all,
         groups=config.groups,
-        encoder=getattr(module, "encoder", None),
+        encoder=encoder,
     )
     if not groups:
         raise ConfigError("the objective has no trainable parameter.")

@@ -15,6 +15,7 @@ from torch import nn
 from video_ssl.models import architecture_of
 from video_ssl.models.encoders import save_encoder
 from video_ssl.objectives import OBJECTIVES
+from video_ssl.objectives.shared.torch_objective import TorchObjective
 from video_ssl.pretrain.checkpoint_folders import Checkpoint
 from video_ssl.pretrain.processes import Processes, join_processes
 from video_ssl.pretrain.recipe import PretrainRecipe
@@ -23,14 +24,14 @@ from video_ssl.pretrain.run import (
     RunResult,
     Streams,
     check_batch,
-    existing_encoders,
+    existing_stages,
     job_settings,
     run,
 )
 from video_ssl.pretrain.torch_loop.averages import WeightAverage
 from video_ssl.pretrain.torch_loop.checkpoints import load_objective
 from video_ssl.pretrain.torch_loop.loop import Job, train
-from video_ssl.pretrain.torch_loop.optimizers import build_optimizer, load_optimizer_state
+from video_ssl.pretrain.torch_loop.optimizers import load_optimizer_state, objective_optimizer
 from video_ssl.pretrain.torch_loop.sharded_checkpoints import load_for
 from video_ssl.pretrain.torch_loop.sharding import is_sharded, prepare, return_freed_memory, whole
 
@@ -48,6 +49,7 @@ def _run(recipe: PretrainRecipe, processes: Processes, *, allow_changes: bool) -
         build=partial(build_job, processes=processes),
         load=_load,
         train=train,
+        encoder_names=lambda job: list(job.objective.encoders()),
         export=_export,
         sizes=_sizes,
         weights=lambda job: "moving average" if job.average is not None else "last step",
@@ -62,14 +64,18 @@ def _run(recipe: PretrainRecipe, processes: Processes, *, allow_changes: bool) -
 
 
 def build_objective(
-    recipe: PretrainRecipe, encoders: Mapping[str, Path] | None = None
-) -> nn.Module:
-    """Returns the objective with weights drawn from the seed of the recipe."""
-    if encoders is None:
-        encoders = existing_encoders(recipe)
+    recipe: PretrainRecipe, stages: Mapping[str, Path] | None = None
+) -> TorchObjective:
+    """Returns the objective with weights drawn from the seed of the recipe.
+
+    Args:
+        stages: where what it needs is; None = where the run has it.
+    """
+    if stages is None:
+        stages = existing_stages(recipe)
     torch.manual_seed(recipe.seed)
-    objective: nn.Module = OBJECTIVES[recipe.objective_name].objective()(
-        recipe.objective, encoders=encoders
+    objective: TorchObjective = OBJECTIVES[recipe.objective_name].objective()(
+        recipe.objective, stages=stages
     )
     return objective
 
@@ -77,7 +83,7 @@ def build_objective(
 def build_job(
     recipe: PretrainRecipe,
     streams: Streams,
-    encoders: Mapping[str, Path],
+    stages: Mapping[str, Path],
     processes: Processes,
 ) -> Job:
     """Returns everything the loop needs to train from the start."""
@@ -85,13 +91,14 @@ def build_job(
     check_batch(recipe, processes.world_size)
     settings = job_settings(recipe, streams, (processes.rank, processes.world_size))
     return_freed_memory(training, processes)
-    objective = prepare(build_objective(recipe, encoders).to(processes.device), training, processes)
+    objective = build_objective(recipe, stages).to(processes.device)
+    objective = prepare(objective, training, processes)
     divided = training.sharding == "oss" and processes.world_size > 1
     return Job(
         **settings,
         processes=processes,
         objective=objective,
-        optimizer=build_optimizer(objective, recipe.optimizer, divided=divided),
+        optimizer=objective_optimizer(objective, recipe.optimizer, divided=divided),
         average=WeightAverage(objective, training.ema, num_steps=len(settings["lrs"]))
         if training.ema
         else None,
@@ -113,30 +120,31 @@ def _load(job: Job, checkpoint: Checkpoint) -> None:
 
 def _sizes(job: Job) -> tuple[int, int]:
     sizes = {True: 0, False: 0}
-    for parameter in job.objective.parameters():
-        sizes[parameter.requires_grad] += parameter.numel()
+    helpers = [network.module for network in job.objective.frozen.values()]
+    for module in (job.objective, *helpers):
+        for parameter in module.parameters():
+            sizes[parameter.requires_grad] += parameter.numel()
     return sizes[True], sizes[False]
 
 
-def _export(job: Job, folder: Path, source: dict[str, Any]) -> None:
+def _export(job: Job, folders: Mapping[str, Path], source: dict[str, Any]) -> None:
     with job.average.in_place() if job.average is not None else contextlib.nullcontext():
-        encoder = _whole_encoder(job)
-        job.processes.on_main(
-            lambda: save_encoder(
-                folder,
-                encoder,
-                architecture=architecture_of(encoder),
-                preprocess=job.objective.preprocess(),  # type: ignore[operator]
+        for name, trained in job.objective.encoders().items():
+            module = _in_one_piece(trained.module, divided=is_sharded(job.objective))
+            write = partial(
+                save_encoder,
+                folders[name],
+                module,
+                architecture=architecture_of(module),
+                preprocess=trained.preprocess,
                 source=source,
             )
-        )
+            job.processes.on_main(write)
 
 
-def _whole_encoder(job: Job) -> nn.Module:
-    """The encoder; of a divided one a copy in one piece on the CPU."""
-    encoder = job.objective.encoder
-    assert isinstance(encoder, nn.Module)
-    if not is_sharded(job.objective):
+def _in_one_piece(encoder: nn.Module, *, divided: bool) -> nn.Module:
+    """The encoder; of a divided one a copy on the CPU."""
+    if not divided:
         return encoder
     weights = {name: whole(value).cpu() for name, value in encoder.state_dict().items()}
     copy: nn.Module = type(encoder)(encoder.config)

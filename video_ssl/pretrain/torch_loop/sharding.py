@@ -4,15 +4,15 @@
     fsdp   weights, gradients and optimizer state are divided (`fully_shard`); blocks are gathered when they are needed.
     oss    as ddp, but the optimizer state is divided (fairscale's OSS, needs video_ssl[sharded]).
 
-Frozen teachers are outside the module tree of an objective and so outside all of it; frozen parameters inside the
-tree stay whole in every process.
+Frozen networks (`TorchObjective.frozen`) are outside the module tree of an objective and so outside all of it; frozen
+parameters inside the tree stay whole in every process.
 """
 
 from __future__ import annotations
 
 import ctypes
 import functools
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -26,8 +26,10 @@ from video_ssl.pretrain.errors import RunError
 from video_ssl.pretrain.processes import Processes
 from video_ssl.pretrain.recipe import TrainingConfig
 
+M = TypeVar("M", bound=nn.Module)
 
-def prepare(objective: nn.Module, training: TrainingConfig, processes: Processes) -> nn.Module:
+
+def prepare(objective: M, training: TrainingConfig, processes: Processes) -> M:
     """Returns the objective, on its device, ready for its optimizer: changed in place as the recipe says.
 
     Args:
@@ -118,14 +120,14 @@ def _fairscale(name: str, module: str) -> Any:
         ) from err
 
 
-def synchronise_batch_norm(module: nn.Module, device: torch.device) -> nn.Module:
+def synchronise_batch_norm(module: M, device: torch.device) -> M:
     """Returns the module with batch norms that take their statistics over all processes.
 
     On CUDA torch's own; on the CPU, where that refuses to work, pytorchvideo's NaiveSyncBatchNorm, whose running
     variance is the biased one.  Names of weights stay the same.
     """
     if device.type == "cuda":
-        synchronised: nn.Module = nn.SyncBatchNorm.convert_sync_batchnorm(module)
+        synchronised: M = nn.SyncBatchNorm.convert_sync_batchnorm(module)
         return synchronised
     try:
         from pytorchvideo.layers import batch_norm

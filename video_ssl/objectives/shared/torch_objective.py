@@ -1,0 +1,78 @@
+"""What a torch objective is to the loop, to `bench` and to whoever else trains or times it."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Collection, Mapping
+from typing import NamedTuple, Self
+
+from torch import Tensor, nn
+
+from video_ssl.models.preprocess_config import Preprocess
+from video_ssl.objectives.shared.frozen import FrozenNetwork
+
+
+class StepOutput(NamedTuple):
+    """What an objective makes of a batch.  A tuple, so that DDP, FSDP2 and torch.compile pass it on.
+
+    Attributes:
+        loss: 0-d, at least float32, with the graph of its gradient.
+        figures: 0-d tensors without a graph that stand in metrics.jsonl beside the loss; the same names in every step.
+        features: float32 (N, D) without a graph, of which the health of the features is told (spread, rank); None =
+            there are none to tell of.
+        clips: clips that this batch showed to the encoder, for the clips per second; None = `clips_per_record` of the
+            settings for each of its records.
+    """
+
+    loss: Tensor
+    figures: dict[str, Tensor]
+    features: Tensor | None = None
+    clips: int | None = None
+
+
+class TrainedEncoder(NamedTuple):
+    """An encoder that leaves a training.
+
+    Attributes:
+        module: a network of the table in `video_ssl.models`; part of the objective.
+        preprocess: what it expects of a clip.
+    """
+
+    module: nn.Module
+    preprocess: Preprocess
+
+
+class TorchObjective(nn.Module, ABC):
+    """Base of torch objectives: `Objective(config, stages=...)` in the module `objective` of their folder.
+
+    `config` is the objective's `Config`, `stages` the path of everything that `config.stages()` names.
+
+    Attributes:
+        frozen: networks that never learn, by name; see `FrozenNetwork`.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.frozen: dict[str, FrozenNetwork] = {}
+
+    @abstractmethod
+    def forward(self, batch: Mapping[str, Tensor]) -> StepOutput:
+        """Returns the loss and what else is told of a batch, arrays as the docstring of `Config` says."""
+
+    @abstractmethod
+    def encoders(self) -> dict[str, TrainedEncoder]:
+        """Returns what leaves the training, by name: the first goes to RUN/encoder, the others to RUN/encoders/NAME."""
+
+    def after_step(self, progress: float) -> None:
+        """Called after every optimizer step; `progress` in (0, 1] is the share of the training that is done."""
+
+    def no_weight_decay(self) -> Collection[str]:
+        """Returns names of parameters that are not decayed, beside biases and other 1-D tensors."""
+        return ()
+
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Self:
+        """Takes the frozen networks along when the objective moves to a device."""
+        super()._apply(fn, recurse)
+        for network in self.frozen.values():
+            network.module._apply(fn)
+        return self
