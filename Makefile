@@ -12,8 +12,6 @@ RUN ?=
 # What the shell is to take as one word, whatever is in it: spaces, #, quotes, $. `value` keeps make from reading it.
 quoted = '$(subst ','\'',$(1))'
 run = $(call quoted,$(or $(value RUN),runs/$*-demo))
-# The evaluations that go with an objective: of videos (demo), of frames (demo_frames), or both.
-EVALUATE ?= $(if $(filter carl tcc tcn,$*),demo_frames,$(if $(filter teg cvrl,$*),demo demo_frames,demo))
 
 .PHONY: help test test-trust test-fast golden mutation static check format clean
 .DEFAULT_GOAL := help
@@ -21,6 +19,7 @@ EVALUATE ?= $(if $(filter carl tcc tcn,$*),demo_frames,$(if $(filter teg cvrl,$*
 help:  ## what there is
 	@grep -hE '^[a-z%-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 22
 	@echo
+	@echo 'X: $(notdir $(wildcard pretrain/*))'
 	@echo 'RECIPE=file  DATA=folder|list|table  RUN=folder  SET="key=value ..."   go with pretrain-X'
 
 .venv/.ready: pyproject.toml constraints.txt
@@ -31,11 +30,10 @@ help:  ## what there is
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[dev]'
 	@touch $@
 
-pretrain-%: .venv/.ready  ## train objective X (mae, videomae, mvd, carl, tcc, tcn, teg, cvrl, supervised) and probe what it learned
+pretrain-%: .venv/.ready  ## train objective X and run the evaluations that its recipe names
 	$(BIN)/video-ssl pretrain $(call quoted,$(or $(value RECIPE),pretrain/$*/demo.yaml)) run=$(run) \
-	  $(if $(value DATA),data.table=$(call quoted,$(value DATA))) $(SET)
-	$(if $(value DATA),@printf 'To probe it: %s evaluate evaluate/probe.yaml encoder=%s train=... test=...\n' $(BIN)/video-ssl $(run), \
-	  $(foreach recipe,$(EVALUATE),$(BIN)/video-ssl evaluate $(recipe) encoder=$(run) &&) true)
+	  $(if $(value DATA),data.table=$(call quoted,$(value DATA)),--evaluate) $(SET)
+	$(if $(value DATA),@printf 'To probe it: %s evaluate evaluate/probe.yaml encoder=%s train=... test=...\n' $(BIN)/video-ssl $(run))
 
 test: .venv/.ready  ## every test
 	$(BIN)/python tests/run_all.py

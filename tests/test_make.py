@@ -10,6 +10,10 @@ from pathlib import Path
 
 import pytest
 
+from video_ssl.evaluate.recipe import load_evaluate_recipe
+from video_ssl.objectives import OBJECTIVES
+from video_ssl.pretrain.recipe import load_pretrain_recipe
+
 ROOT = Path(__file__).resolve().parents[1]
 CODE = "import json, sys; print('WORDS ' + json.dumps(sys.argv[1:]))"
 
@@ -50,6 +54,21 @@ def test_make_hands_on_every_letter(tmp_path: Path) -> None:
 
 @pytest.mark.skipif(shutil.which("make") is None, reason="make is not installed")
 def test_make_without_words_probes_what_it_has_trained(tmp_path: Path) -> None:
-    pretrain, evaluate = words(tmp_path)
-    assert pretrain == ["pretrain", "pretrain/mvd/demo.yaml", "run=runs/mvd-demo"]
-    assert evaluate == ["evaluate", "demo", "encoder=runs/mvd-demo"]
+    (pretrain,) = words(tmp_path)
+    assert pretrain == ["pretrain", "pretrain/mvd/demo.yaml", "run=runs/mvd-demo", "--evaluate"]
+
+
+@pytest.mark.skipif(shutil.which("make") is None, reason="make is not installed")
+def test_every_objective_has_a_recipe_that_make_trains_and_evaluates() -> None:
+    """The Makefile names no objective: X is a folder of recipes."""
+    told = subprocess.run(
+        ["make", "-s", "-C", str(ROOT), "help"], capture_output=True, text=True, check=True
+    ).stdout
+    (line,) = [line for line in told.splitlines() if line.startswith("X: ")]
+    assert set(line.removeprefix("X: ").split()) == set(OBJECTIVES)
+    for name in OBJECTIVES:
+        recipe = load_pretrain_recipe(f"{name}/demo")
+        assert recipe.objective_name == name
+        assert recipe.evaluate
+        for evaluation in recipe.evaluations:
+            load_evaluate_recipe(evaluation)

@@ -72,12 +72,17 @@ def pretrain(
     allow_changes: Annotated[
         bool, typer.Option(help="Resume although the recipe of the run has changed.")
     ] = False,
+    evaluate: Annotated[
+        bool, typer.Option("--evaluate", help="Then run the evaluations that the recipe names.")
+    ] = False,
 ) -> None:
     """Train an objective and export its encoder.  Resumes by itself; the encoder is RUN/encoder."""
+    from video_ssl.evaluate.after_training import pretrain_and_evaluate
     from video_ssl.pretrain.recipe import load_pretrain_recipe
     from video_ssl.pretrain.start import pretrain as run
 
-    run(load_pretrain_recipe(recipe, overrides or []), allow_changes=allow_changes)
+    loaded = load_pretrain_recipe(recipe, overrides or [])
+    (pretrain_and_evaluate if evaluate else run)(loaded, allow_changes=allow_changes)
 
 
 @app.command(

@@ -28,7 +28,8 @@ class EvaluateRecipe:
         embed: how videos become features.
         evaluators: name in the table of evaluators -> its settings.
         out: folder for features and results; null: RUN/evaluate/NAME of the encoder's run, or
-            runs/evaluate/NAME; NAME_flax for flax:RUN.
+            runs/evaluate/NAME; NAME_flax for flax:RUN, NAME_ENCODER for
+            RUN/encoders/ENCODER.
         seed: of everything random (held-out videos, order of training).
         device: auto, cpu, cuda.
     """
@@ -94,6 +95,8 @@ class EvaluateRecipe:
             return run / "evaluate" / name
         if run is not None and run.name == "encoder":
             return run.parent / "evaluate" / name
+        if run is not None and run.parent.name == "encoders":
+            return run.parent.parent / "evaluate" / f"{name}_{run.name}"
         return Path("runs") / "evaluate" / name
 
 

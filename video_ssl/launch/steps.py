@@ -112,16 +112,17 @@ def _pretrain(
             after=tuple(step.name for step in before),
         ),
     ]
-    if chain and recipes[0].evaluate is not None:
+    for evaluation in recipes[0].evaluations if chain else ():
+        name = (
+            "evaluate" if len(recipes[0].evaluations) == 1 else f"evaluate-{Path(evaluation).stem}"
+        )
         evaluations = [
-            _task(
-                "evaluate", "evaluate", [recipes[0].evaluate, f"encoder={task.run}"], Path(task.run)
-            )
+            _task(name, "evaluate", [evaluation, f"encoder={task.run}"], Path(task.run))
             for task in tasks
         ]
         steps.append(
             Step(
-                name="evaluate",
+                name=name,
                 tasks=tuple(evaluations),
                 profile=profile,
                 after=("pretrain",),
@@ -154,11 +155,12 @@ def _refuse_equal(recipes: Sequence[Any], names: Sequence[str]) -> None:
 
 def _stages(recipe: Any, profile: LaunchProfile, files: dict[Path, Any]) -> list[Step]:
     """Stages that are trained from recipes, in RUN/stages/NAME, where the run looks for them."""
+    from video_ssl.objectives.shared.sources import EncoderSource
     from video_ssl.pretrain.recipe import recipe_to_dict, stage_recipe
 
     steps: list[Step] = []
     for stage, source in recipe.objective.stages().items():
-        if source.recipe is None:
+        if not isinstance(source, EncoderSource) or source.recipe is None:
             continue
         inner = stage_recipe(recipe, stage, source)
         file = inner.folder / "launch" / "pretrain.yaml"

@@ -21,6 +21,7 @@ from video_ssl.recipes import (
     list_recipes,
     nearest,
     read_recipe,
+    read_typed,
     to_plain,
 )
 
@@ -167,7 +168,8 @@ class PretrainRecipe:
         seed: of the weights, the order and views of the data, and everything random in a step.
         objective_name: key of `OBJECTIVES`; `objective.name` in the file.
         objective: the objective's own configuration.
-        evaluate: recipe of the evaluation that goes with the run, for whoever started it; training does not read it.
+        evaluate: recipes of the evaluations that go with the run, a list or one name: `video-ssl pretrain --evaluate`
+            and `video-ssl launch --chain` run them on it; training does not read them.
     """
 
     name: str
@@ -179,7 +181,7 @@ class PretrainRecipe:
     loader: LoaderConfig = field(default_factory=LoaderConfig)
     training: TrainingConfig
     optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)
-    evaluate: str | None = None
+    evaluate: tuple[str, ...] | None = None
 
     def __post_init__(self) -> None:
         if self.seed < 0:
@@ -218,6 +220,11 @@ class PretrainRecipe:
     @property
     def folder(self) -> Path:
         return Path(self.run)
+
+    @property
+    def evaluations(self) -> tuple[str, ...]:
+        """The recipes of `evaluate`, none where it is empty."""
+        return self.evaluate or ()
 
     def replace(self, **changes: Any) -> PretrainRecipe:
         """Returns the recipe with other values of the given fields."""
@@ -258,6 +265,8 @@ def recipe_from_dict(content: Mapping[str, Any]) -> PretrainRecipe:
     if "objective_name" in content:
         raise ConfigError("unknown key 'objective_name': write `name:` under `objective:`.")
     objective = build_config(OBJECTIVES[objective_name].config(), section, "objective")
+    named = read_typed(str | tuple[str, ...] | None, content.get("evaluate"), "evaluate")
+    content["evaluate"] = [named] if isinstance(named, str) else named
     if content.get("run") is None:
         content["run"] = f"runs/{str(content.get('name') or objective_name).replace('/', '-')}"
     if isinstance(content["run"], str):  # shells leave the ~ of run=~/x alone

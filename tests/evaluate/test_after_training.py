@@ -1,0 +1,96 @@
+"""`video-ssl pretrain --evaluate`: the evaluations that a recipe names, read before the training and run after it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from video_ssl.evaluate import after_training
+from video_ssl.evaluate.after_training import pretrain_and_evaluate
+from video_ssl.evaluate.recipe import load_evaluate_recipe
+from video_ssl.launch.profile import LaunchProfile
+from video_ssl.launch.steps import plan_launch
+from video_ssl.pretrain.errors import RunError
+from video_ssl.pretrain.recipe import load_pretrain_recipe, recipe_from_dict, recipe_to_dict
+from video_ssl.recipes import ConfigError
+
+
+@pytest.fixture
+def done(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
+    """What was trained and evaluated, in order."""
+    acts: list[Any] = []
+    monkeypatch.setattr(after_training, "pretrain", lambda recipe, **_: acts.append(recipe.run))
+    monkeypatch.setattr(
+        after_training, "evaluate", lambda recipe: acts.append((recipe.name, recipe.encoder)) or {}
+    )
+    return acts
+
+
+def test_the_evaluations_follow_the_training_in_their_order(
+    tmp_path: Path, done: list[Any]
+) -> None:
+    run = str(tmp_path / "my #1 run")
+    recipe = load_pretrain_recipe("teg/demo").replace(run=run)
+    assert len(pretrain_and_evaluate(recipe)) == 2
+    assert done == [run, ("demo", run), ("demo_frames", run)]
+
+
+@pytest.mark.parametrize(
+    ("overrides", "wrong", "message"),
+    [
+        (["evaluate=null"], RunError, "names no evaluation: add evaluate=NAME"),
+        (["evaluate=[demo,dmeo]"], ConfigError, "dmeo"),
+    ],
+)
+def test_what_cannot_be_evaluated_is_told_before_the_training(
+    overrides: list[str], wrong: type[Exception], message: str, done: list[Any]
+) -> None:
+    with pytest.raises(wrong, match=message):
+        pretrain_and_evaluate(load_pretrain_recipe("mae/demo", overrides))
+    assert not done
+
+
+def test_several_processes_go_by_launch(done: list[Any], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    with pytest.raises(RunError, match="--chain"):
+        pretrain_and_evaluate(load_pretrain_recipe("mae/demo"))
+    assert not done
+
+
+def test_a_recipe_names_one_evaluation_or_several_or_none() -> None:
+    """Runs of before keep `evaluate: demo` or null in their recipe.yaml."""
+    content = recipe_to_dict(load_pretrain_recipe("mae/demo"))
+    for given, found in (
+        ("demo", ("demo",)),
+        (["demo", "probe"], ("demo", "probe")),
+        (None, ()),
+    ):
+        recipe = recipe_from_dict({**content, "evaluate": given})
+        assert recipe.evaluations == found
+        assert recipe_from_dict(recipe_to_dict(recipe)) == recipe
+
+
+def test_a_chain_has_a_job_for_every_evaluation(tmp_path: Path) -> None:
+    words = ["teg/demo", f"run={tmp_path / 'r'}"]
+    plan = plan_launch("pretrain", words, LaunchProfile(executor="slurm"), chain=True)
+    assert [step.name for step in plan.steps] == [
+        "pretrain",
+        "evaluate-demo",
+        "evaluate-demo_frames",
+    ]
+    assert all(step.after == ("pretrain",) for step in plan.steps[1:])
+
+
+def test_results_of_a_further_encoder_lie_beside_those_of_the_first(tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    for encoder in ("encoder", "encoders/teacher"):
+        (run / encoder).mkdir(parents=True)
+        (run / encoder / "config.json").write_text("{}")
+    places = {
+        encoder: load_evaluate_recipe("demo", [f"encoder={run / encoder}"]).folder()
+        for encoder in ("", "encoder", "encoders/teacher")
+    }
+    assert places[""] == places["encoder"] == run / "evaluate" / "demo"
+    assert places["encoders/teacher"] == run / "evaluate" / "demo_teacher"

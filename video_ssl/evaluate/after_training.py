@@ -1,0 +1,42 @@
+"""A training and the evaluations that its recipe names, one after the other."""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+from typing import Any
+
+from video_ssl.evaluate.recipe import load_evaluate_recipe
+from video_ssl.evaluate.run import evaluate
+from video_ssl.pretrain.errors import RunError
+from video_ssl.pretrain.recipe import PretrainRecipe
+from video_ssl.pretrain.start import pretrain
+
+
+def pretrain_and_evaluate(
+    recipe: PretrainRecipe, *, allow_changes: bool = False
+) -> list[dict[str, Any]]:
+    """Returns the results of the evaluations of `recipe.evaluate` on the encoder of the run, trained to its end first.
+
+    A run that is finished is only evaluated.  The recipes of the evaluations are read before the training starts.
+
+    Args:
+        recipe, allow_changes: as `pretrain` takes them.
+
+    Raises:
+        RunError: the recipe names no evaluation, or there are several processes; else as `pretrain` and `evaluate`.
+    """
+    if not recipe.evaluations:
+        raise RunError(
+            f"{recipe.name} names no evaluation: add evaluate=NAME (see `video-ssl recipes`), or leave out --evaluate."
+        )
+    if int(os.environ.get("WORLD_SIZE", "1")) > 1:
+        raise RunError(
+            "--evaluate is for one process: `video-ssl launch` with --chain trains and evaluates with several."
+        )
+    evaluations = [
+        dataclasses.replace(load_evaluate_recipe(name), encoder=recipe.run)
+        for name in recipe.evaluations
+    ]
+    pretrain(recipe, allow_changes=allow_changes)
+    return [evaluate(evaluation) for evaluation in evaluations]
