@@ -127,12 +127,16 @@ def refuse_other_grids(table: pa.Table, where: str) -> None:
     known = {column.name + GRID: column for column in grid_columns(table.schema)}
     for name in [name for name in table.column_names if name.endswith(GRID)]:
         column = known.get(name)
-        kinds = [] if column is None else [table.schema.field(f.name) for f in column.fields()[1:]]
-        if column is None or [f.type for f in kinds] != [f.type for f in column.fields()[1:]]:
+        fields = [] if column is None else column.fields()
+        if column is None or any(
+            field.name not in table.column_names
+            or not table.schema.field(field.name).type.equals(field.type)
+            for field in fields
+        ):
             raise FeatureError(
                 f"{where} is damaged: the columns of {name!r} are not what ours are."
             )
-        for chunk in table.select([f.name for f in column.fields()]).to_batches():
+        for chunk in table.select([field.name for field in fields]).to_batches():
             values, grid, times = chunk.columns
             sides = grid.flatten().to_numpy().reshape(-1, 3).astype(np.int64)
             fits = (
