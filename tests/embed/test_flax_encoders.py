@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from video_ssl.clips.sampling.two_clips import dense_feature_times
+from video_ssl.datasets import open_table
 from video_ssl.embed.config import EmbedConfig
 from video_ssl.embed.embed_videos import embed_table
 from video_ssl.embed.embedding import Embedder
@@ -173,3 +174,18 @@ def test_bfloat16_is_near_and_does_not_change_the_encoder(run):
     assert not np.array_equal(a, b)
     np.testing.assert_allclose(a, b, atol=0.05 * np.abs(a).max())
     assert full.fingerprint == half.fingerprint
+
+
+def test_the_cells_of_the_feature_map_are_the_same(run, videos, tmp_path):
+    table = open_table(str(videos / "test.arrow")).select([0])
+    config = EmbedConfig(outputs=("tokens",), tokens_dtype="float32", num_workers=0)
+    torch_, flax = (
+        Embedder(open_encoder(spec), config).embed(table, tmp_path / f"{number}.arrow")
+        for number, spec in enumerate((str(run), f"flax:{run}"))
+    )
+    grid = flax.outputs["tokens"].grid
+    assert grid == torch_.outputs["tokens"].grid
+    assert grid[1:] == (1, 1)  # 32 pixels are one cell of an R3D
+    a, b = (found.read("tokens", [0, 1]) for found in (torch_, flax))
+    np.testing.assert_allclose(b, a, atol=1e-4 * np.abs(a).max())
+    np.testing.assert_allclose(a.mean(1), torch_.features, atol=1e-4 * np.abs(a).max())
