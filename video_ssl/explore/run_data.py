@@ -34,6 +34,7 @@ class RunData:
         recipe: resolved, as plain dictionaries.
         metrics: rows of metrics.jsonl; `stages`: those of the runs that came before it.
         finished, encoder: contents of finished.json and encoder/config.json.
+        other_encoders: contents of the config.json of further encoders, by folder: "encoders/NAME".
         starts: of environment.json.
         evaluations: contents of evaluate/*/results.json, each with its `folder`.
         skipped: (where, entry) of training and evaluations.
@@ -45,6 +46,7 @@ class RunData:
     stages: dict[str, list[dict[str, Any]]] = field(default_factory=dict)
     finished: dict[str, Any] | None = None
     encoder: dict[str, Any] | None = None
+    other_encoders: dict[str, dict[str, Any]] = field(default_factory=dict)
     starts: list[dict[str, Any]] = field(default_factory=list)
     evaluations: list[dict[str, Any]] = field(default_factory=list)
     skipped: list[tuple[str, dict[str, Any]]] = field(default_factory=list)
@@ -153,6 +155,8 @@ def read_run(folder: Path) -> RunData:
     data.metrics = read_metrics(folder / METRICS)
     data.finished = _json(folder / FINISHED)
     data.encoder = _json(folder / "encoder" / "config.json")
+    for path in sorted(folder.glob("encoders/*/config.json")):
+        data.other_encoders[path.parent.relative_to(folder).as_posix()] = _json(path) or {}
     data.starts = (_json(folder / ENVIRONMENT) or {}).get("starts", [])
     for stage in sorted(p for p in folder.glob("stages/*") if p.is_dir()):
         data.stages[stage.name] = read_metrics(stage / METRICS)

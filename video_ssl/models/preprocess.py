@@ -2,11 +2,22 @@
 
 from __future__ import annotations
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from video_ssl.models.config import Normalization
 from video_ssl.models.preprocess_config import Preprocess, VideoPreprocess
+
+
+def tensor_of(array: np.ndarray) -> Tensor:
+    """Returns a CPU tensor of an array; integers share its memory, numbers with a point are copied.
+
+    A matrix product adds in an order that depends on where in memory its inputs begin, and numpy puts an array here or
+    there: sound that went straight into a product gave other bits in every process.  Memory of torch begins alike.
+    """
+    tensor = torch.from_numpy(np.ascontiguousarray(array))
+    return tensor.clone() if tensor.is_floating_point() else tensor
 
 
 def to_pixels(video: Tensor) -> Tensor:

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from video_ssl.models.contract import Arrays, BaseEncoder, Precision
 from video_ssl.models.layers import depth_by_names, layer_by_name
-from video_ssl.models.preprocess import model_input
+from video_ssl.models.preprocess import model_input, tensor_of
 from video_ssl.models.preprocess_config import Preprocess
 from video_ssl.recipes import to_plain
 
@@ -60,7 +60,7 @@ class TorchEncoder(BaseEncoder):
 
     def model_input(self, clips: np.ndarray) -> Tensor:
         """Returns what `outputs` takes, on the encoder's device, of a batch of clips as they are read."""
-        raw = torch.from_numpy(clips).to(self.device, non_blocking=True)
+        raw = tensor_of(clips).to(self.device, non_blocking=True)
         return model_input(raw, self.preprocess)
 
     @torch.inference_mode()

@@ -17,7 +17,7 @@ from typing import Any
 from video_ssl.explore.config import ReportConfig
 from video_ssl.explore.pages.curves_section import chart_cards
 from video_ssl.explore.pages.neighbours_section import nearest_videos
-from video_ssl.explore.pages.pictures import ClipPicture, training_clips
+from video_ssl.explore.pages.pictures import ClipPicture, ShownRecord, training_clips
 from video_ssl.explore.pages.rendering import write_page
 from video_ssl.explore.pages.results_section import evaluations_of
 from video_ssl.explore.run_data import RunData, RunNotFound, class_name, read_run
@@ -89,7 +89,7 @@ def write_report(
         neighbours=nearest_videos(data, config.max_queries),
         recipe_text=to_yaml(dict(data.recipe)) if data.recipe else "",
         starts=[_start(start) for start in data.starts],
-        encoder_text=json.dumps(data.encoder, indent=1) if data.encoder else "",
+        encoders=list(_encoders(data)),
         skipped=[
             (where, entry.get("source", entry.get("id", "?")), entry.get("reason", ""))
             for where, entry in data.skipped[:_MAX_SKIPPED]
@@ -139,15 +139,37 @@ def _clips(data: RunData, count: int) -> ClipsSection | None:
         return ClipsSection(missing_table=recipe.data.table)
     from video_ssl.objectives import OBJECTIVES
 
-    plan = OBJECTIVES[recipe.objective_name].main_plan(recipe.objective)
-    made, lost = training_clips(plan, table, seed=recipe.seed, count=count)
+    main, *others = OBJECTIVES[recipe.objective_name].plans(recipe.objective).items()
+    made, lost = training_clips(main[1], table, seed=recipe.seed, count=count)
     hidden = made[0].clips[0].hidden_share if made else 0.0
-    names = [class_name(table.class_names, shown.record.label, " · ") for shown in made]
+    records = _titled(made, table)
+    for name, plan in others:
+        table = data.table(recipe.data.streams[name].table)
+        if table is None:
+            lost.append(f"no videos of the stream {name}: {recipe.data.streams[name].table}")
+            continue
+        more, unreadable = training_clips(plan, table, seed=recipe.seed, count=max(count // 2, 1))
+        records += [(f"{name}: {title}", clips) for title, clips in _titled(more, table)]
+        lost += unreadable
     return ClipsSection(
-        records=[(f"{s.record.id}{name}", s.clips) for s, name in zip(made, names, strict=True)],
+        records=records,
         hidden_percent=f"{100 * hidden:.0f}" if hidden else "",
         unreadable=lost,
     )
+
+
+def _titled(made: Sequence[ShownRecord], table: Table) -> list[tuple[str, Sequence[ClipPicture]]]:
+    """Clips with the names of their record and class."""
+    names = [class_name(table.class_names, shown.record.label, " · ") for shown in made]
+    return [(f"{s.record.id}{name}", s.clips) for s, name in zip(made, names, strict=True)]
+
+
+def _encoders(data: RunData) -> Iterator[tuple[str, str]]:
+    """What every exported encoder is: the title of its part, and its config.json."""
+    if data.encoder:
+        yield "Encoder", json.dumps(data.encoder, indent=1)
+    for place, content in data.other_encoders.items():
+        yield f"Encoder in {place}", json.dumps(content, indent=1)
 
 
 def _start(start: dict[str, Any]) -> dict[str, Any]:

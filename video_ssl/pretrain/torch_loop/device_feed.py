@@ -13,13 +13,15 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from video_ssl.models.preprocess import tensor_of
+
 Batch = dict[str, Tensor]
 
 
 class DeviceFeed:
     """Iterates over batches of tensors on `device`, made from an iterator over dictionaries of numpy arrays.
 
-    On the CPU the arrays are wrapped, not copied.  On CUDA a thread takes batches from the pipeline, pins them and
+    On the CPU integers are wrapped, not copied.  On CUDA a thread takes batches from the pipeline, pins them and
     copies them on a stream of its own, `depth` batches ahead; the consumer's stream waits for the copy, the host never.
     Arrays that are not numbers (texts, objects) stay behind.
     """
@@ -98,14 +100,12 @@ class DeviceFeed:
 
 
 def to_tensors(arrays: Mapping[str, np.ndarray]) -> Batch:
-    """Returns the numeric arrays of a batch as CPU tensors that share their memory."""
+    """Returns the numeric arrays of a batch as CPU tensors; see `tensor_of` for which of them share their memory."""
     with warnings.catch_warnings():
         # Shared memory of workers is read-only; nobody writes into a batch.
         warnings.filterwarnings("ignore", message="The given NumPy array is not writable")
         return {
-            name: torch.from_numpy(np.ascontiguousarray(value))
-            for name, value in arrays.items()
-            if value.dtype.kind in "biuf"
+            name: tensor_of(value) for name, value in arrays.items() if value.dtype.kind in "biuf"
         }
 
 

@@ -1,0 +1,1 @@
+"""The same toy as a flax objective."""

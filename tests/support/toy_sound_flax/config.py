@@ -1,0 +1,1 @@
+from toy_sound.config import Config as Config

@@ -1,0 +1,1 @@
+from toy_sound.plan import plans as plans
