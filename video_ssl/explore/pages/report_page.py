@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from video_ssl.datasets.table import Table
 from video_ssl.explore.config import ReportConfig
 from video_ssl.explore.pages.curves_section import chart_cards
 from video_ssl.explore.pages.neighbours_section import nearest_videos
