@@ -1,0 +1,67 @@
+"""Every pre-training recipe in the tree, its networks and clips shrunk, so that it is built and run in a moment."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from video_ssl.pretrain.recipe import PretrainRecipe, load_pretrain_recipe, recipe_to_dict
+from video_ssl.recipes import list_recipes, to_yaml
+
+RECIPES = sorted(list_recipes("pretrain"))
+VIT = ["preset=null", "embed_dim=16", "depth=2", "num_heads=2", "patch_size=16"]
+FRAMES = [
+    *("backbone=small", "small_width=4", "fc_dims=[16]", "hidden_dim=16", "num_layers=1"),
+    *("num_heads=2", "ffn_dim=16", "embed_dim=12", "frozen_parts=0"),
+]
+#: What is small of a network, by the class of its settings; and the side of a crop that leaves something of the maps.
+NETWORKS = {
+    "ViTConfig": VIT,
+    "ImageViTConfig": VIT,
+    "R3DConfig": ["preset=null", "blocks=[1,1,1,1]", "filters=[2,2,3,3]", "stem_width=4"],
+    "R2Plus1DConfig": ["preset=null", "depth=10", "widths=[4,4,4,4,4]"],
+    "FrameTransformerConfig": FRAMES,
+    "ZooConfig": [],
+}
+SIZES = {"FrameTransformerConfig": 80, "R2Plus1DConfig": 64}
+DECODER = ["decoder.embed_dim=16", "decoder.depth=1", "decoder.num_heads=2"]
+MASKED = [*DECODER, "clip.num_frames=4"]
+FRAME_SETS = ["frames.num_frames=6", "init.kind=random", "init.file=null"]
+#: What is small of the objectives themselves.
+OBJECTIVE = {
+    "mae": [*DECODER, "frames_per_video=2"],
+    "videomae": MASKED,
+    "mvd": [*MASKED, "image.size=null", "video.size=null"],
+    "supervised": ["init=null", "clip.num_frames=4"],
+    "carl": FRAME_SETS,
+    "tcc": FRAME_SETS,
+    "tcn": FRAME_SETS,
+    "cvrl": ["hidden_dims=[5]", "out_dim=4", "num_frames=4"],
+    "teg": ["heads.hidden_dims=[5]", "heads.out_dim=4", "long_frames=4", "short_frames=4"],
+}
+RUN = [
+    *("data.balance=null", "loader.num_workers=0", "optimizer.layer_decay=null"),
+    *("training.device=cpu", "training.precision=fp32", "training.accumulation=1"),
+    "training.global_batch_size=2",
+]
+
+
+def small_recipe(name: str, folder: Path, table: str = "nowhere") -> PretrainRecipe:
+    """Returns a recipe of the tree in its smallest size.
+
+    Args:
+        name: of the recipe.
+        folder: where recipes of its stages are written, those of the small MAE and VideoMAE.
+        table: in place of its own.
+    """
+    full = load_pretrain_recipe(name)
+    kind = type(full.objective.encoder).__name__
+    objective = [f"crop.size={SIZES.get(kind, 32)}", *OBJECTIVE[full.objective_name]]
+    objective += [f"encoder.{text}" for text in NETWORKS[kind]]
+    if full.objective_name == "mvd":
+        for teacher, stage in (("image", "mae/demo"), ("video", "videomae/demo")):
+            file = folder / f"{teacher}.yaml"
+            if not file.is_file():
+                file.write_text(to_yaml(recipe_to_dict(small_recipe(stage, folder))))
+            objective.append(f"{teacher}.source={{recipe: {file}}}")
+    settings = [*RUN, f"data.table={table}", *(f"objective.{text}" for text in objective)]
+    return load_pretrain_recipe(name, settings)
