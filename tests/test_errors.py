@@ -18,7 +18,7 @@ from video_ssl import error_sentences
 from video_ssl.clips.processes.workers import WorkerDied
 from video_ssl.clips.samples import TooManyBadVideos
 from video_ssl.error_sentences import EXTRAS, Foreseen, Unforeseen, printable, sentence_of
-from video_ssl.errors import hide_secrets, tell
+from video_ssl.errors import hide_secrets, report
 from video_ssl.launch.task import describe
 
 
@@ -322,10 +322,10 @@ def test_the_first_process_of_torchrun_has_the_word(monkeypatch, capsys):
     """Was wrong: as many sentences (73 lines each) as processes."""
     monkeypatch.setenv("TORCHELASTIC_RUN_ID", "of this test")
     monkeypatch.setenv("MASTER_PORT", "29400")
-    assert tell(Foreseen("a.mp4 is full")) == 2
+    assert report(Foreseen("a.mp4 is full")) == 2
     code = (
         "import os, sys; from video_ssl import errors; os.getppid = lambda: int(sys.argv[1]); "
-        "sys.exit(errors.tell(MemoryError()))"
+        "sys.exit(errors.report(MemoryError()))"
     )
     say = [sys.executable, "-c", code, str(os.getppid())]
     other = subprocess.run(say, capture_output=True, text=True, check=False)

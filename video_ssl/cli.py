@@ -38,15 +38,15 @@ class _Commands(TyperGroup):
     """Ends errors here and not in typer, which takes a broken pipe between processes for the end of its output."""
 
     def invoke(self, ctx: Any) -> Any:
-        told_by_typer: Exception | None = None
+        for_typer: Exception | None = None
         with one_sentence():
             try:
                 return super().invoke(ctx)
             except Exception as err:
                 if not isinstance(err, (typer.Exit, typer.Abort)) and not hasattr(err, "show"):
                     raise
-                told_by_typer = err
-        raise told_by_typer
+                for_typer = err
+        raise for_typer
 
 
 app = typer.Typer(

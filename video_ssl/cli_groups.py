@@ -162,9 +162,9 @@ def readers(
 @jobs_app.command(epilog=example("jobs status runs/mine"))
 def status(run: RunArgument) -> None:
     """States of the jobs, why they wait, and every attempt so far."""
-    from video_ssl.launch.jobs import status as told
+    from video_ssl.launch.jobs import status as status_of
 
-    typer.echo(told(run))
+    typer.echo(status_of(run))
 
 
 @jobs_app.command(epilog=example("jobs logs runs/mine -f"))

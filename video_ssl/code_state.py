@@ -26,12 +26,12 @@ def git_state(root: Path) -> dict[str, Any] | None:
     if (root / NOTE).is_file():
         noted: dict[str, Any] | None = parse_json((root / NOTE).read_text(encoding="utf-8"))["git"]
         return noted
-    told = _git(root, "rev-parse", "HEAD"), _git(root, "status", "--porcelain")
-    if told[0] is None or told[1] is None:
+    answers = _git(root, "rev-parse", "HEAD"), _git(root, "status", "--porcelain")
+    if answers[0] is None or answers[1] is None:
         return None
-    lines = told[1].splitlines()
+    lines = answers[1].splitlines()
     return {
-        "commit": told[0].strip(),
+        "commit": answers[0].strip(),
         "changed_files": [line for line in lines if not line.startswith("??")][:_MOST_FILES],
         "untracked_files": [line[3:] for line in lines if line.startswith("??")][:_MOST_FILES],
     }

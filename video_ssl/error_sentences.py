@@ -5,8 +5,8 @@ Foreseen is
 - what a machine does: no room, no memory, no permission, too many open files, a package that is not installed;
 - what a library that reads files says about a file.  Its words are kept, the file is named.
 
-Everything else (a TypeError, an IndexError, a ValueError of numpy) says nothing to a user and is not made to look as
-if it did.  Free of torch, jax and pyarrow: data workers use it, and what a class is called tells enough.
+Everything else (a TypeError, an IndexError, a ValueError of numpy) means nothing to a user and is not made to look as
+if it did.  Free of torch, jax and pyarrow: data workers use it, and the name of a class is enough.
 """
 
 from __future__ import annotations
@@ -100,7 +100,7 @@ class Unforeseen(RuntimeError):
 
 
 def sentence_of(err: BaseException) -> str | None:
-    """Returns what to tell the user about an exception, or None if it is a bug.
+    """Returns the message to the user about an exception, or None if it is a bug.
 
     Names of files and what a library says come from outside: control characters are written as escapes, and a text
     without end is cut off.
@@ -108,9 +108,9 @@ def sentence_of(err: BaseException) -> str | None:
     if isinstance(err, Unforeseen):
         return None
     for rule in _RULES:
-        told = rule(err)
-        if told:
-            return printable(told)
+        message = rule(err)
+        if message:
+            return printable(message)
     return None
 
 
@@ -133,10 +133,10 @@ def _escaped(found: re.Match[str]) -> str:
 def lost_the_others(err: BaseException) -> bool:
     """Returns whether a process could not reach the other ones of its run, who have their own story."""
     kinds = {cls.__name__ for cls in type(err).__mro__}
-    told = str(err).lower()
-    of_jax = type(err) is ValueError and told.startswith(_STATUS_OF_JAX)
+    message = str(err).lower()
+    of_jax = type(err) is ValueError and message.startswith(_STATUS_OF_JAX)
     generic = type(err) is RuntimeError or of_jax or kinds.intersection(_OF_FRAMEWORKS)
-    return "DistError" in kinds or bool(generic and any(word in told for word in _OTHERS))
+    return "DistError" in kinds or bool(generic and any(word in message for word in _OTHERS))
 
 
 # What is ours
@@ -174,12 +174,10 @@ def _system(err: BaseException) -> str | None:
         return _no_room(err, what)
     place = _place_of(err)
     advice = _ADVICE.get(err.errno)
-    told = what[:1].lower() + what[1:]
+    message = what[:1].lower() + what[1:]
     if place is not None:
-        return (
-            f"{place}: {told}; {advice or 'look at this place, then give the same command again'}."
-        )
-    return f"{told}: {advice}." if advice else None
+        return f"{place}: {message}; {advice or 'look at this place, then give the same command again'}."
+    return f"{message}: {advice}." if advice else None
 
 
 _ADVICE = {
@@ -259,12 +257,12 @@ def _room(place: str) -> str:
 
 
 def _memory(err: BaseException) -> str | None:
-    told = str(err).strip()
-    first = told.splitlines()[0] if told else ""
-    of_device = type(err).__name__ == "OutOfMemoryError" or "CUDA out of memory" in told
-    if of_device or (_root(type(err)) in ("jax", "jaxlib") and "RESOURCE_EXHAUSTED" in told):
+    message = str(err).strip()
+    first = message.splitlines()[0] if message else ""
+    of_device = type(err).__name__ == "OutOfMemoryError" or "CUDA out of memory" in message
+    if of_device or (_root(type(err)) in ("jax", "jaxlib") and "RESOURCE_EXHAUSTED" in message):
         return f"the device has not enough memory ({first}): {_GPU}."
-    if isinstance(err, MemoryError) or "can't allocate memory" in told:
+    if isinstance(err, MemoryError) or "can't allocate memory" in message:
         return f"not enough memory{f' ({first})' if first else ''}: {_MODE}."
     return None
 
@@ -345,7 +343,7 @@ def _of_pyarrow(frame: FrameType) -> bool:
 
 
 def _line(err: Exception, file: str) -> str:
-    """Where in the file, if the exception knows."""
+    """Where in the file, if the exception has it."""
     mark = getattr(err, "problem_mark", None) or getattr(err, "context_mark", None)  # YAML
     if mark is not None:
         return f", line {mark.line + 1}"

@@ -32,8 +32,8 @@ _words: list[socket.socket] = []
 _SECRET_KEY = r"[\w.-]*(?:secret|token|passw|credential|signature|api_?key|access_?key)[\w.-]*"
 
 
-class AlreadyTold(Exception):
-    """Another process has told what was wrong; this one ends with its exit code."""
+class AlreadyReported(Exception):
+    """Another process has printed what was wrong; this one ends with its exit code."""
 
     def __init__(self, message: str, code: int) -> None:
         super().__init__(message)
@@ -41,7 +41,7 @@ class AlreadyTold(Exception):
 
 
 def debugging() -> bool:
-    """Returns whether tracebacks are asked for."""
+    """Returns whether tracebacks are shown."""
     return os.environ.get(DEBUG, "") not in ("", "0")
 
 
@@ -60,18 +60,18 @@ def take_debug(arguments: list[str]) -> list[str]:
 
 @contextlib.contextmanager
 def one_sentence() -> Iterator[None]:
-    """Whatever is raised within it is told on stderr, and ends the process."""
+    """Whatever is raised within it is printed on stderr and ends the process."""
     try:
         yield
     except (SystemExit, GeneratorExit):
         raise
     except BaseException as err:
-        sys.exit(tell(err))
+        sys.exit(report(err))
 
 
-def tell(err: BaseException) -> int:
+def report(err: BaseException) -> int:
     """Prints what there is to say about an exception, and returns the exit code."""
-    if isinstance(err, AlreadyTold):
+    if isinstance(err, AlreadyReported):
         return err.code
     if isinstance(err, BrokenPipeError) and _nobody_reads():
         return NO_READER
@@ -86,10 +86,10 @@ def _ending(err: BaseException) -> tuple[int, str]:
     if isinstance(err, KeyboardInterrupt):
         goes_on = "stopped by Ctrl-C: the same command goes on from what is finished."
         return 128 + signal.SIGINT, goes_on
-    told = sentence_of(err)
-    if told is None:
+    sentence = sentence_of(err)
+    if sentence is None:
         return BUG, f"{_traceback(err)}{_report(err)}"
-    return MISTAKE, f"{_traceback(err) if debugging() else ''}error: {told}"
+    return MISTAKE, f"{_traceback(err) if debugging() else ''}error: {sentence}"
 
 
 def _traceback(err: BaseException) -> str:
@@ -136,7 +136,7 @@ def _nobody_reads() -> bool:
         number = sys.stdout.fileno()
         asked = select.poll()
         asked.register(number, select.POLLOUT)
-        gone = any(told & select.POLLERR for _, told in asked.poll(0))
+        gone = any(events & select.POLLERR for _, events in asked.poll(0))
         if gone:
             os.dup2(os.open(os.devnull, os.O_WRONLY), number)
     except (OSError, ValueError):  # no file of its own, or closed

@@ -195,7 +195,7 @@ def remove_leftovers(
 ) -> None:
     """Removes what writers that were killed have left in a folder under temporary names.
 
-    A writer of this machine is asked for; one of another machine is taken for dead when its file has not changed for
+    A writer of this machine is looked up; one of another machine is taken for dead when its file has not changed for
     a day.  A folder that was moved aside, and whose successor never came, is put back.
 
     Args:
@@ -284,10 +284,10 @@ def claim_file(
     """Returns the file to write, links followed; to be asked before any work.
 
     Args:
-        path: what was asked for; its folder may be made later.
+        path: as given; its folder may be made later.
         maker: the verb that writes: only what the same verb has made is replaced, and empty files.
         sources: files that are read; URIs count for nothing.
-        is_ours: whether a file was made by the verb; by default `made_by` tells.
+        is_ours: whether a file was made by the verb; by default `made_by` decides.
 
     Raises:
         OutputError: it is a source; it is a file that `maker` has not made, a folder, a device; it is protected; or
@@ -321,7 +321,7 @@ def claim_folder(
     """Returns the folder to fill, links followed; to be asked before any work.
 
     Args:
-        folder: what was asked for; need not be there.
+        folder: as given; need not be there.
         maker: the verb that writes.
         names: of files and folders that will be written in it.
         ours: whether the folder is known as one that the verb has filled; else what is there under those names is

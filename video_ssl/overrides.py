@@ -23,11 +23,11 @@ _NULL = ("null", "Null", "NULL", "~", "")
 
 
 class Choice:
-    """Base of types of fields that take one of several dataclasses, which are asked for when a recipe is read."""
+    """Base of types of fields that take one of several dataclasses, which are looked up when a recipe is read."""
 
     @classmethod
     def classes(cls) -> list[type]:
-        """Returns the dataclasses; the first is meant where nothing tells which."""
+        """Returns the dataclasses; the first is meant where nothing decides."""
         raise NotImplementedError
 
 
@@ -155,7 +155,7 @@ def members(hint: Any) -> list[Any]:
 def _read(hint: Any, text: Typed, place: str) -> Any:
     kinds = members(hint)
     if Any in kinds:
-        return text  # somebody below knows more
+        return text  # another rule below decides
     words = [w for k in kinds if typing.get_origin(k) is typing.Literal for w in typing.get_args(k)]
     if text in words:
         return str(text)
@@ -207,9 +207,9 @@ def dataclasses_in(hint: Any) -> list[Any]:
 
 
 def variant(candidates: Sequence[Any], content: Any, where: str) -> Any:
-    """Returns the dataclass that `content` is meant for; None if there is none, or nothing that tells which.
+    """Returns the dataclass that `content` is meant for; None if there is none, or nothing that decides.
 
-    Among several, a field that in each of them allows one value of its own tells; without it, the first is meant.
+    Among several, a field that in each of them allows one value of its own decides; without it, the first is meant.
     """
     if len(candidates) <= 1 or not isinstance(content, Mapping):
         return candidates[0] if candidates else None

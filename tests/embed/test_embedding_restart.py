@@ -219,7 +219,7 @@ def test_hangs_and_crashes_cost_their_videos_only(
         str(videos / "train2.mp4"),
         str(videos / "train4.mp4"),
     ]
-    assert "was silent for 1 s and was stopped" in found.skipped[0]["reason"]
+    assert "returned nothing for 1 s and was stopped" in found.skipped[0]["reason"]
     assert "died (exit code 66)" in found.skipped[1]["reason"]
 
 

@@ -232,5 +232,5 @@ def print_figures(title: str, rows: Sequence[StepFigures]) -> None:
     console.print(screen)
     for row in rows:
         if row.parts_sec:
-            told = "  ".join(f"{name} {1e3 * sec:.0f} ms" for name, sec in row.parts_sec.items())
-            console.print(f"{row.variant}: {told}")
+            parts = "  ".join(f"{name} {1e3 * sec:.0f} ms" for name, sec in row.parts_sec.items())
+            console.print(f"{row.variant}: {parts}")

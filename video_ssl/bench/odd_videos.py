@@ -1,7 +1,7 @@
 """Small videos with every oddity that data sets have, made with PyAV; every frame carries its own index.
 
 Frame i shows a drifting pattern and, in its upper left corner, i as ten black or white cells, least significant bit
-first.  `read_index` gets it back after lossy coding, so "is this the frame that I asked for" is an exact test for any
+first.  `read_index` gets it back after lossy coding, so "is this the requested frame" is an exact test for any
 decoder.  Used by the tests of the readers and by `video-ssl bench readers`.
 """
 
@@ -49,7 +49,7 @@ def read_index(frame: np.ndarray) -> int:
 
 
 def chirp(at: np.ndarray) -> np.ndarray:
-    """Returns a tone at times `at` (seconds) that tells the time: its pitch rises with it."""
+    """Returns a tone at times `at` (seconds) whose pitch rises with time."""
     return np.asarray(0.5 * np.sin(2 * np.pi * (300 * at + 100 * at**2)))
 
 

@@ -161,9 +161,9 @@ def _exactness(folder: Path, backends: list[str]) -> dict[str, dict[str, Any]]:
     function = "video_ssl.bench.readers:compare"
     done = run_isolated(function, iter(tasks), num_workers=1, limit_sec=_LIMIT_SEC)
     for (name, backend), outcome in track(done, "exactness", total=len(tasks)):
-        said = f"refused: {outcome.reason}" if isinstance(outcome, Failure) else outcome
+        verdict = f"refused: {outcome.reason}" if isinstance(outcome, Failure) else outcome
         refusal = wrong_on(backend, file_facts(str(paths[name])))
-        found[name][backend] = {"result": said, "used": refusal is None}
+        found[name][backend] = {"result": verdict, "used": refusal is None}
     return found
 
 
@@ -220,8 +220,10 @@ def _show(result: dict[str, Any], backends: list[str]) -> None:
     for name, row in result["exactness"].items():
         cells = []
         for backend in backends:
-            said, used = row[backend]["result"], row[backend]["used"]
-            cells.append(said if used or said != "exact" else "exact here; not used on such files")
+            verdict, used = row[backend]["result"], row[backend]["used"]
+            cells.append(
+                verdict if used or verdict != "exact" else "exact here; not used on such files"
+            )
         exact.add_row(name, row["what"], *map(escape, cells))
     console.print(exact)
     console.print(f"exact on every file that it is used on: {result['exact_wherever_used']}")

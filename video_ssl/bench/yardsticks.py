@@ -20,7 +20,7 @@ _MEAN, _STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 
 @dataclass(frozen=True, kw_only=True)
 class Shown:
-    """One view that a plan asked for: which frames, which region (None: all of it), which size (None: as it is)."""
+    """One view that a plan requested: which frames, which region (None: all of it), which size (None: as it is)."""
 
     indices: np.ndarray
     region: Region | None
@@ -32,7 +32,7 @@ class Shown:
 
 
 class RecordingReader:
-    """A reader that notes what is asked for and calls `clock(name)` around the work."""
+    """A reader that notes what is requested and calls `clock(name)` around the work."""
 
     def __init__(self, reader: Reader, clock: Callable[[str], Any]) -> None:
         self._reader, self._clock = reader, clock

@@ -1,6 +1,6 @@
-"""What bytes a video is made of, told cheaply (size, beginning and end) or in full.
+"""What bytes a video is made of, identified cheaply (size, beginning and end) or in full.
 
-The cheap key tells copies of a video under other names, and nearly every change; only the full digest tells all.
+The cheap key finds copies of a video under other names, and nearly every change; only the full digest finds all.
 """
 
 from __future__ import annotations

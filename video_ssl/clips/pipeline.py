@@ -189,7 +189,7 @@ class Pipeline:
         _open_pipelines.add(self)
 
     def _begin(self) -> None:
-        """Lays out the batches from the current step on; workers start with the first one that is asked for."""
+        """Lays out the batches from the current step on; workers start with the first one that is requested."""
         if self._step == self._num_steps:
             return
         num_workers = min(self._config.num_workers, self._num_steps - self._step)
@@ -298,21 +298,21 @@ class Pipeline:
         assert self._workers is not None
         assert self._board is not None
         deaths = self._workers.deaths(err, self._board.pids)
-        guilty: dict[TableRow, str] = {}
+        blamed: dict[TableRow, str] = {}
         for pid, code in deaths.items():
             place = self._board.place_of(pid)
             if place is None:
                 raise died from err
             if not sent_from_outside(code) or self._killed.place == place:
-                guilty[place] = cause_of_death(code)
+                blamed[place] = cause_of_death(code)
             elif not self._killed.first(place, self._step):
                 raise died from err
         if not deaths or self._restarts >= self._config.max_restarts:
-            named = [self._source(place) for place in guilty]
-            told = f"loader.max_restarts={self._config.max_restarts}; at last: {named}"
-            raise WorkerDied(f"{died} ({told})") from err
+            named = [self._source(place) for place in blamed]
+            limit = f"loader.max_restarts={self._config.max_restarts}; at last: {named}"
+            raise WorkerDied(f"{died} ({limit})") from err
         self._restarts += 1
-        for place, reason in guilty.items():
+        for place, reason in blamed.items():
             self._skips.ban(place, reason, self._step)
         log.warning(
             "data workers start again from step %d (%d of at most %d times)",

@@ -139,9 +139,9 @@ class SampleMaker:
         except Exception as err:
             where = f"while making a sample of record {redacted(record.id)!r} ({redacted(record.source)})"
             # Told here: on the way out of a worker process an exception loses where it was raised.
-            told = None if debugging() or is_of_this_package(err) else sentence_of(err)
-            if told is not None:
-                raise Foreseen(f"{told} This was {where}.") from err
+            sentence = None if debugging() or is_of_this_package(err) else sentence_of(err)
+            if sentence is not None:
+                raise Foreseen(f"{sentence} This was {where}.") from err
             err.add_note(where)
             raise
 

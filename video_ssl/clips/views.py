@@ -73,7 +73,7 @@ def read_views(
     *,
     resize: Literal["decoder", "pillow", "tensorflow"] = "decoder",
 ) -> None:
-    """Fills the views that are asked for; every frame is decoded once, however many of them show it.
+    """Fills the requested views; every frame is decoded once, however many of them show it.
 
     Args:
         reader: of the video or segment.

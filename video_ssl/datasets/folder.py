@@ -75,7 +75,7 @@ def read_folder(
     if not videos and not pictures and tars:
         from video_ssl.datasets.archives.tar_shards import open_shards
 
-        left_out.tell(str(folder))
+        left_out.log(str(folder))
         return open_shards(sorted(tars, key=natural_key), where=str(folder))
     if not videos and not pictures:
         found = "".join(f" Found: {line}." for line in left_out.lines())
@@ -87,7 +87,7 @@ def read_folder(
         _leave_out_pictures(root, videos, pictures, left_out)
     for tar in tars:
         left_out.add(TARS, _below(root, tar))
-    left_out.tell(str(folder))
+    left_out.log(str(folder))
     return _table_of_paths(root, videos or list(pictures))
 
 

@@ -64,7 +64,7 @@ class LeftOut:
         """Returns one line a rule: how many, of which kinds, and the first by name."""
         return [self._line(rule) for rule in self._counts]
 
-    def tell(self, where: str) -> None:
+    def log(self, where: str) -> None:
         """Writes the lines into the log."""
         for rule in self._counts:
             level = logging.INFO if rule in _USUAL else logging.WARNING

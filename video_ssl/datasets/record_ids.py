@@ -95,8 +95,8 @@ def _numbered(ids: Any) -> Any:
             taken.add(name)
             value = name
         made.append(value)
-    told = "%d rows list what an earlier row lists, for example %s: each is a record of its own (PATH#2, ...)"
-    log.warning(told, len(made) - len(counts), next(k for k, n in counts.items() if n > 1))
+    text = "%d rows list what an earlier row lists, for example %s: each is a record of its own (PATH#2, ...)"
+    log.warning(text, len(made) - len(counts), next(k for k, n in counts.items() if n > 1))
     return pa.array(made, pa.string())
 
 

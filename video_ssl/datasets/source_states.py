@@ -1,4 +1,4 @@
-"""What tells, without reading it, that a video is another one than before: sizes, times of change, places in a tar.
+"""What shows, without reading it, that a video is another one than before: sizes, times of change, places in a tar.
 
 The state of a source is JSON.  A file: its size and time.  A member of a tar: where it lies in it, how long it is, and
 the size and time of the tar.  A record of an ArrayRecord shard: size and time of the shard.  A folder of frames: a

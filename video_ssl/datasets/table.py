@@ -1,7 +1,7 @@
 """Tables of records: which videos there are and what is known about them, as one memory-mapped Arrow file.
 
 A table costs no Python object per row: a million rows open in milliseconds, worker processes map the same pages, and a
-row becomes a `Record` only when it is asked for.  Only `id` and `source` are required; every other column of `SCHEMA`
+row becomes a `Record` only when it is needed.  Only `id` and `source` are required; every other column of `SCHEMA`
 may be absent, and any value may be null.
 
 Conventions: times in seconds of the source; `label`, `labels` and `frame_labels` are indices into `class_names` (frame
@@ -137,7 +137,7 @@ class Record:
     belong to the file that holds it, the tar where it lies in one; a file that differs from them has changed and is not
     read.
 
-    `no_flip` is not a column but said by the table for all its rows: a mirrored view would show something else.  Nor
+    `no_flip` is not a column but a property of the whole table: a mirrored view would show something else.  Nor
     are `table`, what the table was opened by (`Table.name`), and `table_index`, its place among the tables that a
     stream of a training mixes: 0 is `data.table`, then those of `data.mix`.
     """
@@ -540,7 +540,7 @@ def refuse_other_classes(train: Table, test: Table) -> None:
 
 
 def _made_metadata(schema: pa.Schema, maker: str | None) -> dict[bytes, bytes]:
-    """The metadata of a table that is written now: who made the one that it comes from is not said any more."""
+    """The metadata of a table that is written now: without who made the one that it comes from."""
     metadata = dict(schema.metadata or {})
     metadata.pop(MADE_BY.encode(), None)
     return metadata if maker is None else {**metadata, MADE_BY.encode(): made(maker).encode()}

@@ -133,7 +133,7 @@ class EmbedConfig:
         """The settings that change the features, and not only how fast they come."""
         speed = ("batch_size", "num_workers", "video_timeout_sec", "strict", "check")
         of_grids = ("tokens_dtype", "tokens_side", "tokens_every")
-        # Without outputs on a grid it is what it was before there were any: files of then are files of now.
+        # Without outputs on a grid it is what it was before there were any: older files stay complete.
         without = {*speed, "outputs", *(() if self.grids else of_grids)}
         plain = {name: value for name, value in to_plain(self).items() if name not in without}
         plain["frames"] = MOMENTS in self.names

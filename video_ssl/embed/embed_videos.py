@@ -109,7 +109,7 @@ def refuse_changed_contents(found: FeatureFile, videos: Table) -> None:
             "them again with --restart, or into another file."
         )
     if full < len(videos):
-        told = (
+        text = (
             "%s: of %d of %d videos all bytes were compared, of the others size, beginning and end"
         )
-        logger.info(told, found.path, full, len(videos))
+        logger.info(text, found.path, full, len(videos))

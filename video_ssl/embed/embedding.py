@@ -1,7 +1,7 @@
 """The embedder: a table of videos and a frozen encoder become a feature file.
 
 Nothing is random and no video is ever replaced: one that cannot be read is left out, listed with
-its reason in the file, and told in the log.  What is in the file depends neither on the batch size
+its reason in the file, and named in the log.  What is in the file depends neither on the batch size
 (beyond rounding) nor on the number of workers, nor on how often the job was interrupted: rows are
 written as they come, and the same job goes on where it stopped (see `partial.py`).
 
@@ -186,10 +186,10 @@ class Embedder:
         seconds = time.perf_counter() - started
         made = partial.num_rows - before
         rate, (own, decoder) = made / seconds, _peak_memory_gib()
-        told = (
+        message = (
             "%s: %d clips in %.1f s (%.1f/s), peak memory %.2f GiB, of a decoding process %.2f GiB"
         )
-        logger.info(told, out, made, seconds, rate, own, decoder)
+        logger.info(message, out, made, seconds, rate, own, decoder)
         if partial.skipped:
             logger.warning(
                 "%s: %d of %d videos could not be read and are not in the features; the first: %s: %s",
@@ -290,16 +290,16 @@ class Embedder:
         t = len(range(0, t, config.tokens_every))
         vector = sum(column.width * np.dtype(column.dtype).itemsize for column in self.grids)
         clip = t * side[0] * side[1] * vector
-        told = f"{', '.join(config.grids)}: {t} x {side[0]} x {side[1]} vectors a clip, {clip / 2**20:.2f} MiB"
+        message = f"{', '.join(config.grids)}: {t} x {side[0]} x {side[1]} vectors a clip, {clip / 2**20:.2f} MiB"
         if isinstance(windows, WindowConfig) and windows.per_frame:
-            told = f"{', '.join(config.grids)}: {clip / t / 2**20:.2f} MiB a sampled frame"
+            message = f"{', '.join(config.grids)}: {clip / t / 2**20:.2f} MiB a sampled frame"
         covering = config.per_frame or config.hop is not None or config.stride_sec is not None
         if covering or isinstance(windows, TextWindows):  # how many, only the records tell
-            logger.info("%s: %s", out, told)
+            logger.info("%s: %s", out, message)
             return
         total = clip * windows.num_clips * windows.num_crops * len(table)
         free = shutil.disk_usage(out.absolute().parent).free
-        logger.info("%s: %s, %.2f GiB in all", out, told, total / 2**30)
+        logger.info("%s: %s, %.2f GiB in all", out, message, total / 2**30)
         if 2 * total > free:
             logger.warning(
                 "%s: until the file is complete that is needed twice, and %.2f GiB are free. Think of tokens_side, "

@@ -58,7 +58,7 @@ def known_arrays(
         hint = nearest("features", columns)
         raise FeatureError(f"{where}no array `features`; there are {sorted(columns)}.{hint}")
     for key in [key for key in given if key not in allowed]:
-        # A misspelt name is an error, but an array nobody asked for is not ours to refuse.
+        # A misspelt name is an error, but an array that is not needed is no reason to refuse.
         free = [n for n in (*OTHER_NAMES, *allowed) if OTHER_NAMES.get(n, n) not in given]
         if difflib.get_close_matches(key, free, n=1, cutoff=0.75):
             raise FeatureError(f"{where}unknown array {key!r}.{nearest(key, free)}")

@@ -103,7 +103,7 @@ class Output:
 
 
 class FeatureFile:
-    """Features of N clips, read where they lie; columns become arrays when they are asked for."""
+    """Features of N clips, read where they lie; columns become arrays when they are used."""
 
     def __init__(
         self,
@@ -215,11 +215,11 @@ class FeatureFile:
         Raises:
             FeatureError: no such output; or the clips have different numbers of vectors.
         """
-        told = self.require(name)
+        spec = self.require(name)
         if name == "clip":
             return self.features[np.asarray(rows, np.int64)]
         column = PLAIN.get(name, name)
-        cells = [_matrix(self._cell(column, int(row)), told.width) for row in rows]
+        cells = [_matrix(self._cell(column, int(row)), spec.width) for row in rows]
         lengths = sorted({len(cell) for cell in cells})
         if len(lengths) > 1:
             raise FeatureError(
@@ -227,7 +227,7 @@ class FeatureFile:
                 "them clip by clip, or embed windows of one length (without per_frame)."
             )
         return (
-            np.stack(cells) if cells else np.zeros((0, told.per_clip or 0, told.width), told.dtype)
+            np.stack(cells) if cells else np.zeros((0, spec.per_clip or 0, spec.width), spec.dtype)
         )
 
     def grid(self, name: str, row: int) -> Grid:
@@ -236,12 +236,12 @@ class FeatureFile:
         Raises:
             FeatureError: no such output, or it is on no grid.
         """
-        told = self.require(name)
+        spec = self.require(name)
         if name in PLAIN:
             raise FeatureError(f"{name} is on no grid: use `read`, or `frames` for its times.")
         t, h, w = self._cell(name + GRID, row).to_pylist()
         return Grid(
-            values=_matrix(self._cell(name, row), told.width),
+            values=_matrix(self._cell(name, row), spec.width),
             grid=(t, h, w),
             times=self._cell(name + TIMES, row).to_numpy(zero_copy_only=False),
         )
@@ -455,8 +455,8 @@ def _open_parquet(path: Path) -> FeatureFile:
         table.validate(full=True)
         table.column_names  # noqa: B018  # names that are no text are found here
     except (pa.ArrowException, OSError, ValueError, MemoryError) as err:
-        told = str(err).partition("\n")[0][:300]
-        raise FeatureError(f"{path} is not readable as Parquet: {told}") from err
+        reason = str(err).partition("\n")[0][:300]
+        raise FeatureError(f"{path} is not readable as Parquet: {reason}") from err
     return _foreign_table(table, path)
 
 

@@ -103,7 +103,7 @@ def changed_contents(found: FeatureFile, table: Table) -> tuple[list[str], int]:
     Compared are all bytes where the features were made with `check`, otherwise size, beginning and end.
 
     Raises:
-        FeatureError: the file says nothing about contents (an earlier version made it).
+        FeatureError: the file has no contents (an earlier version made it).
     """
     noted = {str(entry["id"]): entry for entry in found.skipped if "content" in entry}
     columns = ("id", "content", "digest")

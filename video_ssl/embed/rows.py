@@ -163,7 +163,7 @@ class _Clip:
 
 
 class _End:
-    """The end of a record; `skipped` tells why it could not be read, if it could not."""
+    """The end of a record; `skipped` is the reason if it could not be read."""
 
     def __init__(self, skipped: dict[str, Any] | None) -> None:
         self.skipped = skipped

@@ -283,12 +283,12 @@ def _complete(folder: Path, there: Mapping[tuple[int, int], Path]) -> list[Path]
     for path in folder.glob("*-of-*.arrow.partial"):
         counts.add(int(path.name.split(".")[0].partition("-of-")[2]))
     if len(counts) != 1:
-        told = (
+        problem = (
             f"of {sorted(counts)} divisions: remove all but one"
             if counts
             else "no shards: embed --shard k/n"
         )
-        raise EmbeddingError(f"{folder} has {told}.")
+        raise EmbeddingError(f"{folder} has {problem}.")
     (count,) = counts
     missing = [f"{k}/{count}" for k in range(count) if (count, k) not in there]
     if missing:

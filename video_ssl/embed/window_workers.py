@@ -36,12 +36,12 @@ AnyWindows = WindowConfig | SoundWindows | TextWindows
 
 PIECE = 4  # windows in one message, or fewer when they are large
 _PIECE_BYTES = 16 * 2**20
-_GRACE_SEC = 30.0  # beyond the reader's own limit, before a silent worker is given up
+_GRACE_SEC = 30.0  # beyond the reader's own limit, before a worker without a message is given up
 
 
 @dataclass(frozen=True, kw_only=True)
 class Job:
-    """What workers are told: the table, the windows, the decoder and its time limit.
+    """What workers get: the table, the windows, the decoder and its time limit.
 
     Attributes:
         video_timeout_sec: for opening a video, and for every frame of it.
@@ -66,7 +66,7 @@ class Job:
 class Piece:
     """Some windows of a record; the last piece of a record has `last`, and perhaps a `reason`.
 
-    `reason` tells why the record cannot be read; what came of it before is then void.  `content` and `digest` tell what
+    `reason` is why the record cannot be read; what came of it before is then void.  `content` and `digest` are what
     its file held, see `video_ssl.clips.contents`.
     """
 
@@ -161,7 +161,9 @@ class _Worker:
                 if not self.begun:
                     self._await_beginning()
                 if limit is not None and not self.pipe.poll(limit + _GRACE_SEC):
-                    reason = f"the decoder was silent for {limit + _GRACE_SEC:g} s and was stopped"
+                    reason = (
+                        f"the decoder returned nothing for {limit + _GRACE_SEC:g} s and was stopped"
+                    )
                     break
                 piece = self.pipe.recv()
             except (EOFError, OSError):
@@ -206,8 +208,8 @@ def _work(job: Job, start: int, step: int, sender: Connection) -> None:
     except BrokenPipeError:  # nobody listens any more
         return
     except Exception as err:
-        told = None if debugging() else sentence_of(err)
-        sender.send(Unforeseen(traceback.format_exc()) if told is None else Foreseen(told))
+        sentence = None if debugging() else sentence_of(err)
+        sender.send(Unforeseen(traceback.format_exc()) if sentence is None else Foreseen(sentence))
 
 
 def describe(record: Record, piece: Piece) -> dict[str, Any]:

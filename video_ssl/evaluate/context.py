@@ -20,7 +20,7 @@ class Context(Given):
     """What every evaluator gets, and what only those get that ask for it in their `Needs`.
 
     Attributes:
-        processes: that run this evaluator; `ALONE` if it does not ask for them.
+        processes: that run this evaluator; `ALONE` if it does not need them.
         encoder: frozen, on the device of the evaluation; None if nobody asks for it.
         tables: "train" and "test" -> the videos whose features these are; empty if nobody asks for them.
         settings: how videos were read for the features.

@@ -19,7 +19,7 @@ from video_ssl.evaluate import metrics
 
 @dataclass(frozen=True, kw_only=True)
 class Needs:
-    """What an evaluator works with; asked for before anything is embedded.
+    """What an evaluator works with; checked before anything is embedded.
 
     Attributes:
         outputs: of the encoder, by name; "clip" is there in any case.

@@ -1,14 +1,14 @@
 """Which records of two feature files are the same, and which videos of one are hidden in the other.
 
 Ids are names within one file: `run/0001.mp4` of two folders are two videos.  Two records are the same if their absolute
-source and their stretch of it are (links are followed).  Where a file does not tell sources:
+source and their stretch of it are (links are followed).  Where a file has no sources:
 
 - features of others with ids: their ids are taken at their word, against other such files;
 - features of others without ids, and our own files from before sources were written: nothing is the same as anything
   in another file, and a note says so where ids agree;
 - a file of these compared with itself, or an old one with another of the same table: ids are enough.
 
-Training videos among the test videos under another name are told by their contents: size, beginning and end.
+Training videos among the test videos under another name are recognised by their contents: size, beginning and end.
 """
 
 from __future__ import annotations
@@ -35,9 +35,9 @@ class Origins:
     """Where the V records of a feature file come from.
 
     Attributes:
-        file: what tells this file from others: its path, or the object itself.
+        file: what identifies this file: its path, or the object itself.
         table: fingerprint of the table that was embedded, of our old files.
-        kind: what the file tells: sources, ids, nothing (rows), or ids of our old files.
+        kind: what the file has: sources, ids, nothing (rows), or ids of our old files.
         ids: object (V,).
         sources: object (V,), canonical, None where unknown.
         spans: object (V,), (start, end) of the stretch, None for the whole video.
@@ -67,9 +67,9 @@ def origins_of(features: FeatureFile, rows: np.ndarray) -> Origins:
         _cells(features, name, rows)
         for name in ("source", "record_start_sec", "record_end_sec", "content", "group")
     )
-    told = len(rows) > 0 and all(source is not None for source in sources)
+    has_sources = len(rows) > 0 and all(source is not None for source in sources)
     known = {source: canonical(source) for source in set(sources) if source is not None}
-    if told:
+    if has_sources:
         kind = _SOURCE
     elif features.ids_are_rows:
         kind = _ROWS
@@ -131,7 +131,7 @@ def group_keys(a: Origins, b: Origins) -> tuple[np.ndarray, np.ndarray]:
 
 
 def overlap_notes(train: Origins, test: Origins) -> list[str]:
-    """Returns warnings about test records that are in train as well, by any of the ways that tell."""
+    """Returns warnings about test records that are in train as well, by any way of comparing."""
     ours, theirs = record_keys(train, test)
     same = np.isin(theirs, ours)
     files = _shared(train.sources, test.sources) & ~same
@@ -174,10 +174,10 @@ def copy_example(train: Origins, test: Origins, copies: np.ndarray) -> str:
 
 
 def unknown_note(a: Origins, b: Origins) -> list[str]:
-    """Returns a note where ids agree, but a file does not tell whether the videos do."""
-    told = a.kind == b.kind != _OLD or _of_one_table(a, b)
+    """Returns a note where ids agree, but it is unknown whether the videos do."""
+    comparable = a.kind == b.kind != _OLD or _of_one_table(a, b)
     shared = set(map(str, a.ids)) & set(map(str, b.ids))
-    if told or _ROWS in (a.kind, b.kind) or not shared:
+    if comparable or _ROWS in (a.kind, b.kind) or not shared:
         return []
     return [
         f"{len(shared)} ids are in both files, for example {min(shared)!r}, but not both files say where their videos "

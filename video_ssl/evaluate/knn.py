@@ -1,4 +1,4 @@
-"""Nearest neighbours: how much of the class the geometry of frozen features tells, without training.
+"""Nearest neighbours: how well the geometry of frozen features separates classes, without training.
 
 A test video is given the classes of its k most similar training videos (cosine).  `weighted` votes
 count exp(similarity / temperature), `plain` votes count one (Source: Wu et al. 2018, and the usual

@@ -158,7 +158,7 @@ def recall_at(relevant: np.ndarray, ks: Sequence[int]) -> dict[int, float]:
     """Returns for every k the share of queries with a relevant video among the nearest k.
 
     Args:
-        relevant: bool (Q, N), column j tells of the j-th nearest; False where there is none.
+        relevant: bool (Q, N), column j is about the j-th nearest; False where there is none.
         ks: k may exceed N, then all N count.
 
     >>> recall_at(np.array([[False, True, False], [False, False, False]]), [1, 2, 20])

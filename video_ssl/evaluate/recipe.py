@@ -50,7 +50,7 @@ class EvaluateRecipe:
             raise ValueError("encoders and evaluators must both name at least one.")
         if self.train == self.test:
             raise ValueError(
-                f"train and test are both {self.train!r}: the result would tell nothing. Name a "
+                f"train and test are both {self.train!r}: the result would mean nothing. Name a "
                 "table of other videos as test."
             )
         self.make_evaluators()

@@ -104,17 +104,17 @@ def _statements(
 
 
 def _warnings(encoders: Mapping[str, Any]) -> list[str]:
-    """Skipped videos and the notes of evaluators, each said once."""
-    said: dict[str, list[str]] = {}
+    """Skipped videos and the notes of evaluators, each once."""
+    names_of: dict[str, list[str]] = {}
     for name, entry in encoders.items():
         for split, skipped in entry["skipped"].items():
             if skipped:
                 note = f"{len(skipped)} {split} videos could not be read and are left out"
-                said.setdefault(note, []).append(name)
+                names_of.setdefault(note, []).append(name)
         for evaluator, result in entry["results"].items():
             for note in result["notes"]:
-                said.setdefault(f"{title_of(evaluator)}: {note}", []).append(name)
-    return [f"Note ({', '.join(names)}): {note}." for note, names in said.items()]
+                names_of.setdefault(f"{title_of(evaluator)}: {note}", []).append(name)
+    return [f"Note ({', '.join(names)}): {note}." for note, names in names_of.items()]
 
 
 def _who(name: str, entry: Mapping[str, Any]) -> str:

@@ -89,7 +89,7 @@ def _evaluate(recipe: EvaluateRecipe, processes: Processes, *, quiet: bool) -> d
     settings = embed_settings(recipe.embed, evaluators)
     given = {name: given_features(spec) for name, spec in specs.items() if is_features(spec)}
     embedders: dict[str, Embedder] = {}
-    for name, spec in specs.items():  # what is wrong is told now, not after an hour of decoding
+    for name, spec in specs.items():  # mistakes are reported now, not after an hour of decoding
         if name in given:
             check_files(name, given[name], evaluators)
         else:
@@ -204,7 +204,7 @@ def given_features(spec: str) -> dict[str, FeatureFile]:
 
 
 def _result(evaluator: Evaluator, context: Context) -> Result:
-    """What an evaluator found, in every process; it gets what it has asked for."""
+    """What an evaluator found, in every process; it gets what it has requested."""
     needs, processes = evaluator.needs, context.processes
     own = replace(
         context,
@@ -231,8 +231,8 @@ def cached_features(
     path = folder / f"{safe}-{split}-{embedder.key(table)}.arrow"
     others = sorted(folder.glob(f"{glob.escape(safe)}-{split}-*.arrow"))
     if others and path not in others:
-        told = "%s: %d feature files of %s are of other videos, settings or weights, or of an earlier version: not used"
-        logger.info(told, embedder.name, len(others), split)
+        text = "%s: %d feature files of %s are of other videos, settings or weights, or of an earlier version: not used"
+        logger.info(text, embedder.name, len(others), split)
     checked = table if embedder.config.check else None
     if processes.on_main(lambda: _usable(path, checked)):
         logger.info("%s: features of %s are there already: %s", embedder.name, split, path)

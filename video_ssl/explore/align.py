@@ -64,7 +64,7 @@ def align_videos(
         notes.append(f"every {found.stride}th frame was used: the videos are long")
     if a.record is None or b.record is None or not _known(a.times, b.times):
         notes.append(
-            "no video was written: the feature file does not tell where the pictures are, or when, or they are gone"
+            "no video was written: the feature file does not say where the pictures are, or when, or they are gone"
         )
     else:
         write_side_by_side(

@@ -31,7 +31,7 @@ from video_ssl.recipes import nearest
 
 logger = logging.getLogger(__name__)
 
-#: What is looked at if nothing is said: generated videos with phases.
+#: What is looked at by default: generated videos with phases.
 DEMO_TABLE = "demo:phases_val"
 NO_PHASE = "#b4bdca"
 COLOURS = (
@@ -301,7 +301,7 @@ def explore(
 def _chosen(
     ids: np.ndarray, labels: np.ndarray, videos: Sequence[str] | None, count: int, name: str
 ) -> list[str]:
-    """The videos asked for, or `count` of them: one of every class after the other, in the order of the file."""
+    """The named videos, or `count` of them: one of every class after the other, in the order of the file."""
     label_of = dict(zip(ids[::-1].tolist(), labels[::-1].tolist(), strict=True))
     known = list(dict.fromkeys(ids.tolist()))
     for video in videos or ():
@@ -406,7 +406,7 @@ def _embedded(
     chosen = out.with_name(f"{out.stem.removesuffix('.features')}.videos.arrow")
     claim_file(chosen, "explore")
     claim_file(out, "explore", is_ours=lambda file: _is_of(file, chosen))
-    open_encoder(encoder, device)  # before any video is made, a wrong name is told
+    open_encoder(encoder, device)  # a wrong name is an error before any video is made
     table: Table = open_source(spec)
     ids = np.asarray(table.column("id"))
     labelled = "label" in table.column_names

@@ -155,14 +155,14 @@ def plot_nearest(
             v, f = (own, frame) if column == 0 else hits[column - 1][:2]
             label = int(exploration.tracks[v].labels[f])
             _show(axis, pictures[v], f)
-            told = f"{exploration.tracks[v].id}\n{exploration.phase_name(label)}"
+            title = f"{exploration.tracks[v].id}\n{exploration.phase_name(label)}"
             if column:
-                told += f" · {hits[column - 1].cosine:.3f}"
+                title += f" · {hits[column - 1].cosine:.3f}"
             shade = _INK
             if column and phase >= 0 and label >= 0:
                 shade = "#2f9e6e" if label == phase else "#c2405b"
             axis.set_title(
-                told, fontsize=7.5, color=shade, fontweight="bold" if column == 0 else "normal"
+                title, fontsize=7.5, color=shade, fontweight="bold" if column == 0 else "normal"
             )
     return figure
 

@@ -111,7 +111,7 @@ def probable_frames(
     Videos without a frame among those found have the score -inf.
 
     Args:
-        breadth: the index is asked for `breadth` * k frames, and looks at as many more.
+        breadth: the index returns `breadth` * k frames, and looks at as many more.
     """
     asked = unit_rows(queries)
     count = min(archive.num_frames, max(64, breadth * k))

@@ -32,8 +32,8 @@ class Track:
         embs: float32 (L, D), in order of time.
         times: float64 (L,), seconds of the source; NaN where unknown.
         labels: int64 (L,), phases, -1 where unknown.
-        record: where the pictures are; None where the feature file does not tell.
-        origins: of this one video: what tells whether an archive holds it.
+        record: where the pictures are; None where the feature file does not say it.
+        origins: of this one video: by which an archive that holds it is recognised.
     """
 
     id: str

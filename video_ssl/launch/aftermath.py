@@ -34,11 +34,11 @@ def settle(
     code: int,
     processes: int,
     state: str,
-    heard: bool = False,
+    already_shown: bool = False,
 ) -> bool:
     """Returns whether the task is to be tried again, and writes the end of this attempt into its history.
 
-    `heard`: what failed processes say has been seen where this prints; it is not said twice.
+    `already_shown`: messages of failed processes have been printed here already and are not repeated.
     """
     batch = read_batch(path)
     spec = batch.tasks[index]
@@ -53,7 +53,7 @@ def settle(
     )
     reason = "; ".join(filter(None, (reason, refusal)))
     note_end(spec.run, spec.name, job=job, outcome=outcome, reason=reason, again=again)
-    if not (heard and outcome == "failed"):
+    if not (already_shown and outcome == "failed"):
         _tell(f"{spec.name}: {outcome} {reason}{', once more' if again else ''}")
     return again
 
@@ -66,16 +66,16 @@ def _tell(text: str) -> None:
 def job_state(job: str, attempt: str) -> str:
     """Returns what SLURM has done to a job: RUNNING (nothing), CANCELLED, TIMEOUT, REQUEUED; "" if it does not answer.
 
-    While our script still runs, a job that was ended from outside is only COMPLETING; its other figures tell why.
+    While our script still runs, a job that was ended from outside is only COMPLETING; its other figures show why.
     """
     try:
-        told = subprocess.run(
+        output = subprocess.run(
             ["scontrol", "-o", "show", "job", job], capture_output=True, text=True, timeout=30
         ).stdout
     except (OSError, subprocess.SubprocessError):
         return ""
     about: dict[str, str] = {}
-    for word in told.split():
+    for word in output.split():
         key, _, value = word.partition("=")
         about.setdefault(key, value)  # paths, which may hold anything, come last
     if int(about.get("Restarts", "0")) > int(attempt):

@@ -3,10 +3,10 @@
     {"event": "start", "task": "pretrain", "attempt": 2, "job": "17", "nodes": "n[1-2]", "step": 40, "time": ..}
     {"event": "end", "task": "pretrain", "attempt": 2, "job": "17", "outcome": "preempted", "again": true, ..}
 
-Outcomes: finished; preempted (told to stop: preemption or time limit; saved); stopped (SIGTERM or Ctrl-C; saved);
+Outcomes: finished; preempted (asked to stop by preemption or time limit; saved); stopped (SIGTERM or Ctrl-C; saved);
 cancelled (scancel); failed (an error that a second attempt would meet again); lost (a process was killed, or a node
-gone).  Every process leaves a note about its own end in RUN/launch/ends; the one that finds a note missing knows that
-a process was killed.  Where the disk or the quota is full, room that was kept from the start is given up for these
+gone).  Every process leaves a note about its own end in RUN/launch/ends; the one that finds a note missing knows
+that a process was killed.  Where the disk or the quota is full, room that was kept from the start is given up for these
 words.  Free of torch: it runs in the batch script, after everything else has died.
 """
 
@@ -45,7 +45,7 @@ def read_attempts(run: str | Path, task: str | None = None) -> list[dict[str, An
 
 
 def note_start(run: str | Path, task: str, *, job: str, nodes: str) -> int:
-    """Adds the start of an attempt and returns its number, from 1; keeps room for what will be said about its end."""
+    """Adds the start of an attempt and returns its number, from 1; keeps room for the note about its end."""
     _keep_room(Path(run))
     number = 1 + sum(row["event"] == "start" for row in read_attempts(run, task))
     _append(
@@ -196,9 +196,9 @@ def conclude(
         if note["outcome"] == "stopped":
             return "stopped", f"process {note['rank']}: {note['reason']}"
     gone = [note["rank"] for note in notes if note["outcome"] == "killed"]
-    told = [note for note in notes if note["outcome"] == "alone"]
+    alone = [note for note in notes if note["outcome"] == "alone"]
     who = f"process {', '.join(gone)} killed" if gone else "a process was lost"
-    return "lost", f"{who} (exit code {exit_code})" + (f"; {told[0]['reason']}" if told else "")
+    return "lost", f"{who} (exit code {exit_code})" + (f"; {alone[0]['reason']}" if alone else "")
 
 
 def tried_again(

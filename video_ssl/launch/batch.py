@@ -18,7 +18,7 @@ class TaskSpec:
     Attributes:
         name: what it is called in the history of attempts: `pretrain`, `embed 2/4`.
         verb: of `VERBS`.
-        arguments: what the verb is told.
+        arguments: what the verb gets.
         run: folder that keeps its history.
     """
 

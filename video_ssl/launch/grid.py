@@ -69,7 +69,7 @@ def split_values(text: str) -> list[str]:
 def expand(overrides: Sequence[str]) -> list[GridRun]:
     """Returns every run of a grid; without several values anywhere one run named "".
 
-    Names differ also for file systems that do not tell upper from lower case: where two would be alike, and where one
+    Names differ also for file systems that ignore upper and lower case: where two would be alike, and where one
     would be too long, it ends with a digest of its value.
 
     Raises:

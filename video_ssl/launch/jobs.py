@@ -37,7 +37,7 @@ def status(run: str | Path) -> str:
     jobs = read_jobs(home)
     names = {job["id"]: job["name"] for job in jobs}
     for info in job_infos([job["id"] for job in jobs]):
-        lines.append(f"{names[info.job.partition('_')[0]]:12} {info.told()}")
+        lines.append(f"{names[info.job.partition('_')[0]]:12} {info.summary()}")
     for folder in _folders(home):
         rows = read_attempts(folder)
         where = "" if folder == home else f"{folder.name}: "
@@ -83,7 +83,7 @@ def log_files(run: str | Path, *, job: str | None = None, rank: int = 0) -> list
     own = home / "logs" / f"rank_{rank}.log"
     if not numbers and own.is_file():
         return [own]
-    states = [info.told() for info in job_infos(numbers)]
+    states = [info.summary() for info in job_infos(numbers)]
     nothing = "no jobs on SLURM; what runs on this machine says it in its terminal"
     raise LaunchError(f"{home} has no log of process {rank} yet: {'; '.join(states) or nothing}.")
 

@@ -59,7 +59,7 @@ def launch(
     chain: bool = False,
     dry_run: bool = False,
 ) -> str:
-    """Returns what to tell the user: the numbers of jobs, or with `dry_run` the scripts.
+    """Returns the message to the user: the numbers of jobs, or with `dry_run` the scripts.
 
     Args:
         profile_name: a profile, or its file.
@@ -142,7 +142,7 @@ def refuse_running(home: Path) -> None:
     jobs = [job["id"] for job in read_jobs(home)]
     if not jobs:
         return
-    alive = [info.told() for info in job_infos(jobs) if info.alive]
+    alive = [info.summary() for info in job_infos(jobs) if info.alive]
     if alive:
         listed = "\n  ".join(alive[:10])
         raise LaunchError(
@@ -160,7 +160,7 @@ def _shown(path: Path) -> str:
 def _submit(plan: LaunchPlan, folder: Path) -> str:
     code = take_snapshot(folder)
     numbers: dict[str, str] = {}
-    told = []
+    lines = []
     for step in plan.steps:
         batch = write_batch(folder / f"{step.name}.json", batch_of(step))
         settings = step_settings(step, plan, code, numbers)
@@ -185,9 +185,9 @@ def _submit(plan: LaunchPlan, folder: Path) -> str:
             file.write(json.dumps(row) + "\n")
         many = f" x {len(step.tasks)}" if len(step.tasks) > 1 else ""
         after = f" after {', '.join(step.after)}" if step.after else ""
-        told.append(f"job {number}: {step.name}{many}{after}")
-    told.append(f"video-ssl jobs status {_shown(plan.home)}    or: logs -f, cancel, requeue")
-    return "\n".join(told)
+        lines.append(f"job {number}: {step.name}{many}{after}")
+    lines.append(f"video-ssl jobs status {_shown(plan.home)}    or: logs -f, cancel, requeue")
+    return "\n".join(lines)
 
 
 def batch_of(step: Step) -> Batch:
@@ -308,7 +308,7 @@ def _until_over(step: Step, batch: Path, index: int, name: str) -> None:
             code=code,
             processes=profile.world_size,
             state="",
-            heard=True,
+            already_shown=True,
         )
         if code == 0:
             return

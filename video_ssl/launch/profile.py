@@ -17,7 +17,7 @@ class LaunchProfile:
     Attributes:
         executor: "local" runs processes on this machine and waits for them; "slurm" submits jobs.
         nodes, tasks_per_node: machines, and processes on each; with GPUs one process per GPU.
-        gpus_per_node, cpus_per_task, memory_gib: asked for; memory per node; empty = what the cluster gives.
+        gpus_per_node, cpus_per_task, memory_gib: requested; memory per node; empty = what the cluster gives.
         time_min: time limit in minutes; a job that reaches it is saved and queued again.
         partition, account, qos, constraint, exclude, nodelist, exclusive: as of sbatch; empty = its default.
         setup: shell lines before the processes start: `module load cuda`.
@@ -26,7 +26,7 @@ class LaunchProfile:
         srun: any further arguments of srun.
         shards: parts into which `embed` divides a table; more than one makes a job array.
         array_parallelism: elements of an array that may run at once.
-        signal_before_sec: how long before the time limit a job is told to save; SLURM may be up to a minute early.
+        signal_before_sec: how long before the time limit a job is asked to save; SLURM may be up to a minute early.
         lost_after_sec: how long a process waits for another one before it takes it for lost.
         max_requeues: how often a job is queued again after preemptions and time limits.
         max_failures: how often in a row, without a new checkpoint, it is queued again after it has lost a process.

@@ -61,7 +61,7 @@ class JobInfo:
     def alive(self) -> bool:
         return self.state in ALIVE
 
-    def told(self) -> str:
+    def summary(self) -> str:
         """The state in a line, with what the reason means."""
         line = f"{self.job} {self.state}"
         if self.state == "PENDING" and self.reason not in ("None", ""):
@@ -232,8 +232,8 @@ def submit(folder: Path, settings: dict[str, Any], batch: Path, *, elements: int
 
 
 def _refusal(text: str, settings: dict[str, Any]) -> str:
-    told = [line for line in text.splitlines() if "error" in line.lower()] or text.splitlines()
-    reason = " ".join(line.replace("sbatch: error: ", "").strip() for line in told[:3])
+    errors = [line for line in text.splitlines() if "error" in line.lower()] or text.splitlines()
+    reason = " ".join(line.replace("sbatch: error: ", "").strip() for line in errors[:3])
     if "artition" in reason:
         known = [name.rstrip("*") for name in ask(["sinfo", "-h", "-o", "%R"]).split()]
         given = str(settings.get("partition"))

@@ -13,7 +13,7 @@ from typing import Any, NoReturn
 
 from video_ssl.cpu_threads import let_waiting_threads_sleep
 from video_ssl.error_sentences import lost_the_others, sentence_of
-from video_ssl.errors import AlreadyTold, one_sentence
+from video_ssl.errors import AlreadyReported, one_sentence
 from video_ssl.launch.attempts import end_note, leave_note, note_start
 from video_ssl.launch.batch import Batch, TaskSpec, read_batch
 from video_ssl.pretrain.place import LOST_AFTER
@@ -80,8 +80,8 @@ def describe(err: BaseException) -> tuple[str, str]:
 
     Outcome `alone`: it could not reach the others, who have their own story.
     """
-    told = " ".join((sentence_of(err) or str(err)).split())
-    text = f"{type(err).__name__}: {told}"[:300]
+    sentence = " ".join((sentence_of(err) or str(err)).split())
+    text = f"{type(err).__name__}: {sentence}"[:300]
     name = getattr(err, "signal_name", "")
     if name == "SIGUSR2":
         return "preempted", text
@@ -93,7 +93,7 @@ def describe(err: BaseException) -> tuple[str, str]:
 def _stop_now(number: int, frame: Any) -> NoReturn:
     from video_ssl.pretrain.errors import Interrupted
 
-    raise Interrupted(number, "told to stop before there was anything to save")
+    raise Interrupted(number, "stopped before there was anything to save")
 
 
 def _pretrain(spec: TaskSpec, batch: Batch) -> None:
@@ -121,8 +121,8 @@ def _command(spec: TaskSpec, batch: Batch) -> None:
     if ended.returncode < 0:
         os.kill(os.getpid(), -ended.returncode)  # killed: no word of ours, as without this process
     if ended.returncode:
-        told = f"{spec.name} ended with exit code {ended.returncode}: see the log above"
-        raise AlreadyTold(told, ended.returncode)
+        sentence = f"{spec.name} ended with exit code {ended.returncode}: see the log above"
+        raise AlreadyReported(sentence, ended.returncode)
 
 
 def _results(spec: TaskSpec, batch: Batch) -> None:

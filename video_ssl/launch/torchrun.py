@@ -1,6 +1,6 @@
 """`python -m video_ssl.launch.torchrun ARGUMENTS`: torchrun without its own words about a process that has failed.
 
-The process has said why, or the history of the attempt tells which one was killed.
+The process has printed why, or the history of the attempt shows which one was killed.
 """
 
 from __future__ import annotations

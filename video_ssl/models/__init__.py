@@ -1,4 +1,4 @@
-"""Encoders and heads.  The table names every network; nothing is imported until one is asked for."""
+"""Encoders and heads.  The table names every network; nothing is imported until one is used."""
 
 from __future__ import annotations
 

@@ -141,7 +141,7 @@ BROKEN = (
 
 
 def read_content(path: str | Path) -> Mapping[str, Any]:
-    """Returns what a weights file holds, on the CPU; its kind is told by its first bytes.
+    """Returns what a weights file holds, on the CPU; its first bytes decide its kind.
 
     Args:
         path: a `.safetensors` file, a PyTorch checkpoint of any age, or the `.index.json` of a model
@@ -177,24 +177,24 @@ def read_content(path: str | Path) -> Mapping[str, Any]:
 def _refuse_other_kinds(path: Path, start: bytes, size: int) -> None:
     """Names what people have instead of weights: empty files, web pages, pointers, archives."""
     text = start.lstrip(b"\xef\xbb\xbf \t\r\n").lower()
-    told = None
+    reason = None
     if size == 0:
-        told = "is empty (0 bytes)"
+        reason = "is empty (0 bytes)"
     elif text.startswith((b"<!doctype", b"<html", b"<?xml", b"<head")):
-        told = (
+        reason = (
             "is a web page, not weights: the server sent a page (sign-in, consent, quota) instead of "
             "the file"
         )
     elif text.startswith(b"version https://git-lfs"):
-        told = "is a pointer of git-lfs, not the weights (git lfs pull fetches them)"
+        reason = "is a pointer of git-lfs, not the weights (git lfs pull fetches them)"
     elif text.startswith((b"{", b"[")) and path.suffix != ".safetensors":
-        told = "is JSON text, not weights"
+        reason = "is JSON text, not weights"
     elif start.startswith((b"\x1f\x8b", b"BZh", b"\xfd7zXZ", b"7z\xbc\xaf")) or (
         start[257:262] == b"ustar"
     ):
-        told = "is a packed archive: unpack it and give the weights file inside"
-    if told:
-        raise WeightsError(f"{path} {told}. Download or copy it again.")
+        reason = "is a packed archive: unpack it and give the weights file inside"
+    if reason:
+        raise WeightsError(f"{path} {reason}. Download or copy it again.")
 
 
 # Safetensors ---------------------------------------------------------------------------------------
@@ -319,7 +319,9 @@ def _refuse_changed(path: Path) -> None:
             f"{path} is damaged: {changed[0]} is not what was written, says its checksum. Download or copy it again."
         )
     if changed:  # torch.serialization.set_crc32_options(False)
-        log.warning("%s was written without checksums: whether it is damaged cannot be told", path)
+        log.warning(
+            "%s was written without checksums: whether it is damaged cannot be checked", path
+        )
 
 
 def _read_torch(path: Path) -> Mapping[str, Any]:
@@ -327,7 +329,7 @@ def _read_torch(path: Path) -> Mapping[str, Any]:
     stand_ins.append((Arguments, COMMAND_LINE))
     stand_ins += [(PlainSettings, name) for name in SETTINGS]
     try:
-        # An open file, so that the suffix does not decide; the name is told by our errors.
+        # An open file, so that the suffix does not decide; our errors contain the name.
         with torch.serialization.safe_globals(stand_ins), path.open("rb") as file:
             content = torch.load(file, map_location="cpu", weights_only=True)
     except BROKEN as err:

@@ -242,7 +242,7 @@ def check_unchanged(folder: Path, *names: str) -> None:
 
     Args:
         folder: of the encoder.
-        names: the files that are about to be used, beside `config.json`; one that is not there is not asked for.
+        names: the files that are about to be used, beside `config.json`; one that is not there is not checked.
     """
     file = folder / CONFIG
     content = read_json(file, max_bytes=_MAX_CONFIG_BYTES)
@@ -254,18 +254,18 @@ def check_unchanged(folder: Path, *names: str) -> None:
     sums = content.get("crc32")
     if not isinstance(sums, Mapping):
         logger.info(
-            "%s is of an earlier version, without checksums: whether it is damaged cannot be told",
+            "%s is of an earlier version, without checksums: whether it is damaged cannot be checked",
             folder,
         )
         return
-    told = damage(folder, {name: sums[name] for name in names if name in sums})
-    if told:
+    problem = damage(folder, {name: sums[name] for name in names if name in sums})
+    if problem:
         again = (
             f"; or remove {folder} and start its run again, which exports it once more"
             if (folder.parent / "checkpoints").is_dir()
             else ""
         )
-        raise EncoderError(f"{folder} is damaged: {told}. Copy or save it again{again}.")
+        raise EncoderError(f"{folder} is damaged: {problem}. Copy or save it again{again}.")
 
 
 def _not_there(path: Path) -> str:

@@ -214,9 +214,9 @@ def _refuse_misfit(cls: Any, config: Any, folder: Path) -> None:
         raise EncoderError(_incomplete(file, err)) from err
     with torch.device("meta"):
         wanted = {name: tuple(value.shape) for name, value in cls(config).state_dict().items()}
-    told = fill_report(found, wanted)
-    if told:
-        raise EncoderError(f"{file} does not fit {folder / CONFIG}: {told}.")
+    problem = fill_report(found, wanted)
+    if problem:
+        raise EncoderError(f"{file} does not fit {folder / CONFIG}: {problem}.")
 
 
 def _incomplete(file: Path, err: Exception) -> str:

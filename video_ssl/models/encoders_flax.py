@@ -359,13 +359,13 @@ def _read_variables(module: Any, bridge: Any, folder: Path) -> dict[str, Any]:
     try:
         variables: dict[str, Any] = bridge.to_flax_variables(load_file(file))
     except (SafetensorError, OSError, ValueError) as err:
-        told = (
+        problem = (
             str(err) if isinstance(err, BridgeError) else f"not a complete safetensors file ({err})"
         )
-        raise EncoderError(f"{file}: {told}; copy or save it again.") from err
+        raise EncoderError(f"{file}: {problem}; copy or save it again.") from err
     wanted = jax.eval_shape(module.init, jax.random.key(0), module.smallest_input())
-    told = fill_report(shapes_of(variables), shapes_of(wanted))
-    if told:
-        raise EncoderError(f"{file} does not fit {folder / CONFIG}: {told}.")
+    problem = fill_report(shapes_of(variables), shapes_of(wanted))
+    if problem:
+        raise EncoderError(f"{file} does not fit {folder / CONFIG}: {problem}.")
     check_unchanged(folder, WEIGHTS)
     return variables

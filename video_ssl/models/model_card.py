@@ -23,7 +23,7 @@ _INPUTS = {
 def model_card(content: Mapping[str, Any]) -> str:
     """Returns the text of the card for the content of an encoder's `config.json`.
 
-    What the source does not tell is written as "not recorded", never left out: a reader must see
+    What the source does not have is written as "not recorded", never left out: a reader must see
     the gap.
     """
     source, modality = content["source"], content["modality"]
@@ -82,14 +82,14 @@ def _features(outputs: Sequence[str], modality: str) -> str:
 
 def _loading(outputs: Sequence[str], modality: str) -> list[str]:
     shapes = {"clip": "(B, D)", "moments": "(B, T', D)", "tokens": "(B, L, D)"}
-    told = ", ".join(f"{name} {shapes.get(name, '')}".rstrip() for name in outputs)
+    listed = ", ".join(f"{name} {shapes.get(name, '')}".rstrip() for name in outputs)
     lines = [
         "```python",
         "import video_ssl",
         "",
         'encoder = video_ssl.load_encoder("path/to/this/folder")',
         f"# {_INPUTS[modality]}",
-        f"found = encoder.outputs({modality}, encoder.output_names)  # {told}",
+        f"found = encoder.outputs({modality}, encoder.output_names)  # {listed}",
         f'clip = found["{outputs[0]}"]',
         "```",
     ]

@@ -160,7 +160,7 @@ def load_weights(
     if report.share < min_share:
         raise WeightsError(
             f"only {report.share:.0%} of the weights would be filled, at least {min_share:.0%} is "
-            f"asked for: {report}. Check that the file and the model's sizes belong together."
+            f"required: {report}. Check that the file and the model's sizes belong together."
         )
     log.info("weights: %s", report)
     # Every key was looked at above: what is not filled here is named in the report.

@@ -47,13 +47,13 @@ def table_changes(before: Any, now: Any) -> str:
     """
     if not isinstance(before, list) or len(before) != len(now):
         return f"{len(now)} tables instead of {len(before)}" if isinstance(before, list) else ""
-    told = []
+    parts = []
     for number, (old, new) in enumerate(zip(before, now, strict=True), 1):
         words = _changes(old, new)
         if words:
             where = f" in table {number} of {len(now)}" if len(now) > 1 else ""
-            told.append(f"other {', '.join(words)}{where}")
-    return "; ".join(told)
+            parts.append(f"other {', '.join(words)}{where}")
+    return "; ".join(parts)
 
 
 def _changes(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[str]:
@@ -69,11 +69,11 @@ def _changes(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[str]:
 def _describe(table: Table) -> dict[str, Any]:
     content = table.arrow
     names = [name for name in COLUMNS if name in content.column_names]
-    told: dict[str, Any] = {"columns": {name: _digest(content[name]) for name in names}}
+    parts: dict[str, Any] = {"columns": {name: _digest(content[name]) for name in names}}
     if "file_size" not in names:
         rows = np.linspace(0, len(table) - 1, min(len(table), SAMPLE)).astype(int)
-        told["sizes"] = [_size(table.record(int(row)).source) for row in rows]
-    return told
+        parts["sizes"] = [_size(table.record(int(row)).source) for row in rows]
+    return parts
 
 
 def _digest(column: Any) -> str:

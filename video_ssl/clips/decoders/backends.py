@@ -35,9 +35,9 @@ _said: set[tuple[str, str]] = set()
 def choose_backend(requested: str, record: Record, *, timeout_sec: float | None = None) -> str:
     """Returns the backend to read the record with: `requested` where it is exact on that file, else "pyav".
 
-    Where the column `exact` is filled it decides.  Elsewhere "auto" is "pyav", and a backend asked for by name is
+    Where the column `exact` is filled it decides.  Elsewhere "auto" is "pyav", and a backend named explicitly is
     refused if the file has a property on which it is known to be wrong; the file is demultiplexed to find out, unless
-    a column tells already.  Every reason for a refusal is logged once.
+    a column says already.  Every reason for a refusal is logged once.
 
     Args:
         requested: a key of `READERS`, or "auto": the fastest one that is installed and proven exact.
@@ -45,7 +45,7 @@ def choose_backend(requested: str, record: Record, *, timeout_sec: float | None 
 
     Raises:
         ValueError: unknown backend.
-        MissingBackend: a backend asked for by name that is not installed.
+        MissingBackend: a backend named explicitly that is not installed.
         BadVideo: a file that had to be looked at and is none.
     """
     if requested not in (AUTO, *READERS):

@@ -18,7 +18,7 @@ import numpy as np
 
 _MATRIX = struct.Struct("=9i")
 _ONE = 1 << 16
-# What libavfilter turns as it is; the ffmpeg program converts anything else to the pixels that are asked for, first.
+# What libavfilter turns as it is; the ffmpeg program converts anything else to the requested pixel format first.
 _TURNABLE = {
     f"yuv{kind}p{depth}"
     for kind in ("420", "444", "a420", "a444")

@@ -17,7 +17,7 @@ import numpy as np
 
 from video_ssl.datasets.remote.errors import redacted
 
-#: Frames asked for at a time of a reader that cannot stream.
+#: Frames read at a time from a reader that cannot stream.
 _STREAM_PIECE = 32
 
 
@@ -127,7 +127,7 @@ def stream_frames(
 ) -> Iterator[tuple[int, np.ndarray]]:
     """Yields (index, picture) for increasing indices, in one pass over the file where the reader has `stream`.
 
-    Other readers are asked for `_STREAM_PIECE` frames at a time.
+    Other readers read `_STREAM_PIECE` frames at a time.
     """
     if hasattr(reader, "stream"):
         yield from reader.stream(indices, size)

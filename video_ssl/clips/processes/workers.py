@@ -188,11 +188,11 @@ class WorkerGroup:
 
     def explain(self, err: Exception) -> WorkerDied | None:
         """Returns what to raise in place of grain's error when a worker has died, or None if none has."""
-        told = _told_code(err)
+        stated = _code_in_message(err)
         codes = [p.exitcode for p in self._pids.values() if p.exitcode not in (None, 0)]
-        if told is None and not codes:
+        if stated is None and not codes:
             return None
-        return WorkerDied(_death_message(told if told is not None else codes[0]))
+        return WorkerDied(_death_message(stated if stated is not None else codes[0]))
 
     def deaths(self, err: Exception, pids: Iterable[int]) -> dict[int, int]:
         """Returns process id -> exit code of the workers that have died; a signal counts negative.
@@ -203,10 +203,10 @@ class WorkerGroup:
         """
         exits = {pid: process.exitcode for pid, process in self._pids.items()}
         codes = {pid: code for pid, code in exits.items() if code not in (None, 0)}
-        told = _told_code(err)
+        stated = _code_in_message(err)
         for pid in pids:
-            if told is not None and pid not in exits and not _is_alive(pid):
-                codes[pid] = told
+            if stated is not None and pid not in exits and not _is_alive(pid):
+                codes[pid] = stated
         return codes
 
     def stop(self, iterator: Any) -> None:
@@ -283,9 +283,9 @@ def _prefetch_threads(iterator: Any) -> list[tuple[Any, Any]]:
     return [(node, thread) for node, thread in threads if thread is not None]
 
 
-def _told_code(err: Exception) -> int | None:
-    told = re.search(r"terminated unexpectedly with exit code (-?\d+)", str(err))
-    return int(told[1]) if told else None
+def _code_in_message(err: Exception) -> int | None:
+    stated = re.search(r"terminated unexpectedly with exit code (-?\d+)", str(err))
+    return int(stated[1]) if stated else None
 
 
 def _is_alive(pid: int) -> bool:

@@ -160,7 +160,7 @@ def even_clips(
     """Returns `num_clips` clips spread evenly from the start of the video to its end; one clip lies in the middle.
 
     Nothing is drawn: evaluation sees the same frames every time.  The first clip begins at frame 0
-    and the last ends at the last frame; when fewer clips fit than are asked for, some are equal.
+    and the last ends at the last frame; when fewer clips fit than requested, some are equal.
 
     >>> [c.indices.tolist() for c in even_clips(11, num_clips=3, num_frames=2, frame_stride=2)]
     [[0, 2], [4, 6], [8, 10]]

@@ -1,4 +1,4 @@
-"""Where the windows of a video lie: their starts and what each of them shows, computed when asked for.
+"""Where the windows of a video lie: their starts and what each of them shows, computed when needed.
 
 Hours of video have many thousand windows.  Only their starts are kept (8 bytes each), and one bit of knowledge per
 frame (is it shown by any window?).

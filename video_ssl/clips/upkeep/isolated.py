@@ -36,7 +36,7 @@ _ENVIRONMENT = {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1", "MKL_NUM_TH
 class Failure:
     """Why there is no result.
 
-    `died` says that the process crashed or hung, not that the function said no; `away` that the video could not be
+    `died` says that the process crashed or hung, not that the function failed; `away` that the video could not be
     reached, since a network or server is down: another time it may be fine.
     """
 
@@ -115,7 +115,7 @@ def run_isolated(
 
 
 def _woken(selector: selectors.BaseSelector, busy: set[_Worker]) -> list[_Worker]:
-    """Workers that have said something, have died, or are over their time."""
+    """Workers that have sent a result, have died, or are over their time."""
     wait = max(0.0, min(worker.deadline for worker in busy) - time.monotonic())
     woken = [key.data for key, _ in selector.select(wait)]
     now = time.monotonic()

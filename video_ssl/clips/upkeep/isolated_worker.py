@@ -30,7 +30,7 @@ _last_beat = 0.0
 
 
 def beat() -> None:
-    """Tells the parent that the task is getting on: its time limit counts anew.  Does nothing elsewhere."""
+    """Reports progress to the parent: the time limit starts anew.  Does nothing elsewhere."""
     global _last_beat
     if _answers is not None and time.monotonic() - _last_beat > _BEAT_SEC:
         _last_beat = time.monotonic()
@@ -91,9 +91,9 @@ def _answer(function: Callable[[Any], Any], argument: Any) -> tuple[Any, ...]:
     except Exception as err:
         if _is_full(err):
             return ("full", str(err))
-        told = sentence_of(err)
-        if told is not None:
-            return ("bad", told)
+        sentence = sentence_of(err)
+        if sentence is not None:
+            return ("bad", sentence)
         return ("error", f"{type(err).__name__}: {err}", traceback.format_exc())
 
 

@@ -1,4 +1,4 @@
-"""What a video file is, found out in a data worker: columns of a table, and what tells which decoders are exact on it.
+"""What a video file is, found out in a data worker: columns of a table, also which decoders are exact.
 
 `file_facts` only demultiplexes (milliseconds); `probe` also counts frames and decodes the first and the last one.
 """

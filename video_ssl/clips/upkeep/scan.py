@@ -274,7 +274,7 @@ def _skip_list(table: Table, files: Sequence[_File], journal: Journal) -> list[d
 def _with_columns(
     table: Table, files: Sequence[_File], journal: Journal, backends: Sequence[str] | None
 ) -> Table:
-    """The usable records with the columns of the scan; what the table said about them before is replaced."""
+    """The usable records with the columns of the scan; earlier values of the table are replaced."""
     count = len(table)
     values: dict[str, list[Any]] = {
         name: [None] * count for name in (*FILE_COLUMNS, *_PER_PART, "num_frames", "duration_sec")
@@ -315,7 +315,7 @@ def _replaced(table: Table, values: dict[str, list[Any]]) -> Table:
     columns |= values
     ordered = {name: columns[name] for name in SCHEMA.names if name in columns}
     about = dict(json.loads((old.schema.metadata or {}).get(METADATA_KEY, b"{}")))
-    for name in ("list", "list_lines"):  # what it said has been checked
+    for name in ("list", "list_lines"):  # it has been checked
         about.pop(name, None)
     return Table.from_columns(ordered, root=table.root, **about)
 

@@ -40,7 +40,7 @@ log = logging.getLogger(__name__)
 
 TRANSCODE = "video_ssl.clips.upkeep.transcode_file:transcode_file"
 _HANG_FACTOR = 2
-# Columns that said something about the old files.
+# Columns that describe the old files.
 _STALE = ("byte_offset", "byte_size", "exact", "part_frames", "part_sec")
 _PER_FRAME = ("frame_labels", "boxes", "box_labels", "box_scores")
 

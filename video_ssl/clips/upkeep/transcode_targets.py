@@ -85,7 +85,7 @@ def claim_targets(
 
 
 def _is_ours(key: str, path: Path, journal: Journal) -> bool:
-    """Whether the file is the one that the journal tells of, or was begun and its end not noted any more."""
+    """Whether the file is the one in the journal, or was begun without its end being noted."""
     if key in journal.begun:
         return True
     entry = journal.entries.get(key, {})

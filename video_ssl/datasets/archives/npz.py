@@ -35,9 +35,9 @@ def read_npz(path: Path) -> dict[str, np.ndarray]:
         ValueError, OSError, zipfile.BadZipFile, EOFError, struct.error, NotImplementedError, RuntimeError, SyntaxError,
         KeyError, TypeError, MemoryError, OverflowError, zlib.error,
     ) as err:  # fmt: skip
-        told = str(err).strip().rstrip(".").partition("\n")[0][:200] or type(err).__name__
+        reason = str(err).strip().rstrip(".").partition("\n")[0][:200] or type(err).__name__
         raise BrokenArchive(
-            f"is not readable: {told}. Arrays of objects are refused, because reading them runs code of the file; "
+            f"is not readable: {reason}. Arrays of objects are refused, because reading them runs code of the file; "
             "store numbers and strings."
         ) from err
     other = next((key for key, array in arrays.items() if not isinstance(array, np.ndarray)), None)

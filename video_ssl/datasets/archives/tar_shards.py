@@ -135,7 +135,7 @@ def read_shards(pattern: str | list[str], *, split: str | None = None, where: st
             f"{where}: no video in {len(shards)} tars: a member counts as one if it ends in "
             f"{', '.join((*VIDEO_SUFFIXES, *PICTURE_SUFFIXES))}.{found}"
         )
-    left_out.tell(where)
+    left_out.log(where)
     names = list(dict.fromkeys(name for row in rows for name in row))
     raw = pa.table({name: _array([row.get(name) for row in rows], name, where) for name in names})
     about: dict[str, Any] = {"left_out": left_out.lines()} if len(left_out) else {}
@@ -202,7 +202,7 @@ def _samples(
 
 def _said_beside(sample: Mapping[str, Member], file: IO[bytes], shard: str) -> dict[str, Any]:
     """Columns from the .json, .cls and .txt of a sample; .cls and .txt win."""
-    said: dict[str, Any] = {}
+    given: dict[str, Any] = {}
     for suffix in ("json", "cls", "txt"):
         if suffix not in sample:
             continue
@@ -215,20 +215,20 @@ def _said_beside(sample: Mapping[str, Member], file: IO[bytes], shard: str) -> d
         try:
             text = file.read(member.size).decode("utf-8-sig").strip()
             if suffix == "cls":
-                said["label"] = text
+                given["label"] = text
             elif suffix == "txt":
-                said["captions"] = [{"text": text}]
+                given["captions"] = [{"text": text}]
             else:
-                said |= _columns_of(json.loads(text))
+                given |= _columns_of(json.loads(text))
         except (ValueError, RecursionError) as err:
             raise TableError(f"{shard}: {member.name} cannot be read: {err}") from err
-    return said
+    return given
 
 
 def _columns_of(content: Any) -> dict[str, Any]:
     if not isinstance(content, dict):
         raise ValueError("it must hold one JSON object")  # noqa: TRY004
-    said = {}
+    given = {}
     for name, value in content.items():
         known = known_column(name)
         if known is None or known in ("id", "source", "byte_offset", "byte_size"):
@@ -236,5 +236,5 @@ def _columns_of(content: Any) -> dict[str, Any]:
         if known == "captions":
             items = value if isinstance(value, list) else [value]
             value = [caption_of(item, "it") for item in items]
-        said[known] = value
-    return said
+        given[known] = value
+    return given

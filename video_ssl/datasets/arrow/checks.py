@@ -65,9 +65,9 @@ def checked_arrow(path: Path) -> tuple[Any, pa.Table]:
     except FileNotFoundError:
         raise
     except (pa.ArrowException, OSError, UnicodeDecodeError) as err:
-        told = str(err).strip().rstrip(".").partition("\n")[0][:300]
+        reason = str(err).strip().rstrip(".").partition("\n")[0][:300]
         raise BrokenArrow(
-            f"is not an Arrow IPC file, or not a complete Arrow file any more ({told}). Copy or make it again."
+            f"is not an Arrow IPC file, or not a complete Arrow file any more ({reason}). Copy or make it again."
         ) from err
     remember(path, "arrow", before)
     return reader, table
@@ -90,7 +90,7 @@ def seal(path: Path, schema: pa.Schema) -> None:
 
 
 def unsealed(table: pa.Table) -> pa.Table:
-    """Returns the table without the digest, which says nothing about a table that is written elsewhere."""
+    """Returns the table without the digest, which does not hold for a table that is written elsewhere."""
     found = table.schema.metadata or {}
     if DIGEST_KEY not in found:
         return table
@@ -98,7 +98,7 @@ def unsealed(table: pa.Table) -> pa.Table:
 
 
 def is_known(path: Path, what: str) -> bool:
-    """Returns whether `remember` has been told `what` about the file as it is now."""
+    """Returns whether `remember` was called with `what` for the file as it is now."""
     with contextlib.suppress(OSError):
         return _is_known(path, _state(path), what)
     return False

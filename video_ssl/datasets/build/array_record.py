@@ -208,7 +208,7 @@ def _plan(out: Path, split: str, table: Table, num_shards: int | None, check: bo
         _Shard(out / _shard_name(split, i, num_shards), table, videos[bounds[i] : bounds[i + 1]])
         for i in range(num_shards)
     ]
-    # Shards that no stamp speaks of may be of anything.
+    # Shards without a stamp may be of anything.
     missing = shards if found is None else [shard for shard in shards if not _is_complete(shard)]
     if found is not None:
         there = [shard for shard in shards if shard not in missing]
@@ -385,8 +385,8 @@ def _write_shards(out: Path, plans: list[_Plan], num_workers: int, progress: boo
         ThreadPoolExecutor(max(1, min(num_workers, len(missing)))) as pool,
     ):
         task = bar.add_task("videos", total=total, completed=there)
-        tell = lambda: bar.advance(task)  # noqa: E731
-        running = [pool.submit(_write_shard, shard, stop, tell) for shard in missing]
+        advance = lambda: bar.advance(task)  # noqa: E731
+        running = [pool.submit(_write_shard, shard, stop, advance) for shard in missing]
         try:
             finished, _ = wait(running, return_when=FIRST_EXCEPTION)
         finally:
@@ -396,7 +396,7 @@ def _write_shards(out: Path, plans: list[_Plan], num_workers: int, progress: boo
             future.result()
 
 
-def _write_shard(shard: _Shard, stop: threading.Event, tell: Any) -> None:
+def _write_shard(shard: _Shard, stop: threading.Event, advance: Any) -> None:
     from array_record.python import array_record_module
 
     serialize = make_serializer()
@@ -408,7 +408,7 @@ def _write_shard(shard: _Shard, stop: threading.Event, tell: Any) -> None:
             if stop.is_set():
                 return
             writer.write(serialize(make_example(shard.table, video.rows, video.size)))
-            tell()
+            advance()
         writer.close()
         writer = None
         with open(partial, "rb") as file:

@@ -129,7 +129,7 @@ def _check_settings(root: Path, settings: Mapping[str, Any]) -> bool:
         if differing:
             given, there = ({key: d.get(key) for key in differing} for d in (settings, found))
             raise ValueError(
-                f"{root} holds demo data with {there}, but {given} was asked for. "
+                f"{root} holds demo data with {there}, but {given} was requested. "
                 "Choose another folder, ask for the same settings, or delete the folder."
             )
         return name == _DONE
@@ -246,7 +246,7 @@ def _work(root: Path, settings: Mapping[str, Any], workers: int, number: int) ->
     wanted = [(split, index) for split in reversed(SPLITS) for index in range(size.count(split))]
     for split, index in wanted[number::workers]:
         if os.getppid() != parent:
-            raise SystemExit("the process that asked for the videos is gone")
+            raise SystemExit("the process that started this one is gone")
         if not (root / f"videos/{split}/{split}-{index:05d}.mp4").is_file():
             _render(root, settings, split, index)
 

@@ -58,7 +58,7 @@ def sample_body(rng: np.random.Generator, *, shape: float = 1.0, color: float = 
     if color == 0:
         rng = np.random.default_rng(0)
     # Clothes are clearly dark or clearly light; backgrounds keep to the middle (scene.py), so contrast is good
-    # in either polarity and the brightness of a pixel says nothing about the pose.
+    # in either polarity and the brightness of a pixel is independent of the pose.
     shades = [(0.08, 0.22), (0.78, 0.94)]
     shirt, trousers = shades[rng.integers(2)], shades[rng.integers(2)]
     skin = _color(rng, (0.2, 0.3) if rng.uniform() < 0.5 else (0.72, 0.85), 0.5)

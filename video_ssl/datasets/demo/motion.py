@@ -2,7 +2,7 @@
 
 An exercise is a start pose and a sequence of keys; every key says which pose is reached, in which phase, and which
 event (with its sound) marks the moment.  Two pairs of exercises hold the same poses in opposite order, so that
-neither a frame nor the bag of all frames tells them apart: the law of every random choice here is symmetric in time.
+neither a frame nor the set of all frames distinguishes them: the law of every random choice here is symmetric in time.
 """
 
 from __future__ import annotations

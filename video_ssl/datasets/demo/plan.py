@@ -218,7 +218,7 @@ def _plan_clip(
 def _plan_phases(
     label: int, style: Any, rng: np.random.Generator, size: DemoSize, config: NuisanceConfig
 ) -> tuple[np.ndarray, tuple[Cut, ...]]:
-    """One action anywhere in a long video, its phases of very different length: position hardly tells the phase."""
+    """One action anywhere in a long video, phases of very different length: position says little about the phase."""
     num_frames, seconds = _sample_length(size.phases_sec, rng, size, config)
     active = 3.4 + 1.0 * min(1.0, config.speed) * rng.uniform(-1, 1)
     before = (seconds - active) * rng.uniform(0.04, 0.96)

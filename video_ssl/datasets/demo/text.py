@@ -26,7 +26,7 @@ ACTIONS: dict[str, tuple[str, ...]] = {
         "reaches up, then bows", "reaches for the ceiling before a bow", "first stretches up and then bows",
     ),
 }  # fmt: skip
-"""Class -> ways to say it; every one of them tells the class."""
+"""Class -> ways to say it; every one of them implies the class."""
 
 PHASES: dict[str, tuple[str, ...]] = {
     "lower": ("goes down into the squat", "bends the knees"),

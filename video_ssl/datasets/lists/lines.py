@@ -1,8 +1,8 @@
 """What the fields of a list's lines are: a path, `path label`, or `folder num_frames label`.
 
-Paths hold spaces, commas and numbers, so a line alone does not tell where its path ends: `clip 1` is a folder, or a
+Paths hold spaces, commas and numbers, so a line alone does not show where its path ends: `clip 1` is a folder, or a
 clip of class 1.  The first lines are therefore looked up on the disk, and the longest beginning that is there is the
-path.  Only where nothing is there, which `refuse_absent` tells, do the signs have to decide.
+path.  Only where nothing is there, which `refuse_absent` checks, do the signs have to decide.
 """
 
 from __future__ import annotations

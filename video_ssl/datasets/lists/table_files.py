@@ -121,8 +121,10 @@ def _with_row(err: pa.ArrowInvalid, path: Path, options: dict[str, Any]) -> str:
         arrow_csv.read_csv(path, read_options=arrow_csv.ReadOptions(use_threads=False), **options)
     except pa.ArrowInvalid as again:
         err = again
-    said = re.sub(r"Row #(\d+)", lambda found: f"row {int(found[1]) - 1}", str(err))
-    return f"{said[:_LONGEST_SAID]}. A field with the separator in it must stand in double quotes."
+    reason = re.sub(r"Row #(\d+)", lambda found: f"row {int(found[1]) - 1}", str(err))
+    return (
+        f"{reason[:_LONGEST_SAID]}. A field with the separator in it must stand in double quotes."
+    )
 
 
 def _read_json(path: Path) -> pa.Table:

@@ -128,7 +128,7 @@ def build_public(name: str, root: Path, read: Callable[[Path], Annotations]) -> 
             f"{name}: not one of the listed videos lies below {root}. Expected: {annotations.layout} "
             f"From: {annotations.source} `video-ssl data check {name}` says what is missing."
         )
-    present.left_out.tell(str(root))
+    present.left_out.log(str(root))
     for note in (*annotations.notes, *present.notes()):
         log.warning("%s: %s", name, note)
     if missing:
@@ -288,7 +288,7 @@ def _table(
 
 
 def without_doubles(split: str, listed: Split, notes: list[str]) -> Split:
-    """Returns the split without rows that say once more what an earlier one says; notes tell of them.
+    """Returns the split without rows that say once more what an earlier one says; notes list them.
 
     A video that is listed again with another label stays, with an id of its own (`ID#2`).
     """
@@ -297,13 +297,13 @@ def without_doubles(split: str, listed: Split, notes: list[str]) -> Split:
     counts: Counter[str] = Counter()
     rows, ids, again, differing = [], [], [], []
     for row, name in enumerate(names):
-        said = repr([values[row] for values in listed.columns.values()])
+        content = repr([values[row] for values in listed.columns.values()])
         if name in seen:
-            if said in seen[name]:
+            if content in seen[name]:
                 again.append(str(name))
                 continue
             differing.append(str(name))
-        seen.setdefault(name, set()).add(said)
+        seen.setdefault(name, set()).add(content)
         counts[name] += 1
         rows.append(row)
         ids.append(name if counts[name] == 1 else f"{name}#{counts[name]}")

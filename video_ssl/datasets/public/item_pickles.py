@@ -94,8 +94,10 @@ def read_items(path: Path) -> Any:
             b"<!": "is a web page",
             b"<h": "is a web page",
         }
-        told = what.get(content[:2], f"begins with {content[:8]!r}")
-        raise TableError(f"{path} {told}, where a pickle was expected: download or copy it again.")
+        problem = what.get(content[:2], f"begins with {content[:8]!r}")
+        raise TableError(
+            f"{path} {problem}, where a pickle was expected: download or copy it again."
+        )
     try:
         return _Reader(io.BytesIO(content), str(path)).load()
     except _BROKEN as err:

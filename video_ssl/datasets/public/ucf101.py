@@ -72,7 +72,7 @@ def _fields(file: Path, counts: tuple[int, ...], form: str) -> Iterator[tuple[in
 
 def _split(file: Path, label_of: dict[str, int]) -> Split:
     names, others, labels, groups = [], [], [], []
-    for line, (path, *said) in _fields(
+    for line, (path, *stated) in _fields(
         file, (1, 2), "`CLASS/VIDEO.avi` or `CLASS/VIDEO.avi NUMBER`"
     ):
         folder, _, name = path.rpartition("/")
@@ -80,9 +80,9 @@ def _split(file: Path, label_of: dict[str, int]) -> Split:
             raise TableError(
                 f"{file} line {line}: {path} is of the class {folder!r}, which classInd.txt lacks."
             )
-        if said and said[0] != str(label_of[folder] + 1):  # training lists repeat the number
+        if stated and stated[0] != str(label_of[folder] + 1):  # training lists repeat the number
             raise TableError(
-                f"{file} line {line}: {path} has the number {said[0]}, but classInd.txt gives {label_of[folder] + 1} "
+                f"{file} line {line}: {path} has the number {stated[0]}, but classInd.txt gives {label_of[folder] + 1} "
                 f"to {folder}: the two do not belong together, or one of them counts from 0."
             )
         stem = name.rpartition(".")[0]

@@ -1,7 +1,7 @@
-"""What can go wrong with a URI, told as what it is, and without the secrets that URIs hold.
+"""What can go wrong with a URI, with its cause, and without the secrets that URIs hold.
 
 Three kinds are kept apart, since they ask for different things: a file that is not there or may not be read
-(`FetchError`); a network or server that is down, which says nothing about the file (`Unreachable`); a package that is
+(`FetchError`); a network or server that is down, whatever the file is (`Unreachable`); a package that is
 not installed (`MissingPackage`).
 """
 
@@ -55,7 +55,7 @@ class FetchError(ValueError):
 
 
 class Unreachable(ConnectionError):
-    """A URI that cannot be reached now: the network or the server is down, which says nothing about the file.
+    """A URI that cannot be reached now: the network or the server is down; the file may be fine.
 
     `retry_after_sec` is what the server asks for, if it does.
     """
@@ -158,16 +158,16 @@ def _of_status(uri: str, status: int, err: BaseException) -> FetchError | Unreac
         phrase = http.HTTPStatus(status).phrase.lower()
     except ValueError:
         phrase = "unknown"
-    said = f"HTTP {status} ({phrase})"
+    answer = f"HTTP {status} ({phrase})"
     if status in _TRY_AGAIN or status >= 500:
-        return Unreachable(uri, f"the server answers {said}.", _retry_after(err))
+        return Unreachable(uri, f"the server answers {answer}.", _retry_after(err))
     if status in (404, 410):
-        return FetchError(uri, f"does not exist ({said}).")
+        return FetchError(uri, f"does not exist ({answer}).")
     if status in (401, 403, 407):
         return FetchError(
-            uri, f"may not be read: {said}. Is a signature or a login missing or expired?"
+            uri, f"may not be read: {answer}. Is a signature or a login missing or expired?"
         )
-    return FetchError(uri, f"cannot be fetched: {said}.")
+    return FetchError(uri, f"cannot be fetched: {answer}.")
 
 
 def _retry_after(err: BaseException) -> float | None:

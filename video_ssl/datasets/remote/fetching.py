@@ -65,7 +65,7 @@ def fetch(
 
     Raises:
         FetchError: not there, not readable, incomplete, larger than the cache, or too slow.
-        Unreachable: the network or the server is down, after some tries; this says nothing about the file.
+        Unreachable: the network or the server is down, after some tries; the file may be fine.
         MissingPackage: fsspec, or its package for this kind of URI, is not installed.
         CacheError: the cache folder cannot be written.
         ValueError: $VIDEO_SSL_CACHE_GIB is no positive number.
@@ -101,7 +101,7 @@ def fetch(
 
 
 def open_uri(uri: str) -> IO[bytes]:
-    """Returns a file that reads from the URI where it is told to, without a copy on the disk.
+    """Returns a file that reads from the URI at the requested positions, without a copy on the disk.
 
     Raises:
         FetchError, MissingPackage: see `fetch`.

@@ -76,7 +76,7 @@ class FrameEvaluator:
 
     def say(self, found: dict[str, float]) -> str:
         """Returns the result as a part of a sentence whose subject is the encoder."""
-        raise NotImplementedError(f"{type(self).__name__} says nothing")
+        raise NotImplementedError(f"{type(self).__name__} has no summary")
 
     def headline(self, found: dict[str, float]) -> str:
         """Returns the number that `say` names, as it writes it."""
@@ -148,7 +148,7 @@ def class_pairs(
     """Returns class -> its training and test videos, and notes; one entry `all` without classes.
 
     Raises:
-        FeatureError: a video without a class where each is asked for, or no class in both.
+        FeatureError: a video without a class where all need one, or no class in both.
     """
     unknown = int((train.classes < 0).sum() + (test.classes < 0).sum())
     several = len(np.unique(train.classes)) > 1

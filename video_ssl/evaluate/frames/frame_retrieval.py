@@ -103,7 +103,7 @@ class FrameRetrieval(FrameEvaluator):
 
     def say(self, found: dict[str, float]) -> str:
         k = self.config.ks[0]
-        return f"finds, of the {k} nearest frames of other videos, {self.headline(found)} in the phase asked for"
+        return f"finds, of the {k} nearest frames of other videos, {self.headline(found)} in the phase of the query"
 
     def headline(self, found: dict[str, float]) -> str:
         return f"{100 * found[self.shown()[0]]:.1f} %"

@@ -146,12 +146,12 @@ class _Lost:
     resampled: int = 0
 
     def notes(self, total: int) -> list[str]:
-        said = [f"{n} frames {why} are left out" for why, n in self.frames.items() if n]
+        lines = [f"{n} frames {why} are left out" for why, n in self.frames.items() if n]
         if self.videos:
-            said.append(f"{self.videos} of {total} videos have no usable frame and are left out")
+            lines.append(f"{self.videos} of {total} videos have no usable frame and are left out")
         if self.resampled:
-            said.append(f"the labels of {self.resampled} clips are resampled to their frames")
-        return said
+            lines.append(f"the labels of {self.resampled} clips are resampled to their frames")
+        return lines
 
 
 @dataclass(frozen=True, eq=False)

@@ -131,7 +131,7 @@ class PhaseProgression(FrameEvaluator):
         return [f"R2@{100 * fraction:g}%" for fraction in self.config.fractions]
 
     def say(self, found: dict[str, float]) -> str:
-        return f"tells the progress of the phases with an R2 of {self.headline(found)}"
+        return f"predicts the progress of the phases with an R2 of {self.headline(found)}"
 
     def headline(self, found: dict[str, float]) -> str:
         return f"{found[self.shown()[-1]]:.3f}"

@@ -1,4 +1,4 @@
-"""`video-ssl report RUN`: one HTML file that tells what a run did and what its encoder is worth.
+"""`video-ssl report RUN`: one HTML file about what a run did and what its encoder is worth.
 
 Everything is inside the file (style, script, drawings, pictures), and the page forbids itself to
 fetch anything.  Where something is missing (no evaluation yet, videos that moved away), the page says

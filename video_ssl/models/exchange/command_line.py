@@ -1,7 +1,7 @@
-"""What the command line that training scripts keep in their checkpoints (`args`) tells about the model.
+"""What the command line that training scripts keep in their checkpoints (`args`) contains about the model.
 
 The keys of fine-tuned models are the same in VideoMAE's, VideoMAE V2's and MVD's files, their positions are not.  The
-options of the scripts tell them apart.  Sources: `run_class_finetuning.py` and the pre-training scripts of
+options of the scripts distinguish them.  Sources: `run_class_finetuning.py` and the pre-training scripts of
 MCG-NJU/VideoMAE, OpenGVLab/VideoMAEv2 and ruiwang2021/mvd.
 """
 
@@ -26,7 +26,7 @@ _COMMON_OPTIONS = {"tubelet_size", "init_scale", "use_mean_pooling", "sampling_r
 
 
 def family_of(arguments: Mapping[str, Any]) -> str | None:
-    """Returns "mvd", "videomae_v2" or "videomae" by the options of a command line, None where they do not tell.
+    """Returns "mvd", "videomae_v2" or "videomae" by the options of a command line, None where they do not show it.
 
     >>> family_of({"sampling_rate": 4, "tubelet_size": 2, "use_cls_token": False})
     'mvd'

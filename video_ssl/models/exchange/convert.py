@@ -51,7 +51,7 @@ class Conversion:
     """What was converted, and what became of every key.
 
     Attributes:
-        source, out, to: as asked for.
+        source, out, to: as given.
         model: what was read.
         parts: part of the model -> number of its parameters.
         written: files, relative to `out` where that is a folder.
@@ -126,8 +126,8 @@ class Conversion:
         for note in self.notes:
             table.add_row("note", "", note)
         if self.differences:
-            told = ", ".join(f"{name} {value:.1e}" for name, value in self.differences.items())
-            table.add_row("compared", "", f"largest difference of the written program: {told}")
+            listed = ", ".join(f"{name} {value:.1e}" for name, value in self.differences.items())
+            table.add_row("compared", "", f"largest difference of the written program: {listed}")
         table.add_row("written", str(len(self.written)), ", ".join(self.written))
         return table
 
@@ -159,8 +159,8 @@ def convert(
             or what an encoder of ours says.
 
     Raises:
-        WeightsError, EncoderError: nothing readable there, too few weights, a model that the wished format cannot hold,
-            or a place that is taken.
+        WeightsError, EncoderError: nothing readable there, too few weights, a model that the format
+            cannot hold, or a place that is taken.
         OutputError: the note beside a file is taken, or the place cannot be written.
     """
     source, out = Path(source), Path(out)
@@ -172,9 +172,12 @@ def convert(
     model = _read(source, sizes, family, num_heads, min_share)
     if frame_stride is not None:
         model = _with_stride(model, frame_stride)
-    told = {"converted from": source.name, "share of weights": round(model.report.share, 4)}
+    note_of_source = {
+        "converted from": source.name,
+        "share of weights": round(model.report.share, 4),
+    }
     with output_aside(out) as place:  # the note first: a result that is there has its note
-        differences = _write(place, model, to=to, told=told)
+        differences = _write(place, model, to=to, note_of_source=note_of_source)
         written = sorted(p.name for p in place.iterdir()) if place.is_dir() else [out.name]
         conversion = Conversion(
             source=str(source),
@@ -191,13 +194,15 @@ def convert(
     return conversion
 
 
-def _write(place: Path, model: Published, *, to: To, told: dict[str, Any]) -> dict[str, float]:
+def _write(
+    place: Path, model: Published, *, to: To, note_of_source: dict[str, Any]
+) -> dict[str, float]:
     """Writes the model in a form; returns by how much an export differs from what it was made of."""
     if to == "ours":
-        write_folder(place, model, source=told)
+        write_folder(place, model, source=note_of_source)
     elif not isinstance(model, PublishedViT):
         raise WeightsError(
-            f"{told['converted from']} is a model of {model.family}, which has no other form here: "
+            f"{note_of_source['converted from']} is a model of {model.family}, which has no other form here: "
             f"leave out --to {to}."
         )
     elif to == "huggingface":
@@ -205,7 +210,7 @@ def _write(place: Path, model: Published, *, to: To, told: dict[str, Any]) -> di
     elif to == "original":
         write_original(place, model, container=model.container or "model")
     else:
-        return _export(place, model, told)
+        return _export(place, model, note_of_source)
     return {}
 
 
@@ -291,7 +296,7 @@ def _is_ours(folder: Path) -> bool:
     return isinstance(content, dict) and content.get("format") == FORMAT
 
 
-def _export(out: Path, model: PublishedViT, told: dict[str, Any]) -> dict[str, float]:
+def _export(out: Path, model: PublishedViT, note_of_source: dict[str, Any]) -> dict[str, float]:
     classifier, preprocess = None, model.preprocess
     encoder = model.encoder.eval()
     if model.head:
@@ -301,7 +306,7 @@ def _export(out: Path, model: PublishedViT, told: dict[str, Any]) -> dict[str, f
         ).eval()
         load_weights(classifier, model.state())
     shape = (preprocess.num_frames, preprocess.size, preprocess.size)
-    note = {"source": told, "preprocess": vars(preprocess), "family": model.family}
+    note = {"source": note_of_source, "preprocess": vars(preprocess), "family": model.family}
     return write_program(out, encoder, clip_shape=shape, note=note, classifier=classifier)
 
 
@@ -314,7 +319,7 @@ def _parts(model: Published) -> dict[str, int]:
 
 
 def _lost(model: Published, to: To) -> list[str]:
-    """What the wished format leaves out."""
+    """What the requested format leaves out."""
     if to == "ours" or not isinstance(model, PublishedViT):
         return []
     if to == "export":

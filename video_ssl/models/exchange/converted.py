@@ -41,7 +41,7 @@ def write_folder(folder: str | Path, model: Published, *, source: Mapping[str, A
         EncoderError: as `save_encoder`.
     """
     beside = {HEAD: model.head, DECODER: model.decoders}
-    told = {
+    given = {
         "objective": model.family,
         **source,
         "form": model.form,
@@ -54,7 +54,7 @@ def write_folder(folder: str | Path, model: Published, *, source: Mapping[str, A
         model.encoder,
         architecture=architecture_of(model.encoder),
         preprocess=model.preprocess,
-        source=told,
+        source=given,
         beside={name: tensors for name, tensors in beside.items() if tensors},
     )
 

@@ -126,12 +126,12 @@ def _check_original(config: ViTConfig | ImageViTConfig, form: str, *, learned: b
             "VideoMAE's code has no class token, this encoder has one: keep our format."
         )
     if form != "mvd" and not learned and config.table_grid != config.grid:
-        told = [
+        grids = [
             describe(g, config.patch_size, config.tubelet_size)
             for g in (config.table_grid, config.grid)
         ]
         raise WeightsError(
-            f"the positions are interpolated from {told[0]} to {told[1]}, but such files carry no table and the "
+            f"the positions are interpolated from {grids[0]} to {grids[1]}, but such files carry no table and the "
             "original code would compute another one: convert at the trained size, or keep our format."
         )
 

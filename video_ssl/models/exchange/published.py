@@ -80,7 +80,7 @@ def read_published(
     Args:
         path: the file, or the folder that holds it beside its `config.json`.
         sizes: what clips it is for; see `Sizes`.
-        family: whose it is; needed only for fine-tuned files that do not tell it: VideoMAE's and MVD's have the same
+        family: whose it is; needed only for fine-tuned files that do not show it: VideoMAE's and MVD's have the same
             keys and different positions.
         num_heads: not stored; by default the number that goes with the width.
         min_share: least share of the model's weights that the file must fill, in [0, 1].
@@ -88,7 +88,7 @@ def read_published(
 
     Raises:
         WeightsError: unreadable, no such model, a width whose heads are not known, too few weights, or a fine-tuned
-            model that does not tell its family.
+            model that does not show its family.
     """
     path = Path(path)
     hub: dict[str, Any] = {}
@@ -158,14 +158,14 @@ def interpret(
     head = _head_of(named, encoder)
     expected |= _head_shapes(head, encoder.embed_dim)
     for prefix in DECODERS:
-        shapes, told = _decoder_shapes(named, prefix)
+        shapes, decoder_notes = _decoder_shapes(named, prefix)
         expected |= shapes
-        notes += told
+        notes += decoder_notes
     report = replace(_compare(named, expected, computed), notes=tuple(notes))
     if report.share < min_share:
         raise WeightsError(
             f"only {report.share:.0%} of the weights of the model in {name} would be filled, at least "
-            f"{min_share:.0%} is asked for: {report}. Is the file complete, and a model of this kind?"
+            f"{min_share:.0%} is required: {report}. Is the file complete, and a model of this kind?"
         )
     blocks = tuple(
         k for k in report.unused if (named.places[k] or "").startswith("encoder.blocks.")
@@ -316,7 +316,7 @@ def _family_notes(named: Named, family: str, stated: str | None) -> list[str]:
 def _tells_no_family(named: Named, encoder: VideoViT | ImageViT) -> bool:
     """Whether keys and shapes leave open whose positions a model has that stores none."""
     if named.form != "finetuned" or encoder.config.positions != "sincos_1d":
-        return False  # what is not VideoMAE's table was told by something
+        return False  # what is not VideoMAE's table is mentioned elsewhere
     return "encoder.pos_embed" not in named.tensors and not _is_second(named, encoder)
 
 

@@ -33,7 +33,7 @@ class PixelEncoder(TorchEncoder, nn.Module):
         self.config = config
         self.num_frames = config.num_frames
         self.embed_dim = config.size**2 * self.channels
-        # No weight, but it moves along and so tells where pixels belong.
+        # No weight, but it moves with the module and so has the device of the pixels.
         self.register_buffer("place", torch.empty(0), persistent=False)
 
     @property

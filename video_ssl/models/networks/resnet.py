@@ -65,7 +65,7 @@ class FrameBackbone(nn.Module):
         raise NotImplementedError
 
     def freeze(self, frozen_parts: int) -> None:
-        """Freezes the first parts, as many as are asked for, and frees the others."""
+        """Freezes the first parts, as many as requested, and frees the others."""
         self.frozen_parts = frozen_parts
         for i, part in enumerate(self.parts()):
             for module in part:

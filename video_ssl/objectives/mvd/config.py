@@ -26,7 +26,7 @@ class TeacherConfig:
         dtype: precision of its weights and products; "ambient" = that of the loop.
         micro_batch: clips in one pass; empty = the whole batch at once.
         num_heads: only for a `source.file` whose width leaves the heads open.
-        family: only for a fine-tuned `source.file` that does not tell whose code made it: VideoMAE's and MVD's have the
+        family: only for a fine-tuned `source.file` that does not show whose code made it: VideoMAE's and MVD's have the
             same keys and different positions.
     """
 

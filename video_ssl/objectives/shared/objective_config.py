@@ -1,4 +1,4 @@
-"""What the `Config` of every objective tells the rest of the library.  Free of torch and jax."""
+"""What the rest of the library reads from the `Config` of every objective.  Free of torch and jax."""
 
 from __future__ import annotations
 

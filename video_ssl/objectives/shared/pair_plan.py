@@ -22,7 +22,7 @@ def clip_pair(
     config: PairConfig,
     clips: Sequence[ClipIndices],
 ) -> tuple[list[Frames], dict[str, np.ndarray]]:
-    """Returns the clips as views, uint8 (T, S, S, 3) each, and {"color": float32 (2, NUM_PARAMETERS)} where wished.
+    """Returns the clips as views, uint8 (T, S, S, 3) each, and {"color": float32 (2, NUM_PARAMETERS)} where requested.
 
     Every frame is decoded once, also if both clips show it.  Regions are drawn first, then colours.
     """

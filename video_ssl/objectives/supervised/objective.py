@@ -59,7 +59,7 @@ class Objective(TorchObjective):
         return {"encoder": TrainedEncoder(self.encoder, preprocess)}
 
 
-#: Settings of encoders that leave the meaning of weights alone, or are told by the shapes.
+#: Settings of encoders that leave the meaning of weights alone, or follow from the shapes.
 _MAY_DIFFER = ("preset", "drop_path", "image_size", "num_frames", "table_size")
 
 

@@ -16,7 +16,7 @@ class Config(FrameSetSettings):
     """Settings of TCN; batches as in `FrameSetSettings`.  The defaults are the published ones (papers/tcc.md).
 
     Attributes:
-        loss: "npairs" tells each anchor's positive from the positives of the view's other anchors (published; frames
+        loss: "npairs" contrasts an anchor's positive with the positives of the view's other anchors (published; frames
             come as `frames.kind: anchor_positive`); "window" takes all near frames of a view at once (ours).
         unit_length: embeddings are normalised, in the loss and for evaluations.
         temperature: of the similarities; 1 = none, as published.

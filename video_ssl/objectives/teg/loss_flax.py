@@ -80,7 +80,7 @@ class MatchAccuracy(NamedTuple):
     Attributes:
         everywhere: of all short moments, those whose best long moment lies within 1 of p.
         interior: the same of those that are neither first nor last and whose p lies within [1, Tl - 2]: padding at the
-            ends of a clip tells a network where they are.  0 where there is none.
+            ends of a clip shows a network where they are.  0 where there is none.
         chance: what a random choice would reach everywhere.
     """
 

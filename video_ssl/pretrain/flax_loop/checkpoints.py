@@ -67,11 +67,11 @@ def load_flax(checkpoint: Checkpoint, wanted: Any) -> Any:
             found = checkpointer.metadata(folder).item_metadata.tree
         except Exception as err:
             raise CheckpointError(_unreadable(checkpoint, err)) from err
-        told = fill_report(_shapes(found), _shapes(wanted))
-        if told:
+        problem = fill_report(_shapes(found), _shapes(wanted))
+        if problem:
             raise CheckpointError(
-                f"{checkpoint.folder} is of another architecture: {told}.\nResume with the recipe it was made with, or "
-                "give this run another folder: run=..."
+                f"{checkpoint.folder} is of another architecture: {problem}.\nResume with the recipe it was made with, "
+                "or give this run another folder: run=..."
             )
         abstract = jax.tree.map(
             lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=x.sharding), wanted

@@ -118,7 +118,7 @@ def load_objective(module: nn.Module, state: Mapping[str, torch.Tensor], where: 
         CheckpointError: another architecture; missing, unexpected and mismatched names are listed.
     """
     wanted = module.state_dict()
-    told = []
+    lines = []
     missing = [name for name in wanted if name not in state]
     unexpected = [name for name in state if name not in wanted]
     mismatched = [
@@ -133,10 +133,10 @@ def load_objective(module: nn.Module, state: Mapping[str, torch.Tensor], where: 
     ):
         if names:
             more = f" and {len(names) - 8} more" if len(names) > 8 else ""
-            told.append(f"  {word} ({len(names)}): {', '.join(names[:8])}{more}")
-    if told:
+            lines.append(f"  {word} ({len(names)}): {', '.join(names[:8])}{more}")
+    if lines:
         raise CheckpointError(
-            f"{where} is of another architecture:\n" + "\n".join(told) + "\n"
+            f"{where} is of another architecture:\n" + "\n".join(lines) + "\n"
             "Resume with the recipe it was made with, or give this run another folder: run=..."
         )
     module.load_state_dict(dict(state), strict=True)

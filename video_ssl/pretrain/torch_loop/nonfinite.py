@@ -72,7 +72,7 @@ def save_evidence(
         if processes.is_main:
             torch.save(content, place / "state.pt")
             report = {"step": step, "seed": seed, "world_size": processes.world_size}
-            told = {name: str(value) for name, value in figures.items()}
-            write_json(place / "report.json", {**report, "figures": told})
+            as_text = {name: str(value) for name, value in figures.items()}
+            write_json(place / "report.json", {**report, "figures": as_text})
     command = f"python -m video_ssl.pretrain.torch_loop.replay {folder}"
     return nonfinite_loss(place, step, figures, repeat=command)

@@ -78,9 +78,9 @@ class ShardWriter:
         """The checksums of every process's own files, which it still has in memory; called by every process."""
         own = (temporary / SHARDS).glob(f"__{self._processes.rank}_*")
         sums = checksums(temporary, [f"{SHARDS}/{path.name}" for path in own])
-        told: list[Any] = [None] * self._processes.world_size
-        dist.all_gather_object(told, sums, group=self._group)
-        return {name: value for part in told for name, value in part.items()}
+        gathered: list[Any] = [None] * self._processes.world_size
+        dist.all_gather_object(gathered, sums, group=self._group)
+        return {name: value for part in gathered for name, value in part.items()}
 
 
 def load_for(checkpoint: Checkpoint, objective: nn.Module) -> dict[str, Any]:

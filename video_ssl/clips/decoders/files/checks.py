@@ -1,4 +1,4 @@
-"""What can be said about a video file without a decoder: that it is missing, empty, or shorter than it claims."""
+"""What can be found out about a video file without a decoder: that it is missing, empty, or shorter than it claims."""
 
 from __future__ import annotations
 

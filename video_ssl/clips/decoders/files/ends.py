@@ -1,7 +1,7 @@
 """Whether a video file ends where its own structure says: a download that broke off, or two files in one.
 
 FFmpeg reads what is there and stops, which is right for a player and wrong for a data set: half of a WebM is half of an
-action under the label of the whole.  Every container but raw streams tells where it ends, by a size in its header or by
+action under the label of the whole.  Every container but raw streams says where it ends, by a size in its header or by
 the length of its last packet, and a few reads of the header or the chain of lengths finds it.  Nothing is decoded.
 
 What cannot be known is not refused: live recordings without a size end where their last packet ends.
@@ -86,7 +86,7 @@ def _mp4(part: Part) -> str | None:
         at += length
     if at > part.size:
         return _cut(part, at)
-    # Without fragments the index tells of every picture, and the decoder finds those that are not there.
+    # Without fragments the index lists every picture, and the decoder finds those that are not there.
     if is_fragmented and _are_zeros(part.read(at, 512)):
         return _NOT_FILLED.format(at)
     return _JOINED if indexes > 1 else None
@@ -143,7 +143,7 @@ def _matroska(part: Part) -> str | None:
         segment = _element(part, header[1] + header[2])
         if segment is None or segment[0] != _SEGMENT:
             return None
-        if segment[2] is None:  # recorded live: only its last element tells
+        if segment[2] is None:  # recorded live: only its last element contains it
             return _matroska_chain(part, segment[1])
         at = segment[1] + segment[2]
         if at > part.size:
@@ -243,7 +243,7 @@ def _ogg(part: Part) -> str | None:
 
 
 def _ivf(part: Part) -> str | None:
-    """VP8, VP9 or AV1: a header that tells its own length, then pictures, each with its length before it."""
+    """VP8, VP9 or AV1: a header that contains its own length, then pictures, each with its length before it."""
     at = int.from_bytes(part.read(6, 2), "little")
     while at < part.size:
         head = part.read(at, 12)

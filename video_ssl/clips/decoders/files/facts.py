@@ -1,4 +1,4 @@
-"""What demultiplexing tells of a video file, in milliseconds: which decoders are exact on it follows from this."""
+"""What demultiplexing finds out about a video file, in milliseconds; it decides which decoders are exact on it."""
 
 from __future__ import annotations
 
@@ -19,12 +19,12 @@ _CONTAINERS = {"mp4": "mp4", "matroska": "matroska", "mov": "mp4", "webm": "matr
 
 @dataclass(frozen=True, kw_only=True)
 class FileFacts:
-    """What demultiplexing tells.
+    """What demultiplexing finds out.
 
     Attributes:
         container: mp4 (also mov), matroska (also webm), avi, mpegts, gif, ...
         codec: h264, hevc, av1, vp9, mpeg4, ...
-        pix_fmt: FFmpeg's name of the pixel format, "" if the header does not tell.
+        pix_fmt: FFmpeg's name of the pixel format, "" if the header does not have it.
         odd_size: width or height of the coded picture is odd.
         edit_list: the file holds frames that its edit list hides.
         open_gop: frames follow a key frame in the file but are shown before it, so a seek there needs earlier ones.

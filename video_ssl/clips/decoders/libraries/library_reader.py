@@ -179,8 +179,8 @@ class LibraryReader:
             raise
         except Exception as err:
             first = (str(err).strip().splitlines() or [type(err).__name__])[0]
-            said = _PLACES_IN_SOURCE.sub("", first).strip() or type(err).__name__
-            raise BadVideo(self.path, f"{what} ({self.NAME}: {said[:160]}).") from err
+            reason = _PLACES_IN_SOURCE.sub("", first).strip() or type(err).__name__
+            raise BadVideo(self.path, f"{what} ({self.NAME}: {reason[:160]}).") from err
 
     def _check_time(self) -> None:
         if self._deadline is not None and time.monotonic() > self._deadline:

@@ -116,12 +116,12 @@ class AnimatedPictureReader:
                 self._next = index + 1
                 yield index, self._image
         except (OSError, SyntaxError, ValueError, EOFError) as err:
-            said = (
+            reason = (
                 str(err)
                 if isinstance(err, PictureProblem)
                 else f"frame {index} cannot be decoded ({err})."
             )
-            raise BadVideo(self.path, said) from err
+            raise BadVideo(self.path, reason) from err
 
 
 def _shown_sec(frame: Any) -> float:

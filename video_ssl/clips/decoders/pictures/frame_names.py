@@ -22,7 +22,7 @@ _HEXADECIMAL = re.compile(r"(.*[^0-9a-f])?([0-9a-f]+)")
 
 
 class FolderProblem(ValueError):
-    """A folder whose frames cannot be told; the text is the rest of a sentence that begins with its name."""
+    """A folder whose frames cannot be identified; the text is the rest of a sentence that begins with its name."""
 
 
 @dataclass(frozen=True)

@@ -74,7 +74,7 @@ def to_rgb(image: Image.Image, kind: str | None) -> Image.Image:
 
     Args:
         image: any mode.
-        kind: the file format, which tells what the numbers of some modes mean.
+        kind: the file format, on which the meaning of numbers in some modes depends.
 
     Raises:
         PictureProblem: a mode whose white is not known (float, 32-bit integers), or that Pillow cannot convert.

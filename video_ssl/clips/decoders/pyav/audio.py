@@ -1,10 +1,10 @@
 """The sound of a file between two times, resampled to mono float32 with PyAV.
 
-The track is decoded forward and what has just been decoded is kept, so that stretches asked for one after the other
+The track is decoded forward and what has just been decoded is kept, so that stretches read one after the other
 cost one pass.  A jump seeks where the container can be trusted with it (`can_seek`), and begins anew elsewhere: AVI,
 FLV and MPEG streams seek to about the right place only, or refuse times before their first packet.
 
-The same moment gives the same samples however it is asked for: positions are counted from the first sample of the track
+The same moment gives the same samples however it is read: positions are counted from the first sample of the track
 (containers round times to milliseconds), and resampling keeps the phase that it has when the whole track is resampled.
 """
 
@@ -208,7 +208,7 @@ class Sound:
             if next_sec is not None and (at is None or abs(at - next_sec) <= _GAP_SEC):
                 at = next_sec
             elif at is None:
-                if on_grid:  # after a seek nothing tells where this is
+                if on_grid:  # after a seek the position is unknown
                     continue
                 at = 0.0
             elif on_grid:
@@ -231,7 +231,7 @@ def _end_of(frame: Frame) -> float:
 
 
 def ignore_other_streams(container: Any, stream: Any) -> None:
-    """Tells the demultiplexer to skip every other stream, where the version of PyAV can (16 and later)."""
+    """Makes the demultiplexer skip every other stream, where the version of PyAV can (16 and later)."""
     discard = getattr(av.stream, "Discard", None)
     for other in container.streams:
         if discard is not None and other.index != stream.index:

@@ -51,7 +51,7 @@ def list_of_packets(packets: np.ndarray) -> FrameList | None:
     shown, keys = packets[packets[:, 3] == 0], packets[packets[:, 2] == 1]
     pts = np.sort(shown[:, 0])
     orderly = len(pts) > 0 and bool((np.diff(pts) > 0).all())
-    # Frames before the first key frame may or may not come out: only decoding tells.
+    # Frames before the first key frame may or may not come out: only decoding shows it.
     if not orderly or not packets[0, 2] or pts[0] < packets[0, 0]:
         return None
     keys = keys[np.argsort(keys[:, 0])]

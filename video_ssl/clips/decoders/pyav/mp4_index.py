@@ -1,7 +1,7 @@
 """The times of all frames from the index of an mp4 or mov file, without reading the rest of it.
 
 Demultiplexing a file only to list its frames reads every byte of it: for a clip of an hour's video that costs more than
-the clip.  The index (`moov`) tells the same in a few kilobytes, but has many ways to be subtle.  So this is used for
+the clip.  The index (`moov`) has the same in a few kilobytes, but has many ways to be subtle.  So this is used for
 plain files only (one video track, no fragments, no edit list or one that shows everything, no sample groups), and
 everything else is demultiplexed.
 """

@@ -36,8 +36,8 @@ from video_ssl.clips.decoders.streams import video_stream
 
 SEEKABLE_FORMATS = {"mov", "mp4", "matroska", "webm"}
 SEEKABLE_CODECS = {"h264", "hevc", "av1", "libdav1d", "vp9", "libvpx-vp9", "mjpeg", "prores"}
-# Decoders that leave out pictures which no other picture is predicted from, when told to (`skip_frame`).  By the
-# standards such a picture changes nothing about the others, so those that are not asked for are never decoded.
+# Decoders that leave out pictures which no other picture is predicted from, with `skip_frame`.  By the
+# standards such a picture changes nothing about the others, so those that are not requested are never decoded.
 SKIPPING_CODECS = {"h264", "hevc"}
 
 
@@ -142,7 +142,7 @@ class PyAVReader:
         return out
 
     def views(self, requests: Sequence[ViewRequest]) -> None:
-        """Fills the views that are asked for; frames that several of them show are decoded once.
+        """Fills the requested views; frames that several of them show are decoded once.
 
         Scaled by libswscale's bilinear filter with averaging, as in `frames(size=...)`: see `pyav_views`.
         """
@@ -292,7 +292,7 @@ class PyAVReader:
         return frames[0] if frames else None
 
     def _picture(self) -> Any:
-        """Any decoded frame, for the size and the rotation that containers do not tell."""
+        """Any decoded frame, for the size and the rotation that containers do not have."""
         if self._first_frame is None:
             self._first_frame = next(self._decode(np.zeros(1, np.int64)))[1]
         return self._first_frame
@@ -419,7 +419,7 @@ class PyAVReader:
     def _frames_after_seek(self, listing: FrameList, key: int, run: np.ndarray) -> Iterator[Any]:
         """Yields decoded frames from key frame `key` on, or from an earlier one, until all of `run` have come out.
 
-        Pictures that are neither asked for nor needed by others are left out; once the last packet that is asked for
+        Pictures that are neither requested nor needed by others are left out; once the last packet that is requested
         has been decoded, the frames that the decoder holds back are drained instead of pushed out by more packets.
         """
         container, context = self._container, self._stream.codec_context

@@ -2,7 +2,7 @@
 
 Every packet carries a counter of four bits per stream.  Pieces that were written apart (`cat a.ts b.ts`, segments of a
 live stream) start it anew, and FFmpeg marks a picture beside the border as corrupt, although nothing is missing.  A
-recording with lost packets looks the same to it.  The clock tells them apart: nothing is missing where a picture begins
+recording with lost packets looks the same to it.  The clock shows which: nothing is missing where a picture begins
 behind the border and the clock starts anew, or goes on with the next picture.
 """
 
