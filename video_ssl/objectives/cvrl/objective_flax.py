@@ -17,7 +17,12 @@ from video_ssl.objectives.cvrl.config import Config
 from video_ssl.objectives.cvrl.loss_flax import contrastive_loss
 from video_ssl.objectives.cvrl.model_flax import CvrlModel
 from video_ssl.objectives.shared.contrastive_flax import kernel_penalty
-from video_ssl.objectives.shared.flax_objective import FlaxObjective, StepOutput, TrainedEncoder
+from video_ssl.objectives.shared.flax_objective import (
+    FlaxObjective,
+    StepOutput,
+    TrainedEncoder,
+    part_of,
+)
 
 
 class Objective(FlaxObjective):
@@ -71,4 +76,4 @@ class Objective(FlaxObjective):
             mean=config.normalization.mean,
             std=config.normalization.std,
         )
-        return {"encoder": TrainedEncoder(self.encoder, "encoder", preprocess)}
+        return {"encoder": TrainedEncoder(self.encoder, part_of("encoder"), preprocess)}

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import functools
+from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple, Protocol
 
 from video_ssl.models.preprocess_config import Preprocess
@@ -33,13 +34,26 @@ class TrainedEncoder(NamedTuple):
 
     Attributes:
         module: a linen module with its `config`, as in `NETWORKS`.
-        variables: under which its own stand in every collection of the objective's variables.
+        variables: picks its own, {"params": .., "batch_stats": ..}, out of those of the objective; see `part_of`.
         preprocess: what it expects of a clip.
     """
 
     module: Any
-    variables: str
+    variables: Callable[[Tree], dict[str, Any]]
     preprocess: Preprocess
+
+
+def part_of(name: str) -> Callable[[Tree], dict[str, Any]]:
+    """Returns what picks the variables of a module that is a part of another one under a name.
+
+    >>> part_of("encoder")({"params": {"encoder": 1, "head": 2}, "batch_stats": {"encoder": 3}})
+    {'params': 1, 'batch_stats': 3}
+    """
+    return functools.partial(_part, name)
+
+
+def _part(name: str, variables: Tree) -> dict[str, Any]:
+    return {kind: tree[name] for kind, tree in variables.items() if name in tree}
 
 
 class FlaxObjective(Protocol):

@@ -14,7 +14,12 @@ from video_ssl.models.encoders_flax import init_variables
 from video_ssl.models.networks.r3d_flax import R3D
 from video_ssl.models.preprocess_config import VideoPreprocess
 from video_ssl.objectives.shared.contrastive_flax import kernel_penalty
-from video_ssl.objectives.shared.flax_objective import FlaxObjective, StepOutput, TrainedEncoder
+from video_ssl.objectives.shared.flax_objective import (
+    FlaxObjective,
+    StepOutput,
+    TrainedEncoder,
+    part_of,
+)
 from video_ssl.objectives.teg.config import Config
 from video_ssl.objectives.teg.loss_flax import teg_loss
 from video_ssl.objectives.teg.model_flax import TegModel
@@ -85,4 +90,4 @@ class Objective(FlaxObjective):
             mean=config.normalization.mean,
             std=config.normalization.std,
         )
-        return {"encoder": TrainedEncoder(self.encoder, "encoder", preprocess)}
+        return {"encoder": TrainedEncoder(self.encoder, part_of("encoder"), preprocess)}

@@ -150,13 +150,10 @@ def _load(job: FlaxJob, checkpoint: Checkpoint) -> None:
 
 def _export(job: FlaxJob, folders: Mapping[str, Path], source: dict[str, Any]) -> None:
     for name, trained in job.objective.encoders().items():
-        part = {
-            k: v[trained.variables] for k, v in job.variables().items() if trained.variables in v
-        }
         write = partial(
             save_flax_encoder,
             folders[name],
-            _on_host(part, job.processes),
+            _on_host(trained.variables(job.variables()), job.processes),
             architecture=architecture_of(trained.module),
             config=trained.module.config,
             preprocess=trained.preprocess,

@@ -1,0 +1,1 @@
+from video_ssl.objectives.videomae.config import Config as Config

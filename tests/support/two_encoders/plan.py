@@ -1,0 +1,1 @@
+from video_ssl.objectives.videomae.plan import Plan as Plan

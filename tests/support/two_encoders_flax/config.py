@@ -1,0 +1,1 @@
+from video_ssl.objectives.cvrl.config import Config as Config

@@ -1,0 +1,1 @@
+from video_ssl.objectives.cvrl.plan import Plan as Plan
