@@ -228,10 +228,10 @@ def test_training_with_workers_stops_at_an_outage_too(server, nobody, videos):
 
 
 def test_embedding_does_not_skip_what_cannot_be_reached(nobody, server):
-    from video_ssl.embed.window_workers import Job, record_pieces
+    from video_ssl.embed.window_workers import record_pieces
 
     table = Table.from_columns({"source": [f"{nobody}/a.mp4"]})
-    job = Job.__new__(Job)
+    job = WindowJob.__new__(WindowJob)
     values = {
         "table": table,
         "first_record": 0,

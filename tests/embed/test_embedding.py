@@ -19,7 +19,7 @@ from video_ssl.embed import window_workers
 from video_ssl.embed.config import EmbedConfig
 from video_ssl.embed.embed_videos import embed_table
 from video_ssl.embed.embedding import Embedder, EmbeddingError
-from video_ssl.embed.window_workers import Job, Piece, read_windows
+from video_ssl.embed.window_workers import Piece, WindowJob, read_windows
 from video_ssl.models.config import ViTConfig
 from video_ssl.models.contract import Encoder
 from video_ssl.models.encoders import load_encoder, save_encoder
@@ -242,7 +242,7 @@ class DeadlyReader(pyav_reader.PyAVReader):
 @pytest.mark.parametrize("num_workers", [1, 2, 4])
 def test_a_decoder_that_kills_its_process_costs_one_video(videos, forked, num_workers):
     table = Table.open(videos / "train.arrow").select([0, 1, 2, 3, 4, 5, 6])
-    job = Job(table=table, windows=Embedder(pixels()).windows)
+    job = WindowJob(table=table, windows=Embedder(pixels()).windows)
     reading.READERS["pyav"] = "deadly_reader:DeadlyReader"
     pieces = list(read_windows(job, num_workers))
     ends: list[Piece] = [piece for piece in pieces if piece.last]
@@ -254,7 +254,7 @@ def test_a_decoder_that_kills_its_process_costs_one_video(videos, forked, num_wo
 @pytest.mark.parametrize("num_workers", [0, 2])
 def test_a_bug_is_not_the_fault_of_a_video(videos, forked, num_workers):
     table = Table.open(videos / "train.arrow").select([6, 7])
-    job = Job(table=table, windows=Embedder(pixels()).windows)
+    job = WindowJob(table=table, windows=Embedder(pixels()).windows)
     reading.READERS["pyav"] = "deadly_reader:DeadlyReader"
     with pytest.raises((RuntimeError, ZeroDivisionError), match="a bug"):
         list(read_windows(job, num_workers))

@@ -14,7 +14,7 @@ from video_ssl.embed.config import EmbedConfig
 from video_ssl.embed.embed_videos import embed_table
 from video_ssl.embed.embedding import Embedder
 from video_ssl.embed.features import open_features
-from video_ssl.embed.frozen import open_encoder, without_flax
+from video_ssl.embed.open_encoder import open_encoder, without_flax
 from video_ssl.evaluate.recipe import load_evaluate_recipe
 from video_ssl.evaluate.run import evaluate
 from video_ssl.models.encoders import EncoderError

@@ -12,7 +12,7 @@ import pytest
 import torch
 import toy_network
 
-from video_ssl.embed.frozen import open_encoder
+from video_ssl.embed.open_encoder import open_encoder
 from video_ssl.models import NETWORKS, NetworkError, architecture_of
 from video_ssl.models.encoder_config import choosable
 from video_ssl.models.encoders import build_encoder, load_encoder, save_encoder

@@ -53,8 +53,8 @@ def measure_step(
             state, outcome = run(state, batch)
             return outcome
 
-        told = again().clips
-        clips = batch_size * recipe.objective.clips_per_record if told is None else int(told)
+        counted = again().clips
+        clips = batch_size * recipe.objective.clips_per_record if counted is None else int(counted)
         known = {"variant": "jitted step", "batch_size": batch_size, "clips": clips}
         return [_figures(recipe, processes, run, again, timing, **known)]
 

@@ -48,7 +48,7 @@ Autocast = Callable[[], Any]
 def measure_step(
     recipe: PretrainRecipe, batch_size: int, timing: Timing, *, compile_too: bool = False
 ) -> list[StepFigures]:
-    """Returns the figures of the eager step, and of the compiled one if asked for."""
+    """Returns the figures of the eager step, and of the compiled one if requested."""
     device = choose_device(recipe.training.device)
     torch.manual_seed(recipe.seed)
     with temporary_folder("bench") as folder:

@@ -13,8 +13,8 @@ from video_ssl.datasets.table import Table
 from video_ssl.embed.config import EmbedConfig
 from video_ssl.embed.embedding import Embedder, EmbeddingError
 from video_ssl.embed.features import FeatureError, FeatureFile, open_features
-from video_ssl.embed.frozen import open_encoder
 from video_ssl.embed.jobs import changed_contents, job_changes, listed
+from video_ssl.embed.open_encoder import open_encoder
 from video_ssl.embed.partial import claim_features, discard
 from video_ssl.pretrain.processes import choose_device
 

@@ -43,7 +43,7 @@ from video_ssl.embed.jobs import job_key, make_job
 from video_ssl.embed.partial import PartialFeatures, discard
 from video_ssl.embed.rows import RowCollector
 from video_ssl.embed.text_windows import TextWindows
-from video_ssl.embed.window_workers import Job, Piece, describe, read_windows
+from video_ssl.embed.window_workers import Piece, WindowJob, describe, read_windows
 from video_ssl.models.contract import CLIP, MOMENTS, Encoder
 from video_ssl.models.networks.layers import spatial_cells
 from video_ssl.models.preprocess_config import described
@@ -203,7 +203,7 @@ class Embedder:
     def _embed_rest(self, table: Table, partial: PartialFeatures, *, progress: bool) -> None:
         """Embeds what an interrupted job has not embedded yet."""
         done, num_crops = partial.state.records, self.windows.num_crops
-        job = Job(
+        job = WindowJob(
             table=table,
             windows=self.windows,
             backend=self.config.backend,

@@ -30,9 +30,9 @@ from video_ssl.embed.embed_videos import refuse_changed_contents
 from video_ssl.embed.embedding import Embedder, EmbeddingError
 from video_ssl.embed.feature_writer import METADATA_KEY, SKIPPED_KEY, FeatureWriter, larger_batches
 from video_ssl.embed.features import FeatureError, FeatureFile, open_features
-from video_ssl.embed.frozen import open_encoder
 from video_ssl.embed.grids import grid_columns
 from video_ssl.embed.jobs import job_changes, listed
+from video_ssl.embed.open_encoder import open_encoder
 from video_ssl.embed.partial import claim_features, discard
 from video_ssl.pretrain.processes import Processes, choose_device
 

@@ -40,7 +40,7 @@ _GRACE_SEC = 30.0  # beyond the reader's own limit, before a worker without a me
 
 
 @dataclass(frozen=True, kw_only=True)
-class Job:
+class WindowJob:
     """What workers get: the table, the windows, the decoder and its time limit.
 
     Attributes:
@@ -78,7 +78,7 @@ class Piece:
     digest: str | None = None
 
 
-def read_windows(job: Job, num_workers: int) -> Iterator[Piece]:
+def read_windows(job: WindowJob, num_workers: int) -> Iterator[Piece]:
     """Yields the pieces of all records in order; with 0 workers, from this process.
 
     Every record ends with a piece that has `last`.
@@ -101,7 +101,7 @@ def read_windows(job: Job, num_workers: int) -> Iterator[Piece]:
             worker.stop()
 
 
-def record_pieces(job: Job, record: Record) -> Iterator[Piece]:
+def record_pieces(job: WindowJob, record: Record) -> Iterator[Piece]:
     """Yields the pieces of one record; a video that cannot be read ends with its reason."""
     waiting: list[Window] = []
     first = job.first_window if record.index == job.first_record else 0
@@ -125,7 +125,7 @@ def record_pieces(job: Job, record: Record) -> Iterator[Piece]:
         yield piece(windows=tuple(waiting), last=True)
 
 
-def _windows_of(job: Job, record: Record, first: int) -> Iterator[Window]:
+def _windows_of(job: WindowJob, record: Record, first: int) -> Iterator[Window]:
     """The windows of a record from number `first` on, of its pictures, its sound or its captions."""
     if isinstance(job.windows, TextWindows):
         yield from iterate_text_windows(record, job.windows, first=first)
@@ -140,7 +140,7 @@ def _windows_of(job: Job, record: Record, first: int) -> Iterator[Window]:
 class _Worker:
     """A process that reads the records start, start + step, ... and sends their pieces."""
 
-    def __init__(self, job: Job, start: int, step: int) -> None:
+    def __init__(self, job: WindowJob, start: int, step: int) -> None:
         self.job, self.step = job, step
         self._launch(start)
 
@@ -199,7 +199,7 @@ class _Worker:
         self.pipe.close()
 
 
-def _work(job: Job, start: int, step: int, sender: Connection) -> None:
+def _work(job: WindowJob, start: int, step: int, sender: Connection) -> None:
     sender.send("ready")
     try:
         for index in range(start, len(job.table), step):

@@ -9,7 +9,7 @@ from typing import Any
 
 from video_ssl.datasets.paths import at_home
 from video_ssl.embed.config import EmbedConfig
-from video_ssl.embed.frozen import without_flax
+from video_ssl.embed.open_encoder import without_flax
 from video_ssl.evaluate.evaluators import Evaluator, evaluator_class
 from video_ssl.recipes import build_config, read_recipe, read_typed
 

@@ -36,7 +36,7 @@ from video_ssl.datasets.table import Table, refuse_other_classes
 from video_ssl.embed.embed_videos import refuse_changed_contents
 from video_ssl.embed.embedding import Embedder, EmbeddingError
 from video_ssl.embed.features import FeatureError, FeatureFile, open_features
-from video_ssl.embed.frozen import open_encoder
+from video_ssl.embed.open_encoder import open_encoder
 from video_ssl.embed.partial import discard
 from video_ssl.embed.shards import embed_together
 from video_ssl.evaluate.context import Context

@@ -401,7 +401,7 @@ def _embedded(
     from video_ssl.datasets.table import Table
     from video_ssl.embed.embed_videos import embed_table, open_source
     from video_ssl.embed.embedding import EmbeddingError
-    from video_ssl.embed.frozen import open_encoder
+    from video_ssl.embed.open_encoder import open_encoder
 
     chosen = out.with_name(f"{out.stem.removesuffix('.features')}.videos.arrow")
     claim_file(chosen, "explore")

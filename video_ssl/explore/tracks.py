@@ -126,7 +126,7 @@ def embed_video(
     """
     from video_ssl.embed.config import EmbedConfig
     from video_ssl.embed.embedding import Embedder
-    from video_ssl.embed.frozen import open_encoder
+    from video_ssl.embed.open_encoder import open_encoder
     from video_ssl.pretrain.processes import choose_device
 
     where = choose_device(device)

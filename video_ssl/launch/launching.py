@@ -42,8 +42,8 @@ from video_ssl.launch.steps import LaunchPlan, Step, plan_launch, write_files
 from video_ssl.launch.task import ATTEMPT
 from video_ssl.limits import parse_json
 from video_ssl.locks import alone
-from video_ssl.pretrain.place import LOST_AFTER
 from video_ssl.pretrain.run_folder import refuse_foreign_run
+from video_ssl.pretrain.run_processes import LOST_AFTER
 
 logger = logging.getLogger(__name__)
 

@@ -16,7 +16,7 @@ from video_ssl.error_sentences import lost_the_others, sentence_of
 from video_ssl.errors import AlreadyReported, one_sentence
 from video_ssl.launch.attempts import end_note, leave_note, note_start
 from video_ssl.launch.batch import Batch, TaskSpec, read_batch
-from video_ssl.pretrain.place import LOST_AFTER
+from video_ssl.pretrain.run_processes import LOST_AFTER
 
 logger = logging.getLogger(__name__)
 

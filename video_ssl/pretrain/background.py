@@ -1,4 +1,4 @@
-"""Writing beside the training: one piece of work at a time, whose error comes out at the next look."""
+"""Writing beside the training: one piece of work at a time; its error is re-raised by the next call."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ class BackgroundWriter:
         return self.look()
 
     def close(self) -> None:
-        """Waits until the work has ended and gives the thread back; an error that nobody has asked for is logged."""
+        """Waits until the work has ended and gives the thread back; an error that was not re-raised is logged."""
         try:
             self.settle()
         except Exception as err:

@@ -201,14 +201,14 @@ def _problem(folder: Path) -> str | None:
 
 
 def _changed(folder: Path) -> str | None:
-    """What of a complete checkpoint is not what was written; None if nothing is, or nobody can tell."""
+    """What of a complete checkpoint is not what was written; None if nothing is, or it cannot be checked."""
     try:
         sums = _meta(folder).get("crc32")
     except (OSError, ValueError) as err:
         return str(err)
     if sums is None:
         logger.info(
-            "checkpoint %s is of an earlier version, without checksums: whether it is damaged cannot be told",
+            "checkpoint %s is of an earlier version, without checksums: whether it is damaged cannot be checked",
             folder,
         )
         return None

@@ -38,7 +38,7 @@ def missing_jax(what: str) -> Iterator[None]:
     """Turns the absence of a package of the jax side into a RunError of one line that says what to install.
 
     Args:
-        what: asked for it: "objective.name=teg".
+        what: what needs it: "objective.name=teg".
     """
     try:
         yield

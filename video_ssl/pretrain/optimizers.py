@@ -184,7 +184,7 @@ def groups_of(
     """Returns the group of every trained parameter, None for those that no group matches.
 
     Raises:
-        ConfigError: a group without a parameter; the names nearest to its pattern are told.
+        ConfigError: a group without a parameter; the names nearest to its pattern are listed.
     """
     found = {
         name: next((g for g in groups if fnmatch.fnmatchcase(name, g.match)), None)

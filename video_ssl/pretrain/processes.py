@@ -18,7 +18,7 @@ import torch
 import torch.distributed as dist
 
 from video_ssl.pretrain.errors import RunError
-from video_ssl.pretrain.place import lost_after_sec
+from video_ssl.pretrain.run_processes import lost_after_sec
 from video_ssl.pretrain.stop import StopSignals
 
 T = TypeVar("T")
@@ -87,7 +87,7 @@ def join_processes(device: str, *, patience_sec: float | None = None) -> Iterato
         patience_sec: how long a process waits for the others; null: `lost_after_sec`.
 
     Raises:
-        RunError: `cuda` asked for where there is none, or more local processes than devices.
+        RunError: `cuda` requested where there is none, or more local processes than devices.
     """
     world_size = int(os.environ.get("WORLD_SIZE", "1"))
     rank = int(os.environ.get("RANK", "0")) if world_size > 1 else 0

@@ -1,4 +1,4 @@
-"""What a run tells while it trains: metrics.jsonl, TensorBoard, a progress bar or log lines."""
+"""What a run reports while it trains: metrics.jsonl, TensorBoard, a progress bar or log lines."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ class MetricsFile:
             ) from err
 
     def close(self) -> None:
-        with contextlib.suppress(OSError):  # what could not be written has been told
+        with contextlib.suppress(OSError):  # what could not be written has raised an error already
             self._file.close()
         if self._board is not None:
             with contextlib.suppress(OSError):

@@ -1,6 +1,14 @@
 """One pre-training run from recipe to encoder, whatever the framework: stages, build, resume, train, export.
 
-Free of torch and jax.  What the frameworks fill in is `Framework`; `start.py` chooses one.
+From the command to a step:
+    cli.pretrain                  reads the recipe
+    start.pretrain                chooses the framework of the objective
+    torch_loop/run.pretrain       joins the processes and brings its `Framework` (flax_loop/run alike)
+    run.run (here)                locks the folder, trains stages, opens data, builds, resumes; at the end exports
+    session.Session.run           the loop over steps: batches, figures, checkpoints, stopping
+    torch_loop/loop._Session      one step: forward, backward, optimizer (flax_loop/loop alike)
+
+Free of torch and jax.  What the frameworks fill in is `Framework`.
 """
 
 from __future__ import annotations
@@ -32,7 +40,6 @@ from video_ssl.pretrain.checkpoint_folders import (
 )
 from video_ssl.pretrain.durations import to_steps
 from video_ssl.pretrain.errors import CheckpointError, RunError
-from video_ssl.pretrain.place import Place
 from video_ssl.pretrain.recipe import PretrainRecipe, recipe_to_dict, stage_recipe
 from video_ssl.pretrain.reporting import duration_text, read_metrics
 from video_ssl.pretrain.run_folder import (
@@ -45,6 +52,7 @@ from video_ssl.pretrain.run_folder import (
     note_start,
     settle_recipe,
 )
+from video_ssl.pretrain.run_processes import RunProcesses
 from video_ssl.pretrain.schedules import SCHEDULES
 from video_ssl.pretrain.session import BaseJob, J, OpenBatches
 from video_ssl.pretrain.table_digest import describe_tables, table_changes
@@ -106,7 +114,7 @@ class Framework(Generic[J]):
 
 def run(
     recipe: PretrainRecipe,
-    processes: Place,
+    processes: RunProcesses,
     framework: Framework[J],
     *,
     allow_changes: bool,
@@ -401,7 +409,7 @@ def _finished_encoders(folder: Path, finished: Mapping[str, Any]) -> dict[str, P
 
 
 def _announce(
-    recipe: PretrainRecipe, job: BaseJob, processes: Place, sizes: tuple[int, int]
+    recipe: PretrainRecipe, job: BaseJob, processes: RunProcesses, sizes: tuple[int, int]
 ) -> None:
     trainable, frozen = sizes
     logger.info(

@@ -36,8 +36,8 @@ from video_ssl.files import (
 from video_ssl.limits import parse_json
 from video_ssl.locks import try_lock
 from video_ssl.pretrain.errors import RunError
-from video_ssl.pretrain.place import Place
 from video_ssl.pretrain.recipe import recipe_from_dict, recipe_to_dict
+from video_ssl.pretrain.run_processes import RunProcesses
 from video_ssl.recipes import ConfigError, load_yaml, recipe_changes, to_yaml
 
 logger = logging.getLogger(__name__)
@@ -98,7 +98,7 @@ def hold(folder: Path) -> Iterator[None]:
 
     Raises:
         RunError: another process holds it (its number and host are named), the path is a file, or whatever is done in
-            between finds the disk full and has not told it itself.
+            between finds the disk full without an error of its own.
     """
     try:
         with _held(folder):
@@ -216,7 +216,7 @@ def is_harmless(key: str) -> bool:
     return any(key == known or key.startswith(f"{known}.") for known in HARMLESS)
 
 
-def note_start(folder: Path, processes: Place, *, step: int) -> None:
+def note_start(folder: Path, processes: RunProcesses, *, step: int) -> None:
     """Adds this start of the run to environment.json: versions, git state, command, machine, first step."""
     path = folder / ENVIRONMENT
     starts = _starts(path)

@@ -3,7 +3,7 @@
 It never asks which objective runs, nor which framework: those fill in `_step`, `check`, `_figures` and `_snapshot`.
 
 A checkpoint holds up the training for as long as its tensors are copied; they are written beside the next steps.  The
-one before must be written first, and a training that ends or is told to stop waits for its last.
+one before must be written first, and a training that ends or is stopped waits for its last.
 """
 
 from __future__ import annotations
@@ -22,9 +22,9 @@ from video_ssl import __version__
 from video_ssl.pretrain.background import BackgroundWriter
 from video_ssl.pretrain.checkpoint_folders import sweep
 from video_ssl.pretrain.errors import Interrupted
-from video_ssl.pretrain.place import Place
 from video_ssl.pretrain.recipe import TrainingConfig
 from video_ssl.pretrain.reporting import MetricsFile, Progress, Stopwatch
+from video_ssl.pretrain.run_processes import RunProcesses
 from video_ssl.pretrain.stop import StopSignals
 
 logger = logging.getLogger(__name__)
@@ -79,7 +79,7 @@ class Session(Generic[J]):
         processes: of the run.
     """
 
-    def __init__(self, job: J, processes: Place) -> None:
+    def __init__(self, job: J, processes: RunProcesses) -> None:
         self._job = job
         self._processes = processes
         self._clock = Stopwatch()
@@ -227,18 +227,18 @@ class Session(Generic[J]):
         self._saved = done
         self._writer.start(finish)
         self._held_sec = time.perf_counter() - begin
-        self._processes.on_main(self._look)  # what has failed at once is told by every process
+        self._processes.on_main(self._look)  # an early failure is raised in every process
 
     def _look(self) -> None:
         """Raises the error of a checkpoint that was being written."""
-        self._told(self._writer.look())
+        self._note_saved(self._writer.look())
 
     def _settle(self) -> None:
         """Waits until no checkpoint is being written; the error of process 0 is raised by every process."""
-        self._processes.on_main(lambda: self._told(self._writer.settle()))
-        self._told(self._writer.settle())
+        self._processes.on_main(lambda: self._note_saved(self._writer.settle()))
+        self._note_saved(self._writer.settle())
 
-    def _told(self, seconds: float | None) -> None:
+    def _note_saved(self, seconds: float | None) -> None:
         if seconds is not None and self._processes.is_main:
             text = "checkpoint of step %d: %.2f s, written in %.2f s"
             logger.info(text, self._saved, self._held_sec, seconds)

@@ -1,4 +1,4 @@
-"""Signals that ask a run to stop, turned into a wish that is granted at a step boundary.  Free of torch and jax."""
+"""Signals that stop a run: all processes stop after the same step.  Free of torch and jax."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ logger = logging.getLogger(__name__)
 
 
 class StopSignals:
-    """Turns SIGINT and SIGTERM into a wish that all processes agree on at a step boundary.
+    """Remembers SIGINT and SIGTERM as a request to stop, on which all processes agree between two steps.
 
     SIGUSR2 is what schedulers send before a time limit or a preemption (see the launch room).  The first signal sets a
-    flag; one that comes later acts as it would without us, unless the first was SIGUSR2.  A second one within
+    flag; one that comes later has its usual effect, unless the first was SIGUSR2.  A second one within
     SAME_SIGNAL_SEC counts as the first, since launchers pass on what the terminal has already sent to all.  Under
     several processes the largest flag is found by a collective (`_begin`, which the frameworks provide) that is started
     at one step boundary and read at the next, so that no process waits for it and all stop after the same step.

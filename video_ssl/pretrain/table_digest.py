@@ -1,6 +1,6 @@
 """What a checkpoint remembers of its data, so that a run does not go on, unseen, with other videos.
 
-Of every table: a digest of each column that tells which videos they are, in order, and the sizes of some of the files
+Of every table: a digest of each column that identifies the videos, in order, and the sizes of some of the files
 where the table does not say them.  Sources count as the table writes them, so a folder may be moved with its videos.
 A million rows take 0.3 s of one core; files are looked at, not read, and only `SAMPLE` of them.
 """

@@ -84,7 +84,7 @@ def load_flax(checkpoint: Checkpoint, wanted: Any) -> Any:
 
 @contextlib.contextmanager
 def _orbax() -> Iterator[Any]:
-    """A checkpointer of orbax, which otherwise tells a dozen lines about every save."""
+    """A checkpointer of orbax, which otherwise logs a dozen lines about every save."""
     loggers = [logging.getLogger(name) for name in ("absl", "orbax")]
     before = [logger.level for logger in loggers]
     for logger in loggers:

@@ -27,7 +27,7 @@ from jax.experimental import multihost_utils
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
 from video_ssl.pretrain.errors import Interrupted, RunError
-from video_ssl.pretrain.place import lost_after_sec
+from video_ssl.pretrain.run_processes import lost_after_sec
 from video_ssl.pretrain.stop import StopSignals
 
 T = TypeVar("T")
@@ -108,7 +108,7 @@ def join_flax_processes(
     Raises:
         RunError: a platform that jax does not see.
     """
-    # jax tells at INFO of every platform that this machine does not have, as if it were an error.
+    # jax logs at INFO every platform that this machine does not have, and it reads like an error.
     logging.getLogger("jax._src.xla_bridge").setLevel(logging.WARNING)
     starts = _start_distributed(device)
     try:
@@ -119,7 +119,7 @@ def join_flax_processes(
     except Interrupted:
         raise
     except BaseException:
-        starts = False  # the others may never come to its barrier, and jax then aborts before the error is told
+        starts = False  # the others may never come to its barrier, and jax then aborts before the error is shown
         raise
     finally:
         if starts:

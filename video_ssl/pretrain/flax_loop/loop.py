@@ -139,7 +139,7 @@ class _FlaxSession(Session[FlaxJob]):
         for row in rows:
             if (
                 self._sums.keys() != row.keys()
-            ):  # the first, or the objective tells other things now
+            ):  # the first, or the objective reports other figures now
                 self._sums, self._count = dict.fromkeys(row, 0.0), 0
             self._sums = {name: self._sums[name] + float(value) for name, value in row.items()}
             self._count += 1

@@ -44,7 +44,7 @@ class WeightAverage:
             average.copy_(state[name])
 
     def restart(self) -> None:
-        """Makes the averages equal to the weights of now."""
+        """Sets the averages to the current weights."""
         for average, weight in zip(self._averages, self._weights, strict=True):
             average.copy_(weight.detach())
 

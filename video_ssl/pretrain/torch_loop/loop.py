@@ -207,7 +207,7 @@ class _Means:
     def add(self, scalars: dict[str, Tensor]) -> None:
         if (
             self._sums and self._sums.keys() != scalars.keys()
-        ):  # the objective tells other things now
+        ):  # the objective reports other figures now
             self._sums, self._count = {}, 0
         for name, value in scalars.items():
             value = value.detach().float()
@@ -229,7 +229,7 @@ def gradients_of(module: nn.Module, batch: Batch, training: TrainingConfig) -> O
     """
     parts = split_batch(batch, training.accumulation)
     losses: list[Tensor] = []
-    told: list[StepOutput] = []
+    outputs: list[StepOutput] = []
     for i, part in enumerate(parts):
         lone = isinstance(module, DistributedDataParallel) and i < len(parts) - 1
         sync_gradients(module, i == len(parts) - 1)
@@ -239,16 +239,16 @@ def gradients_of(module: nn.Module, batch: Batch, training: TrainingConfig) -> O
             loss = output.loss.float()
             (loss / len(parts)).backward()
         losses.append(loss.detach())
-        told.append(output._replace(loss=losses[-1]))  # without the graph
+        outputs.append(output._replace(loss=losses[-1]))  # without the graph
     parameters = [p for p in module.parameters() if p.grad is not None]
     grad_norm = whole(torch.nn.utils.get_total_norm([p.grad for p in parameters]))  # type: ignore[misc]
     if training.grad_clip is not None:
         torch.nn.utils.clip_grads_with_norm_(parameters, training.grad_clip, grad_norm)
-    features = [output.features.detach() for output in told if output.features is not None]
-    clips = [output.clips for output in told if output.clips is not None]
+    features = [output.features.detach() for output in outputs if output.features is not None]
+    clips = [output.clips for output in outputs if output.clips is not None]
     scalars = {
-        name: torch.stack([output.figures[name].detach().float() for output in told]).mean()
-        for name in told[0].figures
+        name: torch.stack([output.figures[name].detach().float() for output in outputs]).mean()
+        for name in outputs[0].figures
     }
     return Outcome(
         loss=torch.stack(losses).mean(),
@@ -260,7 +260,7 @@ def gradients_of(module: nn.Module, batch: Batch, training: TrainingConfig) -> O
 
 
 def wrap(objective: nn.Module, processes: Processes, *, compile: bool) -> nn.Module:
-    """Returns the objective, compiled if wished, under DDP if there are several processes and it is not sharded."""
+    """Returns the objective, compiled if requested, under DDP if there are several processes and it is not sharded."""
     if compile:
         objective.compile()
     if processes.world_size == 1 or is_sharded(objective):

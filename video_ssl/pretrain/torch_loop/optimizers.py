@@ -144,9 +144,9 @@ def build_optimizer(
 ) -> torch.optim.Optimizer:
     """Returns the optimizer of the trainable parameters of a module.
 
-    It heeds a `found_inf` flag on the device and then leaves weights and state alone: a step whose loss is not finite
+    It reads a `found_inf` flag on the device and then leaves weights and state alone: a step whose loss is not finite
     is stopped without waiting for the device.  Only SGD of sharded parameters, for which torch has no fused kind,
-    must be told beforehand (`leaves_nonfinite_alone`).  With `divided`, several processes share its state among them
+    must be prepared for it (`leaves_nonfinite_alone`).  With `divided`, several processes share its state among them
     (OSS).
 
     Raises:

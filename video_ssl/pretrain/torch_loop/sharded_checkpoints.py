@@ -28,8 +28,8 @@ from video_ssl.pretrain.checkpoint_folders import (
     save_failed,
 )
 from video_ssl.pretrain.errors import CheckpointError
-from video_ssl.pretrain.place import lost_after_sec
 from video_ssl.pretrain.processes import Processes
+from video_ssl.pretrain.run_processes import lost_after_sec
 from video_ssl.pretrain.torch_loop.checkpoints import load_state
 from video_ssl.pretrain.torch_loop.sharding import like
 

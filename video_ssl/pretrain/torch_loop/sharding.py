@@ -183,7 +183,7 @@ def _has_batch_norm(module: nn.Module) -> bool:
 
 
 def sync_gradients(module: nn.Module, wanted: bool) -> None:
-    """Tells a sharded module whether the next backward pass reduces gradients over processes."""
+    """Sets whether the next backward pass of a sharded module reduces gradients over processes."""
     if isinstance(module, FSDPModule):
         module.set_requires_gradient_sync(wanted)
 

@@ -26,7 +26,7 @@ def lost_after_sec() -> float:
         raise RunError(f"{LOST_AFTER}={text!r} must be a number of seconds.") from err
 
 
-class Place(Protocol):
+class RunProcesses(Protocol):
     """The place of this process among those of the run; `Processes` of torch and `FlaxProcesses` are such."""
 
     @property
