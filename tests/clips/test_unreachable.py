@@ -228,7 +228,7 @@ def test_training_with_workers_stops_at_an_outage_too(server, nobody, videos):
 
 
 def test_embedding_does_not_skip_what_cannot_be_reached(nobody, server):
-    from video_ssl.embed.window_workers import record_pieces
+    from video_ssl.embed.window_workers import WindowJob, record_pieces
 
     table = Table.from_columns({"source": [f"{nobody}/a.mp4"]})
     job = WindowJob.__new__(WindowJob)
