@@ -123,6 +123,70 @@ def test_frozen_networks_move_along_and_are_in_nobodys_state(torch_case: Any) ->
         assert {p.device.type for p in network.module.parameters()} == {"meta"}
 
 
+def test_every_trained_weight_has_a_gradient(torch_case: Any) -> None:
+    _, objective, batch = torch_case
+    objective.train()(batch).loss.backward()
+    trained = {n: p for n, p in objective.named_parameters() if p.requires_grad}
+    assert not [n for n, p in trained.items() if p.grad is None or not p.grad.any()]
+
+
+def test_half_precision_is_close_and_the_loss_stays_in_float32(torch_case: Any) -> None:
+    _, objective, batch = torch_case
+    objective.eval()
+    with torch.no_grad():
+        exact = objective(batch).loss
+        with torch.autocast("cpu", dtype=torch.bfloat16):
+            rough = objective(batch).loss
+    assert rough.dtype == torch.float32
+    assert 0 < abs(rough - exact) / exact < 0.01
+
+
+def test_one_graph_without_a_look_at_the_device(torch_case: Any) -> None:
+    """A graph break is where a step would wait for the device."""
+    _, objective, batch = torch_case
+    objective.eval()
+    expected = objective(batch)
+    torch._dynamo.reset()
+    found = torch.compile(objective, backend="eager", fullgraph=True)(batch)
+    assert isinstance(found, StepOutput)
+    torch.testing.assert_close(found, expected)
+
+
+def test_training_steps_lower_the_loss(torch_case: Any) -> None:
+    _, objective, batch = torch_case
+    objective.eval()  # as dropout would have it otherwise
+    optimizer = torch.optim.AdamW([p for p in objective.parameters() if p.requires_grad], lr=3e-3)
+    losses = []
+    for _ in range(15):
+        loss = objective(batch).loss
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        losses.append(loss.item())
+    assert losses[-1] < 0.9 * losses[0]
+
+
+@pytest.mark.parametrize("name", ["mae", "videomae", "mvd", "supervised", "tcn"])
+def test_clips_that_do_not_see_each_other_weigh_the_same(name: str, tmp_path: Path) -> None:
+    """The loss is the mean over records, and over their views."""
+    recipe = small_recipe(f"{name}/demo", tmp_path)
+    objective = (
+        OBJECTIVES[name]
+        .objective()(recipe.objective, stages=untrained_stages(recipe, tmp_path))
+        .eval()
+    )
+    batch = to_tensors(random_samples(recipe, ROWS))
+    with torch.no_grad():
+        whole = objective(batch).loss
+        rows = [objective({k: v[i : i + 1] for k, v in batch.items()}).loss for i in range(ROWS)]
+        views = [
+            objective({k: x if x.dim() == 1 else x[:, v : v + 1] for k, x in batch.items()}).loss
+            for v in range(recipe.objective.clips_per_record)
+        ]
+    torch.testing.assert_close(whole, torch.stack(rows).mean())
+    torch.testing.assert_close(whole, torch.stack(views).mean())
+
+
 # flax ---------------------------------------------------------------------------------------------
 
 

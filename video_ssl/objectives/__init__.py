@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from importlib import import_module
 from typing import Any, Literal
 
+from video_ssl.objectives.shared.objective_config import ObjectiveConfig
 from video_ssl.objectives.shared.objective_plan import ObjectivePlan
 
 
@@ -20,7 +21,7 @@ class Entry:
     package: str
     framework: Literal["torch", "flax"] = "torch"
 
-    def config(self) -> Any:
+    def config(self) -> type[ObjectiveConfig]:
         return import_module(f"{self.package}.config").Config
 
     def plans(self, config: Any) -> dict[str, ObjectivePlan]:
