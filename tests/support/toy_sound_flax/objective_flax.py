@@ -16,7 +16,12 @@ from toy_sound.config import Config
 from video_ssl.models.encoders_flax import normalize_pixels
 from video_ssl.models.networks.maps_flax import clip_features
 from video_ssl.models.preprocess_config import VideoPreprocess
-from video_ssl.objectives.shared.flax_objective import FlaxObjective, StepOutput, TrainedEncoder
+from video_ssl.objectives.shared.flax_objective import (
+    FlaxObjective,
+    StepOutput,
+    TrainedEncoder,
+    part_of,
+)
 
 
 class Model(nn.Module):
@@ -72,6 +77,6 @@ class Objective(FlaxObjective):
 
         network = Toy(config.encoder)
         return {
-            "clips": TrainedEncoder(network, "clips", expects(config.num_frames)),
-            "stills": TrainedEncoder(network, "stills", expects(1)),
+            "clips": TrainedEncoder(network, part_of("clips"), expects(config.num_frames)),
+            "stills": TrainedEncoder(network, part_of("stills"), expects(1)),
         }
