@@ -18,15 +18,15 @@ from video_ssl.clips.reading import open_record, open_video
 from video_ssl.datasets.table import Record
 
 # What decord 0.6.0 and torchcodec 0.13.0 do with these files.  NOT_OPENED: an error; OTHER_FRAMES: silently others;
-# OTHER_COLOURS: the right frame, converted differently.
-NOT_OPENED, OTHER_FRAMES, OTHER_COLOURS = "not opened", "other frames", "other colours"
+# OTHER_COLORS: the right frame, converted differently.
+NOT_OPENED, OTHER_FRAMES, OTHER_COLORS = "not opened", "other frames", "other colors"
 KNOWN_WRONG = {
     "decord": {
         "open_gop.mp4": OTHER_FRAMES,  # by random access
-        "odd_420.webm": OTHER_COLOURS,
+        "odd_420.webm": OTHER_COLORS,
         "edit_list.mp4": NOT_OPENED,  # counts the hidden frames
         "cut_in_gop.mkv": NOT_OPENED,
-        "ten_bit.mp4": OTHER_COLOURS,
+        "ten_bit.mp4": OTHER_COLORS,
         "hevc.mp4": OTHER_FRAMES,  # x265's GOPs are open
         "av1.mp4": NOT_OPENED,
         "mpeg4_b.avi": OTHER_FRAMES,
@@ -38,9 +38,9 @@ KNOWN_WRONG = {
         "animation.gif": NOT_OPENED,
     },
     "torchcodec": {
-        "odd_420.webm": OTHER_COLOURS,
+        "odd_420.webm": OTHER_COLORS,
         "cut_in_gop.mkv": NOT_OPENED,
-        "ten_bit.mp4": OTHER_COLOURS,
+        "ten_bit.mp4": OTHER_COLORS,
         "mpeg4_b.avi": OTHER_FRAMES,
         "packed_b.avi": OTHER_FRAMES,
         "transport.ts": OTHER_FRAMES,
@@ -111,7 +111,7 @@ def test_a_backend_is_exact_or_known_not_to_be(odd_videos, truth, backend, name)
         except BadVideo:
             wrong = {"error"}
         assert wrong, f"{backend} is right on {name} now: take it off the list"
-        if known == OTHER_COLOURS:
+        if known == OTHER_COLORS:
             with open_video(path, backend) as reader:
                 shown = [read_index(frame) for frame in reader.frames(np.arange(len(expected)))]
             assert shown == list(range(len(expected)))
@@ -198,7 +198,7 @@ def test_size_times_sound_and_info_are_those_of_pyav(odd_videos, backend):
             np.testing.assert_array_equal(ours.times(every), reference.times(every))
             small, expected = (r.frames([7, 3, 7], (40, 56)) for r in (ours, reference))
             assert small.shape == (3, 40, 56, 3)
-            # Resized after the conversion to RGB, not within it: coloured noise differs by a few levels.
+            # Resized after the conversion to RGB, not within it: colored noise differs by a few levels.
             assert np.abs(small.astype(int) - expected).mean() < 9
             assert np.abs(small[0].astype(int) - expected[1]).mean() > 20, "another frame"
             assert ours.frames([]).shape == (0, ours.info.height, ours.info.width, 3)

@@ -265,7 +265,7 @@ def test_views_of_the_decoder_are_those_of_pillow(videos, name, region, size):
 
 
 def grey_difference(quick, slow):
-    """Signed, float (T, h, w).  The test videos have coloured noise, which chroma cannot keep."""
+    """Signed, float (T, h, w).  The test videos have colored noise, which chroma cannot keep."""
     return (quick.astype(float) - slow) @ [0.299, 0.587, 0.114]
 
 
@@ -335,7 +335,7 @@ def smooth_video(path, **settings):
     ],
     ids=str,
 )
-def test_colours_are_those_of_the_slow_path(tmp_path, settings):
+def test_colors_are_those_of_the_slow_path(tmp_path, settings):
     smooth_video(tmp_path / "s.mp4", **settings)
     with open_video(tmp_path / "s.mp4") as reader:
         region = Region(left=11, top=21, width=80, height=80)

@@ -148,7 +148,7 @@ def test_views_lie_where_they_are_seen(files, name):
         )
     np.testing.assert_array_equal(out, crop)
     expected = np.stack([resized(picture, 24, 30) for picture in crop])
-    # The filters differ in colour over fine noise: see docs/decoding.md.
+    # The filters differ in color over fine noise: see docs/decoding.md.
     assert np.abs((small.astype(float) - expected).mean(-1)).mean() < 3
 
 

@@ -65,7 +65,7 @@ def test_pictures_and_times_are_kept(done, odd_videos, name):
         assert abs(new.info.width - width) <= 1
         if (new.info.height, new.info.width) == (height, width):
             apart = np.abs(new.frames([0]).astype(int) - old.frames([0])).mean()
-            assert apart < 16, "the colours are those of the old file"
+            assert apart < 16, "the colors are those of the old file"
 
 
 @pytest.mark.parametrize("name", ODD_VIDEOS)

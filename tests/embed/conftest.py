@@ -1,1 +1,1 @@
-from coloured_videos import one_thread, videos  # noqa: F401
+from colored_videos import one_thread, videos  # noqa: F401

@@ -77,7 +77,7 @@ def test_every_clip_has_its_row_in_order_with_its_times(videos, tmp_path, encode
 
 
 def test_features_are_those_of_the_frames(videos, tmp_path):
-    """Mean colours, so that every number can be told from the pixels of the reader."""
+    """Mean colors, so that every number can be told from the pixels of the reader."""
     table = Table.open(videos / "test.arrow")
     config = EmbedConfig(num_clips=2, num_workers=0)
     found = Embedder(pixels(), config).embed(table, tmp_path / "f.arrow")

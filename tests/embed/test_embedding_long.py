@@ -143,7 +143,7 @@ def test_starts_by_time_follow_the_clock_and_not_the_count():
 
 
 def test_one_feature_for_every_sampled_frame(videos, tmp_path):
-    """Mean colours: every sampled frame has its own, at its own time, through overlapping windows."""
+    """Mean colors: every sampled frame has its own, at its own time, through overlapping windows."""
     table = Table.open(videos / "test.arrow")
     for stride, overlap in ((1, None), (2, 0.5), (3, 0.25)):
         config = EmbedConfig(per_frame=True, frame_stride=stride, overlap=overlap, num_workers=0)

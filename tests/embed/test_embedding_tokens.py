@@ -104,8 +104,8 @@ def test_times_are_those_of_the_moments_that_are_kept(videos, tmp_path):
         moments, times = found.frames(row)
         grid = found.grid("tokens", row)
         assert grid.times.tolist() == times[[0, 2, 4]].tolist()
-        colours = moments[[0, 2, 4]].reshape(3, 3, 4).mean(2)  # moments have the colours outermost
-        np.testing.assert_allclose(grid.map.mean((1, 2)), colours, atol=1e-5)
+        colors = moments[[0, 2, 4]].reshape(3, 3, 4).mean(2)  # moments have the colors outermost
+        np.testing.assert_allclose(grid.map.mean((1, 2)), colors, atol=1e-5)
 
 
 def test_tokens_of_every_frame_lie_between_those_of_the_moments(videos, tmp_path, encoder):

@@ -84,7 +84,7 @@ def as_member(content: bytes) -> str:
 
 
 def as_frames(content: bytes) -> str:
-    """Pictures of one colour: all have the same size in bytes."""
+    """Pictures of one color: all have the same size in bytes."""
     folder = Path("f/one")
     folder.mkdir(parents=True, exist_ok=True)
     for number in range(6):

@@ -125,7 +125,7 @@ def test_stretches_are_records_of_their_own(folders: Path, encoder: str) -> None
     Path("seg.csv").write_text(rows + "train/blue/0.mp4,0.5,1,b\n")
     found = features(encoder, "seg.csv", num_frames=2)
     assert list(dict.fromkeys(found.ids)) == [
-        f"train/{colour}/0.mp4:{span}" for colour in ("red", "blue") for span in ("0-0.5", "0.5-1")
+        f"train/{color}/0.mp4:{span}" for color in ("red", "blue") for span in ("0-0.5", "0.5-1")
     ]
     result = retrieved(found, found)
     assert (result.details["query_videos"], result.details["gallery_videos"]) == (4, 4)

@@ -58,7 +58,7 @@ def overrides(run: Path, videos: Path, *more: str) -> list[str]:
 
 
 def test_the_demo_evaluation_compares_with_both_baselines(run, videos, capsys):
-    """The classes are colours, which even raw pixels tell."""
+    """The classes are colors, which even raw pixels tell."""
     results = evaluate(load_evaluate_recipe("demo", overrides(run, videos)))
     assert list(results["encoders"]) == ["encoder", "untrained", "pixels"]
     out = run / "evaluate" / "demo"

@@ -21,8 +21,8 @@ from video_ssl.datasets.table import Table
 from video_ssl.embed.feature_writer import FeatureWriter
 from video_ssl.embed.features import FeatureError, open_features
 from video_ssl.explore.exploration import (
-    COLOURS,
-    colour,
+    COLORS,
+    color,
     explore,
     frame_map,
     frame_pictures,
@@ -244,7 +244,7 @@ def test_pairs_agreement_and_neighbours(made):
     assert frames.tolist() == (2 * np.arange(21)).tolist()
     np.testing.assert_allclose(cosines, 1, atol=1e-6)
     assert [found.phase_name(k) for k in (0, 3, 9, -1)] == ["up", "up", "phase 9", "no phase"]
-    assert len(set(found.phase_colours.values())) == 4
+    assert len(set(found.phase_colors.values())) == 4
     with pytest.raises(FeatureError, match=r"no video 'slov' among the 4.*'slow'"):
         found.pair("slov", "fast")
 
@@ -376,10 +376,10 @@ def test_mistakes_end_in_one_sentence(tmp_path, arguments, message):
     ]  # no videos were made for a wrong name
 
 
-def test_colours_do_not_run_out():
-    assert len({colour(rank) for rank in range(60)}) >= 55
-    assert all(re.fullmatch("#[0-9a-f]{6}", colour(rank)) for rank in range(60))
-    assert colour(3) == COLOURS[3]
+def test_colors_do_not_run_out():
+    assert len({color(rank) for rank in range(60)}) >= 55
+    assert all(re.fullmatch("#[0-9a-f]{6}", color(rank)) for rank in range(60))
+    assert color(3) == COLORS[3]
 
 
 @pytest.fixture(scope="module")

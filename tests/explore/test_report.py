@@ -168,9 +168,9 @@ def test_a_browser_shows_curves_and_pictures_without_an_error(finished, tmp_path
     curve = np.abs(pixels - (0x2A, 0x6F, 0xDB)).sum(-1) < 12
     assert curve.sum() > 2000  # curves are drawn
     # The videos of the fixture are red, green and blue: their pictures are really shown.
-    for colour in range(3):
-        others = np.delete(pixels, colour, axis=-1).max(-1)
-        assert (pixels[..., colour] - others > 100).sum() > 20_000
+    for color in range(3):
+        others = np.delete(pixels, color, axis=-1).max(-1)
+        assert (pixels[..., color] - others > 100).sum() > 20_000
 
 
 def test_everything_is_inside(finished, tmp_path):

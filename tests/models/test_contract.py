@@ -115,7 +115,7 @@ def test_what_an_encoder_does_not_have_is_told(name, tmp_path):
         encoder.check_outputs(["clip"], pooling="median")
 
 
-def test_tokens_of_pixels_are_their_colours(tmp_path):
+def test_tokens_of_pixels_are_their_colors(tmp_path):
     encoder = loaded("pixels", tmp_path / "encoder")
     clips = np.zeros((1, 4, 32, 32, 3), np.uint8)
     clips[0, 2, 8:16, 24:32] = [255, 0, 0]  # one of the 4 x 4 cells of the third frame

@@ -313,7 +313,7 @@ def test_cubes_are_cut_in_the_order_that_they_say():
 # Pixels, health, errors ---------------------------------------------------------------------------
 
 
-def test_pixels_are_normalised_per_colour_and_views_are_folded():
+def test_pixels_are_normalised_per_color_and_views_are_folded():
     video = torch.randint(0, 256, (2, 3, 4, 5, 6, 3), dtype=torch.uint8)
     normalization = Normalization(mean=(0.1, 0.2, 0.3), std=(0.5, 0.6, 0.7))
     found = to_model_input(video, normalization)

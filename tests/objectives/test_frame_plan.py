@@ -1,4 +1,4 @@
-"""Plans of frame-wise objectives: one region per view, time stamps, labels, colour; only what shows is decoded."""
+"""Plans of frame-wise objectives: one region per view, time stamps, labels, color; only what shows is decoded."""
 
 import pickle
 
@@ -114,7 +114,7 @@ def test_contexts_are_decoded_before_their_frames():
     assert np.array_equal(shown, expected)
 
 
-def test_colour_is_drawn_only_where_it_is_set():
+def test_color_is_drawn_only_where_it_is_set():
     assert "color" not in sample_of()[0]
     sample, _ = sample_of(color={"law": "carl"})
     assert sample["color"].dtype == np.float32

@@ -109,8 +109,8 @@ def test_hidden_pixels_reach_only_the_target(name):
 @pytest.mark.parametrize("name", ["mae", "videomae"])
 @torch.no_grad()
 def test_pixel_loss_equals_a_slow_one(name):
-    """Every hidden token, pixel by pixel, from the definition: MAE standardises the normalised image, all colours of a
-    patch together, VideoMAE the pixels, each colour of a tubelet by itself."""
+    """Every hidden token, pixel by pixel, from the definition: MAE standardises the normalised image, all colors of a
+    patch together, VideoMAE the pixels, each color of a tubelet by itself."""
     objective = build(name).eval()
     batch = batch_for(objective, n=2, views=1)
     d = getattr(objective.config.encoder, "tubelet_size", 1)
@@ -144,14 +144,14 @@ def test_targets_of_nearly_constant_cubes():
     x = cubes.astype(np.float32).astype(np.float64)
     grouped = x.reshape(1, 4, 8, 3)
     centred = grouped - grouped.mean(2, keepdims=True)
-    per_colour = centred / (grouped.std(2, ddof=1, keepdims=True) + 1e-6)
+    per_color = centred / (grouped.std(2, ddof=1, keepdims=True) + 1e-6)
     centred = x - x.mean(2, keepdims=True)
     together = centred / np.sqrt(x.var(2, ddof=1, keepdims=True) + 1e-6)
     given = torch.from_numpy(cubes.astype(np.float32))
     found = tubelet_targets(given, "normalized")
     assert found[0, 0].abs().max() == 0
     # The mean of values near 0.5 is known to 3e-8, a few per cent of these deviations.
-    np.testing.assert_allclose(found, per_colour.reshape(1, 4, 24), atol=0.06)
+    np.testing.assert_allclose(found, per_color.reshape(1, 4, 24), atol=0.06)
     found = patch_targets(given, "normalized")
     np.testing.assert_allclose(found, together, atol=1e-4)
     assert torch.equal(tubelet_targets(given, "raw"), given)
@@ -159,20 +159,20 @@ def test_targets_of_nearly_constant_cubes():
 
 
 @torch.no_grad()
-def test_a_grey_patch_of_mae_keeps_the_offset_of_its_colours():
+def test_a_grey_patch_of_mae_keeps_the_offset_of_its_colors():
     """Was wrong: the target was made of pixels in [0, 1], where a flat grey patch is 0 everywhere."""
     objective = build("mae")
     grey = torch.full((1, 1, 1, 16, 16, 3), 128, dtype=torch.uint8)
     target = objective.targets(
         to_model_input(grey, objective.config.normalization), torch.tensor([[0]])
     )
-    colours = (128 / 255 - np.array(IMAGENET_MEAN)) / np.array(IMAGENET_STD)
-    spread = np.repeat(colours, 16).var(ddof=1)
-    expected = np.tile((colours - colours.mean()) / np.sqrt(spread + 1e-6), 16)
+    colors = (128 / 255 - np.array(IMAGENET_MEAN)) / np.array(IMAGENET_STD)
+    spread = np.repeat(colors, 16).var(ddof=1)
+    expected = np.tile((colors - colors.mean()) / np.sqrt(spread + 1e-6), 16)
     np.testing.assert_allclose(target[0, 0], expected, rtol=1e-5)
     raw = build("mae", target="raw")
     target = raw.targets(to_model_input(grey, raw.config.normalization), torch.tensor([[0]]))
-    np.testing.assert_allclose(target[0, 0], np.tile(colours, 16), rtol=1e-5)
+    np.testing.assert_allclose(target[0, 0], np.tile(colors, 16), rtol=1e-5)
 
 
 def test_dual_masking_decodes_only_some():

@@ -1,7 +1,7 @@
 """Every objective of torch from raw batches: samples of its plan (uint8) in, loss and gradients out.
 
 The other tests hand parts of an objective what they need.  Here nothing is handed over: what `forward` does between
-the batch and the loss (which pixels are normalised and how, who sees which mask, which row of colours, which weight)
+the batch and the loss (which pixels are normalised and how, who sees which mask, which row of colors, which weight)
 is done a second time, clip by clip in float64, from the sheets.
 """
 
@@ -15,7 +15,7 @@ import torch.nn.functional as F
 
 from video_ssl.clips.decoders.reader import VideoInfo
 from video_ssl.datasets.table import Record
-from video_ssl.models.colour import apply_colour
+from video_ssl.models.color_changes import apply_color
 from video_ssl.models.config import ImageViTConfig, ViTConfig
 from video_ssl.models.networks.image_vit import ImageViT
 from video_ssl.models.networks.vit import VideoViT
@@ -161,7 +161,7 @@ def clips_of(batch, normalization=IMAGENET, law=None):
         pixels = np.moveaxis(batch["video"][b, v].numpy(), -1, 0) / 255
         if law is not None:
             row = batch["color"][b, v][None]
-            pixels = apply_colour(torch.from_numpy(pixels)[None], row, law)[0].numpy()
+            pixels = apply_color(torch.from_numpy(pixels)[None], row, law)[0].numpy()
         yield b, v, torch.from_numpy((pixels - mean) / std)[None]
 
 
@@ -171,7 +171,7 @@ def places(mask):
 
 
 def tokens_of(clip, token, depth):
-    """The pixels of a token of a clip (1, 3, T, 16, 16), (time, row, column, colour)."""
+    """The pixels of a token of a clip (1, 3, T, 16, 16), (time, row, column, color)."""
     t, y, x = token // 16 * depth, 4 * (token // 4 % 4), 4 * (token % 4)
     return clip[0, :, t : t + depth, y : y + 4, x : x + 4].permute(1, 2, 3, 0)
 

@@ -7,7 +7,7 @@ import pytest
 
 from video_ssl.clips.decoders.reader import VideoInfo
 from video_ssl.datasets.table import Record
-from video_ssl.models.colour_flax import apply_colour
+from video_ssl.models.color_changes_flax import apply_color
 from video_ssl.objectives import OBJECTIVES
 from video_ssl.recipes import build_config
 
@@ -84,13 +84,13 @@ def name(request):
 
 
 @jax.jit
-def coloured(video, color):
-    return apply_colour(video[None] / 255.0, color[None], "cvrl")[0]
+def colored(video, color):
+    return apply_color(video[None] / 255.0, color[None], "cvrl")[0]
 
 
 def view_of(videos, colors):
-    """One clip of every record, (B, T, S, S, 3), coloured and normalised record by record."""
-    pixels = [np.asarray(coloured(*pair)) for pair in zip(videos, colors, strict=True)]
+    """One clip of every record, (B, T, S, S, 3), colored and normalised record by record."""
+    pixels = [np.asarray(colored(*pair)) for pair in zip(videos, colors, strict=True)]
     return (np.stack(pixels) - MEAN) / STD
 
 

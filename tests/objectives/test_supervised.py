@@ -1,10 +1,10 @@
-"""Supervised classification: labels of views, colour that travels with them, convolutional encoders."""
+"""Supervised classification: labels of views, color that travels with them, convolutional encoders."""
 
 import numpy as np
 import pytest
 import torch
 
-from video_ssl.clips import colour
+from video_ssl.clips import color_changes
 from video_ssl.clips.decoders.reader import VideoInfo
 from video_ssl.datasets.table import Record
 from video_ssl.models.networks.r2plus1d import R2Plus1D
@@ -76,15 +76,15 @@ def batch_of(config, seed=0):
     return {k: torch.from_numpy(np.stack([row[k] for row in rows])) for k in rows[0]}
 
 
-def test_colour_travels_from_plan_to_model():
-    plain, coloured = config_of(), config_of(color={"law": "hico", "probability": 1.0})
-    without, with_ = batch_of(plain), batch_of(coloured)
+def test_color_travels_from_plan_to_model():
+    plain, colored = config_of(), config_of(color={"law": "hico", "probability": 1.0})
+    without, with_ = batch_of(plain), batch_of(colored)
     assert set(without) == {"video", "label"}
-    assert with_["color"].shape == (3, 4, colour.NUM_PARAMETERS)
+    assert with_["color"].shape == (3, 4, color_changes.NUM_PARAMETERS)
     # Drawn last: frames and regions are those of the run without it.
     assert torch.equal(with_["video"], without["video"])
     objective = objective_of(color={"law": "hico", "probability": 1.0}).eval()
-    unchanged = torch.from_numpy(colour.unchanged()).expand(3, 4, -1)
+    unchanged = torch.from_numpy(color_changes.unchanged()).expand(3, 4, -1)
     with torch.no_grad():
         bare = objective_of().eval()(without).features
         assert torch.equal(objective({**with_, "color": unchanged}).features, bare)

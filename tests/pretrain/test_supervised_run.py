@@ -1,4 +1,4 @@
-"""A whole run with labels: batch statistics and colour survive a resume to the bit; a table's no_flip is told once."""
+"""A whole run with labels: batch statistics and color survive a resume to the bit; a table's no_flip is told once."""
 
 import logging
 

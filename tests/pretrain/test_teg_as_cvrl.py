@@ -16,7 +16,7 @@ from video_ssl.objectives.teg import plan as teg_plan
 from video_ssl.pretrain.flax_loop.run import pretrain
 from video_ssl.pretrain.reporting import read_metrics
 
-COLOURS = {
+COLORS = {
     "color": {"law": "cvrl", "blur_probability": 0.0},
     "second_color": {"law": "cvrl_second", "blur_probability": 0.0},
 }
@@ -38,8 +38,8 @@ class ClipsOfCvrl:
 
 
 def run(videos: Path, folder: Path, name: str, **changes: Any) -> Path:
-    colours = {f"objective__{key}": value for key, value in COLOURS.items()}
-    recipe = tiny(videos, folder, name, training__duration=4, **colours, **changes)
+    colors = {f"objective__{key}": value for key, value in COLORS.items()}
+    recipe = tiny(videos, folder, name, training__duration=4, **colors, **changes)
     pretrain(recipe, devices=jax.devices()[:1])
     return folder
 

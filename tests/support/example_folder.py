@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import torch
-from coloured_videos import write_video
+from colored_videos import write_video
 from safetensors.torch import save_file
 
 from video_ssl.models.config import ViTConfig

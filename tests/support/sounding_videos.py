@@ -1,4 +1,4 @@
-"""Small videos with sound: every one of another colour and another tone."""
+"""Small videos with sound: every one of another color and another tone."""
 
 from __future__ import annotations
 
@@ -16,16 +16,16 @@ RATE = 8000
 def write_sounding_video(
     path: Path, *, seed: int, num_frames: int = 12, sound: bool = True
 ) -> None:
-    """10 frames a second of 32 x 32 pixels, one colour, and a tone, PCM in a Matroska file."""
+    """10 frames a second of 32 x 32 pixels, one color, and a tone, PCM in a Matroska file."""
     rng = np.random.default_rng(seed)
-    colour, tone = rng.integers(0, 256, 3), rng.uniform(100, 350)
+    color, tone = rng.integers(0, 256, 3), rng.uniform(100, 350)
     with av.open(str(path), "w", format="matroska") as out:
         video = out.add_stream("libx264", rate=10)
         video.width = video.height = 32
         video.pix_fmt = "yuv420p"
         audio = out.add_stream("pcm_s16le", rate=RATE, layout="mono") if sound else None
         for _ in range(num_frames):
-            picture = (colour + rng.normal(0, 8, (32, 32, 3))).clip(0, 255).astype(np.uint8)
+            picture = (color + rng.normal(0, 8, (32, 32, 3))).clip(0, 255).astype(np.uint8)
             out.mux(video.encode(av.VideoFrame.from_ndarray(picture, "rgb24")))
         out.mux(video.encode())
         if audio is None:

@@ -17,7 +17,7 @@ from video_ssl.pretrain.recipe import PretrainRecipe, recipe_from_dict
 
 @pytest.fixture(scope="session")
 def videos(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder of 12 videos, 32 x 32 px and 12 frames, each with a moving square of its own colour."""
+    """A folder of 12 videos, 32 x 32 px and 12 frames, each with a moving square of its own color."""
     folder = tmp_path_factory.mktemp("videos")
     for i in range(12):
         write_video(folder / f"{i:02}.mp4", seed=i)
@@ -26,14 +26,14 @@ def videos(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def write_video(path: Path, *, seed: int) -> None:
     rng = np.random.default_rng(seed)
-    background, colour = rng.integers(0, 256, (2, 3))
+    background, color = rng.integers(0, 256, (2, 3))
     with av.open(str(path), "w") as container:
         stream = container.add_stream("libx264", rate=12)
         stream.width = stream.height = 32
         stream.pix_fmt = "yuv420p"
         for t in range(12):
             frame = np.tile(background.astype(np.uint8), (32, 32, 1))
-            frame[4 + t : 12 + t, seed : seed + 10] = colour
+            frame[4 + t : 12 + t, seed : seed + 10] = color
             for packet in stream.encode(av.VideoFrame.from_ndarray(frame, format="rgb24")):
                 container.mux(packet)
         for packet in stream.encode():

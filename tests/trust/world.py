@@ -24,7 +24,7 @@ def write_videos(folder: Path, count: int = NUM_VIDEOS, *, seed: int = 0) -> Pat
 
 def _write_video(path: Path, *, seed: int) -> None:
     rng = np.random.default_rng(seed)
-    background, colour = rng.integers(0, 256, (2, 3))
+    background, color = rng.integers(0, 256, (2, 3))
     with av.open(str(path), "w") as container:
         stream = container.add_stream("libx264", rate=12)
         stream.width = stream.height = 32
@@ -32,7 +32,7 @@ def _write_video(path: Path, *, seed: int) -> None:
         left = seed % 20
         for t in range(12):
             frame = np.tile(background.astype(np.uint8), (32, 32, 1))
-            frame[4 + t : 12 + t, left : left + 10] = colour
+            frame[4 + t : 12 + t, left : left + 10] = color
             for packet in stream.encode(av.VideoFrame.from_ndarray(frame, format="rgb24")):
                 container.mux(packet)
         for packet in stream.encode():

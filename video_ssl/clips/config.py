@@ -28,7 +28,7 @@ class ClipConfig:
         short_video: "constant": what fills a clip that a video is too short for. "repeat_last" repeats the last frame
             reached, "wrap" starts the clip again, "error" refuses the video.
         num_clips: clips per record and visit (`num_sample` of MVD's pre-training).
-        views_per_clip: views of each clip with their own region, mirror and colour (repeated augmentation, `num_sample`
+        views_per_clip: views of each clip with their own region, mirror and color (repeated augmentation, `num_sample`
             of VideoMAE's fine-tuning): decoded once.  The V axis of a batch has num_clips * views_per_clip views, those
             of a clip side by side.
     """
@@ -145,18 +145,18 @@ _COLOR_SETTINGS = (
 
 @dataclass(frozen=True, kw_only=True)
 class ColorConfig:
-    """How the colours of a view change, the same for all its frames.  Empty settings are those of the law.
+    """How the colors of a view change, the same for all its frames.  Empty settings are those of the law.
 
     Attributes:
         law: whose operations and defaults: "hico" and "hico_finetune", "simclr", "carl" (a blur after each jitter),
             "tcc" (some brightness, then contrast), "cvrl" and "cvrl_second" (its first and second view), "vatt"; see
-            `video_ssl.clips.colour`.
+            `video_ssl.clips.color_changes`.
         probability: of the jitter as a whole.
         brightness, contrast, saturation: the factor is uniform in [max(0, 1 - value), 1 + value].
         hue: the shift is uniform in [-value, value], in turns, at most 0.5.
-        offset: added to all colours, uniform in [-value, value].
+        offset: added to all colors, uniform in [-value, value].
         order: of the jitters, 0 brightness, 1 contrast, 2 saturation, 3 hue; empty = the law's, or random.
-        grey_probability: the view loses its colour, after the jitter.
+        grey_probability: the view loses its color, after the jitter.
         grey_first_probability: before it.
         blur_probability: of a Gaussian blur at the end.
         blur_each_probability: of one after each jitter, if there is jitter.

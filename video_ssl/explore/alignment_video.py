@@ -20,11 +20,11 @@ _PIECE = 32  # frames of each video in memory
 _GAP = 4  # black pixels between the two
 
 # From near (dark) to far (light); red is free for the path.
-_COLOURS = np.array([(20, 20, 60), (40, 90, 140), (60, 160, 150), (180, 210, 120), (250, 245, 220)])
+_COLORS = np.array([(20, 20, 60), (40, 90, 140), (60, 160, 150), (180, 210, 120), (250, 245, 220)])
 
 #: uint8 (256, 3): the same in small steps.
 PALETTE = np.stack(
-    [np.interp(np.arange(256), np.linspace(0, 255, len(_COLOURS)), c) for c in _COLOURS.T], axis=1
+    [np.interp(np.arange(256), np.linspace(0, 255, len(_COLORS)), c) for c in _COLORS.T], axis=1
 ).round().astype(np.uint8)  # fmt: skip
 
 
@@ -132,10 +132,10 @@ def distance_levels(cost: np.ndarray) -> np.ndarray:
 def path_picture(alignment: Alignment, *, longest_px: int = 800) -> Image.Image:
     """Returns the matrix of distances (query downwards, key to the right; dark is near) with the path in red."""
     cost = alignment.cost
-    colours = PALETTE[distance_levels(cost)]
+    colors = PALETTE[distance_levels(cost)]
     scale = longest_px / max(cost.shape)
     size = tuple(max(1, round(side * scale)) for side in reversed(cost.shape))
-    picture = Image.fromarray(colours).resize(
+    picture = Image.fromarray(colors).resize(
         size, Image.Resampling.NEAREST if scale > 1 else Image.Resampling.BOX
     )
     pixels = np.array(picture)

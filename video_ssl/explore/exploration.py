@@ -34,7 +34,7 @@ logger = logging.getLogger(__name__)
 #: What is looked at by default: generated videos with phases.
 DEMO_TABLE = "demo:phases_val"
 NO_PHASE = "#b4bdca"
-COLOURS = (
+COLORS = (
     "#2a6fdb", "#e07b39", "#2f9e6e", "#a155b9", "#c2405b", "#17a2b8", "#c9a227", "#6d4c41", "#7cb342", "#ec6fa9",
     "#3f51b5", "#00695c",
 )  # fmt: skip
@@ -174,33 +174,33 @@ class Exploration:
         return tail if tail and head in self.class_names else name
 
     @functools.cached_property
-    def phase_colours(self) -> dict[int, str]:
-        """label -> colour.  With more labels than colours, each class begins again with the first colour."""
+    def phase_colors(self) -> dict[int, str]:
+        """label -> color.  With more labels than colors, each class begins again with the first color."""
         labels = np.unique(np.concatenate([track.labels for track in self.tracks]))
         known = labels[labels >= 0].tolist()
-        if len(known) <= len(COLOURS):
-            return {label: COLOURS[rank] for rank, label in enumerate(known)}
-        colours: dict[int, str] = {}
+        if len(known) <= len(COLORS):
+            return {label: COLORS[rank] for rank, label in enumerate(known)}
+        colors: dict[int, str] = {}
         for kind in np.unique(self.classes):
             own = [t.labels for t, c in zip(self.tracks, self.classes, strict=True) if c == kind]
             found = np.unique(np.concatenate(own))
             for rank, label in enumerate(found[found >= 0].tolist()):
-                colours.setdefault(label, colour(rank))
-        return colours
+                colors.setdefault(label, color(rank))
+        return colors
 
     @functools.cached_property
     def _units(self) -> list[np.ndarray]:
         return [unit_rows(track.embs) for track in self.tracks]
 
 
-def colour(rank: int) -> str:
-    """Returns the colour of the `rank`-th of many things; more of them than in `COLOURS` get ever new hues.
+def color(rank: int) -> str:
+    """Returns the color of the `rank`-th of many things; more of them than in `COLORS` get ever new hues.
 
-    >>> colour(0), colour(12)
+    >>> color(0), color(12)
     ('#2a6fdb', '#248f59')
     """
-    if rank < len(COLOURS):
-        return COLOURS[rank]
+    if rank < len(COLORS):
+        return COLORS[rank]
     parts = colorsys.hls_to_rgb(rank * 0.6180339887 % 1, 0.35 + 0.1 * (rank % 3), 0.6)
     return "#" + "".join(f"{round(255 * part):02x}" for part in parts)
 

@@ -94,7 +94,7 @@ def plot_alignment(exploration: Exploration, query: str | int, key: str | int) -
 
 
 def plot_map(exploration: Exploration, videos: Sequence[str | int] | None = None) -> Any:
-    """Returns a figure of the frames of some videos (all if None) on two components, coloured by phase.
+    """Returns a figure of the frames of some videos (all if None) on two components, colored by phase.
 
     Thin lines follow each video through time; a ring marks its first frame.
 
@@ -107,9 +107,9 @@ def plot_map(exploration: Exploration, videos: Sequence[str | int] | None = None
     figure, axis = plt.subplots(figsize=(7.6, 5.2), layout="constrained")
     for video, where in zip(chosen, places, strict=True):
         track = exploration.tracks[video]
-        colours = [_shade(exploration, label) for label in track.labels]
+        colors = [_shade(exploration, label) for label in track.labels]
         axis.plot(*where.T, color=_INK, linewidth=0.6, alpha=0.3, zorder=1)
-        axis.scatter(*where.T, c=colours, s=16, linewidths=0, alpha=0.9, zorder=2)
+        axis.scatter(*where.T, c=colors, s=16, linewidths=0, alpha=0.9, zorder=2)
         axis.scatter(*where[:1].T, s=70, facecolors="none", edgecolors=_INK, zorder=3)
     axis.set_aspect("equal", adjustable="datalim")
     axis.set_xlabel(f"1st component ({100 * shares[0]:.0f} % of the variance)", color=_SOFT)
@@ -221,8 +221,8 @@ def _matrix(axis: Any, exploration: Exploration, a: int, b: int, *, width: float
 def _phases(axis: Any, exploration: Exploration, track: Track, *, upright: bool) -> None:
     """A bar of the phases of a video along a side of a matrix, with its times."""
     shades = [_shade(exploration, label) for label in track.labels]
-    colours = np.array([[int(s[k : k + 2], 16) for k in (1, 3, 5)] for s in shades], np.uint8)
-    bar = colours[:, None] if upright else colours[None]
+    colors = np.array([[int(s[k : k + 2], 16) for k in (1, 3, 5)] for s in shades], np.uint8)
+    bar = colors[:, None] if upright else colors[None]
     axis.imshow(bar, aspect="auto", interpolation="nearest")
     ticks = np.unique(np.linspace(0, len(shades) - 1, 5).round().astype(int))
     known = bool(np.isfinite(track.times).all())
@@ -257,7 +257,7 @@ def _legend(axis: Any, exploration: Exploration, labels: np.ndarray, **where: An
 
 
 def _shade(exploration: Exploration, label: int) -> str:
-    return exploration.phase_colours.get(int(label), NO_PHASE)
+    return exploration.phase_colors.get(int(label), NO_PHASE)
 
 
 def _show(axis: Any, pictures: list[np.ndarray] | None, frame: int) -> None:

@@ -23,14 +23,14 @@ VIT_PRESETS: dict[str, tuple[int, int, int]] = {
 
 @dataclass(frozen=True, kw_only=True)
 class Normalization:
-    """Mean and standard deviation of the three colours, of pixels in [0, 1]."""
+    """Mean and standard deviation of the three colors, of pixels in [0, 1]."""
 
     mean: tuple[float, float, float] = IMAGENET_MEAN
     std: tuple[float, float, float] = IMAGENET_STD
 
     def __post_init__(self) -> None:
         if any(value <= 0 for value in self.std):
-            raise ValueError(f"std={self.std} must be positive for every colour.")
+            raise ValueError(f"std={self.std} must be positive for every color.")
 
 
 @dataclass(frozen=True, kw_only=True)

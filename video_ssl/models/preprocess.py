@@ -39,7 +39,7 @@ def to_pixels(video: Tensor) -> Tensor:
 
 
 def normalize(pixels: Tensor, normalization: Normalization) -> Tensor:
-    """Returns (pixels - mean) / std per colour, for pixels (N, C, T, H, W) in [0, 1]."""
+    """Returns (pixels - mean) / std per color, for pixels (N, C, T, H, W) in [0, 1]."""
     # With python numbers, so that no constants travel to the device.
     parts = [
         (channel - mean) / std

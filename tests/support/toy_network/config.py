@@ -8,7 +8,7 @@ import numpy as np
 
 @dataclass(frozen=True, kw_only=True)
 class ToyConfig:
-    """The mean colour of every quarter of every frame, times a matrix."""
+    """The mean color of every quarter of every frame, times a matrix."""
 
     architecture: Literal["toy"] = "toy"
     width: int = 6

@@ -106,13 +106,13 @@ def wrong_on(backend: str, facts: FileFacts) -> str | None:
     if not facts.starts_with_key:
         return "it is wrong where the first key frame is missing"
     if "422" in facts.pix_fmt and backend == "decord":
-        return "its colours differ on 4:2:2 that is turned"
+        return "its colors differ on 4:2:2 that is turned"
     if facts.open_gop and backend == "decord":
         return "it is wrong on open GOPs"
     if "10" in facts.pix_fmt or "12" in facts.pix_fmt:
-        return f"its colours differ on {facts.pix_fmt}"
+        return f"its colors differ on {facts.pix_fmt}"
     if facts.odd_size and "444" not in facts.pix_fmt:
-        return "its colours differ where width or height is odd"
+        return "its colors differ where width or height is odd"
     return None
 
 

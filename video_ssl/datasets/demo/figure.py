@@ -1,4 +1,4 @@
-"""The figure of the demo data: body proportions and colours, the skeleton in space, and the drawing of it.
+"""The figure of the demo data: body proportions and colors, the skeleton in space, and the drawing of it.
 
 Lengths are in body heights of an average figure, y up, z to the front of the figure, x to its right.
 """
@@ -24,7 +24,7 @@ JOINT_INDEX = {name: i for i, name in enumerate(JOINTS)}
 
 @dataclass(frozen=True, kw_only=True)
 class Body:
-    """One figure: lengths in average body heights, radii likewise, colours as RGB."""
+    """One figure: lengths in average body heights, radii likewise, colors as RGB."""
 
     thigh: float
     shin: float
@@ -198,7 +198,7 @@ class FigurePainter:
     """Draws one figure frame by frame from joints on the screen; everything per clip is computed at once.
 
     Args:
-        body: shape and colours.
+        body: shape and colors.
         points: float64 (T, J, 2), joints in pixels of the canvas.
         depth: float64 (T, J), larger = nearer to the viewer.
         scale: float64 (T,), pixels of the canvas per body height.

@@ -25,12 +25,12 @@ TEXTURE_KINDS = ("clouds", "stripes", "checks", "dots", "patches")
 class NuisanceConfig:
     """Strength of everything that is not the action; 0 switches one off, larger is harder.
 
-    What moves, scales, turns and colours the figure is strong by default, so that raw pixels and random networks fail;
+    What moves, scales, turns and colors the figure is strong by default, so that raw pixels and random networks fail;
     clutter behind it and noise are milder, so that a small network can learn from a thousand clips.
 
     Attributes:
         body: spread of body proportions.
-        color: variety of clothes and of background colours.
+        color: variety of clothes and of background colors.
         texture: contrast of the background pattern.
         texture_motion: speed of the background's own motion.
         camera_shift: constant displacement of the figure.
@@ -272,7 +272,7 @@ def sample_background(
 
 @dataclass(frozen=True)
 class Distractor:
-    """A coloured object that wanders about: centre (T, 2) in 0..1 of the frame, turn (T,), radius in frame heights."""
+    """A colored object that wanders about: centre (T, 2) in 0..1 of the frame, turn (T,), radius in frame heights."""
 
     corners: np.ndarray
     center: np.ndarray
@@ -427,7 +427,7 @@ class Scene:
 
     def _objects(self, t: int, polygon: np.ndarray, figure: bool, distractor: bool) -> Image.Image:
         """Everything before the background, RGBA with premultiplied alpha, at the size of the frame."""
-        # Pillow averages the four channels of RGBX as they are; of RGBA it would divide the colours by alpha again.
+        # Pillow averages the four channels of RGBX as they are; of RGBA it would divide the colors by alpha again.
         canvas = Image.new("RGBX", (self._canvas, self._canvas))
         draw = ImageDraw.Draw(canvas)
         if self.light.shadow:

@@ -77,7 +77,7 @@ _HUES = (
 
 
 def color_word(color: Color) -> str:
-    """Returns the plain name of a colour.
+    """Returns the plain name of a color.
 
     >>> color_word((20, 30, 200))
     'blue'

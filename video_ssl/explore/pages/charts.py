@@ -12,7 +12,7 @@ from collections.abc import Mapping, Sequence
 
 from markupsafe import Markup, escape
 
-COLOURS = ("#2a6fdb", "#e07b39", "#2f9e6e", "#a155b9", "#c2405b", "#7a8599")
+COLORS = ("#2a6fdb", "#e07b39", "#2f9e6e", "#a155b9", "#c2405b", "#7a8599")
 WIDTH, HEIGHT = 420, 220
 _LEFT, _RIGHT, _TOP, _BOTTOM = 58, 12, 12, 28
 #: More points than pixels are thinned, keeping the extremes.
@@ -54,11 +54,11 @@ def line_chart(series: Mapping[str, Points], *, percent: bool = False, log: bool
         for step, anchor in _step_ticks(first, last)
     ]
     for number, points in enumerate(clean.values()):
-        parts.append(_curve([place(x, y) for x, y in points], COLOURS[number % len(COLOURS)]))
+        parts.append(_curve([place(x, y) for x, y in points], COLORS[number % len(COLORS)]))
     data = [
         {
             "name": name,
-            "colour": COLOURS[number % len(COLOURS)],
+            "color": COLORS[number % len(COLORS)],
             "points": [
                 [*(round(v, 1) for v in place(x, y)), x, _number(y, percent)] for x, y in points
             ],
@@ -72,19 +72,19 @@ def line_chart(series: Mapping[str, Points], *, percent: bool = False, log: bool
     )
 
 
-def series_colours(names: Sequence[str]) -> list[tuple[str, str]]:
-    """Returns the names, each with the colour that `line_chart` gives it."""
-    return [(name, COLOURS[n % len(COLOURS)]) for n, name in enumerate(names)]
+def series_colors(names: Sequence[str]) -> list[tuple[str, str]]:
+    """Returns the names, each with the color that `line_chart` gives it."""
+    return [(name, COLORS[n % len(COLORS)]) for n, name in enumerate(names)]
 
 
-def share_bar(share: float, *, chance: float | None = None, colour: str = COLOURS[0]) -> Markup:
+def share_bar(share: float, *, chance: float | None = None, color: str = COLORS[0]) -> Markup:
     """Returns a bar of a share in 0..1, with a mark at what guessing gives."""
     mark = (
         f'<rect x="{100 * chance:.2f}" width="0.7" height="10" class="chance"/>' if chance else ""
     )
     return Markup(
         '<svg class="bar" viewBox="0 0 100 10" preserveAspectRatio="none"><rect width="100" height="10" rx="1" '
-        f'class="track"/><rect width="{100 * share:.2f}" height="10" rx="1" fill="{colour}"/>{mark}</svg>'
+        f'class="track"/><rect width="{100 * share:.2f}" height="10" rx="1" fill="{color}"/>{mark}</svg>'
     )
 
 
@@ -130,12 +130,12 @@ def _grid_line(y: float, text: str) -> str:
     )
 
 
-def _curve(places: Sequence[tuple[float, float]], colour: str) -> str:
+def _curve(places: Sequence[tuple[float, float]], color: str) -> str:
     if len(places) == 1:
         x, y = places[0]
-        return f'<circle class="curve" cx="{x:.1f}" cy="{y:.1f}" r="3.5" fill="{colour}"/>'
+        return f'<circle class="curve" cx="{x:.1f}" cy="{y:.1f}" r="3.5" fill="{color}"/>'
     text = " ".join(f"{x:.1f},{y:.1f}" for x, y in places)
-    return f'<polyline class="curve" points="{text}" fill="none" stroke="{colour}"/>'
+    return f'<polyline class="curve" points="{text}" fill="none" stroke="{color}"/>'
 
 
 def _finite(points: Points) -> list[tuple[float, float]]:

@@ -8,7 +8,7 @@ from typing import Any
 
 from markupsafe import Markup
 
-from video_ssl.explore.pages.charts import Points, line_chart, series_colours
+from video_ssl.explore.pages.charts import Points, line_chart, series_colors
 from video_ssl.explore.run_data import RunData
 
 #: Title, keys of metrics.jsonl, kind of axis, caption.  Keys that no row has are left out.
@@ -40,7 +40,7 @@ class ChartCard:
 
     Attributes:
         drawing: SVG, empty where no value is finite.
-        series: (name, colour) of every curve.
+        series: (name, color) of every curve.
     """
 
     title: str
@@ -75,7 +75,7 @@ def _card(
     return ChartCard(
         title=title,
         drawing=line_chart(series, percent=kind == "percent", log=kind == "log"),
-        series=series_colours(list(series)),
+        series=series_colors(list(series)),
         caption=caption,
     )
 

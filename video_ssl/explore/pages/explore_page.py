@@ -21,7 +21,7 @@ from video_ssl.explore.config import ExploreConfig
 from video_ssl.explore.exploration import (
     NO_PHASE,
     Exploration,
-    colour,
+    color,
     open_exploration,
     try_pictures,
 )
@@ -124,7 +124,7 @@ def _subtitle(exploration: Exploration) -> str:
         f"{exploration.num_frames} frames, {width} numbers each",
     ]
     parts += [f"{kinds} classes"] if kinds > 1 else []
-    phases = len(exploration.phase_colours)
+    phases = len(exploration.phase_colors)
     return " · ".join([*parts, f"{phases} phases" if phases else "no phase labels"])
 
 
@@ -154,12 +154,12 @@ def page_data(exploration: Exploration, *, height: int, notes: list[str]) -> dic
             for b in range(len(exploration))
         ],
         "phases": {
-            str(label): {"name": exploration.phase_name(label), "colour": shade}
-            for label, shade in exploration.phase_colours.items()
+            str(label): {"name": exploration.phase_name(label), "color": shade}
+            for label, shade in exploration.phase_colors.items()
         },
         "noPhase": NO_PHASE,
-        "classColours": {
-            str(label): colour(rank)
+        "classColors": {
+            str(label): color(rank)
             for rank, label in enumerate(sorted({int(c) for c in exploration.classes if c >= 0}))
         },
         "start": list(start),

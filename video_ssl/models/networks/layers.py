@@ -156,8 +156,8 @@ def cut(
     """Returns the cubes of a video (B, C, T, H, W) as rows, (B, L, elements), tokens by time, row,
     column.
 
-    "channels_first" orders the elements as a convolution weight: colour, time, row, column;
-    "channels_last" as the pixel targets of MAE and VideoMAE: time, row, column, colour.
+    "channels_first" orders the elements as a convolution weight: color, time, row, column;
+    "channels_last" as the pixel targets of MAE and VideoMAE: time, row, column, color.
     """
     b, c, t, h, w = video.shape
     p, d = patch_size, tubelet_size

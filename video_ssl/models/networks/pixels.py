@@ -38,7 +38,7 @@ class PixelEncoder(TorchEncoder, nn.Module):
 
     @property
     def channels(self) -> int:
-        """Colours of a pixel."""
+        """Colors of a pixel."""
         return 1 if self.config.grey else 3
 
     def small(self, video: Tensor) -> Tensor:

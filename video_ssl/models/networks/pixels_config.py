@@ -12,7 +12,7 @@ class PixelsConfig:
     Attributes:
         num_frames: frames of a clip.
         size: frames are averaged down to `size` x `size` pixels.
-        grey: the three colours are joined to their mean.
+        grey: the three colors are joined to their mean.
     """
 
     num_frames: int = 16

@@ -1,4 +1,4 @@
-"""What CVRL sees of a record: two clips, near ones likelier than far ones, each with its own crop and colours."""
+"""What CVRL sees of a record: two clips, near ones likelier than far ones, each with its own crop and colors."""
 
 from __future__ import annotations
 

@@ -23,7 +23,7 @@ class Config:
         frames_per_video: frames taken from a record per visit, each a sample of its own.
         mask: counted as MAE does: of L patches, int(L * (1 - ratio)) stay visible (`mask.rounding`).
         target: what is regressed at a hidden patch, made of the image as the encoder gets it, after `normalization`:
-            "normalized" standardises every patch (all colours together), "raw" takes its values as they are.
+            "normalized" standardises every patch (all colors together), "raw" takes its values as they are.
         evaluation: the clip that the exported encoder sees when it embeds videos.
     """
 

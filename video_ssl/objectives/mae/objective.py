@@ -32,7 +32,7 @@ class Objective(TorchObjective):
     The class token and the mask token are decayed, as in the reference.
 
     Source: the reference code as described in papers/mae.md; its target is made of the image AFTER the normalisation
-    per colour, unlike VideoMAE's.
+    per color, unlike VideoMAE's.
     """
 
     def __init__(self, config: Config, *, stages: Mapping[str, Path] | None = None) -> None:
@@ -87,10 +87,10 @@ def patch_targets(patches: Tensor, kind: Literal["normalized", "raw"]) -> Tensor
     """Returns what the decoder must predict of each patch, (N, M, E), at least float32.
 
     Args:
-        patches: (N, M, E) of the normalised image; E in the order row, column, colour.
+        patches: (N, M, E) of the normalised image; E in the order row, column, color.
         kind: "raw" = the values themselves; "normalized" = (x - mean) / sqrt(variance + EPS), with the mean and the
-            unbiased variance of all values of the patch, its colours together.  So a grey patch keeps an offset
-            between its colours, which the normalisation of the image put there.
+            unbiased variance of all values of the patch, its colors together.  So a grey patch keeps an offset
+            between its colors, which the normalisation of the image put there.
     """
     patches = patches.to(torch.promote_types(patches.dtype, torch.float32))
     if kind == "raw":

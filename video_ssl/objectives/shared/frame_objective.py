@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from video_ssl.models.colour import augmented_input
+from video_ssl.models.color_changes import augmented_input
 from video_ssl.models.networks.frame_transformer import FrameTransformer, masked_mean
 from video_ssl.models.networks.resnet import init_backbone
 from video_ssl.models.preprocess_config import VideoPreprocess

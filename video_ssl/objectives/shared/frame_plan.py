@@ -7,7 +7,7 @@ from dataclasses import dataclass, field, replace
 
 import numpy as np
 
-from video_ssl.clips.colour import color_fields
+from video_ssl.clips.color_changes import color_fields
 from video_ssl.clips.config import ColorConfig, CropConfig
 from video_ssl.clips.crops import ViewRequest, sample_region
 from video_ssl.clips.decoders.reader import Reader
@@ -53,7 +53,7 @@ class FrameSetSettings:
     Attributes:
         frames: which frames make a view.
         crop: one region per view.
-        color: changes of colour, the same for all frames of a view, applied on the device; null = none.
+        color: changes of color, the same for all frames of a view, applied on the device; null = none.
         encoder: its `num_frames` is taken from `frames`.
         init: weights of the backbone before training.
     """

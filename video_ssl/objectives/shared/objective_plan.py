@@ -18,7 +18,7 @@ class ShownClip:
 
     Attributes:
         name: what the clip is, in a word or two: "clip", "view 2".
-        frames: uint8 (T, H, W, 3), as the plan made them, before changes of colour on the device.
+        frames: uint8 (T, H, W, 3), as the plan made them, before changes of color on the device.
         hidden: bool (t, h, w), True = the encoder does not see that part of the clip, whose T, H and W are divided into
             t, h and w equal parts; None = it sees all of it.
         boxes: float (T, K, 4), in each frame left, top, right and bottom of K things as shares of width and height, NaN

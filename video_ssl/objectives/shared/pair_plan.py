@@ -1,4 +1,4 @@
-"""Two clips of a video as views with crops and colours of their own: what the plans of CVRL and TeG share."""
+"""Two clips of a video as views with crops and colors of their own: what the plans of CVRL and TeG share."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from video_ssl.clips.colour import sample_colour
+from video_ssl.clips.color_changes import sample_color
 from video_ssl.clips.crops import Frames, ViewRequest, sample_region
 from video_ssl.clips.decoders.reader import Reader
 from video_ssl.clips.sampling.one_clip import ClipIndices
@@ -24,7 +24,7 @@ def clip_pair(
 ) -> tuple[list[Frames], dict[str, np.ndarray]]:
     """Returns the clips as views, uint8 (T, S, S, 3) each, and {"color": float32 (2, NUM_PARAMETERS)} where requested.
 
-    Every frame is decoded once, also if both clips show it.  Regions are drawn first, then colours.
+    Every frame is decoded once, also if both clips show it.  Regions are drawn first, then colors.
     """
     size, info = config.crop.size, reader.info
     views, requests = [], []
@@ -35,5 +35,5 @@ def clip_pair(
         views.append(np.empty((len(clip.indices), size, size, 3), np.uint8))
         requests.append(ViewRequest(indices=clip.indices, region=region, out=views[-1]))
     read_views(reader, requests, resize=config.crop.resize)
-    colors = [sample_colour(color, rng) for color in config.colors if color is not None]
+    colors = [sample_color(color, rng) for color in config.colors if color is not None]
     return views, {"color": np.stack(colors)} if colors else {}

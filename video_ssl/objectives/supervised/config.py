@@ -20,7 +20,7 @@ class Config:
 
     Attributes:
         init: an encoder to start from (fine-tuning); null = random weights.
-        color: changes of colour, applied on the device; null = none.
+        color: changes of color, applied on the device; null = none.
         encoder: `architecture: vit` (as in the other objectives), `r2plus1d`, `r3d`, `zoo` (pytorchvideo's networks) or
             another of the table of networks.
         label_smoothing: share of the target spread over all classes.

@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from video_ssl.models.colour import augmented_input
+from video_ssl.models.color_changes import augmented_input
 from video_ssl.models.encoders import build_encoder, load_encoder
 from video_ssl.models.weights import load_weights
 from video_ssl.objectives.shared.export import preprocess_of

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 
 import numpy as np
 
-from video_ssl.clips.colour import color_fields
+from video_ssl.clips.color_changes import color_fields
 from video_ssl.clips.decoders.reader import Reader
 from video_ssl.clips.views import sample_clip_views
 from video_ssl.datasets.table import Record

@@ -9,7 +9,7 @@ from typing import Any
 import jax.numpy as jnp
 from jax import Array
 
-from video_ssl.models.colour_flax import augmented_input
+from video_ssl.models.color_changes_flax import augmented_input
 from video_ssl.models.encoders_flax import init_variables
 from video_ssl.models.networks.r3d_flax import R3D
 from video_ssl.models.preprocess_config import VideoPreprocess
@@ -70,7 +70,7 @@ class Objective(FlaxObjective):
         return StepOutput(loss + penalty, figures, large.features.mean(1)), changed
 
     def _views(self, batch: Mapping[str, Array]) -> list[Array]:
-        """The clips, short and long, with their colours changed and normalised."""
+        """The clips, short and long, with their colors changed and normalised."""
         config = self.config
         views = []
         for i, name in enumerate(("short", "long")):

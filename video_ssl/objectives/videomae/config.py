@@ -20,7 +20,7 @@ class Config:
     when `decoder_mask` is set, `decoder_mask` bool (B, V, L), True = NOT decoded.
 
     Attributes:
-        target: "normalized" standardises every tubelet per colour, "raw" regresses pixels in [0, 1].
+        target: "normalized" standardises every tubelet per color, "raw" regresses pixels in [0, 1].
         decoder_mask: dual masking of VideoMAE V2 (kind "running_cell", ratio 0.5); null = decode every hidden token.
     """
 

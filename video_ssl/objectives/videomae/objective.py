@@ -21,7 +21,7 @@ from video_ssl.objectives.shared.torch_objective import (
 )
 from video_ssl.objectives.videomae.config import Config
 
-#: Added to the standard deviation of a colour of a tubelet.
+#: Added to the standard deviation of a color of a tubelet.
 EPS = 1e-6
 
 
@@ -117,13 +117,13 @@ def tubelet_targets(cubes: Tensor, kind: Literal["normalized", "raw"]) -> Tensor
     """Returns what the decoder must predict of each tubelet, (N, M, E), at least float32.
 
     Args:
-        cubes: (N, M, E), pixels in [0, 1]; E in the order time, row, column, colour.
-        kind: "raw" = the pixels; "normalized" = (x - mean) / (standard deviation + EPS) of each colour of the tubelet
+        cubes: (N, M, E), pixels in [0, 1]; E in the order time, row, column, color.
+        kind: "raw" = the pixels; "normalized" = (x - mean) / (standard deviation + EPS) of each color of the tubelet
             on its own, with the unbiased variance.  A constant tubelet gives 0.
     """
     cubes = cubes.to(torch.promote_types(cubes.dtype, torch.float32))
     if kind == "raw":
         return cubes
-    colours = cubes.unflatten(-1, (-1, 3))
-    variance, mean = torch.var_mean(colours, dim=-2, correction=1, keepdim=True)
-    return ((colours - mean) / (variance.sqrt() + EPS)).flatten(-2)
+    colors = cubes.unflatten(-1, (-1, 3))
+    variance, mean = torch.var_mean(colors, dim=-2, correction=1, keepdim=True)
+    return ((colors - mean) / (variance.sqrt() + EPS)).flatten(-2)

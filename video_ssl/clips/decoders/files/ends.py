@@ -285,14 +285,14 @@ def _transport_stream(part: Part) -> str | None:
 
 def _gif(part: Part) -> str | None:
     flags = part.read(10, 1)
-    at = 13 + _gif_colours(flags[0]) if flags else part.size + 1
+    at = 13 + _gif_colors(flags[0]) if flags else part.size + 1
     while at < part.size:
         (kind,) = part.read(at, 1)
         if kind == 0x3B:
             return None
         if kind == 0x2C:
             image = part.read(at, 10)
-            at += 11 + (_gif_colours(image[9]) if len(image) == 10 else 0)
+            at += 11 + (_gif_colors(image[9]) if len(image) == 10 else 0)
         elif kind == 0x21:
             at += 2
         else:
@@ -303,7 +303,7 @@ def _gif(part: Part) -> str | None:
     return _cut_in_packet(part) if at > part.size else None
 
 
-def _gif_colours(flags: int) -> int:
+def _gif_colors(flags: int) -> int:
     return 3 << ((flags & 7) + 1) if flags & 0x80 else 0
 
 

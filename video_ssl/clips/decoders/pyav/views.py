@@ -2,7 +2,7 @@
 
 The crop moves pointers and copies nothing; scaling reads the pixels of the region only, in the planes that the decoder
 left (half the bytes of RGB), and the result goes straight to the memory of the sample.  Chroma planes are cut at whole
-chroma pixels, so on an odd offset colour lies half a chroma pixel beside its place.
+chroma pixels, so on an odd offset color lies half a chroma pixel beside its place.
 """
 
 from __future__ import annotations

@@ -8,7 +8,7 @@ const make = (tag, attributes, parent) => {
   return node;
 };
 const pair = () => data.pairs[state.a * many + state.b];
-const tint = label => label >= 0 ? data.phases[label].colour : data.noPhase;
+const tint = label => label >= 0 ? data.phases[label].color : data.noPhase;
 const moment = (video, frame) => video.times ? video.times[frame].toFixed(2) + " s" : "frame " + frame;
 const percent = share => Math.round(100 * share) + " %";
 
@@ -88,7 +88,7 @@ const spot = (v, f) => [320 + (spots(v)[2 * f] - scaleOf.x) * scaleOf.size,
 function hue(v, frame) {
   const kind = $("tint").value, video = videos[v];
   if (kind === "phase") return tint(video.labels[frame]);
-  if (kind === "class") return data.classColours[video.kind] || data.noPhase;
+  if (kind === "class") return data.classColors[video.kind] || data.noPhase;
   const share = frame / Math.max(1, video.labels.length - 1);
   return `hsl(${230 - 190 * share} 70% ${42 + 10 * share}%)`;
 }
@@ -133,9 +133,9 @@ function drawMap() {
 function drawLegend(here) {
   const box = $("legend"), kind = $("tint").value;
   box.replaceChildren();
-  const entry = (colour, text) => {
+  const entry = (color, text) => {
     const item = document.createElement("span"), dot = document.createElement("i");
-    dot.className = "dot"; dot.style.background = colour;
+    dot.className = "dot"; dot.style.background = color;
     item.append(dot, text); box.append(item);
   };
   if (kind === "time") { entry("hsl(230 70% 42%)", "first frame"); entry("hsl(40 70% 52%)", "last frame"); return; }
@@ -143,11 +143,11 @@ function drawLegend(here) {
   for (const v of here) {
     if (!classes.has(videos[v].className)) classes.set(videos[v].className, new Set());
     videos[v].labels.forEach(label => classes.get(videos[v].className).add(label));
-    if (kind === "class") classes.get(videos[v].className).colour = hue(v, 0);
+    if (kind === "class") classes.get(videos[v].className).color = hue(v, 0);
   }
   let off = false;
   for (const [name, labels] of classes) {
-    if (kind === "class") { entry(labels.colour, name || "no class"); continue; }
+    if (kind === "class") { entry(labels.color, name || "no class"); continue; }
     off = off || labels.has(-1);
     const known = [...labels].filter(label => label >= 0).sort((x, y) => x - y);
     if (classes.size > 1 && name && known.length) {

@@ -1,11 +1,11 @@
-"""Colour changes of a view: drawn here in numpy as one small array, applied on the device to all its frames alike.
+"""Color changes of a view: drawn here in numpy as one small array, applied on the device to all its frames alike.
 
 The array is float32 (NUM_PARAMETERS,) per view; a batch carries `color` float32 (B, V, NUM_PARAMETERS).  Whoever
-applies it (`models/colour.py` in torch, a flax twin from the same numbers) goes through it in this order:
+applies it (`models/color_changes.py` in torch, a flax twin from the same numbers) goes through it in this order:
 
 | place | what | does nothing at |
 |---|---|---|
-| GREY_FIRST | 1: all three colours become the grey before anything else | 0 |
+| GREY_FIRST | 1: all three colors become the grey before anything else | 0 |
 | ORDER (4 places) | which jitter comes first, second, ...: 0 brightness, 1 contrast, 2 saturation, 3 hue | |
 | BRIGHTNESS, OFFSET | x -> x * BRIGHTNESS + OFFSET | 1, 0 |
 | CONTRAST | x -> mean + CONTRAST * (x - mean) | 1 |
@@ -36,16 +36,16 @@ BRIGHTNESS, CONTRAST, SATURATION, HUE, OFFSET = 4, 5, 6, 7, 8
 GREY_FIRST, GREY, BLUR_EACH, BLUR, SOLARIZE = 9, 10, 11, 12, 13
 NUM_PARAMETERS = 14
 
-Colours = NDArray[np.float32]
+Colors = NDArray[np.float32]
 
 
 @dataclass(frozen=True, kw_only=True)
-class ColourLaw:
+class ColorLaw:
     """How the operations are defined.
 
     Attributes:
-        contrast: what contrast is about: the mean "grey" of each frame, the mean of each colour of each "frame", or of
-            each colour over the whole "clip".
+        contrast: what contrast is about: the mean "grey" of each frame, the mean of each color of each "frame", or of
+            each color over the whole "clip".
         saturation: "blend" with the grey, or a factor in "hsv".
         grey: weights of red, green and blue.
         cut_each: cut to [0, 1] after each jitter, not only at the end.
@@ -59,23 +59,23 @@ class ColourLaw:
     border: Literal["edge", "zero"] = "edge"
 
 
-_CVRL = ColourLaw(contrast="clip", saturation="hsv", grey=(0.2989, 0.5870, 0.1140), border="zero")
+_CVRL = ColorLaw(contrast="clip", saturation="hsv", grey=(0.2989, 0.5870, 0.1140), border="zero")
 
 #: law of `ColorConfig` -> operations.  Sources: papers/hico.md 2.5, 2.6, carl.md 2.3, cvrl.md 2.2, vatt.md 2.
 #: CARL's reference goes through 8-bit pictures and Pillow's approximate blur; neither is imitated.
-LAWS: dict[str, ColourLaw] = {
-    "hico": ColourLaw(),
-    "hico_finetune": ColourLaw(),
-    "simclr": ColourLaw(),
-    "carl": ColourLaw(),
-    "tcc": ColourLaw(),
+LAWS: dict[str, ColorLaw] = {
+    "hico": ColorLaw(),
+    "hico_finetune": ColorLaw(),
+    "simclr": ColorLaw(),
+    "carl": ColorLaw(),
+    "tcc": ColorLaw(),
     "cvrl": _CVRL,
     "cvrl_second": _CVRL,
-    "vatt": ColourLaw(contrast="frame", saturation="hsv", cut_each=False),
+    "vatt": ColorLaw(contrast="frame", saturation="hsv", cut_each=False),
 }
 
 
-def unchanged() -> Colours:
+def unchanged() -> Colors:
     """Returns the parameters that change nothing: float32 (NUM_PARAMETERS,)."""
     parameters = np.zeros(NUM_PARAMETERS, np.float32)
     parameters[ORDER] = np.arange(4)
@@ -83,7 +83,7 @@ def unchanged() -> Colours:
     return parameters
 
 
-def sample_colour(config: ColorConfig, rng: np.random.Generator) -> Colours:
+def sample_color(config: ColorConfig, rng: np.random.Generator) -> Colors:
     """Returns the parameters of one view: float32 (NUM_PARAMETERS,).
 
     As many numbers are drawn whatever comes out, so one setting never shifts what is drawn after it.
@@ -116,8 +116,8 @@ def sample_colour(config: ColorConfig, rng: np.random.Generator) -> Colours:
 
 def color_fields(
     config: ColorConfig | None, num_views: int, rng: np.random.Generator
-) -> dict[str, Colours]:
-    """Returns what a plan adds to its sample: {} without colour, else `color` float32 (num_views, NUM_PARAMETERS)."""
+) -> dict[str, Colors]:
+    """Returns what a plan adds to its sample: {} without color, else `color` float32 (num_views, NUM_PARAMETERS)."""
     if config is None:
         return {}
-    return {"color": np.stack([sample_colour(config, rng) for _ in range(num_views)])}
+    return {"color": np.stack([sample_color(config, rng) for _ in range(num_views)])}

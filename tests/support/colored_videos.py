@@ -12,7 +12,7 @@ import torch
 
 from video_ssl.datasets.table import Table
 
-COLOURS = {0: (200, 40, 40), 1: (40, 200, 40), 2: (40, 40, 200)}
+COLORS = {0: (200, 40, 40), 1: (40, 200, 40), 2: (40, 40, 200)}
 
 
 @pytest.fixture(autouse=True)
@@ -23,15 +23,15 @@ def one_thread():
     torch.set_num_threads(before)
 
 
-def write_video(path: Path, num_frames: int, colour: tuple[int, int, int], seed: int = 0) -> None:
-    """A video of 10 frames a second, 32 x 48, one colour with a little noise, a ramp over time."""
+def write_video(path: Path, num_frames: int, color: tuple[int, int, int], seed: int = 0) -> None:
+    """A video of 10 frames a second, 32 x 48, one color with a little noise, a ramp over time."""
     rng = np.random.default_rng(seed)
     with av.open(str(path), "w") as container:
         stream = container.add_stream("libx264", rate=10, options={"crf": "10"})
         stream.width, stream.height, stream.pix_fmt = 48, 32, "yuv420p"
         stream.time_base = Fraction(1, 10)
         for number in range(num_frames):
-            picture = np.array(colour) + number + rng.normal(0, 6, (32, 48, 3))
+            picture = np.array(color) + number + rng.normal(0, 6, (32, 48, 3))
             frame = av.VideoFrame.from_ndarray(picture.clip(0, 255).astype(np.uint8), "rgb24")
             frame.pts, frame.time_base = number, Fraction(1, 10)
             container.mux(stream.encode(frame))
@@ -46,7 +46,7 @@ def make_table(folder: Path, name: str, count: int, *, seed: int, broken: tuple[
         if v in broken:
             path.write_bytes(b"this is not a video")
         else:
-            write_video(path, num_frames, COLOURS[label], seed=seed + v)
+            write_video(path, num_frames, COLORS[label], seed=seed + v)
         rows.append(
             {
                 "id": f"{name}{v}",

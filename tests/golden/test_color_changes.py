@@ -1,4 +1,4 @@
-"""Colour operations against the numbers of the references."""
+"""Color operations against the numbers of the references."""
 
 import math
 from dataclasses import replace
@@ -6,8 +6,8 @@ from dataclasses import replace
 import pytest
 import torch
 
-from video_ssl.clips import colour as parameters
-from video_ssl.models import colour
+from video_ssl.clips import color_changes as parameters
+from video_ssl.models import color_changes
 
 
 def row(**values):
@@ -24,11 +24,11 @@ def test_operations_of_hico(golden):
     x = golden.tensor("clip_uint8").permute(3, 0, 1, 2)[None].float() / 255
     for name in ("brightness", "contrast", "saturation", "hue"):
         found = [
-            colour.apply_colour(x, row(**{name.upper(): factor}), law)[0]
+            color_changes.apply_color(x, row(**{name.upper(): factor}), law)[0]
             for factor in golden.settings[name]
         ]
         golden.check(name, torch.stack(found))
-    golden.check("gray", colour.apply_colour(x, row(GREY=1), law)[0])
+    golden.check("gray", color_changes.apply_color(x, row(GREY=1), law)[0])
     # The reference's "blur" has a kernel of one pixel; here that is no blur.
     golden.check("blur_kernel1", x[0])
 
@@ -36,7 +36,7 @@ def test_operations_of_hico(golden):
 def brighter(x, factor, law):
     """Brightness without the cut to [0, 1] that ends every view: of a clip so dark that nothing is cut."""
     dark = 2.0 ** -math.ceil(math.log2(max(1.0, factor)))
-    return colour.apply_colour(x * dark, row(BRIGHTNESS=factor), law) / dark
+    return color_changes.apply_color(x * dark, row(BRIGHTNESS=factor), law) / dark
 
 
 @pytest.mark.golden("const_cl/augment_ops")
@@ -52,20 +52,22 @@ def test_operations_of_cvrl(golden):
     factors = {name: float(golden[name]) for name in settings["chain_over"]}
     single = {
         "brightness": brighter(x, factors["brightness"], law),
-        "contrast": colour.adjust_contrast(x, factors["contrast"], replace(law, cut_each=False)),
-        "saturation": colour.adjust_saturation(x, factors["saturation"], law),
-        "hue": colour.shift_hue(x, factors["hue"]),
+        "contrast": color_changes.adjust_contrast(
+            x, factors["contrast"], replace(law, cut_each=False)
+        ),
+        "saturation": color_changes.adjust_saturation(x, factors["saturation"], law),
+        "hue": color_changes.shift_hue(x, factors["hue"]),
     }
     for name, found in single.items():
         check(name, found)
         # The same through a view's parameters, which end in [0, 1].
-        whole = colour.apply_colour(x, row(**{name.upper(): factors[name]}), law)
+        whole = color_changes.apply_color(x, row(**{name.upper(): factors[name]}), law)
         torch.testing.assert_close(whole, found.clamp(0, 1), atol=2e-6, rtol=0)
-    check("gray", colour.apply_colour(x, row(GREY=1), law))
+    check("gray", color_changes.apply_color(x, row(GREY=1), law))
     assert settings["solarize_threshold"] == 0.5
-    check("solarize", colour.apply_colour(x, row(SOLARIZE=1), law))
+    check("solarize", color_changes.apply_color(x, row(SOLARIZE=1), law))
     sigma = torch.tensor([settings["sigma"]])
-    check("blur", colour.blur(x, sigma, law, settings["blur_radius"]))
+    check("blur", color_changes.blur(x, sigma, law, settings["blur_radius"]))
     chain = row(**{name.upper(): factor for name, factor in factors.items()})
     chain[0, parameters.ORDER] = torch.tensor(settings["chain_order"]).float()
-    check("jitter_chain", colour.apply_colour(x, chain, law))
+    check("jitter_chain", color_changes.apply_color(x, chain, law))

@@ -1,4 +1,4 @@
-"""Colour changes on the device: the parameters of `video_ssl.clips.colour`, applied in torch.
+"""Color changes on the device: the parameters of `video_ssl.clips.color_changes`, applied in torch.
 
 All frames of a view change alike.  Everything is float32, whatever autocast says.
 """
@@ -10,7 +10,7 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor
 
-from video_ssl.clips.colour import (
+from video_ssl.clips.color_changes import (
     BLUR,
     BLUR_EACH,
     BRIGHTNESS,
@@ -24,7 +24,7 @@ from video_ssl.clips.colour import (
     ORDER,
     SATURATION,
     SOLARIZE,
-    ColourLaw,
+    ColorLaw,
 )
 from video_ssl.clips.config import ColorConfig
 from video_ssl.models.config import Normalization
@@ -40,12 +40,12 @@ def augmented_input(
     """
     pixels = to_pixels(batch["video"])
     if color is not None:
-        pixels = apply_colour(pixels, batch["color"].flatten(0, -2), color.law)
+        pixels = apply_color(pixels, batch["color"].flatten(0, -2), color.law)
     return normalize(pixels, normalization)
 
 
-def apply_colour(pixels: Tensor, parameters: Tensor, law: str | ColourLaw) -> Tensor:
-    """Returns pixels with their colours changed, float32 (N, 3, T, H, W) in [0, 1].
+def apply_color(pixels: Tensor, parameters: Tensor, law: str | ColorLaw) -> Tensor:
+    """Returns pixels with their colors changed, float32 (N, 3, T, H, W) in [0, 1].
 
     Args:
         pixels: (N, 3, T, H, W) in [0, 1].
@@ -72,7 +72,7 @@ def apply_colour(pixels: Tensor, parameters: Tensor, law: str | ColourLaw) -> Te
         return _all_views(pixels, parameters, rules)
 
 
-def _one_view(x: Tensor, row: list[float], law: ColourLaw) -> Tensor:
+def _one_view(x: Tensor, row: list[float], law: ColorLaw) -> Tensor:
     """(3, T, H, W) through the operations that its parameters ask for, and no others."""
     if row[GREY_FIRST]:
         x = grey(x, law).expand_as(x)
@@ -96,7 +96,7 @@ def _one_view(x: Tensor, row: list[float], law: ColourLaw) -> Tensor:
     return x.clamp(0, 1)
 
 
-def _all_views(x: Tensor, parameters: Tensor, law: ColourLaw) -> Tensor:
+def _all_views(x: Tensor, parameters: Tensor, law: ColorLaw) -> Tensor:
     """(N, 3, T, H, W) through all operations, each kept where the parameters ask for it."""
     value = [column[:, None, None, None, None] for column in parameters.unbind(1)]
     x = torch.where(value[GREY_FIRST] > 0, grey(x, law), x)
@@ -119,13 +119,13 @@ def _all_views(x: Tensor, parameters: Tensor, law: ColourLaw) -> Tensor:
 # Operations: x is (..., 3, T, H, W), factors are numbers or broadcast against x ------------------
 
 
-def grey(x: Tensor, law: ColourLaw) -> Tensor:
-    """Returns (..., 1, T, H, W), the weighted sum of the colours."""
+def grey(x: Tensor, law: ColorLaw) -> Tensor:
+    """Returns (..., 1, T, H, W), the weighted sum of the colors."""
     red, green, blue = x.split(1, dim=-4)
     return red * law.grey[0] + green * law.grey[1] + blue * law.grey[2]
 
 
-def adjust_contrast(x: Tensor, factor: float | Tensor, law: ColourLaw) -> Tensor:
+def adjust_contrast(x: Tensor, factor: float | Tensor, law: ColorLaw) -> Tensor:
     """Returns mean + factor * (x - mean); the law says of what the mean is."""
     if law.contrast == "grey":
         mean = grey(x, law).mean((-2, -1), keepdim=True)
@@ -134,14 +134,14 @@ def adjust_contrast(x: Tensor, factor: float | Tensor, law: ColourLaw) -> Tensor
     return _cut(x * factor + (1 - factor) * mean, law)
 
 
-def adjust_saturation(x: Tensor, factor: float | Tensor, law: ColourLaw) -> Tensor:
+def adjust_saturation(x: Tensor, factor: float | Tensor, law: ColorLaw) -> Tensor:
     """Returns x moved away from its grey by `factor`, or with its saturation (HSV) times `factor`, cut to [0, 1]."""
     if law.saturation == "blend":
         return _cut(x * factor + (1 - factor) * grey(x, law), law)
     top = x.amax(-4, keepdim=True)
     span = top - x.amin(-4, keepdim=True)
     saturation = span / top.clamp_min(1e-12)
-    # In HSV all colours lie at top - span * something, so a new saturation scales their distances to the top.
+    # In HSV all colors lie at top - span * something, so a new saturation scales their distances to the top.
     wanted = (
         (saturation * factor).clamp(0, 1) if law.cut_each else (saturation * factor).clamp(max=1)
     )
@@ -160,7 +160,7 @@ def shift_hue(x: Tensor, turns: float | Tensor) -> Tensor:
         torch.where(top == green, 2 + (blue - red) / safe, 4 + (red - green) / safe),
     )
     place = sector + 6 * turns
-    # The colour with offset n at hue h is top - span * clamp(min(k, 4 - k), 0, 1), k = (n + h) mod 6.
+    # The color with offset n at hue h is top - span * clamp(min(k, 4 - k), 0, 1), k = (n + h) mod 6.
     channels = []
     for n in (5, 3, 1):
         k = torch.remainder(place + n, 6)
@@ -168,7 +168,7 @@ def shift_hue(x: Tensor, turns: float | Tensor) -> Tensor:
     return torch.cat(channels, dim=-4)
 
 
-def blur(x: Tensor, sigma: Tensor, law: ColourLaw, radius: int | None = None) -> Tensor:
+def blur(x: Tensor, sigma: Tensor, law: ColorLaw, radius: int | None = None) -> Tensor:
     """Returns x (N, 3, T, H, W) after a Gaussian blur of each view's own sigma (N,) in pixels; 0 changes nothing.
 
     The filter has 2 * radius + 1 taps, by default with radius = H // 20, as CVRL's.
@@ -196,5 +196,5 @@ def _bands(weights: Tensor, size: int, *, edge: bool) -> Tensor:
     return torch.einsum("nk,ikj->nji", weights, (taken[..., None] == cells).to(weights))
 
 
-def _cut(x: Tensor, law: ColourLaw) -> Tensor:
+def _cut(x: Tensor, law: ColorLaw) -> Tensor:
     return x.clamp(0, 1) if law.cut_each else x

@@ -1,4 +1,4 @@
-"""Colour changes on the device: the parameters of `video_ssl.clips.colour`, applied in jax; torch's are in `colour.py`.
+"""Color changes on the device: the parameters of `video_ssl.clips.color_changes`, applied in jax; torch's beside it.
 
 All frames of a view change alike.  All views go through all operations, each kept where the parameters ask for it, so
 that one program serves every batch and every device has only its own views.  Everything is float32.
@@ -12,7 +12,7 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 
-from video_ssl.clips.colour import (
+from video_ssl.clips.color_changes import (
     BLUR,
     BLUR_EACH,
     BRIGHTNESS,
@@ -26,7 +26,7 @@ from video_ssl.clips.colour import (
     ORDER,
     SATURATION,
     SOLARIZE,
-    ColourLaw,
+    ColorLaw,
 )
 from video_ssl.clips.config import ColorConfig
 from video_ssl.models.config import Normalization
@@ -44,16 +44,16 @@ def augmented_input(
     if color is not None:
         flat = pixels.reshape(-1, *pixels.shape[2:])
         rows = batch["color"].reshape(-1, NUM_PARAMETERS)
-        pixels = apply_colour(
+        pixels = apply_color(
             flat, rows, color.law, blur_each=color.setting("blur_each_probability") > 0
         ).reshape(pixels.shape)
     return (pixels - jnp.asarray(normalization.mean)) / jnp.asarray(normalization.std)
 
 
-def apply_colour(
-    pixels: Array, parameters: Array, law: str | ColourLaw, *, blur_each: bool = True
+def apply_color(
+    pixels: Array, parameters: Array, law: str | ColorLaw, *, blur_each: bool = True
 ) -> Array:
-    """Returns pixels with their colours changed, float32 (N, T, H, W, 3) in [0, 1].
+    """Returns pixels with their colors changed, float32 (N, T, H, W, 3) in [0, 1].
 
     Args:
         pixels: (N, T, H, W, 3) in [0, 1].
@@ -83,7 +83,7 @@ def apply_colour(
     return x.clip(0, 1)
 
 
-def _jitter(x: Array, op: Array, value: list[Array], law: ColourLaw) -> Array:
+def _jitter(x: Array, op: Array, value: list[Array], law: ColorLaw) -> Array:
     """The jitter that `op` names, of each view."""
     changes = (
         (op == 0, _cut(x * value[BRIGHTNESS] + value[OFFSET], law)),
@@ -99,13 +99,13 @@ def _jitter(x: Array, op: Array, value: list[Array], law: ColourLaw) -> Array:
 # Operations: x is (..., T, H, W, 3), factors are numbers or broadcast against x ------------------
 
 
-def grey(x: Array, law: ColourLaw) -> Array:
-    """Returns (..., T, H, W, 1), the weighted sum of the colours."""
+def grey(x: Array, law: ColorLaw) -> Array:
+    """Returns (..., T, H, W, 1), the weighted sum of the colors."""
     red, green, blue = jnp.split(x, 3, -1)
     return red * law.grey[0] + green * law.grey[1] + blue * law.grey[2]
 
 
-def adjust_contrast(x: Array, factor: float | Array, law: ColourLaw) -> Array:
+def adjust_contrast(x: Array, factor: float | Array, law: ColorLaw) -> Array:
     """Returns mean + factor * (x - mean); the law says of what the mean is."""
     if law.contrast == "grey":
         mean = grey(x, law).mean((-3, -2), keepdims=True)
@@ -114,14 +114,14 @@ def adjust_contrast(x: Array, factor: float | Array, law: ColourLaw) -> Array:
     return _cut(x * factor + (1 - factor) * mean, law)
 
 
-def adjust_saturation(x: Array, factor: float | Array, law: ColourLaw) -> Array:
+def adjust_saturation(x: Array, factor: float | Array, law: ColorLaw) -> Array:
     """Returns x moved away from its grey by `factor`, or with its saturation (HSV) times `factor`, cut to [0, 1]."""
     if law.saturation == "blend":
         return _cut(x * factor + (1 - factor) * grey(x, law), law)
     top = x.max(-1, keepdims=True)
     span = top - x.min(-1, keepdims=True)
     saturation = span / jnp.maximum(top, 1e-12)
-    # In HSV all colours lie at top - span * something, so a new saturation scales their distances to the top.
+    # In HSV all colors lie at top - span * something, so a new saturation scales their distances to the top.
     wanted = (saturation * factor).clip(0 if law.cut_each else None, 1)
     share = jnp.where(saturation > 0, wanted / jnp.maximum(saturation, 1e-12), 1.0)
     return top - (top - x) * share
@@ -138,12 +138,12 @@ def shift_hue(x: Array, turns: float | Array) -> Array:
         (green - blue) / safe,
         jnp.where(top == green, 2 + (blue - red) / safe, 4 + (red - green) / safe),
     )
-    # The colour with offset n at hue h is top - span * clip(min(k, 4 - k), 0, 1), k = (n + h) mod 6.
+    # The color with offset n at hue h is top - span * clip(min(k, 4 - k), 0, 1), k = (n + h) mod 6.
     k = jnp.remainder(sector + 6 * turns + jnp.array([5.0, 3.0, 1.0]), 6)
     return top - span * jnp.minimum(k, 4 - k).clip(0, 1)
 
 
-def blur(x: Array, sigma: Array, law: ColourLaw, radius: int | None = None) -> Array:
+def blur(x: Array, sigma: Array, law: ColorLaw, radius: int | None = None) -> Array:
     """Returns x (N, T, H, W, 3) after a Gaussian blur of each view's own sigma (N,) in pixels; 0 changes nothing.
 
     The filter has 2 * radius + 1 taps, by default with radius = H // 20, as CVRL's.
@@ -171,5 +171,5 @@ def _filter(x: Array, weights: Array, axis: int, radius: int, mode: str) -> Arra
     return total
 
 
-def _cut(x: Array, law: ColourLaw) -> Array:
+def _cut(x: Array, law: ColorLaw) -> Array:
     return x.clip(0, 1) if law.cut_each else x

@@ -1,13 +1,13 @@
-"""Colour in jax is colour in torch: the same parameters give the same pixels to 1e-5, for every law."""
+"""Color in jax is color in torch: the same parameters give the same pixels to 1e-5, for every law."""
 
 import jax
 import numpy as np
 import pytest
 import torch
 
-from video_ssl.clips.colour import LAWS, NUM_PARAMETERS, sample_colour, unchanged
+from video_ssl.clips.color_changes import LAWS, NUM_PARAMETERS, sample_color, unchanged
 from video_ssl.clips.config import ColorConfig
-from video_ssl.models import colour, colour_flax
+from video_ssl.models import color_changes, color_changes_flax
 from video_ssl.models.config import Normalization
 
 #: Everything happens often, so that a dozen views see all of it.
@@ -27,7 +27,7 @@ OFTEN = {
 
 
 def videos(count):
-    # 40 rows give a blur of five taps; grey pixels and ties of two colours are hard for HSV.
+    # 40 rows give a blur of five taps; grey pixels and ties of two colors are hard for HSV.
     x = np.random.default_rng(0).integers(0, 256, (count, 2, 40, 24, 3), np.uint8)
     x[:, :, :4] = x[:, :, :4, :, :1]
     x[:, :, 4:8, :, 1] = x[:, :, 4:8, :, 0]
@@ -39,11 +39,13 @@ def videos(count):
 def test_every_law_is_the_same_in_torch_and_in_jax(law):
     rng = np.random.default_rng(1)
     config = ColorConfig(law=law, **OFTEN)
-    rows = np.stack([unchanged()] + [sample_colour(config, rng) for _ in range(11)])
+    rows = np.stack([unchanged()] + [sample_color(config, rng) for _ in range(11)])
     pixels = videos(len(rows)).astype(np.float32) / 255
-    found = jax.jit(colour_flax.apply_colour, static_argnums=2)(pixels, rows, law)
+    found = jax.jit(color_changes_flax.apply_color, static_argnums=2)(pixels, rows, law)
     clip = torch.from_numpy(pixels).permute(0, 4, 1, 2, 3)
-    wanted = colour.apply_colour(clip, torch.from_numpy(rows), law).permute(0, 2, 3, 4, 1).numpy()
+    wanted = (
+        color_changes.apply_color(clip, torch.from_numpy(rows), law).permute(0, 2, 3, 4, 1).numpy()
+    )
     assert np.abs(wanted - pixels).max() > 0.1
     # Where a value is 0.5 up to rounding, solarization may go either way.
     near = np.abs(wanted - 0.5) < 1e-5
@@ -57,16 +59,18 @@ def test_the_input_of_the_model_is_the_same(color):
     batch = {"video": video}
     if color is not None:
         rng = np.random.default_rng(3)
-        rows = [[sample_colour(color, rng) for _ in range(2)] for _ in range(3)]
+        rows = [[sample_color(color, rng) for _ in range(2)] for _ in range(3)]
         batch["color"] = np.array(rows, np.float32).reshape(3, 2, NUM_PARAMETERS)
     normalization = Normalization()
-    found = jax.jit(lambda b: colour_flax.augmented_input(b, normalization, color))(batch)
+    found = jax.jit(lambda b: color_changes_flax.augmented_input(b, normalization, color))(batch)
     assert found.shape == video.shape
     tensors = {k: torch.from_numpy(v) for k, v in batch.items()}
-    wanted = colour.augmented_input(tensors, normalization, color).permute(0, 2, 3, 4, 1)
+    wanted = color_changes.augmented_input(tensors, normalization, color).permute(0, 2, 3, 4, 1)
     np.testing.assert_allclose(found.reshape(wanted.shape), wanted, atol=5e-5)
 
 
 def test_parameters_of_another_batch_are_refused():
     with pytest.raises(ValueError, match="do not belong together"):
-        colour_flax.apply_colour(np.zeros((2, 1, 4, 4, 3)), np.zeros((3, NUM_PARAMETERS)), "cvrl")
+        color_changes_flax.apply_color(
+            np.zeros((2, 1, 4, 4, 3)), np.zeros((3, NUM_PARAMETERS)), "cvrl"
+        )

@@ -1,9 +1,9 @@
-"""Colour parameters: what is drawn, how often, and what a plan puts into a sample."""
+"""Color parameters: what is drawn, how often, and what a plan puts into a sample."""
 
 import numpy as np
 import pytest
 
-from video_ssl.clips import colour
+from video_ssl.clips import color_changes
 from video_ssl.clips.config import COLOR_PRESETS, ColorConfig
 from video_ssl.recipes import ConfigError, build_config, to_plain
 
@@ -12,11 +12,11 @@ LAWS = sorted(COLOR_PRESETS)
 
 def draws(config, count=4000, seed=0):
     rng = np.random.default_rng(seed)
-    return np.stack([colour.sample_colour(config, rng) for _ in range(count)])
+    return np.stack([color_changes.sample_color(config, rng) for _ in range(count)])
 
 
 def test_every_law_has_operations_and_defaults():
-    assert set(colour.LAWS) == set(COLOR_PRESETS)
+    assert set(color_changes.LAWS) == set(COLOR_PRESETS)
 
 
 @pytest.mark.parametrize("law", LAWS)
@@ -24,11 +24,11 @@ def test_amounts_fill_their_ranges_and_events_happen_as_often_as_asked(law):
     config = ColorConfig(law=law)
     rows = draws(config)
     assert rows.dtype == np.float32
-    assert (np.sort(rows[:, colour.ORDER], axis=1) == np.arange(4)).all()
+    assert (np.sort(rows[:, color_changes.ORDER], axis=1) == np.arange(4)).all()
     for place, name in (
-        (colour.BRIGHTNESS, "brightness"),
-        (colour.CONTRAST, "contrast"),
-        (colour.SATURATION, "saturation"),
+        (color_changes.BRIGHTNESS, "brightness"),
+        (color_changes.CONTRAST, "contrast"),
+        (color_changes.SATURATION, "saturation"),
     ):
         strength = config.setting(name)
         low, high = max(0.0, 1 - strength), 1 + strength
@@ -39,19 +39,19 @@ def test_amounts_fill_their_ranges_and_events_happen_as_often_as_asked(law):
             changed = found[found != 1]
             assert len(changed) / len(rows) == pytest.approx(config.probability, abs=0.03)
             assert changed.mean() == pytest.approx((low + high) / 2, abs=0.03)
-    for place, name in ((colour.HUE, "hue"), (colour.OFFSET, "offset")):
+    for place, name in ((color_changes.HUE, "hue"), (color_changes.OFFSET, "offset")):
         assert np.abs(rows[:, place]).max() == pytest.approx(config.setting(name), rel=0.01)
         assert rows[:, place].mean() == pytest.approx(0, abs=0.01)
     jitter = config.probability
     for place, chance in (
-        (colour.GREY, config.grey_probability),
-        (colour.GREY_FIRST, config.grey_first_probability),
-        (colour.BLUR, config.blur_probability),
-        (colour.BLUR_EACH, config.blur_each_probability * jitter),
-        (colour.SOLARIZE, config.solarize_probability),
+        (color_changes.GREY, config.grey_probability),
+        (color_changes.GREY_FIRST, config.grey_first_probability),
+        (color_changes.BLUR, config.blur_probability),
+        (color_changes.BLUR_EACH, config.blur_each_probability * jitter),
+        (color_changes.SOLARIZE, config.solarize_probability),
     ):
         assert (rows[:, place] > 0).mean() == pytest.approx(chance, abs=0.03)
-    sigma = rows[:, [colour.BLUR, colour.BLUR_EACH]]
+    sigma = rows[:, [color_changes.BLUR, color_changes.BLUR_EACH]]
     sigma = sigma[sigma > 0]
     if len(sigma):
         assert sigma.min() >= np.float32(0.1)
@@ -59,39 +59,43 @@ def test_amounts_fill_their_ranges_and_events_happen_as_often_as_asked(law):
 
 
 def test_orders_are_equally_likely_unless_fixed():
-    orders = draws(ColorConfig(law="hico"))[:, colour.ORDER].astype(int)
+    orders = draws(ColorConfig(law="hico"))[:, color_changes.ORDER].astype(int)
     _, counts = np.unique(orders, axis=0, return_counts=True)
     assert len(counts) == 24
     assert counts.min() > 100
-    fixed = draws(ColorConfig(law="vatt"), 50)[:, colour.ORDER]
+    fixed = draws(ColorConfig(law="vatt"), 50)[:, color_changes.ORDER]
     assert (fixed == [0, 2, 1, 3]).all()  # brightness, saturation, contrast, hue
-    own = draws(ColorConfig(law="hico", order=(3, 2, 1, 0)), 5)[:, colour.ORDER]
+    own = draws(ColorConfig(law="hico", order=(3, 2, 1, 0)), 5)[:, color_changes.ORDER]
     assert (own == [3, 2, 1, 0]).all()
 
 
 def test_one_setting_does_not_shift_the_draws_of_others():
     plain = draws(ColorConfig(law="hico"), 40)
     other = draws(ColorConfig(law="hico", grey_probability=0.0, blur_probability=1.0), 40)
-    same = [p for p in range(colour.NUM_PARAMETERS) if p not in (colour.GREY, colour.BLUR)]
+    same = [
+        p
+        for p in range(color_changes.NUM_PARAMETERS)
+        if p not in (color_changes.GREY, color_changes.BLUR)
+    ]
     assert np.array_equal(plain[:, same], other[:, same])
-    assert not other[:, colour.GREY].any()
-    assert other[:, colour.BLUR].all()
+    assert not other[:, color_changes.GREY].any()
+    assert other[:, color_changes.BLUR].all()
 
 
 def test_nothing_asked_for_is_nothing_changed():
     config = ColorConfig(law="hico", probability=0.0, grey_probability=0.0)
     keep = slice(4, None)
-    assert (draws(config, 20)[:, keep] == colour.unchanged()[keep]).all()
+    assert (draws(config, 20)[:, keep] == color_changes.unchanged()[keep]).all()
 
 
 def test_fields_of_a_sample():
     rng = np.random.default_rng(0)
-    assert colour.color_fields(None, 3, rng) == {}
-    assert rng.random() == np.random.default_rng(0).random()  # no colour, no draw
-    fields = colour.color_fields(ColorConfig(), 3, np.random.default_rng(0))
-    assert fields["color"].shape == (3, colour.NUM_PARAMETERS)
+    assert color_changes.color_fields(None, 3, rng) == {}
+    assert rng.random() == np.random.default_rng(0).random()  # no color, no draw
+    fields = color_changes.color_fields(ColorConfig(), 3, np.random.default_rng(0))
+    assert fields["color"].shape == (3, color_changes.NUM_PARAMETERS)
     assert len({row.tobytes() for row in fields["color"]}) == 3
-    again = colour.color_fields(ColorConfig(), 3, np.random.default_rng(0))
+    again = color_changes.color_fields(ColorConfig(), 3, np.random.default_rng(0))
     assert np.array_equal(fields["color"], again["color"])
 
 
@@ -122,10 +126,10 @@ def test_refused_settings_say_why(settings, text):
 def test_tcc_changes_brightness_and_contrast_alone():
     """Brightness by up to 32 of 255 levels, then contrast by up to a half, always, and nothing else."""
     drawn = draws(ColorConfig(law="tcc"), count=400)
-    assert (drawn[:, colour.ORDER] == [0, 1, 2, 3]).all()
-    for place, strength in ((colour.BRIGHTNESS, 32 / 255), (colour.CONTRAST, 0.5)):
+    assert (drawn[:, color_changes.ORDER] == [0, 1, 2, 3]).all()
+    for place, strength in ((color_changes.BRIGHTNESS, 32 / 255), (color_changes.CONTRAST, 0.5)):
         assert np.abs(drawn[:, place] - 1).max() <= strength + 1e-6
         assert drawn[:, place].std() == pytest.approx(strength / np.sqrt(3), rel=0.1)
     rest = drawn.copy()
-    rest[:, [colour.BRIGHTNESS, colour.CONTRAST]] = 1
-    assert (rest == colour.unchanged()).all()
+    rest[:, [color_changes.BRIGHTNESS, color_changes.CONTRAST]] = 1
+    assert (rest == color_changes.unchanged()).all()
