@@ -162,7 +162,7 @@ def test_a_complete_folder_is_left_alone(demo: Path) -> None:
 
 def test_other_settings_are_refused(demo: Path) -> None:
     with pytest.raises(
-        ValueError, match=r"holds demo data with .*'seed': 0.* but .*'seed': 5.*asked"
+        ValueError, match=r"holds demo data with .*'seed': 0.* but .*'seed': 5.*requested"
     ):
         build_demo(demo, size="tiny", seed=5)
     with pytest.raises(ValueError, match=r"'size': 'tiny'.*delete the folder"):

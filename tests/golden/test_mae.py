@@ -19,7 +19,7 @@ from video_ssl.pretrain.torch_loop.optimizers import build_optimizer, set_lr
 
 def objective_of(golden):
     settings = golden.settings
-    assert settings["target"]["variance"].startswith("unbiased, over all colors")
+    assert settings["target"]["variance"].startswith("unbiased, over all colours")
     assert settings["target"]["eps_on_variance"] == 1e-6
     config = Config(
         crop=CropConfig(kind="random_resized", size=settings["encoder"]["image_size"]),
