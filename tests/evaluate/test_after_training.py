@@ -37,19 +37,22 @@ def test_the_evaluations_follow_the_training_in_their_order(
     assert done == [run, ("demo", run), ("demo_frames", run)]
 
 
-@pytest.mark.parametrize(
-    ("overrides", "wrong", "message"),
-    [
-        (["evaluate=null"], RunError, "names no evaluation: add evaluate=NAME"),
-        (["evaluate=[demo,dmeo]"], ConfigError, "dmeo"),
-    ],
-)
-def test_what_cannot_be_evaluated_is_told_before_the_training(
-    overrides: list[str], wrong: type[Exception], message: str, done: list[Any]
-) -> None:
-    with pytest.raises(wrong, match=message):
-        pretrain_and_evaluate(load_pretrain_recipe("mae/demo", overrides))
+def test_an_evaluation_that_does_not_exist_is_told_before_the_training(done: list[Any]) -> None:
+    with pytest.raises(ConfigError, match="dmeo"):
+        pretrain_and_evaluate(load_pretrain_recipe("mae/demo", ["evaluate=[demo,dmeo]"]))
     assert not done
+
+
+def test_a_recipe_without_an_evaluation_is_trained_and_the_command_for_one_is_told(
+    done: list[Any], tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Was wrong: `make pretrain-X RECIPE=a recipe of the paper` ended before it had trained."""
+    recipe = load_pretrain_recipe("videomae/vit_s_k400").replace(run=str(tmp_path))
+    assert recipe.evaluations == ()
+    with caplog.at_level("INFO"):
+        assert pretrain_and_evaluate(recipe) == []
+    assert done == [str(tmp_path)]
+    assert f"video-ssl evaluate evaluate/probe.yaml encoder={tmp_path}" in caplog.text
 
 
 def test_several_processes_go_by_launch(done: list[Any], monkeypatch: pytest.MonkeyPatch) -> None:

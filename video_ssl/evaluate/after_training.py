@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import logging
 import os
 from typing import Any
 
@@ -12,24 +13,23 @@ from video_ssl.pretrain.errors import RunError
 from video_ssl.pretrain.recipe import PretrainRecipe
 from video_ssl.pretrain.start import pretrain
 
+logger = logging.getLogger(__name__)
+
 
 def pretrain_and_evaluate(
     recipe: PretrainRecipe, *, allow_changes: bool = False
 ) -> list[dict[str, Any]]:
     """Returns the results of the evaluations of `recipe.evaluate` on the encoder of the run, trained to its end first.
 
-    A run that is finished is only evaluated.  The recipes of the evaluations are read before the training starts.
+    A run that is finished is only evaluated.  The recipes of the evaluations are read before the training starts.  Where
+    the recipe names none, a line after the training says how to evaluate it.
 
     Args:
         recipe, allow_changes: as `pretrain` takes them.
 
     Raises:
-        RunError: the recipe names no evaluation, or there are several processes; else as `pretrain` and `evaluate`.
+        RunError: there are several processes; else as `pretrain` and `evaluate`.
     """
-    if not recipe.evaluations:
-        raise RunError(
-            f"{recipe.name} names no evaluation: add evaluate=NAME (see `video-ssl recipes`), or leave out --evaluate."
-        )
     if int(os.environ.get("WORLD_SIZE", "1")) > 1:
         raise RunError(
             "--evaluate is for one process: `video-ssl launch` with --chain trains and evaluates with several."
@@ -39,4 +39,11 @@ def pretrain_and_evaluate(
         for name in recipe.evaluations
     ]
     pretrain(recipe, allow_changes=allow_changes)
+    if not evaluations:
+        logger.info(
+            "%s names no evaluation (evaluate=NAME). To probe it: video-ssl evaluate evaluate/probe.yaml encoder=%s "
+            "train=TABLE test=TABLE",
+            recipe.name,
+            recipe.run,
+        )
     return [evaluate(evaluation) for evaluation in evaluations]
