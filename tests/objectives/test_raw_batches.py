@@ -76,7 +76,18 @@ SETTINGS = {
 #: Other settings that change what is computed.
 VARIANTS = {
     "mae of raw values": ("mae", {"target": "raw"}),
+    "mae of gradients": ("mae", {"target": "hog", "hog": {"cell_px": 2, "bins": 5}}),
+    "mae at visible patches": ("mae", {"visible_weight": 0.5}),
     "videomae of raw values": ("videomae", {"target": "raw", "decoder_mask": None}),
+    "videomae of gradients": ("videomae", {"target": "hog", "hog": {"cell_px": 2}}),
+    "videomae near the mask": (
+        "videomae",
+        {"visible_weight": 2.0, "visible_by_distance": True, "mask": {"ratio": 0.3}},
+    ),
+    "mvd near the mask": (
+        "mvd",
+        {"visible_weight": 0.5, "visible_by_distance": True, "mask": {"ratio": 0.3}},
+    ),
     "carl within a video": ("carl", {"negatives": "single_noself"}),
 }
 #: Frames of the videos.  CARL, TCC and TCN take six, so slots of the first one are repeats.
@@ -176,54 +187,107 @@ def tokens_of(clip, token, depth):
     return clip[0, :, t : t + depth, y : y + 4, x : x + 4].permute(1, 2, 3, 0)
 
 
+def hog_of_token(frame, token, config):
+    """MaskFeat's target of a token of a frame uint8 (16, 16, 3), pixel by pixel: (color, bin, row and column of the
+    cell)."""
+    side, levels = (
+        config.cell_px,
+        np.pad(frame.numpy().astype(int), ((1, 1), (1, 1), (0, 0)), "reflect"),
+    )
+    top, left = 4 * (token // 4 % 4), 4 * (token % 4)
+    sums = np.zeros((3, config.bins, 4 // side, 4 // side))
+    for c, y, x in np.ndindex(3, 4, 4):
+        around = levels[top + y : top + y + 3, left + x : left + x + 3, c]
+        gx = (around[:, 0] - around[:, 2]) @ (1, 2, 1)
+        gy = (around[0] - around[2]) @ (1, 2, 1)
+        degrees = np.degrees(np.arctan2(gx, gy)) % 180
+        sums[c, int(degrees * config.bins / 180), y // side, x // side] += np.hypot(gx, gy)
+    lengths = np.sqrt((sums**2).sum(1, keepdims=True))
+    return torch.from_numpy((sums / np.maximum(lengths, 1e-12)).ravel())
+
+
+def closeness(config, token, predicted):
+    """1 / sqrt(distance to the nearest predicted token), where the settings say so."""
+    if not config.visible_by_distance:
+        return 1.0
+    place, *others = (
+        np.array(np.unravel_index(t, config.encoder.grid)) for t in (token, *predicted)
+    )
+    return min(float(np.linalg.norm(place - other)) for other in others) ** -0.5
+
+
+def with_visible(config, hidden, seen):
+    """The loss of errors at hidden and at visible tokens."""
+    return torch.stack(hidden).mean() + config.visible_weight * torch.stack(seen).mean()
+
+
 def slow_mae(objective, batch):
-    errors = []
+    config, errors, others = objective.config, [], []
     for b, v, clip in clips_of(batch):
         seen, hidden = places(batch["mask"][b, v])
-        found = objective.decoder(objective.encoder(clip, seen), seen, hidden)[0]
-        for row, token in zip(found, hidden[0].tolist(), strict=True):
+        found = objective.decoder(objective.encoder(clip, seen), seen, hidden, at_visible=True)[0]
+        for row, token in zip(found, [*seen[0].tolist(), *hidden[0].tolist()], strict=True):
             patch = tokens_of(clip, token, 1).flatten()
-            if objective.config.target == "normalized":
+            if config.target == "normalized":
                 patch = (patch - patch.mean()) / (patch.var() + 1e-6).sqrt()
-            errors.append((row - patch).square().mean())
-    return torch.stack(errors).mean()
+            if config.target == "hog":
+                patch = hog_of_token(batch["video"][b, v, 0], token, config.hog)
+            error = (row - patch).square().mean()
+            (errors if batch["mask"][b, v, token] else others).append(error)
+    return with_visible(config, errors, others)
 
 
 def slow_videomae(objective, batch):
-    errors = []
+    config, errors, others = objective.config, [], []
     bare = clips_of(batch, ((0, 0, 0), (1, 1, 1)))
     for (b, v, clip), (_, _, pixels) in zip(clips_of(batch), bare, strict=True):
         seen, decoded = places(batch["mask"][b, v])
-        if objective.config.decoder_mask is not None:
+        if config.decoder_mask is not None:
             decoded, _ = places(batch["decoder_mask"][b, v])
-        found = objective.decoder(objective.encoder(clip, seen), seen, decoded)[0]
-        for row, token in zip(found, decoded[0].tolist(), strict=True):
+        found = objective.decoder(objective.encoder(clip, seen), seen, decoded, at_visible=True)[0]
+        predicted = [t for t in decoded[0].tolist() if batch["mask"][b, v, t]]
+        tokens = [*seen[0].tolist(), *decoded[0].tolist()]
+        for i, (row, token) in enumerate(zip(found, tokens, strict=True)):
             cube = tokens_of(pixels, token, 2)
-            if objective.config.target == "normalized":
+            if config.target == "normalized":
                 mean, std = cube.mean((0, 1, 2)), cube.reshape(-1, 3).std(0)
                 cube = (cube - mean) / (std + 1e-6)
-            if batch["mask"][b, v, token]:  # what the encoder sees is no task
-                errors.append((row - cube.flatten()).square().mean())
-    return torch.stack(errors).mean()
+            cube = cube.flatten()
+            if config.target == "hog":
+                cube = hog_of_token(batch["video"][b, v, token // 16 * 2], token, config.hog)
+            error = (row - cube).square().mean()
+            if i < seen.shape[1]:
+                others.append(error * closeness(config, token, predicted))
+            elif token in predicted:  # of what the encoder sees, the mask token has no task
+                errors.append(error)
+    return with_visible(config, errors, others)
 
 
 def slow_mvd(objective, batch):
     image, video = (objective.frozen[name].module for name in ("image", "video"))
     for_video = clips_of(batch, OTHER)
-    losses = []
+    config, errors, others = objective.config, [], []
     for (b, v, clip), (_, _, for_teacher) in zip(clips_of(batch), for_video, strict=True):
         seen, hidden = places(batch["mask"][b, v])
-        encoded = objective.encoder(clip, seen)
+        encoded, tokens = objective.encoder(clip, seen), torch.cat([seen, hidden], 1)[0]
         with torch.no_grad():
             targets = {
-                "image": image.taps(clip[:, :, ::2]).flatten(1, 2)[0, hidden[0]],
-                "video": video.taps(for_teacher).flatten(1, 2)[0, hidden[0]],
+                "image": image.taps(clip[:, :, ::2]).flatten(1, 2)[0, tokens],
+                "video": video.taps(for_teacher).flatten(1, 2)[0, tokens],
             }
-        wrong = {k: d(encoded, seen, hidden)[0] - targets[k] for k, d in objective.decoders.items()}
+        wrong = {
+            name: decoder(encoded, seen, hidden, at_visible=True)[0] - targets[name]
+            for name, decoder in objective.decoders.items()
+        }
         far = wrong["image"].abs()
         smooth = torch.where(far < 1, far**2 / 2, far - 0.5)
-        losses.append(0.5 * smooth.mean() + 2.0 * wrong["video"].square().mean())
-    return torch.stack(losses).mean()
+        distances = 0.5 * smooth.mean(1) + 2.0 * wrong["video"].square().mean(1)
+        for distance, token in zip(distances, tokens.tolist(), strict=True):
+            if batch["mask"][b, v, token]:
+                errors.append(distance)
+            else:
+                others.append(distance * closeness(config, token, hidden[0].tolist()))
+    return with_visible(config, errors, others)
 
 
 def slow_supervised(objective, batch):

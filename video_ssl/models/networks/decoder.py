@@ -1,4 +1,4 @@
-"""The decoder of masked objectives: from visible tokens to a prediction at hidden ones."""
+"""The decoder of masked objectives: from visible tokens to a prediction at hidden ones, and at themselves if asked."""
 
 from __future__ import annotations
 
@@ -69,8 +69,11 @@ class MaskedDecoder(nn.Module):
         init_transformer(self)
         nn.init.trunc_normal_(self.mask_token, std=0.02, a=-0.02, b=0.02)
 
-    def forward(self, encoded: Tensor, visible: Tensor, wanted: Tensor) -> Tensor:
-        """Returns predictions (B, M, out_dim) at the tokens `wanted`.
+    def forward(
+        self, encoded: Tensor, visible: Tensor, wanted: Tensor, *, at_visible: bool = False
+    ) -> Tensor:
+        """Returns predictions (B, M, out_dim) at the tokens `wanted`; with `at_visible` (B, K+M, out_dim), those at
+        the tokens `visible` first.
 
         Args:
             encoded: (B, P+K, D), the encoder's output; the last K belong to `visible`.
@@ -86,4 +89,4 @@ class MaskedDecoder(nn.Module):
         x = torch.cat(parts, dim=1)
         for block in self.blocks:
             x = block(x)
-        return self.head(self.norm(x[:, -wanted.shape[1] :]))
+        return self.head(self.norm(x[:, prefix if at_visible else -wanted.shape[1] :]))

@@ -15,11 +15,13 @@ from video_ssl.models.networks.layers import cut, split_mask, take
 from video_ssl.models.preprocess import to_model_input
 from video_ssl.objectives.mae.config import Config
 from video_ssl.objectives.shared.export import preprocess_of
+from video_ssl.objectives.shared.hog_targets import hog_targets, levels_of
 from video_ssl.objectives.shared.torch_objective import (
     StepOutput,
     TorchObjective,
     TrainedEncoder,
 )
+from video_ssl.objectives.shared.visible_loss import make_visible_loss
 
 #: Added to the variance of a patch, inside the root.
 EPS = 1e-6
@@ -28,7 +30,8 @@ EPS = 1e-6
 class Objective(TorchObjective):
     """Regresses hidden patches of a normalised frame from the visible ones.
 
-    Loss = mean over hidden patches and their elements of the squared error.
+    Loss = mean over hidden patches and their elements of the squared error; with `visible_weight`, that at visible
+    patches is added (`VisibleLoss`), and told beside it.
     The class token and the mask token are decayed, as in the reference.
 
     Source: the reference code as described in papers/mae.md; its target is made of the image AFTER the normalisation
@@ -43,7 +46,7 @@ class Objective(TorchObjective):
         self.decoder = MaskedDecoder(
             config.decoder,
             in_dim=encoder.width,
-            out_dim=3 * encoder.patch_size**2,
+            out_dim=config.values_per_token(),
             table="sincos_2d",
             grid=encoder.grid,
             qkv_bias=encoder.qkv_bias,
@@ -51,15 +54,17 @@ class Objective(TorchObjective):
         nn.init.normal_(self.decoder.mask_token, std=0.02)
         num_tokens = encoder.grid[1] * encoder.grid[2]
         self.num_visible = num_tokens - config.mask.num_masked(encoder.grid)
+        self.visible_loss = make_visible_loss(config, encoder.grid)
 
     def forward(self, batch: Mapping[str, Tensor]) -> StepOutput:
         video = to_model_input(batch["video"], self.config.normalization)
-        loss, encoded = self.loss_of(video, batch["mask"].flatten(0, 1))
+        loss, encoded, figures = self.loss_of(video, batch["mask"].flatten(0, 1))
         features = encoded[:, self.encoder.num_prefix :].detach().float().mean(1)
-        return StepOutput(loss, {}, features)
+        return StepOutput(loss, figures, features)
 
-    def loss_of(self, video: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
-        """Returns the 0-d loss, at least in float32, and the encoder's output (N, P+K, D).
+    def loss_of(self, video: Tensor, mask: Tensor) -> tuple[Tensor, Tensor, dict[str, Tensor]]:
+        """Returns the 0-d loss, at least in float32, the encoder's output (N, P+K, D), and the parts of the loss where
+        there are two.
 
         Args:
             video: float (N, C, 1, H, W), normalised.
@@ -67,15 +72,34 @@ class Objective(TorchObjective):
         """
         visible, hidden = split_mask(mask, self.num_visible)
         encoded = self.encoder(video, visible)
-        prediction = self.decoder(encoded, visible, hidden)
+        at_visible = self.visible_loss is not None
+        prediction = self.decoder(encoded, visible, hidden, at_visible=at_visible)
         with torch.autocast(prediction.device.type, enabled=False):
-            target = self.targets(video, hidden)
-            return (prediction.to(target.dtype) - target).square().mean(), encoded
+            target = self.targets(video, torch.cat([visible, hidden], 1) if at_visible else hidden)
+            errors = (prediction.to(target.dtype) - target).square()
+            if self.visible_loss is None:
+                return errors.mean(), encoded, {}
+            at_seen, at_hidden = errors[:, : self.num_visible], errors[:, self.num_visible :]
+            parts = {
+                "loss_hidden": at_hidden.mean(),
+                "loss_visible": self.visible_loss(at_seen.mean(-1), visible, mask),
+            }
+            loss = self.visible_loss.add(parts["loss_hidden"], parts["loss_visible"])
+            return loss, encoded, {name: part.detach() for name, part in parts.items()}
 
     def targets(self, video: Tensor, wanted: Tensor) -> Tensor:
         """Returns (N, M, E), at least float32, for a normalised video (N, C, 1, H, W) at patches (N, M)."""
-        patches = cut(video, 1, self.config.encoder.patch_size, "channels_last")
-        return patch_targets(take(patches, wanted), self.config.target)
+        config, patch_size = self.config, self.config.encoder.patch_size
+        if config.target == "hog":
+            levels = levels_of(video, config.normalization)
+            every = hog_targets(levels, config.hog, tubelet_size=1, patch_size=patch_size)
+            return take(every, wanted)
+        patches = cut(video, 1, patch_size, "channels_last")
+        return patch_targets(take(patches, wanted), config.target)
+
+    def after_step(self, progress: float) -> None:
+        if self.visible_loss is not None:
+            self.visible_loss.after_step(progress)
 
     def encoders(self) -> dict[str, TrainedEncoder]:
         config = self.config

@@ -7,6 +7,7 @@ from typing import Literal
 
 from video_ssl.clips.config import ClipConfig, CropConfig, MaskConfig
 from video_ssl.models.config import DecoderConfig, Normalization, ViTConfig
+from video_ssl.objectives.shared.masked_config import VisibleLossConfig
 from video_ssl.objectives.shared.sources import EncoderSource
 from video_ssl.objectives.shared.wiring import fit_encoder
 
@@ -62,7 +63,7 @@ class ImageTeacherConfig(TeacherConfig):
 
 
 @dataclass(frozen=True, kw_only=True)
-class Config:
+class Config(VisibleLossConfig):
     """Settings of MVD.
 
     A batch holds `video` uint8 (B, V, T, S, S, 3) with V = clip.num_views, T = clip.num_frames,
@@ -75,6 +76,8 @@ class Config:
         image: the teacher of single frames (MAE in the paper); null = none.
         video: the teacher of clips (VideoMAE in the paper); null = none.
         decoder: each teacher has a decoder of its own of this shape.
+        visible_weight, visible_by_distance, visible_warmup: the student's visible tokens regress the
+            teachers' features there too; see `VisibleLossConfig`; not part of MVD.
     """
 
     image: ImageTeacherConfig | None = None
@@ -89,6 +92,7 @@ class Config:
     normalization: Normalization = field(default_factory=Normalization)
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         encoder = fit_encoder(self.encoder, size=self.crop.size, num_frames=self.clip.num_frames)
         object.__setattr__(self, "encoder", encoder)
         object.__setattr__(self, "decoder", self.decoder.resolve(encoder, encoder.positions))

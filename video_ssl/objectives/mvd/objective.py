@@ -21,8 +21,9 @@ from video_ssl.objectives.shared.torch_objective import (
     TorchObjective,
     TrainedEncoder,
 )
+from video_ssl.objectives.shared.visible_loss import make_visible_loss
 
-LOSSES: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
+LOSSES: dict[str, Callable[..., Tensor]] = {
     "smooth_l1": F.smooth_l1_loss,
     "l1": F.l1_loss,
     "l2": F.mse_loss,
@@ -33,7 +34,8 @@ class Objective(TorchObjective):
     """Regresses the features of frozen teachers at hidden tokens from the visible ones.
 
     Loss = sum over teachers of weight * distance(prediction, feature), the distance a mean over
-    clips, hidden tokens and channels.  Every teacher has a decoder of its own.
+    clips, hidden tokens and channels.  Every teacher has a decoder of its own.  With `visible_weight`,
+    the distance at visible tokens is added to that of every teacher (`VisibleLoss`), and told beside it.
     """
 
     def __init__(
@@ -58,6 +60,7 @@ class Objective(TorchObjective):
         self.encoder = VideoViT(config.encoder)
         t, h, w = config.encoder.grid
         self.num_visible = t * h * w - config.mask.num_masked(config.encoder.grid)
+        self.visible_loss = make_visible_loss(config, config.encoder.grid)
         found = self._gather_teachers(stages or {}, teachers or {})
         self.frozen.update(found)
         self._sizes = {name: teacher.size for name, teacher in found.items()}
@@ -111,27 +114,49 @@ class Objective(TorchObjective):
             mask: bool (N, L), True = hidden.
             features: by teacher, float32 (N, L, width).
         """
-        predictions, hidden, encoded = self.predict(video, mask)
+        predictions, wanted, encoded = self.predict(video, mask)
         figures: dict[str, Tensor] = {}
         total = torch.zeros((), device=video.device)
         with torch.autocast(video.device.type, enabled=False):
             for name, settings in self.config.teachers.items():
-                target = take(features[name], hidden)
-                loss = LOSSES[settings.loss](predictions[name].float(), target)
-                figures[f"loss_{name}"] = loss.detach()
+                target, prediction = take(features[name], wanted), predictions[name].float()
+                loss, parts = self._distance(prediction, target, mask, wanted, settings.loss)
+                figures |= {f"loss_{name}{part}": value for part, value in parts.items()}
                 total = total + settings.weight * loss
         told = encoded[:, self.encoder.num_prefix :].detach().float().mean(1)
         return StepOutput(total, figures, told)
 
+    def _distance(
+        self, prediction: Tensor, target: Tensor, mask: Tensor, wanted: Tensor, kind: str
+    ) -> tuple[Tensor, dict[str, Tensor]]:
+        """Returns the 0-d distance from a teacher, and what is told of it: "" at hidden tokens, "_visible" at visible
+        ones."""
+        distance = LOSSES[kind]
+        if self.visible_loss is None:
+            loss = distance(prediction, target)
+            return loss, {"": loss.detach()}
+        k = self.num_visible
+        hidden = distance(prediction[:, k:], target[:, k:])
+        errors = distance(prediction[:, :k], target[:, :k], reduction="none").mean(-1)
+        visible = self.visible_loss(errors, wanted[:, :k], mask)
+        parts = {"": hidden.detach(), "_visible": visible.detach()}
+        return self.visible_loss.add(hidden, visible), parts
+
     def predict(self, video: Tensor, mask: Tensor) -> tuple[dict[str, Tensor], Tensor, Tensor]:
         """Returns predictions (N, M, width) by teacher, the hidden tokens' indices (N, M), and the
-        encoder's output (N, P+K, D)."""
+        encoder's output (N, P+K, D); with `visible_weight`, the K visible tokens come before the hidden ones."""
         visible, hidden = split_mask(mask, self.num_visible)
         encoded = self.encoder(video, visible)
+        at_visible = self.visible_loss is not None
         decoded = {
-            name: decoder(encoded, visible, hidden) for name, decoder in self.decoders.items()
+            name: decoder(encoded, visible, hidden, at_visible=at_visible)
+            for name, decoder in self.decoders.items()
         }
-        return decoded, hidden, encoded
+        return decoded, torch.cat([visible, hidden], 1) if at_visible else hidden, encoded
+
+    def after_step(self, progress: float) -> None:
+        if self.visible_loss is not None:
+            self.visible_loss.after_step(progress)
 
     def no_weight_decay(self) -> set[str]:
         """Mask tokens ARE decayed: the reference's list names a tensor that no longer exists."""

@@ -14,11 +14,13 @@ from video_ssl.models.networks.layers import cut, split_mask, take
 from video_ssl.models.networks.vit import VideoViT
 from video_ssl.models.preprocess import normalize, to_pixels
 from video_ssl.objectives.shared.export import preprocess_of
+from video_ssl.objectives.shared.hog_targets import hog_targets, levels_of
 from video_ssl.objectives.shared.torch_objective import (
     StepOutput,
     TorchObjective,
     TrainedEncoder,
 )
+from video_ssl.objectives.shared.visible_loss import make_visible_loss
 from video_ssl.objectives.videomae.config import Config
 
 #: Added to the standard deviation of a color of a tubelet.
@@ -29,7 +31,8 @@ class Objective(TorchObjective):
     """Regresses the pixels of hidden tubelets from the visible ones.
 
     Loss = mean over hidden tokens and their elements of the squared error.  With a decoder mask
-    (V2), the mean is over tokens that are both decoded and hidden from the encoder.
+    (V2), the mean is over tokens that are both decoded and hidden from the encoder.  With
+    `visible_weight`, that at all visible tokens is added (`VisibleLoss`), and told beside it.
 
     Source: the reference code as described in the project's sheet; the target comes from the pixels
     themselves, where the reference undoes the input normalisation (equal up to rounding).
@@ -43,7 +46,7 @@ class Objective(TorchObjective):
         self.decoder = MaskedDecoder(
             config.decoder,
             in_dim=encoder.width,
-            out_dim=3 * encoder.tubelet_size * encoder.patch_size**2,
+            out_dim=config.values_per_token(),
             table=encoder.positions,
             grid=encoder.grid,
             embed_bias=False,
@@ -58,6 +61,7 @@ class Objective(TorchObjective):
             if config.decoder_mask is not None
             else None
         )
+        self.visible_loss = make_visible_loss(config, encoder.grid)
 
     def forward(self, batch: Mapping[str, Tensor]) -> StepOutput:
         pixels = to_pixels(batch["video"])
@@ -65,14 +69,20 @@ class Objective(TorchObjective):
         decoder_mask = None if self.num_decoded is None else batch["decoder_mask"].flatten(0, 1)
         video = normalize(pixels, self.config.normalization)
         prediction, wanted, encoded = self.predict(video, mask, decoder_mask)
-        loss = self.pixel_loss(prediction, self.targets(pixels, wanted), mask, wanted)
+        target = self.targets(pixels, wanted)
+        figures: dict[str, Tensor] = {}
+        if self.visible_loss is None:
+            loss = self.pixel_loss(prediction, target, mask, wanted)
+        else:
+            loss, figures = self.two_losses(prediction, target, mask, wanted)
         features = encoded[:, self.encoder.num_prefix :].detach().float().mean(1)
-        return StepOutput(loss, {}, features)
+        return StepOutput(loss, figures, features)
 
     def predict(
         self, video: Tensor, mask: Tensor, decoder_mask: Tensor | None = None
     ) -> tuple[Tensor, Tensor, Tensor]:
-        """Returns predictions (N, M, E), their token indices (N, M), and the encoder's output.
+        """Returns predictions (N, M, E), their token indices (N, M), and the encoder's output; with
+        `visible_weight`, K visible tokens come before the others, (N, K+M, E) and (N, K+M).
 
         Args:
             video: float (N, C, T, H, W), normalised.
@@ -84,13 +94,24 @@ class Objective(TorchObjective):
             assert self.num_decoded is not None
             wanted, _ = split_mask(decoder_mask, self.num_decoded)
         encoded = self.encoder(video, visible)
-        return self.decoder(encoded, visible, wanted), wanted, encoded
+        if self.visible_loss is None:
+            return self.decoder(encoded, visible, wanted), wanted, encoded
+        prediction = self.decoder(encoded, visible, wanted, at_visible=True)
+        return prediction, torch.cat([visible, wanted], 1), encoded
 
     def targets(self, pixels: Tensor, wanted: Tensor) -> Tensor:
         """Returns (N, M, E), at least float32, for pixels (N, C, T, H, W) in [0, 1] at tokens (N, M)."""
-        config = self.config.encoder
-        cubes = cut(pixels, config.tubelet_size, config.patch_size, "channels_last")
-        return tubelet_targets(take(cubes, wanted), self.config.target)
+        config, size = self.config, self.config.encoder
+        if config.target == "hog":
+            every = hog_targets(
+                levels_of(pixels),
+                config.hog,
+                tubelet_size=size.tubelet_size,
+                patch_size=size.patch_size,
+            )
+            return take(every, wanted)
+        cubes = cut(pixels, size.tubelet_size, size.patch_size, "channels_last")
+        return tubelet_targets(take(cubes, wanted), config.target)
 
     def pixel_loss(
         self, prediction: Tensor, target: Tensor, mask: Tensor, wanted: Tensor
@@ -102,6 +123,27 @@ class Objective(TorchObjective):
                 return errors.mean()
             hidden = mask.gather(1, wanted).to(errors.dtype)
             return (errors * hidden).sum() / hidden.sum()
+
+    def two_losses(
+        self, prediction: Tensor, target: Tensor, mask: Tensor, wanted: Tensor
+    ) -> tuple[Tensor, dict[str, Tensor]]:
+        """Returns the 0-d loss at hidden and at visible tokens, and its parts; arrays as `predict` gives them."""
+        assert self.visible_loss is not None
+        k = self.num_visible
+        visible, decoded = wanted[:, :k], wanted[:, k:]
+        predicted = mask & torch.zeros_like(mask).scatter(1, decoded, True)
+        with torch.autocast(prediction.device.type, enabled=False):
+            errors = (prediction[:, :k].to(target.dtype) - target[:, :k]).square().mean(-1)
+            parts = {
+                "loss_hidden": self.pixel_loss(prediction[:, k:], target[:, k:], mask, decoded),
+                "loss_visible": self.visible_loss(errors, visible, predicted),
+            }
+            loss = self.visible_loss.add(parts["loss_hidden"], parts["loss_visible"])
+        return loss, {name: part.detach() for name, part in parts.items()}
+
+    def after_step(self, progress: float) -> None:
+        if self.visible_loss is not None:
+            self.visible_loss.after_step(progress)
 
     def no_weight_decay(self) -> set[str]:
         names = {"decoder.mask_token"}
