@@ -21,8 +21,8 @@ def pretrain_and_evaluate(
 ) -> list[dict[str, Any]]:
     """Returns the results of the evaluations of `recipe.evaluate` on the encoder of the run, trained to its end first.
 
-    A run that is finished is only evaluated.  The recipes of the evaluations are read before the training starts.  Where
-    the recipe names none, a line after the training says how to evaluate it.
+    A run that is finished is only evaluated.  The recipes of the evaluations are read before the training starts.
+    Where the recipe names none, a line after the training says how to evaluate it.
 
     Args:
         recipe, allow_changes: as `pretrain` takes them.
