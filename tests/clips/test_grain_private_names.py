@@ -1,6 +1,6 @@
 """Every private name of grain that `clips/processes` relies on; pyproject.toml bounds grain for their sake.
 
-A newer grain that breaks this needs a look at `workers.py` and `segments.py` before the bound is raised.
+A newer grain that breaks this needs a look at `workers.py` and `shared_memory.py` before the bound is raised.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 
-from video_ssl.clips.processes.workers import _PROCESS_NAME, WorkerGroup, _told_code
+from video_ssl.clips.processes.workers import _PROCESS_NAME, WorkerGroup, _code_in_message
 from video_ssl.clips.streams import grain_module
 
 
@@ -30,7 +30,7 @@ def needs(owner: object, name: str, kind: type, user: str) -> Any:
 def test_private_names_of_grain_are_there() -> None:
     from grain._src.python.ipc.shared_memory_array import SharedMemoryArray
 
-    assert hasattr(SharedMemoryArray, "_del_thread_pool"), "segments.py waits for this thread"
+    assert hasattr(SharedMemoryArray, "_del_thread_pool"), "shared_memory.py waits for this thread"
     grain = grain_module()
     numbers = grain.MapDataset.range(10**6).to_iter_dataset()
     numbers = numbers.mp_prefetch(grain.MultiprocessingOptions(num_workers=1))
@@ -50,7 +50,7 @@ def test_private_names_of_grain_are_there() -> None:
         os.kill(group.pids[0], signal.SIGKILL)
         with pytest.raises(RuntimeError) as caught:
             collections.deque(iterator, maxlen=0)
-        assert _told_code(caught.value) == -signal.SIGKILL, (
+        assert _code_in_message(caught.value) == -signal.SIGKILL, (
             f"workers.py reads the exit code out of grain's message, which is now: {caught.value}"
         )
     finally:
