@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import sys
 import types
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -15,18 +15,32 @@ from torch import Tensor, nn
 
 import video_ssl
 from video_ssl.models import NETWORKS, Network
+from video_ssl.models.config import ImageViTConfig, ViTConfig
 from video_ssl.models.encoder_folder import FORMAT, read_config
 from video_ssl.models.encoders import (
     EncoderError,
     load_encoder,
     save_encoder,
 )
+from video_ssl.models.exchange.converted import read_folder
+from video_ssl.models.exchange.export_names import original_state, write_hugging_face
+from video_ssl.models.exchange.published import read_published
+from video_ssl.models.networks.image_vit import ImageViT
 from video_ssl.models.networks.pixels import PixelEncoder, PixelsConfig
+from video_ssl.models.networks.vit import VideoViT
 from video_ssl.models.preprocess_config import VideoPreprocess
 from video_ssl.models.torch_encoder import TorchEncoder
-from video_ssl.models.weights import read_state
+from video_ssl.models.weights import WeightsError, read_state
 
 PREPROCESS = VideoPreprocess(num_frames=4, frame_stride=2, size=16)
+SMALL = {
+    "preset": None,
+    "embed_dim": 16,
+    "depth": 1,
+    "num_heads": 2,
+    "patch_size": 4,
+    "image_size": 8,
+}
 SOURCE = {"objective": "toy", "data": "demo:train", "steps": 7}
 
 
@@ -175,6 +189,46 @@ def test_fingerprint_changes_with_weights_and_with_preprocessing(toy, saved, tmp
     save_encoder(tmp_path / "c", toy, architecture="toy", preprocess=PREPROCESS, source=SOURCE)
     marks = {first, *(load_encoder(tmp_path / x).fingerprint for x in "bc")}
     assert len(marks) == 3
+
+
+@pytest.mark.parametrize(
+    ("config", "architecture", "fingerprint"),
+    [
+        (ViTConfig(**SMALL, num_frames=2), "vit", "b6dd8ebf56e49265"),
+        (ImageViTConfig(**SMALL), "image_vit", "2eef06389b6347cf"),
+    ],
+)
+def test_fingerprints_of_before_there_were_stems_stand(config, architecture, fingerprint):
+    """Feature files name the fingerprint of their encoder: a setting that came later must not make them stale."""
+    network = VideoViT if architecture == "vit" else ImageViT
+    module, other = network(config), network(replace(config, stem="conv"))
+    for encoder in (module, other):
+        for parameter in encoder.parameters():
+            parameter.data.fill_(0.5)
+        encoder.architecture = architecture
+        encoder.preprocess = VideoPreprocess(num_frames=2, size=8)
+    assert module.fingerprint == fingerprint != other.fingerprint
+
+
+def test_an_encoder_with_a_stem_of_convolutions_is_saved_and_loaded(tmp_path):
+    config = ViTConfig(**SMALL, num_frames=2, stem="conv")
+    module = VideoViT(config).eval()
+    preprocess = VideoPreprocess(num_frames=2, size=8)
+    folder = save_encoder(
+        tmp_path / "encoder", module, architecture="vit", preprocess=preprocess, source=SOURCE
+    )
+    loaded = load_encoder(folder)
+    video = torch.randn(2, 3, 2, 8, 8)
+    assert loaded.config == config
+    assert torch.equal(loaded.tokens(video), module.tokens(video))
+    assert loaded.layer_of("patch_embed.convs.0.weight") == 0
+    model = read_folder(folder)
+    for write in (original_state, lambda m: write_hugging_face(tmp_path / "hub", m, preprocess)):
+        with pytest.raises(WeightsError, match=r"stem of convolutions.*eep our format"):
+            write(model)
+    file = folder / "model.safetensors"
+    with pytest.raises(WeightsError, match=r"has no patch_embed\.proj\.weight"):
+        read_published(file)
 
 
 def flip(path: Path, place: float) -> None:

@@ -53,6 +53,8 @@ VARIANTS = {
     "cls": lambda: video_vit(cls_token=True, qkv_bias="full", layer_scale=0.3),
     "bare": lambda: video_vit(qkv_bias="none", final_norm=False),
     "image": lambda: image_vit(),
+    "conv": lambda: video_vit(stem="conv"),
+    "image conv": lambda: image_vit(stem="conv"),
 }
 
 
@@ -128,6 +130,56 @@ def test_the_patch_embedding_is_the_convolution():
     torch.testing.assert_close(
         encoder.patch_embed(video, keep), take(conv, keep), atol=1e-5, rtol=1e-5
     )
+
+
+CONV = {
+    "video": lambda **changes: video_vit(stem="conv", **changes),
+    "image": lambda **changes: image_vit(stem="conv", **changes),
+}
+
+
+@pytest.mark.parametrize("kind", CONV)
+@torch.no_grad()
+def test_a_stem_of_convolutions_leaks_nothing_between_tokens(kind):
+    """New pixels in one cube change its token before the first block, and no bit of another."""
+    encoder = CONV[kind]()
+    video = clips() if kind == "video" else clips()[:, :, :1]
+    before, d = encoder.embed(video)[:, encoder.num_prefix :], encoder.patch_embed.tubelet_size
+    for token in range(before.shape[1]):
+        t, y, x = token // 9 * d, token % 9 // 3 * 4, token % 3 * 4
+        other = video.clone()
+        other[:, :, t : t + d, y : y + 4, x : x + 4] += 1
+        changed = (encoder.embed(other)[:, encoder.num_prefix :] != before).any(-1).any(0)
+        assert changed.nonzero().flatten().tolist() == [token]
+
+
+@pytest.mark.parametrize("patch", [3, 4, 6])
+@torch.no_grad()
+def test_a_stem_of_convolutions_is_convolutions_of_each_cube(patch):
+    """Against the definition, cube by cube; and kept tokens alone are computed."""
+    encoder = CONV["video"](patch_size=patch)
+    stem, video = encoder.patch_embed, clips()
+    side, tokens = 12 // patch, []
+    for t, y, x in np.ndindex(2, side, side):
+        x, y = x * patch, y * patch
+        z = video[:, :, 2 * t : 2 * t + 2, y : y + patch, x : x + patch].flatten(1, 2)
+        for conv in stem.convs:
+            z = F.gelu(F.conv2d(z, conv.weight, conv.bias, stride=2, padding=1))
+        assert z.shape[2:] == (1, 1)
+        tokens.append(F.linear(z[:, :, 0, 0], stem.project.weight, stem.project.bias))
+    expected = torch.stack(tokens, 1)
+    torch.testing.assert_close(stem(video), expected, atol=1e-5, rtol=1e-5)
+    keep = torch.tensor([[3, 0], [7, 5], [2, 2]])
+    torch.testing.assert_close(stem(video, keep), take(expected, keep), atol=1e-5, rtol=1e-5)
+
+
+@torch.no_grad()
+def test_a_stem_of_convolutions_keeps_the_size_of_its_signals():
+    torch.manual_seed(0)
+    config = ViTConfig(preset="Ti", depth=1, stem="conv", image_size=32, num_frames=2)
+    stem = VideoViT(config).patch_embed
+    assert [conv.out_channels for conv in stem.convs] == [24, 48, 96, 192]
+    assert 0.3 < float(stem(torch.randn(8, 3, 2, 32, 32)).std()) < 3
 
 
 @pytest.mark.parametrize("bias", ["q_v", "full", "none"])

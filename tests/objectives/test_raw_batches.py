@@ -77,6 +77,9 @@ SETTINGS = {
 VARIANTS = {
     "mae of raw values": ("mae", {"target": "raw"}),
     "mae of gradients": ("mae", {"target": "hog", "hog": {"cell_px": 2, "bins": 5}}),
+    "videomae of cuboids": ("videomae", {"mask": {"kind": "cube", "ratio": 0.4}}),
+    "mae of rectangles": ("mae", {"mask": {"kind": "block", "ratio": 0.4, "cell": 2}}),
+    "videomae with a stem of convolutions": ("videomae", {"encoder": {**SIZE, "stem": "conv"}}),
     "mae at visible patches": ("mae", {"visible_weight": 0.5}),
     "videomae of raw values": ("videomae", {"target": "raw", "decoder_mask": None}),
     "videomae of gradients": ("videomae", {"target": "hog", "hog": {"cell_px": 2}}),

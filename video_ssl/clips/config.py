@@ -218,19 +218,49 @@ class MaskConfig:
 
     Attributes:
         kind: "tube" hides the same positions in every tubelet, "random" anywhere in the clip, "running_cell" is the
-            decoder mask of VideoMAE V2 (a 2x2 cell whose hidden part moves with time).
+            decoder mask of VideoMAE V2 (a 2x2 cell whose hidden part moves with time); "cube" (cuboids of a clip) and
+            "block" (rectangles, the same in every tubelet; over a picture BEiT's) are those of MaskFeat.
         ratio: share of tokens hidden.
         rounding: which count of "tube" and "random" is rounded down where the ratio does not divide: of the "hidden"
             tokens (VideoMAE, MVD) or of the "visible" ones (MAE). Empty = the objective's own rule.
+        cell: side of the squares of tokens that "cube" and "block" hide as one; MaskFeat's clips of 14 x 14 tokens have
+            cell 2.
     """
 
-    kind: Literal["tube", "random", "running_cell"] = "tube"
+    kind: Literal["tube", "random", "running_cell", "cube", "block"] = "tube"
     ratio: float = 0.9
     rounding: Literal["hidden", "visible"] | None = None
+    cell: int = 1
 
     def __post_init__(self) -> None:
         if not 0 < self.ratio < 1:
             raise ValueError(f"ratio={self.ratio} must lie strictly between 0 and 1.")
+        if self.cell < 1 or (self.cell > 1 and self.kind not in ("cube", "block")):
+            raise ValueError(
+                f"mask.cell={self.cell} with mask.kind={self.kind!r}: use 1, or kind cube or block with 1 or more."
+            )
+
+    def cells(self, grid: tuple[int, int, int]) -> tuple[int, int, int]:
+        """Returns how many cells a grid of tokens has along time, rows and columns.
+
+        Raises:
+            ValueError: it does not divide into cells.
+        """
+        t, h, w = grid
+        if h % self.cell or w % self.cell:
+            raise ValueError(
+                f"mask.cell={self.cell} does not divide the grid of {h}x{w} tokens: use a divisor of both, or 1."
+            )
+        return t, h // self.cell, w // self.cell
+
+    def num_masked_cells(self, grid: tuple[int, int, int]) -> int:
+        """Returns how many cells of `grid` "cube" hides, or how many of a moment "block".
+
+        >>> MaskConfig(kind="cube", ratio=0.4, cell=2).num_masked_cells((8, 14, 14))
+        157
+        """
+        t, h, w = self.cells(grid)
+        return round(self.ratio * (t * h * w if self.kind == "cube" else h * w))
 
     def num_masked(self, grid: tuple[int, int, int]) -> int:
         """Returns how many of the t * h * w tokens of `grid` are hidden (True in the mask).
@@ -253,6 +283,9 @@ class MaskConfig:
                     "size whose grid is even."
                 )
             count = t * (h * w // 4) * int(4 * self.ratio)
+        elif self.kind in ("cube", "block"):
+            moments = t if self.kind == "block" else 1
+            count = moments * self.num_masked_cells(grid) * self.cell**2
         else:
             count = (
                 t * self._hidden_of(h * w) if self.kind == "tube" else self._hidden_of(t * h * w)

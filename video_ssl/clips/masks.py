@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from video_ssl.clips.config import MaskConfig
+from video_ssl.clips.mask_blocks import sample_cuboids, sample_rectangles
 
 Grid = tuple[int, int, int]
 Mask = NDArray[np.bool_]
@@ -36,8 +37,31 @@ def sample_mask(config: MaskConfig, grid: Grid, rng: np.random.Generator) -> Mas
         return sample_tube_mask(grid, config.ratio, rng, rounding=config.rounding)
     if config.kind == "random":
         return sample_random_mask(grid, config.ratio, rng, rounding=config.rounding)
+    if config.kind in ("cube", "block"):
+        return sample_block_mask(config, grid, rng)
     maps = running_cell_masks(grid, config.ratio)
     return maps[int(rng.integers(len(maps)))]
+
+
+def sample_block_mask(config: MaskConfig, grid: Grid, rng: np.random.Generator) -> Mask:
+    """Returns a mask of MaskFeat, of the kind "cube" or "block": bool (L,).
+
+    Where its draws end before all cells are hidden, the rest are single cells anywhere (with "block": in every tubelet
+    the same), so that every mask hides the same number.  The reference hides fewer then.
+
+    Raises:
+        ValueError: nothing or everything would be hidden, or the grid does not divide into cells.
+    """
+    config.num_masked(grid)
+    cells, count = config.cells(grid), config.num_masked_cells(grid)
+    if config.kind == "cube":
+        mask = sample_cuboids(cells, count, rng)
+    else:
+        mask = sample_rectangles(cells[1:], count, rng)[None]
+    left = np.flatnonzero(~mask)
+    mask.flat[rng.choice(left, count - int(mask.sum()), replace=False)] = True
+    tokens = mask.repeat(config.cell, axis=1).repeat(config.cell, axis=2)
+    return np.broadcast_to(tokens, grid).reshape(-1)
 
 
 def sample_tube_mask(grid: Grid, ratio: float, rng: Shuffler, *, rounding: Rounding = None) -> Mask:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Literal
 
 from video_ssl.limits import check_sizes, check_table
@@ -19,6 +19,10 @@ VIT_PRESETS: dict[str, tuple[int, int, int]] = {
     "H": (1280, 32, 16),
     "g": (1408, 40, 16),
 }
+
+
+#: Marks a setting that encoders were written without: where it has its default, it is no part of their fingerprint.
+CAME_LATER = {"came_later": True}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -49,6 +53,7 @@ class _TransformerConfig:
     drop_path: float = 0.0
     layer_scale: float = 0.0
     final_norm: bool = True
+    stem: Literal["linear", "conv"] = field(default="linear", metadata=CAME_LATER)
 
     def __post_init__(self) -> None:
         if self.preset is not None and self.preset not in VIT_PRESETS:
@@ -69,6 +74,10 @@ class _TransformerConfig:
         if self.patch_size < 1 or self.layers < 1:
             raise ValueError(
                 f"patch_size={self.patch_size} and depth={self.depth} must be at least 1."
+            )
+        if self.stem == "conv" and self.patch_size == 1:
+            raise ValueError(
+                "stem='conv' halves patches to one pixel, but patch_size=1 is that already: use stem='linear'."
             )
         for name, size in (("image_size", self.image_size), ("table_size", self.table_size)):
             if size is not None and (size < 1 or size % self.patch_size):
@@ -130,6 +139,8 @@ class ViTConfig(_TransformerConfig):
         drop_path: stochastic depth of the last block; rises linearly from 0 at the first.
         layer_scale: initial value of the per-channel scale of both branches; 0 = absent.
         final_norm: a LayerNorm after the last block.
+        stem: how the pixels of a token become its vector: "linear", one matrix product (all published ViTs here), or
+            "conv", small convolutions within the token (`ConvStem`).
     """
 
     architecture: Literal["vit"] = "vit"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 import itertools
 import json
@@ -37,7 +38,7 @@ class TorchEncoder(BaseEncoder):
     def fingerprint(self) -> str:
         """16 hexadecimal digits that change with any weight or setting."""
         digest = hashlib.sha256()
-        plain = [self.architecture, to_plain(self.config), to_plain(self.preprocess)]
+        plain = [self.architecture, _settings(self.config), to_plain(self.preprocess)]
         digest.update(json.dumps(plain, sort_keys=True, default=str).encode())
         state: Mapping[str, Tensor] = self.state_dict()  # type: ignore[attr-defined]
         for name, value in sorted(state.items()):
@@ -84,6 +85,16 @@ class TorchEncoder(BaseEncoder):
     def products(self, precision: Precision) -> torch.autocast:
         """Returns the context in which matrix products have this precision."""
         return torch.autocast(self.device.type, torch.bfloat16, enabled=precision == "bfloat16")
+
+
+def _settings(config: Any) -> Any:
+    """Returns a config without the settings that came later and are not used: feature files of before still fit."""
+    plain = to_plain(config)
+    if dataclasses.is_dataclass(config):
+        for field in dataclasses.fields(config):
+            if "came_later" in field.metadata and getattr(config, field.name) == field.default:
+                del plain[field.name]
+    return plain
 
 
 def as_arrays(outputs: Mapping[str, Tensor]) -> Arrays:

@@ -109,6 +109,10 @@ def _behind_class_token(table: Tensor, config: ViTConfig | ImageViTConfig) -> Te
 
 
 def _check_original(config: ViTConfig | ImageViTConfig, form: str, *, learned: bool) -> None:
+    if config.stem != "linear":
+        raise WeightsError(
+            f"no original code has a stem of convolutions (stem={config.stem!r}): keep our format."
+        )
     if form == "mae":
         if config.qkv_bias != "full":
             raise WeightsError(
@@ -175,7 +179,9 @@ def write_hugging_face(folder: Path, model: PublishedViT, preprocess: VideoPrepr
 def _check_hugging_face(model: PublishedViT) -> None:
     config = model.encoder.config
     why = None
-    if config.layer_scale:
+    if config.stem != "linear":
+        why = "it has a stem of convolutions"
+    elif config.layer_scale:
         why = "it has layer scale (gamma_1, gamma_2)"
     elif config.cosine_attention:
         why = "it has cosine attention"

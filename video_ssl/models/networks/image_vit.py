@@ -12,6 +12,7 @@ from video_ssl.models.networks.layers import (
     PatchEmbed,
     init_transformer,
     make_blocks,
+    make_stem,
     take,
 )
 from video_ssl.models.networks.position_tables import make_positions
@@ -34,7 +35,7 @@ class ImageViT(TokenFeatures, nn.Module):
         self.num_prefix = int(config.cls_token)
         #: Any number of frames is fine; one is the least.
         self.num_frames = 1
-        self.patch_embed = PatchEmbed(config.width, config.patch_size, None)
+        self.patch_embed = make_stem(config.stem, config.width, config.patch_size, None)
         self.positions = make_positions(
             config.positions, config.width, config.grid, made_for=config.table_grid
         )
@@ -51,8 +52,9 @@ class ImageViT(TokenFeatures, nn.Module):
         )
         self.norm = nn.LayerNorm(config.width, eps=LAYER_NORM_EPS) if config.final_norm else None
         init_transformer(self)
-        # MAE treats the patch embedding as the linear layer that it is.
-        nn.init.xavier_uniform_(self.patch_embed.proj.weight.data.flatten(1))
+        if isinstance(self.patch_embed, PatchEmbed):
+            # MAE treats the patch embedding as the linear layer that it is.
+            nn.init.xavier_uniform_(self.patch_embed.proj.weight.data.flatten(1))
         if self.cls_token is not None:
             nn.init.normal_(self.cls_token, std=0.02)
 

@@ -1,7 +1,8 @@
-"""The transformer block that every encoder and decoder here is built of, and the patch embedding."""
+"""The transformer block that every encoder and decoder here is built of, and the embeddings of patches."""
 
 from __future__ import annotations
 
+import itertools
 import math
 from typing import Literal
 
@@ -145,6 +146,51 @@ class PatchEmbed(nn.Module):
         if keep is not None:
             cubes = take(cubes, keep)
         return F.linear(cubes, self.proj.weight.flatten(1), self.proj.bias)
+
+
+class ConvStem(nn.Module):
+    """Small convolutions in place of the linear embedding, within each cube (or patch) on its own: the pixels of a
+    token reach no other token, so that what is hidden stays hidden, and only the kept cubes are computed.
+
+    The frames of a cube lie side by side on the channels. 3 x 3 convolutions with stride 2, zeros around the cube,
+    and GELU follow until one pixel is left (four of them for 16 px), each twice as wide as the one before and the last
+    as wide as the tokens; then a linear layer.  No norm: one over a batch would let tokens see each other.
+
+    Source: the stem of "Early Convolutions Help Transformers See Better", arXiv:2106.14881, there over whole images
+    and with batch norm.
+    """
+
+    def __init__(self, dim: int, patch_size: int, tubelet_size: int | None) -> None:
+        super().__init__()
+        self.patch_size = patch_size
+        self.tubelet_size = tubelet_size or 1
+        count = (patch_size - 1).bit_length()  # halvings, rounded up, until one pixel is left
+        widths = [3 * self.tubelet_size, *(max(8, dim >> i) for i in reversed(range(count)))]
+        convs = [nn.Conv2d(a, b, 3, stride=2, padding=1) for a, b in itertools.pairwise(widths)]
+        self.convs = nn.ModuleList(convs)
+        self.project = nn.Linear(widths[-1], dim)
+        for conv in convs:
+            # Keeps the size of signals through the layers, where there is no norm.
+            nn.init.kaiming_normal_(conv.weight, nonlinearity="relu")
+            assert conv.bias is not None
+            nn.init.zeros_(conv.bias)
+
+    def forward(self, video: Tensor, keep: Tensor | None = None) -> Tensor:
+        """Returns tokens (B, L, D) of a video (B, C, T, H, W), or (B, K, D) of those in `keep`."""
+        cubes = cut(video, self.tubelet_size, self.patch_size, "channels_first")
+        if keep is not None:
+            cubes = take(cubes, keep)
+        x = cubes.flatten(0, 1).unflatten(1, (-1, self.patch_size, self.patch_size))
+        for conv in self.convs:
+            x = F.gelu(conv(x))
+        return self.project(x.flatten(1)).unflatten(0, cubes.shape[:2])
+
+
+def make_stem(
+    kind: Literal["linear", "conv"], dim: int, patch_size: int, tubelet_size: int | None
+) -> PatchEmbed | ConvStem:
+    """Returns the layer that makes tokens of cubes, or of patches where `tubelet_size` is None."""
+    return (ConvStem if kind == "conv" else PatchEmbed)(dim, patch_size, tubelet_size)
 
 
 def cut(

@@ -13,9 +13,9 @@ from torch import Tensor, nn
 from video_ssl.models.config import ViTConfig
 from video_ssl.models.networks.layers import (
     LAYER_NORM_EPS,
-    PatchEmbed,
     init_transformer,
     make_blocks,
+    make_stem,
     take,
 )
 from video_ssl.models.networks.position_tables import make_positions
@@ -36,7 +36,9 @@ class VideoViT(TokenFeatures, nn.Module):
         self.config = config
         self.embed_dim = config.width
         self.num_prefix = int(config.cls_token)
-        self.patch_embed = PatchEmbed(config.width, config.patch_size, config.tubelet_size)
+        self.patch_embed = make_stem(
+            config.stem, config.width, config.patch_size, config.tubelet_size
+        )
         self.positions = make_positions(
             config.positions, config.width, config.grid, made_for=config.table_grid
         )
