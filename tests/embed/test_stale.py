@@ -134,9 +134,10 @@ def test_an_evaluation_embeds_changed_videos_again(videos: Path, encoder: str) -
     def cached(check: bool = False) -> np.ndarray:
         config = EmbedConfig(num_clips=1, num_workers=0, check=check)
         embedder = Embedder(load_encoder(encoder), config, name="e")
-        return cached_features(
-            embedder, open_table("v"), Path("features"), "test", one, progress=False
-        ).features.copy()
+        (file,) = cached_features(
+            [embedder], open_table("v"), Path("features"), "test", one, progress=False
+        )
+        return file.features.copy()
 
     as_file(first)
     before, state = cached(), os.stat("v/a.mp4")

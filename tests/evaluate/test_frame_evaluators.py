@@ -332,7 +332,10 @@ def test_the_demo_recipe_prints_position_alone(videos, encoder, tmp_path, capsys
     )
     results = evaluate(recipe)
     printed = capsys.readouterr().out
-    assert "position only" in printed
+    table = printed.split("The frozen")[0]
+    assert "position" in table
+    assert "…" not in table
+    assert max(len(line.rstrip()) for line in table.splitlines()) <= 80
     assert "the same network untrained" in printed
     assert "position alone" in printed
     assert "mean over 3 classes" in printed

@@ -274,3 +274,18 @@ def test_one_class_and_contradicting_labels_are_errors():
 def test_settings_that_cannot_be_used(settings, text):
     with pytest.raises(ValueError, match=text):
         ProbeConfig(**settings)
+
+
+@pytest.mark.parametrize(
+    ("moments", "wanted"),
+    [(1, ["mean", "clip"]), (2, ["mean", "mean_std", "clip", "concat_4"])],
+)
+def test_clips_of_one_moment_are_pooled_once(moments, wanted):
+    """All poolings of one moment are that moment, some of them several times as wide."""
+    frames = np.random.default_rng(0).normal(size=(40, moments, 3)).astype(np.float32)
+    labels = np.arange(40) % 2
+    columns = {"features": frames[:, 0], "frame_features": frames, "labels": labels}
+    features = features_from_arrays(columns)
+    config = ProbeConfig(poolings=("mean", "mean_std", "clip", "concat_4"), epochs=1)
+    result = LinearProbe(config).evaluate(Given(train=features, test=features))
+    assert list(dict.fromkeys(entry["pooling"] for entry in result.details["grid"])) == wanted

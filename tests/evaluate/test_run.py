@@ -14,9 +14,11 @@ from video_ssl.embed import embedding
 from video_ssl.embed.config import EmbedConfig
 from video_ssl.embed.features import FeatureError
 from video_ssl.embed.partial import partial_folder
+from video_ssl.evaluate import run as run_module
 from video_ssl.evaluate.recipe import EvaluateRecipe, load_evaluate_recipe
 from video_ssl.evaluate.results_table import summary
 from video_ssl.evaluate.run import evaluate
+from video_ssl.evaluate.verdict import verdict
 from video_ssl.models.config import ViTConfig
 from video_ssl.models.encoder_folder import find_encoder
 from video_ssl.models.encoders import EncoderError, save_encoder
@@ -57,10 +59,21 @@ def overrides(run: Path, videos: Path, *more: str) -> list[str]:
     ]
 
 
-def test_the_demo_evaluation_compares_with_both_baselines(run, videos, capsys):
-    """The classes are colors, which even raw pixels tell."""
+def test_the_demo_evaluation_compares_with_what_has_learned_nothing(
+    run, videos, capsys, monkeypatch
+):
+    """The classes are colors, which even raw pixels tell, and edges do not."""
+    decoded = []
+    original = embedding.read_windows
+    monkeypatch.setattr(
+        embedding,
+        "read_windows",
+        lambda job, workers: decoded.append(len(job.table)) or original(job, workers),
+    )
     results = evaluate(load_evaluate_recipe("demo", overrides(run, videos)))
-    assert list(results["encoders"]) == ["encoder", "untrained", "pixels"]
+    names = ["encoder", "untrained", "pixels", "hog_frame", "hog_bag", "hog_order", "hog_diff"]
+    assert list(results["encoders"]) == names
+    assert decoded == [12, 6]  # once for all of them
     out = run / "evaluate" / "demo"
     assert json.loads((out / "results.json").read_text())["summary"] == results["summary"]
     for entry in results["encoders"].values():
@@ -71,18 +84,20 @@ def test_the_demo_evaluation_compares_with_both_baselines(run, videos, capsys):
     printed = capsys.readouterr().out
     assert "raw pixels of 6" in printed
     assert "guessing gives 2" in printed
+    assert "Linear probe: the frozen toy encoder is level with the best without learning" in printed
+    assert max(len(line) for line in printed.split("names the class")[0].splitlines()) <= 80
     assert "linear probe" in printed
 
 
 def test_features_are_made_once_until_something_changes(run, videos, tmp_path, monkeypatch):
     made = []
-    original = embedding.Embedder.embed
+    original = run_module.write_side_by_side
 
-    def counted(self, table, out, **more):
-        made.append(Path(out).name.rsplit("-", 1)[0])
-        return original(self, table, out, **more)
+    def counted(embedders, table, outs, **more):
+        made.extend(Path(out).name.rsplit("-", 1)[0] for out in outs)
+        original(embedders, table, outs, **more)
 
-    monkeypatch.setattr(embedding.Embedder, "embed", counted)
+    monkeypatch.setattr(run_module, "write_side_by_side", counted)
     base = overrides(run, videos, f"out={tmp_path}")
     evaluate(load_evaluate_recipe("probe", base), quiet=True)
     assert made == ["encoder-train", "encoder-test"]
@@ -114,21 +129,77 @@ def test_unreadable_test_videos_are_left_out_and_told(run, videos, tmp_path):
     assert "2 test videos could not be read and are left out" in results["summary"]
 
 
-def test_sentence():
-    def entry(spec, correct, source):
-        result = {"correct": correct, "total": 100, "chance": 0.1, "notes": []}
-        return {"spec": spec, "source": source, "skipped": {}, "results": {"probe": result}}
+def entry(spec, correct, source, **more):
+    result = {
+        "correct": correct,
+        "total": 100,
+        "chance": 0.1,
+        "notes": [],
+        "metrics": {"top1": correct / 100},
+        "details": {},
+        **more,
+    }
+    return {"spec": spec, "source": source, "skipped": {}, "results": {"probe": result}}
 
+
+def test_sentence():
     results = {
         "encoders": {
             "a": entry("runs/a", 61, {"objective": "mvd"}),
             "b": entry("untrained:runs/a", 34, {}),
             "c": entry("pixels:runs/a", 22, {}),
+            "d": entry("hog_order:runs/a@64", 41, {}),
         }
     }
     assert summary(results) == (
         "The frozen mvd encoder names the class of 61 of 100 test videos (linear probe); the same "
-        "network untrained of 34, raw pixels of 22; guessing gives 10."
+        "network untrained of 34, raw pixels of 22, HOG of frames in order of 41; guessing gives 10.\n"
+        "Linear probe: the frozen mvd encoder is 20.0 points above the best without learning (HOG of "
+        "frames in order, 41.0)."
+    )
+
+
+@pytest.mark.parametrize(
+    ("correct", "words"),
+    [
+        (70, "is level with the best without learning (raw pixels, 70.0)."),
+        (62, "is 8.0 points below the best without learning (raw pixels, 70.0), no more than"),
+        (30, "is 40.0 points below the best without learning (raw pixels, 70.0)."),
+    ],
+)
+def test_the_verdict_is_as_plain_where_nothing_was_gained(correct, words):
+    encoders = {
+        "a": entry("runs/a", correct, {"objective": "mvd"}),
+        "other": entry("runs/b", 99, {"objective": "mae"}),  # has learned too
+        "pixels": entry("pixels:runs/a", 70, {}),
+        "hog": entry("hog_bag:runs/a", 65, {}),
+    }
+    assert words in verdict("probe", encoders)
+
+
+def test_without_a_comparison_there_is_no_verdict():
+    a, pixels = entry("runs/a", 61, {}), entry("pixels:runs/a", 22, {})
+    assert verdict("probe", {"a": a}) == ""
+    assert verdict("probe", {"pixels": pixels, "a": a}) == ""
+    assert (
+        verdict("probe", {"a": entry("runs/a", 61, {}, metrics={"top1": None}), "p": pixels}) == ""
+    )
+
+
+def test_the_verdict_of_frames_knows_position_alone():
+    """Its number is the one that the sentence names."""
+
+    def of(spec, value):
+        details = {"headline": {"metric": "linear@100%"}, "position_only": {"linear@100%": 0.61}}
+        metrics = {"linear@10%": 0.1, "linear@100%": value}
+        found = entry(spec, 0, {"objective": "carl"}, metrics=metrics, details=details, total=None)
+        found["results"]["phases"] = found["results"].pop("probe")
+        return found
+
+    encoders = {"a": of("runs/a", 0.931), "p": of("pixels:runs/a", 0.402)}
+    assert verdict("phases", encoders) == (
+        "Phase classification: the frozen carl encoder is 32.1 points above the best without learning "
+        "(position alone, 61.0)."
     )
 
 

@@ -14,6 +14,7 @@ from video_ssl.models.contract import CLIP, MOMENTS, TOKENS, Encoder
 from video_ssl.models.encoders import load_encoder, save_encoder
 from video_ssl.models.encoders_flax import load_flax_encoder
 from video_ssl.models.networks.frame_config import FrameTransformerConfig
+from video_ssl.models.networks.hog_config import HogConfig
 from video_ssl.models.networks.pixels import PixelsConfig
 from video_ssl.models.networks.r2plus1d_config import R2Plus1DConfig
 from video_ssl.models.networks.r3d_config import R3DConfig
@@ -30,6 +31,7 @@ CONFIGS: dict[str, Any] = {
     ),
     "zoo": ZooConfig(model="x3d_xs", num_frames=4),
     "pixels": PixelsConfig(num_frames=4, size=4),
+    "hog": HogConfig(shows="window", num_frames=4, size=32),
     "frame_transformer": FrameTransformerConfig(
         backbone="small",
         small_width=4,

@@ -70,7 +70,7 @@ def _video_windows(encoder: Encoder, pre: VideoPreprocess, config: EmbedConfig) 
     most = encoder.max_frames
     if config.per_frame and most is not None and not asked:
         return replace(windows, whole=True, num_frames=most)
-    if config.overlap is None and encoder.frames_stand_alone:
+    if config.per_frame and config.overlap is None and encoder.frames_stand_alone:
         return replace(windows, overlap=0.0)
     return windows
 

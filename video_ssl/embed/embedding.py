@@ -22,8 +22,8 @@ import resource
 import shutil
 import sys
 import time
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -153,87 +153,95 @@ class Embedder:
             shard: what the metadata say about the whole of which the table is a part; videos that cannot be read at
                 all then give a file without rows.
         """
-        out, job = Path(out), self.job(table)
+        write_side_by_side([self], table, [out], progress=progress, restart=restart, shard=shard)
+
+    def begin(
+        self, table: Table, out: Path, *, restart: bool, shard: Mapping[str, Any] | None
+    ) -> PartialFeatures:
+        """Returns the features of a table on their way to `out`, a context manager; see `write`."""
+        job = self.job(table)
         metadata = self.metadata(table, job)
-        started = time.perf_counter()
-        with PartialFeatures(
+        return PartialFeatures(
             out,
             embed_dim=self.embed_dim,
             metadata=metadata if shard is None else {**metadata, "shard": dict(shard)},
             job=job,
             grids=self.grids,
             restart=restart,
-        ) as partial:
-            self._tell_size(table, out)
-            before = partial.num_rows
-            if partial.state.records or partial.state.clips:
-                logger.info(
-                    "%s: %d of %d videos are embedded already, %d clips in all",
-                    out,
-                    partial.state.records,
-                    len(table),
-                    before,
-                )
-            self._embed_rest(table, partial, progress=progress)
-            if partial.num_rows == 0 and shard is None:
-                first = partial.skipped[0]
-                discard(out)
-                raise EmbeddingError(
-                    f"none of the {len(table)} videos could be read; the first: "
-                    f"{first['source']}: {first['reason']}."
-                )
-            partial.finish()
-        seconds = time.perf_counter() - started
-        made = partial.num_rows - before
-        rate, (own, decoder) = made / seconds, _peak_memory_gib()
-        message = (
-            "%s: %d clips in %.1f s (%.1f/s), peak memory %.2f GiB, of a decoding process %.2f GiB"
         )
-        logger.info(message, out, made, seconds, rate, own, decoder)
-        if partial.skipped:
-            logger.warning(
-                "%s: %d of %d videos could not be read and are not in the features; the first: %s: %s",
-                out,
-                len(partial.skipped),
+
+    def tell_beginning(self, table: Table, partial: PartialFeatures) -> None:
+        """Says how large the features will be, and how many are there already."""
+        self._tell_size(table, partial.out)
+        if partial.state.records or partial.state.clips:
+            logger.info(
+                "%s: %d of %d videos are embedded already, %d clips in all",
+                partial.out,
+                partial.state.records,
                 len(table),
-                partial.skipped[0]["source"],
-                partial.skipped[0]["reason"],
+                partial.num_rows,
             )
 
-    def _embed_rest(self, table: Table, partial: PartialFeatures, *, progress: bool) -> None:
-        """Embeds what an interrupted job has not embedded yet."""
-        done, num_crops = partial.state.records, self.windows.num_crops
-        job = WindowJob(
+    def reading(self, table: Table, partial: PartialFeatures) -> WindowJob:
+        """Returns what is to be decoded of what an interrupted job has not embedded yet."""
+        return WindowJob(
             table=table,
             windows=self.windows,
             backend=self.config.backend,
             video_timeout_sec=self.config.video_timeout_sec,
-            first_record=done,
-            first_window=partial.state.clips // num_crops,
+            first_record=partial.state.records,
+            first_window=partial.state.clips // self.windows.num_crops,
             check=self.config.check,
         )
-        rows = RowCollector(
+
+    def rows(self, table: Table, partial: PartialFeatures) -> RowCollector:
+        """Returns what turns the pieces of `reading` into rows of `partial`."""
+        return RowCollector(
             self.forward,
             self.positions,
             table=table,
             # Whole videos have many lengths: each is a batch of its own.
             batch_size=1 if self.windows.whole else self.config.batch_size,
-            num_crops=num_crops,
+            num_crops=self.windows.num_crops,
             every=self.config.tokens_every,
             partial=partial,
         )
-        total = len(table)
-        with _bar(f"{self.name}: {total} videos", total, done, progress) as advance:
-            for piece in read_windows(job, self.config.num_workers):
-                rows.add(piece)
-                if not piece.last:
-                    continue
-                if piece.reason is None:
-                    rows.close_record()
-                else:
-                    rows.drop_record(piece.index, self._unreadable(table, piece))
-                advance()
-            rows.finish()
+
+    def take(self, rows: RowCollector, piece: Piece, table: Table) -> None:
+        """Hands the next windows of a record over.
+
+        Raises:
+            EmbeddingError: the record cannot be read, and the settings are `strict`.
+        """
+        rows.add(piece)
+        if piece.last and piece.reason is None:
+            rows.close_record()
+        elif piece.last:
+            rows.drop_record(piece.index, self._unreadable(table, piece))
+
+    def finish(self, partial: PartialFeatures, table: Table, *, may_be_empty: bool) -> None:
+        """Makes the feature file.
+
+        Raises:
+            EmbeddingError: no video could be read, unless that may be.
+        """
+        if partial.num_rows == 0 and not may_be_empty:
+            first = partial.skipped[0]
+            discard(partial.out)
+            raise EmbeddingError(
+                f"none of the {len(table)} videos could be read; the first: "
+                f"{first['source']}: {first['reason']}."
+            )
+        partial.finish()
+        if partial.skipped:
+            logger.warning(
+                "%s: %d of %d videos could not be read and are not in the features; the first: %s: %s",
+                partial.out,
+                len(partial.skipped),
+                len(table),
+                partial.skipped[0]["source"],
+                partial.skipped[0]["reason"],
+            )
 
     def _unreadable(self, table: Table, piece: Piece) -> dict[str, Any]:
         entry = describe(table.record(piece.index), piece)
@@ -358,6 +366,62 @@ class Embedder:
             return cells
         means = spatial_cells(torch.from_numpy(cells), side)
         return means.reshape(*cells.shape[:2], side, side, cells.shape[-1]).numpy()
+
+
+def write_side_by_side(
+    embedders: Sequence[Embedder],
+    table: Table,
+    outs: Sequence[str | Path],
+    *,
+    progress: bool = True,
+    restart: bool = False,
+    shard: Mapping[str, Any] | None = None,
+) -> None:
+    """Writes the features of a table by several encoders that see the same clips; every video is decoded once.
+
+    The files are those that `Embedder.write` would write one after the other, and are resumed as they are.
+
+    Args:
+        embedders: with the same windows and the same settings of reading; nothing of their features is there yet, if
+            they are several.
+        outs: a feature file for each.
+        progress, restart, shard: as `Embedder.write` takes them.
+
+    Raises:
+        EmbeddingError, FeatureError: see `Embedder.embed`.
+    """
+    names, started = ", ".join(embedder.name for embedder in embedders), time.perf_counter()
+    with ExitStack() as stack:
+        partials = [
+            stack.enter_context(embedder.begin(table, Path(out), restart=restart, shard=shard))
+            for embedder, out in zip(embedders, outs, strict=True)
+        ]
+        for embedder, partial in zip(embedders, partials, strict=True):
+            embedder.tell_beginning(table, partial)
+        jobs = [e.reading(table, partial) for e, partial in zip(embedders, partials, strict=True)]
+        assert all(job == jobs[0] for job in jobs), (
+            "encoders that see other clips, or stand elsewhere"
+        )
+        before, done = partials[0].num_rows, partials[0].state.records
+        rows = [e.rows(table, partial) for e, partial in zip(embedders, partials, strict=True)]
+        with _bar(f"{names}: {len(table)} videos", len(table), done, progress) as advance:
+            for piece in read_windows(jobs[0], embedders[0].config.num_workers):
+                for embedder, own in zip(embedders, rows, strict=True):
+                    embedder.take(own, piece, table)
+                if piece.last:
+                    advance()
+            for own in rows:
+                own.finish()
+        made = partials[0].num_rows - before
+        for embedder, partial in zip(embedders, partials, strict=True):
+            embedder.finish(partial, table, may_be_empty=shard is not None)
+    seconds = time.perf_counter() - started
+    rate, (peak, decoder) = made / seconds, _peak_memory_gib()
+    message = (
+        "%s: %d clips in %.1f s (%.1f/s), peak memory %.2f GiB, of a decoding process %.2f GiB"
+    )
+    outs_text = ", ".join(str(out) for out in outs)
+    logger.info(message, outs_text, made, seconds, rate, peak, decoder)
 
 
 def _peak_memory_gib() -> tuple[float, float]:

@@ -271,6 +271,11 @@ class FeatureFile:
         column = self.table["frame_features"]
         return len(self) > 0 and column.null_count < len(self)
 
+    @property
+    def has_one_moment(self) -> bool:
+        """Whether every clip has exactly one frame feature."""
+        return len(self) > 0 and bool((self._lengths("frame_features") == 1).all())
+
     def frames(self, row: int) -> tuple[np.ndarray, np.ndarray]:
         """Returns (T', D) frame features of a clip and their times (T',) in seconds (may be NaN)."""
         cell = self.table["frame_features"][row]

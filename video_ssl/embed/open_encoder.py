@@ -1,9 +1,10 @@
 """Frozen encoders of either framework for the embedder: torch's by name, flax's behind `flax:`.
 
-    RUN, untrained:RUN[@SEED], pixels:...     see `load_encoder`; a run of flax gives its torch twin
+    RUN, untrained:RUN[@SEED], pixels:...     see `load_encoder`, also for further baselines; a run of flax gives its
+                                              torch twin
     flax:RUN, flax:untrained:RUN[@SEED]       the flax encoder of a run of either framework, computed by jax
 
-`untrained:flax:RUN` and `pixels:flax:RUN` are understood too, so that recipes need not know what `{encoder}` is.
+`untrained:flax:RUN`, `pixels:flax:RUN` and their like are understood too: recipes need not know what `{encoder}` is.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ from typing import cast
 import torch
 
 import video_ssl
+from video_ssl.models.baselines import BASELINES
 from video_ssl.models.contract import Encoder
 from video_ssl.models.encoders import EncoderError, load_encoder
 from video_ssl.pretrain.processes import choose_device
@@ -33,7 +35,7 @@ def open_encoder(spec: str, device: str | torch.device = "cpu") -> Encoder:
         EncoderError: see `load_encoder`; or jax is not installed or sees no such device.
     """
     plain = without_flax(spec)
-    if plain == spec or plain.startswith("pixels"):
+    if plain == spec or plain.partition(":")[0] in BASELINES:
         return load_encoder(plain, choose_device(str(device)))
     try:
         load = video_ssl.load_flax_encoder
@@ -49,7 +51,7 @@ def without_flax(spec: str) -> str:
     >>> without_flax("flax:runs/a"), without_flax("untrained:flax:runs/a@3"), without_flax("runs/a")
     ('runs/a', 'untrained:runs/a@3', 'runs/a')
     """
-    for kind in ("", "untrained:", "pixels:"):
+    for kind in ("", "untrained:", *(f"{name}:" for name in BASELINES)):
         if spec.startswith(kind + FLAX):
             return kind + spec.removeprefix(kind + FLAX)
     return spec

@@ -44,6 +44,17 @@ def outputs_of(poolings: Sequence[str]) -> tuple[str, ...]:
     return ("clip",) if set(poolings) == {"clip"} else ("clip", "moments")
 
 
+def distinct_poolings(features: FeatureFile, names: Sequence[str]) -> tuple[str, ...]:
+    """Returns those of the poolings that tell something else: of clips with one moment, `clip` and one of the others.
+
+    One moment is its own mean and maximum and all of its parts, several times as wide.
+    """
+    if not features.has_one_moment:
+        return tuple(names)
+    others = [name for name in names if name != "clip"]
+    return tuple(name for name in names if name == "clip" or name in others[:1])
+
+
 def pooled_features(features: FeatureFile, name: str, rows: np.ndarray | None = None) -> np.ndarray:
     """Returns float32 (N, D'): one vector for every clip, or for the clips `rows` (ascending), pooled as `name` says.
 

@@ -23,7 +23,12 @@ from video_ssl.evaluate import metrics
 from video_ssl.evaluate.context import Context
 from video_ssl.evaluate.contract import RECOGNITION, Given, Needs, Result, recognition_result
 from video_ssl.evaluate.linear import Fit, Head, LinearHeads
-from video_ssl.evaluate.pooling import check_poolings, outputs_of, pooled_features
+from video_ssl.evaluate.pooling import (
+    check_poolings,
+    distinct_poolings,
+    outputs_of,
+    pooled_features,
+)
 from video_ssl.evaluate.row_shares import ALONE, Share, own_rows
 from video_ssl.evaluate.videos import (
     Videos,
@@ -151,7 +156,7 @@ class LinearProbe:
         learned, judged = (_share_of(which, mine, processes) for which in (~held_clips, held_clips))
         _, index = np.unique(videos.index[held_clips], return_inverse=True)
         grid, models = [], {}
-        for pooling in config.poolings:
+        for pooling in distinct_poolings(train, config.poolings):
             x = pooled_features(train, pooling, mine)
             model = LinearHeads(heads, num_classes, config.device)
             model.fit(x[~held_clips[mine]], clips[mine][~held_clips[mine]], fit, learned)

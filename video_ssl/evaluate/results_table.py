@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from typing import Any
 
@@ -9,6 +10,7 @@ from rich.box import SIMPLE_HEAD
 from rich.table import Table
 
 from video_ssl.evaluate.evaluators import figure_of, title_of
+from video_ssl.evaluate.verdict import called, sentence_start, verdict
 
 _MOST_COLUMNS, _MOST_WIDTH = 6, 50  # more than that is not readable in 80 characters
 
@@ -49,11 +51,13 @@ def results_table(results: Mapping[str, Any]) -> Table:
 def _tall_table(title: str, encoders: Mapping[str, Any], rows: list[tuple[str, str]]) -> Table:
     """The table metrics x encoders, where there are too many metrics for columns."""
     first = _first(encoders)["results"]
-    table = Table(title=title, box=SIMPLE_HEAD)
+    table = Table(title=title, box=SIMPLE_HEAD, pad_edge=False, collapse_padding=True)
     table.add_column("", no_wrap=True)
     alone = any("position_only" in result["details"] for result in first.values())
     for name in [*encoders, *(["position only"] if alone else [])]:
-        table.add_column(name, justify="right", no_wrap=True)
+        # Over the numbers, which are short: a word a line.
+        head = re.sub(r"[ _]", "\n", name)
+        table.add_column(head, justify="right", no_wrap=True)
     for evaluator, metric in rows:
         cells = [_cell(entry["results"], evaluator, metric) for entry in encoders.values()]
         if alone:
@@ -63,7 +67,8 @@ def _tall_table(title: str, encoders: Mapping[str, Any], rows: list[tuple[str, s
 
 
 def summary(results: Mapping[str, Any]) -> str:
-    """Returns the results in plain words: one sentence for every evaluator, then what to beware of.
+    """Returns the results in plain words: one sentence for every evaluator, how far the first encoder is
+    from what has learned nothing (see `verdict`), then what to beware of.
 
     For example "The frozen mvd encoder names the class of 61 of 100 test videos (linear probe);
     the same network untrained of 34, raw pixels of 22; guessing gives 10."
@@ -77,16 +82,17 @@ def summary(results: Mapping[str, Any]) -> str:
             lines.append(_statements(evaluator, found, encoders))
             continue
         text = (
-            f"{_sentence_start(_who(name, encoders[name]))} names the class of {first['correct']} "
+            f"{sentence_start(called(name, encoders[name]))} names the class of {first['correct']} "
             f"of {first['total']} test videos ({title_of(evaluator)})"
         )
         for place, (other, result) in enumerate(others):
             # Totals are equal unless a video could be read for one encoder only.
             total = f" of {result['total']}" if result["total"] != first["total"] else ""
-            who = _who(other, encoders[other])
+            who = called(other, encoders[other])
             text += f"{', ' if place else '; '}{who} of {result['correct']}{total}"
         lines.append(f"{text}; guessing gives {round(first['chance'] * first['total'])}.")
-    return "\n".join(lines + _warnings(encoders))
+    lines += [verdict(evaluator, encoders) for evaluator in _first(encoders)["results"]]
+    return "\n".join([line for line in lines if line] + _warnings(encoders))
 
 
 def _statements(
@@ -95,11 +101,11 @@ def _statements(
     """For example "The frozen carl encoder names the phase of 93.1 % of the test frames; raw pixels
     40.2 %, position alone 61.0 % (phase classification, mean over 13 classes)."."""
     (name, first), *others = found.items()
-    more = [f"{_who(n, encoders[n])} {r['details']['headline']['found']}" for n, r in others]
+    more = [f"{called(n, encoders[n])} {r['details']['headline']['found']}" for n, r in others]
     more.append(f"position alone {first['details']['headline']['position_only']}")
     title, count = title_of(evaluator), first["details"]["num_classes"]
     mean = f", mean over {count} classes" if count > 1 else ""
-    start = _sentence_start(_who(name, encoders[name]))
+    start = sentence_start(called(name, encoders[name]))
     return f"{start} {first['statement']}; {', '.join(more)} ({title}{mean})."
 
 
@@ -115,23 +121,6 @@ def _warnings(encoders: Mapping[str, Any]) -> list[str]:
             for note in result["notes"]:
                 names_of.setdefault(f"{title_of(evaluator)}: {note}", []).append(name)
     return [f"Note ({', '.join(names)}): {note}." for note, names in names_of.items()]
-
-
-def _who(name: str, entry: Mapping[str, Any]) -> str:
-    kind = entry["spec"].partition(":")[0]
-    if kind == "untrained":
-        return "the same network untrained"
-    if kind == "pixels":
-        return "raw pixels"
-    if kind == "features":
-        return "an encoder with the given features"
-    objective = entry["source"].get("objective")
-    called = objective if isinstance(objective, str) else name
-    return f"the frozen {called} encoder"
-
-
-def _sentence_start(text: str) -> str:
-    return text[:1].upper() + text[1:]
 
 
 def _first(encoders: Mapping[str, Any]) -> Any:

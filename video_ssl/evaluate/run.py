@@ -20,9 +20,10 @@ import math
 import os
 import platform
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -34,10 +35,10 @@ from video_ssl import __version__
 from video_ssl.datasets import open_table
 from video_ssl.datasets.table import Table, refuse_other_classes
 from video_ssl.embed.embed_videos import refuse_changed_contents
-from video_ssl.embed.embedding import Embedder, EmbeddingError
+from video_ssl.embed.embedding import Embedder, EmbeddingError, write_side_by_side
 from video_ssl.embed.features import FeatureError, FeatureFile, open_features
 from video_ssl.embed.open_encoder import open_encoder
-from video_ssl.embed.partial import discard
+from video_ssl.embed.partial import discard, partial_folder
 from video_ssl.embed.shards import embed_together
 from video_ssl.evaluate.context import Context
 from video_ssl.evaluate.contract import Result
@@ -98,20 +99,14 @@ def _evaluate(recipe: EvaluateRecipe, processes: Processes, *, quiet: bool) -> d
             embedders[name] = Embedder(encoder, settings, device=processes.device, name=name)
     tables = _open_tables(recipe, processes) if embedders else {}
     check_tables(tables, evaluators)
+    made = _features_of(embedders, tables, out / "features", processes, progress=not quiet)
     entries: dict[str, Any] = {}
     for name, spec in specs.items():
         embedder = embedders.pop(name, None)  # its memory is free again when its turn is over
         about: dict[str, Any] = {"source": {}, "fingerprint": None}
-        if embedder is None:
-            files = given[name]
-        else:
+        files = given[name] if embedder is None else made[name]
+        if embedder is not None:
             about = {"source": embedder.encoder.source, "fingerprint": embedder.fingerprint}
-            files = {
-                split: cached_features(
-                    embedder, table, out / "features", split, processes, progress=not quiet
-                )
-                for split, table in tables.items()
-            }
         context = Context(
             **files,
             seed=recipe.seed,
@@ -217,31 +212,98 @@ def _result(evaluator: Evaluator, context: Context) -> Result:
     return processes.on_main(lambda: evaluator.evaluate(own))
 
 
+def _features_of(
+    embedders: Mapping[str, Embedder],
+    tables: Mapping[str, Table],
+    folder: Path,
+    processes: Processes,
+    *,
+    progress: bool,
+) -> dict[str, dict[str, FeatureFile]]:
+    """Returns encoder -> split -> features."""
+    made: dict[str, dict[str, FeatureFile]] = {name: {} for name in embedders}
+    for split, table in tables.items():
+        files = cached_features(
+            list(embedders.values()), table, folder, split, processes, progress=progress
+        )
+        for name, file in zip(embedders, files, strict=True):
+            made[name][split] = file
+    return made
+
+
 def cached_features(
-    embedder: Embedder,
+    embedders: Sequence[Embedder],
     table: Table,
     folder: Path,
     split: str,
     processes: Processes,
     *,
     progress: bool,
-) -> FeatureFile:
-    """Returns the features of a table, from `folder` where the same were written before.  Called by every process."""
+) -> list[FeatureFile]:
+    """Returns the features of a table by each encoder, from `folder` where the same were written before.
+
+    Encoders that see the same clips share one decoding of the videos, in one process.  Called by every process.
+    """
+    paths = [_path_of(embedder, table, folder, split) for embedder in embedders]
+    missing = []
+    for embedder, path in zip(embedders, paths, strict=True):
+        checked = table if embedder.config.check else None
+        if processes.on_main(partial(_is_ready, path, checked)):
+            logger.info("%s: features of %s are there already: %s", embedder.name, split, path)
+        else:
+            missing.append((embedder, path))
+    if processes.world_size > 1:
+        for embedder, path in missing:
+            embed_together(embedder, table, path, processes, progress=progress)
+    else:
+        for group in _same_clips(missing):
+            write_side_by_side(
+                [embedder for embedder, _ in group],
+                table,
+                [path for _, path in group],
+                progress=progress,
+            )
+    return [open_features(path) for path in paths]
+
+
+def _path_of(embedder: Embedder, table: Table, folder: Path, split: str) -> Path:
+    """Where the features of a table by an encoder lie; what lies there of others is told."""
     safe = re.sub(r"[^\w.-]+", "_", embedder.name)
     path = folder / f"{safe}-{split}-{embedder.key(table)}.arrow"
     others = sorted(folder.glob(f"{glob.escape(safe)}-{split}-*.arrow"))
     if others and path not in others:
         text = "%s: %d feature files of %s are of other videos, settings or weights, or of an earlier version: not used"
         logger.info(text, embedder.name, len(others), split)
-    checked = table if embedder.config.check else None
-    if processes.on_main(lambda: _usable(path, checked)):
-        logger.info("%s: features of %s are there already: %s", embedder.name, split, path)
-        processes.on_main(lambda: discard(path))  # of a run that was killed after its last row
-        return open_features(path)
-    processes.on_main(lambda: path.unlink(missing_ok=True))
-    if processes.world_size > 1:
-        return embed_together(embedder, table, path, processes, progress=progress)
-    return embedder.embed(table, path, progress=progress)
+    return path
+
+
+def _same_clips(missing: Sequence[tuple[Embedder, Path]]) -> list[list[tuple[Embedder, Path]]]:
+    """Groups encoders that see the same clips; one whose features an interrupted job has begun goes on alone."""
+    groups: list[list[tuple[Embedder, Path]]] = []
+    for embedder, path in missing:
+        begun = partial_folder(path).exists()
+        for group in groups:
+            first, place = group[0]
+            if (
+                not begun
+                and not partial_folder(place).exists()
+                and embedder.windows == first.windows
+            ):
+                group.append((embedder, path))
+                break
+        else:
+            groups.append([(embedder, path)])
+    return groups
+
+
+def _is_ready(path: Path, checked: Table | None) -> bool:
+    """Whether there are features that can be used; clears away what is left of a killed job, or cannot be used."""
+    ready = _usable(path, checked)
+    if ready:
+        discard(path)  # of a run that was killed after its last row
+    else:
+        path.unlink(missing_ok=True)
+    return ready
 
 
 def _usable(path: Path, checked: Table | None) -> bool:

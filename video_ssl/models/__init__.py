@@ -87,6 +87,10 @@ NETWORKS: dict[str, Network] = {
         config=f"{_NETWORKS}.pixels_config:PixelsConfig",
         torch=f"{_NETWORKS}.pixels:PixelEncoder",
     ),
+    "hog": Network(
+        config=f"{_NETWORKS}.hog_config:HogConfig",
+        torch=f"{_NETWORKS}.hog:HogEncoder",
+    ),
     "frame_transformer": Network(
         config=f"{_NETWORKS}.frame_config:FrameTransformerConfig",
         torch=f"{_NETWORKS}.frame_transformer:FrameTransformer",

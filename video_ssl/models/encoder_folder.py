@@ -25,6 +25,7 @@ from video_ssl.files import (
     write_json,
 )
 from video_ssl.limits import read_json
+from video_ssl.models.baselines import BASELINES
 from video_ssl.models.model_card import model_card
 from video_ssl.models.preprocess_config import (
     MODALITIES,
@@ -273,8 +274,12 @@ def _not_there(path: Path) -> str:
     names = sorted(p.name for p in parent.iterdir() if p.is_dir())
     rest = path.relative_to(parent) if parent in path.parents else path
     hint = nearest(rest.parts[0], names) if rest.parts else ""
-    words = "RUN, RUN/encoder, untrained:PATH[@SEED], pixels[:SIZE] or pixels:PATH[@SIZE]"
-    kind = nearest(str(path).partition(":")[0], ["untrained", "pixels"]) if ":" in str(path) else ""
+    words = (
+        "RUN, RUN/encoder, untrained:PATH[@SEED], pixels[:SIZE] or KIND:PATH[@SIZE] with KIND of "
+    )
+    words += ", ".join(BASELINES)
+    kinds = ["untrained", *BASELINES]
+    kind = nearest(str(path).partition(":")[0], kinds) if ":" in str(path) else ""
     lacking = rest.parts[0] if rest.parts else path
     return f"no encoder {str(path)!r}: {parent} has no {lacking}.{hint}{kind} Allowed are {words}."
 

@@ -3,12 +3,15 @@
 A folder holds `model.safetensors` (the weights), `config.json` (what the encoder sees, architecture,
 preprocessing, where it comes from), `README.md` (the model card) and, for text, `vocabulary.txt`.
 Nothing here ever unpickles.  `load_encoder` also
-understands two baselines that every evaluation needs beside a trained encoder:
+understands the baselines that every evaluation needs beside a trained encoder:
 
     RUN or RUN/encoder      the encoder that a run has left
     untrained:PATH[@SEED]   the same architecture and preprocessing, fresh weights (SEED: default 0)
     pixels[:SIZE]           raw pixels averaged down to SIZE x SIZE (default 16); default clips
     pixels:PATH[@SIZE]      raw pixels of exactly the clips that the encoder in PATH sees
+    hog_SHOWS:PATH[@SIZE]   histograms of oriented gradients of those clips, of frames averaged down to SIZE x SIZE
+                            (default 64, or the frames as they are where they are smaller); SHOWS = frame, bag, order,
+                            differences, each or window, see `HogConfig`
 """
 
 from __future__ import annotations
@@ -24,6 +27,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from video_ssl.models import NETWORKS, Network, architecture_of
+from video_ssl.models.baselines import BASELINES, HOG
 from video_ssl.models.contract import Encoder
 from video_ssl.models.encoder_folder import (
     CONFIG,
@@ -37,6 +41,7 @@ from video_ssl.models.encoder_folder import (
     read_preprocess,
     write_encoder_folder,
 )
+from video_ssl.models.networks.hog import HogConfig, HogEncoder
 from video_ssl.models.networks.pixels import PixelEncoder, PixelsConfig
 from video_ssl.models.preprocess_config import Preprocess, VideoPreprocess
 from video_ssl.recipes import ConfigError, build_config, nearest
@@ -118,8 +123,8 @@ def load_encoder(path_or_run: str | Path, device: str | torch.device = "cpu") ->
     """Returns a frozen encoder in evaluation mode with `preprocess`, `architecture` and `source`.
 
     Args:
-        path_or_run: RUN, RUN/encoder, `untrained:PATH[@SEED]`, `pixels[:SIZE]` or
-            `pixels:PATH[@SIZE]`.
+        path_or_run: RUN, RUN/encoder, `untrained:PATH[@SEED]`, `pixels[:SIZE]`, `pixels:PATH[@SIZE]` or
+            `hog_SHOWS:PATH[@SIZE]`.
         device: where the weights go.
 
     Raises:
@@ -138,6 +143,8 @@ def load_encoder(path_or_run: str | Path, device: str | torch.device = "cpu") ->
     kind, _, rest = spec.partition(":")
     if kind == "pixels":
         module, preprocess, content = _pixels(rest)
+    elif kind in BASELINES:
+        module, preprocess, content = _hog(kind, rest)
     elif kind == "untrained":
         path, seed = _split_number(rest, default=0)
         if not path:
@@ -237,25 +244,53 @@ def _fill(module: nn.Module, folder: Path) -> None:
 def _pixels(rest: str) -> tuple[nn.Module, Preprocess, dict[str, Any]]:
     """Reads what follows `pixels:`; the encoder named there, if any, lends its clip sampling."""
     path, size = ("", int(rest)) if rest.isdigit() else _split_number(rest, default=16)
-    if path:
-        folder = find_encoder(path)
-        content = read_config(folder)
-        preprocess = read_preprocess(content, folder)
-        if not isinstance(preprocess, VideoPreprocess):
-            raise EncoderError(
-                f"pixels:{rest} needs an encoder of videos, but {folder} is one of {content['modality']}."
-            )
-        check_unchanged(folder)
-    else:
-        preprocess = VideoPreprocess()
+    preprocess = _lent("pixels", path) if path else VideoPreprocess()
     if not 1 <= size <= preprocess.size:
         raise EncoderError(
             f"pixels of size {size} cannot be made of clips of {preprocess.size} px: give 1 to "
             f"{preprocess.size}."
         )
     module = PixelEncoder(PixelsConfig(num_frames=preprocess.num_frames, size=size))
-    source = {"objective": "none (raw pixels)", **({"clips of": path} if path else {})}
-    return module, preprocess, {"architecture": "pixels", "source": source}
+    return module, preprocess, _described("pixels", path)
+
+
+def _hog(kind: str, rest: str) -> tuple[nn.Module, Preprocess, dict[str, Any]]:
+    """Reads what follows `hog_SHOWS:`; the encoder named there lends its clip sampling."""
+    path, size = _split_number(rest, default=0)
+    if not path:
+        raise EncoderError(
+            f"'{kind}:{rest}' names no encoder: write {kind}:RUN or {kind}:RUN@SIZE."
+        )
+    preprocess = _lent(kind, path)
+    if size > preprocess.size:
+        raise EncoderError(
+            f"{kind} of size {size} cannot be made of clips of {preprocess.size} px: give at most that."
+        )
+    shows: Any = kind.removeprefix(HOG)
+    size = size or min(HogConfig.size, preprocess.size)
+    try:
+        config = HogConfig(shows=shows, num_frames=preprocess.num_frames, size=size)
+    except ValueError as err:
+        raise EncoderError(f"{kind}:{rest}: {err}") from err
+    return HogEncoder(config), preprocess, _described(kind, path)
+
+
+def _lent(kind: str, path: str) -> VideoPreprocess:
+    """Returns how clips are made for the encoder in `path`, for a baseline beside it."""
+    folder = find_encoder(path)
+    content = read_config(folder)
+    preprocess = read_preprocess(content, folder)
+    if not isinstance(preprocess, VideoPreprocess):
+        raise EncoderError(
+            f"{kind}:{path} needs an encoder of videos, but {folder} is one of {content['modality']}."
+        )
+    check_unchanged(folder)
+    return preprocess
+
+
+def _described(kind: str, path: str) -> dict[str, Any]:
+    source = {"objective": f"none ({BASELINES[kind]})", **({"clips of": path} if path else {})}
+    return {"architecture": "pixels" if kind == "pixels" else "hog", "source": source}
 
 
 def _split_number(text: str, *, default: int) -> tuple[str, int]:

@@ -180,5 +180,5 @@ class FewShotPhases(FrameEvaluator):
     def say(self, found: dict[str, float]) -> str:
         return f"names, after {self.shown()[0]}, the phase of {self.headline(found)} of the test frames"
 
-    def headline(self, found: dict[str, float]) -> str:
-        return f"{100 * found[self.shown()[0]]:.1f} %"
+    def lead(self) -> str:
+        return self.shown()[0]

@@ -78,9 +78,13 @@ class FrameEvaluator:
         """Returns the result as a part of a sentence whose subject is the encoder."""
         raise NotImplementedError(f"{type(self).__name__} has no summary")
 
+    def lead(self) -> str:
+        """Returns the metric that `say` names."""
+        raise NotImplementedError(f"{type(self).__name__} has no leading metric")
+
     def headline(self, found: dict[str, float]) -> str:
-        """Returns the number that `say` names, as it writes it."""
-        raise NotImplementedError(f"{type(self).__name__} has no headline")
+        """Returns the number of the leading metric as it stands in a sentence."""
+        return f"{Figure().written(found[self.lead()])} %"
 
     def intervals(self, each: dict[str, dict[str, float]]) -> dict[str, list[float]]:
         """Returns the 95 % intervals of the means over the classes that have one."""
@@ -127,6 +131,7 @@ class FrameEvaluator:
             details={
                 "all": found,
                 "headline": {
+                    "metric": self.lead(),
                     "found": self.headline(found),
                     "position_only": self.headline(baseline),
                 },

@@ -176,5 +176,5 @@ class FrameProbe(FrameEvaluator):
     def say(self, found: dict[str, float]) -> str:
         return f"names the element of {self.headline(found)} of the labelled frames"
 
-    def headline(self, found: dict[str, float]) -> str:
-        return f"{100 * found[self.shown()[-1]]:.1f} %"
+    def lead(self) -> str:
+        return self.shown()[-1]

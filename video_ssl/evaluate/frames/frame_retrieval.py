@@ -105,5 +105,5 @@ class FrameRetrieval(FrameEvaluator):
         k = self.config.ks[0]
         return f"finds, of the {k} nearest frames of other videos, {self.headline(found)} in the phase of the query"
 
-    def headline(self, found: dict[str, float]) -> str:
-        return f"{100 * found[self.shown()[0]]:.1f} %"
+    def lead(self) -> str:
+        return self.shown()[0]

@@ -106,5 +106,8 @@ class KendallsTau(FrameEvaluator):
     def say(self, found: dict[str, float]) -> str:
         return f"aligns test videos with a Kendall's tau of {self.headline(found)}"
 
+    def lead(self) -> str:
+        return "tau"
+
     def headline(self, found: dict[str, float]) -> str:
         return f"{found['tau']:.3f}"

@@ -127,5 +127,5 @@ class PhaseClassification(FrameEvaluator):
     def say(self, found: dict[str, float]) -> str:
         return f"names the phase of {self.headline(found)} of the test frames"
 
-    def headline(self, found: dict[str, float]) -> str:
-        return f"{100 * found[self.shown()[len(self.config.fractions) - 1]]:.1f} %"
+    def lead(self) -> str:
+        return self.shown()[len(self.config.fractions) - 1]

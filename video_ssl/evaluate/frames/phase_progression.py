@@ -133,5 +133,8 @@ class PhaseProgression(FrameEvaluator):
     def say(self, found: dict[str, float]) -> str:
         return f"predicts the progress of the phases with an R2 of {self.headline(found)}"
 
+    def lead(self) -> str:
+        return self.shown()[-1]
+
     def headline(self, found: dict[str, float]) -> str:
-        return f"{found[self.shown()[-1]]:.3f}"
+        return f"{found[self.lead()]:.3f}"
