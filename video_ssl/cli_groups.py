@@ -35,7 +35,7 @@ TableArgument = Annotated[str, typer.Argument(help="A folder, list, table or dat
 RunArgument = Annotated[str, typer.Argument(help="The folder of a run or grid, or a feature file.")]
 
 
-@data_app.command(epilog=example("data demo data/demo-small --size tiny"))
+@data_app.command(epilog=example("data demo data/demo-tiny --size tiny"))
 def demo(
     out: Annotated[Path, typer.Argument(help="Folder to fill.")] = Path("data/demo-small"),
     size: Annotated[str, typer.Option(help="tiny, small or large.")] = "small",

@@ -244,6 +244,17 @@ def test_other_data_or_another_model_is_not_resumed_in_silence(
     assert pretrain(recipe, allow_changes=True).steps == 12
 
 
+def test_a_refused_start_does_not_stand_in_the_way_of_the_corrected_recipe(
+    videos: Path, tmp_path: Path, helpers: Any
+) -> None:
+    run = tmp_path / "run"
+    with pytest.raises(ValueError, match="warmup of 50 steps does not fit"):
+        pretrain(helpers.recipe(videos, run, training__duration=2, optimizer__warmup="50 steps"))
+    assert pretrain(helpers.recipe(videos, run, training__duration=2)).steps == 2
+    with pytest.raises(RunError, match=r"training\.duration: 3 <- 2"):
+        pretrain(helpers.recipe(videos, run, training__duration=3))
+
+
 def test_a_batch_that_cannot_be_shared(
     videos: Path, tmp_path: Path, helpers: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -43,10 +43,13 @@ from video_ssl.pretrain.errors import CheckpointError, RunError
 from video_ssl.pretrain.recipe import PretrainRecipe, recipe_to_dict, stage_recipe
 from video_ssl.pretrain.reporting import duration_text, read_metrics
 from video_ssl.pretrain.run_folder import (
+    CHECKPOINTS,
     ENCODER,
     FINISHED,
     METRICS,
+    RECIPE,
     encoder_folders,
+    has_begun,
     hold,
     log_to_file,
     note_start,
@@ -140,7 +143,7 @@ def run(
         job = framework.build(recipe, streams, stages)
         encoders = encoder_folders(folder, framework.encoder_names(job))
         processes.on_main(lambda: [claim_encoder_folder(place) for place in encoders.values()])
-        checkpoint = processes.on_main(lambda: sound_checkpoint(folder / "checkpoints"))
+        checkpoint = processes.on_main(lambda: sound_checkpoint(folder / CHECKPOINTS))
         if checkpoint is not None:
             meta = read_meta(checkpoint)
             check_resumable(job, checkpoint, meta, allow_changes=allow_changes)
@@ -385,9 +388,11 @@ def check_resumable(
 def _settle(recipe: PretrainRecipe, *, allow_changes: bool) -> dict[str, Any] | None:
     """Makes the folder ready for this recipe; returns finished.json if there is nothing left to do."""
     folder = recipe.folder
+    if not has_begun(folder):  # an earlier start was refused, and a corrected recipe is welcome
+        (folder / RECIPE).unlink(missing_ok=True)
     if settle_recipe(folder, recipe_to_dict(recipe), allow_changes=allow_changes):
         (folder / FINISHED).unlink(missing_ok=True)
-    sweep_unfinished(folder / "checkpoints")
+    sweep_unfinished(folder / CHECKPOINTS)
     return _finished(folder)
 
 

@@ -50,6 +50,8 @@ RECIPE, ENVIRONMENT, METRICS, FINISHED, LOCK = (
     ".lock",
 )
 
+CHECKPOINTS = "checkpoints"
+
 #: Where the encoder of a run is, and below which folder further ones are.
 ENCODER, FURTHER_ENCODERS = "encoder", "encoders"
 
@@ -57,7 +59,7 @@ _HOLDER = b"process "
 # What a run writes, besides logs.
 WRITTEN = (
     *(RECIPE, ENVIRONMENT, METRICS, FINISHED, "skipped.jsonl"),
-    *("checkpoints", "encoder", "encoders", "nonfinite"),
+    *(CHECKPOINTS, "encoder", "encoders", "nonfinite"),
 )
 
 # What may differ between a run and its continuation.  Nothing here changes which records, views or weights come next,
@@ -174,6 +176,11 @@ def _held(folder: Path) -> Iterator[None]:
         finally:
             with contextlib.suppress(OSError):  # a full file system that copies on write
                 file.truncate(0)
+
+
+def has_begun(folder: Path) -> bool:
+    """Returns whether anything was trained here, or was about to be: a start is noted before its first step."""
+    return any((folder / name).exists() for name in (ENVIRONMENT, METRICS, FINISHED, CHECKPOINTS))
 
 
 def settle_recipe(folder: Path, recipe: Mapping[str, Any], *, allow_changes: bool) -> bool:
