@@ -33,7 +33,7 @@ help:  ## what there is
 pretrain-%: .venv/.ready  ## train objective X and run the evaluations that its recipe names
 	$(BIN)/video-ssl pretrain $(call quoted,$(or $(value RECIPE),pretrain/$*/demo.yaml)) run=$(run) \
 	  $(if $(value DATA),data.table=$(call quoted,$(value DATA)),--evaluate) $(SET)
-	$(if $(value DATA),@printf 'To probe it: %s evaluate evaluate/probe.yaml encoder=%s train=... test=...\n' $(BIN)/video-ssl $(run))
+	$(if $(value DATA),@printf "To probe it: %s evaluate evaluate/probe.yaml encoder='%s' train=... test=...\n" $(BIN)/video-ssl $(run))
 
 test: .venv/.ready  ## every test
 	$(BIN)/python tests/run_all.py

@@ -27,8 +27,9 @@ from video_ssl.explore.config import ReportConfig
 from video_ssl.explore.pages.charts import confusion_chart, line_chart
 from video_ssl.explore.pages.neighbours_section import _chosen
 from video_ssl.explore.pages.pictures import hide, outline
-from video_ssl.explore.pages.report_page import RunNotFound, write_report
+from video_ssl.explore.pages.report_page import RunNotFound, _tiles, write_report
 from video_ssl.explore.pages.results_section import evaluations_of
+from video_ssl.explore.run_data import RunData
 from video_ssl.models.config import ViTConfig
 from video_ssl.models.encoders import save_encoder
 from video_ssl.models.networks.vit import VideoViT
@@ -291,6 +292,13 @@ def test_a_run_that_has_just_begun_and_videos_that_are_gone(unfinished, tmp_path
     assert (folder / "report.html").is_file()
     assert "metrics.jsonl has no line yet" in found["curves"]
     assert "/nowhere/a.arrow are not here" in found["clips"]
+
+
+def test_results_at_the_head_of_the_page_are_written_as_their_evaluators_say():
+    results = {"phases": {"metrics": {"accuracy": None}}, "knn": {"metrics": {"top1": 0.25}}}
+    evaluation = {"encoders": {"encoder": {"results": results}}}
+    tiles = list(_tiles(RunData(folder=Path("run"), evaluations=[evaluation])))
+    assert tiles == [("-", "phases accuracy"), ("25.0 %", "knn top1")]
 
 
 def test_a_demo_table_that_was_never_made_is_not_made_for_the_report(tmp_path, monkeypatch):

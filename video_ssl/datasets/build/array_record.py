@@ -146,6 +146,8 @@ def build_array_records(
             if plan:
                 _finish(out, split, plan)
         _describe(out)
+    for split, table in tables.items():
+        log.info("%d records in %s:%s", len(table), out, split)
     return out
 
 

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from video_ssl.datasets.table import Table
+from video_ssl.evaluate.evaluators import figure_of
 from video_ssl.explore.config import ReportConfig
 from video_ssl.explore.pages.curves_section import chart_cards
 from video_ssl.explore.pages.neighbours_section import nearest_videos
@@ -122,12 +123,14 @@ def _tiles(data: RunData) -> Iterator[tuple[str, str]]:
     if "clips_per_sec" in last:
         yield f"{last['clips_per_sec']:.3g}", "clips per second"
     if data.encoder:
-        yield f"{data.encoder.get('num_parameters', 0) / 1e6:.3g} M", "parameters"
+        yield f"{data.encoder.get('num_parameters', 0) / 1e6:.3g} M", "parameters of the encoder"
     for results in data.evaluations[:1]:
         entry = next(iter(results["encoders"].values()))
         for evaluator, result in list(entry["results"].items())[:2]:
             metric, value = next(iter(result["metrics"].items()))
-            yield f"{100 * value:.1f} %", f"{evaluator} {metric}"
+            figure = figure_of(evaluator, metric)
+            written = figure.written(value)
+            yield written if written == "-" else f"{written} {figure.unit}", f"{evaluator} {metric}"
 
 
 def _clips(data: RunData, count: int) -> ClipsSection | None:

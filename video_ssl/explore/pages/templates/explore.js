@@ -7,6 +7,7 @@ const make = (tag, attributes, parent) => {
   if (parent) parent.append(node);
   return node;
 };
+const phased = Object.keys(data.phases).length > 0;
 const pair = () => data.pairs[state.a * many + state.b];
 const tint = label => label >= 0 ? data.phases[label].color : data.noPhase;
 const moment = (video, frame) => video.times ? video.times[frame].toFixed(2) + " s" : "frame " + frame;
@@ -68,6 +69,7 @@ function drawLinks() {
 function showAgreement() {
   const [aligned, stretched] = pair().agree, box = $("agree");
   box.replaceChildren();
+  box.hidden = !phased;
   if (aligned === null) {
     box.textContent = "The two videos have no phase in common, so there is nothing to agree on.";
     return;
@@ -166,6 +168,7 @@ function fillShot(box, video, frame) {
   none.textContent = video.frames ? "" : "no picture of " + video.id;
 }
 function chip(node, label) {
+  node.hidden = !phased;
   node.textContent = label >= 0 ? data.phases[label].name : "no phase";
   node.style.background = label >= 0 ? tint(label) : "#e3e7ee";
   node.className = label >= 0 ? "chip" : "chip off";
@@ -186,6 +189,7 @@ function drawNear(i) {
     item.innerHTML = '<div class="shot"><img alt=""><div class="none"></div></div>'
       + '<div class="name"><b></b><small></small></div>';
     fillShot(item.querySelector(".shot"), video, f);
+    item.querySelector("b").hidden = !phased;
     item.querySelector("b").textContent = label >= 0 ? data.phases[label].name : "no phase";
     item.querySelector("small").textContent = [video.className, video.id, moment(video, f) + " · " + c.toFixed(3)]
       .filter(Boolean).join("\n");
@@ -285,7 +289,7 @@ fillSelect($("pick-a")); fillSelect($("pick-b"));
 if (!videos.some(video => video.kind >= 0)) {
   $("tint").querySelector("[value=class]").remove(); chosenScope = "all"; $("scope").parentElement.hidden = true;
 }
-if (!Object.keys(data.phases).length) { $("tint").querySelector("[value=phase]").remove(); $("tint").value = "time"; }
+if (!phased) { $("tint").querySelector("[value=phase]").remove(); $("tint").value = "time"; $("marks").hidden = true; }
 function readHash() {
   const asked = new URLSearchParams(location.hash.slice(1));
   const place = (name, otherwise) => {
