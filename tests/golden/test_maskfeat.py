@@ -5,10 +5,13 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from video_ssl.models.config import Normalization
+from video_ssl.clips.config import ClipConfig, CropConfig, MaskConfig
+from video_ssl.models.config import DecoderConfig, Normalization, ViTConfig
 from video_ssl.models.preprocess import normalize, to_pixels
-from video_ssl.objectives.shared.hog_targets import hog, hog_targets, levels_of
+from video_ssl.objectives.shared.hog_targets import hog, levels_of
 from video_ssl.objectives.shared.masked_config import HogConfig
+from video_ssl.objectives.videomae.config import Config
+from video_ssl.objectives.videomae.objective import Objective
 
 
 def hog_config(settings):
@@ -55,56 +58,68 @@ def tokens_of_mask(coarse, grid):
     return up.bool().flatten(1)
 
 
-def head_of(golden):
-    """(prediction, block outputs, parameters by the reference's name): LayerNorm without the class token, Linear."""
-    settings, params = golden.settings["head"], golden.tensors()
-    block_out = golden.tensor("block_out").requires_grad_()
-    for parameter in params.values():
-        parameter.requires_grad_()
-    x = block_out[:, int(settings["cls_token"]) :]
-    weight, bias = params["transforms.0.0.weight"], params["transforms.0.0.bias"]
-    x = F.layer_norm(x, x.shape[-1:], weight, bias, settings["norm_eps"])
-    return x, block_out, params
+def objective_of(golden):
+    """VideoMAE with these targets; its decoder ends in MaskFeat's head, LayerNorm and Linear."""
+    settings = golden.settings
+    config = Config(
+        clip=ClipConfig(num_frames=settings["frames"]),
+        crop=CropConfig(size=settings["size"]),
+        mask=MaskConfig(kind="random", ratio=0.5),
+        encoder=ViTConfig(
+            preset=None,
+            embed_dim=settings["head"]["width"],
+            depth=1,
+            num_heads=1,
+            patch_size=settings["token_stride"],
+            tubelet_size=settings["temporal_stride_of_targets"],
+        ),
+        decoder=DecoderConfig(embed_dim=settings["head"]["width"], depth=1, num_heads=1),
+        target="hog",
+        hog=hog_config(settings["hog"]),
+    )
+    assert config.encoder.grid == tuple(settings["token_grid"])
+    assert config.values_per_token() == settings["head"]["out_dim"]
+    return Objective(config)
 
 
 @pytest.mark.golden("maskfeat/target")
 def test_targets(golden):
-    settings = golden.settings
-    norm = Normalization(**{k: tuple(v) for k, v in settings["normalization"].items()})
-    video = normalize(to_pixels(golden.tensor("frames")), norm)
+    settings, objective = golden.settings, objective_of(golden)
     assert settings["mask"]["to_tokens"].startswith("nearest")
     mask = tokens_of_mask(golden.tensor("coarse_mask"), settings["token_grid"])
     golden.check("mask", mask)
-    config = hog_config(settings["hog"])
-    found = hog_targets(
-        levels_of(video, norm),
-        config,
-        tubelet_size=settings["temporal_stride_of_targets"],
-        patch_size=settings["token_stride"],
-    )
-    assert found.shape[1] == np.prod(settings["token_grid"])
-    width = config.values_per_token(
-        patch_size=settings["token_stride"], frame_size=settings["size"]
-    )
-    assert found.shape[2] == width == settings["head"]["out_dim"]
+    every = torch.arange(mask.shape[1]).expand(mask.shape)
+    found = objective.targets(to_pixels(golden.tensor("frames")), every)
     stable = golden["stable"]
     golden.check("target_stable", np.where(stable, found[mask], 0), where=stable)
 
 
 @pytest.mark.golden("maskfeat/target")
 def test_loss_and_gradients(golden):
-    """The head and the loss are the field's own; ours are in the objectives, which have a decoder before the head."""
     assert golden.settings["loss"] == {
         "weight": 1.0,
         "reduction": "mean over all masked tokens of the batch and all elements",
     }
-    tokens, block_out, params = head_of(golden)
+    objective, params = objective_of(golden), golden.tensors()
+    decoder = objective.decoder
+    assert decoder.norm.eps == golden.settings["head"]["norm_eps"]
+    decoder.norm.load_state_dict(part(params, "transforms.0.0."))
+    decoder.head.load_state_dict(part(params, "projections.0."))
+    block_out = golden.tensor("block_out").requires_grad_()
     mask = tokens_of_mask(golden.tensor("coarse_mask"), golden.settings["token_grid"])
-    weight, bias = params["projections.0.weight"], params["projections.0.bias"]
-    prediction = F.linear(tokens[mask], weight, bias)
-    golden.check("pred", prediction.detach())
-    loss = (prediction - golden.tensor("target")).square().mean()
+    tokens = block_out[:, int(golden.settings["head"]["cls_token"]) :]
+    # Samples have other numbers of hidden tokens: they go through as one.
+    prediction = decoder.head(decoder.norm(tokens[mask]))[None]
+    golden.check("pred", prediction[0].detach())
+    hidden = torch.ones(1, prediction.shape[1], dtype=torch.bool)
+    target, wanted = golden.tensor("target")[None], torch.arange(prediction.shape[1])[None]
+    loss = objective.pixel_loss(prediction, target, hidden, wanted)
     golden.check("loss", loss.detach())
     loss.backward()
     golden.check("grad/block_out", block_out.grad)
-    golden.check_all({f"grad/{name}": p.grad for name, p in params.items()})
+    for prefix, layer in (("transforms.0.0.", decoder.norm), ("projections.0.", decoder.head)):
+        golden.check_all({f"grad/{prefix}{k}": p.grad for k, p in layer.named_parameters()})
+
+
+def part(params, prefix):
+    return {k.removeprefix(prefix): v for k, v in params.items() if k.startswith(prefix)}
