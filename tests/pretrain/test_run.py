@@ -47,7 +47,10 @@ class Killed(BaseException):
 def kill_after(monkeypatch: pytest.MonkeyPatch, step: int, num_steps: int) -> None:
     """The run ends without a word right after optimizer step number `step`."""
 
+    whole = Objective.after_step
+
     def after_step(self: Any, progress: float) -> None:
+        whole(self, progress)
         if round(progress * num_steps) == step:
             raise Killed
 
@@ -97,8 +100,16 @@ def test_killed_and_resumed_equals_uninterrupted_to_the_bit(
     helpers: Any,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """Stochastic depth is on, so this also shows that every step draws from its own generator."""
-    extra = {"training__ema": {"decay": 0.5, "final_decay": 0.9}, "training__grad_clip": 0.1}
+    """Stochastic depth is on, so this also shows that every step draws from its own generator; a weight that warms up
+    goes on where it was."""
+    extra = {
+        "training__ema": {"decay": 0.5, "final_decay": 0.9},
+        "training__grad_clip": 0.1,
+        "objective__target": "hog",
+        "objective__visible_weight": 1.0,
+        "objective__visible_warmup": [0.1, 0.9],
+        "objective__encoder__stem": "conv",
+    }
     pretrain(helpers.recipe(videos, tmp_path / "straight", **extra))
     recipe = helpers.recipe(videos, tmp_path / "resumed", **extra)
     kill_after(monkeypatch, killed_at, 12)
