@@ -186,6 +186,8 @@ def test_one_phase_one_video_one_frame_is_nan_and_no_crash(name, tmp_path):
     else:
         assert all(math.isnan(value) for value in result.metrics.values())
         assert any("not defined for all" in note for note in result.notes)
+        assert result.statement == "has no result on these videos"
+        assert result.details["headline"]["found"] == "not defined"
 
 
 def test_two_splits_without_a_common_phase(tmp_path):

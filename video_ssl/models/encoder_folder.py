@@ -281,7 +281,7 @@ def _not_there(path: Path) -> str:
     kinds = ["untrained", *BASELINES]
     kind = nearest(str(path).partition(":")[0], kinds) if ":" in str(path) else ""
     lacking = rest.parts[0] if rest.parts else path
-    return f"no encoder {str(path)!r}: {parent} has no {lacking}.{hint}{kind} Allowed are {words}."
+    return f"no encoder {str(path)!r}: the folder {parent} has no {lacking}.{hint}{kind} Allowed are {words}."
 
 
 def claim_encoder_folder(folder: str | Path) -> Path:

@@ -9,6 +9,7 @@ knows how far the video has run can do well on videos of regular course.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, ClassVar, Literal
@@ -86,6 +87,12 @@ class FrameEvaluator:
         """Returns the number of the leading metric as it stands in a sentence."""
         return f"{Figure().written(found[self.lead()])} %"
 
+    def _defined(self, found: dict[str, float]) -> bool:
+        return not math.isnan(found[self.lead()])
+
+    def _headline(self, found: dict[str, float]) -> str:
+        return self.headline(found) if self._defined(found) else "not defined"
+
     def intervals(self, each: dict[str, dict[str, float]]) -> dict[str, list[float]]:
         """Returns the 95 % intervals of the means over the classes that have one."""
         return {}
@@ -127,13 +134,13 @@ class FrameEvaluator:
             correct=0,
             total=sequences["test"].num_frames,
             chance=float("nan"),
-            statement=self.say(found),
+            statement=self.say(found) if self._defined(found) else "has no result on these videos",
             details={
                 "all": found,
                 "headline": {
                     "metric": self.lead(),
-                    "found": self.headline(found),
-                    "position_only": self.headline(baseline),
+                    "found": self._headline(found),
+                    "position_only": self._headline(baseline),
                 },
                 "num_classes": len(each),
                 "position_only": {name: baseline[name] for name in self.shown()},
