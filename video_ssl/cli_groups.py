@@ -47,7 +47,8 @@ def demo(
     """Generate the default videos.  Figures that exercise, with every kind of label."""
     from video_ssl.datasets.demo.build import build_demo
 
-    build_demo(out, size=size, seed=seed, num_workers=num_workers)
+    folder = build_demo(out, size=size, seed=seed, num_workers=num_workers)
+    typer.echo(f"{folder} is complete: data.table={out}:train and the like")
 
 
 @data_app.command(epilog=example("data check ucf101"))

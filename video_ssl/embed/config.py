@@ -48,8 +48,8 @@ class EmbedConfig:
         batch_size: clips in one forward pass.
         num_workers: decoding processes; 0 decodes in this one.
         backend: decoder of the videos, or auto, see docs/decoding.md.
-        video_timeout_sec: a video that takes longer to open, or for one frame, counts as unreadable; null waits
-            forever.
+        video_timeout_sec: a video that takes longer to open, or for one frame, counts as unreadable; null
+            in a recipe waits forever.
         strict: one unreadable video is an error.
         check: read videos in full to note what they hold, and compare it where their features are there already;
             otherwise sizes, times, beginnings and ends are compared.

@@ -320,7 +320,9 @@ def _videos(table: Table) -> list[_Video]:
 def _size(source: str) -> int | None:
     """Bytes of a local file; None for members, records and URIs."""
     if SIGN in source:
-        raise TableError(f"{source} is one video in several files: make it one file")
+        raise TableError(
+            f"{source} is one video in several files: make it one file with `video-ssl transcode`"
+        )
     holder = divide_member(source)[0]
     holder = divide_record(holder)[0]
     if is_remote(holder):
