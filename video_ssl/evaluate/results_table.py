@@ -67,8 +67,8 @@ def _tall_table(title: str, encoders: Mapping[str, Any], rows: list[tuple[str, s
 
 
 def summary(results: Mapping[str, Any]) -> str:
-    """Returns the results in plain words: one sentence for every evaluator, how far the first encoder is
-    from what has learned nothing (see `verdict`), then what to beware of.
+    """Returns the results in plain words: one sentence for every evaluator, what to beware of, and how
+    far the first encoder is from what has learned nothing (see `verdict`).
 
     For example "The frozen mvd encoder names the class of 61 of 100 test videos (linear probe);
     the same network untrained of 34, raw pixels of 22; guessing gives 10."
@@ -91,8 +91,9 @@ def summary(results: Mapping[str, Any]) -> str:
             who = called(other, encoders[other])
             text += f"{', ' if place else '; '}{who} of {result['correct']}{total}"
         lines.append(f"{text}; guessing gives {round(first['chance'] * first['total'])}.")
-    lines += [verdict(evaluator, encoders) for evaluator in _first(encoders)["results"]]
-    return "\n".join([line for line in lines if line] + _warnings(encoders))
+    lines += _warnings(encoders)
+    verdicts = [verdict(evaluator, encoders) for evaluator in _first(encoders)["results"]]
+    return "\n".join(lines + [line for line in verdicts if line])
 
 
 def _statements(
