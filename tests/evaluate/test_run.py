@@ -201,6 +201,7 @@ def test_the_verdict_of_frames_knows_position_alone():
         "Phase classification: the frozen carl encoder is 32.1 points above the best without learning "
         "(position alone, 61.0)."
     )
+    assert verdict("phases", {"a": of("runs/a", -45.1), "p": of("pixels:runs/a", 0.4)}) == ""
 
 
 def test_labels_that_are_missing_are_told_before_the_probe_runs(run, videos, tmp_path):

@@ -14,7 +14,8 @@ _TWO_SIDED_95 = 1.96  # deviations of a normal distribution
 
 def verdict(evaluator: str, encoders: Mapping[str, Any]) -> str:
     """Returns the distance of the first encoder from the best of the others that have learned nothing, in the units of
-    the results table; empty where there is no other, the first has learned nothing either, or a number is missing.
+    the results table; empty where there is no other, the first has learned nothing either, or a number is missing or, as
+    an R2 may be, below -1: how far off something is that fits nothing says nothing.
 
     For example "Linear probe: the frozen mvd encoder is 3.1 points above the best without learning (HOG of frames in
     order, 70.0)."  A difference that 19 of 20 pairs of equally good encoders would stay within is called none: it is
@@ -35,6 +36,8 @@ def verdict(evaluator: str, encoders: Mapping[str, Any]) -> str:
     if found is None or not rivals:
         return ""
     best, value = max(rivals, key=lambda rival: rival[1])
+    if min(found, value) < -1:
+        return ""
     points = 100 * (found - value)
     place = f"the best without learning ({best}, {100 * value:.1f})"
     text = f"is {abs(points):.1f} points {'above' if points > 0 else 'below'} {place}"
