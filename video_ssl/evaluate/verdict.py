@@ -14,11 +14,11 @@ _TWO_SIDED_95 = 1.96  # deviations of a normal distribution
 
 def verdict(evaluator: str, encoders: Mapping[str, Any]) -> str:
     """Returns the distance of the first encoder from the best of the others that have learned nothing, in the units of
-    the results table; empty where there is no other, the first has learned nothing either, or a number is missing or, as
-    an R2 may be, below -1: how far off something is that fits nothing says nothing.
+    the results table; empty where there is no other, the first has learned nothing either, or a number is missing or,
+    as an R2 may be, below -1: how far off something is that fits nothing says nothing.
 
     For example "Linear probe: the frozen mvd encoder is 3.1 points above the best without learning (HOG of frames in
-    order, 70.0)."  A difference that 19 of 20 pairs of equally good encoders would stay within is called none: it is
+    order, 70.0)."  A difference that 19 of 20 pairs of equally good encoders would stay within is said to be one: it is
     compared with the deviation of two shares of so many test videos, taken as independent.
     """
     (name, first), *others = encoders.items()
