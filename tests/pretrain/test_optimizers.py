@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import pytest
@@ -187,3 +188,26 @@ def test_what_a_run_has_written_down_opens_again() -> None:
     """The file of a run holds every setting, those of other optimizers too, at their defaults."""
     for name in OPTIMIZERS:
         OptimizerConfig(name=name, betas=(0.9, 0.95), eps=1e-8, momentum=0.9, nesterov=False)
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"betas": (1.5, 2.0)}, r"betas=\(1.5, 2.0\) must lie in \[0, 1\)"),
+        ({"name": "sgd", "momentum": -1.0}, r"momentum=-1.0 must lie in \[0, 1\)"),
+        ({"name": "lars", "momentum": 3.0}, r"momentum=3.0 must lie in \[0, 1\)"),
+        ({"base_lr": math.inf}, "base_lr=inf must be finite"),
+        ({"weight_decay": math.inf}, "weight_decay=inf must be finite"),
+    ],
+)
+def test_values_that_cannot_train_are_refused_before_the_run(
+    settings: dict[str, Any], message: str
+) -> None:
+    """They ended in a traceback of torch, or trained with momentum that grows, or failed at the first step."""
+    with pytest.raises(ValueError, match=message):
+        OptimizerConfig(**settings)
+
+
+def test_factors_of_groups_are_finite() -> None:
+    with pytest.raises(ValueError, match="lr_factor=inf must be finite"):
+        ParameterGroup(match="*", lr_factor=math.inf)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 import fnmatch
+import math
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, fields
 from typing import Any, Literal
@@ -59,8 +60,7 @@ class ParameterGroup:
                 f"match={self.match!r} changes nothing: give lr_factor or weight_decay, or remove the group."
             )
         for name in ("lr_factor", "weight_decay"):
-            if (getattr(self, name) or 0) < 0:
-                raise ValueError(f"{name}={getattr(self, name)} must not be negative.")
+            _check_amount(name, getattr(self, name) or 0)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -120,8 +120,11 @@ class OptimizerConfig:
         self._check_taken()
         self._check_schedule()
         for name in ("base_lr", "min_lr", "warmup_lr", "weight_decay", "eps", "trust_coefficient"):
-            if getattr(self, name) < 0:
-                raise ValueError(f"{name}={getattr(self, name)} must not be negative.")
+            _check_amount(name, getattr(self, name))
+        # beyond these torch stops with a traceback, or steps grow without end
+        for name, shares in (("momentum", (self.momentum,)), ("betas", self.betas)):
+            if not all(0 <= share < 1 for share in shares):
+                raise ValueError(f"{name}={getattr(self, name)} must lie in [0, 1).")
         if self.min_lr > self.base_lr:
             raise ValueError(f"min_lr={self.min_lr} is above base_lr={self.base_lr}.")
         if self.layer_decay is not None and not 0 < self.layer_decay <= 1:
@@ -209,6 +212,11 @@ def _no_parameter(key: str, pattern: str, names: Sequence[str]) -> str:
 def _check_name(key: str, value: str, table: Mapping[str, Any]) -> None:
     if value not in table:
         raise ValueError(f"{key}={value!r}: allowed are {list(table)}.{nearest(value, table)}")
+
+
+def _check_amount(name: str, value: float) -> None:
+    if not 0 <= value < math.inf:
+        raise ValueError(f"{name}={value} must be finite and not negative.")
 
 
 def _yaml(value: Any) -> str:
