@@ -132,3 +132,11 @@ def test_key_frames_move_with_a_segment_that_is_cut() -> None:
     assert values["box_times_sec"] == [[0.5]]
     assert values["boxes"] == [[[TWO]]]
     assert values["box_scores"] == [[[0.2]]]
+
+
+def test_one_caption_need_not_stand_in_a_list(tmp_path: Path) -> None:
+    """Its keys were taken for captions: the text became "text"."""
+    row = {"source": "a.mp4", "captions": {"text": "a jump", "start_sec": 1.0}}
+    (tmp_path / "table.jsonl").write_text(json.dumps(row) + "\n")
+    record = open_table(tmp_path / "table.jsonl").record(0)
+    assert record.captions == (Caption(text="a jump", start_sec=1.0, end_sec=None),)

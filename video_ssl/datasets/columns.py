@@ -321,6 +321,8 @@ def _captions(values: Any, where: str) -> Any:
     for row, items in enumerate(values.to_pylist(), 1):
         if isinstance(items, str):
             items = _caption_list(items, row, where)
+        if isinstance(items, Mapping):  # one caption with its times: a list of one
+            items = [items]
         plain.append(items and [caption_of(item, f"{where}: row {row}") for item in items if item])
     try:
         return pa.array(plain, SCHEMA.field("captions").type)
