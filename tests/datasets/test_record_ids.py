@@ -99,3 +99,19 @@ def test_an_arrow_table_with_doubled_ids_is_refused_before_anything_is_done(here
         work[verb]()
     assert not Path("o.arrow").exists()
     assert not list(here.glob("o/[!.]*"))
+
+
+@pytest.mark.parametrize(
+    "source", ["a.mp4||", "||a.mp4", "a.mp4||||b.mp4", "a.mp4|| ||b.mp4", "||"]
+)
+def test_an_empty_part_is_refused(source: str) -> None:
+    """It was taken for the folder of the table, which then had "no pictures"."""
+    with pytest.raises(TableError, match="row 2 has an empty part"):
+        Table.from_rows([{"source": "a.mp4||b.mp4"}, {"source": source}])
+
+
+def test_videos_that_begin_alike_are_not_called_the_same(caplog: pytest.LogCaptureFixture) -> None:
+    """The log said of two different videos that one row lists what the other lists."""
+    table = Table.from_rows([{"source": "a||b"}, {"source": "a||c"}])
+    assert table.column("id").tolist() == ["a||+1", "a||+1#2"]
+    assert "or begin with its file" in caplog.text

@@ -14,6 +14,8 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from video_ssl.datasets.errors import TableError, shown
+
 SIGN = "||"
 
 
@@ -44,6 +46,19 @@ def each_part_of(sources: Any, change: Callable[[Any], Any]) -> Any:
     parts = pc.split_pattern(_whole(sources), SIGN)
     changed = _whole(change(pc.list_flatten(parts)))
     return pc.binary_join(pa.ListArray.from_arrays(parts.offsets, changed), SIGN)
+
+
+def refuse_empty_parts(sources: Any, where: str) -> None:
+    """Raises TableError for a source one of whose parts is empty, which would be taken for the folder of the table."""
+    if not pc.any(pc.match_substring(sources, SIGN)).as_py():
+        return
+    empty = pc.match_substring_regex(sources, r"(^|\|\|)\s*\|\||\|\|\s*$")
+    row = pc.index(empty, True).as_py()
+    if row >= 0:
+        raise TableError(
+            f"{where}: row {row + 1} has an empty part in {shown(sources[row].as_py())}: a video in several files "
+            f"names each of them, with one {SIGN} between two."
+        )
 
 
 def _whole(column: Any) -> Any:

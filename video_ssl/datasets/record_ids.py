@@ -95,8 +95,15 @@ def _numbered(ids: Any) -> Any:
             taken.add(name)
             value = name
         made.append(value)
-    text = "%d rows list what an earlier row lists, for example %s: each is a record of its own (PATH#2, ...)"
-    log.warning(text, len(made) - len(counts), next(k for k, n in counts.items() if n > 1))
+    # videos in several files share a made id where they only begin alike
+    text = "%d rows list what an earlier row lists%s, for example %s: each is a record of its own (PATH#2, ...)"
+    doubled = [name for name, count in counts.items() if count > 1]
+    alike = (
+        f", or begin with its file and have as many ({SIGN}+N)"
+        if any(SIGN in d for d in doubled)
+        else ""
+    )
+    log.warning(text, len(made) - len(counts), alike, doubled[0])
     return pa.array(made, pa.string())
 
 

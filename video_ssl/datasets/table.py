@@ -40,7 +40,7 @@ from video_ssl.datasets.boxes import (
 )
 from video_ssl.datasets.column_checks import refuse_wrong_captions, refuse_wrong_content
 from video_ssl.datasets.errors import TableError as TableError
-from video_ssl.datasets.parts import SIGN, each_part, join_parts
+from video_ssl.datasets.parts import SIGN, each_part, join_parts, refuse_empty_parts
 from video_ssl.datasets.record_ids import doubled_id, made_ids
 from video_ssl.files import MADE_BY, made
 from video_ssl.recipes import nearest
@@ -281,6 +281,7 @@ class Table:
         lengths = {name: len(values) for name, values in content.items()}
         if len(set(lengths.values())) > 1:
             raise TableError(f"columns of unequal length: {lengths}.")
+        refuse_empty_parts(content["source"], "the table")
         _refuse_wrong_details(content, "the table")
         given = content.get("id")
         if given is None or given.null_count:
