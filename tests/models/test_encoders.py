@@ -396,3 +396,9 @@ def test_a_configuration_of_other_kinds_is_refused_by_key(tmp_path, changes, tol
     (tmp_path / "config.json").write_text(json.dumps(content))
     with pytest.raises(EncoderError, match=told):
         read_config(tmp_path)
+
+
+def test_a_wrong_folder_is_told_where_further_encoders_lie(tmp_path: Path) -> None:
+    """The list of what may be given lacked the further encoders of a run, where slips are likeliest."""
+    with pytest.raises(EncoderError, match="RUN/encoders/NAME"):
+        load_encoder(tmp_path / "encoders" / "stils")

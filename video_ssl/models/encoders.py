@@ -123,8 +123,8 @@ def load_encoder(path_or_run: str | Path, device: str | torch.device = "cpu") ->
     """Returns a frozen encoder in evaluation mode with `preprocess`, `architecture` and `source`.
 
     Args:
-        path_or_run: RUN, RUN/encoder, `untrained:PATH[@SEED]`, `pixels[:SIZE]`, `pixels:PATH[@SIZE]` or
-            `hog_SHOWS:PATH[@SIZE]`.
+        path_or_run: RUN, RUN/encoder, RUN/encoders/NAME, `untrained:PATH[@SEED]`, `pixels[:SIZE]`,
+            `pixels:PATH[@SIZE]` or `hog_SHOWS:PATH[@SIZE]`.
         device: where the weights go.
 
     Raises:

@@ -63,7 +63,7 @@ def read_folder(path: str | Path, *, sizes: Sizes | None = None) -> PublishedViT
     """Returns the model of an encoder folder (or run) of ours.
 
     Args:
-        path: RUN, RUN/encoder, or a converted folder.
+        path: RUN, RUN/encoder, RUN/encoders/NAME, or a converted folder.
         sizes: other clips than those it is for: the position table follows.
 
     Raises:
