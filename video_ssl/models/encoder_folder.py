@@ -274,8 +274,8 @@ def _not_there(path: Path) -> str:
     names = sorted(p.name for p in parent.iterdir() if p.is_dir())
     rest = path.relative_to(parent) if parent in path.parents else path
     hint = nearest(rest.parts[0], names) if rest.parts else ""
-    words = "RUN, RUN/encoder, RUN/encoders/NAME, untrained:PATH[@SEED], pixels[:SIZE] or KIND:PATH[@SIZE] with KIND of "
-    words += ", ".join(BASELINES)
+    words = "RUN, RUN/encoder, RUN/encoders/NAME, untrained:PATH[@SEED], pixels[:SIZE] or KIND:PATH[@SIZE] "
+    words += f"with KIND of {', '.join(BASELINES)}"
     kinds = ["untrained", *BASELINES]
     kind = nearest(str(path).partition(":")[0], kinds) if ":" in str(path) else ""
     lacking = rest.parts[0] if rest.parts else path
