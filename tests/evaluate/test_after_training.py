@@ -97,3 +97,17 @@ def test_results_of_a_further_encoder_lie_beside_those_of_the_first(tmp_path: Pa
     }
     assert places[""] == places["encoder"] == run / "evaluate" / "demo"
     assert places["encoders/teacher"] == run / "evaluate" / "demo_teacher"
+
+
+def test_two_evaluations_of_one_name_are_refused_before_the_training(
+    done: list[Any], tmp_path: Path
+) -> None:
+    """The second one replaced the results of the first: recipes on one base inherit its name."""
+    for stem in ("near", "far"):
+        (tmp_path / f"{stem}.yaml").write_text(
+            "name: probe\ntrain: a.csv\ntest: b.csv\nevaluators: {knn: {}}\n"
+        )
+    listed = f"evaluate=[{tmp_path}/near.yaml,{tmp_path}/far.yaml]"
+    with pytest.raises(RunError, match=r"near.yaml and .*far.yaml would both write"):
+        pretrain_and_evaluate(load_pretrain_recipe("mae/demo", [listed]))
+    assert not done
