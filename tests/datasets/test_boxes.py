@@ -140,3 +140,37 @@ def test_one_caption_need_not_stand_in_a_list(tmp_path: Path) -> None:
     (tmp_path / "table.jsonl").write_text(json.dumps(row) + "\n")
     record = open_table(tmp_path / "table.jsonl").record(0)
     assert record.captions == (Caption(text="a jump", start_sec=1.0, end_sec=None),)
+
+
+@pytest.mark.parametrize(
+    ("box", "wrong"),
+    [
+        ([0.0, 0.0, 50.0, 100.0], "pixels"),
+        ([0.5, 0.0, 0.25, 1.0], "the smaller one first"),
+        ([0.0, 0.5, 1.0, 0.25], "the smaller one first"),
+        ([-20.0, 0.0, 0.5, 0.5], "0 to 1"),
+    ],
+)
+def test_boxes_in_pixels_or_with_edges_in_another_order_are_refused(
+    box: list[float], wrong: str
+) -> None:
+    """Was wrong: they were taken, and every crop that follows them was wrong without a word."""
+    rows = [
+        {"source": "a.mp4", "boxes": [[ONE]]},
+        {"source": "b.mp4", "boxes": [[ONE], [TWO, box]]},
+    ]
+    with pytest.raises(TableError, match=rf"row 2 has the box \[{box[0]}.*{wrong}"):
+        Table.from_rows(rows)
+
+
+def test_boxes_that_reach_over_the_picture_and_missing_ones_are_taken() -> None:
+    over = [-0.1, 0.0, 1.2, 1.0]
+    kept = Table.from_rows([{"source": "a.mp4", "boxes": [[over], [ONE, TWO]]}])
+    again = Table.from_rows([{"source": "a.mp4", "boxes": kept.record(0).boxes}])
+    np.testing.assert_array_equal(again.record(0).boxes, kept.record(0).boxes)
+
+
+def test_moments_of_boxes_are_not_before_the_video() -> None:
+    rows = [{"source": "a.mp4", "boxes": [[ONE]], "box_times_sec": [-1.0]}]
+    with pytest.raises(TableError, match="from 0 on"):
+        Table.from_rows(rows)

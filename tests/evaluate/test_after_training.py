@@ -108,6 +108,8 @@ def test_two_evaluations_of_one_name_are_refused_before_the_training(
             "name: probe\ntrain: a.csv\ntest: b.csv\nevaluators: {knn: {}}\n"
         )
     listed = f"evaluate=[{tmp_path}/near.yaml,{tmp_path}/far.yaml]"
-    with pytest.raises(RunError, match=r"near.yaml and .*far.yaml would both write"):
+    with pytest.raises(ConfigError, match=r"near.yaml and .*far.yaml would both write"):
         pretrain_and_evaluate(load_pretrain_recipe("mae/demo", [listed]))
     assert not done
+    with pytest.raises(ConfigError, match="would both write"):  # a job each, one after the other
+        plan_launch("pretrain", ["mae/demo", listed], LaunchProfile(executor="slurm"), chain=True)

@@ -49,12 +49,14 @@ def box_labels(scalar: Any) -> tuple[tuple[tuple[int, ...], ...], ...]:
 
 
 def refuse_wrong_boxes(columns: Mapping[str, Any], where: str) -> None:
-    """Raises TableError for times, labels or scores that do not go with the boxes beside them.
+    """Raises TableError for boxes that are none, and for times, labels or scores that do not go with those beside them.
 
     Args:
         columns: as a table holds them; any may be absent.
         where: the file, for errors.
     """
+    if "boxes" in columns and _any(columns["boxes"]):
+        _refuse_coordinates(_whole(columns["boxes"]), where)
     beside = [name for name in PER_MOMENT[1:] if name in columns and _any(columns[name])]
     if beside and ("boxes" not in columns or not _any(columns["boxes"])):
         raise TableError(f"{where} has a column {beside[0]!r} but no `boxes` for it to go with.")
@@ -74,6 +76,23 @@ def refuse_wrong_boxes(columns: Mapping[str, Any], where: str) -> None:
         _refuse_counts(name, "boxes of a moment", starts, inner, where)
 
 
+def _refuse_coordinates(boxes: Any, where: str) -> None:
+    """Refuses pixels and edges in another order.  A box may reach over the picture by as much as the picture is large;
+    NaN stands for a box that is not there."""
+    moments = pc.list_flatten(boxes)
+    found = pc.list_flatten(moments).flatten().to_numpy(zero_copy_only=False).reshape(-1, 4)
+    far = (found < -1) | (found > 2)
+    turned = (found[:, :2] > found[:, 2:]).any(1)
+    wrong = np.flatnonzero(far.any(1) | turned)
+    if len(wrong):
+        of_boxes = pc.list_parent_indices(moments).to_numpy(zero_copy_only=False)[wrong[0]]
+        row = pc.list_parent_indices(boxes).to_numpy(zero_copy_only=False)[of_boxes]
+        raise TableError(
+            f"{where}: row {row + 1} has the box {[round(float(x), 4) for x in found[wrong[0]]]}: a box is x_min, "
+            "y_min, x_max, y_max as shares of width and height, 0 to 1, not pixels, and the smaller one first."
+        )
+
+
 def _refuse_counts(
     name: str, what: str, rows: np.ndarray, counts: Sequence[np.ndarray], where: str
 ) -> None:
@@ -91,9 +110,9 @@ def _refuse_counts(
 def _refuse_times(times: Any, rows: np.ndarray, where: str) -> None:
     for row, moments in zip(rows, times.to_pylist(), strict=True):
         values = np.array([np.nan if moment is None else moment for moment in moments])
-        if not np.isfinite(values).all() or (np.diff(values) < 0).any():
+        if not np.isfinite(values).all() or (values < 0).any() or (np.diff(values) < 0).any():
             raise TableError(
-                f"{where}: row {row + 1} has box_times_sec={moments}: they must be numbers of seconds in order."
+                f"{where}: row {row + 1} has box_times_sec={moments}: they must be seconds in order, from 0 on."
             )
 
 

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import dataclasses
 import logging
 import os
-from collections.abc import Sequence
 from typing import Any
 
-from video_ssl.evaluate.recipe import EvaluateRecipe, load_evaluate_recipe
+from video_ssl.evaluate.recipe import read_evaluations
 from video_ssl.evaluate.run import evaluate
 from video_ssl.pretrain.errors import RunError
 from video_ssl.pretrain.recipe import PretrainRecipe
@@ -29,18 +27,13 @@ def pretrain_and_evaluate(
         recipe, allow_changes: as `pretrain` takes them.
 
     Raises:
-        RunError: there are several processes, or two evaluations would write to one folder; else as `pretrain` and
-            `evaluate`.
+        RunError: there are several processes; else as `read_evaluations`, `pretrain` and `evaluate`.
     """
     if int(os.environ.get("WORLD_SIZE", "1")) > 1:
         raise RunError(
             "--evaluate is for one process: `video-ssl launch` with --chain trains and evaluates with several."
         )
-    evaluations = [
-        dataclasses.replace(load_evaluate_recipe(name), encoder=recipe.run)
-        for name in recipe.evaluations
-    ]
-    _refuse_shared_folders(recipe.evaluations, evaluations)
+    evaluations = read_evaluations(recipe.evaluations, recipe.run)
     pretrain(recipe, allow_changes=allow_changes)
     if not evaluations:
         logger.info(
@@ -50,16 +43,3 @@ def pretrain_and_evaluate(
             recipe.run,
         )
     return [evaluate(evaluation) for evaluation in evaluations]
-
-
-def _refuse_shared_folders(names: Sequence[str], evaluations: Sequence[EvaluateRecipe]) -> None:
-    """Raises RunError where a later evaluation would replace the results of an earlier one."""
-    taken: dict[str, str] = {}
-    for name, evaluation in zip(names, evaluations, strict=True):
-        place = evaluation.out or evaluation.name
-        if place in taken:
-            raise RunError(
-                f"evaluate: {taken[place]} and {name} would both write their results to {place!r}: give one of them "
-                "another `name:`."
-            )
-        taken[place] = name

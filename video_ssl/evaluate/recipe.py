@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +11,7 @@ from video_ssl.datasets.paths import at_home
 from video_ssl.embed.config import EmbedConfig
 from video_ssl.embed.open_encoder import without_flax
 from video_ssl.evaluate.evaluators import Evaluator, evaluator_class
-from video_ssl.recipes import build_config, read_recipe, read_typed
+from video_ssl.recipes import ConfigError, build_config, read_recipe, read_typed
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -112,3 +112,22 @@ def load_evaluate_recipe(name: str | Path, overrides: Sequence[str] = ()) -> Eva
             for key, settings in chosen.items()
         }
     return build_config(EvaluateRecipe, content)
+
+
+def read_evaluations(names: Sequence[str], encoder: str) -> list[EvaluateRecipe]:
+    """Returns the recipes of the evaluations that go with a run, for its encoder.
+
+    Raises:
+        ConfigError: as `load_evaluate_recipe`; or a later one would replace the results of an earlier one.
+    """
+    recipes = [replace(load_evaluate_recipe(name), encoder=encoder) for name in names]
+    taken: dict[str, str] = {}
+    for name, recipe in zip(names, recipes, strict=True):
+        place = recipe.out or recipe.name
+        if place in taken:
+            raise ConfigError(
+                f"evaluate: {taken[place]} and {name} would both write their results to {place!r}: give one of them "
+                "another `name:`."
+            )
+        taken[place] = name
+    return recipes

@@ -112,6 +112,12 @@ def _pretrain(
             after=tuple(step.name for step in before),
         ),
     ]
+    if chain:
+        from video_ssl.evaluate.recipe import read_evaluations
+
+        read_evaluations(
+            recipes[0].evaluations, recipes[0].run
+        )  # what is wrong with them is said now
     for evaluation in recipes[0].evaluations if chain else ():
         name = (
             "evaluate" if len(recipes[0].evaluations) == 1 else f"evaluate-{Path(evaluation).stem}"
