@@ -112,7 +112,8 @@ def _refuse_times(times: Any, rows: np.ndarray, where: str) -> None:
         values = np.array([np.nan if moment is None else moment for moment in moments])
         if not np.isfinite(values).all() or (values < 0).any() or (np.diff(values) < 0).any():
             raise TableError(
-                f"{where}: row {row + 1} has box_times_sec={moments}: numbers of seconds in order, from 0 on, are needed."
+                f"{where}: row {row + 1} has box_times_sec={moments}: "
+                "numbers of seconds in order, from 0 on, are needed."
             )
 
 
