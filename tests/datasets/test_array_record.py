@@ -70,7 +70,7 @@ def write_videos(root):
 
 def clip_row(row):
     rng = np.random.default_rng(row)
-    boxes = rng.random((16, 2, 4), np.float32)
+    boxes = np.sort(rng.random((16, 2, 2, 2), np.float32), axis=2).reshape(16, 2, 4)
     boxes[3, 1] = np.nan
     return {
         "id": f"clip-{row}",
