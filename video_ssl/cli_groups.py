@@ -37,18 +37,23 @@ RunArgument = Annotated[str, typer.Argument(help="The folder of a run or grid, o
 
 @data_app.command(epilog=example("data demo data/demo-tiny --size tiny"))
 def demo(
-    out: Annotated[Path, typer.Argument(help="Folder to fill.")] = Path("data/demo-small"),
+    out: Annotated[
+        Path | None, typer.Argument(help="Folder to fill; that of the dataset recipe if not given.")
+    ] = None,
+    world: Annotated[str, typer.Option(help="What is generated; so far exercises.")] = "exercises",
     size: Annotated[str, typer.Option(help="tiny, small or large.")] = "small",
     seed: Annotated[int, typer.Option(help="Same seed, same videos.")] = 0,
     num_workers: Annotated[
         int | None, typer.Option(help="Processes; all cores if not given.")
     ] = None,
 ) -> None:
-    """Generate the default videos.  Figures that exercise, with every kind of label."""
+    """Generate the default videos.  Figures that move, with every kind of label."""
     from video_ssl.datasets.demo.build import build_demo
+    from video_ssl.datasets.opening import resolve_recipe
 
-    folder = build_demo(out, size=size, seed=seed, num_workers=num_workers)
-    typer.echo(f"{folder} is complete: data.table={out}:train and the like")
+    place = resolve_recipe(world)[1] if out is None else out
+    folder = build_demo(place, world=world, size=size, seed=seed, num_workers=num_workers)
+    typer.echo(f"{folder} is complete: data.table={place}:train and the like")
 
 
 @data_app.command(epilog=example("data check ucf101"))

@@ -16,20 +16,19 @@ import pytest
 from video_ssl.clips.reading import open_record, open_video
 from video_ssl.datasets.demo import build as demo_module
 from video_ssl.datasets.demo.build import build_demo
-from video_ssl.datasets.demo.motion import CLASS_NAMES, TOPICS, exercise_of
-from video_ssl.datasets.demo.plan import (
+from video_ssl.datasets.demo.exercises.motion import CLASS_NAMES, TOPICS, exercise_of
+from video_ssl.datasets.demo.exercises.plan import (
     PHASE_NAMES,
     PHASES_CLASSES,
     SIZES,
-    SPLITS,
-    phase_labels,
+    WORLD,
     plan_video,
 )
+from video_ssl.datasets.demo.exercises.text import ACTIONS
+from video_ssl.datasets.demo.exercises.text import PHASES as PHASE_WORDS
 from video_ssl.datasets.demo.scene import NuisanceConfig
 from video_ssl.datasets.demo.sheet import contact_sheet
 from video_ssl.datasets.demo.sound import EVENT_SEC, RATE
-from video_ssl.datasets.demo.text import ACTIONS
-from video_ssl.datasets.demo.text import PHASES as PHASE_WORDS
 from video_ssl.datasets.table import Record, Table
 from video_ssl.evaluate.frames.frame_sequences import position_features
 from video_ssl.evaluate.frames.phase_classification import phase_accuracy
@@ -127,7 +126,9 @@ def test_a_build_that_is_stopped_leaves_no_half_video(tmp_path: Path) -> None:
         assert bool(halves()) is left
     limit = time.monotonic() + 60
     while halves() and time.monotonic() < limit:  # the processes may still be ending
-        demo_module._claim(tmp_path, {"size": "tiny"})  # as the next build begins
+        demo_module._claim(
+            tmp_path, {"size": "tiny", "format": WORLD.format}
+        )  # as the next build begins
         time.sleep(0.05)
     assert halves() == []
 
@@ -141,7 +142,7 @@ def test_another_seed_is_other_data() -> None:
 def test_an_interrupted_build_continues(demo: Path, tmp_path: Path) -> None:
     root = tmp_path / "part"
     kept = "videos/train/train-00000.mp4"
-    for split in SPLITS:
+    for split in WORLD.splits:
         (root / "videos" / split).mkdir(parents=True)
         for path in (demo / "videos" / split).iterdir():
             if path.name not in ("train-00005.mp4", "val-00003.mp4"):
@@ -242,14 +243,14 @@ def _positions_and_labels(split: str, name: str) -> tuple[list[np.ndarray], list
         (cut,) = plan_video(0, split, index, size, NuisanceConfig()).cuts
         at = np.arange(cut.first, cut.last)
         places.append(position_features(at / len(cut.motion.phases)))
-        labels.append(phase_labels(cut.motion)[cut.first : cut.last])
+        labels.append(WORLD.phase_labels(cut, cut.first, cut.last))
     return places, labels
 
 
 def test_train_and_val_share_no_figure_and_no_background(demo: Path) -> None:
     size, config = SIZES["tiny"], NuisanceConfig()
     looks: dict[str, set[tuple[object, ...]]] = {}
-    for split in SPLITS:
+    for split in WORLD.splits:
         plans = [plan_video(0, split, i, size, config) for i in range(size.count(split))]
         pool = looks.setdefault(split.rpartition("_")[2], set())
         pool.update(("figure", plan.body) for plan in plans)
@@ -285,7 +286,7 @@ def test_events_are_within_the_clip_and_audible(demo: Path, name: str) -> None:
 def records_events_in(demo: Path, record: Record) -> list[float]:
     """Times of all events of the file of a record, not only of the record's own."""
     video = Path(record.source).stem
-    for name in SPLITS:
+    for name in WORLD.splits:
         for other in records(demo, name):
             if other.id == video:
                 return [event.time_sec for event in other.events]

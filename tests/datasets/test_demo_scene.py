@@ -7,8 +7,8 @@ import dataclasses
 import numpy as np
 import pytest
 
-from video_ssl.datasets.demo.figure import JOINT_INDEX, sample_body, skeleton
-from video_ssl.datasets.demo.motion import (
+from video_ssl.datasets.demo.exercises.camera import sample_camera
+from video_ssl.datasets.demo.exercises.motion import (
     CLASS_NAMES,
     EXERCISES,
     NEUTRAL,
@@ -19,10 +19,12 @@ from video_ssl.datasets.demo.motion import (
     perform,
     sample_style,
 )
-from video_ssl.datasets.demo.plan import SIZES, _plan_clip, plan_video
+from video_ssl.datasets.demo.exercises.plan import SIZES, _plan_clip, plan_video
+from video_ssl.datasets.demo.exercises.skeleton import skeleton
+from video_ssl.datasets.demo.exercises.text import ACTIONS, PHASES, TOPIC_WORDS
+from video_ssl.datasets.demo.figure import JOINT_INDEX, sample_body
 from video_ssl.datasets.demo.scene import NuisanceConfig, Scene
 from video_ssl.datasets.demo.sound import RATE, TIMBRES, render_sound
-from video_ssl.datasets.demo.text import ACTIONS, PHASES, TOPIC_WORDS
 
 FPS = 16
 OFF = NuisanceConfig(**{field.name: 0.0 for field in dataclasses.fields(NuisanceConfig)})
@@ -114,7 +116,7 @@ def test_length_and_start_do_not_depend_on_the_action() -> None:
 
 def test_surroundings_do_not_depend_on_the_action() -> None:
     plan = plan_video(0, "train", 0, SIZES["tiny"], NuisanceConfig())
-    other = dataclasses.replace(plan, poses=plan.poses[::-1] + 9.0)
+    other = dataclasses.replace(plan, joints=plan.joints[::-1] + 9.0)
     first, second = plan.scene(), other.scene()
     for part in ("camera", "light", "distractor"):
         for name, value in vars(getattr(first, part)).items():
@@ -179,8 +181,10 @@ def test_the_figure_stands_on_the_ground_with_its_own_bone_lengths() -> None:
 
 def test_nuisances_off_leave_a_still_picture() -> None:
     rng = np.random.default_rng(0)
+    body = sample_body(rng)
+    joints = skeleton(body, np.repeat(NEUTRAL[None], 20, 0))
     scene = Scene(
-        sample_body(rng), np.repeat(NEUTRAL[None], 20, 0), rng=rng, config=OFF, size=64, fps=FPS,
+        body, joints, sample_camera(rng, OFF, 20, FPS), rng=rng, config=OFF, size=64, fps=FPS,
         texture_seed=np.random.SeedSequence(3),
     )  # fmt: skip
     frames = list(scene.frames(distractor=False))

@@ -32,39 +32,24 @@ from typing import Any
 
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-from video_ssl.datasets.demo.motion import CLASS_NAMES, TOPICS
 from video_ssl.datasets.demo.mp4 import write_mp4
-from video_ssl.datasets.demo.plan import (
-    PHASE_NAMES,
-    SIZES,
-    SPLITS,
-    VideoPlan,
-    clip_row,
-    plan_video,
-    segment_rows,
-    session_row,
-)
+from video_ssl.datasets.demo.rows import clip_row, segment_rows, session_row
 from video_ssl.datasets.demo.scene import NuisanceConfig
+from video_ssl.datasets.demo.video import VideoPlan, World
+from video_ssl.datasets.demo.worlds import world_of, world_of_format
 from video_ssl.datasets.table import Table
 from video_ssl.files import OutputError, claim_file, claim_folder, remove_leftovers, write_json
 from video_ssl.recipes import build_config, nearest, to_plain
 
 logger = logging.getLogger(__name__)
 
-FORMAT = 3
-"""Counts changes of the generator that give other videos for the same seed."""
-
 _DONE, _BEGUN = "demo.json", ".demo.begun.json"
-TABLES = tuple(
-    f"{kind}{split}"
-    for split in ("train", "val")
-    for kind in ("", "sessions_", "segments_", "phases_")
-)
 
 
 def build_demo(
     root: str | os.PathLike[str],
     *,
+    world: str = "exercises",
     size: str = "small",
     seed: int = 0,
     num_workers: int | None = None,
@@ -74,11 +59,12 @@ def build_demo(
     """Returns `root` with the generated data in it, made or completed where something is missing.
 
     An interrupted build continues where it stopped; a complete one is recognised by `demo.json` and left alone.  The
-    data depend on size, seed and nuisances, never on the number of processes.
+    data depend on world, size, seed and nuisances, never on the number of processes.
 
     Args:
         root: folder to fill; created if needed.
-        size: a name in `SIZES`: `tiny` (tests), `small` (a laptop), `large` (a GPU).
+        world: what is generated, a name in `WORLDS`.
+        size: `tiny` (tests), `small` (a laptop), `large` (a GPU).
         seed: another seed gives other figures, backgrounds, motions and sounds.
         num_workers: processes; None for one per core, 0 to work in this one.  Libraries that this process has loaded
             may then change last bits of the pictures (seen beside torch and jax).  Processes of their own gave other
@@ -87,19 +73,27 @@ def build_demo(
         nuisances: strengths of what is not the action; the defaults if None.
 
     Raises:
-        ValueError: unknown size, or a folder that holds demo data of other settings.
+        ValueError: unknown world or size, or a folder that holds another world or demo data of other settings.
         OutputError: a file to be written was made by somebody else, or the folder cannot be written.
     """
-    if size not in SIZES:
-        raise ValueError(f"size={size!r} is not one of {list(SIZES)}.{nearest(size, SIZES)}")
+    made = world_of(world)
+    if size not in made.sizes:
+        raise ValueError(
+            f"size={size!r} is not one of {list(made.sizes)}.{nearest(size, made.sizes)}"
+        )
     if not isinstance(nuisances, NuisanceConfig):
         nuisances = build_config(NuisanceConfig, nuisances, "nuisances")
     root = Path(os.path.realpath(root))
-    settings = {"format": FORMAT, "size": size, "seed": seed, "nuisances": to_plain(nuisances)}
+    settings = {
+        "format": made.format,
+        "size": size,
+        "seed": seed,
+        "nuisances": to_plain(nuisances),
+    }
     if _check_settings(root, settings):
         return root
     _claim(root, settings)
-    for split in SPLITS:
+    for split in made.splits:
         (root / "videos" / split).mkdir(parents=True, exist_ok=True)
     write_json(root / _BEGUN, settings)
     missing = _missing(root, settings)
@@ -125,6 +119,7 @@ def _check_settings(root: Path, settings: Mapping[str, Any]) -> bool:
         if not (root / name).is_file():
             continue
         found = _read_settings(root / name)
+        _refuse_another_world(root, settings["format"], found["format"])
         differing = [key for key in settings if found.get(key) != settings[key]]
         if differing:
             given, there = ({key: d.get(key) for key in differing} for d in (settings, found))
@@ -134,6 +129,24 @@ def _check_settings(root: Path, settings: Mapping[str, Any]) -> bool:
             )
         return name == _DONE
     return False
+
+
+def _refuse_another_world(root: Path, wanted: int, found: object) -> None:
+    """A folder tells its world by its format."""
+    if found == wanted:
+        return
+    world, other = world_of_format(wanted), world_of_format(found)
+    assert world is not None
+    if other is None:
+        raise ValueError(
+            f"{root} holds generated videos of format {found!r}, which nothing here makes, but the world "
+            f"{world.name!r} (format {wanted}) was requested. Choose another folder, or delete the folder."
+        )
+    raise ValueError(
+        f"{root} holds the world {other.name!r} (format {found}), but the world {world.name!r} (format {wanted}) was "
+        f"requested. Choose another folder, delete this one, or keep what is there: it is opened with "
+        f"`world: {other.name}` in its dataset recipe (`video-ssl data demo {root} --world {other.name}`)."
+    )
 
 
 def _read_settings(path: Path) -> dict[str, Any]:
@@ -151,35 +164,49 @@ def _read_settings(path: Path) -> dict[str, Any]:
 def _claim(root: Path, settings: Mapping[str, Any]) -> None:
     """Refuses files of somebody else; whether a folder is ours, the file of an unfinished build says."""
     ours = (root / _BEGUN).is_file()
-    videos = [
-        f"videos/{split}/{split}-{index:05d}.mp4"
-        for split in SPLITS
-        for index in range(SIZES[settings["size"]].count(split))
-    ]
+    videos = [f"videos/{split}/{split}-{index:05d}.mp4" for split, index in _videos(settings)]
     claim_folder(root, "data demo", videos, ours=ours)
-    for name in TABLES:
+    for name in _tables(_world(settings)):
         claim_file(root / f"{name}.arrow", "data demo")
     _remove_leftovers(root)
 
 
 def _remove_leftovers(root: Path) -> None:
     """Removes what processes that have ended have left of a video; others may be at work in the same folder."""
-    for folder in (root, *(root / "videos" / split for split in SPLITS)):
+    for folder in (root, *(root / "videos").glob("*")):
         remove_leftovers(folder)
+
+
+def _world(settings: Mapping[str, Any]) -> World:
+    world = world_of_format(settings["format"])
+    assert world is not None
+    return world
+
+
+def _tables(world: World) -> list[str]:
+    """Names of the tables: one per split, and the actions within the sessions."""
+    segments = [
+        s.replace("sessions_", "segments_") for s in world.splits if s.startswith("sessions_")
+    ]
+    return [*world.splits, *segments]
 
 
 def _plan(settings: Mapping[str, Any], split: str, index: int) -> VideoPlan:
     config = build_config(NuisanceConfig, settings["nuisances"])
-    return plan_video(settings["seed"], split, index, SIZES[settings["size"]], config)
+    world = _world(settings)
+    return world.plan(settings["seed"], split, index, world.sizes[settings["size"]], config)
+
+
+def _videos(settings: Mapping[str, Any]) -> list[tuple[str, int]]:
+    """(split, index) of every video; long ones come first: at the end short ones balance the processes better."""
+    world = _world(settings)
+    size = world.sizes[settings["size"]]
+    return [(split, i) for split in reversed(world.splits) for i in range(size.count(split))]
 
 
 def _missing(root: Path, settings: Mapping[str, Any]) -> list[tuple[str, int]]:
-    """(split, index) of every video that is not there; a file is either complete or absent.
-
-    Long ones come first: at the end short ones balance the processes better.
-    """
-    size = SIZES[settings["size"]]
-    wanted = [(split, index) for split in reversed(SPLITS) for index in range(size.count(split))]
+    """(split, index) of every video that is not there; a file is either complete or absent."""
+    wanted = _videos(settings)
     return [(s, i) for s, i in wanted if not (root / f"videos/{s}/{s}-{i:05d}.mp4").is_file()]
 
 
@@ -242,9 +269,8 @@ def _render_in_processes(
 
 def _work(root: Path, settings: Mapping[str, Any], workers: int, number: int) -> None:
     """The share of one process: every `workers`-th video of the whole list that is not there yet."""
-    size, parent = SIZES[settings["size"]], os.getppid()
-    wanted = [(split, index) for split in reversed(SPLITS) for index in range(size.count(split))]
-    for split, index in wanted[number::workers]:
+    parent = os.getppid()
+    for split, index in _videos(settings)[number::workers]:
         if os.getppid() != parent:
             raise SystemExit("the process that started this one is gone")
         if not (root / f"videos/{split}/{split}-{index:05d}.mp4").is_file():
@@ -253,22 +279,23 @@ def _work(root: Path, settings: Mapping[str, Any], workers: int, number: int) ->
 
 def _write_tables(root: Path, settings: Mapping[str, Any]) -> None:
     """Writes all tables; rows are drawn anew from the plans, so a continued build gives the same."""
-    size = SIZES[settings["size"]]
-    classes, phases = list(CLASS_NAMES), list(PHASE_NAMES)
+    world = _world(settings)
+    classes, phases, topics = (
+        list(names) for names in (world.class_names, world.phase_names, world.topics)
+    )
     about: dict[str, Any] = {"objects": ["figure", "distractor"], "generator": dict(settings)}
-    for split in ("train", "val"):
-        rows = [clip_row(_plan(settings, split, i)) for i in range(size.count(split))]
-        _save(rows, root, split, classes, phases, about)
-        plans = [
-            _plan(settings, f"sessions_{split}", i) for i in range(size.count(f"sessions_{split}"))
-        ]
-        sessions = [session_row(plan) for plan in plans]
-        _save(sessions, root, f"sessions_{split}", list(TOPICS), classes, about)
-        segments = [row for plan in plans for row in segment_rows(plan)]
-        name = f"phases_{split}"
-        rows = [clip_row(_plan(settings, name, i)) for i in range(size.count(name))]
-        _save(rows, root, name, classes, phases, about)
-        _save(segments, root, f"segments_{split}", classes, phases, about)
+    for split in world.splits:
+        count = world.sizes[settings["size"]].count(split)
+        plans = (_plan(settings, split, index) for index in range(count))
+        if not split.startswith("sessions_"):
+            _save([clip_row(world, plan) for plan in plans], root, split, classes, phases, about)
+            continue
+        sessions = list(plans)
+        rows = [session_row(world, plan) for plan in sessions]
+        _save(rows, root, split, topics, classes, about)
+        segments = [row for plan in sessions for row in segment_rows(world, plan)]
+        name = split.replace("sessions_", "segments_")
+        _save(segments, root, name, classes, phases, about)
 
 
 def _save(

@@ -1,4 +1,4 @@
-"""What surrounds the figure of the demo data: camera, background, light, noise and a moving distractor.
+"""What surrounds the figure of a generated world: background, light, noise and a moving distractor.
 
 None of it knows the action: all of it is drawn from a random stream of its own, so that it is independent of the
 label.  Backgrounds keep to medium brightness and to smooth patterns that move as a whole: hard for raw pixels, easy
@@ -11,11 +11,12 @@ import colorsys
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import Protocol
 
 import numpy as np
 from PIL import Image, ImageDraw
 
-from video_ssl.datasets.demo.figure import Body, Color, FigurePainter, skeleton
+from video_ssl.datasets.demo.figure import Body, Color, FigurePainter
 
 SUPERSAMPLING = 2
 TEXTURE_KINDS = ("clouds", "stripes", "checks", "dots", "patches")
@@ -94,82 +95,20 @@ def smooth_curve(
     ) / np.sqrt(terms)
 
 
-@dataclass(frozen=True)
-class Camera:
-    """The camera frame by frame: zoom (T,), pan (T, 2) in frame heights, roll (T,) in radians, mirror.
+class Camera(Protocol):
+    """What a scene needs of a camera: zoom (T,), pan (T, 2) in frame heights and roll (T,) in radians of the picture
+    plane, which the background follows, and where joints are seen."""
 
-    `yaw` and `tilt` (radians) are the direction of view; `figure_height` is in frame heights at zoom 1, `ground`
-    the height of the ground below the middle of the frame, in frame heights.
-    """
-
-    zoom: np.ndarray
-    pan: np.ndarray
-    roll: np.ndarray
-    mirror: bool
-    yaw: np.ndarray
-    tilt: float
-    figure_height: float
-    ground: float
+    @property
+    def zoom(self) -> np.ndarray: ...
+    @property
+    def pan(self) -> np.ndarray: ...
+    @property
+    def roll(self) -> np.ndarray: ...
 
     def project(self, joints: np.ndarray, size: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """Returns pixels (T, J, 2), depth (T, J) and pixels per body height (T,) of joints in space (T, J, 3)."""
-        cos, sin = np.cos(self.yaw)[:, None], np.sin(self.yaw)[:, None]
-        depth = joints[..., 2] * cos - joints[..., 0] * sin
-        across = joints[..., 0] * cos + joints[..., 2] * sin
-        down = -joints[..., 1] * np.cos(self.tilt) + depth * np.sin(self.tilt)
-        flat = np.stack([across, down], -1) * self.figure_height + np.array([0.0, self.ground])
-        return self.to_pixels(flat, size), depth, self.figure_height * self.zoom * size
-
-    def to_pixels(self, flat: np.ndarray, size: int) -> np.ndarray:
-        """Returns points (T, N, 2), given in frame heights from the middle of the scene, in pixels of the frame."""
-        if self.mirror:
-            flat = flat * np.array([-1.0, 1.0])
-        cos, sin = np.cos(self.roll)[:, None], np.sin(self.roll)[:, None]
-        turned = np.stack(
-            [flat[..., 0] * cos - flat[..., 1] * sin, flat[..., 0] * sin + flat[..., 1] * cos], -1
-        )
-        return (turned * self.zoom[:, None, None] + self.pan[:, None] + 0.5) * size
-
-
-def sample_camera(
-    rng: np.random.Generator, config: NuisanceConfig, num_frames: int, fps: float
-) -> Camera:
-    """Returns a random camera that keeps the figure in view."""
-    shake = np.stack([smooth_curve(rng, num_frames, fps, hz=(1.5, 4)) for _ in range(2)], 1)
-    drift = np.stack(
-        [smooth_curve(rng, num_frames, fps, hz=(0.08, 0.35), terms=2) for _ in range(2)], 1
-    )
-    shift = rng.uniform(-1, 1, 2) * np.array([0.11, 0.035])
-    pan = config.camera_shift * shift + config.camera_jitter * 0.006 * rng.uniform(0, 1.5) * (
-        config.motion * shake
-    )
-    pan = pan + config.motion * (config.camera_pan * drift.clip(-1.8, 1.8) * np.array([0.07, 0.02]))
-    zoom = 1 + config.camera_zoom * (
-        rng.uniform(-0.12, 0.08)
-        + config.motion
-        * (0.05 * smooth_curve(rng, num_frames, fps, hz=(0.08, 0.3)).clip(-1.5, 1.5))
-    )
-    roll = np.radians(2.5 * config.camera_jitter * config.motion) * smooth_curve(
-        rng, num_frames, fps, hz=(0.1, 0.6)
-    ).clip(-2, 2)
-    yaw = np.radians(
-        40
-        + config.view
-        * (
-            rng.uniform(-20, 20)
-            + config.motion * (4 * smooth_curve(rng, num_frames, fps, hz=(0.1, 0.3)))
-        )
-    )
-    return Camera(
-        zoom=zoom,
-        pan=pan,
-        roll=roll,
-        mirror=bool(rng.uniform() < config.mirror),
-        yaw=yaw,
-        tilt=float(np.radians(8 + config.view * rng.uniform(-5, 7))),
-        figure_height=0.65,
-        ground=0.40,
-    )
+        """Returns pixels (T, J, 2), nearness (T, J) and pixels per body height (T, J) of joints in space (T, J, 3)."""
+        ...
 
 
 def _mid_color(rng: np.random.Generator, config: NuisanceConfig, base: float) -> np.ndarray:
@@ -349,7 +288,8 @@ class Scene:
 
     Args:
         body: the figure.
-        poses: float64 (T, P).
+        joints: float64 (T, J, 3) in space.
+        camera: what looks at them.
         rng: source of all that is random here; must not depend on the action.
         texture_seed: seed of the background pattern.
         config: strengths.
@@ -360,7 +300,8 @@ class Scene:
     def __init__(
         self,
         body: Body,
-        poses: np.ndarray,
+        joints: np.ndarray,
+        camera: Camera,
         *,
         rng: np.random.Generator,
         texture_seed: np.random.SeedSequence,
@@ -368,21 +309,19 @@ class Scene:
         size: int,
         fps: float,
     ) -> None:
-        self.num_frames, self.size = len(poses), size
-        streams = rng.spawn(4)
-        self.camera = sample_camera(streams[0], config, self.num_frames, fps)
-        self._background = (int(streams[1].integers(2**62)), config, fps, texture_seed)
-        self.distractor = sample_distractor(streams[2], config, self.num_frames, fps)
-        self.light = sample_light(streams[3], config, self.num_frames, fps)
+        self.num_frames, self.size, self.camera = len(joints), size, camera
+        streams = rng.spawn(3)
+        self._background = (int(streams[0].integers(2**62)), config, fps, texture_seed)
+        self.distractor = sample_distractor(streams[1], config, self.num_frames, fps)
+        self.light = sample_light(streams[2], config, self.num_frames, fps)
         self._canvas = SUPERSAMPLING * size
-        joints = skeleton(body, poses)
         points, depth, scale = self.camera.project(joints, self._canvas)
         outline = 0.008 * self._canvas
         self.painter = FigurePainter(body, points, depth, scale, outline)
         feet = np.stack([joints[:, :, 0].mean(1), joints[:, :, 2].mean(1)], 1)
         ground = np.stack([feet[:, 0], np.zeros(self.num_frames), feet[:, 1]], 1)[:, None]
-        self._shadow = self.camera.project(ground, self._canvas)[0][:, 0]
-        self._shadow_radius = 0.17 * scale
+        shadow, _, shadow_scale = self.camera.project(ground, self._canvas)
+        self._shadow, self._shadow_radius = shadow[:, 0], 0.17 * shadow_scale[:, 0]
 
     def boxes(self) -> np.ndarray:
         """Returns float32 (T, 2, 4): figure and distractor, [x_min, y_min, x_max, y_max] in 0..1, cut at the frame.

@@ -1,4 +1,4 @@
-"""Captions of the demo data: what is done in the whole clip, and what happens in each phase."""
+"""Captions of the generated worlds: what is done in the whole clip, and what happens in each phase."""
 
 from __future__ import annotations
 
@@ -8,60 +8,7 @@ from typing import Any
 import numpy as np
 
 from video_ssl.datasets.demo.figure import Body, Color
-from video_ssl.datasets.demo.motion import Motion
-
-ACTIONS: dict[str, tuple[str, ...]] = {
-    "squat": ("does a squat", "squats down and comes up again", "performs a deep squat"),
-    "jumping_jack": ("does a jumping jack", "spreads arms and legs in a jumping jack", "performs a jumping jack"),
-    "side_lunge": ("does a side lunge", "lunges to the side and back", "performs a lunge sideways"),
-    "kick": ("kicks forward", "does a front kick", "performs a kick with one leg"),
-    "throw": ("throws something overhead", "does an overhead throw", "winds up and throws"),
-    "wave": ("waves with one hand", "greets with a wave", "raises an arm and waves"),
-    "sit_down": ("sits down on the floor", "goes from standing to sitting", "takes a seat on the ground"),
-    "stand_up": ("stands up from the floor", "goes from sitting to standing", "gets up from the ground"),
-    "bow_then_reach": (
-        "bows, then reaches up", "bows before reaching for the ceiling", "first bows and then stretches up",
-    ),
-    "reach_then_bow": (
-        "reaches up, then bows", "reaches for the ceiling before a bow", "first stretches up and then bows",
-    ),
-}  # fmt: skip
-"""Class -> ways to say it; every one of them implies the class."""
-
-PHASES: dict[str, tuple[str, ...]] = {
-    "lower": ("goes down into the squat", "bends the knees"),
-    "rise": ("comes up from the squat", "straightens the knees"),
-    "open": ("spreads arms and legs", "opens the jumping jack"),
-    "close": ("brings arms and legs together", "closes the jumping jack"),
-    "step_out": ("steps out into the lunge", "shifts the weight to the side"),
-    "step_back": ("pushes back from the lunge", "returns to the middle"),
-    "lift_knee": ("lifts the knee", "draws one leg up"),
-    "extend": ("extends the leg into the kick", "kicks out"),
-    "retract": ("puts the foot down again", "takes the leg back"),
-    "wind_up": ("winds up for the throw", "takes the arm back"),
-    "swing": ("swings the arm forward", "releases the throw"),
-    "follow_through": ("follows through", "lets the throw run out"),
-    "recover": ("recovers after the throw", "comes upright again"),
-    "raise": ("raises one hand", "lifts an arm to greet"),
-    "wave": ("moves the hand from side to side", "waves the raised hand"),
-    "lower_hand": ("lowers the hand", "lets the arm sink"),
-    "crouch": ("crouches to sit", "bends down to the floor"),
-    "settle": ("settles on the floor", "sits back"),
-    "lean_in": ("leans forward to get up", "gathers the legs to rise"),
-    "straighten": ("straightens up", "rises to the feet"),
-    "bow": ("bows down", "bends forward from the hips"),
-    "unbow": ("comes up from the bow", "straightens the back"),
-    "reach": ("reaches up with both arms", "stretches towards the ceiling"),
-    "unreach": ("lets both arms sink", "brings the arms down"),
-}  # fmt: skip
-"""Phase -> ways to say what happens in it."""
-
-TOPIC_WORDS: dict[str, tuple[str, ...]] = {
-    "warm_up": ("a warm-up with several exercises", "someone warming up"),
-    "contest": ("training for a contest", "someone practising kicks and throws"),
-    "greeting": ("a person greeting and bowing", "a series of greetings"),
-    "rest": ("someone going down and getting up", "a person resting and rising"),
-}
+from video_ssl.datasets.demo.video import Motion, Words
 
 _FRAMES = (
     "{subject} {action}.",
@@ -101,31 +48,38 @@ def _subject(body: Body, rng: np.random.Generator) -> str:
 
 
 def captions_of(
-    motion: Motion, body: Body, rng: np.random.Generator, *, seconds: float, num_full: int = 2
+    motion: Motion,
+    words: Words,
+    body: Body,
+    rng: np.random.Generator,
+    *,
+    seconds: float,
+    num_full: int = 2,
 ) -> list[dict[str, Any]]:
     """Returns captions as rows of the table: `num_full` about the whole clip (0 to `seconds`), then one per phase.
 
     The sentence about a phase carries the window of that phase, in seconds of the clip.
     """
     rows = []
-    chosen = rng.permutation(len(ACTIONS[motion.exercise.name]))[:num_full]
+    chosen = rng.permutation(len(words.actions[motion.action]))[:num_full]
     for i in chosen:
         frame = _FRAMES[rng.integers(len(_FRAMES))]
-        text = frame.format(subject=_subject(body, rng), action=ACTIONS[motion.exercise.name][i])
+        text = frame.format(subject=_subject(body, rng), action=words.actions[motion.action][i])
         rows.append(_row(text, 0.0, seconds))
     for name, start, end in motion.phase_windows():
-        words = PHASES[name][rng.integers(len(PHASES[name]))]
+        ways = words.phases[name]
+        said = ways[rng.integers(len(ways))]
         opening = ("", "now ", "here ")[rng.integers(3)]
-        rows.append(_row(f"{opening}{_subject(body, rng)} {words}.", start, min(end, seconds)))
+        rows.append(_row(f"{opening}{_subject(body, rng)} {said}.", start, min(end, seconds)))
     return rows
 
 
 def session_captions(
-    topic: str, rng: np.random.Generator, *, seconds: float
+    topic: str, words: Words, rng: np.random.Generator, *, seconds: float
 ) -> list[dict[str, Any]]:
     """Returns the captions about a whole session of a topic."""
-    words = TOPIC_WORDS[topic]
-    return [_row(f"{words[rng.integers(len(words))]}.", 0.0, seconds)]
+    ways = words.topics[topic]
+    return [_row(f"{ways[rng.integers(len(ways))]}.", 0.0, seconds)]
 
 
 def _row(text: str, start_sec: float, end_sec: float) -> dict[str, Any]:

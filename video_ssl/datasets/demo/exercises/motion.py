@@ -1,4 +1,4 @@
-"""What the figure of the demo data does: key poses, exercises and their course in time.
+"""What the figure of the exercises does: key poses, exercises and their course in time.
 
 An exercise is a start pose and a sequence of keys; every key says which pose is reached, in which phase, and which
 event (with its sound) marks the moment.  Two pairs of exercises hold the same poses in opposite order, so that
@@ -239,6 +239,11 @@ class Motion:
     key_times_sec: tuple[float, ...]
     start_sec: float
     end_sec: float
+
+    @property
+    def action(self) -> str:
+        """Name of the class."""
+        return self.exercise.name
 
     @property
     def events(self) -> list[tuple[str, float]]:

@@ -1,0 +1,34 @@
+"""The generated worlds by name; a new one is a line here."""
+
+from __future__ import annotations
+
+import importlib
+
+from video_ssl.datasets.demo.video import World
+from video_ssl.recipes import nearest
+
+# name -> the world; its `format` must be no other world's
+WORLDS: dict[str, str] = {
+    "exercises": "video_ssl.datasets.demo.exercises.plan:WORLD",
+}
+
+
+def world_of(name: str) -> World:
+    """Returns the world of a name.
+
+    Raises:
+        ValueError: no such world.
+
+    >>> world_of("exercises").class_names[:2]
+    ('squat', 'jumping_jack')
+    """
+    if name not in WORLDS:
+        raise ValueError(f"world={name!r} is not one of {list(WORLDS)}.{nearest(name, WORLDS)}")
+    module, _, attribute = WORLDS[name].partition(":")
+    world: World = getattr(importlib.import_module(module), attribute)
+    return world
+
+
+def world_of_format(number: object) -> World | None:
+    """Returns the world whose generator has this format; None where no generator here has it."""
+    return next((w for w in map(world_of, WORLDS) if w.format == number), None)
