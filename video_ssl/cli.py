@@ -23,7 +23,12 @@ from video_ssl.cli_groups import (
     jobs_app,
 )
 from video_ssl.cli_recipe_keys import EvaluateCommand, PretrainCommand
-from video_ssl.clips.upkeep.config import ScanConfig, TranscodeConfig, VideoFormat
+from video_ssl.clips.upkeep.config import (
+    ScanConfig,
+    SplitConfig,
+    TranscodeConfig,
+    VideoFormat,
+)
 from video_ssl.embed.config import EmbedConfig
 from video_ssl.errors import one_sentence, take_debug
 from video_ssl.explore.config import AlignConfig, ExploreConfig, ReportConfig, SearchConfig
@@ -271,6 +276,22 @@ def scan(
     from video_ssl.datasets.opening import open_table
 
     scan_table(open_table(table), out, config)
+
+
+@app.command(epilog=example("split videos.arrow parts --test 0.2 --group subject"))
+@with_flags
+def split(
+    table: TableArgument,
+    config: SplitConfig,
+    out: Annotated[
+        Path | None, typer.Argument(help="Folder for train.arrow and test.arrow; TABLE-split.")
+    ] = None,
+) -> None:
+    """Divide a table into training and test videos.  Every class alike; groups and copies stay together."""
+    from video_ssl.clips.upkeep.split import split_from_command
+    from video_ssl.datasets.opening import open_table
+
+    typer.echo("\n".join(split_from_command(table, open_table(table), out, config)))
 
 
 @app.command(epilog=example("transcode videos.arrow fast --short-side 224"))

@@ -10,7 +10,6 @@ from video_ssl.embed.features import FeatureError, FeatureFile, features_from_ar
 from video_ssl.evaluate.contract import Given
 from video_ssl.evaluate.linear import Fit, Head, LinearHeads
 from video_ssl.evaluate.probe import LinearProbe, ProbeConfig
-from video_ssl.evaluate.videos import hold_out
 
 QUICK = ProbeConfig(
     poolings=("clip", "mean", "concat_2"),
@@ -220,27 +219,6 @@ def test_a_constant_feature_changes_nothing():
     other = LinearHeads([Head(lr=0.01, weight_decay=0.1)], 3).fit(wide, y, fit)
     moved = np.concatenate([x, np.full((60, 1), -5e4, np.float32)], axis=1)
     np.testing.assert_allclose(other.predict(moved), plain.predict(x), atol=1e-6)
-
-
-@pytest.mark.parametrize("share", [0.1, 0.2, 0.5])
-def test_hold_out_takes_whole_groups_and_alike_of_every_class(share):
-    rng = np.random.default_rng(1)
-    labels = np.repeat(np.arange(5), 40)
-    groups = np.array([f"g{i}" for i in rng.integers(0, 60, 200)])
-    held = hold_out(labels, groups, share, rng)
-    assert not set(groups[held]) & set(groups[~held])
-    for label in range(5):
-        assert held[labels == label].mean() == pytest.approx(share, abs=0.1)
-
-
-def test_hold_out_never_takes_the_last_video_of_a_class():
-    labels = np.array([0] * 30 + [1] + [2] * 2)
-    for seed in range(10):
-        held = hold_out(labels, np.arange(33), 0.5, np.random.default_rng(seed))
-        assert held.any()
-        assert set(labels[~held]) == {0, 1, 2}
-    with pytest.raises(FeatureError, match="without losing a class"):
-        hold_out(np.array([0, 1]), np.arange(2), 0.5, np.random.default_rng(0))
 
 
 def test_notes_tell_about_leaks_unknown_classes_and_edges():

@@ -6,6 +6,8 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
+from video_ssl.datasets.errors import TableError
+from video_ssl.datasets.hold_out import hold_out
 from video_ssl.embed.feature_arrays import NAMED_LABELS
 from video_ssl.embed.features import FeatureError, FeatureFile
 from video_ssl.evaluate.identity import Origins, origins_of, overlap_notes
@@ -139,59 +141,23 @@ def classes_of(train: Videos, test: Videos) -> tuple[np.ndarray, np.ndarray, np.
     return classes, train_labels, np.where(classes[place] == test.labels, place, -1)
 
 
-def hold_out(
-    labels: np.ndarray, groups: np.ndarray, share: float, rng: np.random.Generator
-) -> np.ndarray:
-    """Returns bool (V,): the videos held out of training, whole groups, alike in every class.
-
-    Groups are taken in random order as long as each brings the class counts nearer to `share` of
-    each class; a class never loses its last training video.  With few large groups the share is
-    what whole groups allow.
+def split_train(videos: Videos, share: float, seed: int) -> tuple[np.ndarray, list[str]]:
+    """Returns the held-out videos of train (bool, V) and notes about how they were found.
 
     Raises:
-        FeatureError: no group can be held out (one group, or every group is the last of a class).
+        FeatureError: every video is the last of its class.
     """
-    classes, codes = np.unique(labels, return_inverse=True)
-    names, members = np.unique(groups.astype(str), return_inverse=True)
-    counts = np.zeros((len(names), len(classes)), np.int64)
-    np.add.at(counts, (members, codes), 1)
-    target = share * counts.sum(axis=0)
-    free = counts.sum(axis=0)
-    have = np.zeros(len(classes), np.int64)
-    taken = np.zeros(len(names), bool)
-    order = rng.permutation(len(names))
-    for name in order:
-        # Only the classes of this group change.
-        own = np.flatnonzero(counts[name])
-        more = counts[name, own]
-        nearer = (
-            np.abs(have[own] + more - target[own]).sum() < np.abs(have[own] - target[own]).sum()
-        )
-        if nearer and (free[own] - more >= 1).all():
-            taken[name] = True
-            have[own] += more
-            free[own] -= more
-    if not taken.any():
-        allowed = [g for g in order if (free - counts[g] >= 1).all()]
-        if not allowed:
-            raise FeatureError(
-                f"nothing can be held out of {len(labels)} training videos in {len(names)} groups "
-                "without losing a class: give more videos, or groups that are smaller."
-            )
-        taken[min(allowed, key=lambda g: int(counts[g].sum()))] = True
-    return taken[members]
-
-
-def split_train(videos: Videos, share: float, seed: int) -> tuple[np.ndarray, list[str]]:
-    """Returns the held-out videos of train (bool, V) and notes about how they were found."""
     rng = np.random.default_rng((seed, 0x5E1EC7))
     if len(set(videos.groups)) > 1:
         try:
             return hold_out(videos.labels, videos.groups, share, rng), []
-        except FeatureError:
+        except TableError:
             pass
     note = "the groups of train cannot be split without losing a class; single videos are held out"
-    return hold_out(videos.labels, videos.ids, share, rng), [note]
+    try:
+        return hold_out(videos.labels, videos.ids, share, rng), [note]
+    except TableError as err:
+        raise FeatureError(str(err)) from err
 
 
 def shared_notes(train: Videos, test: Videos) -> list[str]:

@@ -1,4 +1,5 @@
-"""How files are looked at and made fast to read: the settings of `video-ssl scan` and `video-ssl transcode`."""
+"""How files are looked at and made fast to read: the settings of `video-ssl scan` and `video-ssl transcode`;
+and how a table is divided: those of `video-ssl split`."""
 
 from __future__ import annotations
 
@@ -29,6 +30,33 @@ class ScanConfig:
     def __post_init__(self) -> None:
         if self.decode not in ("ends", "all"):
             raise ValueError(f"decode={self.decode!r} is not one of ['ends', 'all'].")
+        if self.timeout_sec <= 0:
+            raise ValueError(f"timeout_sec={self.timeout_sec} must be positive.")
+
+
+@dataclass(frozen=True, kw_only=True)
+class SplitConfig:
+    """How a table is divided into training and test videos.
+
+    Attributes:
+        test: share of the videos that are for the test, of every class alike.
+        group: column whose equal values stay together (a person, a place); `group` by default, where there is one.
+        seed: another one, another division.
+        copies: look at the videos, and keep copies of one (other files, sizes, codecs) together.
+        num_workers: processes that look at videos; by default one per core.
+        timeout_sec: time limit for one video.
+    """
+
+    test: float = 0.2
+    group: str | None = None
+    seed: int = 0
+    copies: bool = True
+    num_workers: int | None = None
+    timeout_sec: float = 60.0
+
+    def __post_init__(self) -> None:
+        if not 0 < self.test < 1:
+            raise ValueError(f"test={self.test} must lie between 0 and 1: 0.2 is a fifth.")
         if self.timeout_sec <= 0:
             raise ValueError(f"timeout_sec={self.timeout_sec} must be positive.")
 
