@@ -248,8 +248,7 @@ class ClipMove:
         borders = np.array([self.start_sec, *found, self.end_sec]) - self.start_sec
         times = _steps(borders[-1])
         frames = _captured(self.clip).at(self.start_sec + times, style, loop=False)
-        frames = frames.turned(-frames.heading[0])
-        course = _blended(self, frames, times, borders, body, style)
+        course = _blended(self, _straightened(frames), times, borders, body, style)
         return _on_the_spot(course) if self.on_the_spot else course
 
 
@@ -275,8 +274,7 @@ class SnapMove:
         half = np.sqrt((turn_sec - self.start_sec + _SNAP_SEC) ** 2 - _SNAP_SEC**2)
         times = _steps(2 * half)
         seen = turn_sec + _SNAP_SEC - np.hypot(times - half, _SNAP_SEC)
-        frames = _captured(self.clip).at(seen, style, loop=False)
-        frames = frames.turned(-frames.heading[0])
+        frames = _straightened(_captured(self.clip).at(seen, style, loop=False))
         return _blended(self, frames, times, np.array([0, half, 2 * half]), body, style)
 
 
@@ -324,13 +322,10 @@ def _steps(duration_sec: float) -> np.ndarray:
 
 
 def _on_the_spot(course: Course) -> Course:
-    """The course with the way and the turn to its end taken back in flight, where no foot slides."""
+    """The course with the way to its end taken back in flight, where no foot slides."""
     flight = np.cumsum(course.height) / course.height.sum()
-    end = course.end
-    return replace(
-        course, directions=turn(course.directions, -end.heading_rad * flight[:, None]),
-        root=course.root - flight[:, None] * np.array([end.x, end.z]), end=Placement(),
-    )  # fmt: skip
+    way = flight[:, None] * np.array([course.end.x, course.end.z])
+    return replace(course, root=course.root - way, end=Placement())
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -342,12 +337,21 @@ class _Frames:
     height: np.ndarray
     heading: np.ndarray
 
-    def turned(self, angle: float) -> _Frames:
-        root = np.stack([self.root[:, 0], np.zeros(len(self.root)), self.root[:, 1]], 1)
-        return _Frames(
-            directions=turn(self.directions, angle), root=turn(root, angle)[:, [0, 2]],
-            height=self.height, heading=self.heading + angle,
-        )  # fmt: skip
+
+def _straightened(frames: _Frames) -> _Frames:
+    """The frames turned so that they face to +z at their start and again at their end.
+
+    What a capture turns in all (less than 10 degrees) is taken back evenly: then a movement and the same one backwards
+    are seen from the same side.
+    """
+    heading = frames.heading - frames.heading[0]
+    net = (heading[-1] + np.pi) % (2 * np.pi) - np.pi
+    drift = net * np.linspace(0, 1, len(heading))
+    path = np.stack([frames.root[:, 0], np.zeros(len(heading)), frames.root[:, 1]], 1)
+    return replace(
+        frames, directions=turn(frames.directions, -(frames.heading[0] + drift)[:, None]),
+        root=turn(path, -frames.heading[0])[:, [0, 2]], heading=heading - drift,
+    )  # fmt: skip
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -443,10 +447,8 @@ def _blended(
     standing = bone_directions(skeleton(body, style.pose("neutral")[None]))[0]
     into = smooth_step(times / move.blend_sec)
     out = smooth_step((times[-1] - times) / move.blend_sec)
-    # A loop goes straight on: how its hips happen to be turned at its ends is not where the figure faces.
-    heading = 0.0 if isinstance(move, LoopMove) else float(frames.heading[-1])
     first = standing if move.from_standing else frames.directions[0]
-    last = turn(standing, heading) if move.to_standing else frames.directions[-1]
+    last = standing if move.to_standing else frames.directions[-1]
     directions = _mix(first, frames.directions, into)
     directions = _mix(last, directions, out)
     leg = body.thigh + body.shin
@@ -456,7 +458,7 @@ def _blended(
     return Course(
         times_sec=times, directions=directions, root=root, height=leg * frames.height * into * out,
         borders_sec=borders,
-        end=Placement(x=float(root[-1, 0]), z=float(root[-1, 1]), heading_rad=heading),
+        end=Placement(x=float(root[-1, 0]), z=float(root[-1, 1])),
     )  # fmt: skip
 
 
