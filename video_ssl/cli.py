@@ -37,6 +37,9 @@ from video_ssl.models.exchange.sizes import Sizes
 from video_ssl.recipes import ROOMS, list_recipes
 
 Device = Annotated[str, typer.Option(help="auto, cpu, cuda.")]
+Root = Annotated[
+    Path | None, typer.Option(help="The folder that the videos lie in now, if they were moved.")
+]
 
 
 class _Commands(TyperGroup):
@@ -107,7 +110,9 @@ def evaluate(recipe: EvaluateRecipe, overrides: EvaluateOverrides = None) -> Non
 def embed(
     encoder: Annotated[
         str,
-        typer.Argument(help="A run, an encoder folder, untrained:PATH, pixels:PATH, flax:PATH."),
+        typer.Argument(
+            help="A run, an encoder folder, untrained:PATH, no_positions:PATH, pixels:PATH, flax:PATH."
+        ),
     ],
     source: Annotated[
         str, typer.Argument(help="A video, folder, list, table or data set: demo:val.")
@@ -144,11 +149,12 @@ def retrieve(
     pooling: Annotated[str, typer.Option(help="clip, mean, max, mean_std, concat_S.")] = "clip",
     ks: Annotated[str, typer.Option(help="R@k for these k.")] = "1,5,10,20",
     mean_ap: Annotated[bool, typer.Option("--map", help="Mean average precision too.")] = False,
+    keep: Annotated[int, typer.Option(help="Nearest videos of each query that are listed.")] = 5,
 ) -> None:
-    """Nearest videos by cosine.  R@k: the share of queries with their class among the nearest k."""
+    """Nearest videos by cosine.  With labels R@k: the share of queries with their class among the nearest k."""
     from video_ssl.evaluate.retrieval import retrieve_files
 
-    retrieve_files(queries, gallery, out=out, pooling=pooling, ks=ks, mean_ap=mean_ap)
+    retrieve_files(queries, gallery, out=out, pooling=pooling, ks=ks, mean_ap=mean_ap, keep=keep)
 
 
 @app.command(epilog=example("align squat1.mp4 squat2.mp4 --encoder runs/mine --out aligned"))
@@ -165,11 +171,12 @@ def align(
         typer.Option("--in", help="A feature file that has the videos, or one like it."),
     ] = None,
     encoder: Annotated[str | None, typer.Option(help="A run; embeds video files.")] = None,
+    root: Root = None,
 ) -> None:
     """Bring two videos into step.  Side-by-side mp4, and the path as picture and data."""
     from video_ssl.explore.align import align_videos
 
-    align_videos(query, key, out, features=features, encoder=encoder, config=config)
+    align_videos(query, key, out, features=features, encoder=encoder, config=config, root=root)
 
 
 @app.command(epilog=example("search clip.mp4 --in features.arrow --encoder runs/mine -k 5"))
@@ -182,6 +189,13 @@ def search(
     start_sec: Annotated[float | None, typer.Option(help="Part of the clip: from.")] = None,
     end_sec: Annotated[float | None, typer.Option(help="Part of the clip: to.")] = None,
     out: Annotated[Path | None, typer.Option(help="JSON with moments and frames.")] = None,
+    page: Annotated[
+        Path | None, typer.Option(help="HTML file: the moments, to be looked at and played.")
+    ] = None,
+    cut: Annotated[
+        Path | None, typer.Option(help="New folder: every moment as an mp4 file.")
+    ] = None,
+    root: Root = None,
 ) -> None:
     """Find the frames and moments of an archive that are like a clip."""
     from video_ssl.explore.search import search
@@ -194,6 +208,9 @@ def search(
         end_sec=end_sec,
         config=config,
         out=out,
+        page=page,
+        cut=cut,
+        root=root,
     )
 
 
@@ -210,12 +227,13 @@ def explore(
     table: Annotated[
         str | None, typer.Option(help="Videos that the encoder embeds; demo:phases_val.")
     ] = None,
+    root: Root = None,
     device: Device = "auto",
 ) -> None:
     """One HTML page on which videos move together.  Alignments, map of the frames, nearest frames."""
     from video_ssl.explore.pages.explore_page import explore_to_html
 
-    typer.echo(explore_to_html(source, out, table=table, config=config, device=device))
+    typer.echo(explore_to_html(source, out, table=table, config=config, root=root, device=device))
 
 
 @app.command(epilog=example("report runs/mine"))
@@ -224,11 +242,12 @@ def report(
     run: Annotated[Path, typer.Argument(help="The folder of a run, finished or not.")],
     config: ReportConfig,
     out: Annotated[Path | None, typer.Argument(help="HTML file; RUN/report.html.")] = None,
+    root: Root = None,
 ) -> None:
     """One HTML file about a run.  Curves, training clips, nearest neighbours, results, settings."""
     from video_ssl.explore.pages.report_page import write_report
 
-    typer.echo(write_report(run, out, config))
+    typer.echo(write_report(run, out, config, root=root))
 
 
 @app.command(epilog=example("convert videomae_base.pth runs/base --family videomae"))

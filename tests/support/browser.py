@@ -33,7 +33,7 @@ _WAIT_SEC = 60.0
 class Browser:
     """One page in a browser; use as a context manager.  `requests` are the addresses it asked for."""
 
-    def __init__(self, width: int = 1200, height: int = 1500) -> None:
+    def __init__(self, width: int = 1200, height: int = 1500, *, dark: bool = False) -> None:
         assert BROWSER is not None
         self.requests: list[str] = []
         self.errors: list[str] = []
@@ -57,6 +57,7 @@ class Browser:
         os.close(theirs_in)
         os.close(theirs_out)
         self._count, self._buffer, self._session = 0, b"", ""
+        self._size, self._dark = (width, height), dark
 
     def __enter__(self) -> Browser:
         found = self.send("Target.createTarget", url="about:blank")["targetId"]
@@ -65,6 +66,16 @@ class Browser:
         ]
         for domain in ("Page", "Runtime", "Network", "Log"):
             self.send(f"{domain}.enable")
+        width, height = self._size  # the window of a headless browser is never as narrow as a phone
+        self.send(
+            "Emulation.setDeviceMetricsOverride",
+            width=width,
+            height=height,
+            deviceScaleFactor=1,
+            mobile=False,
+        )
+        scheme = {"name": "prefers-color-scheme", "value": "dark" if self._dark else "light"}
+        self.send("Emulation.setEmulatedMedia", features=[scheme])
         return self
 
     def __exit__(self, *error: object) -> None:

@@ -112,9 +112,11 @@ class FeatureFile:
         path: Path | None = None,
         skipped: Sequence[Any] = (),
         ids_are_rows: bool = False,
+        root: Path | None = None,
     ) -> None:
         """
         Args:
+            root: the folder that the videos lie in now, where they were moved.
             ids_are_rows: nobody has given ids, so they are numbers of rows and mean nothing in another file.
         """
         for name, kind in LATER.items():
@@ -122,6 +124,7 @@ class FeatureFile:
                 table = table.append_column(name, pa.nulls(len(table), kind))
         self.table = table
         self.path = path
+        self.root = root
         self.ids_are_rows = ids_are_rows
         self.skipped = list(skipped)
         self.embed_dim = int(table.schema.field("feature").type.list_size)
@@ -343,11 +346,14 @@ class FeatureFile:
         return [b for b in self.table.to_batches() if b.num_rows]
 
 
-def open_features(path: str | Path) -> FeatureFile:
+def open_features(path: str | Path, *, root: str | Path | None = None) -> FeatureFile:
     """Returns the features of a file: our Arrow files, or `.npz` and `.parquet` of anybody.
 
+    Args:
+        root: the folder that the videos lie in now, where they were moved since: pictures are taken from there.
+
     Raises:
-        FeatureError: missing file, unknown kind, missing column (the nearest is named), unequal
+        FeatureError: no folder `root`, missing file, unknown kind, missing column (the nearest is named), unequal
             lengths, pickled content, numbers that are not finite, or no rows.
 
     >>> features = open_features("features.arrow")
@@ -358,6 +364,10 @@ def open_features(path: str | Path) -> FeatureFile:
     ((14, 32), [0.0, 0.1, 0.2])
     """
     path = Path(path)
+    if root is not None and not Path(root).is_dir():
+        raise FeatureError(
+            f"no folder {root}: root is the folder that the videos of {path} lie in now."
+        )
     if not path.is_file():
         raise FeatureError(f"no feature file {path}: give an .arrow, .npz or .parquet file.")
     readers = {".arrow": _open_arrow, ".npz": _open_npz, ".parquet": _open_parquet}
@@ -368,6 +378,7 @@ def open_features(path: str | Path) -> FeatureFile:
     opened = readers[path.suffix](path)
     if len(opened) == 0:
         raise FeatureError(f"{path} has no rows.")
+    opened.root = None if root is None else Path(root)
     return opened
 
 

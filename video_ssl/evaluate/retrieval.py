@@ -20,6 +20,7 @@ import numpy as np
 from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
 from video_ssl.embed.features import FeatureError, FeatureFile, open_features
 from video_ssl.evaluate import metrics
@@ -35,6 +36,9 @@ from video_ssl.evaluate.neighbours import nearest_neighbours, unit_rows
 from video_ssl.evaluate.pooling import check_poolings, outputs_of, pooled_features
 from video_ssl.evaluate.videos import Videos, train_and_test
 from video_ssl.files import MADE_BY, claim_file, made, write_json
+
+#: Queries that are printed with their neighbours; all are in the JSON.
+_PRINTED = 30
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -90,18 +94,8 @@ class Retrieval:
         Raises:
             FeatureError: labels are missing, widths differ, or a query has nothing to find.
         """
-        config, train, test = self.config, given.train, given.test
-        if train.embed_dim != test.embed_dim:
-            raise FeatureError(
-                f"queries have {test.embed_dim} numbers, the gallery {train.embed_dim}: embed both with one encoder."
-            )
-        gallery, queries, notes = train_and_test(train, test)
-        bank = video_vectors(train, gallery, config.pooling)
-        asked = video_vectors(test, queries, config.pooling)
-        if config.center:
-            mean = bank.mean(axis=0, dtype=np.float64).astype(np.float32)
-            bank, asked = bank - mean, asked - mean
-        bank, asked = unit_rows(bank), unit_rows(asked)
+        config = self.config
+        gallery, queries, bank, asked, notes = self._vectors(given, labelled=True)
         own, others = self._keys(queries, gallery)
         k = max(*config.ks, config.keep, 1)
         similar, rows = nearest_neighbours(
@@ -130,6 +124,50 @@ class Retrieval:
             },
             notes=notes + _notes(queries, gallery, m),
         )
+
+    def neighbours(self, given: Given) -> Result:
+        """Returns the `keep` nearest of every query, without a score: for videos without labels.
+
+        Raises:
+            FeatureError: widths differ, or a query has nothing to find.
+        """
+        config = self.config
+        gallery, queries, bank, asked, notes = self._vectors(given, labelled=False)
+        own, others = self._keys(queries, gallery)
+        similar, rows = nearest_neighbours(
+            asked, bank, query_keys=own, bank_keys=others, k=max(config.keep, 1), chunk=config.chunk
+        )
+        details = {
+            "chance": {},
+            "gallery_videos": len(gallery),
+            "query_videos": len(queries),
+            "nearest": _nearest(similar, rows, queries, gallery, config.keep),
+        }
+        return Result(
+            metrics={},
+            correct=0,
+            chance=float("nan"),
+            total=len(queries),
+            details=details,
+            notes=notes + _same_notes(queries, gallery),
+        )
+
+    def _vectors(
+        self, given: Given, *, labelled: bool
+    ) -> tuple[Videos, Videos, np.ndarray, np.ndarray, list[str]]:
+        """The videos of gallery and queries, their vectors of length 1, (V, D) and (Q, D), and notes."""
+        config, train, test = self.config, given.train, given.test
+        if train.embed_dim != test.embed_dim:
+            raise FeatureError(
+                f"queries have {test.embed_dim} numbers, the gallery {train.embed_dim}: embed both with one encoder."
+            )
+        gallery, queries, notes = train_and_test(train, test, labelled=labelled)
+        bank = video_vectors(train, gallery, config.pooling)
+        asked = video_vectors(test, queries, config.pooling)
+        if config.center:
+            mean = bank.mean(axis=0, dtype=np.float64).astype(np.float32)
+            bank, asked = bank - mean, asked - mean
+        return gallery, queries, unit_rows(bank), unit_rows(asked), notes
 
     def _keys(self, queries: Videos, gallery: Videos) -> tuple[np.ndarray, np.ndarray]:
         keys = group_keys if self.config.exclude == "group" else record_keys
@@ -195,6 +233,15 @@ def _counts(
 
 
 def _notes(queries: Videos, gallery: Videos, relevant: np.ndarray) -> list[str]:
+    notes = _same_notes(queries, gallery)
+    lost = int((relevant == 0).sum())
+    if lost:
+        notes.append(f"{lost} queries have no other video of their class in the gallery: missed")
+    return notes
+
+
+def _same_notes(queries: Videos, gallery: Videos) -> list[str]:
+    """What is in both, and copies."""
     notes = []
     asked, bank = queries.origins, gallery.origins
     shared = int(np.isin(*record_keys(asked, bank)).sum())
@@ -206,11 +253,7 @@ def _notes(queries: Videos, gallery: Videos, relevant: np.ndarray) -> list[str]:
             f"{int(copies.sum())} queries are copies of gallery videos (equal in size, beginning and end), for example "
             f"{copy_example(bank, asked, copies)}: they find these first"
         )
-    notes += unknown_note(asked, bank)
-    lost = int((relevant == 0).sum())
-    if lost:
-        notes.append(f"{lost} queries have no other video of their class in the gallery: missed")
-    return notes
+    return notes + unknown_note(asked, bank)
 
 
 def _nearest(
@@ -240,8 +283,14 @@ def retrieve_files(
     pooling: str = "clip",
     ks: str = "1,5,10,20",
     mean_ap: bool = False,
+    keep: int = 5,
 ) -> Result:
     """Returns the result for two feature files, prints it, and writes it as JSON if `out` is given.
+
+    Where videos have no labels there is no score: the nearest videos of each query are all.
+
+    Args:
+        keep: nearest videos of each query, for `out`, and in what is printed where there are no labels.
 
     Raises:
         FeatureError: see `Retrieval.evaluate`.
@@ -251,18 +300,29 @@ def retrieve_files(
         numbers = tuple(int(part) for part in ks.split(","))
     except ValueError as err:
         raise ValueError(f"ks={ks!r} must be numbers with commas between them: 1,5,10,20.") from err
-    config = RetrievalConfig(pooling=pooling, ks=numbers, mean_ap=mean_ap, keep=5 if out else 0)
+    if keep < 1:
+        raise ValueError(
+            f"keep={keep} must be at least 1: so many neighbours of each query are kept."
+        )
+    config = RetrievalConfig(pooling=pooling, ks=numbers, mean_ap=mean_ap, keep=keep)
     if out is not None:
         out = claim_file(out, "retrieve", sources=[queries, gallery])
     asked, bank = open_features(queries), open_features(gallery)
-    result = Retrieval(config).evaluate(Given(train=bank, test=asked))
+    retrieval, given = Retrieval(config), Given(train=bank, test=asked)
+    without = [int((f.labels < 0).sum()) for f in (asked, bank)]
+    result = retrieval.neighbours(given) if any(without) else retrieval.evaluate(given)
+    if any(without):
+        result.notes.append(
+            f"{without[0]} of {len(asked)} clips of the queries and {without[1]} of {len(bank)} of the gallery have no "
+            "label: neighbours are listed, R@k needs labels for all"
+        )
     encoders = {str(f.metadata.get("encoder", {}).get("fingerprint")) for f in (asked, bank)}
     if len(encoders) > 1:
         result.notes.append(f"queries and gallery are of different encoders ({sorted(encoders)})")
     console = Console()
-    console.print(_table(result))
+    console.print(_neighbours_table(result) if any(without) else _table(result))
     for note in result.notes:
-        console.print(f"Note: {note}.", soft_wrap=True)
+        console.print(f"Note: {note}.", soft_wrap=True, markup=False)
     if out is not None:
         content = {
             MADE_BY: made("retrieve"),
@@ -280,6 +340,20 @@ def retrieve_files(
         write_json(out, content, indent=1)
         console.print(f"Results: {out}", soft_wrap=True)
     return result
+
+
+def _neighbours_table(result: Result) -> Table:
+    """The nearest videos of the first queries."""
+    found = result.details["nearest"]
+    more = f", the first {_PRINTED} of them" if len(found) > _PRINTED else ""
+    title = f"nearest of {len(found)} queries{more} in {result.details['gallery_videos']} videos"
+    table = Table(title=title, box=SIMPLE_HEAD)
+    table.add_column("query")
+    table.add_column("nearest, with cosine")
+    for query in found[:_PRINTED]:
+        near = ", ".join(f"{n['id']} {n['similarity']:.3f}" for n in query["nearest"]) or "-"
+        table.add_row(Text(query["id"]), Text(near))
+    return table
 
 
 def _table(result: Result) -> Table:

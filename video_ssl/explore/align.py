@@ -28,6 +28,7 @@ def align_videos(
     features: str | Path | None = None,
     encoder: str | None = None,
     config: AlignConfig | None = None,
+    root: str | Path | None = None,
     device: str = "auto",
 ) -> dict[str, Any]:
     """Returns what was found, and writes OUT/path.{csv,json,npz,png} and OUT/aligned.mp4.
@@ -37,6 +38,7 @@ def align_videos(
         features: a feature file; video files are then embedded with its settings.
         encoder: embeds video files; see `load_encoder`.
         config: how.
+        root: the folder that the videos of `features` lie in now, where they were moved.
 
     Raises:
         FeatureError, AlignmentError, BadVideo: see there.
@@ -44,7 +46,7 @@ def align_videos(
     """
     config = config or AlignConfig()
     folder = _claim(out, [query, key, *([features] if features is not None else [])])
-    opened = open_features(features) if features is not None else None
+    opened = open_features(features, root=root) if features is not None else None
     a, b = (find_track(n, features=opened, encoder=encoder, device=device) for n in (query, key))
     found = align(a.embs, b.embs, method=config.method)
     query_sec, key_sec = a.times, b.times
@@ -64,7 +66,8 @@ def align_videos(
         notes.append(f"every {found.stride}th frame was used: the videos are long")
     if a.record is None or b.record is None or not _known(a.times, b.times):
         notes.append(
-            "no video was written: the feature file does not say where the pictures are, or when, or they are gone"
+            "no video was written: the feature file does not say where the pictures are, or when, or they are gone "
+            "(moved? --root FOLDER)"
         )
     else:
         write_side_by_side(

@@ -343,6 +343,7 @@ def open_exploration(
     *,
     table: str | None = None,
     keep: str | Path | None = None,
+    root: str | Path | None = None,
     device: str = "auto",
     **choice: Any,
 ) -> Exploration:
@@ -355,6 +356,7 @@ def open_exploration(
         source: a feature file, or what `open_encoder` takes (a run, an encoder folder, untrained:RUN, ...).
         table: the videos to embed; `DEMO_TABLE` by default.
         keep: where their features are kept; RUN/explore.features.arrow by default.
+        root: the folder that the videos of a feature file lie in now, where they were moved.
         choice: see `explore`.
 
     Raises:
@@ -370,8 +372,10 @@ def open_exploration(
             raise FeatureError(
                 f"{path} is a feature file: a table (table={table}) goes with an encoder only."
             )
-        return explore(open_features(path), **choice)
+        return explore(open_features(path, root=root), **choice)
     features = None if table is not None else _evaluated(path)
+    if features is not None and root is not None:
+        features = open_features(features.path or path, root=root)
     if features is None:
         kept = Path(keep) if keep else path / "explore.features.arrow"
         features = _embedded(str(source), table or DEMO_TABLE, kept, device, choice)
@@ -441,7 +445,8 @@ def frame_pictures(track: Track, *, height: int = 160) -> list[np.ndarray]:
     """
     if track.record is None:
         raise FeatureError(
-            f"the video {track.id} is not where it was when it was embedded, or that is not known."
+            f"the video {track.id} is not where it was when it was embedded, or that is not known. If it was moved, "
+            "say whereto: --root FOLDER."
         )
     if not np.isfinite(track.times).all():
         raise FeatureError(f"when the frames of {track.id} are is not known.")

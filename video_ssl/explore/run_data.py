@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import json
 import logging
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -14,6 +15,7 @@ from video_ssl.datasets import open_table
 from video_ssl.datasets.opening import resolve_recipe
 from video_ssl.datasets.table import Table, TableError
 from video_ssl.embed.features import FeatureError, FeatureFile, open_features
+from video_ssl.explore.whereabouts import whereabouts
 from video_ssl.pretrain.recipe import PretrainRecipe, recipe_from_dict
 from video_ssl.pretrain.reporting import read_metrics
 from video_ssl.pretrain.run_folder import ENVIRONMENT, FINISHED, METRICS, RECIPE
@@ -31,6 +33,7 @@ class RunData:
     """A run: what its files say, None or empty where they are missing.
 
     Attributes:
+        root: the folder that its videos lie in now, where they were moved.
         recipe: resolved, as plain dictionaries.
         metrics: rows of metrics.jsonl; `stages`: those of the runs that came before it.
         finished, encoder: contents of finished.json and encoder/config.json.
@@ -41,6 +44,7 @@ class RunData:
     """
 
     folder: Path
+    root: Path | None = None
     recipe: dict[str, Any] = field(default_factory=dict)
     metrics: list[dict[str, Any]] = field(default_factory=list)
     stages: dict[str, list[dict[str, Any]]] = field(default_factory=dict)
@@ -88,6 +92,9 @@ class RunData:
     def table(self, spec: str) -> Table | None:
         """Returns the table of a text as `open_table` takes it, if its videos are here; nothing is made or fetched."""
         bases = [Path.cwd(), *(Path(start["folder"]) for start in self.starts if "folder" in start)]
+        moved = whereabouts(os.path.abspath(spec), root=self.root) if self.root else None
+        if moved is not None:
+            return _try_table(moved)
         name, _, split = spec.rpartition(":")
         for base in bases:
             for candidate in (base / spec, base / name if name else base / spec):
@@ -112,7 +119,7 @@ class RunData:
         """Returns the features that an evaluation has left, None where they are gone."""
         try:
             path = results["encoders"][encoder]["features"][split]
-            return open_features(results["folder"] / path)
+            return open_features(results["folder"] / path, root=self.root)
         except (KeyError, FeatureError) as err:
             logger.info("no features of %s %s: %s", encoder, split, err)
             return None
@@ -134,12 +141,17 @@ class RunData:
         return self.table(spec)
 
 
-def read_run(folder: Path) -> RunData:
+def read_run(folder: Path, *, root: Path | None = None) -> RunData:
     """Returns what is known of a run.
 
+    Args:
+        root: the folder that its videos lie in now, where they were moved.
+
     Raises:
-        RunNotFound: no folder, or one without any file of a run.
+        RunNotFound: no folder, or one without any file of a run; no folder `root`.
     """
+    if root is not None and not root.is_dir():
+        raise RunNotFound(f"no folder {root}: root is the folder that the videos lie in now.")
     if not folder.is_dir():
         raise RunNotFound(
             f"no run {folder}: give the folder of a run, as `video-ssl pretrain` makes it."
@@ -149,7 +161,7 @@ def read_run(folder: Path) -> RunData:
         raise RunNotFound(
             f"{folder} is not the folder of a run: {RECIPE}, {METRICS} and {ENVIRONMENT} are missing; there is {there}."
         )
-    data = RunData(folder=folder)
+    data = RunData(folder=folder, root=root)
     if (folder / RECIPE).is_file():
         data.recipe = _yaml(folder / RECIPE)
     data.metrics = read_metrics(folder / METRICS)

@@ -11,7 +11,7 @@ finds the candidates, if usearch is installed, and the exact numbers are compute
 from __future__ import annotations
 
 import logging
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +26,11 @@ from video_ssl.evaluate.neighbours import unit_rows
 from video_ssl.explore import search_index
 from video_ssl.explore.archive import Archive, Found, nearest_frames
 from video_ssl.explore.config import SearchConfig
+from video_ssl.explore.cutting import claim_new_folder, cut_moments
+from video_ssl.explore.hits import FrameHit, Moment
 from video_ssl.explore.moments import best_stretches
+from video_ssl.explore.pages.search_page import write_search_page
+from video_ssl.explore.search_notes import dependence_note, few_moments_note
 from video_ssl.explore.tracks import Track, find_track
 from video_ssl.files import MADE_BY, claim_file, made, write_json
 
@@ -34,29 +38,6 @@ logger = logging.getLogger(__name__)
 
 _PIECE = 65536  # frames of a long video that are aligned at once
 _LAP = 4096  # frames that neighbouring pieces share
-
-
-@dataclass(frozen=True, kw_only=True)
-class FrameHit:
-    """A frame of the archive near to a frame of the query; times in seconds, None where unknown."""
-
-    query_sec: float | None
-    id: str
-    frame: int
-    time_sec: float | None
-    similarity: float
-
-
-@dataclass(frozen=True, kw_only=True)
-class Moment:
-    """A stretch of a video of the archive that goes like the query; `cost` is 1 - cosine per frame."""
-
-    id: str
-    start_sec: float | None
-    end_sec: float | None
-    first_frame: int
-    last_frame: int
-    cost: float
 
 
 def search_track(
@@ -74,11 +55,7 @@ def search_track(
         np.linspace(0, len(query.embs) - 1, min(config.query_frames, len(query.embs))).round()
     ).astype(np.int64)
     queries = query.embs[rows]
-    own = np.zeros(0, np.int64)
-    if query.origins is not None:
-        asked, there = record_keys(query.origins, archive.origins)
-        own = np.flatnonzero(there == asked[0])
-    without = int(own[0]) if len(own) and not config.own_video else None
+    without = None if config.own_video else _own_video(query, archive)
     if without is not None and len(archive.ids) == 1:
         raise FeatureError(
             f"{query.id!r} is the only video of the archive, and is left out of its own search: use "
@@ -87,6 +64,15 @@ def search_track(
     index = _index(archive, config)
     frames, scores = _frames_apart(query, rows, archive, index, without, config)
     return _moments(queries, query.times[rows], rows, archive, scores, config), frames
+
+
+def _own_video(query: Track, archive: Archive) -> int | None:
+    """The video of the query in the archive (its place), None where it is not in it."""
+    if query.origins is None:
+        return None
+    asked, there = record_keys(query.origins, archive.origins)
+    own = np.flatnonzero(there == asked[0])
+    return int(own[0]) if len(own) else None
 
 
 def _index(archive: Archive, config: SearchConfig) -> Any:
@@ -241,6 +227,9 @@ def search(
     end_sec: float | None = None,
     config: SearchConfig | None = None,
     out: str | Path | None = None,
+    page: str | Path | None = None,
+    cut: str | Path | None = None,
+    root: str | Path | None = None,
     device: str = "auto",
     quiet: bool = False,
 ) -> dict[str, Any]:
@@ -251,40 +240,96 @@ def search(
         features: the archive: a feature file.
         encoder: that made it; embeds a video file.
         start_sec, end_sec: part of the clip that is asked about.
+        page: HTML file to write, with the moments to be looked at and played.
+        cut: new folder for the moments as mp4 files.
+        root: the folder that the videos of the archive lie in now, where they were moved.
 
     Raises:
         FeatureError: see `find_track` and `search_track`; or no frame between start and end.
+        OutputError: a file to be written is somebody else's, or `cut` holds something already.
 
     >>> found = search("wave1.mp4", "features.arrow", config=SearchConfig(k=2), quiet=True)
     >>> [moment["id"] for moment in found["moments"]]
     ['wave2.mp4', 'bow1.mp4']
     """
-    if out is not None:
-        out = claim_file(out, "search", sources=[features, clip])
-    opened = open_features(features)
-    query = _part(
-        find_track(clip, features=opened, encoder=encoder, device=device), start_sec, end_sec
+    config = config or SearchConfig()
+    out, page = (
+        None if file is None else claim_file(file, "search", sources=[features, clip])
+        for file in (out, page)
     )
+    folder = None if cut is None else claim_new_folder(cut)
+    opened = open_features(features, root=root)
+    whole = find_track(clip, features=opened, encoder=encoder, device=device)
+    query = _part(whole, start_sec, end_sec)
     archive = Archive(opened)
     moments, frames = search_track(query, archive, config)
+    notes = _notes(query, whole, moments, archive, config)
+    files: list[Path | None] = [None] * len(moments)
+    if folder is not None:
+        files, lost = cut_moments(moments, opened, folder)
+        notes += lost
     found = {
         MADE_BY: made("search"),
         "query": query.id,
         "features": str(features),
         "archive": {"videos": len(archive.ids), "frames": archive.num_frames},
-        "settings": asdict(config or SearchConfig()),
-        "moments": [asdict(moment) for moment in moments],
+        "settings": asdict(config),
+        "notes": notes,
+        "moments": [
+            asdict(moment) | ({} if folder is None else {"file": file and str(file)})
+            for moment, file in zip(moments, files, strict=True)
+        ],
         "frames": [asdict(hit) for hit in frames],
     }
     if out is not None:
         out.parent.mkdir(parents=True, exist_ok=True)
         write_json(out, found, indent=1)
+    if page is not None:
+        write_search_page(page, query, moments, archive, files=files, notes=notes)
     if not quiet:
-        console = Console()
-        console.print(moments_table(query.id, moments))
-        if out is not None:
-            console.print(f"Moments and {len(frames)} frames: {out}", soft_wrap=True)
+        _print(found, query, moments, out=out, page=page, folder=folder)
     return found
+
+
+def _notes(
+    query: Track, whole: Track, moments: list[Moment], archive: Archive, config: SearchConfig
+) -> list[str]:
+    """Whether the features serve for this, and why there are not more moments."""
+    own = _own_video(whole, archive)
+    # A whole video of the archive is compared as it was embedded; anything else may have been cut out of one.
+    is_part = own is None or query is not whole
+    notes = [
+        dependence_note(archive.features.metadata, len(query.embs)) if is_part else None,
+        few_moments_note(
+            moments,
+            config,
+            num_videos=len(archive.ids),
+            left_out=own is not None and not config.own_video,
+        ),
+    ]
+    return [note for note in notes if note is not None]
+
+
+def _print(
+    found: dict[str, Any],
+    query: Track,
+    moments: list[Moment],
+    *,
+    out: Path | None,
+    page: Path | None,
+    folder: Path | None,
+) -> None:
+    console = Console()
+    console.print(moments_table(query.id, moments))
+    for note in found["notes"]:
+        console.print(f"Note: {note}.", soft_wrap=True, markup=False)
+    if out is not None:
+        console.print(
+            f"Moments and {len(found['frames'])} frames: {out}", soft_wrap=True, markup=False
+        )
+    for what, place in (("Page", page), ("Clips", folder)):
+        if place is not None:
+            console.print(f"{what}: {place}", soft_wrap=True, markup=False)
 
 
 def _part(track: Track, start_sec: float | None, end_sec: float | None) -> Track:

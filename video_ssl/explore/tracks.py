@@ -11,14 +11,12 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from video_ssl.datasets.archives.tars import divide_member
-from video_ssl.datasets.parts import divide_parts
-from video_ssl.datasets.paths import local_path
-from video_ssl.datasets.remote.fetching import is_remote
+from video_ssl.datasets.paths import VIDEO_SUFFIXES, local_path, source_of_path
 from video_ssl.datasets.table import Record, Table, TableError
 from video_ssl.embed.features import FeatureError, FeatureFile
 from video_ssl.evaluate.frames.frame_sequences import frame_sequences
 from video_ssl.evaluate.identity import Origins, origins_of
+from video_ssl.explore.whereabouts import is_here, whereabouts
 from video_ssl.files import temporary_folder
 from video_ssl.recipes import nearest
 
@@ -77,21 +75,36 @@ def record_of(features: FeatureFile, key: str) -> Record | None:
     """Returns the record behind the features: that of the table that was embedded, where it is still the same one.
 
     A folder or a video that was embedded has no table, and a table may be gone or be another one by now: the features
-    themselves note where every video lies.  None where they do not, or where it is not there any more.
+    themselves note where every video lies, and those of others may have paths for ids.  Where the videos were moved,
+    `features.root` says whereto.  None where nothing is noted, or where it is not there any more.
     """
     row = int(np.argmax(features.ids == key))
-    noted = features.table["source"][row].as_py()
+    noted, content, start, end = (
+        features.table[name][row].as_py()
+        for name in ("source", "content", "record_start_sec", "record_end_sec")
+    )
     listed = _listed(features, key)
     if listed is not None and noted in (None, listed.source):
-        return listed
-    if noted is None or not all(_is_here(part) for part in divide_parts(noted)):
+        if features.root is None or is_here(listed.source):
+            return listed
+        noted = listed.source
+    noted = noted or _path_in_id(features, key)
+    found = noted and whereabouts(noted, root=features.root, content=content)
+    if not found:
         return None
-    start, end = (features.table[f"record_{side}_sec"][row].as_py() for side in ("start", "end"))
-    return Record(index=row, id=key, source=noted, start_sec=start, end_sec=end)
+    return Record(index=row, id=key, source=found, start_sec=start, end_sec=end)
 
 
-def _is_here(source: str) -> bool:
-    return not is_remote(source) and os.path.exists(local_path(divide_member(source)[0]))
+def _path_in_id(features: FeatureFile, key: str) -> str | None:
+    """The id as a path, in features of others: relative to their file, or else to the current folder."""
+    if features.ids_are_rows or "job" in features.metadata:
+        return None
+    path = local_path(key)
+    if not (os.sep in path or path.lower().endswith(VIDEO_SUFFIXES)):
+        return None
+    folders = [features.path.parent] if features.path else []
+    places = [os.path.abspath(os.path.join(folder, path)) for folder in (*folders, Path.cwd())]
+    return source_of_path(next((place for place in places if os.path.exists(place)), places[0]))
 
 
 def _listed(features: FeatureFile, key: str) -> Record | None:

@@ -97,6 +97,7 @@ def write_encoder_folder(
         "num_parameters": num_parameters,
         "embed_dim": embed_dim,
         "outputs": list(output_names),
+        **_dependence(config),
         "source": source,
         "versions": {"video_ssl": __version__, **versions},
     }
@@ -110,6 +111,12 @@ def write_encoder_folder(
         write_atomically(aside / CARD, model_card(content))
         _readable_like(aside / CONFIG)
     return folder
+
+
+def _dependence(config: Any) -> dict[str, list[str]]:
+    """What the features of frames depend on beside the frames of their clip, for the folder and its card."""
+    found = getattr(config, "depends_on_video", ())
+    return {"depends_on_video": list(found)} if found else {}
 
 
 def fill_report(found: Mapping[str, tuple[int, ...]], wanted: Mapping[str, tuple[int, ...]]) -> str:
@@ -274,9 +281,9 @@ def _not_there(path: Path) -> str:
     names = sorted(p.name for p in parent.iterdir() if p.is_dir())
     rest = path.relative_to(parent) if parent in path.parents else path
     hint = nearest(rest.parts[0], names) if rest.parts else ""
-    words = "RUN, RUN/encoder, RUN/encoders/NAME, untrained:PATH[@SEED], pixels[:SIZE] or KIND:PATH[@SIZE] "
-    words += f"with KIND of {', '.join(BASELINES)}"
-    kinds = ["untrained", *BASELINES]
+    words = "RUN, RUN/encoder, RUN/encoders/NAME, untrained:PATH[@SEED], no_positions:PATH, pixels[:SIZE] or "
+    words += f"KIND:PATH[@SIZE] with KIND of {', '.join(BASELINES)}"
+    kinds = ["untrained", "no_positions", *BASELINES]
     kind = nearest(str(path).partition(":")[0], kinds) if ":" in str(path) else ""
     lacking = rest.parts[0] if rest.parts else path
     return f"no encoder {str(path)!r}: the folder {parent} has no {lacking}.{hint}{kind} Allowed are {words}."

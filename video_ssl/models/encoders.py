@@ -7,6 +7,7 @@ understands the baselines that every evaluation needs beside a trained encoder:
 
     RUN or RUN/encoder      the encoder that a run has left
     untrained:PATH[@SEED]   the same architecture and preprocessing, fresh weights (SEED: default 0)
+    no_positions:PATH       the trained encoder, whose frames are not told where in the video they lie
     pixels[:SIZE]           raw pixels averaged down to SIZE x SIZE (default 16); default clips
     pixels:PATH[@SIZE]      raw pixels of exactly the clips that the encoder in PATH sees
     hog_SHOWS:PATH[@SIZE]   histograms of oriented gradients of those clips, of frames averaged down to SIZE x SIZE
@@ -60,6 +61,8 @@ __all__ = [
 ]
 
 
+#: What stands before the colon where a trained encoder is to do without its positions.
+NO_POSITIONS = "no_positions"
 #: What the library of safetensors says of a file that is none, or of a dtype that it does not know.
 _UNREADABLE = (SafetensorError, OSError, ValueError, KeyError, TypeError, AttributeError)
 
@@ -123,8 +126,8 @@ def load_encoder(path_or_run: str | Path, device: str | torch.device = "cpu") ->
     """Returns a frozen encoder in evaluation mode with `preprocess`, `architecture` and `source`.
 
     Args:
-        path_or_run: RUN, RUN/encoder, RUN/encoders/NAME, `untrained:PATH[@SEED]`, `pixels[:SIZE]`,
-            `pixels:PATH[@SIZE]` or `hog_SHOWS:PATH[@SIZE]`.
+        path_or_run: RUN, RUN/encoder, RUN/encoders/NAME, `untrained:PATH[@SEED]`, `no_positions:PATH`,
+            `pixels[:SIZE]`, `pixels:PATH[@SIZE]` or `hog_SHOWS:PATH[@SIZE]`.
         device: where the weights go.
 
     Raises:
@@ -157,8 +160,10 @@ def load_encoder(path_or_run: str | Path, device: str | torch.device = "cpu") ->
         check_unchanged(folder)
         content["source"] = {"objective": "none (untrained)", "seed": seed, "architecture of": path}
     else:
-        folder = find_encoder(spec)
+        folder = find_encoder(rest if kind == NO_POSITIONS else spec)
         content = read_config(folder)
+        if kind == NO_POSITIONS:
+            _leave_out_positions(content, spec)
         module, preprocess = _build(content, folder, seed=0)
         _fill(module, folder)
     module.requires_grad_(False).eval().to(device)
@@ -169,6 +174,26 @@ def load_encoder(path_or_run: str | Path, device: str | torch.device = "cpu") ->
     ):
         setattr(module, name, value)
     return typing.cast(Encoder, module)
+
+
+def _leave_out_positions(content: dict[str, Any], spec: str) -> None:
+    """Changes the settings of an encoder so that its frames are not told where in the video they lie.
+
+    Raises:
+        EncoderError: the network has no such setting, or its positions are left out already.
+    """
+    network, settings = network_of(content["architecture"], spec), content["config"]
+    changed = {**settings, "positions": "none"}
+    try:
+        build_config(network.config_class(), changed, "config")
+    except ConfigError as err:
+        raise EncoderError(
+            f"{spec}: {content['architecture']} cannot do without positions; they are those within a clip, and say "
+            "nothing about the video. Leave out no_positions."
+        ) from err
+    if settings.get("positions") == "none":
+        raise EncoderError(f"{spec}: the encoder sees no positions. Leave out no_positions.")
+    content["config"] = changed
 
 
 def build_encoder(config: Any) -> Any:

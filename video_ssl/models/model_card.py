@@ -51,6 +51,7 @@ def model_card(content: Mapping[str, Any]) -> str:
         "",
         expects(content["preprocess"]),
         "",
+        *_dependence(content.get("depends_on_video", ())),
         "```json",
         json.dumps(content["config"], indent=2),
         "```",
@@ -67,6 +68,21 @@ def model_card(content: Mapping[str, Any]) -> str:
         "",
     ]
     return "\n".join(lines)
+
+
+def _dependence(names: Sequence[str]) -> list[str]:
+    """A warning where the feature of a frame says where in its video the frame lies, or what else is in it."""
+    if not names:
+        return []
+    what = {
+        "position": "on where in its video the frame lies",
+        "other frames": "on all other frames of its video",
+    }
+    return [
+        f"The feature of a frame depends {' and '.join(what[name] for name in names)}: it serves to bring whole videos "
+        "into step and to tell their phases, less so to find a clip that was cut out of a longer video.",
+        "",
+    ]
 
 
 def _features(outputs: Sequence[str], modality: str) -> str:

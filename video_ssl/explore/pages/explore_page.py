@@ -40,6 +40,7 @@ def explore_to_html(
     *,
     table: str | None = None,
     config: ExploreConfig | None = None,
+    root: str | Path | None = None,
     device: str = "auto",
 ) -> Path:
     """Returns the page that was written about a feature file or an encoder; see `open_exploration`.
@@ -48,6 +49,7 @@ def explore_to_html(
         out: by default FEATURES.html beside the features, or RUN/explore.html.
         table: videos that the encoder embeds, as `open_table` takes it.
         config: what is shown.
+        root: the folder that the videos lie in now, where they were moved.
 
     Raises:
         FeatureError: no output file for an encoder that is not a folder, and see `open_exploration`.
@@ -65,6 +67,7 @@ def explore_to_html(
         source,
         table=table,
         keep=page.with_suffix(".features.arrow"),
+        root=root,
         device=device,
         videos=[v.strip() for v in (config.videos or "").split(",") if v.strip()] or None,
         max_videos=config.max_videos,

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from video_ssl.datasets.table import Table
+from video_ssl.datasets.table import Record, Table
 from video_ssl.embed.features import FeatureFile
 from video_ssl.evaluate.identity import record_keys
 from video_ssl.evaluate.metrics import recall_at
@@ -17,6 +17,7 @@ from video_ssl.evaluate.retrieval import video_vectors
 from video_ssl.evaluate.videos import Videos, train_and_test
 from video_ssl.explore.pages.pictures import sprite
 from video_ssl.explore.run_data import RunData, class_name
+from video_ssl.explore.tracks import record_of
 
 _NEAREST = 5
 
@@ -78,11 +79,11 @@ def _nearest(
         bank_keys=others,
         k=20,
     )
-    tables = (
-        data.videos(queries, results["recipe"]["test"]),
-        data.videos(gallery, results["recipe"]["train"]),
+    sides = tuple(
+        (features, data.videos(features, results["recipe"][split]))
+        for features, split in ((queries, "test"), (gallery, "train"))
     )
-    thumbs, names = _Thumbs(tables), data.class_names(results)
+    thumbs, names = _Thumbs(sides), data.class_names(results)
     shown = []
     for q in _chosen(asked, max_queries):
         near = [
@@ -98,7 +99,7 @@ def _nearest(
         queries=shown,
         num_labelled=int(known.sum()),
         recall=", ".join(f"R@{k} {100 * share:.1f} %" for k, share in shares.items()),
-        pictures_missing=None in tables,
+        pictures_missing=thumbs.missing,
     )
 
 
@@ -131,23 +132,33 @@ def _query(
 
 
 class _Thumbs:
-    """Thumbnails of the videos of two tables, each made once."""
+    """Thumbnails of the videos of two feature files, each made once.
 
-    def __init__(self, tables: tuple[Table | None, Table | None]) -> None:
-        self._tables = tables
-        self._rows = [
-            {} if t is None else {str(key): row for row, key in enumerate(t.column("id").tolist())}
-            for t in tables
-        ]
+    The features note where their videos lie; the table that was embedded is asked where they do not.
+    """
+
+    def __init__(self, sides: Sequence[tuple[FeatureFile, Table | None]]) -> None:
+        self._sides = sides
         self._made: dict[tuple[int, str], str | None] = {}
 
+    @property
+    def missing(self) -> bool:
+        """Whether a video was not there, or could not be read."""
+        return None in self._made.values()
+
     def get(self, which: int, key: Any) -> str | None:
-        place, table = (which, str(key)), self._tables[which]
+        place = which, str(key)
         if place not in self._made:
-            row = self._rows[which].get(str(key))
-            made = None if table is None or row is None else sprite(table.record(row))
-            self._made[place] = made
+            record = record_of(self._sides[which][0], key) or self._listed(which, key)
+            self._made[place] = None if record is None else sprite(record)
         return self._made[place]
+
+    def _listed(self, which: int, key: Any) -> Record | None:
+        table = self._sides[which][1]
+        if table is None:
+            return None
+        rows = np.flatnonzero(table.column("id") == key)
+        return table.record(int(rows[0])) if len(rows) else None
 
 
 def _chosen(videos: Videos, count: int) -> list[int]:

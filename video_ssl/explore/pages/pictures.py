@@ -12,8 +12,9 @@ from PIL import Image, ImageDraw
 
 from video_ssl.clips.crops import center_region, view_frames
 from video_ssl.clips.decoders.reader import BadVideo
-from video_ssl.clips.reading import open_record
+from video_ssl.clips.reading import open_record, open_video
 from video_ssl.datasets.table import Record, Table
+from video_ssl.explore.alignment_video import frames_at
 from video_ssl.objectives.shared.objective_plan import ObjectivePlan, ShownClip
 
 Frames = NDArray[np.uint8]
@@ -137,10 +138,48 @@ def sprite(record: Record) -> str | None:
     return picture(np.concatenate(list(square), axis=1))
 
 
-def picture(pixels: Frames) -> str:
+@dataclass(frozen=True, kw_only=True)
+class MovingPicture:
+    """Frames of a stretch of a video in a row, as a page plays them.
+
+    Attributes:
+        uri: all frames side by side without gaps, as a data URI.
+        count: of frames.
+        width, height: of one, in pixels.
+    """
+
+    uri: str
+    count: int
+    width: int
+    height: int
+
+
+def moving_picture(
+    record: Record, start_sec: float, end_sec: float, *, count: int = 12, height: int = 120
+) -> MovingPicture | None:
+    """Returns frames spread over a stretch of a video, both ends among them; None if it cannot be read.
+
+    Args:
+        start_sec, end_sec: seconds of the source.
+        height: of the frames in pixels; smaller videos stay as they are.
+    """
+    try:
+        with open_video(record.source, timeout_sec=_TIMEOUT_SEC) as reader:
+            at = np.unique(frames_at(reader, np.linspace(start_sec, end_sec, count)))
+            info = reader.info
+            high = min(height, info.height)
+            wide = max(1, round(info.width * info.pixel_aspect * high / info.height))
+            frames = reader.frames(at, (high, wide))
+    except (BadVideo, OSError):
+        return None
+    uri = picture(np.concatenate(list(frames), axis=1), quality=72)
+    return MovingPicture(uri=uri, count=len(at), width=wide, height=high)
+
+
+def picture(pixels: Frames, *, quality: int = 85) -> str:
     """Returns a JPEG as a data URI."""
     buffer = io.BytesIO()
-    Image.fromarray(pixels).save(buffer, "JPEG", quality=85)
+    Image.fromarray(pixels).save(buffer, "JPEG", quality=quality)
     return "data:image/jpeg;base64," + base64.b64encode(buffer.getvalue()).decode()
 
 

@@ -51,19 +51,27 @@ class ClipsSection:
 
 
 def write_report(
-    run: str | Path, out: str | Path | None = None, config: ReportConfig | None = None
+    run: str | Path,
+    out: str | Path | None = None,
+    config: ReportConfig | None = None,
+    *,
+    root: str | Path | None = None,
 ) -> Path:
     """Returns the HTML file that was written about a run, by default RUN/report.html.
 
     Args:
         run: the folder of a run, finished or not.
         config: how much it shows.
+        root: the folder that its videos lie in now, where they were moved.
 
     Raises:
         RunNotFound: the folder is not that of a run.
         OutputError: the file is there and is no report, or cannot be written.
     """
-    config, data = config or ReportConfig(), read_run(Path(run))
+    config, data = (
+        config or ReportConfig(),
+        read_run(Path(run), root=None if root is None else Path(root)),
+    )
     path = claim_file(out if out is not None else data.folder / "report.html", "report")
     clips = _clips(data, config.max_clips)
     sections = {

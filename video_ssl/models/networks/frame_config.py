@@ -114,6 +114,13 @@ class FrameTransformerConfig:
         return self.num_frames
 
     @property
+    def depends_on_video(self) -> tuple[str, ...]:
+        """What of the rest of its video the feature of a frame depends on: its "position", all "other frames"."""
+        if self.head == "conv":
+            return ()
+        return ("other frames",) if self.positions == "none" else ("position", "other frames")
+
+    @property
     def frames_per_feature(self) -> int:
         """Decoded frames behind one feature."""
         return self.num_contexts if self.head == "conv" else 1
