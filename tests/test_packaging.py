@@ -42,6 +42,8 @@ def test_the_wheel_holds_code_data_recipes_and_licence(tmp_path: Path) -> None:
     assert recipes
     assert names - meta == package | recipes
     assert any(name.endswith("licenses/LICENSE") for name in meta)
+    notices = {name.rpartition("/")[2] for name in meta if "licenses/" in name}
+    assert notices == {"LICENSE", "NOTICE.txt", "LICENSE.bullet.txt", "LICENSE.deepmimic.txt"}
     code = (
         "import json, video_ssl.recipes as r;"
         "print(json.dumps({room: [*map(str, r.list_recipes(room).values())] for room in r.ROOMS}))"

@@ -217,8 +217,8 @@ def test_random_numbers_drawn_do_not_depend_on_their_outcome_and_twins_draw_alik
 def test_an_action_that_does_not_fit_is_refused() -> None:
     with pytest.raises(ValueError, match="do not fit: 96 frames at 24 fps last 4 s"):
         performed("walk", before_sec=1.5)
-    with pytest.raises(ValueError, match=r"walk needs 0\.75 s"):
-        performed("walk", active_sec=0.5)
+    with pytest.raises(ValueError, match="do not fit"):
+        performed("walk", active_sec=0.0)
     with pytest.raises(ValueError, match=r"no action 'swim'.*sit_down"):
         performed("swim")
 

@@ -39,7 +39,7 @@ __all__ = [
     "phase_names", "sample_style", "start_posture",
 ]  # fmt: skip
 
-# No phase is shorter, so that each has frames at 8 frames a second and more.
+# No phase is shorter (but in an action with no time for that), so that each has frames at 8 frames a second and more.
 _SHORTEST_PHASE_SEC = 0.25
 
 ORIGIN = Placement()
@@ -299,11 +299,10 @@ def perform(
         ValueError: if there is no such action, or if it does not fit into the frames.
     """
     spec = action_of(action)
-    shortest = _SHORTEST_PHASE_SEC * len(spec.phases)
-    if before_sec < 0 or before_sec + active_sec > num_frames / fps + 1e-9 or active_sec < shortest:
+    if active_sec <= 0 or before_sec < 0 or before_sec + active_sec > num_frames / fps + 1e-9:
         raise ValueError(
             f"before_sec={before_sec:g} and active_sec={active_sec:g} do not fit: {num_frames} frames at {fps:g} fps "
-            f"last {num_frames / fps:g} s, idle time must not be negative and {action} needs {shortest:g} s."
+            f"last {num_frames / fps:g} s, the action must last longer than 0 s and idle time must not be negative."
         )
     clock = np.arange(num_frames) / fps
     # A backward twin is its partner on a clock that runs backwards from the last frame.
@@ -355,7 +354,7 @@ def _phase_ends(
     """Borders of the phases, float64 (P + 1,), in shares of the active time."""
     shares = np.diff(course.borders_sec)
     shares = shares * np.exp(0.3 * spread * rng.normal(size=len(shares)).clip(-1.5, 1.5))
-    least = _SHORTEST_PHASE_SEC / active_sec
+    least = min(_SHORTEST_PHASE_SEC / active_sec, 0.5 / len(shares))
     shares = least + (1 - least * len(shares)) * shares / shares.sum()
     return np.concatenate([[0.0], np.cumsum(shares)])
 

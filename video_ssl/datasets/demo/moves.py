@@ -8,27 +8,22 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from functools import cache
 from typing import Literal
 
 import numpy as np
 
-from video_ssl.datasets.demo.bones import BONE_INDEX, BONES, bone_directions, turn, unit
+from video_ssl.datasets.demo.bones import BONES, bone_directions, turn, unit
 from video_ssl.datasets.demo.exercises.motion import FIELDS, NEUTRAL, POSES
 from video_ssl.datasets.demo.exercises.skeleton import skeleton
 from video_ssl.datasets.demo.figure import JOINT_INDEX, Body
 from video_ssl.datasets.demo.mocap.clips import Clip, load_clip
+from video_ssl.datasets.demo.mocap.retarget import Frames, Rows, captured, straightened
 
 # Steps of a course, in seconds of the movement at its natural speed; captures have 16 to 60 key frames a second.
 _STEP_SEC = 1 / 60
 _KEY_SEC = 0.8
 # How long it takes to turn back where a capture is followed there and back.
 _SNAP_SEC = 0.1
-_CAPTURED_LEG_M = 0.4215 + 0.41
-
-# A figure is in flight where the lowest point of the capture (joints with the radii of an average body) is higher.
-_FLIGHT_M = 0.06
-_CAPTURED_RADII_M = {"root": 0.1, "chest": 0.1, "neck": 0.1, "head": 0.1}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -144,23 +139,8 @@ class Course:
 
     def at(self, times_sec: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """Returns directions (T, B, 3), root (T, 2) and height (T,) at the given times; ends are held."""
-        rows = _Rows(self.times_sec, times_sec)
+        rows = Rows(self.times_sec, times_sec)
         return unit(rows(self.directions)), rows(self.root), rows(self.height)
-
-
-class _Rows:
-    """Linear interpolation of the rows of several arrays at the same times."""
-
-    def __init__(self, known_sec: np.ndarray, wanted_sec: np.ndarray) -> None:
-        self._index = np.clip(
-            np.searchsorted(known_sec, wanted_sec, side="right") - 1, 0, len(known_sec) - 2
-        )
-        gap = np.diff(known_sec)[self._index]
-        self._share = np.clip((wanted_sec - known_sec[self._index]) / gap, 0, 1)
-
-    def __call__(self, rows: np.ndarray) -> np.ndarray:
-        share = self._share.reshape(-1, *[1] * (rows.ndim - 1))
-        return rows[self._index] * (1 - share) + rows[self._index + 1] * share
 
 
 def smooth_step(x: np.ndarray) -> np.ndarray:
@@ -225,7 +205,7 @@ class ClipMove:
 
     Where `from_standing` (`to_standing`), it is blended from (to) the idle pose of a standing figure within
     `blend_sec`; elsewhere the first (last) frame of the stretch is the idle pose.  `on_the_spot` takes back in flight
-    what it leads away and turns.
+    what it leads away.
     """
 
     clip: str
@@ -247,8 +227,10 @@ class ClipMove:
         found = [moment.find(load_clip(self.clip)) for moment in self.moments]
         borders = np.array([self.start_sec, *found, self.end_sec]) - self.start_sec
         times = _steps(borders[-1])
-        frames = _captured(self.clip).at(self.start_sec + times, style, loop=False)
-        course = _blended(self, _straightened(frames), times, borders, body, style)
+        frames = captured(self.clip).at(
+            self.start_sec + times, amplitude=style.amplitude, offsets=style.bone_offsets
+        )
+        course = _blended(self, straightened(frames), times, borders, body, style)
         return _on_the_spot(course) if self.on_the_spot else course
 
 
@@ -274,7 +256,9 @@ class SnapMove:
         half = np.sqrt((turn_sec - self.start_sec + _SNAP_SEC) ** 2 - _SNAP_SEC**2)
         times = _steps(2 * half)
         seen = turn_sec + _SNAP_SEC - np.hypot(times - half, _SNAP_SEC)
-        frames = _straightened(_captured(self.clip).at(seen, style, loop=False))
+        frames = straightened(
+            captured(self.clip).at(seen, amplitude=style.amplitude, offsets=style.bone_offsets)
+        )
         return _blended(self, frames, times, np.array([0, half, 2 * half]), body, style)
 
 
@@ -294,11 +278,13 @@ class LoopMove:
 
     def course(self, body: Body, style: Style, *, duration_sec: float, first_sec: float) -> Course:
         """Returns `duration_sec` of the movement at natural speed, starting at `first_sec` of the capture."""
-        capture = _captured(self.clip)
+        capture = captured(self.clip)
         times = _steps(duration_sec)
         cycle = capture.times_sec[-1]
         first_sec = first_sec % cycle
-        frames = capture.at(first_sec + times, style, loop=True)
+        frames = capture.at(
+            first_sec + times, amplitude=style.amplitude, offsets=style.bone_offsets, loop=True
+        )
         steps = [
             step + turns * cycle - first_sec
             for step in capture.footfalls_sec()
@@ -318,7 +304,7 @@ Move = KeyMove | ClipMove | SnapMove | LoopMove
 
 
 def _steps(duration_sec: float) -> np.ndarray:
-    return np.linspace(0, duration_sec, round(duration_sec / _STEP_SEC) + 1)
+    return np.linspace(0, duration_sec, max(1, round(duration_sec / _STEP_SEC)) + 1)
 
 
 def _on_the_spot(course: Course) -> Course:
@@ -328,116 +314,9 @@ def _on_the_spot(course: Course) -> Course:
     return replace(course, root=course.root - way, end=Placement())
 
 
-@dataclass(frozen=True, kw_only=True)
-class _Frames:
-    """Frames of a capture in the figure's coordinates: directions (N, B, 3), root (N, 2), height, heading (N,)."""
-
-    directions: np.ndarray
-    root: np.ndarray
-    height: np.ndarray
-    heading: np.ndarray
-
-
-def _straightened(frames: _Frames) -> _Frames:
-    """The frames turned so that they face to +z at their start and again at their end.
-
-    What a capture turns in all (less than 10 degrees) is taken back evenly: then a movement and the same one backwards
-    are seen from the same side.
-    """
-    heading = frames.heading - frames.heading[0]
-    net = (heading[-1] + np.pi) % (2 * np.pi) - np.pi
-    drift = net * np.linspace(0, 1, len(heading))
-    path = np.stack([frames.root[:, 0], np.zeros(len(heading)), frames.root[:, 1]], 1)
-    return replace(
-        frames, directions=turn(frames.directions, -(frames.heading[0] + drift)[:, None]),
-        root=turn(path, -frames.heading[0])[:, [0, 2]], heading=heading - drift,
-    )  # fmt: skip
-
-
-@dataclass(frozen=True, kw_only=True)
-class _Capture:
-    """A capture as bones of the figure: directions as seen from the trunk, and the trunk's own axes in space.
-
-    Root and height are in lengths of the leg; `feet` (T, 2) is how far the ankles are in front of the pelvis.
-    """
-
-    times_sec: np.ndarray
-    local: np.ndarray
-    axes: np.ndarray
-    root: np.ndarray
-    height: np.ndarray
-    feet: np.ndarray
-
-    def at(self, times_sec: np.ndarray, style: Style, *, loop: bool) -> _Frames:
-        """Returns the frames at the given times in the style of a performer; `loop` goes on after the end."""
-        cycle = self.times_sec[-1]
-        turns = np.floor(times_sec / cycle) if loop else np.zeros(len(times_sec))
-        inside = times_sec - turns * cycle
-        rows = _Rows(self.times_sec, inside)
-        local, axes, root = rows(self.local), rows(self.axes), rows(self.root)
-        if loop:
-            # What start and end of the cycle differ by is spread over it, so that there is no jump between them.
-            share = (inside / cycle - 0.5)[:, None, None]
-            local = local - share * (self.local[-1] - self.local[0])
-            axes = axes - share[..., None] * (self.axes[-1] - self.axes[0])
-            root = root + turns[:, None] * (self.root[-1] - self.root[0])
-        mean = self.local.mean(0)
-        local = unit(mean + style.amplitude * (local - mean) + style.bone_offsets)
-        directions = unit(np.einsum("tbij,tbj->tbi", axes[:, _TRUNK_OF_BONE], local))
-        right = axes[:, 0, :, 2]
-        return _Frames(
-            directions=directions[..., [2, 1, 0]], root=root, height=rows(self.height),
-            heading=np.unwrap(np.arctan2(-right[:, 0], right[:, 2])),
-        )  # fmt: skip
-
-    def footfalls_sec(self) -> list[float]:
-        """Returns when either foot touches the ground within the cycle."""
-        return [float(self.times_sec[i]) for i in self.feet.argmax(0)]
-
-
-# Bone -> joints of the capture; the trunk's axes of legs and spine are those of the pelvis, else those of the chest.
-_FROM_CAPTURE = {
-    "chest": ("root", "neck"), "neck": ("chest", "neck"), "head": ("neck", "head"),
-    "shoulder": ("neck", "shoulder"), "elbow": ("shoulder", "elbow"), "wrist": ("elbow", "wrist"),
-    "hip": ("root", "hip"), "knee": ("hip", "knee"), "ankle": ("knee", "ankle"), "toe": ("ankle", "toe"),
-}  # fmt: skip
-_TRUNK_OF_BONE = [0 if end.partition("_")[0] in (*_LEGS, "chest") else 1 for end in BONE_INDEX]
-
-
-def _captured_joint(name: str, side: str) -> str:
-    if name == "toe":
-        return {"l": "left_toe", "r": "right_toe"}[side]
-    return name if name in ("root", "chest", "neck", "head") else side + name
-
-
-@cache
-def _captured(name: str) -> _Capture:
-    clip = load_clip(name)
-    axes = np.stack([clip.rotations["root"], clip.rotations["chest"]], 1)
-    directions = []
-    for _, end in BONES:
-        joint, _, side = end.partition("_")
-        if joint == "face":
-            directions.append(clip.rotations["neck"][:, :, 0])
-            continue
-        start, stop = (_captured_joint(each, side) for each in _FROM_CAPTURE[joint])
-        directions.append(unit(clip.positions[stop] - clip.positions[start]))
-    local = np.einsum("tbij,tbi->tbj", axes[:, _TRUNK_OF_BONE], np.stack(directions, 1))
-    low = np.min(
-        [p[:, 1] - _CAPTURED_RADII_M.get(j, 0.0) for j, p in clip.positions.items()], axis=0
-    )
-    root = clip.positions["root"]
-    return _Capture(
-        times_sec=clip.times_sec, local=local, axes=axes,
-        root=root[:, [2, 0]] / _CAPTURED_LEG_M,
-        height=np.maximum(0, low - _FLIGHT_M) / _CAPTURED_LEG_M,
-        feet=np.stack([clip.positions[f"{side}ankle"][:, 0] - root[:, 0] for side in "lr"], 1),
-    )  # fmt: skip
-
-
 def _blended(
     move: ClipMove | SnapMove | LoopMove,
-    frames: _Frames,
+    frames: Frames,
     times: np.ndarray,
     borders: np.ndarray,
     body: Body,
