@@ -7,7 +7,7 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from video_ssl.datasets.table import SCHEMA, Caption, Event, Table, TableError, refuse_other_classes
+from video_ssl.datasets.table import SCHEMA, Caption, Event, Table, TableError
 
 
 def full_rows():
@@ -122,18 +122,6 @@ def test_a_million_rows_open_at_once(tmp_path):
     assert took < 0.5, took
     assert (record.id, record.label, len(copy)) == ("v999999", 999_999 % 400, count)
     assert opened.column("label")[123_456] == 123_456 % 400
-
-
-def test_tables_that_number_classes_differently_do_not_meet():
-    def named(*names):
-        return Table.from_columns({"source": ["a"], "label": [0]}, class_names=names)
-
-    refuse_other_classes(named("a", "b"), named("a", "b"))
-    refuse_other_classes(named(), named("a", "b"))
-    with pytest.raises(TableError, match=r"2 and 3 classes differently .*'b'.*column `split`"):
-        refuse_other_classes(named("a", "c"), named("a", "b", "c"))
-    with pytest.raises(TableError, match="first difference: 'a'"):
-        refuse_other_classes(named("a", "b"), named("b", "a"))
 
 
 def test_tables_need_neither_torch_nor_jax():

@@ -205,11 +205,47 @@ def test_classes_that_only_one_split_has(tmp_path):
     test = split(tmp_path / "b.arrow", 1, classes=2)
     result = PhaseClassification(PhasesConfig()).evaluate(Given(train, test, seed=0))
     assert list(result.details["classes"]) == ["0", "1"]
-    assert "the classes [2] are in train only and are left out" in result.notes
+    assert "the classes 2 are in train only and are left out" in result.notes
+    named = [
+        split(tmp_path / f"{k}.arrow", k, classes=k, class_names=["run", "sit", "eat"][:k])
+        for k in (3, 2)
+    ]
+    told = PhaseClassification(PhasesConfig()).evaluate(Given(*named, seed=0)).notes
+    assert "the classes eat are in train only and are left out" in told
     each = PhasesConfig(classes="each")
     unknown = written(tmp_path / "c.arrow", [row("c", 0, np.ones((2, WIDTH)), [0, 1], label=None)])
     with pytest.raises(FeatureError, match="1 videos have no label"):
         PhaseClassification(each).evaluate(Given(train, unknown, seed=0))
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_phases_are_matched_by_name(tmp_path, name):
+    """Test files that number classes and phases the other way round give the same numbers."""
+    phases, classes = [f"phase {p}" for p in range(6)], ["run", "sit"]
+    train = split(tmp_path / "a.arrow", 0, class_names=classes, phase_names=phases)
+    same = split(tmp_path / "b.arrow", 1, class_names=classes, phase_names=phases)
+    rows = same.table.select(["id", "clip", "label", "feature", "frame_times_sec"]).to_pylist()
+    turned = [
+        {
+            **cells,
+            "feature": np.asarray(cells["feature"], np.float32),
+            "label": 1 - cells["label"],
+            "frame_features": same.frames(number)[0],
+            "frame_labels": [5 - p for p in same.table["frame_labels"][number].as_py()],
+        }
+        for number, cells in enumerate(rows)
+    ]
+    other = written(
+        tmp_path / "c.arrow", turned, class_names=classes[::-1], phase_names=phases[::-1]
+    )
+    evaluator = evaluator_class(name)(evaluator_class(name).Config(**QUICK.get(name, {})))
+    expected, found = (evaluator.evaluate(Given(train, t, seed=0)) for t in (same, other))
+    assert found.metrics == pytest.approx(expected.metrics, nan_ok=True)
+    assert any("number their phases differently" in note for note in found.notes)
+    assert not any("number their phases differently" in note for note in expected.notes)
+    short = written(tmp_path / "d.arrow", turned[:1], phase_names=["a", "b"])
+    with pytest.raises(FeatureError, match="has the label 5, but there are 2 names of phases"):
+        evaluator.evaluate(Given(train, short, seed=0))
 
 
 @pytest.mark.parametrize(

@@ -522,24 +522,6 @@ def _refuse_wrong_details(columns: Mapping[str, Any], where: str) -> None:
     refuse_wrong_captions(columns, where)
 
 
-def refuse_other_classes(train: Table, test: Table) -> None:
-    """Raises TableError if both tables name their classes and number them differently.
-
-    It happens where names of classes are numbered file by file, and one file lacks a class.
-    """
-    ours, theirs = train.class_names, test.class_names
-    if not ours or not theirs or ours == theirs:
-        return
-    differing = sorted({*ours, *theirs} - ({*ours} & {*theirs})) or [
-        name for name, other in zip(ours, theirs, strict=False) if name != other
-    ]
-    raise TableError(
-        f"{train.path or 'the training table'} and {test.path or 'the test table'} number {len(ours)} and "
-        f"{len(theirs)} classes differently (first difference: {differing[0]!r}), so labels of one mean nothing in "
-        "the other. Write both into one file with a column `split`, or number the classes yourself."
-    )
-
-
 def _made_metadata(schema: pa.Schema, maker: str | None) -> dict[bytes, bytes]:
     """The metadata of a table that is written now: without who made the one that it comes from."""
     metadata = dict(schema.metadata or {})

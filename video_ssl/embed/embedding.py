@@ -336,6 +336,7 @@ class Embedder:
             "pooling": self.config.pooling,
             "table": {"path": str(table.path or ""), "records": len(table)},
             "class_names": list(table.class_names),
+            **({"phase_names": list(table.phase_names)} if table.phase_names else {}),
             "versions": {"video_ssl": __version__, "torch": torch.__version__},
         }
 

@@ -4,7 +4,7 @@
     encoder              fingerprint of its weights
     settings             that change the features
     table.records        their number
-    table.rows           digest of ids, sources, stretches, labels
+    table.rows           digest of ids, sources, stretches, labels and their names
     table.captions       digest of the captions, where these are what is embedded
     table.files          digest of sizes, times and places of the videos (`source_states`)
 
@@ -54,6 +54,8 @@ def job_key(job: Mapping[str, Any]) -> str:
 def _table_digests(table: Table) -> tuple[str, str]:
     """Digests of what the table says, and of the state of the files that it names."""
     rows = hashlib.sha256(json.dumps(list(table.class_names)).encode())
+    if table.phase_names:
+        rows.update(json.dumps(list(table.phase_names)).encode())
     files, states = hashlib.sha256(), SourceStates()
     for index in range(len(table)):
         record = table.record(index)

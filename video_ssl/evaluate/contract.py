@@ -24,6 +24,8 @@ class Needs:
     Attributes:
         outputs: of the encoder, by name; "clip" is there in any case.
         labels: every clip has a class.
+        several_classes: the training videos are of two classes at least.
+        extras: of video_ssl, whose packages it imports: "phases".
         frame_labels: frames have labels, at least in some videos.
         encoder: `Context.encoder`.
         reader: `Context.tables` and `Context.open`.
@@ -32,6 +34,8 @@ class Needs:
 
     outputs: tuple[str, ...] = ("clip",)
     labels: bool = True
+    several_classes: bool = False
+    extras: tuple[str, ...] = ()
     frame_labels: bool = False
     encoder: bool = False
     reader: bool = False

@@ -68,7 +68,7 @@ class NearestNeighbours:
 
     @property
     def needs(self) -> Needs:
-        return Needs(outputs=outputs_of(self.config.poolings))
+        return Needs(outputs=outputs_of(self.config.poolings), several_classes=True)
 
     def evaluate(self, given: Given) -> Result:
         """Returns accuracy on `test` of the votes of `train`; nothing here is random.

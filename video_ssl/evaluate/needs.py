@@ -2,14 +2,21 @@
 
 from __future__ import annotations
 
+import importlib.util
 from collections.abc import Mapping
 from dataclasses import replace
 
+import numpy as np
+
+from video_ssl.datasets.class_names import listed, numbers_by_name, used_names
 from video_ssl.datasets.table import Table
 from video_ssl.embed.config import EmbedConfig
 from video_ssl.embed.features import FeatureError, FeatureFile
 from video_ssl.evaluate.evaluators import Evaluator
 from video_ssl.models.contract import Encoder
+
+#: Extra of video_ssl -> (module that is imported, package that brings it).
+EXTRAS = {"phases": ("sklearn", "scikit-learn")}
 
 
 def embed_settings(config: EmbedConfig, evaluators: Mapping[str, Evaluator]) -> EmbedConfig:
@@ -53,8 +60,19 @@ def check_files(
             _check_outputs(title, evaluator, tuple(file.outputs), where)
 
 
+def check_packages(evaluators: Mapping[str, Evaluator]) -> None:
+    """Raises FeatureError where an extra of video_ssl is not installed that an evaluator needs."""
+    for title, evaluator in evaluators.items():
+        for extra in evaluator.needs.extras:
+            module, package = EXTRAS[extra]
+            if importlib.util.find_spec(module) is None:
+                raise FeatureError(
+                    f"evaluators.{title} needs {package}: pip install 'video_ssl[{extra}]', or leave it out."
+                )
+
+
 def check_tables(tables: Mapping[str, Table], evaluators: Mapping[str, Evaluator]) -> None:
-    """Raises FeatureError where a table lacks the labels that an evaluator needs."""
+    """Raises FeatureError where a table lacks the labels that an evaluator needs, or no class is in both tables."""
     for title, evaluator in evaluators.items():
         for split, table in tables.items():
             if evaluator.needs.labels and (lacking := _without_label(table)):
@@ -62,11 +80,54 @@ def check_tables(tables: Mapping[str, Table], evaluators: Mapping[str, Evaluator
                     f"evaluators.{title} needs the class of every video, but {lacking} of {len(table)} videos of "
                     f"{split} are without a label. Use a table with labels, or select its labelled rows."
                 )
+            if evaluator.needs.several_classes and split == "train":
+                _refuse_one_class(title, table)
             if evaluator.needs.frame_labels and not _has_frame_labels(table):
                 raise FeatureError(
                     f"evaluators.{title} needs labels of frames, but no video of {split} has frame_labels. Use a table "
                     "with them."
                 )
+
+
+def _refuse_one_class(title: str, table: Table) -> None:
+    found = np.unique(table.column("label"))
+    if len(found) < 2:
+        names = table.class_names
+        name = names[found[0]] if found[0] < len(names) else str(found[0])
+        raise FeatureError(
+            f"evaluators.{title} tells classes apart, but all {len(table)} videos of train are of one class ({name}). "
+            "Use a table with several."
+        )
+
+
+def told_about_classes(train: Table, test: Table) -> list[str]:
+    """Returns what there is to say about the classes of two tables, which are the same where their names are.
+
+    Raises:
+        FeatureError: both tables have labels with names, and not one name is in both.
+    """
+    if "label" not in train.column_names or "label" not in test.column_names:
+        return []
+    ours, theirs = train.class_names, test.class_names
+    if not ours or not theirs:
+        return []
+    learned, asked = (used_names(t.class_names, t.column("label")) for t in (train, test))
+    if learned and asked and not learned & asked:
+        raise FeatureError(
+            f"no class of test ({listed(sorted(asked))}) is in train ({listed(sorted(learned))}): the same names must "
+            "stand for the same classes."
+        )
+    lines = []
+    if numbers_by_name(ours, theirs) is not None:
+        lines.append("train and test number their classes differently: they are matched by name")
+    if learned - asked:
+        lines.append(f"classes without a test video: {listed(sorted(learned - asked))}")
+    if asked - learned:
+        lines.append(
+            "classes of test that train does not have, so that their videos count as wrong: "
+            f"{listed(sorted(asked - learned))}"
+        )
+    return lines
 
 
 def _check_outputs(title: str, evaluator: Evaluator, there: tuple[str, ...], where: str) -> None:

@@ -91,7 +91,7 @@ class LinearProbe:
 
     @property
     def needs(self) -> Needs:
-        return Needs(outputs=outputs_of(self.config.poolings), processes=True)
+        return Needs(outputs=outputs_of(self.config.poolings), several_classes=True, processes=True)
 
     def evaluate(self, given: Given) -> Result:
         """Returns accuracy on `test` of the head that was chosen and fitted on `train`.  Called by every process.

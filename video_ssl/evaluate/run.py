@@ -33,7 +33,7 @@ from rich.console import Console
 
 from video_ssl import __version__
 from video_ssl.datasets import open_table
-from video_ssl.datasets.table import Table, refuse_other_classes
+from video_ssl.datasets.table import Table
 from video_ssl.embed.embed_videos import refuse_changed_contents
 from video_ssl.embed.embedding import Embedder, EmbeddingError, write_side_by_side
 from video_ssl.embed.features import FeatureError, FeatureFile, open_features
@@ -43,7 +43,14 @@ from video_ssl.embed.shards import embed_together
 from video_ssl.evaluate.context import Context
 from video_ssl.evaluate.contract import Result
 from video_ssl.evaluate.evaluators import Evaluator
-from video_ssl.evaluate.needs import check_encoder, check_files, check_tables, embed_settings
+from video_ssl.evaluate.needs import (
+    check_encoder,
+    check_files,
+    check_packages,
+    check_tables,
+    embed_settings,
+    told_about_classes,
+)
 from video_ssl.evaluate.recipe import EvaluateRecipe
 from video_ssl.evaluate.results_table import results_table, summary
 from video_ssl.evaluate.row_shares import ALONE
@@ -87,6 +94,7 @@ def _evaluate(recipe: EvaluateRecipe, processes: Processes, *, quiet: bool) -> d
     out = recipe.folder()
     processes.on_main(lambda: _claim(out))
     evaluators, specs = recipe.make_evaluators(), recipe.encoder_specs()
+    check_packages(evaluators)
     settings = embed_settings(recipe.embed, evaluators)
     given = {name: given_features(spec) for name, spec in specs.items() if is_features(spec)}
     embedders: dict[str, Embedder] = {}
@@ -99,6 +107,9 @@ def _evaluate(recipe: EvaluateRecipe, processes: Processes, *, quiet: bool) -> d
             embedders[name] = Embedder(encoder, settings, device=processes.device, name=name)
     tables = _open_tables(recipe, processes) if embedders else {}
     check_tables(tables, evaluators)
+    if tables:
+        for line in told_about_classes(tables["train"], tables["test"]):
+            logger.info("%s", line)
     made = _features_of(embedders, tables, out / "features", processes, progress=not quiet)
     entries: dict[str, Any] = {}
     for name, spec in specs.items():
@@ -138,13 +149,11 @@ def _evaluate(recipe: EvaluateRecipe, processes: Processes, *, quiet: bool) -> d
 
 
 def _open_tables(recipe: EvaluateRecipe, processes: Processes) -> dict[str, Table]:
-    """The tables of training and test videos, whose classes are the same."""
+    """The tables of training and test videos."""
     named = {"train": recipe.train, "test": recipe.test}
     # Generated videos that are missing are made by one process, while the others wait.
     processes.on_main(lambda: [len(open_table(table)) for table in named.values()])
-    tables = {split: open_table(table) for split, table in named.items()}
-    refuse_other_classes(tables["train"], tables["test"])
-    return tables
+    return {split: open_table(table) for split, table in named.items()}
 
 
 def _found(

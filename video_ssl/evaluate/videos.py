@@ -6,6 +6,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
+from video_ssl.datasets.class_names import listed, numbers_by_name, used_names
 from video_ssl.datasets.errors import TableError
 from video_ssl.datasets.hold_out import hold_out
 from video_ssl.embed.feature_arrays import NAMED_LABELS
@@ -96,20 +97,30 @@ def matched_labels(train: FeatureFile, test: FeatureFile) -> tuple[np.ndarray, l
                 f"{file.path or 'one file'} has names of classes as labels, {other.path or 'the other'} numbers "
                 "without names, so they cannot be compared. Store names, or the same numbers, in both."
             )
-    if not ours or not theirs or len(set(ours)) < len(ours) or len(set(theirs)) < len(theirs):
-        return test.labels, []  # numbers are all there is
-    place = {name: number for number, name in enumerate(ours)}
-    numbers = np.array([place.setdefault(name, len(place)) for name in theirs] + [-1], np.int64)
-    labels = test.labels
-    beyond = labels >= len(theirs)
-    if beyond.any():
-        row = int(np.argmax(beyond))
-        raise FeatureError(
-            f"{test.path or 'the features'}: row {row + 1} has the label {labels[row]}, but there are {len(theirs)} "
-            "names of classes."
-        )
+    numbers = numbers_by_name(ours, theirs)
+    if numbers is None:
+        return test.labels, []
+    labels = renumbered(test.labels, numbers, f"{test.path or 'the features'}: row", "classes")
     note = "the files number their classes differently: they are matched by name"
-    return numbers[labels], [note]
+    learned, asked = used_names(ours, train.labels), used_names(theirs, test.labels)
+    for lone, side in ((learned - asked, "train"), (asked - learned, "test")):
+        note += f"; only in {side}: {listed(sorted(lone))}" if lone else ""
+    return labels, [note]
+
+
+def renumbered(labels: np.ndarray, numbers: np.ndarray, row: str, what: str) -> np.ndarray:
+    """Returns labels (N,) as `numbers_by_name` numbers them.
+
+    Raises:
+        FeatureError: a label without a name; `row` and `what` begin and end the sentence.
+    """
+    beyond = labels >= len(numbers) - 1
+    if beyond.any():
+        place = int(np.argmax(beyond))
+        raise FeatureError(
+            f"{row} {place + 1} has the label {labels[place]}, but there are {len(numbers) - 1} names of {what}."
+        )
+    return numbers[labels]
 
 
 def train_and_test(

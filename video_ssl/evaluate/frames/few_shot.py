@@ -136,6 +136,7 @@ class FewShotPhases(FrameEvaluator):
 
     Config = FewShotConfig
     title = "few-shot phase classification"
+    extras = ("phases",)
     config: FewShotConfig
 
     def measure(self, train: Sequences, test: Sequences, *, seed: int) -> dict[str, float]:

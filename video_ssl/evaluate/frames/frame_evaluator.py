@@ -16,7 +16,8 @@ from typing import Any, ClassVar, Literal
 
 import numpy as np
 
-from video_ssl.embed.features import FeatureError
+from video_ssl.datasets.class_names import listed, numbers_by_name
+from video_ssl.embed.features import FeatureError, FeatureFile
 from video_ssl.evaluate.contract import Figure, Given, Needs, Result
 from video_ssl.evaluate.frames.frame_sequences import Sequences, frame_sequences, position_features
 from video_ssl.evaluate.identity import overlap_notes
@@ -55,6 +56,7 @@ class FrameEvaluator:
     title: ClassVar[str] = "frames"
     figures: ClassVar[Mapping[str, Figure]] = {}
     needs_labels: ClassVar[bool] = True
+    extras: ClassVar[tuple[str, ...]] = ()
 
     def __init__(self, config: Any) -> None:
         self.config = config
@@ -65,6 +67,7 @@ class FrameEvaluator:
             outputs=("clip", "moments"),
             labels=self.config.classes == "each",
             frame_labels=self.needs_labels,
+            extras=self.extras,
         )
 
     def measure(self, train: Sequences, test: Sequences, *, seed: int) -> dict[str, float]:
@@ -107,9 +110,11 @@ class FrameEvaluator:
         train, test, seed = given.train, given.test, given.seed
         labelled = self.needs_labels or None
         classes, notes = matched_labels(train, test)
+        phases, told = matched_phases(train, test)
+        notes += told
         sequences = {
             "train": frame_sequences(train, labelled=labelled),
-            "test": frame_sequences(test, labelled=labelled, classes=classes),
+            "test": frame_sequences(test, labelled=labelled, classes=classes, phases=phases),
         }
         notes += [f"{note} ({name})" for name, q in sequences.items() for note in q.notes]
         notes += overlap_notes(*(q.origins for q in sequences.values() if q.origins is not None))
@@ -118,7 +123,7 @@ class FrameEvaluator:
                 name: q.with_features([unit_rows(e) for e in q.embs])
                 for name, q in sequences.items()
             }
-        names = train.metadata.get("class_names") or test.metadata.get("class_names", ())
+        names = _joint_names(train, test)
         pairs, more = class_pairs(sequences["train"], sequences["test"], self.config.classes, names)
         each, alone = {}, {}
         for name, pair in pairs.items():
@@ -154,6 +159,28 @@ class FrameEvaluator:
         )
 
 
+def matched_phases(train: FeatureFile, test: FeatureFile) -> tuple[np.ndarray | None, list[str]]:
+    """Returns what numbers the phases of `test` have in `train` (see `numbers_by_name`), by their names, and notes.
+
+    Where one of the files does not name its phases, numbers are all there is.
+    """
+    names = [list(file.metadata.get("phase_names") or ()) for file in (train, test)]
+    numbers = numbers_by_name(*names)
+    if numbers is None:
+        return None, []
+    only = [sorted({*names[i]} - {*names[1 - i]}) for i in (0, 1)]
+    note = "the files number their phases differently: they are matched by name"
+    for lone, side in zip(only, ("train", "test"), strict=True):
+        note += f"; named in {side} only: {listed(lone)}" if lone else ""
+    return numbers, [note]
+
+
+def _joint_names(train: FeatureFile, test: FeatureFile) -> list[str]:
+    """The names of classes as they are numbered in train, then those that only test has."""
+    ours, theirs = (list(file.metadata.get("class_names") or ()) for file in (train, test))
+    return ours + [name for name in theirs if name not in ours] if ours else theirs
+
+
 def class_pairs(
     train: Sequences, test: Sequences, classes: str, names: Sequence[str] = ()
 ) -> tuple[dict[str, tuple[Sequences, Sequences]], list[str]]:
@@ -171,19 +198,22 @@ def class_pairs(
             f"{unknown} videos have no label, but every class is to be evaluated on its own: use a "
             'table with labels, or classes="together".'
         )
+
+    def called(label: int) -> str:
+        return names[label] if label < len(names) else str(label)
+
     both = np.intersect1d(train.classes, test.classes)
     if not len(both):
         raise FeatureError("no class is in train and in test: nothing can be evaluated.")
     notes = []
     for name, own in (("train", train.classes), ("test", test.classes)):
-        others = np.setdiff1d(own, both).tolist()
+        others = [called(label) for label in np.setdiff1d(own, both).tolist()]
         if others:
-            notes.append(f"the classes {others} are in {name} only and are left out")
+            notes.append(f"the classes {listed(others)} are in {name} only and are left out")
     pairs = {}
     for label in both.tolist():
         rows = [np.flatnonzero(q.classes == label) for q in (train, test)]
-        name = names[label] if label < len(names) else str(label)
-        pairs[name] = (train.select(rows[0]), test.select(rows[1]))
+        pairs[called(label)] = (train.select(rows[0]), test.select(rows[1]))
     return pairs, notes
 
 

@@ -18,6 +18,7 @@ from numpy.typing import ArrayLike, NDArray
 from video_ssl.datasets.frame_labels import resampled_labels
 from video_ssl.embed.features import FeatureError, FeatureFile
 from video_ssl.evaluate.identity import Origins, origins_of
+from video_ssl.evaluate.videos import renumbered
 
 
 class Scores(NamedTuple):
@@ -73,7 +74,11 @@ class Sequences:
 
 
 def frame_sequences(
-    features: FeatureFile, *, labelled: bool | None = True, classes: np.ndarray | None = None
+    features: FeatureFile,
+    *,
+    labelled: bool | None = True,
+    classes: np.ndarray | None = None,
+    phases: np.ndarray | None = None,
 ) -> Sequences:
     """Returns the videos of a feature file as sequences of frames.
 
@@ -82,6 +87,7 @@ def frame_sequences(
         labelled: keep only frames that have a phase label; False never looks at labels, None keeps all frames where
             no frame of the file has a label (CARL drops frames without one in every evaluation).
         classes: int64 (N,), of the rows, where they are numbered otherwise than in the file.
+        phases: the number of every phase, where they are numbered otherwise than in the file; see `numbers_by_name`.
 
     A label array of another length than the frame features of its row is resampled.
 
@@ -96,6 +102,8 @@ def frame_sequences(
     numbers = features.labels if classes is None else classes
     lost, rows = _Lost(), _rows_of_videos(features)
     videos = {key: _video(features, ordered, lost) for key, ordered in rows.items()}
+    if phases is not None:
+        videos = {key: _with_phases(frames, phases, key) for key, frames in videos.items()}
     if labelled is None:
         labelled = any((frames.labels >= 0).any() for frames in videos.values())
     kept: list[tuple[str, int, _Frames]] = []
@@ -186,6 +194,11 @@ def _video(features: FeatureFile, rows: list[int], lost: _Lost) -> _Frames:
     if len(parts) > 1 and np.isfinite(times).all():
         embs, labels, times = _in_time(embs, labels, times)
     return _Frames(embs, labels, times, np.arange(len(embs)) / max(1, len(embs)))
+
+
+def _with_phases(frames: _Frames, phases: np.ndarray, video: str) -> _Frames:
+    labels = renumbered(frames.labels, phases, f"video {video!r}: frame", "phases")
+    return replace(frames, labels=labels)
 
 
 def _in_time(

@@ -101,6 +101,7 @@ class PhaseClassification(FrameEvaluator):
 
     Config = PhasesConfig
     title = "phase classification"
+    extras = ("phases",)
     config: PhasesConfig
 
     def measure(self, train: Sequences, test: Sequences, *, seed: int) -> dict[str, float]:
