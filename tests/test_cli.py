@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import inspect
+import os
 import re
 import shlex
 import subprocess
@@ -16,11 +17,14 @@ from typing import Annotated, Any, Literal
 import pytest
 import typer
 
+import video_ssl
 from video_ssl.cli import app
 from video_ssl.cli_flags import Flags, with_flags
+from video_ssl.cli_recipe_sheets import read_head, recipe_sheet
 from video_ssl.evaluate.recipe import load_evaluate_recipe
 from video_ssl.pretrain.recipe import load_pretrain_recipe
-from video_ssl.recipes import ConfigError
+from video_ssl.recipe_text import read_yaml
+from video_ssl.recipes import ROOMS, ConfigError, list_recipes
 
 ROOT = typer.main.get_command(app)
 
@@ -241,3 +245,113 @@ def test_recipes_lists_every_room():
     listed = run("recipes").stdout
     assert "mvd/demo" in listed
     assert "demo" in listed
+
+
+def test_an_unknown_recipe_is_answered_with_the_nearest_before_all_others():
+    for arguments in (["pretrain", "mvd/dmeo"], ["recipes", "mvd/dmeo"]):
+        told = run(*arguments).stderr
+        assert told.startswith("error: no recipe 'mvd/dmeo'")
+        assert told.index("Did you mean 'mvd/demo'?") < 90
+
+
+def test_recipes_are_listed_in_one_line_each_with_what_they_need():
+    lines = run("recipes").stdout.splitlines()
+    of = {line.split()[0]: line for line in lines if line.startswith("  ")}
+    assert "MVD ViT-S with ViT-B teachers" in of["mvd/vit_s_k400"]
+    assert "[224 px x 16 (S); data/kinetics400/train.csv; many GPUs" in of["mvd/vit_s_k400"]
+    assert max(map(len, lines)) < 240
+    stated = [name for name in list_recipes("pretrain") if of[name].count(";") < 2]
+    assert stated == []
+
+
+def test_every_recipe_has_a_description():
+    files = [file for room in ROOMS for file in list_recipes(room).values()]
+    assert [str(file) for file in files if not read_head(file).description] == []
+
+
+def test_a_recipe_is_explained_key_by_key():
+    """Value, where it comes from, meaning, default: file, base, command line and what no file says."""
+    told = "\n".join(recipe_sheet("mvd/vit_s_k400", ["optimizer.base_lr=1e-3"]))
+    assert told.startswith("# MVD ViT-S with ViT-B teachers.")
+    assert "\n# pretrain: mvd/vit_s_k400 <- mvd/vit_b_k400\n" in told
+    assert "\nobjective.encoder.preset=S    [mvd/vit_s_k400]\n" in told
+    assert "\nobjective.mask.ratio=0.9    [mvd/vit_b_k400]\n" in told
+    rate = told.split("\noptimizer.base_lr=0.001    [command line]\n")[1].splitlines()[0]
+    assert rate == "    Peak learning rate before scaling. Default: 0.00015."
+    assert "\ntraining.grad_clip=null    [default]\n" in told
+    assert "\nobjective.encoder.image_size=224    [follows from the others]\n" in told
+    assert "\nobjective.image.source.recipe=mae/vit_b_frames    [mvd/vit_b_k400]\n" in told
+
+
+@pytest.mark.parametrize("room", ROOMS)
+def test_every_recipe_can_be_explained(room):
+    for name in list_recipes(room):
+        lines = list(recipe_sheet(f"{room}/{name}"))
+        meanings = [line for line in lines if line.startswith("    ")]
+        assert len(meanings) > 5 or room == "datasets"
+        assert sum("follows from the others" in line for line in lines) < len(lines) / 4
+
+
+def test_a_name_in_several_rooms_must_be_told_apart():
+    with pytest.raises(ConfigError, match="evaluate/demo or datasets/demo"):
+        list(recipe_sheet("demo"))
+    assert "# evaluate: demo <- probe" in list(recipe_sheet("evaluate/demo"))
+
+
+def test_the_version_is_shown():
+    done = run("--version")
+    assert (done.returncode, done.stdout) == (0, f"video-ssl {video_ssl.__version__}\n")
+
+
+def test_the_shell_completes_verbs_and_recipes():
+    words = {"_VIDEO_SSL_COMPLETE": "complete_bash", "COMP_CWORD": "2"}
+    done = subprocess.run(
+        ["video-ssl"],
+        executable=Path(sys.executable).with_name("video-ssl"),
+        env={**os.environ, **words, "COMP_WORDS": "video-ssl pretrain mvd/demo"},
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=120,
+    )
+    assert done.stdout.split() == ["mvd/demo", "mvd/demo_hog"]
+
+
+def test_groups_have_an_example_too():
+    for words in ([], ["data"], ["bench"], ["jobs"]):
+        group = ROOT.commands[words[0]] if words else ROOT
+        told = group.get_help(typer.Context(group, info_name=" ".join(words)))
+        assert re.search(rf"\n  Example:\n    video-ssl {' '.join(words)}", told)
+
+
+def test_a_dry_run_says_what_would_be_done_and_writes_nothing(tmp_path, monkeypatch):
+    """The user's recipe on the user's table, stages included, in a folder that is then as it was."""
+    (tmp_path / "videos.csv").write_text("path\n" + "".join(f"{i}.mp4\n" for i in range(40)))
+    monkeypatch.setenv("VIDEO_SSL_CACHE", str(tmp_path / "cache"))
+    words = ["data.table=videos.csv", "run=r", "training.scale=0.1", "training.duration=10 epochs"]
+    command = [sys.executable, "-m", "video_ssl", "pretrain", "mvd/demo", *words, "--dry-run"]
+
+    def dry_run(*more: str) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(
+            [*command, *more], cwd=tmp_path, capture_output=True, text=True, check=False
+        )
+
+    assert "warmup of 13 steps does not fit into 10 steps" in dry_run().stderr
+    done = dry_run("optimizer.warmup=40")
+    assert (done.returncode, done.stderr) == (0, "")
+    recipe, _, told = done.stdout.partition("\n\n")
+    assert read_yaml(recipe)["training"]["scale"] == 0.1
+    parts = re.split(r"\n(?=mvd/demo)", told)
+    assert [part.split(":")[0] for part in parts] == [
+        "mvd/demo/image",
+        "mvd/demo/video",
+        "mvd/demo",
+    ]
+    assert all("  data: 40 of videos.csv\n" in part for part in parts)
+    assert "50 steps (10 epochs) of batches of 8 records, 8 clips of each; warm-up" in parts[0]
+    assert (
+        "10 steps (1 epochs) of batches of 4 records, 4 clips of each; warm-up 4 steps to lr 0.002"
+        in parts[2]
+    )
+    assert "writes r/stages/video/: recipe.yaml" in parts[1]
+    assert sorted(p.name for p in tmp_path.iterdir() if p.name != "cache") == ["videos.csv"]

@@ -11,6 +11,7 @@ from typing import Annotated, Any
 import typer
 from typer.core import TyperGroup
 
+from video_ssl import __version__
 from video_ssl.cli_flags import Flags, example, with_flags
 from video_ssl.cli_groups import (
     EvaluateOverrides,
@@ -18,6 +19,7 @@ from video_ssl.cli_groups import (
     Overrides,
     RecipeArgument,
     TableArgument,
+    any_recipe,
     bench_app,
     data_app,
     jobs_app,
@@ -34,7 +36,6 @@ from video_ssl.errors import one_sentence, take_debug
 from video_ssl.explore.config import AlignConfig, ExploreConfig, ReportConfig, SearchConfig
 from video_ssl.models import published_families
 from video_ssl.models.exchange.sizes import Sizes
-from video_ssl.recipes import ROOMS, list_recipes
 
 Device = Annotated[str, typer.Option(help="auto, cpu, cuda.")]
 Root = Annotated[
@@ -57,11 +58,18 @@ class _Commands(TyperGroup):
         raise for_typer
 
 
+def show_version(wanted: bool) -> None:
+    """Prints the version and ends, where it is asked for."""
+    if wanted:
+        typer.echo(f"video-ssl {__version__}")
+        raise typer.Exit
+
+
 app = typer.Typer(
     cls=_Commands,
     help="Self-supervised video representation learning.",
+    epilog=example("pretrain mvd/demo --evaluate"),
     no_args_is_help=True,
-    add_completion=False,
     pretty_exceptions_enable=False,
     rich_markup_mode=None,  # boxes leave no room for what the flags mean
 )
@@ -83,13 +91,20 @@ def pretrain(
     evaluate: Annotated[
         bool, typer.Option("--evaluate", help="Then run the evaluations that the recipe names.")
     ] = False,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Say what would be done and written; start nothing.")
+    ] = False,
 ) -> None:
     """Train an objective and export its encoder.  Resumes by itself; the encoder is RUN/encoder."""
     from video_ssl.evaluate.after_training import pretrain_and_evaluate
+    from video_ssl.pretrain.dry_run import describe_start
     from video_ssl.pretrain.recipe import load_pretrain_recipe
     from video_ssl.pretrain.start import pretrain as run
 
     loaded = load_pretrain_recipe(recipe, overrides or [])
+    if dry_run:
+        typer.echo("\n".join(describe_start(loaded, evaluate=evaluate)))
+        return
     (pretrain_and_evaluate if evaluate else run)(loaded, allow_changes=allow_changes)
 
 
@@ -352,18 +367,28 @@ def launch(
     )
 
 
-@app.command(epilog=example("recipes"))
-def recipes() -> None:
-    """List every recipe by room."""
-    for room in ROOMS:
-        for name, file in list_recipes(room).items():
-            typer.echo(f"{room:10} {name:28} {file}")
+@app.command(epilog=example("recipes mvd/demo"))
+def recipes(
+    name: Annotated[
+        str | None, typer.Argument(help="Show every key of this one.", autocompletion=any_recipe)
+    ] = None,
+    overrides: Overrides = None,
+) -> None:
+    """List every recipe, or explain one.  Every key with its meaning, its default and where its value comes from."""
+    from video_ssl.cli_recipe_sheets import recipe_list, recipe_sheet
+
+    for line in recipe_list() if name is None else recipe_sheet(name, overrides or []):
+        typer.echo(line)
 
 
 @app.callback()
 def every_command(
     debug: Annotated[
         bool, typer.Option("--debug", help="Show where an error comes from (a traceback).")
+    ] = False,
+    version: Annotated[
+        bool,
+        typer.Option("--version", help="Show the version.", is_eager=True, callback=show_version),
     ] = False,
 ) -> None:
     """Self-supervised video representation learning."""

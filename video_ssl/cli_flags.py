@@ -82,11 +82,18 @@ def with_flags(command: Callable[..., None]) -> Callable[..., None]:
 
 
 def described(config: type) -> dict[str, str]:
-    """Returns what the `Attributes:` of a docstring say about each field, in one line.
+    """Returns what the `Attributes:` of a docstring say about each field, in one line; of its bases too.
 
     >>> described(Flags)["leave_out"]
     'fields that are no flags and keep their defaults.'
     """
+    found: dict[str, str] = {}
+    for cls in reversed(config.__mro__):
+        found |= _described_here(cls)
+    return found
+
+
+def _described_here(config: type) -> dict[str, str]:
     section = inspect.cleandoc(config.__doc__ or "").partition("Attributes:\n")[2]
     section = re.split(r"\n\n(?=\S)", section)[0]
     found: dict[str, str] = {}

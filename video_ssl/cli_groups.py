@@ -2,31 +2,63 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from video_ssl.cli_flags import example
+from video_ssl.recipes import ROOMS, list_recipes
 
-data_app = typer.Typer(help="Make or check data sets.", no_args_is_help=True, rich_markup_mode=None)
+data_app = typer.Typer(
+    help="Make or check data sets.",
+    epilog=example("data build demo:train packed"),
+    no_args_is_help=True,
+    rich_markup_mode=None,
+)
 bench_app = typer.Typer(
     help="Measure the training step, the loader or the decoders.",
+    epilog=example("bench step mvd/demo"),
     no_args_is_help=True,
     rich_markup_mode=None,
 )
 jobs_app = typer.Typer(
     help="Jobs that were launched, by the folder of their run.",
+    epilog=example("jobs status runs/mine"),
     no_args_is_help=True,
     rich_markup_mode=None,
 )
 
-RecipeArgument = Annotated[str, typer.Argument(help="A recipe file, or its name: mvd/demo.")]
+
+def _recipes_of(*rooms: str) -> Callable[[str], list[str]]:
+    """What the shell may complete the name of a recipe to."""
+
+    def complete(incomplete: str) -> list[str]:
+        known = (name for room in rooms for name in list_recipes(room))
+        return [name for name in known if name.startswith(incomplete)]
+
+    return complete
+
+
+any_recipe = _recipes_of(*ROOMS)
+
+RecipeArgument = Annotated[
+    str,
+    typer.Argument(
+        help="A recipe file, or its name: mvd/demo.", autocompletion=_recipes_of("pretrain")
+    ),
+]
 Overrides = Annotated[
     list[str] | None,
     typer.Argument(help="Settings that win over the recipe: optimizer.base_lr=1e-4."),
 ]
-EvaluateRecipe = Annotated[str, typer.Argument(help="A recipe file, or its name: probe.")]
+EvaluateRecipe = Annotated[
+    str,
+    typer.Argument(
+        help="A recipe file, or its name: probe.", autocompletion=_recipes_of("evaluate")
+    ),
+]
 EvaluateOverrides = Annotated[
     list[str] | None,
     typer.Argument(help="Settings that win over the recipe: encoder=RUN train=TABLE test=TABLE."),

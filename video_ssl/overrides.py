@@ -229,10 +229,26 @@ def variant(candidates: Sequence[Any], content: Any, where: str) -> Any:
 def nearest(word: object, allowed: Iterable[object]) -> str:
     """Returns ` Did you mean 'x'?` for the allowed word nearest to `word`, or an empty string.
 
-    Keys of a file may be numbers.
+    Near is what is spelt alike, else what has all words of the other: `lr` and `base_lr`.  Keys may be numbers.
 
     >>> nearest("objectiv", ["objective", "data"])
     " Did you mean 'objective'?"
+    >>> nearest("lr", ["name", "base_lr", "min_lr"])
+    " Did you mean 'base_lr'?"
     """
-    match = difflib.get_close_matches(str(word), map(str, allowed), n=1, cutoff=0.5)
+    names = [str(name) for name in allowed]
+    match = difflib.get_close_matches(str(word), names, n=1, cutoff=0.5) or _sharing_words(
+        str(word), names
+    )
     return f" Did you mean '{match[0]}'?" if match else ""
+
+
+def _sharing_words(word: str, names: Sequence[str]) -> list[str]:
+    """The names that have all words of `word`, or whose words it has; those with the fewest others first."""
+    own = _words(word)
+    found = [name for name in names if own and (own <= _words(name) or _words(name) <= own)]
+    return sorted(found, key=lambda name: len(own ^ _words(name)))
+
+
+def _words(name: str) -> set[str]:
+    return set(re.split(r"[^0-9a-z]+", name.lower())) - {""}

@@ -45,9 +45,12 @@ __all__ = [
     "list_recipes",
     "load_yaml",
     "nearest",
+    "origin_of",
     "read_recipe",
     "read_typed",
     "recipe_folder",
+    "recipe_layers",
+    "recipe_origins",
     "to_plain",
     "to_yaml",
     "unprintable",
@@ -56,6 +59,27 @@ __all__ = [
 T = TypeVar("T")
 
 ROOMS = ("pretrain", "evaluate", "datasets", "launch")
+
+#: What other projects call a key -> its name here, for suggestions only.
+_OTHER_NAMES = {
+    "learning_rate": "base_lr",
+    "lr": "base_lr",
+    "wd": "weight_decay",
+    "batch": "global_batch_size",
+    "batch_size": "global_batch_size",
+    "epochs": "duration",
+    "num_epochs": "duration",
+    "max_epochs": "duration",
+    "steps": "duration",
+    "num_steps": "duration",
+    "max_steps": "duration",
+    "warmup_epochs": "warmup",
+    "warmup_steps": "warmup",
+    "workers": "num_workers",
+    "amp": "precision",
+    "dataset": "table",
+    "resolution": "size",
+}
 
 
 def recipe_folder(room: str) -> Path:
@@ -89,8 +113,8 @@ def find_recipe(name: str, room: str) -> Path:
     if key in known:
         return known[key]
     raise ConfigError(
-        f"no recipe {name!r}: neither a file nor one of the {room} recipes {sorted(known)}."
-        f"{nearest(key, known)}"
+        f"no recipe {name!r}, neither a file nor a name of the room {room}.{nearest(key, known)} "
+        f"There are {', '.join(sorted(known))}."
     )
 
 
@@ -114,8 +138,9 @@ def read_recipe(
         ConfigError: missing file, broken YAML, an override without `=`, a circular `base:`, a
             reference to what is no key.
     """
-    file = find_recipe(str(name), room)
-    content = _with_bases(file, ())
+    content: dict[Any, Any] = {}
+    for _, layer in recipe_layers(name, room=room):
+        content = merged(content, layer)
     for override in overrides:
         apply_override(content, override)
     try:
@@ -125,21 +150,62 @@ def read_recipe(
     return found if as_typed else read_typed(None, found)
 
 
-def _with_bases(path: Path, seen: tuple[Path, ...]) -> dict[Any, Any]:
-    path = path.resolve()
-    if path in seen:
-        chain = " -> ".join(str(p) for p in (*seen, path))
-        raise ConfigError(f"circular base: {chain}. Remove one of these `base:` lines.")
-    try:
-        content = load_yaml(path)
-    except FileNotFoundError as err:
-        raise ConfigError(
-            f"no recipe file {path}" + (f", named as base by {seen[-1]}" if seen else "")
-        ) from err
-    base = content.pop("base", None)
-    if base is None:
-        return content
-    return merged(_with_bases(path.parent / str(base), (*seen, path)), content)
+def recipe_layers(name: str | Path, *, room: str) -> list[tuple[Path, dict[Any, Any]]]:
+    """Returns the files that a recipe is made of and what each says, without `base`: the outermost base first.
+
+    Raises:
+        ConfigError: as `read_recipe`.
+    """
+    layers: list[tuple[Path, dict[Any, Any]]] = []
+    path: Path | None = find_recipe(str(name), room).resolve()
+    while path is not None:
+        seen = [file for file, _ in layers]
+        if path in seen:
+            chain = " -> ".join(str(p) for p in (*seen, path))
+            raise ConfigError(f"circular base: {chain}. Remove one of these `base:` lines.")
+        try:
+            content = load_yaml(path)
+        except FileNotFoundError as err:
+            named = f", named as base by {seen[-1]}" if seen else ""
+            raise ConfigError(f"no recipe file {path}{named}") from err
+        base = content.pop("base", None)
+        layers.append((path, content))
+        path = None if base is None else (path.parent / str(base)).resolve()
+    return layers[::-1]
+
+
+def recipe_origins(
+    name: str | Path, overrides: Sequence[str] = (), *, room: str
+) -> dict[str, Path | str]:
+    """Returns dotted key -> the file that has the last word about it, or the override that has; see `origin_of`."""
+    origins: dict[str, Path | str] = {}
+    layers: list[tuple[Path | str, Any]] = [*recipe_layers(name, room=room)]
+    for override in overrides:
+        content: dict[Any, Any] = {}
+        apply_override(content, override)
+        layers.append((override, read_typed(None, content)))
+    for origin, content in layers:
+        for key in _leaves(content):
+            origins = {k: o for k, o in origins.items() if not k.startswith(f"{key}.")}
+            origins[key] = origin
+    return origins
+
+
+def origin_of(key: str, origins: Mapping[str, Path | str]) -> Path | str | None:
+    """Returns who says what a key is, which may be about a section that it lies in; None where nobody does."""
+    while key and key not in origins:
+        key = key.rpartition(".")[0]
+    return origins.get(key)
+
+
+def _leaves(content: Any, prefix: str = "") -> Iterator[str]:
+    """Dotted keys of what is no section; a list is one value."""
+    for key, value in content.items():
+        place = _place(prefix, key)
+        if isinstance(value, Mapping) and value:
+            yield from _leaves(value, place)
+        else:
+            yield place
 
 
 def build_config(
@@ -163,7 +229,7 @@ def build_config(
     if mapping is not None and not isinstance(mapping, Mapping):
         raise ConfigError(f"{where or cls.__name__}={mapping!r:.80} must be keys and values.")
     content = read_typed(cls, dict(mapping or {}), where)
-    _refuse_unknown_keys(cls, content, where)
+    _refuse_unknown_keys(cls, content, where, root=(cls, where))
     _refuse_truth_values(cls, content, where)
     for key, value in content.items():
         if key not in several_lines:
@@ -220,20 +286,54 @@ def _refuse_nan(value: Any, place: str) -> None:
         raise ConfigError(f"{place}={value!r} is no number: give one.")
 
 
-def _refuse_unknown_keys(cls: Any, content: Any, where: str) -> None:
-    """Walks mapping and dataclass together, so that an unknown key is named with its position."""
+def _refuse_unknown_keys(cls: Any, content: Any, where: str, *, root: tuple[Any, str]) -> None:
+    """Walks mapping and dataclass together, so that an unknown key is named with its position.
+
+    Args:
+        root: the outermost dataclass and its position: a key that is unknown here may be meant for another place.
+    """
     if not dataclasses.is_dataclass(cls) or not isinstance(content, Mapping):
         return
     hints = typing.get_type_hints(cls)
     names = [f.name for f in dataclasses.fields(cls) if f.init]
     for key, value in content.items():
         if key not in names:
+            hint = _near_key(str(key), names, root)
             raise ConfigError(
-                f"unknown key {'.'.join(filter(None, (where, str(key))))!r}: "
-                f"allowed here are {names}.{nearest(str(key), names)}"
+                f"unknown key {_place(where, key)!r}.{hint} Allowed here are {', '.join(names)}."
             )
         for inner, item, place in _configs_in(hints[key], value, _place(where, key)):
-            _refuse_unknown_keys(inner, item, place)
+            _refuse_unknown_keys(inner, item, place, root=root)
+
+
+def _near_key(key: str, names: Sequence[str], root: tuple[Any, str]) -> str:
+    """Which key may be meant: one of the same section before one of another, what has the same words before what is
+    spelt alike."""
+    meant = _OTHER_NAMES.get(key, key)
+    if meant in names:
+        return f" Did you mean {meant!r}?"
+    elsewhere: dict[str, str] = {}
+    for dotted in _dotted_keys(*root):
+        *_, last = parts = dotted.split(".")
+        elsewhere.setdefault(last, dotted)
+        elsewhere.setdefault("_".join(parts[-2:]), dotted)  # mask_ratio is mask.ratio
+    if meant in elsewhere:
+        return f" Did you mean {elsewhere[meant]!r}?"
+    here, there = nearest(meant, names), nearest(meant, elsewhere)
+    if here or not there:
+        return here
+    found = there.split("'")[1]
+    return f" Did you mean {elsewhere[found]!r}?"
+
+
+def _dotted_keys(cls: Any, where: str) -> Iterator[str]:
+    """Every key of a dataclass and of those in it, from the outside in."""
+    hints = typing.get_type_hints(cls)
+    fields = [field for field in dataclasses.fields(cls) if field.init]
+    yield from (_place(where, field.name) for field in fields)
+    for field in fields:
+        for inner in dataclasses_in(hints[field.name]):
+            yield from _dotted_keys(inner, _place(where, field.name))
 
 
 def _refuse_truth_values(cls: Any, content: Any, where: str) -> None:

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from video_ssl.pretrain.durations import parse_duration, to_steps
 from video_ssl.pretrain.optimizers import OptimizerConfig
 from video_ssl.pretrain.recipe import load_pretrain_recipe
-from video_ssl.pretrain.run import lr_schedule
+from video_ssl.pretrain.run import Lengths, lr_schedule
 from video_ssl.pretrain.schedules import (
     SCHEDULES,
     constant_schedule,
@@ -100,8 +100,20 @@ def test_recipes_name_the_start_of_the_ramp(schedule: str, first: list[float]) -
             "training.global_batch_size=512",
         ],
     )
-    values = lr_schedule(recipe, 10, 3, steps_per_epoch=5)
+    values = lr_schedule(recipe, lengths(10, 3))
     np.testing.assert_allclose(values[:4], first, rtol=1e-12)
+
+
+def lengths(num_steps: int, warmup_steps: int) -> Lengths:
+    """Of a run whose epochs do not matter to its schedule."""
+    return Lengths(
+        num_examples=1,
+        num_steps=num_steps,
+        warmup_steps=warmup_steps,
+        log_steps=1,
+        checkpoint_steps=1,
+        keep_steps=None,
+    )
 
 
 @pytest.mark.parametrize(
@@ -155,7 +167,7 @@ def test_the_batch_is_counted_in_records_or_in_clips(unit: str, share: int) -> N
         "cvrl/r3d50_k600", [f"optimizer.batch_unit={unit}", "training.global_batch_size=512"]
     )
     assert recipe.objective.clips_per_record == 2
-    peak = lr_schedule(recipe, 1000, 0, steps_per_epoch=100)[0]
+    peak = lr_schedule(recipe, lengths(1000, 0))[0]
     assert peak == pytest.approx(10.24 * 2 * share)
 
 

@@ -11,6 +11,7 @@ import pytest
 import torch
 
 import video_ssl
+from video_ssl.clips.samples import TooManyBadVideos
 from video_ssl.objectives.videomae.objective import Objective
 from video_ssl.pretrain.checkpoint_folders import list_checkpoints, newest_checkpoint
 from video_ssl.pretrain.errors import CheckpointError, RunError
@@ -19,7 +20,7 @@ from video_ssl.pretrain.reporting import read_metrics
 from video_ssl.pretrain.torch_loop.checkpoints import load_state
 from video_ssl.pretrain.torch_loop.loop import gradients_of, seed_step
 from video_ssl.pretrain.torch_loop.run import build_objective, pretrain
-from video_ssl.recipes import load_yaml, to_yaml
+from video_ssl.recipes import ConfigError, load_yaml, to_yaml
 
 TIMES = ("time", "clips_per_sec", "data_wait_share", "host_memory_gib")
 
@@ -266,6 +267,89 @@ def test_a_refused_start_does_not_stand_in_the_way_of_the_corrected_recipe(
         pretrain(helpers.recipe(videos, run, training__duration=3))
 
 
+def mvd_with_a_teacher(
+    helpers: Any, videos: Path, folder: Path, *, inner: Any = None, **changes: Any
+) -> Any:
+    """A recipe of MVD in folder/run, whose video teacher is trained first, with folder/inner.yaml."""
+    file = folder / "inner.yaml"
+    content = helpers.tiny(
+        Path("nowhere"), Path("nowhere"), **{"training__duration": 2, **(inner or {})}
+    )
+    file.write_text(to_yaml(content), encoding="utf-8")
+    objective = {
+        **content["objective"],
+        "name": "mvd",
+        "video": {"source": {"recipe": str(file)}},
+        "encoder": {**content["objective"]["encoder"], "embed_dim": 32, "positions": "sincos_3d"},
+        "decoder": {"embed_dim": 16, "depth": 1, "num_heads": 2},
+        "image": None,
+    }
+    return helpers.recipe(videos, folder / "run", objective=objective, **changes)
+
+
+def test_a_path_that_was_mistyped_does_not_lock_the_folder(
+    videos: Path, tmp_path: Path, helpers: Any
+) -> None:
+    """The table can be read, but none of the videos that it names is there: found out by the first step."""
+    lost, run = tmp_path / "lost.csv", tmp_path / "run"
+    lost.write_text("path\n" + "".join(f"/nowhere/{i}.mp4\n" for i in range(8)), encoding="utf-8")
+    with pytest.raises(TooManyBadVideos, match="nowhere"):
+        pretrain(helpers.recipe(lost, run, training__duration=2))
+    assert pretrain(helpers.recipe(videos, run, training__duration=2)).steps == 2
+    assert load_yaml(run / "recipe.yaml")["data"]["table"] == str(videos)
+    assert not (run / "skipped.jsonl").exists()
+
+
+def test_a_recipe_is_fixed_from_the_first_checkpoint_on(
+    videos: Path, tmp_path: Path, helpers: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = tmp_path / "run"
+    settings = {"training__log_every": 1}
+    first = helpers.recipe(videos, run, optimizer__base_lr=1e-2, **settings)
+    second = helpers.recipe(videos, run, optimizer__base_lr=1e-3, **settings)
+    for steps, recipe in ((3, first), (6, second)):  # checkpoints are made every 4 steps
+        kill_after(monkeypatch, steps, 12)
+        with pytest.raises(Killed):
+            pretrain(recipe)
+        monkeypatch.undo()
+    before = run / "attempts" / "1"
+    assert load_yaml(before / "recipe.yaml")["optimizer"]["base_lr"] == 1e-2
+    assert [row["step"] for row in read_metrics(before / "metrics.jsonl")] == [1, 2]
+    with pytest.raises(RunError, match=r"optimizer\.base_lr: 0\.01 <- 0\.001"):
+        pretrain(first)
+    assert pretrain(second).steps == 12
+    assert [row["step"] for row in read_metrics(run / "metrics.jsonl")] == [*range(1, 13)]
+    alone = pretrain(
+        helpers.recipe(videos, tmp_path / "alone", optimizer__base_lr=1e-3, **settings)
+    )
+    assert_same_bits(helpers.weights(run), helpers.weights(alone.folder))
+
+
+def test_a_stage_without_a_checkpoint_does_not_lock_its_folder_either(
+    videos: Path, tmp_path: Path, helpers: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    settings = {"training__duration": 2}
+    kill_after(monkeypatch, 1, 2)  # of the teacher
+    with pytest.raises(Killed):
+        pretrain(mvd_with_a_teacher(helpers, videos, tmp_path, seed=4, **settings))
+    monkeypatch.undo()
+    corrected = mvd_with_a_teacher(helpers, videos, tmp_path, seed=5, **settings)
+    assert pretrain(corrected).steps == 2
+    stage = tmp_path / "run" / "stages" / "video"
+    assert load_yaml(stage / "recipe.yaml")["seed"] == 5
+    for name in (
+        "finished.json",
+        "checkpoints",
+        "encoder",
+    ):  # of the student; its teacher is trained
+        (tmp_path / "run" / name).rename(tmp_path / name)
+    with pytest.raises(
+        RunError, match=r"stages/video was started with another recipe[\s\S]*seed: 6"
+    ):
+        pretrain(mvd_with_a_teacher(helpers, videos, tmp_path, seed=6, **settings))
+    assert pretrain(corrected).steps == 2
+
+
 def test_a_batch_that_cannot_be_shared(
     videos: Path, tmp_path: Path, helpers: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -300,23 +384,37 @@ def test_a_failed_save_ends_the_run(
     assert pretrain(recipe).steps == 12
 
 
+def test_a_scale_shortens_every_stage_and_every_length_of_it(
+    videos: Path, tmp_path: Path, helpers: Any
+) -> None:
+    """The teacher's lengths are in steps, the student's in epochs of 12 videos in batches of 4."""
+    inner = {"training__duration": "40 steps", "optimizer__warmup": "21 steps"}
+    lengths = {"training__duration": "10 epochs", "training__checkpoint_every": "4 epochs"}
+    recipe = mvd_with_a_teacher(
+        helpers,
+        videos,
+        tmp_path,
+        inner=inner,
+        training__scale=0.1,
+        training__log_every=10,
+        **lengths,
+    )
+    assert pretrain(recipe).steps == 3
+    run = tmp_path / "run"
+    teacher = read_metrics(run / "stages" / "video" / "metrics.jsonl")
+    assert [row["step"] for row in teacher] == [1, 2, 3, 4]  # log_every=4, rounded up
+    # A warm-up of 3 steps: 0, half, all; then the cosine.
+    assert [row["lr"] / 1e-2 for row in teacher] == pytest.approx([0, 0.5, 1, 1])
+    assert [row["step"] for row in read_metrics(run / "metrics.jsonl")] == [1, 2, 3]
+    assert [c.step for c in list_checkpoints(run / "checkpoints")] == [2, 3]
+    with pytest.raises(RunError, match=r"training\.scale: 1\.0 <- 0\.1"):
+        pretrain(mvd_with_a_teacher(helpers, videos, tmp_path, inner=inner, **lengths))
+    with pytest.raises(ConfigError, match=r"scale=2 must be more than 0 and at most 1"):
+        helpers.recipe(videos, run, training__scale=2)
+
+
 def test_stages_come_first_and_are_not_repeated(videos: Path, tmp_path: Path, helpers: Any) -> None:
-    inner = tmp_path / "inner.yaml"
-    content = helpers.tiny(Path("nowhere"), Path("nowhere"), training__duration=2)
-    inner.write_text(to_yaml(content), encoding="utf-8")
-    objective = {
-        **content["objective"],
-        "name": "mvd",
-        "video": {"source": {"recipe": str(inner)}},
-        "encoder": {
-            **content["objective"]["encoder"],
-            "embed_dim": 32,
-            "positions": "sincos_3d",
-        },
-        "decoder": {"embed_dim": 16, "depth": 1, "num_heads": 2},
-        "image": None,
-    }
-    recipe = helpers.recipe(videos, tmp_path / "run", objective=objective, training__duration=3)
+    recipe = mvd_with_a_teacher(helpers, videos, tmp_path, training__duration=3)
     result = pretrain(recipe)
     stage = tmp_path / "run" / "stages" / "video"
     teacher = stage / "encoder" / "model.safetensors"

@@ -195,6 +195,18 @@ def _open_folder(folder: Path, split: str | None) -> Table:
     raise TableError(f"{folder} has no split {split!r}: neither {split}.arrow nor a sub-folder.")
 
 
+def lacks_tables(spec: str) -> bool:
+    """Returns whether `open_table` would first make the data that `spec` names: generated ones that are not there."""
+    text = at_home(spec)
+    if Path(text).exists() or is_remote(text):
+        return False
+    name, _ = _divide(text)
+    if Path(name).exists() or name not in list_recipes("datasets"):
+        return False
+    kind, root, _ = resolve_recipe(name)
+    return kind not in PUBLIC_KINDS and not any(root.glob("*.arrow"))
+
+
 def _build(name: str) -> Path:
     """The folder of a dataset recipe, with its tables made where they are missing."""
     kind, root, make = resolve_recipe(name)

@@ -58,16 +58,21 @@ def parse_duration(text: str | int) -> Duration:
     return duration
 
 
-def to_steps(text: str | int, *, num_examples: int, global_batch_size: int) -> int:
+def to_steps(
+    text: str | int, *, num_examples: int, global_batch_size: int, scale: float = 1.0
+) -> int:
     """Returns the number of optimizer steps of a duration; part of a step counts as a whole one.
 
     Args:
         text: see `parse_duration`.
         num_examples: records of the training table: one epoch.
         global_batch_size: records of one optimizer step, over all processes and accumulated micro-batches.
+        scale: share of the steps that is meant, see `TrainingConfig.scale`.
 
     >>> to_steps("2 epochs", num_examples=100, global_batch_size=16)
     13
+    >>> to_steps("2 epochs", num_examples=100, global_batch_size=16, scale=0.1)
+    2
     """
     if num_examples < 1 or global_batch_size < 1:
         raise ValueError(
@@ -75,6 +80,17 @@ def to_steps(text: str | int, *, num_examples: int, global_batch_size: int) -> i
         )
     duration = parse_duration(text)
     if duration.unit == "steps":
-        return int(duration.amount)
-    examples = duration.amount * (num_examples if duration.unit == "epochs" else 1)
-    return math.ceil(examples / global_batch_size)
+        steps = int(duration.amount)
+    else:
+        examples = duration.amount * (num_examples if duration.unit == "epochs" else 1)
+        steps = math.ceil(examples / global_batch_size)
+    return scaled_steps(steps, scale)
+
+
+def scaled_steps(steps: int, scale: float) -> int:
+    """Returns that share of a number of steps, rounded up: something stays something, and what was longer stays so.
+
+    >>> scaled_steps(700, 0.01), scaled_steps(20, 0.01), scaled_steps(0, 0.01)
+    (7, 1, 0)
+    """
+    return math.ceil(steps * Fraction(str(scale)))  # as it was written: 700 * 0.01 is more than 7

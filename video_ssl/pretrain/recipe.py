@@ -106,6 +106,8 @@ class TrainingConfig:
 
     Attributes:
         duration: length of the training; the learning rate is laid out over it.
+        scale: share of every length that is trained: of duration, optimizer.warmup, checkpoint_every, keep_every and
+            log_every, and of those of every stage.  0.01 is a trial of the whole chain in a hundredth of the time.
         global_batch_size: records of one optimizer step, over all processes and accumulated micro-batches.
         accumulation: micro-batches into which each process divides its part of the batch to save memory.
         precision: "bf16" runs the products of the forward pass in bfloat16; weights and losses stay float32.
@@ -125,6 +127,7 @@ class TrainingConfig:
     """
 
     duration: str | int
+    scale: float = 1.0
     global_batch_size: int
     accumulation: int = 1
     precision: Literal["fp32", "bf16"] = "fp32"
@@ -144,6 +147,10 @@ class TrainingConfig:
         for name in ("global_batch_size", "accumulation", "log_every", "keep"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name}={getattr(self, name)} must be at least 1.")
+        if not 0 < self.scale <= 1:
+            raise ValueError(
+                f"scale={self.scale:g} must be more than 0 and at most 1, which is the full length."
+            )
         for name in ("duration", "checkpoint_every", "keep_every"):
             text = getattr(self, name)
             if text is not None and parse_duration(text).amount <= 0:
@@ -290,8 +297,8 @@ def stage_recipe(outer: PretrainRecipe, stage: str, source: EncoderSource) -> Pr
 
     The stage keeps its objective, its length, its batch and its optimizer.  It takes `seed`, `data`, `loader` and
     `training.device` from the outer recipe, so that one setting moves the whole chain to other videos or another
-    device; further streams are its own, with the tables of the outer recipe where that has a stream of the same name.
-    A stage that needs data of its own is trained as a run of its own and named by `run:`.
+    device, and is shortened by `training.scale` as that is; further streams are its own, with the tables of the outer
+    recipe where that has a stream of the same name.  A stage that needs data of its own is trained as a run of its own and named by `run:`.
     """
     assert source.recipe is not None
     inner = load_pretrain_recipe(source.recipe)
@@ -305,7 +312,11 @@ def stage_recipe(outer: PretrainRecipe, stage: str, source: EncoderSource) -> Pr
         seed=outer.seed,
         data=dataclasses.replace(outer.data, streams=streams),
         loader=outer.loader,
-        training=dataclasses.replace(inner.training, device=outer.training.device),
+        training=dataclasses.replace(
+            inner.training,
+            device=outer.training.device,
+            scale=round(inner.training.scale * outer.training.scale, 12),
+        ),
     )
 
 

@@ -38,7 +38,7 @@ from video_ssl.pretrain.checkpoint_folders import (
     sound_checkpoint,
     sweep_unfinished,
 )
-from video_ssl.pretrain.durations import to_steps
+from video_ssl.pretrain.durations import scaled_steps, to_steps
 from video_ssl.pretrain.errors import CheckpointError, RunError
 from video_ssl.pretrain.recipe import PretrainRecipe, recipe_to_dict, stage_recipe
 from video_ssl.pretrain.reporting import duration_text, read_metrics
@@ -47,8 +47,8 @@ from video_ssl.pretrain.run_folder import (
     ENCODER,
     FINISHED,
     METRICS,
-    RECIPE,
     encoder_folders,
+    forget_attempt,
     has_begun,
     hold,
     log_to_file,
@@ -255,6 +255,50 @@ def _open_mix(
     return tables
 
 
+@dataclass(frozen=True, kw_only=True)
+class Lengths:
+    """The durations of a recipe in steps of its data, shortened by `training.scale`; `num_examples` are an epoch."""
+
+    num_examples: int
+    num_steps: int
+    warmup_steps: int
+    log_steps: int
+    checkpoint_steps: int
+    keep_steps: int | None
+
+
+def lengths_of(recipe: PretrainRecipe, streams: Streams) -> Lengths:
+    """Returns how long a run is.
+
+    Raises:
+        RunError: more than `MAX_STEPS`.
+    """
+    training = recipe.training
+    num_examples = next(iter(streams.values())).num_examples
+
+    def steps(duration: str | int) -> int:
+        return to_steps(
+            duration,
+            num_examples=num_examples,
+            global_batch_size=training.global_batch_size,
+            scale=training.scale,
+        )
+
+    num_steps = steps(training.duration)
+    if num_steps > MAX_STEPS:
+        raise RunError(
+            f"training.duration={training.duration!r} is {num_steps:,} steps: more than {MAX_STEPS:,}."
+        )
+    return Lengths(
+        num_examples=num_examples,
+        num_steps=num_steps,
+        warmup_steps=steps(recipe.optimizer.warmup),
+        log_steps=scaled_steps(training.log_every, training.scale),
+        checkpoint_steps=steps(training.checkpoint_every),
+        keep_steps=steps(training.keep_every) if training.keep_every else None,
+    )
+
+
 def job_settings(recipe: PretrainRecipe, streams: Streams, host: tuple[int, int]) -> dict[str, Any]:
     """Returns the fields of `BaseJob` that follow from the recipe and the data.
 
@@ -262,31 +306,18 @@ def job_settings(recipe: PretrainRecipe, streams: Streams, host: tuple[int, int]
         host: this process and how many there are.
     """
     training = recipe.training
-    main = next(iter(streams.values()))
-    sizes = {
-        "num_examples": main.num_examples,
-        "global_batch_size": training.global_batch_size,
-    }
-    num_steps = to_steps(training.duration, **sizes)
-    if num_steps > MAX_STEPS:
-        raise RunError(
-            f"training.duration={training.duration!r} is {num_steps:,} steps: more than {MAX_STEPS:,}."
-        )
+    lengths = lengths_of(recipe, streams)
     return {
         "name": recipe.name,
         "folder": recipe.folder,
         "seed": recipe.seed,
         "training": training,
-        "lrs": lr_schedule(
-            recipe,
-            num_steps,
-            to_steps(recipe.optimizer.warmup, **sizes),
-            steps_per_epoch=sizes["num_examples"] / training.global_batch_size,
-        ),
-        "open_batches": batch_source(recipe, streams, num_steps, host),
-        "checkpoint_steps": to_steps(training.checkpoint_every, **sizes),
-        "keep_steps": to_steps(training.keep_every, **sizes) if training.keep_every else None,
-        "num_examples": sizes["num_examples"],
+        "lrs": lr_schedule(recipe, lengths),
+        "open_batches": batch_source(recipe, streams, lengths.num_steps, host),
+        "log_steps": lengths.log_steps,
+        "checkpoint_steps": lengths.checkpoint_steps,
+        "keep_steps": lengths.keep_steps,
+        "num_examples": lengths.num_examples,
         "clips_per_record": recipe.objective.clips_per_record,
         "tables": describe_tables([table for s in streams.values() for table in s.only_tables]),
         "stream_records": {name: recipe.data.streams[name].records for name in list(streams)[1:]},
@@ -309,17 +340,21 @@ def check_batch(recipe: PretrainRecipe, count: int, what: str = "processes") -> 
             )
 
 
-def lr_schedule(
-    recipe: PretrainRecipe, num_steps: int, warmup_steps: int, *, steps_per_epoch: float
-) -> np.ndarray:
-    """Returns float64 (num_steps,): the learning rate of every step, scaled."""
-    optimizer = recipe.optimizer
+def lr_schedule(recipe: PretrainRecipe, lengths: Lengths) -> np.ndarray:
+    """Returns float64 (num_steps,): the learning rate of every step, scaled.
+
+    Raises:
+        ValueError: a warm-up longer than the training.
+    """
+    optimizer, batch = recipe.optimizer, recipe.training.global_batch_size
     rates = optimizer.rates(
-        global_batch_size=recipe.training.global_batch_size,
-        clips_per_record=recipe.objective.clips_per_record,
+        global_batch_size=batch, clips_per_record=recipe.objective.clips_per_record
     )
     return SCHEDULES[optimizer.schedule].rates(
-        num_steps, **rates, warmup_steps=warmup_steps, steps_per_epoch=steps_per_epoch
+        lengths.num_steps,
+        **rates,
+        warmup_steps=lengths.warmup_steps,
+        steps_per_epoch=lengths.num_examples / batch,
     )
 
 
@@ -387,12 +422,12 @@ def check_resumable(
 
 def _settle(recipe: PretrainRecipe, *, allow_changes: bool) -> dict[str, Any] | None:
     """Makes the folder ready for this recipe; returns finished.json if there is nothing left to do."""
-    folder = recipe.folder
-    if not has_begun(folder):  # an earlier start was refused, and a corrected recipe is welcome
-        (folder / RECIPE).unlink(missing_ok=True)
-    if settle_recipe(folder, recipe_to_dict(recipe), allow_changes=allow_changes):
+    folder, content = recipe.folder, recipe_to_dict(recipe)
+    sweep_unfinished(folder / CHECKPOINTS)  # may bring a checkpoint back
+    if not has_begun(folder):  # nothing to protect, and a corrected recipe is welcome
+        forget_attempt(folder, content)
+    if settle_recipe(folder, content, allow_changes=allow_changes):
         (folder / FINISHED).unlink(missing_ok=True)
-    sweep_unfinished(folder / CHECKPOINTS)
     return _finished(folder)
 
 

@@ -6,6 +6,7 @@ metrics.jsonl      one line every log_every        finished.json         written
 tensorboard/       the same, if installed          skipped.jsonl         unreadable videos
 encoders/NAME/     further encoders of a training  evaluate/             results of evaluations
 nonfinite/         only after a non-finite loss    logs/rank_N.log       every message of process N
+attempts/N/        what starts with another recipe that never came to a checkpoint have left
 """
 
 from __future__ import annotations
@@ -55,12 +56,17 @@ CHECKPOINTS = "checkpoints"
 #: Where the encoder of a run is, and below which folder further ones are.
 ENCODER, FURTHER_ENCODERS = "encoder", "encoders"
 
+#: What starts that never came to a checkpoint have left, one folder each.
+ATTEMPTS = "attempts"
+
 _HOLDER = b"process "
 # What a run writes, besides logs.
 WRITTEN = (
     *(RECIPE, ENVIRONMENT, METRICS, FINISHED, "skipped.jsonl"),
-    *(CHECKPOINTS, "encoder", "encoders", "nonfinite"),
+    *(CHECKPOINTS, ENCODER, FURTHER_ENCODERS, "nonfinite", ATTEMPTS),
 )
+# What of these belongs to the recipe they were written with, and not to the next one.
+_OF_AN_ATTEMPT = (METRICS, "tensorboard", "skipped.jsonl", "nonfinite")
 
 # What may differ between a run and its continuation.  Nothing here changes which records, views or weights come next,
 # except the device, `compile`, `sharding` and `activation_checkpointing`, whose arithmetic may round differently.
@@ -179,8 +185,62 @@ def _held(folder: Path) -> Iterator[None]:
 
 
 def has_begun(folder: Path) -> bool:
-    """Returns whether anything was trained here, or was about to be: a start is noted before its first step."""
-    return any((folder / name).exists() for name in (ENVIRONMENT, METRICS, FINISHED, CHECKPOINTS))
+    """Returns whether there is something trained here that another recipe could not go on from: a checkpoint, sound or
+    damaged, or the encoder of a run that has ended."""
+    checkpoints = any((folder / CHECKPOINTS).glob("step_*"))
+    return (
+        checkpoints or (folder / FINISHED).exists() or (folder / ENCODER / "config.json").exists()
+    )
+
+
+def changes_since_start(folder: Path, recipe: Mapping[str, Any]) -> dict[str, str]:
+    """Returns key -> readable line of what differs from the recipe that the folder was started with; {} if none was.
+
+    Raises:
+        RunError: the recipe in the folder cannot be read.
+    """
+    path = folder / RECIPE
+    if not path.is_file():
+        return {}
+    try:
+        return recipe_changes(_read_today(load_yaml(path)), recipe)
+    except ConfigError as err:
+        raise RunError(str(err)) from err
+
+
+def serious(changes: Mapping[str, str]) -> list[str]:
+    """Returns the lines of changes that a run must not go on with in silence."""
+    return [line for key, line in changes.items() if not is_harmless(key)]
+
+
+def forget_attempt(folder: Path, recipe: Mapping[str, Any]) -> None:
+    """Makes room in a folder where nothing is trained yet for a recipe other than the one it was started with.
+
+    What the earlier starts have written moves to RUN/attempts/N, with their recipe.  Only for the holder of the folder.
+    """
+    try:
+        if not serious(changes_since_start(folder, recipe)):
+            return
+    except RunError as err:  # whatever it was, nothing was trained with it
+        logger.warning("%s", err)
+    left = [folder / name for name in _OF_AN_ATTEMPT if (folder / name).exists()]
+    if left:
+        place = _next_attempt(folder)
+        place.mkdir(parents=True)
+        for each in (folder / RECIPE, *left):
+            os.replace(each, place / each.name)
+        logger.info(
+            "%s was started with another recipe, but no checkpoint was made: this one begins anew, what that start has "
+            "written is in %s",
+            folder,
+            place,
+        )
+    (folder / RECIPE).unlink(missing_ok=True)
+
+
+def _next_attempt(folder: Path) -> Path:
+    numbers = [int(p.name) for p in (folder / ATTEMPTS).glob("*") if p.name.isdecimal()]
+    return folder / ATTEMPTS / str(max(numbers, default=0) + 1)
 
 
 def settle_recipe(folder: Path, recipe: Mapping[str, Any], *, allow_changes: bool) -> bool:
@@ -189,25 +249,18 @@ def settle_recipe(folder: Path, recipe: Mapping[str, Any], *, allow_changes: boo
     Raises:
         RunError: they differ in more than harmless settings and `allow_changes` is False; every difference is listed.
     """
-    path = folder / RECIPE
-    serious: list[str] = []
-    if path.is_file():
-        try:
-            before = _read_today(load_yaml(path))
-        except ConfigError as err:
-            raise RunError(str(err)) from err
-        changes = recipe_changes(before, recipe)
-        serious = [line for key, line in changes.items() if not is_harmless(key)]
-        if serious and not allow_changes:
-            listed = "\n  ".join(serious)
-            raise RunError(
-                f"{folder} was started with another recipe (now <- before):\n  {listed}\n"
-                "Undo the change, give this run another folder (run=...), or resume all the same with --allow-changes."
-            )
-        for line in changes.values():
-            logger.info("changed since the start of the run: %s", line)
-    write_atomically(path, to_yaml(dict(recipe)))
-    return bool(serious)
+    changes = changes_since_start(folder, recipe)
+    listed = serious(changes)
+    if listed and not allow_changes:
+        lines = "\n  ".join(listed)
+        raise RunError(
+            f"{folder} was started with another recipe (now <- before):\n  {lines}\n"
+            "Undo the change, give this run another folder (run=...), or resume all the same with --allow-changes."
+        )
+    for line in changes.values():
+        logger.info("changed since the start of the run: %s", line)
+    write_atomically(folder / RECIPE, to_yaml(dict(recipe)))
+    return bool(listed)
 
 
 def _read_today(content: dict[str, Any]) -> dict[str, Any]:

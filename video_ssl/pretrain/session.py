@@ -39,7 +39,7 @@ class BaseJob:
     Attributes:
         lrs: float (num_steps,), the learning rate of every step.
         open_batches: gives this process's part of the batches from a step on.
-        checkpoint_steps, keep_steps: settings of the recipe in steps.
+        log_steps, checkpoint_steps, keep_steps: settings of the recipe in steps.
         num_examples: records of the main stream's tables; a resumed run must find as many.
         clips_per_record: as the settings of the objective say, for the clips per second.
         tables: what a resumed run must find again of them, see `table_digest`; those of the main stream first.
@@ -54,6 +54,7 @@ class BaseJob:
     training: TrainingConfig
     lrs: np.ndarray
     open_batches: OpenBatches
+    log_steps: int
     checkpoint_steps: int
     keep_steps: int | None
     num_examples: int
@@ -125,7 +126,7 @@ class Session(Generic[J]):
             self._look()
             signal_number = stop.agreed()
             saves = done % job.checkpoint_steps == 0 or done == job.num_steps
-            if done % job.training.log_every == 0 or done == job.num_steps:
+            if done % job.log_steps == 0 or done == job.num_steps:
                 self._report(done)
             if saves and not signal_number:
                 self._save(done)
