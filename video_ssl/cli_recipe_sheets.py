@@ -238,7 +238,7 @@ def _evaluate_keys(name: str, overrides: Sequence[str]) -> Iterator[_Key]:
     recipe = load_evaluate_recipe(name, overrides)
     yield from (key for key in _keys(recipe) if key.name != "evaluators")
     for evaluator, settings in recipe.evaluators.items():
-        config = build_config(evaluator_class(evaluator).Config, settings)
+        config: Any = build_config(evaluator_class(evaluator).Config, settings)
         yield from _keys(config, f"evaluators.{evaluator}.")
 
 

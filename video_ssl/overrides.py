@@ -233,7 +233,7 @@ def nearest(word: object, allowed: Iterable[object]) -> str:
 
     >>> nearest("objectiv", ["objective", "data"])
     " Did you mean 'objective'?"
-    >>> nearest("lr", ["name", "base_lr", "min_lr"])
+    >>> nearest("lr", ["name", "base_lr", "momentum"])
     " Did you mean 'base_lr'?"
     """
     names = [str(name) for name in allowed]

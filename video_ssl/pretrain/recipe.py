@@ -298,7 +298,8 @@ def stage_recipe(outer: PretrainRecipe, stage: str, source: EncoderSource) -> Pr
     The stage keeps its objective, its length, its batch and its optimizer.  It takes `seed`, `data`, `loader` and
     `training.device` from the outer recipe, so that one setting moves the whole chain to other videos or another
     device, and is shortened by `training.scale` as that is; further streams are its own, with the tables of the outer
-    recipe where that has a stream of the same name.  A stage that needs data of its own is trained as a run of its own and named by `run:`.
+    recipe where that has a stream of the same name.  A stage that needs data of its own is trained as a run of its own
+    and named by `run:`.
     """
     assert source.recipe is not None
     inner = load_pretrain_recipe(source.recipe)
