@@ -314,7 +314,7 @@ def test_the_shell_completes_verbs_and_recipes():
         check=False,
         timeout=120,
     )
-    assert done.stdout.split() == ["mvd/demo", "mvd/demo_hog"]
+    assert done.stdout.split() == ["mvd/demo", "mvd/demo_published"]
 
 
 def test_groups_have_an_example_too():
