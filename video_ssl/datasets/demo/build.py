@@ -49,7 +49,7 @@ _DONE, _BEGUN = "demo.json", ".demo.begun.json"
 def build_demo(
     root: str | os.PathLike[str],
     *,
-    world: str = "exercises",
+    world: str = "demo",
     size: str = "small",
     seed: int = 0,
     num_workers: int | None = None,

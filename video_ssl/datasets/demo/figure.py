@@ -96,8 +96,11 @@ def _shade(color: Color, factor: float) -> Color:
     return tuple(int(min(255, max(0, channel * factor))) for channel in color)  # type: ignore[return-value]
 
 
-def body_parts(body: Body) -> list[_Part]:
-    """Returns the tapered capsules that make up the figure; the limbs of the left side are darker."""
+def body_parts(body: Body, *, all_round: bool = False) -> list[_Part]:
+    """Returns the tapered capsules that make up the figure; the limbs of the left side are darker.
+
+    With `all_round` the face is a part of its own, which the head hides from behind; else it is always in front.
+    """
     r, t = body.limb_radius, body.torso_radius
     parts = [
         _Part("torso", "hip_l", "hip_r", 0.9 * t, 0.9 * t, body.trousers),
@@ -105,7 +108,14 @@ def body_parts(body: Body) -> list[_Part]:
         _Part("torso", "shoulder_l", "shoulder_r", 0.55 * t, 0.55 * t, body.shirt),
         _Part("head", "neck", "head", 0.9 * r, 0.9 * r, body.skin),
         _Part("head", "head", "head", body.head, body.head, body.hair),
-        _Part("head", "face", "face", 0.78 * body.head, 0.78 * body.head, body.skin),
+        _Part(
+            "face" if all_round else "head",
+            "face",
+            "face",
+            0.78 * body.head,
+            0.78 * body.head,
+            body.skin,
+        ),
     ]
     for side, factor in (("l", 0.72), ("r", 1.0)):
         shirt, skin, trousers = (_shade(c, factor) for c in (body.shirt, body.skin, body.trousers))
@@ -132,12 +142,20 @@ class FigurePainter:
         depth: float64 (T, J), larger = nearer to the viewer.
         scale: float64 (T, J), pixels of the canvas per body height where a joint is.
         outline: width of the outline in pixels of the canvas.
+        all_round: the figure may be seen from behind.
     """
 
     def __init__(
-        self, body: Body, points: np.ndarray, depth: np.ndarray, scale: np.ndarray, outline: float
+        self,
+        body: Body,
+        points: np.ndarray,
+        depth: np.ndarray,
+        scale: np.ndarray,
+        outline: float,
+        *,
+        all_round: bool = False,
     ) -> None:
-        self._parts = body_parts(body)
+        self._parts = body_parts(body, all_round=all_round)
         self._outline_color = body.outline
         start = [JOINT_INDEX[p.start] for p in self._parts]
         end = [JOINT_INDEX[p.end] for p in self._parts]

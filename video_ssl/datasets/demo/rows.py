@@ -9,9 +9,15 @@ import numpy as np
 from video_ssl.datasets.demo.text import captions_of, session_captions
 from video_ssl.datasets.demo.video import VideoPlan, World
 
+SYNC = "sync"
+"""Name of the event that recordings of one performance share."""
+
 
 def clip_row(world: World, plan: VideoPlan) -> dict[str, Any]:
-    """Returns the row of a clip; `group` is the figure.
+    """Returns the row of a clip; `group` is the figure, or the performance where several cameras film one.
+
+    There the first event is `SYNC`: the moment in which the action begins, in seconds of this recording, the same
+    moment for every recording of the group; no sound goes with it.
 
     Idle frames of `train` and `val` are the phases `ready` and `done`; those of `phases_train` and `phases_val` have no
     label (-1), as in Penn Action, whose labels run from the start to the end of the action.
@@ -21,16 +27,20 @@ def clip_row(world: World, plan: VideoPlan) -> dict[str, Any]:
     if plan.split.startswith("phases_"):
         phases[: cut.first] = phases[cut.last :] = -1
     captions = captions_of(
-        cut.motion, world.words, plan.body, plan.stream("text"), seconds=plan.seconds
-    )
+        cut.motion, world.words, plan.body, plan.stream("text"), seconds=plan.seconds,
+        shift_sec=plan.offset_sec(cut),
+    )  # fmt: skip
+    events = plan.events()
+    if plan.performance:
+        events = [(SYNC, cut.motion.start_sec + plan.offset_sec(cut)), *events]
     return {
         **_common(plan),
         "label": world.class_names.index(cut.motion.action),
         "captions": captions,
         "frame_labels": phases,
         "boxes": plan.scene().boxes(),
-        "events": _event_rows(plan.events()),
-        "group": plan.figure,
+        "events": _event_rows(events),
+        "group": plan.performance or plan.figure,
     }
 
 

@@ -96,8 +96,12 @@ def smooth_curve(
 
 
 class Camera(Protocol):
-    """What a scene needs of a camera: zoom (T,), pan (T, 2) in frame heights and roll (T,) in radians of the picture
-    plane, which the background follows, and where joints are seen."""
+    """What a scene needs of a camera: where joints are seen, and what the background follows.
+
+    That is zoom (T,), pan (T, 2) in frame heights and roll (T,) in radians of the picture, and `travel` (T, 2), how far
+    in frame heights things behind the figure move because the camera goes along with it; `all_round` where it may see
+    the figure from behind.
+    """
 
     @property
     def zoom(self) -> np.ndarray: ...
@@ -105,9 +109,17 @@ class Camera(Protocol):
     def pan(self) -> np.ndarray: ...
     @property
     def roll(self) -> np.ndarray: ...
+    @property
+    def travel(self) -> np.ndarray: ...
+    @property
+    def all_round(self) -> bool: ...
 
     def project(self, joints: np.ndarray, size: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """Returns pixels (T, J, 2), nearness (T, J) and pixels per body height (T, J) of joints in space (T, J, 3)."""
+        ...
+
+    def shadow(self, joints: np.ndarray, size: int) -> np.ndarray:
+        """Returns the outline of the shadow on the ground in pixels (T, N, 2); N = 2: corners around an ellipse."""
         ...
 
 
@@ -164,7 +176,7 @@ class Background:
         angle = -camera.roll[t] - self.turn[t]
         factor = 1 / (1 + self.parallax * (camera.zoom[t] - 1))
         a, b = factor * np.cos(angle), -factor * np.sin(angle)
-        middle = size * (0.5 + self.parallax * camera.pan[t])
+        middle = size * (0.5 + self.parallax * (camera.pan[t] + camera.travel[t]))
         home = self.texture.width / 2 + size * self.offset[t]
         matrix = (
             a,
@@ -187,8 +199,12 @@ def sample_background(
     size: int,
     *,
     texture_seed: np.random.SeedSequence,
+    travels: bool = False,
 ) -> Background:
-    """Returns the pattern of `texture_seed` with a random motion from `rng`, which keeps the frame inside of it."""
+    """Returns the pattern of `texture_seed` with a random motion from `rng`, which keeps the frame inside of it.
+
+    With `travels` the pattern goes on, mirrored, to all sides: the camera may move along it.
+    """
     heading = rng.uniform(0, 2 * np.pi)
     times = config.motion * np.arange(num_frames) / fps
     # A triangle wave: constant speed, turning back before the pattern ends.
@@ -204,9 +220,17 @@ def sample_background(
         * (config.motion * smooth_curve(rng, num_frames, fps, hz=(0.1, 0.4)))
     )
     texture = paint_texture(np.random.default_rng(texture_seed), config, int(2.6 * size))
+    if travels:
+        texture = _continued(texture)
     return Background(
         texture, offset.clip(-0.45, 0.45), turn + rng.uniform(-0.3, 0.3), float(rng.uniform(0.4, 1))
     )
+
+
+def _continued(texture: Image.Image) -> Image.Image:
+    side = texture.width
+    pixels = np.pad(np.asarray(texture), ((side, side), (side, side), (0, 0)), mode="symmetric")
+    return Image.fromarray(pixels)
 
 
 @dataclass(frozen=True)
@@ -317,11 +341,10 @@ class Scene:
         self._canvas = SUPERSAMPLING * size
         points, depth, scale = self.camera.project(joints, self._canvas)
         outline = 0.008 * self._canvas
-        self.painter = FigurePainter(body, points, depth, scale, outline)
-        feet = np.stack([joints[:, :, 0].mean(1), joints[:, :, 2].mean(1)], 1)
-        ground = np.stack([feet[:, 0], np.zeros(self.num_frames), feet[:, 1]], 1)[:, None]
-        shadow, _, shadow_scale = self.camera.project(ground, self._canvas)
-        self._shadow, self._shadow_radius = shadow[:, 0], 0.17 * shadow_scale[:, 0]
+        self.painter = FigurePainter(
+            body, points, depth, scale, outline, all_round=camera.all_round
+        )
+        self._shadow = camera.shadow(joints, self._canvas)
 
     def boxes(self) -> np.ndarray:
         """Returns float32 (T, 2, 4): figure and distractor, [x_min, y_min, x_max, y_max] in 0..1, cut at the frame.
@@ -344,6 +367,7 @@ class Scene:
             fps,
             size,
             texture_seed=texture_seed,
+            travels=bool(self.camera.travel.any()),
         )
         noise_rng = np.random.default_rng(self.light.noise_seed)
         grain = (self.light.noise * noise_rng.standard_normal((size + 32, size + 32, 1))).astype(
@@ -370,8 +394,7 @@ class Scene:
         canvas = Image.new("RGBX", (self._canvas, self._canvas))
         draw = ImageDraw.Draw(canvas)
         if self.light.shadow:
-            (x, y), r = self._shadow[t], self._shadow_radius[t]
-            draw.ellipse((x - r, y - 0.22 * r, x + r, y + 0.22 * r), fill=(0, 0, 0, 80))
+            _draw_shadow(draw, self._shadow[t])
         if distractor and not self.distractor.in_front:
             self._draw_distractor(draw, polygon)
         if figure:
@@ -383,3 +406,11 @@ class Scene:
     def _draw_distractor(self, draw: ImageDraw.ImageDraw, polygon: np.ndarray) -> None:
         corners = [tuple(corner) for corner in polygon.tolist()]
         draw.polygon(corners, fill=self.distractor.color, outline=self.distractor.outline, width=2)
+
+
+def _draw_shadow(draw: ImageDraw.ImageDraw, outline: np.ndarray) -> None:
+    darker = (0, 0, 0, 80)
+    if len(outline) == 2:
+        draw.ellipse(outline.ravel().tolist(), fill=darker)
+    else:
+        draw.polygon(outline.ravel().tolist(), fill=darker)

@@ -54,11 +54,13 @@ def captions_of(
     rng: np.random.Generator,
     *,
     seconds: float,
+    shift_sec: float = 0.0,
     num_full: int = 2,
 ) -> list[dict[str, Any]]:
     """Returns captions as rows of the table: `num_full` about the whole clip (0 to `seconds`), then one per phase.
 
-    The sentence about a phase carries the window of that phase, in seconds of the clip.
+    The sentence about a phase carries the window of that phase, in seconds of the clip, in which the clock of the
+    motion starts at `shift_sec`.
     """
     rows = []
     chosen = rng.permutation(len(words.actions[motion.action]))[:num_full]
@@ -70,7 +72,8 @@ def captions_of(
         ways = words.phases[name]
         said = ways[rng.integers(len(ways))]
         opening = ("", "now ", "here ")[rng.integers(3)]
-        rows.append(_row(f"{opening}{_subject(body, rng)} {said}.", start, min(end, seconds)))
+        text = f"{opening}{_subject(body, rng)} {said}."
+        rows.append(_row(text, start + shift_sec, min(end + shift_sec, seconds)))
     return rows
 
 

@@ -6,7 +6,7 @@ the two are independent, and a video is the same whoever makes it and in whateve
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -42,6 +42,7 @@ class DemoSize:
     num_views_val: int = 0
     figures: tuple[int, int]
     backgrounds: tuple[int, int]
+    views_sec: tuple[float, float] = (5.0, 6.5)
     session_sec: tuple[float, float] = (20.0, 40.0)
     clip_sec: tuple[float, float] = (3.5, 5.0)
     phases_sec: tuple[float, float] = (6.0, 9.0)
@@ -72,7 +73,7 @@ class Motion(Protocol):
         ...
 
     @property
-    def events(self) -> list[tuple[str, float]]:
+    def events(self) -> Sequence[tuple[str, float]]:
         """(name, seconds) of every event."""
         ...
 
@@ -110,7 +111,8 @@ class VideoPlan:
     """One video before it is drawn; `cuts` has one entry for a clip, several for a session.
 
     `joints` is float64 (T, J, 3) in space; event times are in seconds of the video.  `film` returns the camera that
-    looks at them, from (rng, strengths, joints, frames per second).
+    looks at them, from (rng, strengths, joints, frames per second).  `performance` names what several
+    cameras film at once.
     """
 
     seed: int
@@ -126,6 +128,7 @@ class VideoPlan:
     film: Callable[[np.random.Generator, NuisanceConfig, np.ndarray, float], Camera]
     cuts: tuple[Cut, ...]
     topic: str | None = None
+    performance: str | None = None
 
     @property
     def id(self) -> str:

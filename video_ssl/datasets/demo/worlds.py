@@ -9,6 +9,7 @@ from video_ssl.recipes import nearest
 
 # name -> the world; its `format` must be no other world's
 WORLDS: dict[str, str] = {
+    "demo": "video_ssl.datasets.demo.plan:WORLD",
     "exercises": "video_ssl.datasets.demo.exercises.plan:WORLD",
 }
 

@@ -25,6 +25,12 @@ class Camera:
     tilt: float
     figure_height: float
     ground: float
+    all_round: bool = False
+
+    @property
+    def travel(self) -> np.ndarray:
+        """It stays where it is."""
+        return np.zeros_like(self.pan)
 
     def project(self, joints: np.ndarray, size: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """Returns pixels (T, J, 2), depth (T, J) and pixels per body height (T, J) of joints in space (T, J, 3)."""
@@ -35,6 +41,14 @@ class Camera:
         flat = np.stack([across, down], -1) * self.figure_height + np.array([0.0, self.ground])
         scale = np.broadcast_to((self.figure_height * self.zoom * size)[:, None], depth.shape)
         return self.to_pixels(flat, size), depth, scale
+
+    def shadow(self, joints: np.ndarray, size: int) -> np.ndarray:
+        """Returns the corners (T, 2, 2) around the ellipse below the figure, in pixels."""
+        feet = np.stack([joints[:, :, 0].mean(1), joints[:, :, 2].mean(1)], 1)
+        ground = np.stack([feet[:, 0], np.zeros(len(joints)), feet[:, 1]], 1)[:, None]
+        middle, _, scale = self.project(ground, size)
+        reach = 0.17 * scale[..., None] * np.array([1.0, 0.22])
+        return np.concatenate([middle - reach, middle + reach], 1)
 
     def to_pixels(self, flat: np.ndarray, size: int) -> np.ndarray:
         """Returns points (T, N, 2), given in frame heights from the middle of the scene, in pixels of the frame."""
