@@ -72,7 +72,9 @@ def demo(
     out: Annotated[
         Path | None, typer.Argument(help="Folder to fill; that of the dataset recipe if not given.")
     ] = None,
-    world: Annotated[str, typer.Option(help="demo, or exercises: the first world, for old results.")] = "demo",
+    world: Annotated[
+        str, typer.Option(help="demo, or exercises: the first world, for old results.")
+    ] = "demo",
     size: Annotated[str, typer.Option(help="tiny, small or large.")] = "small",
     seed: Annotated[int, typer.Option(help="Same seed, same videos.")] = 0,
     num_workers: Annotated[

@@ -15,17 +15,18 @@ import pytest
 
 from video_ssl.clips.reading import open_record, open_video
 from video_ssl.datasets.demo import build as demo_module
+from video_ssl.datasets.demo.actions import CLASS_NAMES, TWINS, phase_names
 from video_ssl.datasets.demo.build import build_demo
-from video_ssl.datasets.demo.exercises.motion import CLASS_NAMES, TOPICS, exercise_of
-from video_ssl.datasets.demo.exercises.plan import (
+from video_ssl.datasets.demo.captions import ACTION_WORDS, PHASE_WORDS
+from video_ssl.datasets.demo.plan import (
     PHASE_NAMES,
     PHASES_CLASSES,
     SIZES,
+    TOPICS,
     WORLD,
     plan_video,
 )
-from video_ssl.datasets.demo.exercises.text import ACTIONS
-from video_ssl.datasets.demo.exercises.text import PHASES as PHASE_WORDS
+from video_ssl.datasets.demo.rows import SYNC
 from video_ssl.datasets.demo.scene import NuisanceConfig
 from video_ssl.datasets.demo.sheet import contact_sheet
 from video_ssl.datasets.demo.sound import EVENT_SEC, RATE
@@ -34,9 +35,11 @@ from video_ssl.evaluate.frames.frame_sequences import position_features
 from video_ssl.evaluate.frames.phase_classification import phase_accuracy
 
 PHASES = ("phases_train", "phases_val")
+VIEWS = ("views_train", "views_val")
 TABLES = (
     *("train", "val", "sessions_train", "sessions_val", "segments_train", "segments_val"),
     *PHASES,
+    *VIEWS,
 )
 CLIPS = ("train", "val")
 
@@ -77,6 +80,8 @@ def test_every_table_describes_its_files(demo: Path) -> None:
         labels = Table.open(demo / f"{split}.arrow").column("label")
         counts = np.bincount(labels, minlength=len(CLASS_NAMES))
         assert counts.max() - counts.min() <= 1, "classes are balanced"
+        for first, second in TWINS:
+            assert counts[CLASS_NAMES.index(first)] == counts[CLASS_NAMES.index(second)]
 
 
 def test_same_seed_same_data_for_any_number_of_processes(demo: Path, tmp_path: Path) -> None:
@@ -199,7 +204,7 @@ def test_a_clip_goes_through_its_phases_once_in_order(demo: Path, split: str) ->
         labels = record.frame_labels
         steps = np.flatnonzero(np.diff(labels))
         order = [PHASE_NAMES[labels[0]], *(PHASE_NAMES[labels[i + 1]] for i in steps)]
-        assert order == [f"{name}/{phase}" for phase in exercise_of(name).phase_names], record.id
+        assert order == [f"{name}/{phase}" for phase in phase_names(name)], record.id
         shares.append(steps[0] / len(labels))
     assert np.std(shares) > 0.03, "the action starts at a random moment"
 
@@ -213,7 +218,7 @@ def test_phases_have_one_labelled_action_and_nothing_else_moves(demo: Path, spli
         assert labels[0] == labels[-1] == -1, "idle at both ends, without a label"
         steps = np.flatnonzero(np.diff(labels))
         order = [PHASE_NAMES[labels[i + 1]] for i in steps[:-1]]
-        names = exercise_of(name).phase_names[1:-1]
+        names = phase_names(name)[1:-1]
         assert order == [f"{name}/{phase}" for phase in names], record.id
         assert (record.boxes[:, 1] == record.boxes[0, 1]).all(), "the distractor stands still"
     frames = decoded(record.source).astype(int)
@@ -263,7 +268,7 @@ def test_train_and_val_share_no_figure_and_no_background(demo: Path) -> None:
     assert not groups[0] & groups[1]
 
 
-@pytest.mark.parametrize("name", ["train", "val", "segments_val", "phases_val"])
+@pytest.mark.parametrize("name", ["train", "val", "segments_val", "phases_val", "views_train"])
 def test_events_are_within_the_clip_and_audible(demo: Path, name: str) -> None:
     for record in records(demo, name):
         start, end = record.start_sec or 0.0, record.end_sec or record.num_frames / record.fps
@@ -277,6 +282,8 @@ def test_events_are_within_the_clip_and_audible(demo: Path, name: str) -> None:
             first = round(event * RATE)
             audible[first : first + int((EVENT_SEC + 0.05) * RATE)] = True
         for event in record.events:
+            if event.name == SYNC:
+                continue
             assert start <= event.time_sec <= end + 1e-9, record.id
             first = round(event.time_sec * RATE)
             loud.append(power[first : first + int(0.2 * RATE)].mean())
@@ -289,11 +296,13 @@ def records_events_in(demo: Path, record: Record) -> list[float]:
     for name in WORLD.splits:
         for other in records(demo, name):
             if other.id == video:
-                return [event.time_sec for event in other.events]
+                return [event.time_sec for event in other.events if event.name != SYNC]
     raise AssertionError(video)
 
 
-@pytest.mark.parametrize("name", ["train", "val", "segments_train", "segments_val", *PHASES])
+@pytest.mark.parametrize(
+    "name", ["train", "val", "segments_train", "segments_val", *PHASES, *VIEWS]
+)
 def test_captions_tell_the_action_and_lie_in_time(demo: Path, name: str) -> None:
     for record in records(demo, name):
         action = CLASS_NAMES[record.label]
@@ -302,12 +311,12 @@ def test_captions_tell_the_action_and_lie_in_time(demo: Path, name: str) -> None
         local = [c for c in record.captions if c not in full]
         assert len(full) >= 2
         for caption in full:
-            assert any(words in caption.text.lower() for words in ACTIONS[action]), caption
-        active = exercise_of(action).phase_names[1:-1]
+            assert any(words in caption.text.lower() for words in ACTION_WORDS[action]), caption
+        active = phase_names(action)[1:-1]
         assert len(local) == len(active)
         for caption, phase in zip(local, active, strict=True):
             assert any(words in caption.text.lower() for words in PHASE_WORDS[phase]), caption
-            assert start <= caption.start_sec < caption.end_sec <= end + 1e-9
+            assert start - 1e-9 <= caption.start_sec < caption.end_sec <= end + 1e-9
             middle = (caption.start_sec + caption.end_sec) / 2
             label = record.frame_labels[int((middle - start) * record.fps)]
             assert PHASE_NAMES[label] == f"{action}/{phase}", record.id
@@ -331,9 +340,35 @@ def test_sessions_are_cut_where_their_frame_labels_change(demo: Path, split: str
             labels[first:last] = segment.label
             np.testing.assert_array_equal(session.boxes[first:last], segment.boxes)
             phases = [PHASE_NAMES[i].split("/") for i in segment.frame_labels[[0, -1]]]
-            names = exercise_of(CLASS_NAMES[segment.label]).phase_names
+            names = phase_names(CLASS_NAMES[segment.label])
             assert [phase for _, phase in phases] == [names[1], names[-2]]
         np.testing.assert_array_equal(session.frame_labels, labels)
+
+
+@pytest.mark.parametrize("split", VIEWS)
+def test_two_recordings_of_a_performance_tell_how_they_lie_in_time(demo: Path, split: str) -> None:
+    """Labels and sounds of the two agree once one is shifted by the difference of their sync events."""
+    rows, offsets = records(demo, split), []
+    for first, second in zip(rows[::2], rows[1::2], strict=True):
+        assert first.group == second.group
+        assert first.source != second.source
+        assert (first.label, first.num_frames) == (second.label, second.num_frames)
+        (a, *heard), (b, *heard_too) = first.events, second.events
+        assert a.name == b.name == SYNC
+        offset = a.time_sec - b.time_sec
+        assert [e.name for e in heard] == [e.name for e in heard_too]
+        for one, other in zip(heard, heard_too, strict=True):
+            assert one.time_sec - other.time_sec == pytest.approx(offset, abs=1e-9)
+        shift = round(offset * first.fps)
+        assert shift == pytest.approx(offset * first.fps, abs=1e-6), "a whole number of frames"
+        early, late = (second, first) if shift > 0 else (first, second)
+        both = first.num_frames - abs(shift)
+        np.testing.assert_array_equal(late.frame_labels[abs(shift) :], early.frame_labels[:both])
+        assert set(early.frame_labels) == set(late.frame_labels), "both see all of the action"
+        offsets.append(offset)
+    assert len({row.group for row in rows}) == len(rows) // 2
+    assert all(abs(offset) <= 1.55 for offset in offsets)
+    assert any(offsets)
 
 
 def test_the_contact_sheet_shows_frames_and_boxes(demo: Path) -> None:

@@ -67,7 +67,7 @@ SIZES: dict[str, DemoSize] = {
     "tiny": DemoSize(
         num_train=24, num_val=12, num_sessions_train=2, num_sessions_val=1,
         num_phases_train=8, num_phases_val=4, num_views_train=4, num_views_val=2,
-        figures=(8, 4), backgrounds=(12, 6), session_sec=(9.0, 11.0),
+        figures=(8, 4), backgrounds=(12, 6), session_sec=(12.0, 14.0),
     ),
     "small": DemoSize(
         num_train=900, num_val=300, num_sessions_train=12, num_sessions_val=6,
