@@ -71,6 +71,11 @@ NETWORKS: dict[str, Network] = {
         torch=f"{_NETWORKS}.r2plus1d:R2Plus1D",
         published={"hico": f"{_EXCHANGE}.hico_weights"},
     ),
+    "s3dg": Network(
+        config=f"{_NETWORKS}.s3dg_config:S3DGConfig",
+        torch=f"{_NETWORKS}.s3dg:S3DG",
+        published={"hico": f"{_EXCHANGE}.hico_weights"},
+    ),
     "r3d": Network(
         config=f"{_NETWORKS}.r3d_config:R3DConfig",
         torch=f"{_NETWORKS}.r3d:R3D",

@@ -51,4 +51,5 @@ OBJECTIVES: dict[str, Entry] = {
     "tcn": Entry("video_ssl.objectives.tcn"),
     "cvrl": Entry("video_ssl.objectives.cvrl", "flax"),
     "teg": Entry("video_ssl.objectives.teg", "flax"),
+    "hico": Entry("video_ssl.objectives.hico"),
 }

@@ -1,0 +1,90 @@
+"""What HiCo sees of a record: clips near in time, and one from anywhere, each with its own crop and colors."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import numpy as np
+
+from video_ssl.clips.color_changes import color_fields
+from video_ssl.clips.crops import ViewRequest, sample_region
+from video_ssl.clips.decoders.reader import BadVideo, Reader
+from video_ssl.clips.sampling.seconds import (
+    chained_intervals,
+    gradual_distance,
+    interval_clip,
+    paired_intervals,
+)
+from video_ssl.clips.views import read_views
+from video_ssl.datasets.table import Record
+from video_ssl.objectives.hico.config import Config
+from video_ssl.objectives.shared.objective_plan import ShownClip, shown_views
+
+
+class Plan:
+    """Makes a sample; the arrays are those in the docstring of `Config`, without the batch axis.
+
+    A video shorter than two clips is refused, and so replaced, counted and named in RUN/skipped.jsonl: no two clips of
+    it could differ (papers/hico.md, pitfall 6).
+    """
+
+    def __init__(self, config: Config) -> None:
+        self.config = config
+
+    def __call__(
+        self, record: Record, reader: Reader, rng: np.random.Generator, progress: float
+    ) -> dict[str, np.ndarray]:
+        if not 0 <= progress <= 1:
+            raise ValueError(f"progress={progress} must lie in [0, 1].")
+        config, info = self.config, reader.info
+        duration = info.num_frames / info.fps
+        if duration < 2 * config.clip_sec:
+            raise BadVideo(
+                record.source,
+                f"it lasts {duration:.2f} s, and clips of {config.clip_sec:.2f} s need twice that",
+            )
+        clips = [
+            interval_clip(info.num_frames, info.fps, (a, b), num_frames=config.clip.num_frames)
+            for a, b in self.intervals(duration, rng, progress)
+        ]
+        size = config.crop.size
+        video = np.empty((len(clips), config.clip.num_frames, size, size, 3), np.uint8)
+        may_flip = not record.no_flip
+        regions = [
+            sample_region(info.height, info.width, config.crop, rng, may_flip=may_flip)
+            for _ in clips
+        ]
+        requests = [
+            ViewRequest(indices=clip.indices, region=region, out=out)
+            for clip, region, out in zip(clips, regions, video, strict=True)
+        ]
+        read_views(reader, requests, resize=config.crop.resize)
+        return {"video": video, **color_fields(config.color, len(video), rng)}
+
+    def intervals(
+        self, duration_sec: float, rng: np.random.Generator, progress: float
+    ) -> np.ndarray:
+        """Returns where the clips of a video lie, float64 (V, 2) in seconds."""
+        config = self.config
+        count = config.clip.num_clips
+        reach = None
+        if config.distance_sec is not None:
+            reach = gradual_distance(progress, config.distance_sec)
+        if config.method == "hicopp":
+            return paired_intervals(
+                duration_sec,
+                rng.random(count),
+                clip_sec=config.clip_sec,
+                max_distance_sec=duration_sec if reach is None else reach,
+                topic_distance_sec=config.topic_distance_sec,
+            )
+        return chained_intervals(
+            duration_sec,
+            rng.random(count + config.redraws_last),
+            clip_sec=config.clip_sec,
+            max_distance_sec=reach,
+            topical=config.redraws_last,
+        )
+
+    def shown(self, sample: Mapping[str, np.ndarray]) -> list[ShownClip]:
+        return shown_views(sample["video"])
