@@ -94,9 +94,3 @@ def test_a_clip_over_files_is_the_clip_of_the_joined_video(counts, start, length
     inside = (interval[0] - 5 * first, interval[1] - 5 * first)
     clip = ts.interval_clip(len(joined), 30.0, inside, num_frames=8)
     assert [joined[i] for i in clip.indices] == list(zip(segment, frame, strict=True))
-
-
-def test_an_index_line_of_another_kind_is_named():
-    assert ts.segment_names(["a,b-c_1,0000000,0005000"]) == {"a,b-c_1": [(0, 5000)]}
-    with pytest.raises(ValueError, match=r"line 2 of the segment index is 'x y', expected NAME,"):
-        ts.segment_names(["a,0,5000", "x y"])

@@ -10,6 +10,7 @@ import torch.nn.functional as F
 from video_ssl.clips.config import ClipConfig, CropConfig
 from video_ssl.clips.crops import crop_frames, inner_square
 from video_ssl.clips.sampling import seconds as time_sampling
+from video_ssl.datasets.public.segments import segment_file, segment_names
 from video_ssl.models.networks.r2plus1d import R2Plus1D, from_hico
 from video_ssl.models.networks.r2plus1d_config import R2PLUS1D_PRESETS, R2Plus1DConfig
 from video_ssl.models.networks.s3dg import S3DG
@@ -185,9 +186,9 @@ def frames_of_views(case, settings):
 @pytest.mark.golden("hico/longvideo_segments", cases=lambda settings: "folder" in settings)
 def test_names_and_files_of_segments(golden_case):
     settings = golden_case.settings
-    videos = time_sampling.segment_names(str(line) for line in golden_case.file["lines"])
+    videos = segment_names(str(line) for line in golden_case.file["lines"])
     golden_case.check("samples", list(videos))
-    files = [time_sampling.segment_file(name, *s) for name, parts in videos.items() for s in parts]
+    files = [segment_file(name, *s) for name, parts in videos.items() for s in parts]
     golden_case.check("paths", [settings["folder"] + file for file in files])
 
 
@@ -431,7 +432,8 @@ def test_the_loss(golden_case, dtype):
     settings = golden_case.settings
     z, logits, owner = given_inputs(golden_case, dtype)
     visual = visual_loss(
-        z.unflatten(0, (settings["batch"], settings["samples"])), temperature=settings["temperature"]
+        z.unflatten(0, (settings["batch"], settings["samples"])),
+        temperature=settings["temperature"],
     )
     check_terms(golden_case, z, logits, owner, visual)
 
@@ -456,7 +458,8 @@ def test_the_loss_of_simclr(golden_case, dtype):
     settings = golden_case.settings
     z = golden_case.tensor("z").to(dtype).requires_grad_()
     found = simclr_loss(
-        z.unflatten(0, (settings["batch"], settings["samples"])), temperature=settings["temperature"]
+        z.unflatten(0, (settings["batch"], settings["samples"])),
+        temperature=settings["temperature"],
     )
     found.loss.backward()
     golden_case.check("loss", found.loss)

@@ -20,6 +20,7 @@ NETWORKS = {
     "R3DConfig": ["preset=null", "blocks=[1,1,1,1]", "filters=[2,2,3,3]", "stem_width=4"],
     "R2Plus1DConfig": ["preset=null", "depth=10", "widths=[4,4,4,4,4]"],
     "FrameTransformerConfig": FRAMES,
+    "S3DGConfig": ["width_divisor=16"],
     "ZooConfig": [],
 }
 SIZES = {"FrameTransformerConfig": 80, "R2Plus1DConfig": 64}
@@ -35,6 +36,7 @@ OBJECTIVE = {
     "carl": FRAME_SETS,
     "tcc": FRAME_SETS,
     "tcn": FRAME_SETS,
+    "hico": ["clip.num_frames=8", "hidden_dims=[5]", "out_dim=4", "topic_hidden=4"],
     "cvrl": ["hidden_dims=[5]", "out_dim=4", "num_frames=4"],
     "teg": ["heads.hidden_dims=[5]", "heads.out_dim=4", "long_frames=4", "short_frames=4"],
 }

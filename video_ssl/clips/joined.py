@@ -33,6 +33,8 @@ Ints = NDArray[np.int64]
 _MOST_OPEN = 4
 # Means of whole videos differ that much by the rounding of durations.
 _SAME_RATE = 0.01
+# Files are cut at frames, so their lengths differ a little from the seconds that were asked for.
+_CUT_AT_FRAMES_SEC = 0.2
 
 
 class JoinedReader:
@@ -211,6 +213,16 @@ def part_frames(reader: Reader) -> Ints:
     if isinstance(reader, JoinedReader):
         return reader.part_frames
     return np.array([reader.info.num_frames], np.int64)
+
+
+def segment_seconds(reader: Reader) -> int | None:
+    """Returns the seconds of the files of a video that was cut into equal ones, the last may be shorter; None for one
+    that was not."""
+    if not isinstance(reader, JoinedReader) or len(reader.part_sec) < 2:
+        return None
+    seconds = round(float(reader.part_sec[0]))
+    same = np.abs(reader.part_sec[:-1] - seconds) < _CUT_AT_FRAMES_SEC
+    return seconds if seconds > 0 and same.all() else None
 
 
 def joined_indices(reader: Reader, parts: ArrayLike, frames: ArrayLike) -> Ints:

@@ -46,6 +46,7 @@ PUBLIC_KINDS: dict[str, str] = {
     "penn_action": "video_ssl.datasets.public.penn_action:read_penn_action",
     "pouring": "video_ssl.datasets.public.pouring:read_pouring",
     "finegym": "video_ssl.datasets.public.finegym:read_finegym",
+    "segments": "video_ssl.datasets.public.segments:read_segments",
 }
 
 DATA_ENVIRONMENT = "VIDEO_SSL_DATA"

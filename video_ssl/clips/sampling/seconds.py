@@ -13,7 +13,7 @@ Source: papers/hico.md sections 2.1 to 2.4 and 9 (arXiv:2204.03017, DOI 10.1109/
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -196,34 +196,6 @@ def linspace32(start: float, end: float, steps: int) -> NDArray[np.float32]:
 
 
 # Videos cut into files ---------------------------------------------------------------------------
-
-
-def segment_names(lines: Iterable[str]) -> dict[str, list[tuple[int, int]]]:
-    """Returns video name -> (start, end) of its segments in milliseconds, in the order of the index file.
-
-    A line is `NAME,START,END`; the name may hold commas, dashes and underscores.
-
-    Raises:
-        ValueError: a line of another kind.
-    """
-    videos: dict[str, list[tuple[int, int]]] = {}
-    for number, line in enumerate(lines, 1):
-        name, *stamps = line.strip().rsplit(",", 2)
-        if len(stamps) != 2 or not all(stamp.isdigit() for stamp in stamps):
-            raise ValueError(
-                f"line {number} of the segment index is {line.strip()!r}, expected NAME,START_MS,END_MS."
-            )
-        videos.setdefault(name, []).append((int(stamps[0]), int(stamps[1])))
-    return videos
-
-
-def segment_file(name: str, start_ms: int, end_ms: int) -> str:
-    """Returns the file name of a segment.
-
-    >>> segment_file("a-b", 90000, 92120)
-    'v_a-b_0090000_0092120.mp4'
-    """
-    return f"v_{name}_{start_ms:07d}_{end_ms:07d}.mp4"
 
 
 def segment_clip(

@@ -22,6 +22,7 @@ from typing import Any
 from video_ssl.datasets.cache import cache_folder
 from video_ssl.datasets.folder import walk
 from video_ssl.datasets.left_out import LeftOut
+from video_ssl.datasets.parts import divide_parts, each_part, join_parts
 from video_ssl.datasets.paths import PICTURE_SUFFIXES, VIDEO_SUFFIXES, printable, source_of_path
 from video_ssl.datasets.table import Table, TableError
 from video_ssl.files import write_json
@@ -41,7 +42,8 @@ class Split:
 
     Attributes:
         names: path of each video without its suffix.  A file of that name may lie in any folder but one that another
-            listed name has and this one has not: a video of another class or split is another video.
+            listed name has and this one has not: a video of another class or split is another video.  A video that lies
+            in several files names each of them (`parts.py`), and is there when all of them are.
         columns: other columns of the table, one value for each name.
         other_names: a second name that files may have, or ().
     """
@@ -165,7 +167,8 @@ def check_public(
     present = _Present(root, annotations)
     for split, listed in annotations.splits.items():
         found = present.find_all(listed)
-        missing = [name for name, path in zip(listed.names, found, strict=True) if path is None]
+        names = listed.columns.get("id", listed.names)
+        missing = [name for name, path in zip(names, found, strict=True) if path is None]
         have = len(listed.names) - len(missing)
         total = annotations.expected.get(split, len(listed.names))
         complete &= have >= total
@@ -198,8 +201,10 @@ class _Present:
             folder
             for listed in annotations.splits.values()
             for name in (*listed.names, *listed.other_names)
-            for folder in name.split("/")[:-1]
+            for part in divide_parts(name)
+            for folder in part.split("/")[:-1]
         }
+        self._cut: list[str] = []
         skip = len(str(root).rstrip(os.sep)) + 1
         frames: set[str] = set()
         pictures_are_videos = bool(set(annotations.suffixes) & set(PICTURE_SUFFIXES))
@@ -220,7 +225,7 @@ class _Present:
 
     def find_all(self, listed: Split) -> list[str | None]:
         """The path of every listed video, relative to the root; None for those that are not there."""
-        found = [self._find(name) for name in listed.names]
+        found = [self._find_parts(name) for name in listed.names]
         others = listed.other_names or [""] * len(found)
         by_other = {
             row: path
@@ -237,9 +242,22 @@ class _Present:
                 found[row] = path
         return found
 
+    def _find_parts(self, name: str) -> str | None:
+        """The path of a video, those of all its files if it lies in several; None where one of them is not there."""
+        parts = divide_parts(name)
+        found = [self._find(part) for part in parts]
+        if len(parts) > 1 and None in found and any(found):
+            self._cut.append(parts[found.index(None)])
+        return None if None in found else join_parts([str(path) for path in found])
+
     def notes(self) -> list[str]:
         """What has not been taken although its name is right."""
         notes = []
+        if self._cut:
+            notes.append(
+                "videos of which a file is missing are not taken; missing is a file of "
+                + _some_names(sorted(set(self._cut)))
+            )
         if self._elsewhere:
             notes.append(
                 "files of the right name in the folder of another class or split are not taken for "
@@ -281,7 +299,9 @@ def _table(
     columns: dict[str, Any] = {
         name: [values[row] for row in rows] for name, values in listed.columns.items()
     }
-    columns["source"] = [_source(root, str(found[row])) for row in rows]
+    columns["source"] = [
+        each_part(str(found[row]), lambda path: _source(root, path)) for row in rows
+    ]
     columns.setdefault("id", [printable(listed.names[row]) for row in rows])
     about = {**annotations.metadata, "listed": len(found), "missing": len(found) - len(rows)}
     return Table.from_columns(columns, root=root, class_names=annotations.class_names, **about)

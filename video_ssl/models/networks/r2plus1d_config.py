@@ -21,6 +21,13 @@ R2PLUS1D_PRESETS: dict[str, dict[str, Any]] = {
         "time_kernels": (1, 1, 3, 3),
         "time_strides": (1, 1, 2, 2),
     },
+    "r3d_18": {
+        "depth": 18,
+        "widths": (64, 64, 128, 256, 512),
+        "block": "r2d3d",
+        "time_kernels": (3, 3, 3, 3),
+        "time_strides": (1, 2, 2, 2),
+    },
 }
 
 
@@ -31,7 +38,8 @@ class R2Plus1DConfig:
     Source: papers/hico.md section 3.2 (arXiv:2204.03017 and its code).
 
     Attributes:
-        preset: "r2plus1d_10", "r2d3d_18" or null (then depth, widths and block must be given).
+        preset: "r2plus1d_10", "r2d3d_18", "r3d_18" (all kernels 3x3x3; no config of it is published: its stem and strides
+            are ours), or null (then depth, widths and block must be given).
         depth: 10 = one block in each stage, 18 = two.
         widths: of the stem and of the four stages.
         block: "r2plus1d" splits every convolution into a spatial and a temporal one with a norm and ReLU between them;
@@ -44,7 +52,7 @@ class R2Plus1DConfig:
     """
 
     architecture: Literal["r2plus1d"] = "r2plus1d"
-    preset: Literal["r2plus1d_10", "r2d3d_18"] | None = "r2plus1d_10"
+    preset: Literal["r2plus1d_10", "r2d3d_18", "r3d_18"] | None = "r2plus1d_10"
     depth: Literal[10, 18] | None = None
     widths: tuple[int, int, int, int, int] | None = None
     block: Literal["r2plus1d", "r2d3d"] | None = None

@@ -45,7 +45,7 @@ class Config:
         method: "hico": clips 0 and 1 are the visual pair, the last clip of three or more is anywhere in the video;
             "hicopp": all clips come in visual pairs, and topics are judged pair by pair; "simclr": all clips of a video
             are positives of each other, the baseline of both.
-        clip: its `sampling` is "seconds": a clip lasts num_frames * frame_stride / fps seconds, whatever the file's rate.
+        clip: its `sampling` is "seconds": a clip lasts num_frames * frame_stride / fps seconds at any rate of the file.
         distance_sec: how far apart the centres of a visual pair may lie, in seconds: at the beginning and at the end of
             the training, growing in between; two equal numbers = constant; null = anywhere.
         topic_distance_sec: "hicopp": of the first clip of a pair from the pair before; null = anywhere.
@@ -113,7 +113,7 @@ class Config:
             raise ValueError(
                 f"clip.num_clips={clip.num_clips} does not go with method={self.method!r}: give {wanted}."
             )
-        if self.distance_sec is not None and not 0 <= min(self.distance_sec):
+        if self.distance_sec is not None and not min(self.distance_sec) >= 0:
             raise ValueError(
                 f"distance_sec={self.distance_sec} must not be negative: seconds at the beginning and at the end."
             )

@@ -2,9 +2,9 @@
 
 Rows are videos b = 0..N-1 with S clips each; z_bs are visual embeddings of unit length, t is the temperature.
 
-    negatives of a clip of video b:  neg = sum over the clips of all OTHER videos of exp(z . z' / t)
-    visual (HiCo, HiCo++)            mean over anchors of  -log( E / (E + neg) ),  E = exp(clamp(z . z_partner, -1, 1) / t)
-    SimCLR                           the same, averaged over all other clips of the video as partners
+    negatives of a clip  neg = sum over the clips of all OTHER videos of exp(z . z' / t)
+    visual               mean over anchors of  -log( E / (E + neg) ),  E = exp(clamp(z . z_partner, -1, 1) / t)
+    SimCLR               the same, averaged over all other clips of the video as partners
 
 Anchors of HiCo are clips 0 and 1, each the partner of the other; of HiCo++ all clips, in pairs (0, 1), (2, 3), ...  No
 other clip of the same video takes part.  With p the probability that two clips are of one video, and the two means over

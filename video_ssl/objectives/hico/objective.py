@@ -118,8 +118,8 @@ class Objective(TorchObjective):
 
 
 def topic_accuracy(logits: Tensor, owner: Tensor) -> Tensor:
-    """Returns the mean of the shares of pairs of one video and of pairs of two that are judged right, 0-d; 0.5 is what a
-    judge gets who does not look."""
+    """Returns the mean of the shares of pairs of one video and of pairs of two that are judged right, 0-d; a judge who
+    does not look gets 0.5."""
     same = owner[:, None] == owner
     others = ~torch.eye(len(owner), dtype=torch.bool, device=owner.device)
     hits = (logits[same & others] > 0).float().mean()

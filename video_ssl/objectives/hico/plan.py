@@ -9,11 +9,13 @@ import numpy as np
 from video_ssl.clips.color_changes import color_fields
 from video_ssl.clips.crops import ViewRequest, sample_region
 from video_ssl.clips.decoders.reader import BadVideo, Reader
+from video_ssl.clips.joined import joined_indices, part_frames, segment_seconds
 from video_ssl.clips.sampling.seconds import (
     chained_intervals,
     gradual_distance,
     interval_clip,
     paired_intervals,
+    segment_clip,
 )
 from video_ssl.clips.views import read_views
 from video_ssl.datasets.table import Record
@@ -44,7 +46,7 @@ class Plan:
                 f"it lasts {duration:.2f} s, and clips of {config.clip_sec:.2f} s need twice that",
             )
         clips = [
-            interval_clip(info.num_frames, info.fps, (a, b), num_frames=config.clip.num_frames)
+            _frames_of(reader, (float(a), float(b)), config.clip.num_frames)
             for a, b in self.intervals(duration, rng, progress)
         ]
         size = config.crop.size
@@ -55,7 +57,7 @@ class Plan:
             for _ in clips
         ]
         requests = [
-            ViewRequest(indices=clip.indices, region=region, out=out)
+            ViewRequest(indices=clip, region=region, out=out)
             for clip, region, out in zip(clips, regions, video, strict=True)
         ]
         read_views(reader, requests, resize=config.crop.resize)
@@ -88,3 +90,18 @@ class Plan:
 
     def shown(self, sample: Mapping[str, np.ndarray]) -> list[ShownClip]:
         return shown_views(sample["video"])
+
+
+def _frames_of(reader: Reader, interval: tuple[float, float], num_frames: int) -> np.ndarray:
+    """The frames that show an interval in seconds.
+
+    Of a video in equal files the reference counts from the start of the file in which the interval begins, which differs
+    from the whole video's count by the rounding of the files.
+    """
+    info, step = reader.info, segment_seconds(reader)
+    if step is None:
+        return interval_clip(info.num_frames, info.fps, interval, num_frames=num_frames).indices
+    files, frames = segment_clip(
+        part_frames(reader), info.fps, interval, num_frames=num_frames, segment_sec=step
+    )
+    return joined_indices(reader, files, frames)

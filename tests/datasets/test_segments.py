@@ -1,0 +1,133 @@
+"""Untrimmed videos in files of a few seconds: the index, what is missing or does not join, and a batch across borders."""
+
+from __future__ import annotations
+
+import logging
+from pathlib import Path
+
+import av
+import numpy as np
+import pytest
+
+from video_ssl.clips.decoders.reader import BadVideo
+from video_ssl.clips.reading import open_record
+from video_ssl.datasets import open_table
+from video_ssl.datasets.errors import TableError
+from video_ssl.datasets.opening import check_data
+from video_ssl.datasets.public.segments import segment_file, segment_names
+from video_ssl.objectives.hico.config import Config
+from video_ssl.objectives.hico.plan import Plan
+from video_ssl.recipes import build_config
+
+FPS = 10
+NAME = "a-b,c_1"
+
+
+def write_file(path: Path, first: int, count: int) -> None:
+    """Frames whose grey says their number in the whole video."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with av.open(str(path), "w") as container:
+        stream = container.add_stream("libx264", rate=FPS)
+        stream.width = stream.height = 32
+        stream.pix_fmt, stream.options = "yuv444p", {"qp": "0"}
+        for i in range(first, first + count):
+            picture = np.full((32, 32, 3), 2 * i, np.uint8)
+            container.mux(stream.encode(av.VideoFrame.from_ndarray(picture, format="rgb24")))
+        container.mux(stream.encode())
+
+
+@pytest.fixture
+def root(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """One video of 112 frames in three files of 5, 5 and 1.2 seconds, and the index."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("VIDEO_SSL_DATA", str(tmp_path / "data"))
+    folder = tmp_path / "data" / "hacs"
+    stamps = [(0, 5000), (5000, 10000), (10000, 11200)]
+    for start, end in stamps:
+        write_file(
+            folder / "training" / segment_file(NAME, start, end), start // 100, (end - start) // 100
+        )
+    index(folder, *(f"{NAME},{start:07d},{end:07d}" for start, end in stamps))
+    return folder
+
+
+def index(folder: Path, *lines: str) -> None:
+    (folder / "training.txt").write_text("".join(f"{line}\n" for line in lines))
+
+
+CLIP = {"num_frames": 4, "frame_stride": 10, "fps": 20.0, "sampling": "seconds", "num_clips": 3}
+
+
+def test_a_video_is_one_record_over_all_of_its_files(root: Path) -> None:
+    table = open_table("hacs:train")
+    assert len(table) == 1
+    record = table.record(0)
+    assert record.id == NAME
+    with open_record(record) as reader:
+        assert reader.info.num_frames == 112
+        config = build_config(
+            Config,
+            {"clip": CLIP, "crop": {"kind": "whole", "size": 32}, "color": None},
+        )
+        seen = set()
+        for visit in range(20):
+            video = Plan(config)(record, reader, np.random.default_rng(visit), 1.0)["video"]
+            numbers = np.rint(video[:, :, 16, 16, 0] / 2.0).astype(int)
+            # Two seconds are 20 frames; both ends are cut to whole ones.
+            assert np.isin(np.ptp(numbers, axis=1), (18, 19, 20)).all()
+            seen |= set(numbers.ravel().tolist())
+    assert {48, 49, 50, 51} & seen, "no clip crossed the border of two files"
+    assert max(seen) >= 105
+
+
+def test_a_file_that_is_missing_leaves_the_video_out_and_is_named(
+    root: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    write_file(root / "training" / segment_file("whole", 0, 5000), 0, 50)
+    with (root / "training.txt").open("a") as file:
+        file.write("whole,0000000,0005000\n")
+    gone = root / "training" / segment_file(NAME, 5000, 10000)
+    gone.unlink()
+    with caplog.at_level(logging.WARNING):
+        table = open_table("hacs:train")
+    assert [table.record(i).id for i in range(len(table))] == ["whole"]
+    assert gone.stem in caplog.text
+    lines, complete = check_data("hacs")
+    assert not complete
+    assert any(f"missing 1: {NAME}" in line for line in lines)
+    assert any(gone.stem in line for line in lines)
+
+
+def test_a_file_without_content_is_named_when_it_is_read(root: Path) -> None:
+    empty = root / "training" / segment_file(NAME, 5000, 10000)
+    empty.write_bytes(b"")
+    with pytest.raises(BadVideo, match="0005000_0010000"):
+        open_record(open_table("hacs:train").record(0))
+
+
+@pytest.mark.parametrize("second", ["0004000,0009000", "0006000,0011000"])
+def test_files_that_overlap_or_leave_a_gap_are_left_out_and_named(
+    root: Path, second: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    index(root, f"{NAME},0000000,0005000", f"broken,{second}", "broken,0000000,0005000",
+          f"{NAME},0005000,0010000", f"{NAME},0010000,0011200")  # fmt: skip
+    with caplog.at_level(logging.WARNING):
+        table = open_table("hacs:train")
+    assert [table.record(i).id for i in range(len(table))] == [NAME]
+    assert f"broken (5000 ms is followed by {int(second[:7])} ms)" in caplog.text
+
+
+@pytest.mark.parametrize(
+    ("line", "text"),
+    [
+        ("x y", "line 2 is 'x y': expected NAME,START,END"),
+        ("a,-5,10", "line 2"),
+        (",0,5000", "expected NAME,START,END"),
+        ("a,5000,5000", "holds nothing"),
+        ("a,5000,100", "holds nothing"),
+    ],
+)
+def test_a_line_of_another_kind_is_named(line: str, text: str) -> None:
+    assert segment_names(["a,b-c_1,0000000,0005000"]) == {"a,b-c_1": [(0, 5000)]}
+    with pytest.raises(TableError, match=text):
+        segment_names(["a,0,5000", line])

@@ -1,0 +1,110 @@
+"""Untrimmed videos cut into short files with an index: HACS and uncut Kinetics, as HiCo prepares them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from pathlib import Path
+
+from video_ssl.datasets.errors import TableError, shown
+from video_ssl.datasets.lists.text_files import read_text
+from video_ssl.datasets.parts import join_parts
+from video_ssl.datasets.public.annotations import (
+    Annotations,
+    Split,
+    find_annotation,
+    shared_between,
+)
+
+_SOURCE = (
+    "the videos of HACS (https://github.com/hangzhaomit/HACS-dataset) or of Kinetics, cut one after the other into files "
+    "of 5 seconds; the index lists them (https://github.com/alibaba-mmai-research/HiCo)"
+)
+_LAYOUT = "v_NAME_STARTMS_ENDMS.mp4 (7 digits each: v_a-b_0090000_0092120.mp4) in any folder below the root."
+_INDEX = {"train": ("training", "train"), "val": ("validation", "val")}
+_STEP_MS = 200
+"""Stamps of neighbours may differ by that much: files are cut at frames."""
+
+Stamps = list[tuple[int, int]]
+
+
+def read_segments(root: Path) -> Annotations:
+    """Returns the splits train and val (where its index is there): a record for each video, all its files in a row.
+
+    The index of a split is training.txt or validation.txt in `annotations` or the root: a line NAME,START,END for each
+    file, in milliseconds; names may hold commas, dashes and underscores.  A video whose files overlap or leave a gap is
+    left out and named.  Source: papers/hico.md section 2.1.
+
+    Raises:
+        TableError: no index of the training, or a line of another kind.
+    """
+    splits: dict[str, Split] = {}
+    files: list[Path] = []
+    notes: list[str] = []
+    for split, words in _INDEX.items():
+        names = [f"{folder}{word}.txt" for word in words for folder in ("annotations/", "")]
+        try:
+            file = find_annotation(root, names, source=_SOURCE)
+        except TableError:
+            if split == "train":
+                raise
+            continue
+        files.append(file)
+        splits[split] = _split(file, notes)
+    shared_between(splits, notes)
+    return Annotations(
+        splits=splits, files=files, class_names=(), source=_SOURCE, layout=_LAYOUT, notes=notes
+    )
+
+
+def segment_names(lines: Iterable[str], where: str = "the segment index") -> dict[str, Stamps]:
+    """Returns video name -> (start, end) of its files in milliseconds, in the order of the index.
+
+    Raises:
+        TableError: a line that is not NAME,START,END, or a file that ends before it starts.
+    """
+    videos: dict[str, Stamps] = {}
+    for number, line in enumerate(lines, 1):
+        if not line.strip():
+            continue
+        name, *stamps = line.strip().rsplit(",", 2)
+        if len(stamps) != 2 or not name or not all(s.strip().isdecimal() for s in stamps):
+            raise TableError(
+                f"{where} line {number} is {shown(line.strip())}: expected NAME,START,END with milliseconds."
+            )
+        start, end = (int(stamp) for stamp in stamps)
+        if end <= start:
+            raise TableError(
+                f"{where} line {number}: {shown(name)} has a file from {start} to {end} ms, which holds nothing. Mend or "
+                "remove the line."
+            )
+        videos.setdefault(name, []).append((start, end))
+    return videos
+
+
+def segment_file(name: str, start_ms: int, end_ms: int) -> str:
+    """Returns the name of a file of a video.
+
+    >>> segment_file("a-b", 90000, 92120)
+    'v_a-b_0090000_0092120.mp4'
+    """
+    return f"v_{name}_{start_ms:07d}_{end_ms:07d}.mp4"
+
+
+def _split(file: Path, notes: list[str]) -> Split:
+    broken, names, ids = [], [], []
+    for name, stamps in segment_names(read_text(file).splitlines(), str(file)).items():
+        stamps = sorted(stamps)
+        steps = [abs(b[0] - a[1]) for a, b in zip(stamps, stamps[1:], strict=False)]
+        if any(step > _STEP_MS for step in steps):
+            at = next(i for i, step in enumerate(steps) if step > _STEP_MS)
+            broken.append(f"{name} ({stamps[at][1]} ms is followed by {stamps[at + 1][0]} ms)")
+            continue
+        ids.append(name)
+        names.append(join_parts([segment_file(name, *s).removesuffix(".mp4") for s in stamps]))
+    if broken:
+        more = f" and {len(broken) - 3} more" if len(broken) > 3 else ""
+        notes.append(
+            f"{file.name}: {len(broken)} videos whose files overlap or leave a gap are left out: "
+            f"{', '.join(broken[:3])}{more}"
+        )
+    return Split(names=names, columns={"id": ids, "group": ids})
