@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -16,8 +17,8 @@ from video_ssl.datasets.public.annotations import (
 )
 
 _SOURCE = (
-    "the videos of HACS (https://github.com/hangzhaomit/HACS-dataset) or of Kinetics, cut one after the other into files "
-    "of 5 seconds; the index lists them (https://github.com/alibaba-mmai-research/HiCo)"
+    "https://github.com/hangzhaomit/HACS-dataset (the videos), cut into files of 5 seconds in a row as "
+    "https://github.com/alibaba-mmai-research/HiCo says"
 )
 _LAYOUT = "v_NAME_STARTMS_ENDMS.mp4 (7 digits each: v_a-b_0090000_0092120.mp4) in any folder below the root."
 _INDEX = {"train": ("training", "train"), "val": ("validation", "val")}
@@ -74,8 +75,8 @@ def segment_names(lines: Iterable[str], where: str = "the segment index") -> dic
         start, end = (int(stamp) for stamp in stamps)
         if end <= start:
             raise TableError(
-                f"{where} line {number}: {shown(name)} has a file from {start} to {end} ms, which holds nothing. Mend or "
-                "remove the line."
+                f"{where} line {number}: {shown(name)} has a file from {start} to {end} ms, which holds nothing. "
+                "Mend or remove the line."
             )
         videos.setdefault(name, []).append((start, end))
     return videos
@@ -94,7 +95,7 @@ def _split(file: Path, notes: list[str]) -> Split:
     broken, names, ids = [], [], []
     for name, stamps in segment_names(read_text(file).splitlines(), str(file)).items():
         stamps = sorted(stamps)
-        steps = [abs(b[0] - a[1]) for a, b in zip(stamps, stamps[1:], strict=False)]
+        steps = [abs(b[0] - a[1]) for a, b in itertools.pairwise(stamps)]
         if any(step > _STEP_MS for step in steps):
             at = next(i for i, step in enumerate(steps) if step > _STEP_MS)
             broken.append(f"{name} ({stamps[at][1]} ms is followed by {stamps[at + 1][0]} ms)")

@@ -38,8 +38,8 @@ class R2Plus1DConfig:
     Source: papers/hico.md section 3.2 (arXiv:2204.03017 and its code).
 
     Attributes:
-        preset: "r2plus1d_10", "r2d3d_18", "r3d_18" (all kernels 3x3x3; no config of it is published: its stem and strides
-            are ours), or null (then depth, widths and block must be given).
+        preset: "r2plus1d_10", "r2d3d_18", "r3d_18" (kernels 3x3x3; no config of it is published: stem and strides are
+            ours), or null (then depth, widths and block must be given).
         depth: 10 = one block in each stage, 18 = two.
         widths: of the stem and of the four stages.
         block: "r2plus1d" splits every convolution into a spatial and a temporal one with a norm and ReLU between them;

@@ -95,8 +95,8 @@ class Plan:
 def _frames_of(reader: Reader, interval: tuple[float, float], num_frames: int) -> np.ndarray:
     """The frames that show an interval in seconds.
 
-    Of a video in equal files the reference counts from the start of the file in which the interval begins, which differs
-    from the whole video's count by the rounding of the files.
+    Of a video in equal files the reference counts from the start of the file in which the interval begins, which
+    differs from a count over the whole video by the rounding of the files.
     """
     info, step = reader.info, segment_seconds(reader)
     if step is None:
