@@ -18,6 +18,7 @@ from video_ssl.models.networks.hog_config import HogConfig
 from video_ssl.models.networks.pixels import PixelsConfig
 from video_ssl.models.networks.r2plus1d_config import R2Plus1DConfig
 from video_ssl.models.networks.r3d_config import R3DConfig
+from video_ssl.models.networks.s3dg_config import S3DGConfig
 from video_ssl.models.networks.zoo_config import ZooConfig
 from video_ssl.models.preprocess_config import VideoPreprocess
 
@@ -26,6 +27,7 @@ CONFIGS: dict[str, Any] = {
     "vit": ViTConfig(**_VIT, image_size=32, num_frames=4, patch_size=8, cls_token=True),
     "image_vit": ImageViTConfig(**_VIT, image_size=32, patch_size=8),
     "r2plus1d": R2Plus1DConfig(widths=(4, 4, 4, 4, 8), num_frames=4),
+    "s3dg": S3DGConfig(width_divisor=16, num_frames=8),
     "r3d": R3DConfig(
         preset=None, blocks=(1, 1, 1, 1), filters=(4, 4, 4, 4), stem_width=4, num_frames=4
     ),
@@ -46,6 +48,8 @@ CONFIGS: dict[str, Any] = {
     ),
 }
 PREPROCESS = VideoPreprocess(num_frames=4, size=32)
+#: Frames of a clip, where four leave nothing of the map.
+FRAMES = {"s3dg": 8}
 
 
 def loaded(name: str, folder) -> Encoder:
@@ -73,16 +77,17 @@ def test_named_outputs_have_their_widths_and_places(name, tmp_path):
     encoder = loaded(name, tmp_path / "encoder")
     assert encoder.modality == "video"
     assert encoder.framework == ("flax" if name.startswith("flax:") else "torch")
-    clips = np.random.default_rng(0).integers(0, 256, (2, 4, 32, 32, 3), dtype=np.uint8)
+    length = FRAMES.get(name, 4)
+    clips = np.random.default_rng(0).integers(0, 256, (2, length, 32, 32, 3), dtype=np.uint8)
     found = encoder.outputs_of_arrays(clips, encoder.output_names)
     assert tuple(found) == encoder.output_names
     moments = found[MOMENTS].shape[1]
-    positions = encoder.frame_positions(4)
+    positions = encoder.frame_positions(length)
     assert positions.dtype == np.float64
     assert len(positions) == moments
     assert np.all(np.diff(positions) > 0)
     assert positions.min() >= 0
-    assert positions.max() <= 3
+    assert positions.max() <= length - 1
     assert found[CLIP].shape == (2, encoder.output_dim(CLIP))
     assert found[MOMENTS].shape == (2, moments, encoder.output_dim(MOMENTS))
     np.testing.assert_allclose(found[CLIP], found[MOMENTS].mean(1), atol=1e-5)

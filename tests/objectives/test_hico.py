@@ -168,6 +168,7 @@ def test_progress_outside_of_the_training_is_refused(progress: float) -> None:
         ({"topic_distance_sec": 1.0}, "goes with method='hicopp'"),
         ({"hidden_dims": []}, "one or more widths"),
         ({"freeze_patches": True}, "only a vit has patches"),
+        ({"pooling": "cls"}, "only a vit has patches and a class token"),
         ({"encoder": {"architecture": "s3d"}}, "s3d"),
         ({"encoder": {"architecture": "s3dg", "width_divisor": 32}}, "must lie in 1..16"),
     ],

@@ -31,9 +31,11 @@ from video_ssl.models.encoders import CONFIG, FORMAT
 from video_ssl.models.exchange.converted import read_folder, write_folder
 from video_ssl.models.exchange.export_names import (
     lost_parts,
+    names_of_others,
     original_form,
     write_hugging_face,
     write_original,
+    write_tensors,
 )
 from video_ssl.models.exchange.export_program import write_program
 from video_ssl.models.exchange.published import PublishedViT
@@ -200,9 +202,11 @@ def _write(
     """Writes the model in a form; returns by how much an export differs from what it was made of."""
     if to == "ours":
         write_folder(place, model, source=note_of_source)
+    elif to == "original" and (names := names_of_others(model.encoder)) is not None:
+        write_tensors(place, names(model.encoder), container=model.container or "model_state")
     elif not isinstance(model, PublishedViT):
         raise WeightsError(
-            f"{note_of_source['converted from']} is a model of {model.family}, which has no other form here: "
+            f"{note_of_source['converted from']} is a model of {model.family}, which has no such form here: "
             f"leave out --to {to}."
         )
     elif to == "huggingface":

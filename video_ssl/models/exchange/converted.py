@@ -10,7 +10,7 @@ from typing import Any
 from safetensors.torch import load_file
 from torch import Tensor
 
-from video_ssl.models import architecture_of
+from video_ssl.models import NETWORKS, architecture_of
 from video_ssl.models.classifier import VideoClassifier, readout_of
 from video_ssl.models.config import ViTConfig
 from video_ssl.models.encoder_folder import check_unchanged
@@ -20,6 +20,7 @@ from video_ssl.models.encoders import (
     load_encoder,
     save_encoder,
 )
+from video_ssl.models.exchange.export_names import names_of_others
 from video_ssl.models.exchange.published import PublishedViT
 from video_ssl.models.exchange.published_encoder import table_text
 from video_ssl.models.exchange.published_model import Published
@@ -59,24 +60,21 @@ def write_folder(folder: str | Path, model: Published, *, source: Mapping[str, A
     )
 
 
-def read_folder(path: str | Path, *, sizes: Sizes | None = None) -> PublishedViT:
+def read_folder(path: str | Path, *, sizes: Sizes | None = None) -> Published:
     """Returns the model of an encoder folder (or run) of ours.
 
     Args:
         path: RUN, RUN/encoder, RUN/encoders/NAME, or a converted folder.
-        sizes: other clips than those it is for: the position table follows.
+        sizes: other clips than those it is for: the position table of a ViT follows.
 
     Raises:
         EncoderError: as `load_encoder`.
-        WeightsError: an encoder that is no ViT.
+        WeightsError: an encoder that no code of others can read.
     """
     folder = find_encoder(path)
     encoder = load_encoder(folder)
     if not isinstance(encoder, VideoViT | ImageViT):
-        raise WeightsError(
-            f"{folder} holds a {encoder.architecture!r} encoder; only the ViTs of MAE, VideoMAE and MVD have "
-            "another naming or another size."
-        )
+        return _read_other(folder, encoder)
     preprocess, source = encoder.preprocess, encoder.source
     assert isinstance(preprocess, VideoPreprocess)
     module, text = resize(encoder, sizes or Sizes())
@@ -97,6 +95,22 @@ def read_folder(path: str | Path, *, sizes: Sizes | None = None) -> PublishedViT
         container=str(source.get("container", "")),
         report=LoadReport(matched=tuple(keys)),
         table=text,
+    )
+
+
+def _read_other(folder: Path, encoder: Any) -> Published:
+    """An encoder that is no ViT, where a code of others can read it."""
+    if names_of_others(encoder) is None:
+        raise WeightsError(
+            f"{folder} holds a {encoder.architecture!r} encoder; only the ViTs of MAE, VideoMAE and MVD, and HiCo's "
+            "networks, have another naming."
+        )
+    return Published(
+        encoder=encoder,
+        preprocess=encoder.preprocess,
+        family=next(iter(NETWORKS[encoder.architecture].published)),
+        layout="ours",
+        report=LoadReport(matched=tuple(encoder.state_dict())),
     )
 
 

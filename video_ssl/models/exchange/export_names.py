@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +12,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from video_ssl.files import folder_aside, write_json, written_aside
+from video_ssl.models import NETWORKS, architecture_of
 from video_ssl.models.config import ImageViTConfig, ViTConfig
 from video_ssl.models.exchange.published import PublishedViT
 from video_ssl.models.exchange.published_names import to_hugging_face, to_original
@@ -91,9 +94,22 @@ def write_original(path: Path, model: PublishedViT, *, container: str = "model")
     Raises:
         WeightsError: as `original_state`.
     """
-    state = original_state(model)
+    return write_tensors(path, original_state(model), container=container)
+
+
+def names_of_others(encoder: Any) -> Callable[[Any], dict[str, Tensor]] | None:
+    """Returns the function that gives the weights of an encoder under the names of the code it comes from; None for
+    networks whose readers have none (`published_model.py`)."""
+    network = NETWORKS[architecture_of(encoder)]
+    readers = [import_module(place) for place in dict.fromkeys(network.published.values())]
+    found = [reader.original_state for reader in readers if hasattr(reader, "original_state")]
+    return found[0] if found else None
+
+
+def write_tensors(path: Path, state: Mapping[str, Tensor], *, container: str) -> Path:
+    """Returns the file that was written: plain tensors in a container, as torch.save writes them."""
     with written_aside(path) as aside, open(aside, "wb") as file:
-        torch.save({container: state}, file)
+        torch.save({container: dict(state)}, file)
     return path
 
 

@@ -4,8 +4,12 @@ A reader is a module that `NETWORKS` names under the families it reads, with one
 
     read(source, *, family, sizes, num_heads, min_share) -> Published | None
 
-It gives None where `family` is "auto" and the file is none of its own, and raises WeightsError for one that it cannot
-read, or that is not what `family` says.
+and, where their code can read weights of ours back,
+
+    original_state(encoder) -> tensors under the names of that code
+
+`read` gives None where `family` is "auto" and the file is none of its own, and raises WeightsError for one that it
+cannot read, or that is not what `family` says.
 """
 
 from __future__ import annotations

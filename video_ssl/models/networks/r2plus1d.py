@@ -190,3 +190,24 @@ def from_hico(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
             layer = f"stages.{int(match['stage']) - 2}.{int(match['block']) - 1}.{name}"
         found[f"{layer}.{_HICO_PARTS[match['part']]}{kind}"] = value
     return found
+
+
+def to_hico(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Returns our weights under the names of HiCo: the inverse of `from_hico`.
+
+    >>> list(to_hico({"stages.0.1.a.space.norm.bias": torch.zeros(4)}))
+    ['backbone.conv2.res_2.conv_branch.a1_bn.bias']
+    """
+    return {_hico_key(key): value for key, value in state.items()}
+
+
+def _hico_key(key: str) -> str:
+    *layer, module, kind = key.split(".")
+    part = {"space": "1", "time": "2"}.get(layer[-1], "")
+    layer = layer[:-1] if part else layer
+    end = f"{part}{'_bn' if module == 'norm' else ''}.{kind}"
+    if layer == ["stem", "layers"]:
+        return f"backbone.conv1.a{end}"
+    _, stage, block, name = layer
+    inside = "short_cut" if name == "shortcut" else f"conv_branch.{name}"
+    return f"backbone.conv{int(stage) + 2}.res_{int(block) + 1}.{inside}{end}"

@@ -58,6 +58,7 @@ class Config:
         hidden_dims, out_dim: of both heads; empty = two layers as wide as the encoder.
         topic_hidden: hidden layer of the predictor of topics.
         color: "hico" has the published blur, which does nothing; its law `simclr` blurs.
+        pooling: what the heads see of a clip: the "mean" of all tokens, or "cls", the class token of a ViT (HiCo++).
         freeze_patches: ViTs: the projection of patches stays as it was drawn (HiCo++).
 
     Source: papers/hico.md sections 2 to 4 and 9.
@@ -80,6 +81,7 @@ class Config:
     topic_hidden: int = 256
     encoder: EncoderConfig = field(default_factory=S3DGConfig)
     normalization: Normalization = field(default_factory=hico_pixels)
+    pooling: Literal["mean", "cls"] = "mean"
     freeze_patches: bool = False
 
     def __post_init__(self) -> None:
@@ -89,10 +91,15 @@ class Config:
         object.__setattr__(self, "encoder", encoder)
         if self.hidden_dims is None:
             object.__setattr__(self, "hidden_dims", (encoder.width, encoder.width))
-        if self.freeze_patches and encoder.architecture != "vit":
-            raise ValueError(
-                f"freeze_patches=true with encoder.architecture={encoder.architecture!r}: only a vit has patches."
-            )
+        for name, wanted in (
+            ("freeze_patches", self.freeze_patches),
+            ("pooling", self.pooling == "cls"),
+        ):
+            if wanted and encoder.architecture != "vit":
+                raise ValueError(
+                    f"{name}={getattr(self, name)} with encoder.architecture={encoder.architecture!r}: only a vit has "
+                    "patches and a class token."
+                )
 
     def _check_clips(self) -> None:
         clip = self.clip

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from video_ssl.models.collectives import gather_with_grad
 from video_ssl.models.color_changes import augmented_input
+from video_ssl.models.contract import CLIP
 from video_ssl.models.encoders import build_encoder
 from video_ssl.objectives.hico.config import Config
 from video_ssl.objectives.hico.heads import Projection, TopicJudge
@@ -39,6 +40,7 @@ class Objective(TorchObjective):
         if "topical" in config.terms:
             self.topical = Projection(*shape)
             self.judge = TopicJudge(config.out_dim, config.topic_hidden)
+        self.encoder.check_outputs((CLIP,), pooling=config.pooling)
         if config.freeze_patches:
             _frozen_patches(self.encoder)
 
@@ -56,7 +58,10 @@ class Objective(TorchObjective):
                 "2. Raise training.global_batch_size, or use fewer processes."
             )
         video = augmented_input(batch, config.normalization, config.color)
-        features = self.encoder.clip_features(video)
+        if config.pooling == "mean":
+            features = self.encoder.clip_features(video)
+        else:
+            features = self.encoder.outputs(video, (CLIP,), pooling=config.pooling)[CLIP]
         return self.step_output(features.unflatten(0, (num_videos, num_clips)))
 
     def step_output(self, features: Tensor) -> StepOutput:
