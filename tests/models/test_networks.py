@@ -141,7 +141,7 @@ def test_its_published_files_are_converted(toy, tmp_path, family):
     back = load_encoder(tmp_path / "e")
     assert torch.equal(back.linear.weight, weight)
     assert back.preprocess.frame_stride == 3
-    with pytest.raises(WeightsError, match="a model of toy, which has no other form here"):
+    with pytest.raises(WeightsError, match="a model of toy, which has no such form here"):
         convert(tmp_path / "toy.pth", tmp_path / "e.pt2", to="export")
 
 
