@@ -20,10 +20,9 @@ from video_ssl.objectives import OBJECTIVES
 from video_ssl.pretrain.recipe import PretrainRecipe
 
 #: Steps of flax are compiled.
+FLAX = {name for name, entry in OBJECTIVES.items() if entry.framework == "flax"}
 STEPS = [
-    pytest.param(name, marks=pytest.mark.slow)
-    if OBJECTIVES[name.partition("/")[0]].framework == "flax"
-    else name
+    pytest.param(name, marks=pytest.mark.slow) if name.partition("/")[0] in FLAX else name
     for name in RECIPES
 ]
 

@@ -199,9 +199,12 @@ def _figures(
 def _flops_of(
     forward: Callable[..., StepOutput], batch: Mapping[str, Tensor], autocast: Any
 ) -> float:
-    """Operations of a step.  Counted on as few records as can stand for all streams, and with explicit attention,
-    because torch's counter does not know the fused attention of every device."""
+    """Operations of a step.  Counted on as few records as can stand for all streams, but not on one alone, which some
+    objectives have nothing to compare with; and with explicit attention, because torch's counter does not know the
+    fused attention of every device."""
     parts = math.gcd(*(len(values) for values in batch.values()))
+    if parts == min(len(values) for values in batch.values()):
+        parts //= next((n for n in range(2, parts + 1) if parts % n == 0), 1)
     few = {name: values[: len(values) // parts] for name, values in batch.items()}
     with FlopCounterMode(display=False) as counter, sdpa_kernel(SDPBackend.MATH), autocast():
         forward(few).loss.backward()
