@@ -164,6 +164,24 @@ def mirrored(video):
     return video[..., 0, 0, 1].astype(int) > video[..., 0, -1, 1]
 
 
+def test_shuffled_views_show_the_frames_of_the_others_each_in_an_order_of_its_own():
+    def made(**settings):
+        clip = ClipConfig(num_frames=8, frame_stride=2, views_per_clip=2, **settings)
+        rng, reader = np.random.default_rng(5), FlatReader()
+        small, large = sample_clip_views(
+            RECORD, reader, rng, clip=clip, crop=CropConfig(size=8), sizes=(8, 16)
+        )
+        assert np.array_equal(small[..., 0, 0, 0], large[..., 0, 0, 0])
+        return small
+
+    ordered, shuffled = made(), made(shuffle_frames=True)
+    frames = shuffled[..., 0, 0, 0]
+    assert not (np.diff(frames.astype(int)) > 0).all(1).any()
+    assert frames[0].tolist() != frames[1].tolist()
+    for view, same in zip(shuffled, ordered, strict=True):
+        assert np.array_equal(view[np.argsort(view[:, 0, 0, 0])], same)
+
+
 def test_a_table_that_forbids_the_mirror_wins():
     bound = Table.from_rows([{"source": "a.mp4"}, {"source": "b.mp4"}], no_flip=True)
     free = Table.from_rows([{"source": "a.mp4"}])

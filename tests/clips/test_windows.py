@@ -1,5 +1,6 @@
 """Windows of an evaluation: every moment covered, decoded once, with the times of the frames that are shown."""
 
+import dataclasses
 import itertools
 import tracemalloc
 
@@ -69,6 +70,24 @@ def test_even_windows_span_the_video_with_their_times():
     assert sample["valid"].all()
     assert sample["clip"].tolist() == [0, 1, 2]
     assert sorted(reader.decoded) == sorted(expected.ravel().tolist())
+
+
+def test_shuffled_windows_show_the_same_frames_in_the_same_random_order_every_time():
+    def sample(record, **settings):
+        config = WindowConfig(num_frames=8, frame_stride=5, num_clips=2, size=16, **settings)
+        return WindowPlan(config)(record, CountingReader(50), np.random.default_rng(0), 0.0)
+
+    ordered, found = sample(RECORD), sample(RECORD, shuffle_frames=True)
+    frames = shown(found["video"])
+    assert np.array_equal(np.sort(frames), shown(ordered["video"]))
+    assert (frames != shown(ordered["video"])).any(1).all()
+    assert np.argsort(frames[0]).tolist() != np.argsort(frames[1]).tolist()
+    assert np.array_equal(found["times_sec"], ordered["times_sec"])
+    assert np.array_equal(sample(RECORD, shuffle_frames=True)["video"], found["video"])
+    other = sample(dataclasses.replace(RECORD, id="another"), shuffle_frames=True)
+    assert not np.array_equal(other["video"], found["video"])
+    with pytest.raises(ValueError, match="this encoder's clips are shuffled"):
+        WindowConfig(per_frame=True, shuffle_frames=True)
 
 
 def test_times_are_those_of_the_source():

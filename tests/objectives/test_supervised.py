@@ -7,6 +7,9 @@ import torch
 from video_ssl.clips import color_changes
 from video_ssl.clips.decoders.reader import VideoInfo
 from video_ssl.datasets.table import Record
+from video_ssl.embed.clips_of import windows_for
+from video_ssl.embed.config import EmbedConfig
+from video_ssl.models.encoders import load_encoder, save_encoder
 from video_ssl.models.networks.r2plus1d import R2Plus1D
 from video_ssl.objectives.supervised.config import Config
 from video_ssl.objectives.supervised.objective import Objective
@@ -120,6 +123,23 @@ def test_a_convolutional_encoder_learns_and_says_what_it_is():
         optimizer.step()
         losses.append(loss.item())
     assert losses[-1] < 0.5 * losses[0]
+
+
+def test_an_encoder_of_shuffled_clips_is_given_shuffled_clips(tmp_path):
+    fingerprints = set()
+    for clip in ({"num_frames": 4}, {"num_frames": 4, "shuffle_frames": True}):
+        trained = objective_of(clip=clip, encoder=CONV).encoders()["encoder"]
+        save_encoder(
+            tmp_path / "encoder",
+            trained.module,
+            architecture="r2plus1d",
+            preprocess=trained.preprocess,
+            source={},
+        )
+        encoder = load_encoder(tmp_path / "encoder")
+        assert windows_for(encoder, EmbedConfig()).shuffle_frames == ("shuffle_frames" in clip)
+        fingerprints.add(encoder.fingerprint)
+    assert len(fingerprints) == 2
 
 
 def test_an_encoder_of_segments_is_asked_for_segments():

@@ -31,6 +31,9 @@ class ClipConfig:
         views_per_clip: views of each clip with their own region, mirror and color (repeated augmentation, `num_sample`
             of VideoMAE's fine-tuning): decoded once.  The V axis of a batch has num_clips * views_per_clip views, those
             of a clip side by side.
+        shuffle_frames: the frames of every view come in an order of their own, drawn at random: what is learned then
+            owes nothing to their order.  A control (does time matter?), not a method; the exported encoder is given
+            shuffled clips too.
     """
 
     num_frames: int = 16
@@ -40,6 +43,7 @@ class ClipConfig:
     short_video: Literal["repeat_last", "wrap", "error"] = "repeat_last"
     num_clips: int = 1
     views_per_clip: int = 1
+    shuffle_frames: bool = False
 
     def __post_init__(self) -> None:
         for name in ("num_frames", "frame_stride", "num_clips", "views_per_clip"):

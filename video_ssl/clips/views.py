@@ -43,7 +43,7 @@ def sample_clip_views(
     Args:
         record: names the video in errors.
         reader: of that video or segment.
-        rng: draws frames first, then one region per view.
+        rng: draws frames first, then one region per view, then with `clip.shuffle_frames` one order per view.
         clip: which frames.
         crop: which region.
         sizes: of the outputs in pixels; empty = crop.size.
@@ -64,6 +64,10 @@ def sample_clip_views(
             for chosen, region, out in zip(shown, regions, views[-1], strict=True)
         ]
     read_views(reader, requests, resize=crop.resize)
+    if clip.shuffle_frames:
+        orders = [rng.permutation(clip.num_frames) for _ in shown]
+        for view in views:
+            view[:] = np.stack([frames[order] for frames, order in zip(view, orders, strict=True)])
     return views
 
 

@@ -1,14 +1,16 @@
 """Which windows of a video an evaluator embeds, cropped the same way every time, with their times.
 
-Nothing is random here.  Either a fixed number of windows is spread evenly over the video (they fit the batches of the
-pipeline, as `WindowPlan`), or windows follow each other every `hop` frames or `stride_sec` seconds and cover all of it
-(`iterate_windows`, for features of every moment of videos of any length).  For one feature per frame, windows overlap
-and every sampled frame is the own frame of the one window in whose middle it lies best.
+Nothing is random here: an order of frames that is (`shuffle_frames`) follows from the record.  Either a fixed number of
+windows is spread evenly over the video (they fit the batches of the pipeline, as `WindowPlan`), or windows follow each
+other every `hop` frames or `stride_sec` seconds and cover all of it (`iterate_windows`, for features of every moment of
+videos of any length).  For one feature per frame, windows overlap and every sampled frame is the own frame of the one
+window in whose middle it lies best.
 """
 
 from __future__ import annotations
 
 import itertools
+import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -76,6 +78,8 @@ class WindowConfig:
         center_share: for "center": side of the square in shares of the short side; HiCo's test crop is 0.875.
         short_video: "repeat_last" fills a video too short for a window with its last frame, marked invalid; "error"
             refuses it.
+        shuffle_frames: the frames of every window are shown in an order drawn at random, a function of the record's id
+            and the number of the window; what is said of the window stays in the order of time.
     """
 
     num_frames: int = 16
@@ -93,6 +97,7 @@ class WindowConfig:
     num_crops: int = 1
     center_share: float = 1.0
     short_video: Literal["repeat_last", "error"] = "repeat_last"
+    shuffle_frames: bool = False
 
     def __post_init__(self) -> None:
         for name in ("num_frames", "frame_stride", "num_clips", "size", "num_crops"):
@@ -122,6 +127,11 @@ class WindowConfig:
         if not 0 < self.center_share <= 1 or (self.center_share < 1 and self.crop != "center"):
             raise ValueError(
                 f"center_share={self.center_share} must lie in (0, 1], and below 1 goes with crop='center' only."
+            )
+        if self.shuffle_frames and self.per_frame:
+            raise ValueError(
+                "per_frame asks for the feature of every frame, but this encoder's clips are shuffled "
+                "(shuffle_frames), so a feature belongs to no moment: use num_clips."
             )
         if self.num_crops > 1 and self.crop != "spread":
             raise ValueError(
@@ -223,6 +233,8 @@ def iterate_windows(
             index, frame = next(scaled)
             held[index] = frame
         assert clip.times is not None
+        if config.shuffle_frames:
+            wanted = _shuffled(wanted, record.id, number)
         yield Window(
             clips=_crops(np.stack([held[index] for index in wanted]), config),
             times=clip.times,
@@ -297,6 +309,11 @@ def feature_valid(valid: ArrayLike, positions: ArrayLike) -> NDArray[np.bool_]:
     first = np.clip(np.floor(np.asarray(positions)), 0, given.shape[-1] - 1).astype(np.int64)
     shown: NDArray[np.bool_] = given[..., first]
     return shown
+
+
+def _shuffled(frames: list[int], record_id: str, number: int) -> list[int]:
+    seed = (zlib.crc32(record_id.encode()), number)
+    return [frames[i] for i in np.random.default_rng(seed).permutation(len(frames))]
 
 
 def _refuse_short(

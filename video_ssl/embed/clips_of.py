@@ -65,6 +65,7 @@ def _video_windows(encoder: Encoder, pre: VideoPreprocess, config: EmbedConfig) 
         fps=pre.fps,
         size=pre.size,
         sampling=pre.sampling,
+        shuffle_frames=pre.shuffle_frames,
     )
     asked = config.num_frames is not None or config.overlap is not None
     most = encoder.max_frames

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import dataclasses
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Any, Literal
 
 from video_ssl.limits import check_sizes, check_table
+from video_ssl.recipes import to_plain
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
@@ -23,6 +25,17 @@ VIT_PRESETS: dict[str, tuple[int, int, int]] = {
 
 #: Marks a setting that encoders were written without: where it has its default, it is no part of their fingerprint.
 CAME_LATER = {"came_later": True}
+
+
+def settings_of(config: Any) -> Any:
+    """Returns a config as plain values for a fingerprint, without the settings that came later and are not used:
+    feature files of before still fit."""
+    plain = to_plain(config)
+    if dataclasses.is_dataclass(config):
+        for field in dataclasses.fields(config):
+            if "came_later" in field.metadata and getattr(config, field.name) == field.default:
+                del plain[field.name]
+    return plain
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -20,6 +20,7 @@ from safetensors import SafetensorError
 from safetensors.numpy import load_file, save_file
 
 from video_ssl.models import NETWORKS, Network, architecture_of, with_flax
+from video_ssl.models.config import settings_of
 from video_ssl.models.contract import CLIP, MOMENTS, TOKENS, BaseEncoder, Precision
 from video_ssl.models.encoder_folder import (
     CONFIG,
@@ -161,7 +162,7 @@ class FlaxEncoder(BaseEncoder):
     def fingerprint(self) -> str:
         """16 hexadecimal digits that change with any weight or setting; those of torch's twin differ."""
         digest = hashlib.sha256(b"flax")
-        plain = [self.architecture, to_plain(self.config), to_plain(self.preprocess)]
+        plain = [self.architecture, to_plain(self.config), settings_of(self.preprocess)]
         digest.update(json.dumps(plain, sort_keys=True, default=str).encode())
         for name, value in sorted(self.state_dict().items()):
             digest.update(f"{name}{value.shape}{value.dtype}".encode())

@@ -12,6 +12,7 @@ from typing import Any, ClassVar, Literal, get_args
 import numpy as np
 
 from video_ssl.clips.config import Sampling
+from video_ssl.models.config import CAME_LATER
 from video_ssl.recipes import to_plain
 
 Modality = Literal["video", "sound", "text"]
@@ -34,6 +35,7 @@ class VideoPreprocess:
             frames of the file.
         size: side of the square frames in pixels.
         sampling: how training chose the frames, as in `ClipConfig`.
+        shuffle_frames: clips are shown in a random order of their frames, as in `ClipConfig`.
         mean: RGB mean that is subtracted, in the range 0..1.
         std: RGB standard deviation to divide by, in the range 0..1.
     """
@@ -45,6 +47,7 @@ class VideoPreprocess:
     fps: float | None = None
     size: int = 224
     sampling: Sampling = "constant"
+    shuffle_frames: bool = field(default=False, metadata=CAME_LATER)
     mean: tuple[float, float, float] = (0.485, 0.456, 0.406)
     std: tuple[float, float, float] = (0.229, 0.224, 0.225)
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import hashlib
 import itertools
 import json
@@ -13,11 +12,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from video_ssl.models.config import settings_of
 from video_ssl.models.contract import Arrays, BaseEncoder, Precision
 from video_ssl.models.layers import depth_by_names, layer_by_name
 from video_ssl.models.preprocess import model_input, tensor_of
 from video_ssl.models.preprocess_config import Preprocess
-from video_ssl.recipes import to_plain
 
 
 class TorchEncoder(BaseEncoder):
@@ -38,7 +37,7 @@ class TorchEncoder(BaseEncoder):
     def fingerprint(self) -> str:
         """16 hexadecimal digits that change with any weight or setting."""
         digest = hashlib.sha256()
-        plain = [self.architecture, _settings(self.config), to_plain(self.preprocess)]
+        plain = [self.architecture, settings_of(self.config), settings_of(self.preprocess)]
         digest.update(json.dumps(plain, sort_keys=True, default=str).encode())
         state: Mapping[str, Tensor] = self.state_dict()  # type: ignore[attr-defined]
         for name, value in sorted(state.items()):
@@ -85,16 +84,6 @@ class TorchEncoder(BaseEncoder):
     def products(self, precision: Precision) -> torch.autocast:
         """Returns the context in which matrix products have this precision."""
         return torch.autocast(self.device.type, torch.bfloat16, enabled=precision == "bfloat16")
-
-
-def _settings(config: Any) -> Any:
-    """Returns a config without the settings that came later and are not used: feature files of before still fit."""
-    plain = to_plain(config)
-    if dataclasses.is_dataclass(config):
-        for field in dataclasses.fields(config):
-            if "came_later" in field.metadata and getattr(config, field.name) == field.default:
-                del plain[field.name]
-    return plain
 
 
 def as_arrays(outputs: Mapping[str, Tensor]) -> Arrays:

@@ -15,6 +15,7 @@ def preprocess_of(clip: ClipConfig, size: int, normalization: Normalization) -> 
         fps=clip.fps,
         size=size,
         sampling=clip.sampling,
+        shuffle_frames=clip.shuffle_frames,
         mean=normalization.mean,
         std=normalization.std,
     )

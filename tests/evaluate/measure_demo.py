@@ -1,0 +1,181 @@
+"""Everything that the documentation says of the generated videos and of the demo recipes, measured (not a test).
+
+    python tests/evaluate/measure_demo.py [name ...] [--out runs/measured] [--at-once 1] [--list]
+
+Each measurement trains a recipe and evaluates it, both by the installed command, with what they say in OUT/NAME.log.
+What is finished is not done again, and what was killed goes on where it was: call it again with the same words.  At the
+end, and with `--list` at once, a table of all numbers in OUT; beside a share p of n videos stands its standard error,
+sqrt(p (1 - p) / n).
+
+    world        baselines without learning on clips of the main job, and the supervised network on clips, on single
+                 frames, and on clips whose frames are shuffled
+    student      `mvd/demo`, three seeds, and with the losses of the paper
+    others       every other demo; carl and teg with three seeds
+    again        `mvd/demo` of seed 0 once more: numbers and weights must be the same to the bit
+"""
+
+from __future__ import annotations
+
+import argparse
+import hashlib
+import json
+import math
+import shlex
+import subprocess
+import sys
+import time
+from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+COMMAND = [sys.executable, "-m", "video_ssl"]
+
+
+@dataclass(frozen=True)
+class Measurement:
+    """A training, and the evaluations of its encoder; `words` and `evaluate_words` are overrides of the recipes."""
+
+    name: str
+    recipe: str
+    seed: int = 0
+    words: tuple[str, ...] = ()
+    evaluations: tuple[str, ...] = ("demo",)
+    evaluate_words: tuple[str, ...] = ()
+
+    def commands(self, out: Path) -> list[list[str]]:
+        run = out / self.name
+        seed = f"seed={self.seed}"
+        untrained = f"encoders.untrained=untrained:{{encoder}}@{self.seed}"
+        train = ["pretrain", self.recipe, seed, f"run={run}", *self.words]
+        evaluations = [
+            ["evaluate", name, f"encoder={run}", seed, untrained, *self.evaluate_words]
+            for name in self.evaluations
+        ]
+        return [[*COMMAND, *words] for words in (train, *evaluations)]
+
+    def results(self, out: Path) -> list[Path]:
+        return [out / self.name / "evaluate" / name / "results.json" for name in self.evaluations]
+
+
+FRAMES = ("demo_frames",)
+BOTH = ("demo", "demo_frames")
+ONLY_UNTRAINED = tuple(
+    f"encoders.{name}=null" for name in ("pixels", "hog_frame", "hog_bag", "hog_order", "hog_diff")
+)
+GROUPS: dict[str, list[Measurement]] = {
+    "world": [
+        Measurement(
+            "clips",
+            "videomae/demo",
+            words=("training.duration=2 steps", "optimizer.warmup=1 steps"),
+        ),
+        Measurement("supervised", "supervised/demo_r2plus1d"),
+        Measurement(
+            "supervised_frame",
+            "supervised/demo_r2plus1d_frame",
+            evaluate_words=(*ONLY_UNTRAINED, "embed.num_clips=1"),
+        ),
+        Measurement(
+            "supervised_shuffled",
+            "supervised/demo_r2plus1d_shuffled",
+            evaluate_words=ONLY_UNTRAINED,
+        ),
+    ],
+    "student": [
+        *(Measurement(f"mvd-{seed}", "mvd/demo", seed) for seed in range(3)),
+        Measurement("mvd_published", "mvd/demo_published", evaluate_words=ONLY_UNTRAINED),
+    ],
+    "others": [
+        *(Measurement(f"carl-{seed}", "carl/demo", seed, evaluations=FRAMES) for seed in range(3)),
+        *(Measurement(f"teg-{seed}", "teg/demo", seed, evaluations=BOTH) for seed in range(3)),
+        Measurement("carl_weak", "carl/demo_weak", evaluations=FRAMES),
+        Measurement("videomae", "videomae/demo", evaluate_words=ONLY_UNTRAINED),
+        Measurement("mae", "mae/demo", evaluate_words=ONLY_UNTRAINED),
+        Measurement("cvrl", "cvrl/demo", evaluations=BOTH),
+        Measurement("tcn", "tcn/demo", evaluations=FRAMES),
+        Measurement("tcc", "tcc/demo", evaluations=FRAMES),
+    ],
+    "again": [Measurement("mvd-0-again", "mvd/demo")],
+}
+
+
+def measure(wanted: Measurement, out: Path) -> None:
+    """Runs what is not finished; stops at the first command that fails."""
+    log = out / f"{wanted.name}.log"
+    train, *evaluations = wanted.commands(out)
+    todo = [train] if not (out / wanted.name / "encoder").is_dir() else []
+    for words, result in zip(evaluations, wanted.results(out), strict=True):
+        if not result.is_file():
+            todo.append(words)
+    for words in todo:
+        begin = time.monotonic()
+        with log.open("a") as file:
+            print(f"$ {shlex.join(words)}", file=file, flush=True)
+            code = subprocess.run(words, stdout=file, stderr=subprocess.STDOUT).returncode
+            seconds = time.monotonic() - begin
+            print(f"[{seconds:.0f} s, exit code {code}]", file=file)
+        print(f"{wanted.name}: {words[3]} {words[4]} {seconds:.0f} s, exit code {code}", flush=True)
+        if code:
+            return
+
+
+def told(wanted: Measurement, out: Path) -> list[str]:
+    """The rows of what a measurement has found, one for each encoder."""
+    rows = []
+    for path in wanted.results(out):
+        if not path.is_file():
+            continue
+        found = json.loads(path.read_text())
+        for encoder, entry in found["encoders"].items():
+            numbers = [f"{title} {_percent(result)}" for title, result in entry["results"].items()]
+            rows.append(
+                f"| {wanted.name} | {path.parent.name} | {encoder} | {', '.join(numbers)} |"
+            )
+    weights = out / wanted.name / "encoder" / "model.safetensors"
+    if weights.is_file():
+        digest = hashlib.sha256(weights.read_bytes()).hexdigest()[:16]
+        rows.append(f"| {wanted.name} | weights | SHA-256 | {digest} |")
+    return rows
+
+
+def _percent(result: Mapping[str, Any]) -> str:
+    headline = result["details"].get("headline")
+    value = result["metrics"].get(headline["metric"] if headline else "top1")
+    if value is None:
+        return "-"
+    total = None if headline else result.get("total")
+    if not total:
+        return f"{100 * value:.1f}"
+    return f"{100 * value:.1f} ± {100 * math.sqrt(value * (1 - value) / total):.1f}"
+
+
+def chosen(names: Sequence[str]) -> list[Measurement]:
+    every = {item.name: item for group in GROUPS.values() for item in group}
+    wanted = []
+    for name in names or GROUPS:
+        wanted += GROUPS[name] if name in GROUPS else [every[name]]
+    return wanted
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("names", nargs="*", help=f"of measurements, or groups: {', '.join(GROUPS)}")
+    parser.add_argument("--out", type=Path, default=Path("runs/measured"))
+    parser.add_argument("--at-once", type=int, default=1)
+    parser.add_argument("--list", action="store_true", help="only the numbers that are there")
+    given = parser.parse_args()
+    wanted = chosen(given.names)
+    given.out.mkdir(parents=True, exist_ok=True)
+    if not given.list:
+        with ThreadPoolExecutor(given.at_once) as pool:
+            list(pool.map(lambda item: measure(item, given.out), wanted))
+    for item in wanted:
+        print("\n".join(told(item, given.out)) or f"| {item.name} | | | not measured |")
+
+
+if __name__ == "__main__":
+    main()
