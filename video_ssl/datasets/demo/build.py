@@ -35,8 +35,8 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from video_ssl.datasets.demo.mp4 import write_mp4
 from video_ssl.datasets.demo.rows import clip_row, segment_rows, session_row
 from video_ssl.datasets.demo.scene import NuisanceConfig
-from video_ssl.datasets.demo.video import VideoPlan, World
-from video_ssl.datasets.demo.worlds import world_of, world_of_format
+from video_ssl.datasets.demo.video import World
+from video_ssl.datasets.demo.worlds import plan_of, world_of, world_of_format
 from video_ssl.datasets.table import Table
 from video_ssl.files import OutputError, claim_file, claim_folder, remove_leftovers, write_json
 from video_ssl.recipes import build_config, nearest, to_plain
@@ -191,12 +191,6 @@ def _tables(world: World) -> list[str]:
     return [*world.splits, *segments]
 
 
-def _plan(settings: Mapping[str, Any], split: str, index: int) -> VideoPlan:
-    config = build_config(NuisanceConfig, settings["nuisances"])
-    world = _world(settings)
-    return world.plan(settings["seed"], split, index, world.sizes[settings["size"]], config)
-
-
 def _videos(settings: Mapping[str, Any]) -> list[tuple[str, int]]:
     """(split, index) of every video; long ones come first: at the end short ones balance the processes better."""
     world = _world(settings)
@@ -211,7 +205,7 @@ def _missing(root: Path, settings: Mapping[str, Any]) -> list[tuple[str, int]]:
 
 
 def _render(root: Path, settings: Mapping[str, Any], split: str, index: int) -> None:
-    plan = _plan(settings, split, index)
+    plan = plan_of(settings, split, index)
     scene = plan.scene()
     path = root / plan.source
     write_mp4(path, scene.frames(), plan.sound(), fps=plan.size.fps, size=plan.size.frame_px)
@@ -286,7 +280,7 @@ def _write_tables(root: Path, settings: Mapping[str, Any]) -> None:
     about: dict[str, Any] = {"objects": ["figure", "distractor"], "generator": dict(settings)}
     for split in world.splits:
         count = world.sizes[settings["size"]].count(split)
-        plans = (_plan(settings, split, index) for index in range(count))
+        plans = (plan_of(settings, split, index) for index in range(count))
         if not split.startswith("sessions_"):
             _save([clip_row(world, plan) for plan in plans], root, split, classes, phases, about)
             continue

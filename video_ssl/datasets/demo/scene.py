@@ -334,6 +334,7 @@ class Scene:
         fps: float,
     ) -> None:
         self.num_frames, self.size, self.camera = len(joints), size, camera
+        self._joints = joints
         streams = rng.spawn(3)
         self._background = (int(streams[0].integers(2**62)), config, fps, texture_seed)
         self.distractor = sample_distractor(streams[1], config, self.num_frames, fps)
@@ -355,6 +356,24 @@ class Scene:
         other = np.concatenate([polygon.min(1) - 1, polygon.max(1) + 1], 1)
         both = np.stack([self.painter.boxes(), other], 1) / self._canvas
         return both.clip(0, 1).astype(np.float32)
+
+    def joints_px(self) -> np.ndarray:
+        """Returns where the joints are, hidden ones too, float64 (T, J, 2): x and y in pixels of the frame."""
+        return self.camera.project(self._joints, self.size)[0]
+
+    def figure_mask(self, t: int, *, visible: bool) -> np.ndarray:
+        """Returns the pixels of frame `t` of which the figure covers half or more, bool (H, W).
+
+        With `visible` without what the distractor hides.
+        """
+        canvas = Image.new("RGBX", (self._canvas, self._canvas))
+        draw = ImageDraw.Draw(canvas)
+        self.painter.draw(draw, t)
+        if visible and self.distractor.in_front:
+            polygon = self.distractor.polygons(self._canvas)[t]
+            nothing = (0, 0, 0, 0)
+            draw.polygon(polygon.ravel().tolist(), fill=nothing, outline=nothing, width=2)
+        return np.asarray(canvas.reduce(SUPERSAMPLING))[..., 3] >= 128
 
     def frames(self, *, figure: bool = True, distractor: bool = True) -> Iterator[np.ndarray]:
         """Yields the frames, uint8 (H, W, 3); the switches leave something out (its shadow stays)."""

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import importlib
+from collections.abc import Mapping
+from typing import Any
 
-from video_ssl.datasets.demo.video import World
-from video_ssl.recipes import nearest
+from video_ssl.datasets.demo.scene import NuisanceConfig
+from video_ssl.datasets.demo.video import VideoPlan, World
+from video_ssl.recipes import build_config, nearest
 
 # name -> the world; its `format` must be no other world's
 WORLDS: dict[str, str] = {
@@ -33,3 +36,17 @@ def world_of(name: str) -> World:
 def world_of_format(number: object) -> World | None:
     """Returns the world whose generator has this format; None where no generator here has it."""
     return next((w for w in map(world_of, WORLDS) if w.format == number), None)
+
+
+def plan_of(settings: Mapping[str, Any], split: str, index: int) -> VideoPlan:
+    """Returns the plan of a video from the settings that a folder or table keeps (`format`, `size`, `seed`, ...).
+
+    Raises:
+        ValueError: no generator here has that format.
+    """
+    world = world_of_format(settings["format"])
+    if world is None:
+        known = {world_of(name).format: name for name in WORLDS}
+        raise ValueError(f"format={settings['format']!r} is none that is generated here: {known}.")
+    config = build_config(NuisanceConfig, settings["nuisances"])
+    return world.plan(settings["seed"], split, index, world.sizes[settings["size"]], config)
