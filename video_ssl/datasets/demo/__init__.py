@@ -1,1 +1,1 @@
-"""The generated videos: a figure performs exercises, written as real mp4 files with labels of every kind."""
+"""The generated videos: worlds in which a figure moves, written as real mp4 files with labels of every kind."""

@@ -1,18 +1,20 @@
-"""The generated default data set: real mp4 files of a figure that exercises, with every kind of label.
+"""The generated data sets as files: real mp4 files of a figure that moves, with every kind of label.
 
 `build_demo` fills a folder with `videos/SPLIT/*.mp4` and the tables `train`, `val` (clips of one action),
-`sessions_train`, `sessions_val` (untrimmed videos), `segments_train`, `segments_val` (the actions within them), and
-`phases_train`, `phases_val`.
+`sessions_train`, `sessions_val` (untrimmed videos), `segments_train`, `segments_val` (the actions within them),
+`phases_train`, `phases_val`, and `views_train`, `views_val` (not of the world `exercises`).
 
-What is in a clip: an exercise (the label) that goes through its phases (the frame labels) once, at a random moment and
+What is in a clip: an action (the label) that goes through its phases (the frame labels) once, at a random moment and
 with a bent clock; a sound at every key event; captions; boxes of the figure and of a distracting object.  Body,
 clothes, background, camera, light, noise and tempo are random and independent of the label, and no figure or
 background of `train` occurs in `val`.
 
-`phases_train` and `phases_val` are for frame-wise representations, in the manner of Penn Action: longer, one exercise
+`phases_train` and `phases_val` are for frame-wise representations, in the manner of Penn Action: longer, one action
 of `PHASES_CLASSES` anywhere in it, phases of very different length, idle frames without a label.  Camera,
 background, light and distractor stand still in time (else the easiest clue to the moment would be their drift, and
 nothing about the pose need be learned); looks vary from video to video as everywhere.
+
+`views_train` and `views_val` hold performances that two cameras have filmed at once (see `rows.clip_row`).
 """
 
 from __future__ import annotations

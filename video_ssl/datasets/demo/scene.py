@@ -38,7 +38,8 @@ class NuisanceConfig:
         camera_jitter: shake of a hand-held camera.
         camera_zoom: constant scale and its change within the clip.
         camera_pan: slow movement of the camera.
-        view: spread of the direction from which the figure is seen.
+        view: spread of the direction from which the figure is seen: 1 is 70 degrees to both sides of an oblique view,
+            2.6 is all around (20 degrees at 1 in the world `exercises`).
         mirror: probability of the mirror image.
         speed: spread of the tempo, whole and per phase.
         time_warp: bend of the clock within a phase, 0..1.
