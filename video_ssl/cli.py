@@ -265,6 +265,19 @@ def report(
     typer.echo(write_report(run, out, config, root=root))
 
 
+@app.command(epilog=example("export runs/mine --step 500"))
+def export(
+    run: Annotated[Path, typer.Argument(help="The folder of a run, finished or not.")],
+    step: Annotated[int | None, typer.Option(help="Of this checkpoint; the newest.")] = None,
+    out: Annotated[Path | None, typer.Option(help="Folder to write; RUN/exports/step_N.")] = None,
+) -> None:
+    """Write the encoder of a checkpoint.  Where an encoder is named, RUN@STEP does the same by itself."""
+    from video_ssl.pretrain.export import export_encoders
+
+    for name, folder in export_encoders(run, step=step, out=out).items():
+        typer.echo(f"{name}: {folder}")
+
+
 @app.command(epilog=example("convert videomae_base.pth runs/base --family videomae"))
 @with_flags
 def convert(

@@ -15,6 +15,7 @@ import video_ssl
 from video_ssl.explore.pages.report_page import write_report
 from video_ssl.models.encoder_folder import EncoderError, find_encoder
 from video_ssl.objectives import OBJECTIVES, Entry
+from video_ssl.pretrain.export import export_encoders
 from video_ssl.pretrain.recipe import recipe_from_dict, recipe_to_dict
 from video_ssl.pretrain.reporting import Stopwatch, read_metrics
 from video_ssl.pretrain.start import pretrain
@@ -70,6 +71,13 @@ def test_every_encoder_leaves_the_training_under_its_name(
     assert weights.keys() == averages.keys()
     moved = [name for name in weights if not torch.equal(weights[name], averages[name])]
     assert moved
+
+    # The last checkpoint holds the same.
+    made = export_encoders(run)
+    assert made == {"student": run / "exports/step_2", "teacher": run / "exports/step_2_teacher"}
+    for exported, of_end in zip(made.values(), (student, teacher), strict=True):
+        found, wanted = video_ssl.load_encoder(exported).state_dict(), of_end.state_dict()
+        assert all(torch.equal(found[name], wanted[name]) for name in wanted)
 
     # A finished run gives the same again, and is trained to its end where an encoder has gone.
     assert pretrain(make(run)).encoders == result.encoders

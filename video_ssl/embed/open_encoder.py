@@ -1,6 +1,6 @@
 """Frozen encoders of either framework for the embedder: torch's by name, flax's behind `flax:`.
 
-    RUN, untrained:RUN[@SEED], pixels:...     see `load_encoder`, also for further baselines; a run of flax gives its
+    RUN, RUN@STEP, untrained:RUN[@SEED], ...  see `load_encoder`, also for further baselines; a run of flax gives its
                                               torch twin
     flax:RUN, flax:untrained:RUN[@SEED]       the flax encoder of a run of either framework, computed by jax
 

@@ -11,6 +11,7 @@ from video_ssl.datasets.paths import at_home
 from video_ssl.embed.config import EmbedConfig
 from video_ssl.embed.open_encoder import without_flax
 from video_ssl.evaluate.evaluators import Evaluator, evaluator_class
+from video_ssl.models.encoder_folder import find_encoder, named_step
 from video_ssl.recipes import ConfigError, build_config, read_recipe, read_typed
 
 
@@ -20,7 +21,7 @@ class EvaluateRecipe:
 
     Attributes:
         name: of the evaluation; names its folder.
-        encoder: what `{encoder}` stands for in `encoders`: usually a run.
+        encoder: what `{encoder}` stands for in `encoders`: usually a run, or RUN@STEP while it trains.
         encoders: name in the report -> what `open_encoder` understands, or features:TRAIN,TEST: two
             feature files, which nothing is embedded for.
         train: the table that evaluators learn from, as `open_table` understands it.
@@ -29,7 +30,7 @@ class EvaluateRecipe:
         evaluators: name in the table of evaluators -> its settings.
         out: folder for features and results; null: RUN/evaluate/NAME of the encoder's run, or
             runs/evaluate/NAME; NAME_flax for flax:RUN, NAME_ENCODER for
-            RUN/encoders/ENCODER.
+            RUN/encoders/ENCODER, NAME_step_N for RUN@N.
         seed: of everything random (held-out videos, order of training).
         device: auto, cpu, cuda.
     """
@@ -78,10 +79,16 @@ class EvaluateRecipe:
                 f"the evaluation {self.name!r} needs an encoder: add encoder=RUN, the folder of a "
                 "pretraining run or of an encoder."
             )
-        return {
-            name: spec.replace("{encoder}", self.encoder or "")
-            for name, spec in self.encoders.items()
-        }
+        given = self._encoder_by_folder()
+        return {name: spec.replace("{encoder}", given) for name, spec in self.encoders.items()}
+
+    def _encoder_by_folder(self) -> str:
+        """`encoder`, and instead of RUN@STEP the folder of that encoder: behind `untrained:` it would be a seed."""
+        given = self.encoder or ""
+        plain = without_flax(given)
+        if named_step(plain) is None:
+            return given
+        return given.removesuffix(plain) + str(find_encoder(plain))
 
     def folder(self) -> Path:
         """Returns where features and results go."""
@@ -90,12 +97,15 @@ class EvaluateRecipe:
         given = self.encoder or ""
         plain = at_home(without_flax(given))
         name = self.name if plain == at_home(given) else f"{self.name}_flax"
+        asked = named_step(plain)
+        if asked is not None:
+            return asked[0] / "evaluate" / f"{name}_step_{asked[1]}"
         run = Path(plain) if plain and Path(plain).is_dir() else None
         if run is not None and (run / "encoder" / "config.json").is_file():
             return run / "evaluate" / name
         if run is not None and run.name == "encoder":
             return run.parent / "evaluate" / name
-        if run is not None and run.parent.name == "encoders":
+        if run is not None and run.parent.name in ("encoders", "exports"):
             return run.parent.parent / "evaluate" / f"{name}_{run.name}"
         return Path("runs") / "evaluate" / name
 

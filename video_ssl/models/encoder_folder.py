@@ -10,8 +10,10 @@ from __future__ import annotations
 import json
 import logging
 import os
+import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -43,6 +45,10 @@ FORMAT = "video_ssl.encoder"
 WEIGHTS, CONFIG, CARD = "model.safetensors", "config.json", "README.md"
 REPORT = "conversion.json"  # only in what `video-ssl convert` has written
 
+
+#: What makes an encoder of `RUN@STEP`: runs are above this room, so it is only named, and looked up when it is needed.
+OF_STEP = "video_ssl.pretrain.export:encoder_of_step"
+_STEP = re.compile(r"(?P<run>.+)@(?P<step>\d+)")
 
 _MAX_CONFIG_BYTES, _MAX_VOCABULARY_BYTES = 2**22, 2**26
 
@@ -138,14 +144,19 @@ def fill_report(found: Mapping[str, tuple[int, ...]], wanted: Mapping[str, tuple
 
 
 def find_encoder(path: str | Path) -> Path:
-    """Returns the encoder folder named by a run (the folder above `encoder/`) or by itself.
+    """Returns the encoder folder named by a run (the folder above `encoder/`), by itself, or by a checkpoint of a run.
+
+    `RUN@STEP` is the encoder of that checkpoint, which is exported to RUN/exports/step_STEP when it is not there yet.
 
     Raises:
         EncoderError: nothing there, a file, or a folder without an encoder; the text lists what is
-            there.
+            there, checkpoints too.
     """
     path = Path(at_home(str(path)))
     if not path.exists():
+        asked = named_step(path)
+        if asked is not None:
+            return _encoder_of_step(*asked)
         raise EncoderError(_not_there(path))
     if path.is_file():
         raise EncoderError(
@@ -158,15 +169,31 @@ def find_encoder(path: str | Path) -> Path:
             return folder
     there = sorted(p.name + ("/" if p.is_dir() else "") for p in path.iterdir())
     listing = ", ".join(there[:12]) + (" ..." if len(there) > 12 else "") if there else "nothing"
+    steps = sorted(int(p.parent.name[5:]) for p in path.glob("checkpoints/step_*/meta.json"))
     hint = (
-        " The run has checkpoints but no encoder/ yet: it is written when training ends."
-        if "checkpoints/" in there
+        f" The run has not ended. The encoder of a checkpoint is RUN@STEP, {path}@{steps[-1]} for example: there are "
+        f"{', '.join(map(str, steps))}."
+        if steps
         else ""
     )
     raise EncoderError(
         f"{path} holds no encoder: expected {WEIGHTS} and {CONFIG} in it or in its sub-folder "
         f"encoder/; there is {listing}.{hint}"
     )
+
+
+def named_step(path: str | Path) -> tuple[Path, int] | None:
+    """Returns run and step of `RUN@STEP`; None where the text names something else."""
+    match = _STEP.fullmatch(at_home(str(path)))
+    if match is None or Path(match[0]).exists() or not Path(match["run"]).is_dir():
+        return None
+    return Path(match["run"]), int(match["step"])
+
+
+def _encoder_of_step(run: Path, step: int) -> Path:
+    module, _, name = OF_STEP.partition(":")
+    made: Path = getattr(import_module(module), name)(run, step)
+    return made
 
 
 def read_config(folder: Path) -> dict[str, Any]:
@@ -281,7 +308,7 @@ def _not_there(path: Path) -> str:
     names = sorted(p.name for p in parent.iterdir() if p.is_dir())
     rest = path.relative_to(parent) if parent in path.parents else path
     hint = nearest(rest.parts[0], names) if rest.parts else ""
-    words = "RUN, RUN/encoder, RUN/encoders/NAME, untrained:PATH[@SEED], no_positions:PATH, pixels[:SIZE] or "
+    words = "RUN, RUN@STEP, RUN/encoder, RUN/encoders/NAME, untrained:PATH[@SEED], no_positions:PATH, pixels[:SIZE] or "
     words += f"KIND:PATH[@SIZE] with KIND of {', '.join(BASELINES)}"
     kinds = ["untrained", "no_positions", *BASELINES]
     kind = nearest(str(path).partition(":")[0], kinds) if ":" in str(path) else ""

@@ -6,6 +6,7 @@ Nothing here ever unpickles.  `load_encoder` also
 understands the baselines that every evaluation needs beside a trained encoder:
 
     RUN or RUN/encoder      the encoder that a run has left
+    RUN@STEP                that of a checkpoint, also while the run is training
     untrained:PATH[@SEED]   the same architecture and preprocessing, fresh weights (SEED: default 0)
     no_positions:PATH       the trained encoder, whose frames are not told where in the video they lie
     pixels[:SIZE]           raw pixels averaged down to SIZE x SIZE (default 16); default clips
@@ -126,7 +127,7 @@ def load_encoder(path_or_run: str | Path, device: str | torch.device = "cpu") ->
     """Returns a frozen encoder in evaluation mode with `preprocess`, `architecture` and `source`.
 
     Args:
-        path_or_run: RUN, RUN/encoder, RUN/encoders/NAME, `untrained:PATH[@SEED]`, `no_positions:PATH`,
+        path_or_run: RUN, RUN@STEP, RUN/encoder, RUN/encoders/NAME, `untrained:PATH[@SEED]`, `no_positions:PATH`,
             `pixels[:SIZE]`, `pixels:PATH[@SIZE]` or `hog_SHOWS:PATH[@SIZE]`.
         device: where the weights go.
 

@@ -262,8 +262,8 @@ def load_flax_encoder(
     """Returns the flax encoder of a run or an encoder folder, whichever framework has written it.
 
     Args:
-        path_or_run: RUN, RUN/encoder, RUN/encoders/NAME, or `untrained:PATH[@SEED]`: the same architecture, fresh
-            weights.
+        path_or_run: RUN, RUN@STEP, RUN/encoder, RUN/encoders/NAME, or `untrained:PATH[@SEED]`: the same architecture,
+            fresh weights.
         dtype: of activations.
         device: platform whose first device computes: "cpu", "cuda", "tpu"; None = jax's own choice.
 

@@ -16,6 +16,7 @@ import logging
 import os
 import re
 import shutil
+import zlib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -57,6 +58,36 @@ def list_checkpoints(folder: Path) -> list[Checkpoint]:
 def newest_checkpoint(folder: Path) -> Checkpoint | None:
     """Returns the complete checkpoint of the highest step, or None; only sizes are looked at."""
     return max(list_checkpoints(folder), key=lambda c: c.step, default=None)
+
+
+def checkpoint_at(folder: Path, step: int | None = None) -> Checkpoint:
+    """Returns the checkpoint of a step below RUN/checkpoints, the newest where none is named; its files are read once.
+
+    Raises:
+        CheckpointError: there is none (those that are there are named), or it is damaged.
+    """
+    known = [checkpoint.step for checkpoint in list_checkpoints(folder)]
+    if not known:
+        raise CheckpointError(
+            f"{folder.parent} has no checkpoint yet: one is made every training.checkpoint_every, and when the run is "
+            "stopped with Ctrl-C."
+        )
+    wanted = known[-1] if step is None else step
+    if wanted not in known:
+        raise CheckpointError(
+            f"{folder.parent} has no checkpoint of step {wanted}: there are {', '.join(map(str, known))} "
+            f"({known[-1]} is the newest)."
+        )
+    found = folder / f"step_{wanted}"
+    problem = _changed(found)
+    if problem:
+        raise CheckpointError(f"checkpoint {found} is damaged ({problem}): take another one.")
+    return Checkpoint(wanted, found)
+
+
+def fingerprint(checkpoint: Checkpoint) -> str:
+    """Returns what tells a checkpoint from another one that has had the same place."""
+    return f"{zlib.crc32((checkpoint.folder / META).read_bytes()):08x}"
 
 
 def sound_checkpoint(folder: Path) -> Checkpoint | None:

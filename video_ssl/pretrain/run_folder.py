@@ -6,6 +6,7 @@ metrics.jsonl      one line every log_every        finished.json         written
 tensorboard/       the same, if installed          skipped.jsonl         unreadable videos
 encoders/NAME/     further encoders of a training  evaluate/             results of evaluations
 nonfinite/         only after a non-finite loss    logs/rank_N.log       every message of process N
+exports/step_N/    encoders of checkpoints that were asked for
 attempts/N/        what starts with another recipe that never came to a checkpoint have left
 """
 
@@ -56,6 +57,9 @@ CHECKPOINTS = "checkpoints"
 #: Where the encoder of a run is, and below which folder further ones are.
 ENCODER, FURTHER_ENCODERS = "encoder", "encoders"
 
+#: Encoders of checkpoints, see `export.py`.
+EXPORTS = "exports"
+
 #: What starts that never came to a checkpoint have left, one folder each.
 ATTEMPTS = "attempts"
 
@@ -63,7 +67,7 @@ _HOLDER = b"process "
 # What a run writes, besides logs.
 WRITTEN = (
     *(RECIPE, ENVIRONMENT, METRICS, FINISHED, "skipped.jsonl"),
-    *(CHECKPOINTS, ENCODER, FURTHER_ENCODERS, "nonfinite", ATTEMPTS),
+    *(CHECKPOINTS, ENCODER, FURTHER_ENCODERS, "nonfinite", EXPORTS, ATTEMPTS),
 )
 # What of these belongs to the recipe they were written with, and not to the next one.
 _OF_AN_ATTEMPT = (METRICS, "tensorboard", "skipped.jsonl", "nonfinite")
@@ -91,6 +95,12 @@ _PACKAGES = (
     *("video_ssl", "torch", "numpy", "av", "grain", "pyarrow", "safetensors"),
     *("jax", "jaxlib", "flax", "optax", "orbax-checkpoint"),
 )
+
+
+def exported_folders(place: Path, names: Sequence[str]) -> dict[str, Path]:
+    """Returns where the encoders of a checkpoint go: the first to `place`, the others beside it."""
+    first, *others = names
+    return {first: place, **{name: place.with_name(f"{place.name}_{name}") for name in others}}
 
 
 def encoder_folders(run: Path, names: Sequence[str]) -> dict[str, Path]:

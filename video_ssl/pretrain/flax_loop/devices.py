@@ -113,8 +113,7 @@ def join_flax_processes(
     starts = _start_distributed(device)
     try:
         found = list(devices) if devices is not None else _devices(device)
-        # Axes of type Explicit, the default of jax.make_mesh, break ordinary code.
-        mesh = Mesh(np.array(found), (AXIS,), axis_types=(AxisType.Auto,))
+        mesh = mesh_of(found)
         yield FlaxProcesses(rank=jax.process_index(), world_size=jax.process_count(), mesh=mesh)
     except Interrupted:
         raise
@@ -125,6 +124,12 @@ def join_flax_processes(
         if starts:
             gc.collect()
             jax.distributed.shutdown()
+
+
+def mesh_of(devices: Sequence[Any]) -> Mesh:
+    """Returns the mesh of one axis over some devices."""
+    # Axes of type Explicit, the default of jax.make_mesh, break ordinary code.
+    return Mesh(np.array(devices), (AXIS,), axis_types=(AxisType.Auto,))
 
 
 def _devices(device: str) -> list[Any]:

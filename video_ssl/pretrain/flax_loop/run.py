@@ -19,8 +19,13 @@ from video_ssl.objectives.shared.flax_objective import FlaxObjective
 from video_ssl.pretrain.checkpoint_folders import Checkpoint
 from video_ssl.pretrain.errors import RunError
 from video_ssl.pretrain.flax_loop.checkpoints import load_flax
-from video_ssl.pretrain.flax_loop.devices import FlaxProcesses, join_flax_processes, state_sharding
-from video_ssl.pretrain.flax_loop.loop import FlaxJob, train
+from video_ssl.pretrain.flax_loop.devices import (
+    FlaxProcesses,
+    join_flax_processes,
+    mesh_of,
+    state_sharding,
+)
+from video_ssl.pretrain.flax_loop.loop import FlaxJob, State, train, variables_of
 from video_ssl.pretrain.flax_loop.optimizers import build_optimizer
 from video_ssl.pretrain.recipe import PretrainRecipe
 from video_ssl.pretrain.run import (
@@ -32,6 +37,7 @@ from video_ssl.pretrain.run import (
     job_settings,
     run,
 )
+from video_ssl.pretrain.run_folder import exported_folders
 
 
 def pretrain(
@@ -149,17 +155,42 @@ def _load(job: FlaxJob, checkpoint: Checkpoint) -> None:
 
 
 def _export(job: FlaxJob, folders: Mapping[str, Path], source: dict[str, Any]) -> None:
-    for name, trained in job.objective.encoders().items():
+    _write_encoders(job.objective, job.variables(), folders, source, job.processes)
+
+
+def _write_encoders(
+    objective: FlaxObjective,
+    variables: State,
+    folders: Mapping[str, Path],
+    source: dict[str, Any],
+    processes: FlaxProcesses,
+) -> None:
+    for name, trained in objective.encoders().items():
         write = partial(
             save_flax_encoder,
             folders[name],
-            _on_host(trained.variables(job.variables()), job.processes),
+            _on_host(trained.variables(variables), processes),
             architecture=architecture_of(trained.module),
             config=trained.module.config,
             preprocess=trained.preprocess,
             source=source,
         )
-        job.processes.on_main(write)
+        processes.on_main(write)
+
+
+def export_checkpoint(
+    recipe: PretrainRecipe, checkpoint: Checkpoint, place: Path, source: dict[str, Any]
+) -> dict[str, Path]:
+    """Returns the folders into which the encoders of a checkpoint were written, see `export.export_encoders`."""
+    cpu = jax.devices("cpu")[:1]
+    processes = FlaxProcesses(rank=0, world_size=1, mesh=mesh_of(cpu))
+    # The rates are no part of the state of the optimizer, which is read with it.
+    parts = trained_parts(recipe, None, processes, np.zeros(1))
+    variables = variables_of(load_flax(checkpoint, parts["state"]))
+    folders = exported_folders(place, list(parts["objective"].encoders()))
+    source = {**source, "weights": "of the step"}
+    _write_encoders(parts["objective"], variables, folders, source, processes)
+    return folders
 
 
 def _on_host(variables: Any, processes: FlaxProcesses) -> Any:

@@ -28,6 +28,7 @@ from video_ssl.pretrain.run import (
     job_settings,
     run,
 )
+from video_ssl.pretrain.run_folder import exported_folders
 from video_ssl.pretrain.torch_loop.averages import WeightAverage
 from video_ssl.pretrain.torch_loop.checkpoints import load_objective
 from video_ssl.pretrain.torch_loop.loop import Job, train
@@ -129,17 +130,47 @@ def _sizes(job: Job) -> tuple[int, int]:
 
 def _export(job: Job, folders: Mapping[str, Path], source: dict[str, Any]) -> None:
     with job.average.in_place() if job.average is not None else contextlib.nullcontext():
-        for name, trained in job.objective.encoders().items():
-            module = _in_one_piece(trained.module, divided=is_sharded(job.objective))
-            write = partial(
-                save_encoder,
-                folders[name],
-                module,
-                architecture=architecture_of(module),
-                preprocess=trained.preprocess,
-                source=source,
-            )
-            job.processes.on_main(write)
+        _write_encoders(job.objective, folders, source, job.processes)
+
+
+def _write_encoders(
+    objective: TorchObjective,
+    folders: Mapping[str, Path],
+    source: dict[str, Any],
+    processes: Processes,
+) -> None:
+    for name, trained in objective.encoders().items():
+        module = _in_one_piece(trained.module, divided=is_sharded(objective))
+        write = partial(
+            save_encoder,
+            folders[name],
+            module,
+            architecture=architecture_of(module),
+            preprocess=trained.preprocess,
+            source=source,
+        )
+        processes.on_main(write)
+
+
+def export_checkpoint(
+    recipe: PretrainRecipe, checkpoint: Checkpoint, place: Path, source: dict[str, Any]
+) -> dict[str, Path]:
+    """Returns the folders into which the encoders of a checkpoint were written, see `export.export_encoders`.
+
+    The moving average where the checkpoint has one, as at the end of a run.
+    """
+    objective = build_objective(recipe)
+    state = load_for(checkpoint, objective)
+    load_objective(objective, state["objective"], str(checkpoint.folder))
+    averages = state.get("average", {})
+    with torch.no_grad():
+        for name, parameter in objective.named_parameters():
+            if name in averages:
+                parameter.copy_(averages[name])
+    folders = exported_folders(place, list(objective.encoders()))
+    source = {**source, "weights": "moving average" if averages else "of the step"}
+    _write_encoders(objective, folders, source, Processes(0, 1, torch.device("cpu")))
+    return folders
 
 
 def _in_one_piece(encoder: nn.Module, *, divided: bool) -> nn.Module:
