@@ -30,6 +30,16 @@ def test_length_and_start_do_not_depend_on_the_action() -> None:
     assert len(found) == 1
 
 
+@pytest.mark.parametrize("split", ["train", "views_train", "phases_train", "sessions_train"])
+def test_every_action_fits_into_its_video_at_the_strongest_settings(split: str) -> None:
+    strongest = NuisanceConfig(speed=3.0, style=3.0)
+    for index in range(0, 40, 3):
+        plan = plan_video(0, split, index, SIZES["small"], strongest)
+        assert np.isfinite(plan.joints).all()
+        for cut in plan.cuts:
+            assert 0 <= cut.first < cut.last <= len(plan.joints)
+
+
 def test_surroundings_do_not_depend_on_the_action() -> None:
     """What moves with the figure is where the camera looks, and the background because of that; nothing else."""
     plan = plan_video(0, "train", 0, SIZES["tiny"], NuisanceConfig())
