@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import os
 import sys
+from dataclasses import fields
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -141,9 +142,10 @@ def embed(
     shard: Annotated[str | None, typer.Option(help="Only part k of n: 0/4. Then merge.")] = None,
 ) -> None:
     """Write features of videos.  Per clip and per moment, with times; goes on where it was stopped."""
-    from video_ssl.embed.command import embed_from_command
+    from video_ssl.embed.command import embed
 
-    embed_from_command(encoder, source, out, config, device=device, restart=restart, shard=shard)
+    settings = {each.name: getattr(config, each.name) for each in fields(config)}
+    embed(encoder, source, out, device=device, restart=restart, shard=shard, **settings)
 
 
 @app.command(epilog=example("merge features.arrow"))

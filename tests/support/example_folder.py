@@ -78,10 +78,16 @@ def _write_carl(path: Path) -> None:
 
 
 def _write_videos(folder: Path) -> None:
-    """videos/ with three videos of two classes, and videos.csv, a table of them with a column `split`."""
+    """videos/ with three videos of two classes; videos.csv, a table of them with a column `split`; train.csv with
+    all of them, val.csv with another one."""
     lines = ["source,label,split"]
     (folder / "videos").mkdir()
     for number, (name, num_frames) in enumerate((("wave1", 12), ("wave2", 16), ("bow1", 14))):
         write_video(folder / "videos" / f"{name}.mp4", num_frames, (90 * number, 120, 60), number)
         lines.append(f"videos/{name}.mp4,{int(name == 'bow1')},{'val' if number else 'train'}")
     (folder / "videos.csv").write_text("\n".join(lines) + "\n")
+    rows = "\n".join(line.rpartition(",")[0] for line in lines)
+    (folder / "train.csv").write_text(rows + "\n")
+    (folder / "other").mkdir()
+    write_video(folder / "other" / "bow2.mp4", 10, (90, 60, 120), 3)
+    (folder / "val.csv").write_text("source,label\nother/bow2.mp4,1\n")

@@ -2,29 +2,38 @@
 
 from __future__ import annotations
 
-from dataclasses import fields
+import os
 from pathlib import Path
 from typing import Any
 
-from video_ssl.embed.config import EmbedConfig
 from video_ssl.embed.embed_videos import embed_table, open_source
+from video_ssl.embed.features import FeatureFile
 from video_ssl.embed.shards import embed_shard
 
 
-def embed_from_command(
-    encoder: str,
-    source: str,
-    out: Path,
-    config: EmbedConfig,
+def embed(
+    encoder: str | os.PathLike[str],
+    source: str | os.PathLike[str],
+    out: str | os.PathLike[str],
     *,
-    device: str,
-    restart: bool,
-    shard: str | None,
-) -> None:
-    """Writes the features of a table, or with `shard` those of a part of it."""
-    options: dict[str, Any] = {f.name: getattr(config, f.name) for f in fields(config)}
-    options |= {"device": device, "restart": restart}
-    if shard is not None:
-        embed_shard(encoder, open_source(source), out, shard, **options)
-    else:
-        embed_table(encoder, source, out, **options)
+    device: str = "auto",
+    restart: bool = False,
+    shard: str | None = None,
+    **settings: Any,
+) -> FeatureFile | None:
+    """Returns the features of a table, written to `out`; or None where only a shard of it was embedded.
+
+    Args:
+        encoder, source, out, device, restart: as `embed_table` takes them.
+        shard: "k/n", only part k of n; `video-ssl merge` puts them together.
+        settings: fields of `EmbedConfig`, the flags of `video-ssl embed`.
+
+    Raises:
+        EmbeddingError, OutputError, FeatureError: as `embed_table` and `embed_shard`.
+    """
+    options = {"device": device, "restart": restart, **settings}
+    name, place = os.fspath(encoder), Path(out)
+    if shard is None:
+        return embed_table(name, os.fspath(source), place, **options)
+    embed_shard(name, open_source(os.fspath(source)), place, shard, **options)
+    return None

@@ -17,6 +17,7 @@ of all rows of a record, one after the other, are the frames of the video (`Feat
 
 from __future__ import annotations
 
+import functools
 import logging
 import resource
 import shutil
@@ -90,7 +91,6 @@ class Embedder:
             raise EmbeddingError(f"{self.name}: {err}") from err
         self._shape = clip_shape(self.windows)
         self.outputs = self._outputs()
-        self.fingerprint = encoder.fingerprint
         if encoder.framework == "torch":  # the arrays of flax lie where they compute
             encoder.to(self.device)
         self.embed_dim = encoder.output_dim(CLIP, cells=self.config.cells)
@@ -101,6 +101,11 @@ class Embedder:
         except ValueError as err:
             raise EmbeddingError(f"{self.name} does not take such clips: {err}") from err
 
+    @functools.cached_property
+    def fingerprint(self) -> str:
+        """That of the encoder; all weights are read for it."""
+        return self.encoder.fingerprint
+
     def positions(self, num_frames: int) -> np.ndarray:
         """Returns where the moments of a clip lie, (T',), in units of its sampled frames, its samples or its words."""
         if num_frames not in self._positions:
@@ -108,6 +113,11 @@ class Embedder:
                 self._positions.clear()
             self._positions[num_frames] = self.encoder.frame_positions(num_frames)
         return self._positions[num_frames]
+
+    @property
+    def batch_size(self) -> int:
+        """Clips in one call of the encoder; whole videos have many lengths, so each is a batch of its own."""
+        return 1 if self.windows.whole else self.config.batch_size
 
     def job(self, table: Table) -> dict[str, Any]:
         """Returns JSON that changes with whatever changes the features of a table, see `jobs.py`."""
@@ -200,8 +210,7 @@ class Embedder:
             self.forward,
             self.positions,
             table=table,
-            # Whole videos have many lengths: each is a batch of its own.
-            batch_size=1 if self.windows.whole else self.config.batch_size,
+            batch_size=self.batch_size,
             num_crops=self.windows.num_crops,
             every=self.config.tokens_every,
             partial=partial,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -54,7 +54,7 @@ class RowCollector:
         self._batch_size, self._num_crops, self._partial = batch_size, num_crops, partial
         self._every = every
         # Windows and ends of records, in order, since the last call of the encoder.
-        self._waiting: list[_Clip | _End] = []
+        self._waiting: list[ReadClip | _End] = []
         self._num_clips = 0  # windows among them
         self._closed: list[dict[str, Any]] = []  # rows of records that are over
         self._open: list[dict[str, Any]] = []  # rows of the one that is not
@@ -72,7 +72,7 @@ class RowCollector:
             self._record, self._clips = self._table.record(piece.index), 0
         for window in piece.windows:
             for clip in window.clips:
-                self._waiting.append(_Clip(self._record, self._clips, clip, window, piece))
+                self._waiting.append(ReadClip(self._record, self._clips, clip, window, piece))
                 self._clips += 1
                 self._num_clips += 1
                 if self._num_clips == self._batch_size:
@@ -87,7 +87,7 @@ class RowCollector:
         self._waiting = [
             item for item in self._waiting if isinstance(item, _End) or item.record.index != index
         ]
-        self._num_clips = sum(isinstance(item, _Clip) for item in self._waiting)
+        self._num_clips = sum(isinstance(item, ReadClip) for item in self._waiting)
         self._open = [row for row in self._open if row["record"].index != index]
         if self._written_of == index:
             self._partial.take_back()
@@ -106,10 +106,8 @@ class RowCollector:
             self._embed()
 
     def _embed(self) -> None:
-        clips = [item for item in self._waiting if isinstance(item, _Clip)]
-        if clips:
-            outputs = self._forward(np.stack([item.values for item in clips]))
-        place = 0
+        clips = [item for item in self._waiting if isinstance(item, ReadClip)]
+        rows = iter(embedded_rows(clips, self._forward, self._positions, self._every))
         for item in self._waiting:
             if isinstance(item, _End):
                 self._closed += self._open
@@ -119,10 +117,7 @@ class RowCollector:
                 if item.skipped is not None:
                     self._partial.skip(item.skipped)
                 continue
-            own = {name: values[place] for name, values in outputs.items()}
-            positions = self._positions(len(item.values))
-            self._open.append(make_row(item, own, positions, self._every))
-            place += 1
+            self._open.append(next(rows))
         self._waiting, self._num_clips = [], 0
         late = time.monotonic() - self._last_commit > _COMMIT_SEC
         if late or _is_much(self._closed) or _is_much(self._open):
@@ -152,7 +147,7 @@ class RowCollector:
             self._partial.commit(records=self._records, clips=clips)
 
 
-class _Clip:
+class ReadClip:
     """A clip on its way into the encoder."""
 
     def __init__(
@@ -183,8 +178,22 @@ def _bytes(value: Any) -> int:
     return value.nbytes if isinstance(value, np.ndarray) and value.dtype == np.float32 else 0
 
 
+def embedded_rows(
+    clips: Sequence[ReadClip], forward: Forward, positions: Positions, every: int = 1
+) -> list[dict[str, Any]]:
+    """Returns the rows of some clips of one length, of one call of the encoder; see `make_row`."""
+    if not clips:
+        return []
+    outputs = forward(np.stack([clip.values for clip in clips]))
+    rows = []
+    for place, clip in enumerate(clips):
+        own = {name: values[place] for name, values in outputs.items()}
+        rows.append(make_row(clip, own, positions(len(clip.values)), every))
+    return rows
+
+
 def make_row(
-    clip: _Clip, outputs: Mapping[str, np.ndarray], positions: np.ndarray, every: int = 1
+    clip: ReadClip, outputs: Mapping[str, np.ndarray], positions: np.ndarray, every: int = 1
 ) -> dict[str, Any]:
     """Returns the row of one clip.
 

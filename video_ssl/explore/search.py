@@ -232,6 +232,7 @@ def search(
     root: str | Path | None = None,
     device: str = "auto",
     quiet: bool = False,
+    **settings: Any,
 ) -> dict[str, Any]:
     """Returns moments and frames like `clip`, prints them, and writes them to `out` as JSON.
 
@@ -243,16 +244,17 @@ def search(
         page: HTML file to write, with the moments to be looked at and played.
         cut: new folder for the moments as mp4 files.
         root: the folder that the videos of the archive lie in now, where they were moved.
+        settings: fields of `SearchConfig`, the flags of `video-ssl search`: k=5, ...; in place of `config`.
 
     Raises:
         FeatureError: see `find_track` and `search_track`; or no frame between start and end.
         OutputError: a file to be written is somebody else's, or `cut` holds something already.
 
-    >>> found = search("wave1.mp4", "features.arrow", config=SearchConfig(k=2), quiet=True)
+    >>> found = search("wave1.mp4", "features.arrow", k=2, quiet=True)
     >>> [moment["id"] for moment in found["moments"]]
     ['wave2.mp4', 'bow1.mp4']
     """
-    config = config or SearchConfig()
+    config = config or SearchConfig(**settings)
     out, page = (
         None if file is None else claim_file(file, "search", sources=[features, clip])
         for file in (out, page)

@@ -22,11 +22,14 @@ from typing import Any, Literal, Protocol
 
 import numpy as np
 
+import video_ssl
 from video_ssl.models.preprocess_config import Modality, Preprocess
 
 CLIP, MOMENTS, TOKENS = "clip", "moments", "tokens"
 Precision = Literal["float32", "bfloat16"]
 Arrays = dict[str, np.ndarray]
+#: Beyond any pixel that is normalised by usual means and deviations, and well below 255.
+MOST_NORMALISED = 50.0
 
 
 class Encoder(Protocol):
@@ -64,6 +67,15 @@ class Encoder(Protocol):
     @property
     def fingerprint(self) -> str: ...
 
+    def __call__(self, video: Any, **settings: Any) -> Any:
+        """Returns the `VideoFeatures` of one video: a file, a `Clip`, or all its frames, uint8 (T, H, W, 3).
+
+        Of torch's encoders a tensor with a point goes through the network instead, as with every `nn.Module`.
+
+        Args:
+            video, settings: as `features_of_video` takes them.
+        """
+
     def outputs(
         self,
         inputs: Any,
@@ -84,7 +96,8 @@ class Encoder(Protocol):
             pooling: what "clip" is made of: the "mean" or "max" over all tokens, or "cls", the class token.
 
         Raises:
-            ValueError: a name, layer or pooling that the encoder does not have.
+            ValueError: a name, layer or pooling that the encoder does not have; inputs of another shape, layout, dtype
+                or range (the text says which are right).
         """
 
     def check_outputs(
@@ -149,6 +162,10 @@ class BaseEncoder:
     embed_dim: int
     output_names: tuple[str, ...] = (CLIP, MOMENTS)
     frames_stand_alone = False
+
+    def __call__(self, video: Any, **settings: Any) -> Any:
+        """Returns the `VideoFeatures` of one video, see `Encoder.__call__`."""
+        return video_ssl.features_of_video(self, video, **settings)  # type: ignore[arg-type]
 
     @property
     def max_frames(self) -> int | None:
@@ -246,3 +263,47 @@ class BaseEncoder:
     def frame_features(self, inputs: Any) -> Any:
         """Returns "moments", (B, T', D)."""
         return self.outputs(inputs, (MOMENTS,))[MOMENTS]
+
+
+def input_problem(
+    shape: Sequence[int], dtype: str, *, channels_last: bool, largest: float | None
+) -> str | None:
+    """Returns what is wrong with a batch of videos for a network, and what makes it right; None where it fits.
+
+    Args:
+        shape: of the batch.
+        dtype: its name; a framework's own, such as "float32" or "bfloat16".
+        channels_last: (B, T, H, W, 3) as flax takes it, or (B, 3, T, H, W) as torch does.
+        largest: magnitude in the batch, where it is known.
+    """
+    framework, layout = (
+        ("flax", "(B, T, H, W, 3)") if channels_last else ("torch", "(B, 3, T, H, W)")
+    )
+    right = f"{framework} encoders take normalised float {layout}"
+    given = f"video is {dtype} {tuple(shape)}, but {right}"
+    if len(shape) == 4:
+        return f"{given}: the batch axis is missing; video[None] adds it."
+    if len(shape) != 5:
+        return f"{given}: it has {len(shape)} axes."
+    if not (dtype.startswith(("float", "bfloat"))):
+        return (
+            f"{given}: these are pixels; encoder.outputs_of_arrays takes uint8 (B, T, H, W, 3), and encoder(video) one "
+            "video, uint8 (T, H, W, 3)."
+        )
+    if shape[4 if channels_last else 1] != 3:
+        places = {1: "B, 3, T, H, W", 2: "B, T, 3, H, W", 4: "B, T, H, W, 3"}
+        order = next((axis for axis in (4, 1, 2) if shape[axis] == 3), None)
+        if order is None:
+            return f"{given}: no axis holds three colors."
+        axes = {
+            False: {4: "video.permute(0, 4, 1, 2, 3)", 2: "video.transpose(1, 2)"},
+            True: {1: "np.moveaxis(video, 1, -1)", 2: "np.moveaxis(video, 2, -1)"},
+        }[channels_last][order]
+        return f"{given}: this seems to be ({places[order]}); {axes} makes it right."
+    if largest is not None and largest > MOST_NORMALISED:
+        return (
+            f"{given}: numbers up to {largest:.3g} are pixels of 0..255; divide by 255, subtract "
+            "encoder.preprocess.mean and divide by encoder.preprocess.std, or give uint8 pixels to "
+            "encoder.outputs_of_arrays."
+        )
+    return None

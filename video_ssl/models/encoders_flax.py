@@ -21,7 +21,7 @@ from safetensors.numpy import load_file, save_file
 
 from video_ssl.models import NETWORKS, Network, architecture_of, with_flax
 from video_ssl.models.config import settings_of
-from video_ssl.models.contract import CLIP, MOMENTS, TOKENS, BaseEncoder, Precision
+from video_ssl.models.contract import CLIP, MOMENTS, TOKENS, BaseEncoder, Precision, input_problem
 from video_ssl.models.encoder_folder import (
     CONFIG,
     WEIGHTS,
@@ -115,9 +115,12 @@ class FlaxEncoder(BaseEncoder):
             precision: of the activations; None = that of the module.
         """
         self.check_outputs(names, layer=layer, pooling=pooling)
+        batch = jnp.asarray(inputs)
+        if self.modality == "video":
+            self._check_input(batch)
         found = self._forward(
             self.variables,
-            jnp.asarray(inputs),
+            batch,
             cells=cells,
             dtype=precision,
             with_tokens=TOKENS in names,
@@ -143,6 +146,18 @@ class FlaxEncoder(BaseEncoder):
         return self.outputs(
             inputs, names, cells=cells, layer=layer, pooling=pooling, precision=precision
         )
+
+    def _check_input(self, video: jax.Array) -> None:
+        """Raises ValueError for a batch that no encoder of videos takes; the text says how to make it right."""
+        on_host = video.size and {device.platform for device in video.devices()} == {"cpu"}
+        problem = input_problem(
+            video.shape,
+            str(video.dtype),
+            channels_last=True,
+            largest=float(jnp.abs(video).max()) if on_host else None,
+        )
+        if problem:
+            raise ValueError(problem)
 
     def output_dim(self, name: str, *, cells: int = 1) -> int:
         """Returns the width of an output."""

@@ -6,12 +6,28 @@ import json
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from video_ssl.models import NETWORKS
 from video_ssl.models.preprocess_config import PADDING, UNKNOWN
 
 _TOLD = ("objective", "data", "steps", "recipe")
 
 #: By modality, what a moment of a clip is.
 _MOMENTS = {"video": "every few frames of it", "sound": "every moment of it", "text": "every word"}
+
+#: A path in, features with times out.
+_ONE_VIDEO = (
+    "one = encoder(\"some.mp4\")  # one.clip (D,), one.frames (T', D), one.times_sec (T',)",
+    "# or a whole video in memory, uint8 (T, H, W, 3): encoder(array)",
+)
+
+#: Of encoders that flax knows too: its layout is not torch's.
+_FLAX = (
+    "```python",
+    "encoder = video_ssl.load_flax_encoder(\"path/to/this/folder\")  # pip install 'video_ssl[jax]'",
+    "# channels last: video is normalised float32 (B, T, H, W, 3); torch's takes (B, 3, T, H, W)",
+    "found = encoder.outputs(video, encoder.output_names)  # numpy arrays of the same shapes",
+    "```",
+)
 
 _INPUTS = {
     "video": "video: normalised float32 (B, 3, T, H, W)",
@@ -58,7 +74,7 @@ def model_card(content: Mapping[str, Any]) -> str:
         "",
         "## How to load it",
         "",
-        *_loading(content["outputs"], modality),
+        *_loading(content["outputs"], modality, content["architecture"]),
         "",
         "## Licence",
         "",
@@ -96,7 +112,7 @@ def _features(outputs: Sequence[str], modality: str) -> str:
     return f"{', '.join(most)} and {last}" if most else last
 
 
-def _loading(outputs: Sequence[str], modality: str) -> list[str]:
+def _loading(outputs: Sequence[str], modality: str, architecture: str) -> list[str]:
     shapes = {"clip": "(B, D)", "moments": "(B, T', D)", "tokens": "(B, L, D)"}
     listed = ", ".join(f"{name} {shapes.get(name, '')}".rstrip() for name in outputs)
     lines = [
@@ -104,11 +120,14 @@ def _loading(outputs: Sequence[str], modality: str) -> list[str]:
         "import video_ssl",
         "",
         'encoder = video_ssl.load_encoder("path/to/this/folder")',
+        *(_ONE_VIDEO if modality == "video" else ()),
         f"# {_INPUTS[modality]}",
         f"found = encoder.outputs({modality}, encoder.output_names)  # {listed}",
         f'clip = found["{outputs[0]}"]',
         "```",
     ]
+    if modality == "video" and NETWORKS[architecture].flax is not None:
+        lines += ["", *_FLAX]
     if modality == "video":
         lines += [
             "",

@@ -6,14 +6,15 @@ import hashlib
 import itertools
 import json
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
+import video_ssl
 from video_ssl.models.config import settings_of
-from video_ssl.models.contract import Arrays, BaseEncoder, Precision
+from video_ssl.models.contract import Arrays, BaseEncoder, Precision, input_problem
 from video_ssl.models.layers import depth_by_names, layer_by_name
 from video_ssl.models.preprocess import model_input, tensor_of
 from video_ssl.models.preprocess_config import Preprocess
@@ -26,6 +27,33 @@ class TorchEncoder(BaseEncoder):
     architecture: str
     source: dict[str, Any]
     config: Any
+
+    def __call__(self, video: Any, *args: Any, **settings: Any) -> Any:
+        """Returns the `VideoFeatures` of a video, or of a batch with a point what the network makes of it.
+
+        Args:
+            video: as `Encoder.__call__` takes it; or float (B, 3, T, H, W), which goes into `forward` with the rest.
+            settings: of `features_of_video`.
+        """
+        if isinstance(video, Tensor) and video.is_floating_point():
+            return nn.Module.__call__(cast(nn.Module, self), video, *args, **settings)
+        return video_ssl.features_of_video(self, video, *args, **settings)  # type: ignore[arg-type]
+
+    def check_input(self, video: Tensor) -> None:
+        """Raises ValueError for a batch that no encoder of videos takes; the text says how to make it right.
+
+        Numbers are looked at where that costs nothing: on a CPU, outside training.
+        """
+        plain = video.device.type == "cpu" and not torch.compiler.is_compiling()
+        looked_at = plain and not self.training and video.numel()  # type: ignore[attr-defined]
+        problem = input_problem(
+            video.shape,
+            str(video.dtype).removeprefix("torch."),
+            channels_last=False,
+            largest=float(video.detach().abs().amax()) if looked_at else None,
+        )
+        if problem:
+            raise ValueError(problem)
 
     @property
     def device(self) -> torch.device:

@@ -306,6 +306,7 @@ class FrameTransformer(TorchEncoder, nn.Module):
     def frame_features(self, video: Tensor, *, mask: Tensor | None = None) -> Tensor:
         """Returns float32 (B, S, D), before the projection: what evaluations use.  Of unit length, unless
         `config.unit_length` is false."""
+        self.check_input(video)
         return self._finished(self.embed(video, mask=mask))
 
     def frame_features_of(self, pieces: Iterable[Tensor]) -> Tensor:

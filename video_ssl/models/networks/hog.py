@@ -62,6 +62,7 @@ class HogEncoder(TorchEncoder, nn.Module):
         """Returns of a normalised video (B, C, T, H, W) "moments" (B, T', D), one for the clip or T for the frames, and
         "clip" (B, D), their mean.  A histogram already keeps where edges are, so `cells` changes nothing."""
         self.check_outputs(names, layer=layer, pooling=pooling)
+        self.check_input(inputs)
         moments = self._moments(inputs.transpose(1, 2).float())
         found = {CLIP: moments.mean(1), MOMENTS: moments}
         return {name: found[name] for name in names}

@@ -61,6 +61,7 @@ class PixelEncoder(TorchEncoder, nn.Module):
         """Returns of a normalised video (B, C, T, H, W) "clip" (B, D), the mean frame, "moments" (B, T, D), the frames,
         and "tokens" (B, T * size * size, C).  A frame already keeps all its parts, so `cells` changes nothing."""
         self.check_outputs(names, layer=layer, pooling=pooling)
+        self.check_input(inputs)
         small = self.small(inputs)
         moments = small.flatten(2)
         found = {CLIP: moments.mean(1), MOMENTS: moments}

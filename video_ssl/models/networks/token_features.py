@@ -32,6 +32,7 @@ class TokenFeatures(TorchEncoder):
 
     def clip_features(self, video: Tensor) -> Tensor:
         """Returns (B, D): the mean over all tokens."""
+        self.check_input(video)
         return self.tokens(video).mean(1)
 
     def layer_outputs(self, video: Tensor, layer: int | None = None) -> tuple[Tensor, Tensor]:
@@ -69,6 +70,7 @@ class TokenFeatures(TorchEncoder):
                 the mean of those of the frames, which then are the moments too).
         """
         self.check_outputs(names, layer=layer, pooling=pooling)
+        self.check_input(inputs)
         prefix, tokens = self.layer_outputs(inputs, layer)
         found = {TOKENS: tokens}
         if CLIP in names or MOMENTS in names:
@@ -118,5 +120,5 @@ class MapFeatures(TokenFeatures):
             raise ValueError(
                 "a convolutional encoder sees all of a clip: it cannot keep only some tokens."
             )
-        cells: Tensor = self(video)  # type: ignore[operator]
+        cells: Tensor = self(video)
         return cells.flatten(2).transpose(1, 2)
