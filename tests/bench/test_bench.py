@@ -13,14 +13,17 @@ import pytest
 import torch
 from torch import nn
 
+from video_ssl.bench import loader_advice
 from video_ssl.bench.footage import FOOTAGE, Footage, make_footage
 from video_ssl.bench.loader import STAGES, _Clock, bench_loader
+from video_ssl.bench.loader_advice import advice
 from video_ssl.bench.step import bench_step, bench_twins
 from video_ssl.bench.step_torch import _flops_of, random_batch
 from video_ssl.bench.yardsticks import Floor, RecordingReader, Shown, plain_loop
 from video_ssl.clips.crops import Region, ViewRequest
 from video_ssl.clips.reading import open_video
 from video_ssl.clips.views import read_views
+from video_ssl.datasets.table import Table
 from video_ssl.objectives.shared.torch_objective import StepOutput
 from video_ssl.pretrain.recipe import load_pretrain_recipe
 from video_ssl.pretrain.torch_loop import sharding
@@ -185,3 +188,21 @@ def test_unknown_footage_is_named():
         ValueError, match=r"footage='soft' must be one of \['easy', 'hard', 'table'\]"
     ):
         bench_loader(recipe, footage="soft")
+
+
+def test_advice_is_only_what_was_not_done(monkeypatch):
+    """Was wrong: transcoded videos and several clips per visit were advised to be transcoded and read in several."""
+    monkeypatch.setattr(loader_advice.os, "sched_getaffinity", lambda pid: {0, 1})
+    columns = {"id": "a", "source": "a.mp4", "codec": "h264", "width": 340, "height": 256}
+    fast, slow = (Table.from_rows([{**columns, "max_gop": gop}]) for gop in (12, 250))
+    asked = ["objective.clip.num_clips=1", "loader.num_workers=1"]
+    begin = load_pretrain_recipe("videomae/demo", asked)
+    text = advice("decode", begin, slow)
+    assert "transcode" in text
+    assert "num_clips" in text
+    assert "num_workers" in text
+    assert "transcode" not in advice("decode", begin, fast)
+    done = load_pretrain_recipe("videomae/demo", ["loader.num_workers=2"])  # it takes four clips
+    assert advice("decode", done, fast) == (
+        "Decoding takes longest: smaller clips or more cores are what is left."
+    )

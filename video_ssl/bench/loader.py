@@ -24,6 +24,7 @@ from rich.console import Console
 from rich.table import Table as ScreenTable
 
 from video_ssl.bench.footage import FOOTAGE, make_footage
+from video_ssl.bench.loader_advice import advice
 from video_ssl.bench.yardsticks import Floor, RecordingReader, plain_decoder, plain_loop
 from video_ssl.clips.decoders.pyav.views import RegionScaler
 from video_ssl.clips.pipeline import Pipeline
@@ -40,17 +41,6 @@ from video_ssl.pretrain.torch_loop.device_feed import to_tensors
 
 #: Stages of the loader in the order of a clip's way; "plan" is what the plan does beside the frames: draws, masks.
 STAGES = ("open", "decode", "resize", "plan", "transport", "device")
-_ADVICE = {
-    "open": "Opening takes longest: use local storage, fewer and longer files, or several clips per visit "
-    "(clip.num_clips).",
-    "decode": "Decoding takes longest: `video-ssl transcode` to a smaller short side and a key frame every 12 frames, "
-    "take several clips per visit (clip.num_clips), or add workers while cores are free (loader.num_workers).",
-    "resize": "Cropping, scaling and conversion take longest: `video-ssl transcode` to a short side near the crop, or "
-    "set crop.resize=decoder if it is pillow.",
-    "plan": "The plan takes longest (masks, draws): look there, the videos are not the limit.",
-    "transport": "Moving batches between processes takes longest: take fewer, larger batches, or smaller views.",
-    "device": "Copying to the device takes longest: take smaller views, or a wider link; decoding is not the limit.",
-}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -136,7 +126,8 @@ def bench_loader(
             figures.append(
                 _measure(recipe, name, streams, num_batches, num_records, repeats, step_ms)
             )
-            _print(recipe, figures[-1])
+            table = next(iter(streams.values())).tables[0][0]
+            _print(recipe, figures[-1], advice(figures[-1].bottleneck, recipe, table))
     finally:
         torch.set_num_threads(threads)
     if json_path is not None:
@@ -316,7 +307,7 @@ def own_bytes(pid: int) -> int:
         return 0
 
 
-def _print(recipe: PretrainRecipe, figures: LoaderFigures) -> None:
+def _print(recipe: PretrainRecipe, figures: LoaderFigures, to_do: str) -> None:
     screen = ScreenTable(
         title=f"{recipe.name} on {figures.footage}: {recipe.loader.backend}, {os.cpu_count()} cores",
         title_justify="left",
@@ -348,4 +339,4 @@ def _print(recipe: PretrainRecipe, figures: LoaderFigures) -> None:
             f"{figures.worker_mib:.0f} MiB; the consumer, {figures.step_ms:g} ms a step, "
             f"waits {figures.wait_share:.0%} of the time."
         )
-    console.print(f"Bottleneck: {figures.bottleneck}. {_ADVICE[figures.bottleneck]}")
+    console.print(f"Bottleneck: {figures.bottleneck}. {to_do}")

@@ -30,6 +30,7 @@ class Network:
         modality: what it sees.
         published: family of checkpoints -> the module that reads its files into this network, see
             `exchange/published_model.py`.
+        package: that the torch class imports and that not everybody has.
     """
 
     config: str
@@ -38,6 +39,7 @@ class Network:
     bridge: str | None = None
     modality: Literal["video", "sound", "text"] = "video"
     published: Mapping[str, str] = field(default_factory=dict)
+    package: str | None = None
 
     def config_class(self) -> Any:
         return attribute(self.config)
@@ -87,6 +89,7 @@ NETWORKS: dict[str, Network] = {
         config=f"{_NETWORKS}.zoo_config:ZooConfig",
         torch=f"{_NETWORKS}.zoo:ZooEncoder",
         published={"pytorchvideo": f"{_EXCHANGE}.zoo_weights"},
+        package="pytorchvideo",
     ),
     "pixels": Network(
         config=f"{_NETWORKS}.pixels_config:PixelsConfig",
@@ -118,6 +121,11 @@ def attribute(place: str) -> Any:
 def with_flax() -> list[str]:
     """Returns the names of the networks that both frameworks have."""
     return sorted(name for name, network in NETWORKS.items() if network.flax is not None)
+
+
+def network_of_config(config: object) -> Network | None:
+    """Returns the network whose settings these are; None where they are those of something else."""
+    return next((net for net in NETWORKS.values() if _is_at(type(config), net.config)), None)
 
 
 def architecture_of(part: object) -> str:

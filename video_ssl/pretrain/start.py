@@ -6,6 +6,7 @@ from importlib import import_module
 
 from video_ssl.objectives import OBJECTIVES
 from video_ssl.pretrain.errors import missing_jax
+from video_ssl.pretrain.packages import refuse_missing_packages
 from video_ssl.pretrain.recipe import PretrainRecipe
 from video_ssl.pretrain.run import RunResult
 
@@ -25,11 +26,12 @@ def pretrain(recipe: PretrainRecipe, *, allow_changes: bool = False) -> RunResul
 
     Raises:
         RunError: the folder is in use, holds another recipe, or the batch does not fit the processes; or the framework
-            is not installed.
+            or a package that the recipe needs is not installed.
         CheckpointError: a checkpoint cannot be written or is of another architecture.
         NonFiniteLoss: the loss or gradient is NaN or infinite.
         Interrupted: SIGINT or SIGTERM; a `SystemExit` with code 128 + signal.
     """
+    refuse_missing_packages(recipe)
     framework = OBJECTIVES[recipe.objective_name].framework
     with missing_jax(f"objective.name={recipe.objective_name}"):
         loop = import_module(LOOPS[framework])

@@ -25,6 +25,7 @@ from video_ssl.clips.upkeep.isolated import Failure, refuse_away, run_isolated
 from video_ssl.clips.upkeep.journal import Journal, is_list
 from video_ssl.clips.upkeep.probe import FILE_COLUMNS, Probe, stamp
 from video_ssl.clips.upkeep.proof import Proof
+from video_ssl.clips.upkeep.summary import summary
 from video_ssl.datasets.remote.errors import redacted
 from video_ssl.datasets.table import METADATA_KEY, SCHEMA, Table, TableError
 from video_ssl.files import claim_file, full_disk_is_named, write_json_lines
@@ -120,6 +121,8 @@ def scan_table(
             journal.delete()
     log.info("%d records of %d files in %s, %d left out (%s)", len(saved), len(files), out,
              len(skipped), _list_path(out, "skipped").name)  # fmt: skip
+    for line in summary(saved):
+        log.info("  %s", line)
     _say_where_pixels_are_not_square(saved)
     refuse_away(away, out)
     return ScanResult(table=saved, skipped=skipped, files=len(files), read_now=read_now)

@@ -147,8 +147,18 @@ def build_array_records(
                 _finish(out, split, plan)
         _describe(out)
     for split, table in tables.items():
-        log.info("%d records in %s:%s", len(table), out, split)
+        log.info("%s", _written(out, split, table))
     return out
+
+
+def _written(out: Path, split: str, table: Table) -> str:
+    """What there is of a split now, and how it is used."""
+    shards = sorted(out.glob(f"{NAME}-{split}.array_record-*-of-*"))
+    gib = sum(shard.stat().st_size for shard in shards) / 2**30
+    return (
+        f"{out}:{split}: {len(table)} records in {len(shards)} shards, {gib:.2f} GiB. To use them: "
+        f"data.table={out}:{split} of a training, train={out}:{split} of an evaluation"
+    )
 
 
 def _claim(out: str | os.PathLike[str], tables: Mapping[str, Table]) -> Path:
