@@ -151,7 +151,7 @@ def test_what_does_not_fit_is_refused(tmp_path):
     path = tmp_path / "a.pyth"
     hico_file(path, preset="r2plus1d_10")
     with pytest.raises(
-        WeightsError, match="a model of hico, .* no such form here: leave out --to huggingface"
+        WeightsError, match=r"a model of hico, .* no such form here: leave out --to huggingface"
     ):
         convert(path, tmp_path / "b", to="huggingface")
     with pytest.raises(WeightsError, match="has not the keys of a checkpoint of carl"):
