@@ -302,6 +302,8 @@ def _save(
     phases: list[str],
     about: dict[str, Any],
 ) -> None:
+    if not rows:
+        return
     table = Table.from_rows(rows, root=root, class_names=classes, phase_names=phases, **about)
     table.save(root / f"{name}.arrow", maker="data demo")
 

@@ -74,6 +74,12 @@ SIZES: dict[str, DemoSize] = {
         num_phases_train=160, num_phases_val=80, num_views_train=24, num_views_val=12,
         figures=(180, 60), backgrounds=(360, 120),
     ),
+    # Untrimmed videos alone, as many as learning from them takes: about what "small" takes to make.
+    "sessions": DemoSize(
+        num_train=0, num_val=0, num_sessions_train=128, num_sessions_val=48,
+        num_phases_train=0, num_phases_val=0,
+        figures=(180, 60), backgrounds=(360, 120),
+    ),
     "large": DemoSize(
         num_train=8000, num_val=2000, num_sessions_train=400, num_sessions_val=100,
         num_phases_train=2000, num_phases_val=800, num_views_train=800, num_views_val=200,
