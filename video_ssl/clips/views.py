@@ -51,17 +51,31 @@ def sample_clip_views(
     Raises:
         BadVideo: unreadable, or too short under short_video="error".
     """
-    clips = sample_clips(record, reader, rng, clip)
+    chosen = [found.indices for found in sample_clips(record, reader, rng, clip)]
+    return views_of_clips(record, reader, rng, chosen, clip=clip, crop=crop, sizes=sizes)
+
+
+def views_of_clips(
+    record: Record,
+    reader: Reader,
+    rng: np.random.Generator,
+    clips: Sequence[Ints],
+    *,
+    clip: ClipConfig,
+    crop: CropConfig,
+    sizes: Sequence[int] = (),
+) -> list[Frames]:
+    """Returns `sample_clip_views` of frames that are chosen already, int64 (clip.num_frames,) of every clip."""
     info = reader.info
-    shown = [chosen for chosen in clips for _ in range(clip.views_per_clip)]
+    shown = [indices for indices in clips for _ in range(clip.views_per_clip)]
     may_flip = not record.no_flip
     regions = [sample_region(info.height, info.width, crop, rng, may_flip=may_flip) for _ in shown]
     views, requests = [], []
     for side in tuple(sizes) or (crop.size,):
         views.append(np.empty((len(shown), clip.num_frames, side, side, 3), np.uint8))
         requests += [
-            ViewRequest(indices=chosen.indices, region=region, out=out)
-            for chosen, region, out in zip(shown, regions, views[-1], strict=True)
+            ViewRequest(indices=indices, region=region, out=out)
+            for indices, region, out in zip(shown, regions, views[-1], strict=True)
         ]
     read_views(reader, requests, resize=crop.resize)
     if clip.shuffle_frames:

@@ -7,7 +7,6 @@ from collections.abc import Mapping
 import numpy as np
 
 from video_ssl.clips.color_changes import color_fields
-from video_ssl.clips.crops import ViewRequest, sample_region
 from video_ssl.clips.decoders.reader import BadVideo, Reader
 from video_ssl.clips.joined import joined_indices, part_frames, segment_seconds
 from video_ssl.clips.sampling.seconds import (
@@ -17,7 +16,7 @@ from video_ssl.clips.sampling.seconds import (
     paired_intervals,
     segment_clip,
 )
-from video_ssl.clips.views import read_views
+from video_ssl.clips.views import views_of_clips
 from video_ssl.datasets.table import Record
 from video_ssl.objectives.hico.config import Config
 from video_ssl.objectives.shared.objective_plan import ShownClip, shown_views
@@ -49,18 +48,7 @@ class Plan:
             _frames_of(reader, (float(a), float(b)), config.clip.num_frames)
             for a, b in self.intervals(duration, rng, progress)
         ]
-        size = config.crop.size
-        video = np.empty((len(clips), config.clip.num_frames, size, size, 3), np.uint8)
-        may_flip = not record.no_flip
-        regions = [
-            sample_region(info.height, info.width, config.crop, rng, may_flip=may_flip)
-            for _ in clips
-        ]
-        requests = [
-            ViewRequest(indices=clip, region=region, out=out)
-            for clip, region, out in zip(clips, regions, video, strict=True)
-        ]
-        read_views(reader, requests, resize=config.crop.resize)
+        (video,) = views_of_clips(record, reader, rng, clips, clip=config.clip, crop=config.crop)
         return {"video": video, **color_fields(config.color, len(video), rng)}
 
     def intervals(
