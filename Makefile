@@ -1,6 +1,6 @@
 # The whole workflow.  Every target makes its own environment (.venv, pinned by constraints.txt) when it is missing.
 #   make pretrain-mvd                       generate the default videos, train, export, probe
-#   make pretrain-mvd DATA="/my videos"     the same on your own videos
+#   make pretrain-mvd DATA="/my videos"     on your own videos, with pretrain/mvd/small.yaml; nothing is probed
 #   make pretrain-videomae RECIPE=pretrain/videomae/vit_s_k400.yaml SET="training.duration='10 epochs'"
 
 PYTHON ?= python3
@@ -11,7 +11,9 @@ SET ?=
 RUN ?=
 # What the shell is to take as one word, whatever is in it: spaces, #, quotes, $. `value` keeps make from reading it.
 quoted = '$(subst ','\'',$(1))'
-run = $(call quoted,$(or $(value RUN),runs/$*-demo))
+# People's own videos are trained on by the recipe of the `small` tier, the generated ones by the demo.
+tier = $(if $(value DATA),$(if $(wildcard pretrain/$*/small.yaml),small,demo),demo)
+run = $(call quoted,$(or $(value RUN),runs/$*-$(tier)))
 
 .PHONY: help test test-trust test-fast golden mutation static check format clean
 .DEFAULT_GOAL := help
@@ -31,7 +33,7 @@ help:  ## what there is
 	@touch $@
 
 pretrain-%: .venv/.ready  ## train objective X and run the evaluations that its recipe names
-	$(BIN)/video-ssl pretrain $(call quoted,$(or $(value RECIPE),pretrain/$*/demo.yaml)) run=$(run) \
+	$(BIN)/video-ssl pretrain $(call quoted,$(or $(value RECIPE),pretrain/$*/$(tier).yaml)) run=$(run) \
 	  $(if $(value DATA),data.table=$(call quoted,$(value DATA)),--evaluate) $(SET)
 	$(if $(value DATA),@printf "To probe it: %s evaluate evaluate/probe.yaml encoder='%s' train=... test=...\n" $(BIN)/video-ssl $(run))
 

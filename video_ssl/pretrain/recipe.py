@@ -109,6 +109,8 @@ class TrainingConfig:
         scale: share of every length that is trained: of duration, optimizer.warmup, checkpoint_every, keep_every and
             log_every, and of those of every stage.  0.01 is a trial of the whole chain in a hundredth of the time.
         global_batch_size: records of one optimizer step, over all processes and accumulated micro-batches.
+        shrink_batch: where the data hold fewer records than that, halve it until they do not; the learning rate follows
+            by the rule of `optimizer.lr_scaling`.  False = such a batch holds records twice.
         accumulation: micro-batches into which each process divides its part of the batch to save memory.
         precision: "bf16" runs the products of the forward pass in bfloat16; weights and losses stay float32.
         compile: compile the objective with torch.compile.
@@ -129,6 +131,7 @@ class TrainingConfig:
     duration: str | int
     scale: float = 1.0
     global_batch_size: int
+    shrink_batch: bool = False
     accumulation: int = 1
     precision: Literal["fp32", "bf16"] = "fp32"
     compile: bool = False

@@ -14,6 +14,7 @@ Free of torch and jax.  What the frameworks fill in is `Framework`.
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import logging
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -139,7 +140,7 @@ def run(
             logger.info("%s is already finished: %d steps", folder, steps)
             return RunResult(folder, steps, metrics, _finished_encoders(folder, finished))
         stages = prepare_stages(recipe, run_stage)
-        streams = open_streams(recipe)
+        recipe, streams = fit_batch(recipe, open_streams(recipe))
         job = framework.build(recipe, streams, stages)
         encoders = encoder_folders(folder, framework.encoder_names(job))
         processes.on_main(lambda: [claim_encoder_folder(place) for place in encoders.values()])
@@ -241,6 +242,33 @@ def open_streams(recipe: PretrainRecipe) -> Streams:
         tables = _open_mix(recipe, own.table, own.mix)
         streams[name] = Stream(tables=tables, plan=plan, records=own.records)
     return streams
+
+
+def fit_batch(recipe: PretrainRecipe, streams: Streams) -> tuple[PretrainRecipe, Streams]:
+    """Returns recipe and streams with the batch halved until the data fill it, where `training.shrink_batch` is set."""
+    training = recipe.training
+    (name, main), *others = streams.items()
+    batch = training.global_batch_size
+    while (
+        training.shrink_batch
+        and batch > main.num_examples
+        and batch % (2 * training.accumulation) == 0
+    ):
+        batch //= 2
+    if batch == training.global_batch_size:
+        return recipe, streams
+    logger.info(
+        "%s holds %d records: %d make a step in place of training.global_batch_size=%d, and the learning rate %s",
+        recipe.data.table,
+        main.num_examples,
+        batch,
+        training.global_batch_size,
+        "stays (optimizer.lr_scaling=none)"
+        if recipe.optimizer.lr_scaling == "none"
+        else f"goes down as much (optimizer.lr_scaling={recipe.optimizer.lr_scaling})",
+    )
+    fitted = recipe.replace(training=dataclasses.replace(training, global_batch_size=batch))
+    return fitted, {name: dataclasses.replace(main, records=batch), **dict(others)}
 
 
 def _open_mix(
