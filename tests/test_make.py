@@ -65,7 +65,8 @@ def test_make_trains_on_own_videos_with_the_small_recipe(tmp_path: Path) -> None
     assert pretrain == [
         *("pretrain", "pretrain/mvd/small.yaml", "run=runs/mvd-small", "data.table=my videos"),
     ]
-    assert load_pretrain_recipe(ROOT / pretrain[1], pretrain[2:]).data.table == "my videos"
+    recipe = load_pretrain_recipe(ROOT / pretrain[1], pretrain[2:])
+    assert (recipe.name, recipe.data.table) == ("mvd/small", "my videos")
 
 
 @pytest.mark.skipif(shutil.which("make") is None, reason="make is not installed")

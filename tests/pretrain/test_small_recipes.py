@@ -15,6 +15,7 @@ import pytest
 
 from video_ssl.models.encoder_folder import find_encoder
 from video_ssl.objectives import OBJECTIVES
+from video_ssl.pretrain.dry_run import describe_start
 from video_ssl.pretrain.durations import parse_duration
 from video_ssl.pretrain.recipe import PretrainRecipe, load_pretrain_recipe
 from video_ssl.pretrain.run import fit_batch, open_streams
@@ -131,6 +132,7 @@ def test_what_shrinks_is_told_with_what_the_rate_does(
             r := small_on("mae/small", three, tmp_path / "run"), open_streams(r)
         )
     (line,) = [record.getMessage() for record in caplog.records]
+    assert any("batches of 2 records" in told for told in describe_start(r))
     assert "holds 3 records: 2 make a step" in line
     assert "goes down as much (optimizer.lr_scaling=linear_256)" in line
     assert {stream.records for stream in streams.values()} == {2}

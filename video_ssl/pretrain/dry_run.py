@@ -17,6 +17,7 @@ from video_ssl.pretrain.recipe import PretrainRecipe, recipe_to_dict, stage_reci
 from video_ssl.pretrain.run import (
     Lengths,
     Streams,
+    fit_batch,
     lengths_of,
     lr_schedule,
     open_streams,
@@ -84,7 +85,7 @@ def _data(recipe: PretrainRecipe) -> Iterator[str]:
         yield f"data: {', '.join(lacking)} would be made first; how much that is is not known before"
         yield from _lengths(recipe, None)
         return
-    streams = open_streams(recipe)
+    recipe, streams = fit_batch(recipe, open_streams(recipe))
     for name, stream in streams.items():
         parts = ", ".join(
             f"{len(table):,} of {spec}"
