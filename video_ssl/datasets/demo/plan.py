@@ -139,10 +139,8 @@ class Performer:
 
     def clip(self, action: str) -> tuple[np.ndarray, tuple[Cut, ...]]:
         """One action between two stretches of idleness; no length depends on the action."""
-        num_frames, seconds = sample_length(
-            self._size.clip_sec, self._rng, self._size, self._config
-        )
-        before, active = self._around(seconds)
+        num_frames, _ = sample_length(self._size.clip_sec, self._rng, self._size, self._config)
+        before, active = self._around(num_frames)
         done = self._perform(action, num_frames, before, active)
         return done.joints, (cut_of(done, self._fps),)
 
@@ -162,7 +160,7 @@ class Performer:
         later = round(fps * rng.uniform(-_VIEWS_OFFSET_SEC, _VIEWS_OFFSET_SEC))
         first = (max(0, -later), max(0, later))
         both, total = length - abs(later), length + abs(later)
-        before, active = self._around(both / fps)
+        before, active = self._around(both)
         done = self._perform(action, total, before + abs(later) / fps, active)
         begin = -first[camera]
         return (
@@ -208,9 +206,14 @@ class Performer:
             place, total = done.placement_at_end, last
         return np.concatenate(joints), tuple(cuts)
 
-    def _around(self, seconds: float) -> tuple[float, float]:
-        """Seconds of idleness before the action, and of the action, within so many seconds."""
+    def _around(self, num_frames: int) -> tuple[float, float]:
+        """Seconds of idleness before the action, and of the action, within a video of so many frames.
+
+        From its first frame to its last: whoever counts a frame more gives every video more idleness before than after,
+        and with it a hint at which of two twins is shown.
+        """
         rng = self._rng
+        seconds = (num_frames - 1) / self._fps
         # At the highest `speed` the action takes all but a moment of the video.
         share = min(0.95, 0.66 + 0.14 * self._config.speed * rng.uniform(-1, 1))
         active = seconds * share
@@ -233,6 +236,6 @@ class Performer:
 
 
 WORLD = World(
-    name="demo", format=4, splits=SPLITS, sizes=SIZES, class_names=CLASS_NAMES, phase_names=PHASE_NAMES,
+    name="demo", format=5, splits=SPLITS, sizes=SIZES, class_names=CLASS_NAMES, phase_names=PHASE_NAMES,
     topics=TOPICS, words=Words(actions=ACTION_WORDS, phases=PHASE_WORDS, topics=TOPIC_WORDS), plan=plan_video,
 )  # fmt: skip
