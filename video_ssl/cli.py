@@ -27,6 +27,7 @@ from video_ssl.cli_groups import (
 )
 from video_ssl.cli_recipe_keys import EvaluateCommand, PretrainCommand
 from video_ssl.clips.upkeep.config import (
+    DedupConfig,
     ScanConfig,
     SplitConfig,
     TranscodeConfig,
@@ -341,6 +342,23 @@ def split(
     from video_ssl.datasets.opening import open_table
 
     typer.echo("\n".join(split_from_command(table, open_table(table), out, config)))
+
+
+@app.command(epilog=example("dedup /my/videos copies --min-sec 3"))
+@with_flags
+def dedup(
+    source: Annotated[
+        str, typer.Argument(help="A folder, list, table or data set, or a feature file.")
+    ],
+    out: Annotated[Path, typer.Argument(help="Folder for copies.json and copies.html.")],
+    config: DedupConfig,
+    root: Root = None,
+) -> None:
+    """Find copies and copied stretches among videos.  By what they show; no encoder is needed, nothing removed."""
+    from video_ssl.explore.dedup import dedup as run
+    from video_ssl.explore.dedup import told
+
+    typer.echo("\n".join(told(run(source, out, config, root=root), out)))
 
 
 @app.command(epilog=example("transcode videos.arrow fast --short-side 224"))

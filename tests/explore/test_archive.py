@@ -18,7 +18,7 @@ from video_ssl.cli import app
 from video_ssl.clips.reading import open_video
 from video_ssl.embed.features import FeatureError, open_features
 from video_ssl.explore.cutting import claim_new_folder
-from video_ssl.explore.pages.search_page import clock
+from video_ssl.explore.pages.links import clock
 from video_ssl.explore.tracks import record_of
 from video_ssl.explore.whereabouts import whereabouts
 from video_ssl.files import OutputError

@@ -144,7 +144,7 @@ class Browser:
         """Returns where the middle of an element is, which is scrolled to if need be."""
         box = self.eval(
             f"(() => {{ const e = document.querySelector({json.dumps(selector)});"
-            "e.scrollIntoView({block: 'nearest'});"
+            "e.scrollIntoView({block: 'nearest', behavior: 'instant'});"
             "const r = e.getBoundingClientRect(); return [r.left, r.top, r.width, r.height]; })()"
         )
         return box[0] + box[2] / 2, box[1] + box[3] / 2

@@ -62,6 +62,33 @@ class SplitConfig:
 
 
 @dataclass(frozen=True, kw_only=True)
+class DedupConfig:
+    """How copies and copied stretches are looked for.
+
+    Attributes:
+        threshold: largest mean distance of what counts as the same, 0 to 1; by default 0.07 of the signs of
+            fingerprints, 0.02 (1 - cosine) of features.
+        min_sec: shortest stretch that is told; shorter videos are compared as a whole.
+        fps: pictures of a second that are compared.
+        num_workers: processes that look at videos; by default one per core.
+        timeout_sec: longest time without a picture done; twice of it costs the process.
+    """
+
+    threshold: float | None = None
+    min_sec: float = 2.0
+    fps: float = 4.0
+    num_workers: int | None = None
+    timeout_sec: float = 60.0
+
+    def __post_init__(self) -> None:
+        if self.threshold is not None and not 0 < self.threshold < 1:
+            raise ValueError(f"threshold={self.threshold} must lie between 0 and 1.")
+        for name in ("min_sec", "fps", "timeout_sec"):
+            if not getattr(self, name) > 0:
+                raise ValueError(f"{name}={getattr(self, name)} must be more than 0.")
+
+
+@dataclass(frozen=True, kw_only=True)
 class TranscodeConfig:
     """How a table is transcoded.
 

@@ -112,7 +112,7 @@ def confusion_chart(confusion: Sequence[Sequence[int]], names: Sequence[str]) ->
                 "</title></rect>"
             )
             if cell >= 20 and value:
-                ink = "#fff" if share > 0.55 else "#333"
+                ink = "#fff" if share > 0.55 else "var(--ink)"
                 parts.append(
                     f'<text x="{margin + column * cell + cell / 2 - 0.5}" y="{row * cell + cell / 2 + 3.5}" '
                     f'class="cell" fill="{ink}">{value}</text>'

@@ -6,19 +6,16 @@ Pictures are inside the file, a few small frames of every moment; the videos the
 from __future__ import annotations
 
 import logging
-import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from urllib.parse import quote
 
 import numpy as np
 
-from video_ssl.datasets.parts import SIGN
-from video_ssl.datasets.paths import local_path
 from video_ssl.datasets.table import Record
 from video_ssl.explore.archive import Archive
 from video_ssl.explore.hits import Moment
+from video_ssl.explore.pages.links import clock, file_link, moment_link, span
 from video_ssl.explore.pages.pictures import MovingPicture, moving_picture
 from video_ssl.explore.pages.rendering import write_page
 from video_ssl.explore.tracks import Track, record_of
@@ -99,9 +96,9 @@ def _clip(query: Track, page: Path) -> ShownMoment:
     start, end = (float(query.times[0]), float(query.times[-1])) if known else (None, None)
     return ShownMoment(
         title=query.id,
-        when=_when(start, end),
+        when=span(start, end),
         picture=_picture(query.record, start, end),
-        file=_link(query.record.source, page, start, end) if query.record else "",
+        file=moment_link(query.record.source, page, start, end) if query.record else "",
         play_sec=_lasts(start, end),
     )
 
@@ -120,11 +117,11 @@ def _shown(
         length = f"of {clock(float(times[-1]))}"
     return ShownMoment(
         title=moment.id,
-        when=_when(start, end),
+        when=span(start, end),
         cosine=f"{1 - moment.cost:.3f}",
         picture=_picture(record, start, end) if with_picture else None,
-        file=_link(record.source, page, start, end) if record else "",
-        clip=_relative(file, page) if file else "",
+        file=moment_link(record.source, page, start, end) if record else "",
+        clip=file_link(file, page) if file else "",
         left=left,
         width=width,
         length=length,
@@ -140,37 +137,3 @@ def _picture(record: Record | None, start: float | None, end: float | None) -> M
 
 def _lasts(start: float | None, end: float | None) -> float:
     return 1.0 if start is None or end is None else max(round(end - start, 2), 0.2)
-
-
-def _when(start: float | None, end: float | None) -> str:
-    return "time unknown" if start is None or end is None else f"{clock(start)} to {clock(end)}"
-
-
-def clock(seconds: float) -> str:
-    """Returns a time as people write it, to the hundredth.
-
-    >>> clock(3.456), clock(75), clock(3725.5)
-    ('3.46 s', '1:15.00', '1:02:05.50')
-    """
-    if seconds < 60:
-        return f"{seconds:.2f} s"
-    minutes, rest = divmod(round(seconds, 2), 60)
-    hours, minutes = divmod(int(minutes), 60)
-    return f"{hours}:{minutes:02d}:{rest:05.2f}" if hours else f"{minutes}:{rest:05.2f}"
-
-
-def _link(source: str, page: Path, start: float | None, end: float | None) -> str:
-    """The address of a video file, at the moment (a media fragment); empty where it is no file of its own."""
-    path = local_path(source)
-    if SIGN in source or not os.path.isfile(path):
-        return ""
-    at = "" if start is None or end is None else f"#t={start:.2f},{end:.2f}"
-    return _relative(Path(path), page) + at
-
-
-def _relative(file: Path, page: Path) -> str:
-    """Relative where both lie in one folder, so that they can be moved together."""
-    place, folder = os.path.realpath(file), os.path.realpath(page.parent)
-    if os.path.commonpath([place, folder]) == folder:
-        return quote(os.fsencode(os.path.relpath(place, folder)))
-    return Path(place).as_uri()

@@ -62,7 +62,7 @@ function drawLinks() {
       "vector-effect": "non-scaling-stroke", stroke: one === other ? tint(one) : data.noPhase,
       opacity: one === other && one >= 0 ? .75 : .4 }, box);
   }
-  make("polyline", { id: "link", fill: "none", stroke: "#1c2430", "stroke-width": 2.6,
+  make("polyline", { id: "link", fill: "none", stroke: "var(--ink)", "stroke-width": 2.6,
     "vector-effect": "non-scaling-stroke" }, box);
 }
 
@@ -110,7 +110,7 @@ function drawMap() {
     const chosen = v === state.a || v === state.b;
     if (chosen) {
       const line = videos[v].labels.map((_, f) => spot(v, f).map(p => p.toFixed(1)).join(",")).join(" ");
-      make("polyline", { points: line, fill: "none", stroke: "#1c2430", "stroke-width": 1.1, opacity: .45,
+      make("polyline", { points: line, fill: "none", stroke: "var(--ink)", "stroke-width": 1.1, opacity: .45,
         "stroke-dasharray": v === state.a ? "none" : "4 3", "stroke-linejoin": "round" }, dots);
     }
     videos[v].labels.forEach((label, f) => {
@@ -121,9 +121,9 @@ function drawMap() {
   }
   for (const which of ["b", "a"]) {
     const group = make("g", { id: "mark-" + which, "pointer-events": "none" }, box);
-    make("circle", { r: 10, fill: which === "a" ? "#1c2430" : "#fff", stroke: "#1c2430", "stroke-width": 2 }, group);
+    make("circle", { r: 10, fill: which === "a" ? "var(--ink)" : "var(--paper)", stroke: "var(--ink)", "stroke-width": 2 }, group);
     make("text", { y: 4, "text-anchor": "middle", "font-size": 12, "font-weight": 700,
-      fill: which === "a" ? "#fff" : "#1c2430" }, group).textContent = which.toUpperCase();
+      fill: which === "a" ? "var(--paper)" : "var(--ink)" }, group).textContent = which.toUpperCase();
   }
   const whole = $("scope").value === "all", part = whole ? data.shares : data.classShares[videos[state.a].kind];
   const which = whole ? "all frames" : "the frames of this class";
@@ -170,7 +170,7 @@ function fillShot(box, video, frame) {
 function chip(node, label) {
   node.hidden = !phased;
   node.textContent = label >= 0 ? data.phases[label].name : "no phase";
-  node.style.background = label >= 0 ? tint(label) : "#e3e7ee";
+  node.style.background = label >= 0 ? tint(label) : "";
   node.className = label >= 0 ? "chip" : "chip off";
 }
 let lastNear = "";
