@@ -36,7 +36,7 @@ from video_ssl.files import MADE_BY, claim_file, made, write_json
 from video_ssl.objectives import OBJECTIVES
 from video_ssl.pretrain.processes import choose_device
 from video_ssl.pretrain.recipe import PretrainRecipe
-from video_ssl.pretrain.run import Streams, open_streams
+from video_ssl.pretrain.run import Streams, open_streams, settled_recipe
 from video_ssl.pretrain.torch_loop.device_feed import to_tensors
 
 #: Stages of the loader in the order of a clip's way; "plan" is what the plan does beside the frames: draws, masks.
@@ -115,6 +115,7 @@ def bench_loader(
         raise ValueError(f"footage={footage!r} must be one of {sorted([*FOOTAGE, 'table'])}.")
     if json_path is not None:
         json_path = claim_file(json_path, "bench loader")
+    recipe = settled_recipe(recipe, check=False)
     kinds = {kind.name: make_footage(kind, folder) for kind in FOOTAGE.get(footage, [])}
     found = {name: _on_footage(recipe, table) for name, table in kinds.items()}
     found = found or {"table": open_streams(recipe)}

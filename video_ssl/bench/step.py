@@ -17,6 +17,7 @@ from video_ssl.models import with_flax
 from video_ssl.objectives import OBJECTIVES
 from video_ssl.pretrain.errors import missing_jax
 from video_ssl.pretrain.recipe import PretrainRecipe, recipe_from_dict, recipe_to_dict
+from video_ssl.pretrain.run import settled_recipe
 from video_ssl.recipes import ConfigError
 
 #: framework -> module with `measure_step(recipe, ...)` and `measure_encoder(recipe, ...)`
@@ -43,6 +44,7 @@ def bench_step(
     Raises:
         RunError: the batch does not fit the devices; or the framework is not installed.
     """
+    recipe = settled_recipe(recipe, check=False)
     framework = OBJECTIVES[recipe.objective_name].framework
     rows: list[StepFigures] = _bench(framework, recipe).measure_step(
         recipe, batch_size, Timing(steps=steps, warmup=warmup), compile_too=compile_too
@@ -63,6 +65,7 @@ def bench_twins(
         ConfigError: the encoder has no twin.
         RunError: jax is not installed.
     """
+    recipe = settled_recipe(recipe, check=False)
     architecture = recipe.objective.encoder.architecture
     if architecture not in with_flax():
         raise ConfigError(

@@ -44,6 +44,7 @@ logger = logging.getLogger(__name__)
 FORMAT = "video_ssl.encoder"
 WEIGHTS, CONFIG, CARD = "model.safetensors", "config.json", "README.md"
 REPORT = "conversion.json"  # only in what `video-ssl convert` has written
+CLASSIFIER = "classifier.json"  # see `classifier_folder`
 
 
 #: What makes an encoder of `RUN@STEP`: runs are above this room, so it is only named, and looked up when it is needed.
@@ -348,7 +349,7 @@ def _is_encoder(folder: Path) -> bool:
 
 
 def _is_of_encoder(name: str) -> bool:
-    return name in (CONFIG, CARD, REPORT, VOCABULARY) or name.endswith(".safetensors")
+    return name in (CONFIG, CARD, REPORT, VOCABULARY, CLASSIFIER) or name.endswith(".safetensors")
 
 
 def _readable_like(config: Path) -> None:

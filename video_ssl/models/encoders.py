@@ -30,6 +30,7 @@ from torch import Tensor, nn
 
 from video_ssl.models import NETWORKS, Network, architecture_of
 from video_ssl.models.baselines import BASELINES, HOG
+from video_ssl.models.classifier_folder import Protocol, write_protocol
 from video_ssl.models.contract import Encoder
 from video_ssl.models.encoder_folder import (
     CONFIG,
@@ -76,6 +77,7 @@ def save_encoder(
     preprocess: Preprocess,
     source: dict[str, Any],
     beside: Mapping[str, Mapping[str, Tensor]] | None = None,
+    protocol: Protocol | None = None,
 ) -> Path:
     """Returns the folder into which weights, configuration and model card were written.
 
@@ -91,6 +93,7 @@ def save_encoder(
         source: where it comes from, as JSON: `objective`, `data`, `steps`, `recipe`, and whatever
             else is known.
         beside: file name -> tensors of other parts of the model (a head, decoders) kept with it.
+        protocol: of the classifier that is among these, see `classifier_folder`.
 
     Raises:
         EncoderError: unknown architecture, weights that are not finite, a place that is taken by
@@ -108,6 +111,8 @@ def save_encoder(
         for name, tensors in (beside or {}).items():
             plain = {k: v.detach().to("cpu", copy=True).contiguous() for k, v in tensors.items()}
             save_file(plain, place / name, metadata={"format": "pt"})
+        if protocol is not None:
+            write_protocol(place, protocol)
 
     return write_encoder_folder(
         folder,

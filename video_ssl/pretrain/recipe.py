@@ -169,6 +169,32 @@ class TrainingConfig:
 
 
 @dataclass(frozen=True, kw_only=True)
+class ValidationConfig:
+    """How a classifier in training is tried on videos that it does not learn from.  The training is the same without.
+
+    Attributes:
+        table: the videos, with labels; classes are those of the training table of the same names.
+        every: duration between two trials, as `training.duration`; there is always one at the end.
+        num_clips: clips of a video, spread evenly over it, whose softmax is averaged.
+        max_videos: of a larger table so many are taken, spread evenly over its rows.
+        batch_size: clips that go through the network together.
+    """
+
+    table: str
+    every: str | int = "1 epoch"
+    num_clips: int = 2
+    max_videos: int = 1000
+    batch_size: int = 16
+
+    def __post_init__(self) -> None:
+        for name in ("num_clips", "max_videos", "batch_size"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name}={getattr(self, name)} must be at least 1.")
+        if parse_duration(self.every).amount <= 0:
+            raise ValueError(f"every={self.every!r} must be longer than nothing.")
+
+
+@dataclass(frozen=True, kw_only=True)
 class PretrainRecipe:
     """One run.  Build it with `load_pretrain_recipe` or `recipe_from_dict`; write it with `recipe_to_dict`.
 
@@ -180,6 +206,7 @@ class PretrainRecipe:
         objective: the objective's own configuration.
         evaluate: recipes of the evaluations that go with the run, a list or one name: `video-ssl pretrain --evaluate`
             and `video-ssl launch --chain` run them on it; training does not read them.
+        validation: labelled videos on which a classifier is tried during its training; null = none.
     """
 
     name: str
@@ -192,11 +219,17 @@ class PretrainRecipe:
     training: TrainingConfig
     optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)
     evaluate: tuple[str, ...] | None = None
+    validation: ValidationConfig | None = None
 
     def __post_init__(self) -> None:
         if self.seed < 0:
             raise ValueError(f"seed={self.seed} must not be negative.")
         self._check_streams()
+        if self.validation is not None and self.validation.table == self.data.table:
+            raise ValueError(
+                f"validation.table and data.table are both {self.data.table!r}: the accuracy would mean nothing. Name "
+                "a table of other videos; video-ssl split makes one."
+            )
         if self.data.balance is not None:
             training = self.training
             self.data.balance.check_batch(training.global_batch_size, training.accumulation)
@@ -321,6 +354,7 @@ def stage_recipe(outer: PretrainRecipe, stage: str, source: EncoderSource) -> Pr
             device=outer.training.device,
             scale=round(inner.training.scale * outer.training.scale, 12),
         ),
+        validation=None,  # its own videos may not belong to the data of the outer recipe
     )
 
 

@@ -120,6 +120,10 @@ class Stopwatch:
     def trained(self, clips: int) -> None:
         self._clips += clips
 
+    def stood(self, seconds: float) -> None:
+        """Leaves out time in which nothing was trained."""
+        self._begin += seconds
+
     def read(self) -> dict[str, float]:
         """Returns `clips_per_sec` and `data_wait_share` and starts again from zero."""
         elapsed = max(time.perf_counter() - self._begin, 1e-9)

@@ -30,7 +30,7 @@ from video_ssl.datasets import open_table
 from video_ssl.datasets.table import Table
 from video_ssl.files import write_json
 from video_ssl.limits import parse_json
-from video_ssl.models.encoder_folder import claim_encoder_folder, find_encoder
+from video_ssl.models.encoder_folder import EncoderError, claim_encoder_folder, find_encoder
 from video_ssl.objectives import OBJECTIVES
 from video_ssl.objectives.shared.sources import EncoderSource, Source
 from video_ssl.pretrain.checkpoint_folders import (
@@ -117,7 +117,7 @@ class Framework(Generic[J]):
 
 
 def run(
-    recipe: PretrainRecipe,
+    given: PretrainRecipe,
     processes: RunProcesses,
     framework: Framework[J],
     *,
@@ -125,15 +125,16 @@ def run(
     run_stage: Callable[[PretrainRecipe], RunResult],
 ) -> RunResult:
     """Returns the result of a run; see `start.pretrain`.  Every process calls it."""
-    folder = recipe.folder
+    folder = given.folder
     with contextlib.ExitStack() as stack:
 
-        def claim() -> dict[str, Any] | None:
+        def claim() -> tuple[PretrainRecipe, dict[str, Any] | None]:
             stack.enter_context(hold(folder))
             claim_encoder_folder(folder / ENCODER)  # now, not after the training
-            return _settle(recipe, allow_changes=allow_changes)
+            whole = settled_recipe(given)
+            return whole, _settle(whole, allow_changes=allow_changes)
 
-        finished = processes.on_main(claim)
+        recipe, finished = processes.on_main(claim)
         stack.enter_context(log_to_file(folder, processes.rank))
         if finished is not None:
             steps, metrics = finished["steps"], finished["metrics"]
@@ -271,6 +272,28 @@ def fit_batch(recipe: PretrainRecipe, streams: Streams) -> tuple[PretrainRecipe,
     return fitted, {name: dataclasses.replace(main, records=batch), **dict(others)}
 
 
+def settled_recipe(recipe: PretrainRecipe, *, check: bool = True) -> PretrainRecipe:
+    """Returns the recipe with what its objective takes from the data and from encoders that are there; the same again
+    for a recipe that has all of it.
+
+    Args:
+        recipe: of any objective.
+        check: look whether data and encoders agree also where nothing is open; else neither needs to be there.
+
+    Raises:
+        RunError: the settings, the data and the encoders contradict each other.
+    """
+    if not hasattr(recipe.objective, "settled") or (not check and recipe.objective.is_settled):
+        return recipe
+    tables = [table for table, _ in _open_mix(recipe, recipe.data.table, recipe.data.mix)]
+    try:
+        return recipe.replace(objective=recipe.objective.settled(tables))
+    except EncoderError:
+        raise
+    except ValueError as err:
+        raise RunError(f"{recipe.name}: {err}") from err
+
+
 def _open_mix(
     recipe: PretrainRecipe, table: str, mix: Mapping[str, float]
 ) -> list[tuple[Table, float]]:
@@ -293,6 +316,7 @@ class Lengths:
     log_steps: int
     checkpoint_steps: int
     keep_steps: int | None
+    validate_steps: int | None
 
 
 def lengths_of(recipe: PretrainRecipe, streams: Streams) -> Lengths:
@@ -324,6 +348,7 @@ def lengths_of(recipe: PretrainRecipe, streams: Streams) -> Lengths:
         log_steps=scaled_steps(training.log_every, training.scale),
         checkpoint_steps=steps(training.checkpoint_every),
         keep_steps=steps(training.keep_every) if training.keep_every else None,
+        validate_steps=steps(recipe.validation.every) if recipe.validation else None,
     )
 
 
@@ -345,6 +370,7 @@ def job_settings(recipe: PretrainRecipe, streams: Streams, host: tuple[int, int]
         "log_steps": lengths.log_steps,
         "checkpoint_steps": lengths.checkpoint_steps,
         "keep_steps": lengths.keep_steps,
+        "validate_steps": lengths.validate_steps,
         "num_examples": lengths.num_examples,
         "clips_per_record": recipe.objective.clips_per_record,
         "tables": describe_tables([table for s in streams.values() for table in s.only_tables]),

@@ -78,6 +78,7 @@ HARMLESS = (
     "name",
     "run",
     "evaluate",
+    "validation",
     "loader.num_workers",
     "loader.prefetch_batches",
     "loader.video_timeout_sec",

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -45,6 +45,7 @@ class BaseJob:
         tables: what a resumed run must find again of them, see `table_digest`; those of the main stream first.
         stream_records: name -> records of a step, for every stream beside the main one.
         start_step: steps already done.
+        validate_steps: from one trial on other videos to the next; None = there is none.
         averages: of the steps before it that are in no row of metrics yet, as `Session._averages` gave them.
     """
 
@@ -61,6 +62,7 @@ class BaseJob:
     clips_per_record: int
     tables: list[dict[str, Any]] = field(default_factory=list)
     stream_records: dict[str, int] = field(default_factory=dict)
+    validate_steps: int | None = None
     start_step: int = 0
     averages: dict[str, Any] | None = None
 
@@ -126,8 +128,9 @@ class Session(Generic[J]):
             self._look()
             signal_number = stop.agreed()
             saves = done % job.checkpoint_steps == 0 or done == job.num_steps
-            if done % job.log_steps == 0 or done == job.num_steps:
-                self._report(done)
+            tried = {} if signal_number else self._tried(done)
+            if done % job.log_steps == 0 or done == job.num_steps or tried:
+                self._report(done, tried)
             if saves and not signal_number:
                 self._save(done)
             if signal_number:
@@ -147,6 +150,10 @@ class Session(Generic[J]):
 
     def _figures(self) -> dict[str, float]:
         """Returns means since the last call, `loss` and `grad_norm` among them, and the health of the features."""
+        raise NotImplementedError
+
+    def _validate(self, done: int) -> dict[str, float]:
+        """Returns figures of other videos than those that are trained on; asked where `validate_steps` are set."""
         raise NotImplementedError
 
     def _averages(self) -> dict[str, Any]:
@@ -180,7 +187,18 @@ class Session(Generic[J]):
         self._clock.waited(time.perf_counter() - begin)
         return batch
 
-    def _report(self, done: int) -> None:
+    def _tried(self, done: int) -> dict[str, float]:
+        """Figures of a trial on other videos, where one is due."""
+        every = self._job.validate_steps
+        if every is None or (done % every and done != self._job.num_steps):
+            return {}
+        self.check()
+        begin = time.perf_counter()
+        tried = self._validate(done)
+        self._clock.stood(time.perf_counter() - begin)
+        return tried
+
+    def _report(self, done: int, tried: Mapping[str, float]) -> None:
         """Writes a row of metrics: means since the last row, and health of the features of the last step."""
         self.check()
         job = self._job
@@ -189,6 +207,7 @@ class Session(Generic[J]):
             "progress": done / job.num_steps,
             "lr": float(job.lrs[done - 1]),
             **self._figures(),
+            **tried,
             **self._clock.read(),
             **self._memory(),
             "time": time.time(),

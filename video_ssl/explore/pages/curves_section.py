@@ -14,6 +14,13 @@ from video_ssl.explore.run_data import RunData
 #: Title, keys of metrics.jsonl, kind of axis, caption.  Keys that no row has are left out.
 _CURVES: tuple[tuple[str, tuple[str, ...], str, str], ...] = (
     ("Loss", ("loss", "loss_*"), "log", "mean since the line before"),
+    (
+        "Accuracy on other videos",
+        ("val_top1", "val_mean_class"),
+        "percent",
+        "of the validation table; of all videos, and the mean of the classes",
+    ),
+    ("Loss on other videos", ("val_loss",), "log", "of the validation table"),
     ("Learning rate", ("lr",), "plain", ""),
     ("Gradient norm", ("grad_norm",), "log", "of all parameters, before clipping"),
     (
@@ -54,7 +61,7 @@ def chart_cards(data: RunData) -> list[ChartCard]:
     if not data.metrics:
         return []
     cards = []
-    known = {"step", "progress", "time"}
+    known = {"step", "progress", "time", "val_videos"}
     for title, wanted, kind, caption in _CURVES:
         names = _matching(wanted, data.metrics)
         known.update(names)

@@ -9,7 +9,12 @@ from video_ssl.objectives.shared.sources import Source
 
 
 class ObjectiveConfig(Protocol):
-    """Settings of an objective: a frozen keyword-only dataclass `Config` in its module `config`."""
+    """Settings of an objective: a frozen keyword-only dataclass `Config` in its module `config`.
+
+    Settings that follow from the data or from an encoder that is given come from a method `settled(tables)`, which most
+    have no need of: it returns the settings with all of them, and the same again for what it has given.  `is_settled`
+    then says whether any is open (`objectives/supervised/config.py`).
+    """
 
     @property
     def clips_per_record(self) -> int:

@@ -66,6 +66,17 @@ class TorchObjective(nn.Module, ABC):
     def after_step(self, progress: float) -> None:
         """Called after every optimizer step; `progress` in (0, 1] is the share of the training that is done."""
 
+    def classifier(self) -> nn.Linear | None:
+        """Returns the layer behind the clip feature of the first encoder that names classes, which is exported beside
+        it; None = there is none, then `scores` is not asked either."""
+        return None
+
+    def scores(self, video: Tensor) -> Tensor:
+        """Returns (N, K): how much each of N clips, uint8 (N, T, S, S, 3), looks like each class.
+
+        Called in evaluation mode, without gradients."""
+        raise NotImplementedError(f"{type(self).__name__} names no classes")
+
     def no_weight_decay(self) -> Collection[str]:
         """Returns names of parameters that are not decayed, beside biases and other 1-D tensors."""
         return ()

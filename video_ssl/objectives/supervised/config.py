@@ -1,14 +1,25 @@
-"""Settings of supervised classification."""
+"""Settings of supervised classification, and what of them follows from the labels and from an encoder that is given."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
 
 from video_ssl.clips.config import ClipConfig, ColorConfig, CropConfig
+from video_ssl.datasets.class_names import listed
+from video_ssl.datasets.table import Table
 from video_ssl.models.config import Normalization, ViTConfig
-from video_ssl.models.encoder_config import EncoderConfig
+from video_ssl.models.encoder_config import EncoderConfig, choosable
+from video_ssl.models.encoder_folder import find_encoder, read_config, read_preprocess
+from video_ssl.models.preprocess_config import VideoPreprocess
 from video_ssl.objectives.shared.sources import EncoderSource
 from video_ssl.objectives.shared.wiring import fit_encoder
+from video_ssl.recipes import build_config, to_plain
+
+#: Settings of encoders that leave the meaning of weights alone, or follow from the shapes.
+_MAY_DIFFER = ("preset", "drop_path", "image_size", "num_frames", "table_size")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -19,30 +30,37 @@ class Config:
     `label` int64 (B,) in [0, num_classes), and where `color` is set `color` float32 (B, V, NUM_PARAMETERS).
 
     Attributes:
+        num_classes: K; null = as many as the table names.
         init: an encoder to start from (fine-tuning); null = random weights.
         color: changes of color, applied on the device; null = none.
         encoder: `architecture: vit` (as in the other objectives), `r2plus1d`, `r3d`, `zoo` (pytorchvideo's networks) or
-            another of the table of networks.
+            another of the table of networks; null = as that of `init.run`, its normalization too.
         label_smoothing: share of the target spread over all classes.
         dropout: of the pooled feature before the linear head.
     """
 
-    num_classes: int
+    num_classes: int | None = None
     init: EncoderSource | None = None
     clip: ClipConfig = field(default_factory=ClipConfig)
     crop: CropConfig = field(default_factory=CropConfig)
     color: ColorConfig | None = None
-    encoder: EncoderConfig = field(default_factory=ViTConfig)
+    encoder: EncoderConfig | None = field(default_factory=ViTConfig)
     normalization: Normalization = field(default_factory=Normalization)
     label_smoothing: float = 0.0
     dropout: float = 0.0
 
     def __post_init__(self) -> None:
-        if self.num_classes < 2:
+        if self.num_classes is not None and self.num_classes < 2:
             raise ValueError(f"num_classes={self.num_classes} must be at least 2.")
         for name in ("label_smoothing", "dropout"):
             if not 0 <= getattr(self, name) < 1:
                 raise ValueError(f"{name}={getattr(self, name)} must lie in [0, 1).")
+        if self.encoder is None:
+            if self.init is None or self.init.run is None:
+                raise ValueError(
+                    "encoder=null takes the settings of a trained encoder: name it, init.run=RUN, or give the settings."
+                )
+            return
         encoder = fit_encoder(self.encoder, size=self.crop.size, num_frames=self.clip.num_frames)
         object.__setattr__(self, "encoder", encoder)
 
@@ -52,3 +70,91 @@ class Config:
 
     def stages(self) -> dict[str, EncoderSource]:
         return {} if self.init is None else {"init": self.init}
+
+    @property
+    def is_settled(self) -> bool:
+        return self.num_classes is not None and self.encoder is not None
+
+    def settled(self, tables: Sequence[Table]) -> Config:
+        """Returns the settings with everything filled in that follows from the tables and from the encoder of `init`.
+
+        Args:
+            tables: that the training takes its records from.
+
+        Raises:
+            ValueError: records without a label, tables that number classes differently, another number of classes than
+                the tables have, or an encoder of other settings than the one it starts from.
+            EncoderError: `init.run` has no encoder.
+        """
+        found = replace(self, num_classes=_count_classes(tables, self.num_classes))
+        if self.init is None or self.init.run is None:
+            return found
+        if self.encoder is not None and not Path(self.init.run).exists():
+            return found  # who needs it says so; a run that is finished does not
+        folder = find_encoder(self.init.run)
+        content = read_config(folder)
+        if self.encoder is not None:
+            refuse_other_settings(to_plain(self.encoder), content["config"], str(folder))
+            return found
+        kinds = choosable("video")
+        if content["architecture"] not in kinds:
+            raise ValueError(
+                f"{folder} is a {content['architecture']}, which cannot be fine-tuned: {sorted(kinds)} can."
+            )
+        free = {name: value for name, value in content["config"].items() if name not in _FROM_CLIPS}
+        encoder = build_config(kinds[content["architecture"]], free, "objective.encoder")
+        preprocess = read_preprocess(content, folder)
+        assert isinstance(preprocess, VideoPreprocess)
+        normalization = Normalization(mean=preprocess.mean, std=preprocess.std)
+        if self.normalization not in (Normalization(), normalization):
+            raise ValueError(
+                f"objective.normalization={to_plain(self.normalization)}, but the encoder of {folder} was trained with "
+                f"{to_plain(normalization)}: leave it out."
+            )
+        return replace(found, encoder=encoder, normalization=normalization)
+
+
+#: Settings of an encoder that follow from clips and crops of the training.
+_FROM_CLIPS = ("image_size", "num_frames")
+
+
+def refuse_other_settings(now: dict[str, Any], before: dict[str, Any], where: str | Path) -> None:
+    """Raises ValueError if weights of an encoder `before` would mean something else in an encoder `now`."""
+    differ = [k for k in now if k not in _MAY_DIFFER and k in before and before[k] != now[k]]
+    if differ:
+        wanted = ", ".join(f"{k}={before[k]!r} (not {now[k]!r})" for k in differ)
+        raise ValueError(
+            f"the encoder of {where} was trained with other settings than this one: {wanted}. Set them so in "
+            "objective.encoder, or take all of them from it with objective.encoder=null."
+        )
+
+
+def _count_classes(tables: Sequence[Table], stated: int | None) -> int:
+    """The number of classes, of which every record has one."""
+    names, counts = [], []
+    for table in tables:
+        labels = table.column("label") if "label" in table.column_names else None
+        lacking = len(table) if labels is None else int((labels < 0).sum())
+        if lacking:
+            raise ValueError(
+                f"supervised training needs the class of every video, but {lacking} of {len(table)} of "
+                f"{table.name or 'the table'} have no label: give a table with labels, or sub-folders as classes."
+            )
+        assert labels is not None
+        names.append(table.class_names)
+        counts.append(int(labels.max()) + 1)
+    if len(set(names)) > 1:
+        raise ValueError(
+            f"the tables {[table.name for table in tables]} number their classes differently: put their rows into one "
+            "table."
+        )
+    count = max(len(names[0]), *counts)
+    if stated is None:
+        return count
+    named = f" ({listed(names[0])})" if names[0] else ""
+    if stated < count or (names[0] and stated != count):
+        raise ValueError(
+            f"objective.num_classes={stated}, but {tables[0].name or 'the table'} has {count} classes{named}: leave it "
+            "out (null), it is counted there."
+        )
+    return stated

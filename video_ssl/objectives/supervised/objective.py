@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from video_ssl.models.color_changes import augmented_input
 from video_ssl.models.encoders import build_encoder, load_encoder
+from video_ssl.models.preprocess import to_model_input
 from video_ssl.models.weights import load_weights
 from video_ssl.objectives.shared.export import preprocess_of
 from video_ssl.objectives.shared.torch_objective import (
@@ -18,7 +19,7 @@ from video_ssl.objectives.shared.torch_objective import (
     TorchObjective,
     TrainedEncoder,
 )
-from video_ssl.objectives.supervised.config import Config
+from video_ssl.objectives.supervised.config import Config, refuse_other_settings
 from video_ssl.recipes import to_plain
 
 
@@ -28,6 +29,8 @@ class Objective(TorchObjective):
 
     def __init__(self, config: Config, *, stages: Mapping[str, Path] | None = None) -> None:
         super().__init__()
+        assert config.encoder is not None, "the settings are settled"
+        assert config.num_classes is not None, "the settings are settled"
         self.config = config
         self.encoder = build_encoder(config.encoder)
         if config.init is not None:
@@ -50,6 +53,14 @@ class Objective(TorchObjective):
         accuracy = (logits.detach().argmax(1) == label).float().mean()
         return StepOutput(loss, {"accuracy": accuracy}, features.detach().float())
 
+    def scores(self, video: Tensor) -> Tensor:
+        return self.head(
+            self.encoder.clip_features(to_model_input(video, self.config.normalization))
+        )
+
+    def classifier(self) -> nn.Linear:
+        return self.head
+
     def no_weight_decay(self) -> set[str]:
         return {name for name, _ in self.named_parameters() if name == "encoder.cls_token"}
 
@@ -57,10 +68,6 @@ class Objective(TorchObjective):
         config = self.config
         preprocess = preprocess_of(config.clip, config.crop.size, config.normalization)
         return {"encoder": TrainedEncoder(self.encoder, preprocess)}
-
-
-#: Settings of encoders that leave the meaning of weights alone, or follow from the shapes.
-_MAY_DIFFER = ("preset", "drop_path", "image_size", "num_frames", "table_size")
 
 
 def _start_from(encoder: nn.Module, path: Path | None) -> None:
@@ -73,12 +80,5 @@ def _start_from(encoder: nn.Module, path: Path | None) -> None:
         raise ValueError("init is set, but no encoder was given for it.")
     source = load_encoder(path)
     assert isinstance(source, nn.Module)
+    refuse_other_settings(to_plain(encoder.config), to_plain(source.config), path)
     load_weights(encoder, source.state_dict(), min_share=1.0)
-    before, now = (to_plain(e.config) for e in (source, encoder))
-    differ = [k for k in now if k not in _MAY_DIFFER and k in before and before[k] != now[k]]
-    if differ:
-        wanted = ", ".join(f"{k}={before[k]!r} (not {now[k]!r})" for k in differ)
-        raise ValueError(
-            f"the encoder of {path} was trained with other settings than this one: {wanted}. Set them so in "
-            "objective.encoder."
-        )

@@ -32,13 +32,15 @@ class Plan:
         return shown_views(sample["video"])
 
     def _label(self, record: Record) -> np.ndarray:
-        allowed = f"0..{self.config.num_classes - 1} (num_classes={self.config.num_classes})"
+        count = self.config.num_classes
+        assert count is not None, "the settings are settled"
+        allowed = f"0..{count - 1} (num_classes={count})"
         if record.label is None:
             raise ValueError(
                 f"record {record.id!r} ({record.source}) has no label, but supervised training needs one in {allowed}. "
                 "Use a table with a `label` column, or an objective without labels."
             )
-        if not 0 <= record.label < self.config.num_classes:
+        if not 0 <= record.label < count:
             raise ValueError(
                 f"record {record.id!r} ({record.source}) has label {record.label}, but labels must lie in {allowed}."
             )

@@ -9,6 +9,7 @@ resumed runs end in the same bits.
 from __future__ import annotations
 
 import contextlib
+import logging
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
@@ -19,6 +20,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
+from video_ssl.models.classifier_folder import Protocol
 from video_ssl.models.health import effective_rank, feature_std
 from video_ssl.objectives.shared.torch_objective import StepOutput, TorchObjective
 from video_ssl.pretrain.processes import Processes, StopRequest
@@ -32,6 +34,9 @@ from video_ssl.pretrain.torch_loop.nonfinite import FiniteGuard, save_evidence
 from video_ssl.pretrain.torch_loop.optimizers import leaves_nonfinite_alone, optimizer_state, set_lr
 from video_ssl.pretrain.torch_loop.sharded_checkpoints import ShardWriter
 from video_ssl.pretrain.torch_loop.sharding import is_sharded, sync_gradients, whole
+from video_ssl.pretrain.torch_loop.validation import Validation
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass(kw_only=True)
@@ -42,6 +47,8 @@ class Job(BaseJob):
     objective: TorchObjective
     optimizer: torch.optim.Optimizer
     average: WeightAverage | None
+    validation: Validation | None = None
+    protocol: Protocol | None = None
 
     def state(self) -> dict[str, Any]:
         """The tensors of a checkpoint; of a divided run, this process's parts of them.  Called by every process."""
@@ -52,6 +59,10 @@ class Job(BaseJob):
         if self.average is not None:
             state["average"] = self.average.state()
         return state
+
+    def exported_weights(self) -> AbstractContextManager[None]:
+        """Within it the objective holds the weights that leave the training: their average, where there is one."""
+        return contextlib.nullcontext() if self.average is None else self.average.in_place()
 
     def whole_state(self) -> dict[str, Any]:
         """The tensors of a checkpoint in one piece, gathered from all processes, which must all call this."""
@@ -152,6 +163,16 @@ class _Session(Session[Job]):
             **self._means.read(processes),
             **health_figures(self._outcome.features, processes),
         }
+
+    def _validate(self, done: int) -> dict[str, float]:
+        job = self._job
+        assert job.validation is not None
+        with job.exported_weights():
+            found = job.validation.run()
+        logger.info("step %d: %s", done, job.validation.told())
+        if done == job.num_steps:
+            logger.info("%s", job.validation.yardsticks())
+        return found
 
     def _averages(self) -> dict[str, Any]:
         return self._means.kept(self._job.processes)

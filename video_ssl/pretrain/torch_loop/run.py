@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import contextlib
+import dataclasses
 import logging
 from collections.abc import Mapping
 from functools import partial
@@ -10,15 +10,18 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
+from video_ssl.datasets import open_table
+from video_ssl.datasets.table import Table
 from video_ssl.models import architecture_of
+from video_ssl.models.classifier_folder import CLASSIFIER_WEIGHTS, Protocol
 from video_ssl.models.encoders import save_encoder
 from video_ssl.objectives import OBJECTIVES
 from video_ssl.objectives.shared.torch_objective import TorchObjective
 from video_ssl.pretrain.checkpoint_folders import Checkpoint
 from video_ssl.pretrain.processes import Processes, join_processes
-from video_ssl.pretrain.recipe import PretrainRecipe
+from video_ssl.pretrain.recipe import PretrainRecipe, ValidationConfig
 from video_ssl.pretrain.run import (
     Framework,
     RunResult,
@@ -35,6 +38,7 @@ from video_ssl.pretrain.torch_loop.loop import Job, train
 from video_ssl.pretrain.torch_loop.optimizers import load_optimizer_state, objective_optimizer
 from video_ssl.pretrain.torch_loop.sharded_checkpoints import load_for
 from video_ssl.pretrain.torch_loop.sharding import is_sharded, prepare, return_freed_memory, whole
+from video_ssl.pretrain.torch_loop.validation import open_validation
 
 logger = logging.getLogger(__name__)
 
@@ -95,6 +99,17 @@ def build_job(
     objective = build_objective(recipe, stages).to(processes.device)
     objective = prepare(objective, training, processes)
     divided = training.sharding == "oss" and processes.world_size > 1
+    (trained, _), *_ = next(iter(streams.values())).tables
+    validation = None
+    if recipe.validation is not None:
+        validation = open_validation(
+            recipe.validation,
+            objective,
+            trained,
+            loader=recipe.loader,
+            precision=training.precision,
+            processes=processes,
+        )
     return Job(
         **settings,
         processes=processes,
@@ -103,6 +118,22 @@ def build_job(
         average=WeightAverage(objective, training.ema, num_steps=len(settings["lrs"]))
         if training.ema
         else None,
+        validation=validation,
+        protocol=_protocol(recipe, objective, trained),
+    )
+
+
+def _protocol(recipe: PretrainRecipe, objective: TorchObjective, trained: Table) -> Protocol | None:
+    """What is told of the classifier of an objective, if it has one."""
+    head = objective.classifier()
+    if head is None:
+        return None
+    validation = recipe.validation
+    return Protocol(
+        class_names=trained.class_names,
+        num_classes=head.out_features,
+        clips=ValidationConfig.num_clips if validation is None else validation.num_clips,
+        labels=recipe.data.table,
     )
 
 
@@ -129,8 +160,13 @@ def _sizes(job: Job) -> tuple[int, int]:
 
 
 def _export(job: Job, folders: Mapping[str, Path], source: dict[str, Any]) -> None:
-    with job.average.in_place() if job.average is not None else contextlib.nullcontext():
-        _write_encoders(job.objective, folders, source, job.processes)
+    protocol = job.protocol
+    with job.exported_weights():
+        if protocol is not None and job.validation is not None:
+            tried = job.validation.found or job.validation.run()
+            about = {"table": job.validation.config.table, **tried}
+            protocol = dataclasses.replace(protocol, validation=about)
+        _write_encoders(job.objective, folders, source, job.processes, protocol)
 
 
 def _write_encoders(
@@ -138,9 +174,11 @@ def _write_encoders(
     folders: Mapping[str, Path],
     source: dict[str, Any],
     processes: Processes,
+    protocol: Protocol | None,
 ) -> None:
-    for name, trained in objective.encoders().items():
+    for number, (name, trained) in enumerate(objective.encoders().items()):
         module = _in_one_piece(trained.module, divided=is_sharded(objective))
+        beside = {} if number else _classifier(objective)
         write = partial(
             save_encoder,
             folders[name],
@@ -148,6 +186,8 @@ def _write_encoders(
             architecture=architecture_of(module),
             preprocess=trained.preprocess,
             source=source,
+            beside=beside,
+            protocol=protocol if beside else None,
         )
         processes.on_main(write)
 
@@ -169,8 +209,20 @@ def export_checkpoint(
                 parameter.copy_(averages[name])
     folders = exported_folders(place, list(objective.encoders()))
     source = {**source, "weights": "moving average" if averages else "of the step"}
-    _write_encoders(objective, folders, source, Processes(0, 1, torch.device("cpu")))
+    protocol = None
+    if objective.classifier() is not None:
+        protocol = _protocol(recipe, objective, open_table(recipe.data.table))
+    _write_encoders(objective, folders, source, Processes(0, 1, torch.device("cpu")), protocol)
     return folders
+
+
+def _classifier(objective: TorchObjective) -> dict[str, dict[str, Tensor]]:
+    """The classifier as it lies beside the first encoder; called by every process."""
+    head = objective.classifier()
+    if head is None:
+        return {}
+    parts = {name: whole(value.detach()).float() for name, value in head.named_parameters()}
+    return {CLASSIFIER_WEIGHTS: parts}
 
 
 def _in_one_piece(encoder: nn.Module, *, divided: bool) -> nn.Module:

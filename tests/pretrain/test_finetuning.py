@@ -1,0 +1,273 @@
+"""Fine-tuning, as a user runs it: classes from the table, settings from the encoder, accuracy on other videos on the
+way, and a classifier that stays."""
+
+from __future__ import annotations
+
+import json
+import logging
+import shutil
+import socket
+
+import numpy as np
+import pytest
+import torch
+from colored_videos import make_table
+from typer.testing import CliRunner
+
+import video_ssl
+from video_ssl.cli import app
+from video_ssl.clips.reading import open_record
+from video_ssl.clips.windows import WindowConfig, iterate_windows
+from video_ssl.datasets.table import Table
+from video_ssl.models.classifier_folder import load_classifier
+from video_ssl.models.encoder_folder import EncoderError
+from video_ssl.pretrain.errors import RunError
+from video_ssl.pretrain.recipe import load_pretrain_recipe, recipe_to_dict
+from video_ssl.pretrain.reporting import read_metrics
+from video_ssl.pretrain.torch_loop.loop import seed_step
+from video_ssl.pretrain.torch_loop.run import pretrain
+from video_ssl.recipes import load_yaml, to_yaml
+
+NAMES = ["red", "green", "blue"]
+
+
+@pytest.fixture(scope="module")
+def tables(tmp_path_factory):
+    """train.arrow (12 videos of 3 colors); val.arrow (6), which numbers them otherwise and has a broken one."""
+    folder = tmp_path_factory.mktemp("tables")
+    make_table(folder, "train", 12, seed=0)
+    val = make_table(folder, "val", 7, seed=50, broken=(6,))
+    order = ["blue", "red", "green"]
+    Table.from_columns(
+        {
+            "id": val.column("id"),
+            "source": [val.record(row).source for row in range(len(val))],
+            "label": [order.index(NAMES[label]) for label in val.column("label")],
+        },
+        class_names=order,
+    ).save(folder / "val.arrow")
+    return folder
+
+
+@pytest.fixture(scope="module")
+def trained(tables, tmp_path_factory, helpers):
+    """A run that has pretrained a ViT without labels for two steps."""
+    run = tmp_path_factory.mktemp("runs") / "ssl"
+    recipe = helpers.recipe(tables / "train.arrow", run, training__duration="2 steps")
+    pretrain(recipe)
+    return run
+
+
+def words(tables, run, trained, *more):
+    return [
+        f"run={run}",
+        f"objective.init.run={trained}",
+        f"data.table={tables / 'train.arrow'}",
+        f"validation.table={tables / 'val.arrow'}",
+        "objective.clip={num_frames: 4, frame_stride: 1, num_clips: 1}",
+        "objective.crop={size: 32}",
+        "loader.num_workers=0",
+        "training.duration=24 steps",
+        "training.global_batch_size=6",
+        "training.log_every=5",
+        "training.checkpoint_every=12 steps",
+        "training.device=cpu",
+        "training.ema={decay: 0.5}",
+        "optimizer={base_lr: 3e-3, lr_scaling: none, warmup: 2 steps}",
+        "validation.every=10 steps",
+        *more,
+    ]
+
+
+def recipe_of(*arguments):
+    return load_pretrain_recipe("supervised/finetune_demo", words(*arguments))
+
+
+@pytest.fixture(scope="module")
+def tuned(tables, trained, tmp_path_factory):
+    """(run, what was said) of the command."""
+    run = tmp_path_factory.mktemp("tuned") / "run"
+    said = logging.getLogger("video_ssl")
+    lines: list[str] = []
+    handler = logging.Handler()
+    handler.emit = lambda record: lines.append(record.getMessage())
+    said.addHandler(handler)
+    before, threads = said.level, torch.get_num_threads()
+    said.setLevel(logging.INFO)
+    torch.set_num_threads(1)
+    done = CliRunner().invoke(
+        app, ["pretrain", "supervised/finetune_demo", *words(tables, run, trained)]
+    )
+    torch.set_num_threads(threads)
+    said.setLevel(before)
+    said.removeHandler(handler)
+    assert done.exit_code == 0, done.output
+    return run, lines
+
+
+def test_classes_and_encoder_are_those_of_table_and_run(tuned, trained):
+    recipe = load_yaml(tuned[0] / "recipe.yaml")
+    assert recipe["objective"]["num_classes"] == 3
+    assert recipe["objective"]["encoder"]["embed_dim"] == 24
+    assert recipe["objective"]["encoder"]["positions"] == "sincos_1d"
+    encoders = [video_ssl.load_encoder(run).state_dict() for run in (tuned[0], trained)]
+    assert encoders[0].keys() == encoders[1].keys()
+
+
+def test_accuracy_is_told_on_the_way_and_at_the_end(tuned):
+    run, lines = tuned
+    rows = read_metrics(run / "metrics.jsonl")
+    tried = {row["step"]: row for row in rows if "val_top1" in row}
+    assert list(tried) == [10, 20, 24]
+    assert [row["step"] for row in rows] == [5, 10, 15, 20, 24]
+    assert tried[24]["val_top1"] == 1.0
+    assert tried[24]["val_videos"] == 6
+    assert tried[24]["val_loss"] < tried[10]["val_loss"]
+    told = "\n".join(lines)
+    assert "step 24: names the class of 6 of 6 videos of" in told
+    assert "guessing gives 33.3 %, the most frequent class 33.3 %" in told
+    assert "numbers its classes otherwise: they are matched by name" in told
+    assert told.count("left out, as it cannot be read") == 1
+    assert json.loads((run / "finished.json").read_text())["metrics"]["val_top1"] == 1.0
+
+
+def test_the_report_shows_the_accuracy(tuned, tmp_path):
+    done = CliRunner().invoke(app, ["report", str(tuned[0]), str(tmp_path / "report.html")])
+    assert done.exit_code == 0, done.output
+    page = (tmp_path / "report.html").read_text()
+    assert "Accuracy on other videos" in page
+    assert "val_top1" in page
+    assert "val_videos" not in page
+
+
+def test_the_classifier_beside_the_encoder_says_the_same(tuned, tables):
+    run, _ = tuned
+    classifier, encoder = load_classifier(run), video_ssl.load_encoder(run)
+    protocol = classifier.protocol
+    assert protocol.class_names == tuple(NAMES)
+    assert (protocol.num_classes, protocol.clips, protocol.feature) == (3, 2, "clip")
+    assert protocol.validation["val_top1"] == 1.0
+    preprocess = encoder.preprocess
+    windows = WindowConfig(
+        num_frames=preprocess.num_frames,
+        frame_stride=preprocess.frame_stride,
+        size=preprocess.size,
+        num_clips=protocol.clips,
+    )
+    val, losses = Table.open(tables / "val.arrow"), []
+    for row in range(6):
+        record = val.record(row)
+        with open_record(record) as reader:
+            clips = [window.clips for window in iterate_windows(record, reader, windows)]
+        found = encoder.outputs_of_arrays(np.concatenate(clips), ("clip",))["clip"]
+        shares = classifier.shares(found)
+        truth = val.class_names[record.label]
+        assert protocol.name(int(shares.argmax())) == truth
+        losses.append(-np.log(shares[NAMES.index(truth)]))
+    assert np.mean(losses) == pytest.approx(protocol.validation["val_loss"], rel=1e-4)
+
+
+def test_a_trial_leaves_every_bit_of_the_training_alone(
+    tuned, tables, trained, tmp_path, helpers, monkeypatch
+):
+    run = tmp_path / "run"
+    pretrain(recipe_of(tables, run, trained, "validation=null"))
+    one, two = helpers.weights(tuned[0]), helpers.weights(run)
+    assert [name for name in one if not torch.equal(one[name], two[name])] == []
+    assert not any("val_top1" in row for row in read_metrics(run / "metrics.jsonl"))
+    assert load_classifier(run).protocol.validation == {}
+
+    class Killed(BaseException):
+        pass
+
+    def die(seed, step, rank):
+        seed_step(seed, step, rank)
+        if step == 15:
+            raise Killed
+
+    again = tmp_path / "again"
+    with monkeypatch.context() as patch:
+        patch.setattr("video_ssl.pretrain.torch_loop.loop.seed_step", die)
+        with pytest.raises(Killed):
+            pretrain(recipe_of(tables, again, trained))
+    pretrain(recipe_of(tables, again, trained))
+    rows = [
+        {
+            row["step"]: row["val_loss"]
+            for row in read_metrics(r / "metrics.jsonl")
+            if "val_loss" in row
+        }
+        for r in (tuned[0], again)
+    ]
+    assert rows[0] == rows[1]
+
+
+@pytest.mark.parametrize(
+    ("change", "words_of_error"),
+    [
+        ("objective.num_classes=10", r"num_classes=10, but .* has 3 classes \(red, green, blue\)"),
+        (
+            "objective.encoder={preset: null, embed_dim: 48, depth: 2, num_heads: 2, patch_size: 8}",
+            r"embed_dim=24 \(not 48\).*objective.encoder=null",
+        ),
+        ("objective.normalization={mean: [0, 0, 0]}", "normalization=.*was trained with"),
+        ("validation.table=bare.csv", "6 of 6 of bare.csv have no label"),
+        ("validation.table=other.csv", r"no class of other.csv \(up\) is in the training table"),
+        ("data.table=bare.csv", "6 of 6 of .*bare.csv have no label"),
+    ],
+)
+def test_contradictions_end_before_the_first_step(
+    tables, trained, tmp_path, monkeypatch, change, words_of_error
+):
+    monkeypatch.chdir(tmp_path)
+    files = [Table.open(tables / "val.arrow").record(row).source for row in range(6)]
+    (tmp_path / "bare.csv").write_text("path\n" + "\n".join(files))
+    (tmp_path / "other.csv").write_text("path,label\n" + "\n".join(f"{f},up" for f in files))
+    with pytest.raises(RunError, match=words_of_error):
+        pretrain(recipe_of(tables, tmp_path / "run", trained, change))
+    assert not (tmp_path / "run" / "metrics.jsonl").exists()
+
+
+def test_only_a_classifier_can_be_validated_and_only_one_is_found(
+    tables, trained, tmp_path, helpers
+):
+    recipe = helpers.recipe(
+        tables / "train.arrow", tmp_path / "run", validation={"table": str(tables / "val.arrow")}
+    )
+    with pytest.raises(RunError, match="this objective has none: set validation=null"):
+        pretrain(recipe)
+    with pytest.raises(EncoderError, match=r"trained without labels. Fine-tune it"):
+        load_classifier(trained)
+    with pytest.raises(ValueError, match="both"):
+        recipe_of(tables, tmp_path / "run", trained, f"validation.table={tables / 'train.arrow'}")
+
+
+def test_a_damaged_classifier_is_refused(tuned, tmp_path):
+    folder = tmp_path / "encoder"
+    shutil.copytree(tuned[0] / "encoder", folder)
+    text = (folder / "classifier.json").read_text()
+    (folder / "classifier.json").write_text(text.replace("blue", "BLUE"))
+    with pytest.raises(EncoderError, match="damaged"):
+        load_classifier(folder)
+
+
+@pytest.mark.slow
+def test_two_processes_with_divided_weights_try_as_one_does(tables, trained, tmp_path, helpers):
+    """The same weights tried by one and by two processes: after steps of rate 0."""
+    still = ["training.duration=2 steps", "optimizer.base_lr=0", "optimizer.weight_decay=0"]
+    pretrain(recipe_of(tables, tmp_path / "one", trained, *still))
+    recipe = recipe_of(tables, tmp_path / "two", trained, *still, "training.sharding=fsdp")
+    file = tmp_path / "two.yaml"
+    file.write_text(to_yaml(recipe_to_dict(recipe)), encoding="utf-8")
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = str(probe.getsockname()[1])
+    place = {"WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}
+    started = [
+        helpers.start(file, RANK=str(rank), LOCAL_RANK=str(rank), **place) for rank in range(2)
+    ]
+    outs = [process.communicate(timeout=120)[0] for process in started]
+    assert [process.returncode for process in started] == [0, 0], outs
+    one, two = (load_classifier(tmp_path / name).protocol.validation for name in ("one", "two"))
+    assert one.pop("table") == two.pop("table")
+    assert one == pytest.approx(two, rel=1e-5)

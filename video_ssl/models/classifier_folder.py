@@ -1,0 +1,131 @@
+"""The classifier beside an encoder: what names the classes of videos, as safetensors and JSON.  Free of torch and jax.
+
+`classifier.safetensors` holds `weight` float32 (K, D) and `bias` float32 (K,): scores of a clip are its clip feature
+(D,) times the weight, plus the bias.  `classifier.json` says which class is which, how a video is read (clips spread
+evenly over it, `clips`; how each is made stands in the encoder's `preprocess`) and how its clips are put together
+(`merge`: the mean of their softmax).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from safetensors import SafetensorError
+from safetensors.numpy import load_file
+
+from video_ssl.files import write_json
+from video_ssl.limits import read_json
+from video_ssl.models.encoder_folder import (
+    CLASSIFIER,
+    EncoderError,
+    check_unchanged,
+    find_encoder,
+)
+
+CLASSIFIER_WEIGHTS = "classifier.safetensors"
+FORMAT = "video_ssl.classifier"
+_MAX_BYTES = 2**26
+
+
+@dataclass(frozen=True, kw_only=True)
+class Protocol:
+    """How a video gets its class.
+
+    Attributes:
+        class_names: of the K classes, in the order of the scores; empty where the table had none.
+        num_classes: K.
+        clips: of a video, spread evenly over it.
+        feature: of the encoder, that the classifier reads.
+        merge: how the clips of a video become one answer.
+        labels: the table whose labels were learned.
+        validation: accuracy that was found last, and on which table; empty where nothing was.
+    """
+
+    class_names: tuple[str, ...]
+    num_classes: int
+    clips: int
+    feature: str = "clip"
+    merge: str = "mean of the softmax"
+    labels: str = ""
+    validation: Mapping[str, Any] = field(default_factory=dict)
+
+    def name(self, label: int) -> str:
+        """Returns the name of a class, its number where it has none."""
+        return self.class_names[label] if label < len(self.class_names) else str(label)
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Classifier:
+    """A classifier as it was exported: `weight` float32 (K, D), `bias` float32 (K,)."""
+
+    weight: np.ndarray
+    bias: np.ndarray
+    protocol: Protocol
+
+    def shares(self, clips: np.ndarray) -> np.ndarray:
+        """Returns float64 (K,), adding up to 1: how sure it is of each class, for the clips (N, D) of one video."""
+        scores = clips.astype(np.float64) @ self.weight.T + self.bias
+        shares = np.exp(scores - scores.max(axis=1, keepdims=True))
+        found: np.ndarray = (shares / shares.sum(axis=1, keepdims=True)).mean(axis=0)
+        return found
+
+
+def write_protocol(folder: Path, protocol: Protocol) -> None:
+    """Writes `classifier.json` into an encoder folder that is being made."""
+    names: Sequence[str] = protocol.class_names
+    write_json(
+        folder / CLASSIFIER,
+        {
+            "format": FORMAT,
+            "version": 1,
+            "class_names": list(names),
+            "num_classes": protocol.num_classes,
+            "clips": protocol.clips,
+            "feature": protocol.feature,
+            "merge": protocol.merge,
+            "labels": protocol.labels,
+            "validation": dict(protocol.validation),
+        },
+    )
+
+
+def load_classifier(path: str | Path) -> Classifier:
+    """Returns the classifier beside the encoder of a run or encoder folder.
+
+    Raises:
+        EncoderError: no encoder there, one without a classifier, or files that are damaged or say something else.
+    """
+    folder = find_encoder(path)
+    file = folder / CLASSIFIER
+    if not file.is_file():
+        raise EncoderError(
+            f"{folder} has no {CLASSIFIER}: its encoder was trained without labels. Fine-tune it: video-ssl pretrain "
+            f"supervised/finetune_demo objective.init.run={path} data.table=TABLE"
+        )
+    check_unchanged(folder, CLASSIFIER, CLASSIFIER_WEIGHTS)
+    try:
+        content = read_json(file, max_bytes=_MAX_BYTES)
+        weights = load_file(folder / CLASSIFIER_WEIGHTS)
+        protocol = Protocol(
+            class_names=tuple(map(str, content["class_names"])),
+            num_classes=int(content["num_classes"]),
+            clips=int(content["clips"]),
+            feature=str(content["feature"]),
+            merge=str(content["merge"]),
+            labels=str(content["labels"]),
+            validation=dict(content["validation"]),
+        )
+        found = Classifier(weight=weights["weight"], bias=weights["bias"], protocol=protocol)
+    except (OSError, ValueError, KeyError, TypeError, SafetensorError) as err:
+        raise EncoderError(
+            f"the classifier of {folder} cannot be read ({err}): copy it again."
+        ) from err
+    if content.get("format") != FORMAT or found.weight.shape[:1] != (protocol.num_classes,):
+        raise EncoderError(
+            f"{file} does not describe the classifier in {CLASSIFIER_WEIGHTS}: copy both again."
+        )
+    return found
