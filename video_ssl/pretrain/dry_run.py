@@ -21,6 +21,7 @@ from video_ssl.pretrain.run import (
     lengths_of,
     lr_schedule,
     open_streams,
+    settled_recipe,
     stage_path,
 )
 from video_ssl.pretrain.run_folder import (
@@ -44,12 +45,19 @@ def describe_start(recipe: PretrainRecipe, *, evaluate: bool = False) -> Iterato
     Raises:
         RunError, EncoderError, TableError: as the run would, before its first step.
     """
+    recipe = _with_its_data(recipe)
     yield to_yaml(recipe_to_dict(recipe)).rstrip()
     yield ""
     yield from _run(recipe)
     if evaluate:
         yield f"then the evaluations {', '.join(recipe.evaluations) or '(the recipe names none)'}"
     yield "nothing was started or written (--dry-run)"
+
+
+def _with_its_data(recipe: PretrainRecipe) -> PretrainRecipe:
+    """The recipe as the run would record it; as it is where its data are not made yet."""
+    tables = (recipe.data.table, *recipe.data.mix)
+    return recipe if any(map(lacks_tables, tables)) else settled_recipe(recipe)
 
 
 def _run(recipe: PretrainRecipe) -> Iterator[str]:
