@@ -23,15 +23,13 @@ import resource
 import shutil
 import sys
 import time
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
+from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from video_ssl import __version__
 from video_ssl.clips.windows import WindowConfig
@@ -48,6 +46,7 @@ from video_ssl.embed.window_workers import Piece, WindowJob, describe, read_wind
 from video_ssl.models.contract import CLIP, MOMENTS, Encoder
 from video_ssl.models.networks.layers import spatial_cells
 from video_ssl.models.preprocess_config import described
+from video_ssl.progress import Meter, duration_text, metered
 from video_ssl.recipes import to_plain
 
 logger = logging.getLogger(__name__)
@@ -414,24 +413,50 @@ def write_side_by_side(
         )
         before, done = partials[0].num_rows, partials[0].state.records
         rows = [e.rows(table, partial) for e, partial in zip(embedders, partials, strict=True)]
-        with _bar(f"{names}: {len(table)} videos", len(table), done, progress) as advance:
+        with metered(
+            f"embedding with {names}", total=len(table), done=done, show=progress
+        ) as meter:
+            reached = _Reached(meter)
             for piece in read_windows(jobs[0], embedders[0].config.num_workers):
                 for embedder, own in zip(embedders, rows, strict=True):
                     embedder.take(own, piece, table)
-                if piece.last:
-                    advance()
+                reached.note(piece)
             for own in rows:
                 own.finish()
         made = partials[0].num_rows - before
         for embedder, partial in zip(embedders, partials, strict=True):
             embedder.finish(partial, table, may_be_empty=shard is not None)
     seconds = time.perf_counter() - started
-    rate, (peak, decoder) = made / seconds, _peak_memory_gib()
-    message = (
-        "%s: %d clips in %.1f s (%.1f/s), peak memory %.2f GiB, of a decoding process %.2f GiB"
+    speed, (peak, decoder) = meter.speed(), _peak_memory_gib()
+    logger.info(
+        "%s: %d clips in %s (%s), peak memory %.2f GiB, of a decoding process %.2f GiB",
+        ", ".join(str(out) for out in outs),
+        made,
+        duration_text(seconds),
+        speed or f"{made / seconds:.1f}/s",
+        peak,
+        decoder,
     )
-    outs_text = ", ".join(str(out) for out in outs)
-    logger.info(message, outs_text, made, seconds, rate, peak, decoder)
+
+
+class _Reached:
+    """Where the reading is within a video, for the meter: its windows tell what they show, and of how much."""
+
+    def __init__(self, meter: Meter) -> None:
+        self._meter = meter
+        self._whole_sec = 0.0
+
+    def note(self, piece: Piece) -> None:
+        for window in piece.windows[-1:]:
+            share = (int(window.indices.max()) + 1) / max(window.num_source, 1)
+            seconds = float(window.times.max())  # NaN of captions, which last no time
+            if np.isfinite(seconds):
+                self._whole_sec = max(self._whole_sec, seconds / share)
+                self._meter.within(piece.index, share, seconds)
+        if piece.last:
+            read_sec = self._whole_sec if piece.reason is None else 0.0
+            self._meter.advance(video_sec=read_sec, key=piece.index)
+            self._whole_sec = 0.0
 
 
 def _peak_memory_gib() -> tuple[float, float]:
@@ -440,13 +465,3 @@ def _peak_memory_gib() -> tuple[float, float]:
     kinds = (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)
     own, child = (resource.getrusage(kind).ru_maxrss / per_unit for kind in kinds)
     return own, child
-
-
-@contextmanager
-def _bar(text: str, total: int, done: int, shown: bool) -> Iterator[Any]:
-    console = Console(stderr=True)
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn())
-    disable = not (shown and console.is_terminal)
-    with Progress(*columns, TimeRemainingColumn(), console=console, disable=disable) as bar:
-        task = bar.add_task(text, total=total, completed=done)
-        yield lambda: bar.advance(task)

@@ -25,6 +25,7 @@ from video_ssl.files import (
     write_json,
     written_aside,
 )
+from video_ssl.progress import metered
 
 logger = logging.getLogger(__name__)
 
@@ -63,13 +64,12 @@ def open_index(archive: Archive, *, threads: int = 0) -> Any:
     claim_file(about_path, "search", sources=[archive.path])
     claim_file(path, "search", sources=[archive.path], is_ours=lambda _: about_path.is_file())
     index = Index(ndim=archive.features.embed_dim, **_SETTINGS)
-    done = 0
-    for block in archive.blocks():
-        vectors = unit_rows(block.vectors)
-        usable = np.flatnonzero(vectors.any(axis=1))
-        index.add(usable + block.first, vectors[usable], threads=threads)
-        done += len(vectors)
-        logger.info("%s: %d of %d frames", path.name, done, archive.num_frames)
+    with metered(f"indexing {path.name}", total=archive.num_frames, unit="frames") as meter:
+        for block in archive.blocks():
+            vectors = unit_rows(block.vectors)
+            usable = np.flatnonzero(vectors.any(axis=1))
+            index.add(usable + block.first, vectors[usable], threads=threads)
+            meter.advance(len(vectors))
     with written_aside(path) as aside:
         index.save(str(aside))
         write_json(about_path, {MADE_BY: made("search")}, indent=None)  # ours, of no features yet

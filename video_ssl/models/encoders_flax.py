@@ -6,6 +6,7 @@ what flax has trained, and `load_flax_encoder` the flax twin of what torch has t
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 from collections.abc import Mapping, Sequence
@@ -36,6 +37,7 @@ from video_ssl.models.encoder_folder import (
 from video_ssl.models.networks.bridges import BridgeError, shapes_of
 from video_ssl.models.networks.maps_flax import spatial_cells
 from video_ssl.models.preprocess_config import Preprocess, VideoPreprocess
+from video_ssl.progress import compiling
 from video_ssl.recipes import ConfigError, build_config, to_plain
 
 Floats = NDArray[np.float32]
@@ -94,6 +96,7 @@ class FlaxEncoder(BaseEncoder):
         self.modality = preprocess.modality
         self.embed_dim: int = self.config.width
         self._forward = jax.jit(self._outputs, static_argnames=("cells", "dtype", "with_tokens"))
+        self._compiled = False
 
     def outputs(
         self,
@@ -118,13 +121,15 @@ class FlaxEncoder(BaseEncoder):
         batch = jnp.asarray(inputs)
         if self.modality == "video":
             self._check_input(batch)
-        found = self._forward(
-            self.variables,
-            batch,
-            cells=cells,
-            dtype=precision,
-            with_tokens=TOKENS in names,
-        )
+        with contextlib.nullcontext() if self._compiled else compiling("the encoder"):
+            found = self._forward(
+                self.variables,
+                batch,
+                cells=cells,
+                dtype=precision,
+                with_tokens=TOKENS in names,
+            )
+        self._compiled = True  # for other shapes too, but nobody waits long a second time
         return {name: np.asarray(found[name]) for name in names}
 
     def outputs_of_arrays(

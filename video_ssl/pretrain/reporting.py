@@ -16,6 +16,7 @@ from video_ssl.files import write_json_lines
 from video_ssl.limits import parse_json
 from video_ssl.pretrain.errors import RunError
 from video_ssl.pretrain.run_folder import METRICS
+from video_ssl.progress import duration_text, metered
 
 logger = logging.getLogger(__name__)
 
@@ -148,39 +149,25 @@ class Progress:
         self._num_steps = num_steps
         self._show = show
         self._begin, self._start = time.perf_counter(), start_step
-        self._bar: Any = None
-        if show and sys.stderr.isatty():
-            from rich.console import Console
-            from rich.progress import BarColumn, MofNCompleteColumn, TimeRemainingColumn
-            from rich.progress import Progress as Bar
-
-            self._bar = Bar(
-                "{task.description}",
-                BarColumn(),
-                MofNCompleteColumn(),
-                TimeRemainingColumn(),
-                "{task.fields[loss]}",
-                console=Console(stderr=True),
-            )
-            self._task = self._bar.add_task(name, total=num_steps, completed=start_step, loss="")
+        self._shown = metered(
+            name, total=num_steps, unit="steps", done=start_step, show=show, lines=False
+        )
+        self._on_bar = show and sys.stderr.isatty()
 
     def __enter__(self) -> Progress:
-        if self._bar is not None:
-            self._bar.start()
+        self._meter = self._shown.__enter__()
         return self
 
     def __exit__(self, *_: object) -> None:
-        if self._bar is not None:
-            self._bar.stop()
+        self._shown.__exit__(None, None, None)
 
     def step(self, done: int) -> None:
-        if self._bar is not None:
-            self._bar.update(self._task, completed=done)
+        self._meter.at(done)
 
     def row(self, row: Mapping[str, Any]) -> None:
         """Shows a row of metrics."""
-        if self._bar is not None:
-            self._bar.update(self._task, loss=f"loss {row['loss']:.4f}")
+        if self._on_bar:
+            self._meter.extra = f"loss {row['loss']:.4f}"
         elif self._show:
             done = row["step"]
             seconds = (time.perf_counter() - self._begin) / max(done - self._start, 1)
@@ -195,13 +182,3 @@ class Progress:
                 100 * row["data_wait_share"],
                 duration_text(seconds * (self._num_steps - done)),
             )
-
-
-def duration_text(seconds: float) -> str:
-    """Returns hours, minutes and seconds.
-
-    >>> duration_text(3725)
-    '1:02:05'
-    """
-    whole = round(seconds)
-    return f"{whole // 3600}:{whole % 3600 // 60:02}:{whole % 60:02}"

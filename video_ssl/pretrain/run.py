@@ -42,7 +42,7 @@ from video_ssl.pretrain.checkpoint_folders import (
 from video_ssl.pretrain.durations import scaled_steps, to_steps
 from video_ssl.pretrain.errors import CheckpointError, RunError
 from video_ssl.pretrain.recipe import PretrainRecipe, recipe_to_dict, stage_recipe
-from video_ssl.pretrain.reporting import duration_text, read_metrics
+from video_ssl.pretrain.reporting import read_metrics
 from video_ssl.pretrain.run_folder import (
     CHECKPOINTS,
     ENCODER,
@@ -60,6 +60,7 @@ from video_ssl.pretrain.run_processes import RunProcesses
 from video_ssl.pretrain.schedules import SCHEDULES
 from video_ssl.pretrain.session import BaseJob, J, OpenBatches
 from video_ssl.pretrain.table_digest import describe_tables, table_changes
+from video_ssl.progress import duration_text
 
 logger = logging.getLogger(__name__)
 

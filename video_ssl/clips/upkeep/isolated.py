@@ -18,7 +18,7 @@ import struct
 import subprocess
 import sys
 import time
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -28,7 +28,6 @@ from video_ssl.files import DiskFull
 log = logging.getLogger(__name__)
 
 _START_LIMIT_SEC = 120
-_NOT_OVER = object()
 _ENVIRONMENT = {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}
 
 
@@ -43,6 +42,14 @@ class Failure:
     reason: str
     died: bool = False
     away: bool = False
+
+
+@dataclass(frozen=True)
+class _Beat:
+    """A task is not over; what is known of how far it is."""
+
+    share: float | None = None
+    video_sec: float = 0.0
 
 
 class AwayError(ValueError):
@@ -60,7 +67,12 @@ def refuse_away(lines: Sequence[Mapping[str, Any]], out: Path) -> None:
 
 
 def run_isolated(
-    function: str, tasks: Iterable[tuple[Any, Any]], *, num_workers: int, limit_sec: float
+    function: str,
+    tasks: Iterable[tuple[Any, Any]],
+    *,
+    num_workers: int,
+    limit_sec: float,
+    on_beat: Callable[[Any, float, float], None] = lambda *_: None,
 ) -> Iterator[tuple[Any, Any]]:
     """Yields (key, result or Failure) for every (key, argument) of `tasks`, in the order in which they finish.
 
@@ -69,6 +81,7 @@ def run_isolated(
         tasks: read as needed, so it may be endless.
         num_workers: processes.
         limit_sec: a task that neither ends nor calls `isolated_worker.beat` for so long is ended by force.
+        on_beat: called with the key of a task, the share of it that is done and the seconds of video in that.
 
     Raises:
         DiskFull: a task met a full disk.
@@ -102,7 +115,9 @@ def run_isolated(
                 return
             for worker in _woken(selector, busy):
                 outcome = worker.outcome()
-                if outcome is _NOT_OVER:
+                if isinstance(outcome, _Beat):
+                    if outcome.share is not None:
+                        on_beat(worker.key, outcome.share, outcome.video_sec)
                     continue
                 busy.remove(worker)
                 if worker.dead:
@@ -150,7 +165,7 @@ class _Worker:
         self._say(argument)
 
     def outcome(self) -> Any:
-        """The result of the task, a Failure, or `_NOT_OVER`."""
+        """The result of the task, a Failure, or a `_Beat`."""
         if time.monotonic() >= self.deadline and not self._has_answer():
             return self._killed()
         try:
@@ -160,7 +175,7 @@ class _Worker:
         if kind in ("ready", "beat"):
             self._ready = True
             self._count_anew()
-            return _NOT_OVER
+            return _Beat(*rest)
         if kind == "done":
             return rest[0]
         if kind == "full":

@@ -1,8 +1,8 @@
 """The child of `video_ssl.clips.upkeep.isolated`: calls one function on what comes in by stdin, answers by stdout.
 
 Messages are pickles with their length (8 bytes, little-endian) in front.  In: (sys.path, "module:function")
-once, then one argument per task.  Out: ("ready",), then per task any number of ("beat",) and one of ("done", result),
-("bad", reason), ("away", reason), ("full", text), ("error", text, traceback).
+once, then one argument per task.  Out: ("ready",), then per task any number of ("beat", share, seconds) and one of
+("done", result), ("bad", reason), ("away", reason), ("full", text), ("error", text, traceback).
 """
 
 from __future__ import annotations
@@ -29,12 +29,17 @@ _answers: BinaryIO | None = None
 _last_beat = 0.0
 
 
-def beat() -> None:
-    """Reports progress to the parent: the time limit starts anew.  Does nothing elsewhere."""
+def beat(share: float | None = None, video_sec: float = 0.0) -> None:
+    """Reports progress to the parent: the time limit starts anew.  Does nothing elsewhere.
+
+    Args:
+        share: of the task that is done, where it is known.
+        video_sec: seconds of video that those are.
+    """
     global _last_beat
     if _answers is not None and time.monotonic() - _last_beat > _BEAT_SEC:
         _last_beat = time.monotonic()
-        _send(("beat",))
+        _send(("beat", share, video_sec))
 
 
 def _send(message: tuple[Any, ...]) -> None:

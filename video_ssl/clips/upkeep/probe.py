@@ -130,8 +130,9 @@ def _decode_some(reader: Reader, decode: str) -> None:
         reader.frames(sorted({0, count - 1}), (16, 16))
         return
     for begin in range(0, count, _PIECE):
-        reader.frames(np.arange(begin, min(begin + _PIECE, count)), (16, 16))
-        beat()
+        end = min(begin + _PIECE, count)
+        reader.frames(np.arange(begin, end), (16, 16))
+        beat(end / count, end / reader.info.fps)
 
 
 def _is_variable(times: np.ndarray, fps: float) -> bool:

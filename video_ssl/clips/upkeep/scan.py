@@ -16,7 +16,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from video_ssl.clips.decoders.backends import OPTIONAL, missing
 from video_ssl.clips.decoders.reader import StatedCount
@@ -29,6 +28,7 @@ from video_ssl.clips.upkeep.summary import summary
 from video_ssl.datasets.remote.errors import redacted
 from video_ssl.datasets.table import METADATA_KEY, SCHEMA, Table, TableError
 from video_ssl.files import claim_file, full_disk_is_named, write_json_lines
+from video_ssl.progress import metered
 
 log = logging.getLogger(__name__)
 
@@ -195,17 +195,25 @@ class _Run:
     def _each(
         self, title: str, function: str, tasks: Any, total: int, to_do: int
     ) -> Iterator[tuple[_File, Any]]:
-        columns = (TextColumn(title), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-        with Progress(*columns, disable=not self._progress) as bar:
-            task = bar.add_task(title, total=total, completed=total - to_do)
+        done = total - to_do
+        with metered(title, total=total, unit="files", done=done, show=self._progress) as meter:
             workers = min(self._workers, max(to_do, 1))
             for file, found in run_isolated(
-                function, tasks, num_workers=workers, limit_sec=self._limit_sec
+                function,
+                tasks,
+                num_workers=workers,
+                limit_sec=self._limit_sec,
+                on_beat=lambda file, *reached: meter.within(file.key, *reached),
             ):
                 if isinstance(found, Failure):
                     log.warning("%s: %s", redacted(file.probe.source), found.reason)
                 yield file, found
-                bar.advance(task)
+                meter.advance(video_sec=_seconds(found), key=file.key)
+
+
+def _seconds(found: Any) -> float:
+    """Of the segments that a look at a file has found."""
+    return sum(sec for _, sec in found["segments"]) if isinstance(found, dict) else 0.0
 
 
 def _files_of(table: Table, *, timeout_sec: float, decode: str) -> list[_File]:

@@ -19,7 +19,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from video_ssl.clips.fingerprints import copies, tied, video_fingerprint
 from video_ssl.clips.reading import open_record
@@ -32,6 +31,7 @@ from video_ssl.datasets.hold_out import hold_out
 from video_ssl.datasets.remote.errors import redacted
 from video_ssl.datasets.table import Record, Table, TableError
 from video_ssl.files import MADE_BY, OutputError, claim_folder, made, made_by, write_json
+from video_ssl.progress import metered
 from video_ssl.recipes import nearest
 
 log = logging.getLogger(__name__)
@@ -267,9 +267,8 @@ def _entries(
             to_do.append((row, (record, config.timeout_sec)))
     workers = min(config.num_workers or len(os.sched_getaffinity(0)), max(len(to_do), 1))
     title = "looking for copies"
-    columns = (TextColumn(title), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    with Progress(*columns, disable=not progress) as bar:
-        task = bar.add_task(title, total=len(table), completed=len(table) - len(to_do))
+    done = len(table) - len(to_do)
+    with metered(title, total=len(table), done=done, show=progress) as meter:
         limit = _HANG_FACTOR * config.timeout_sec
         for row, found in run_isolated(LOOK, to_do, num_workers=workers, limit_sec=limit):
             if isinstance(found, Failure):
@@ -279,7 +278,7 @@ def _entries(
             if not (isinstance(found, Failure) and found.away):  # another time it may be there
                 journal.add(keys[row], entry)
             yield row, entry
-            bar.advance(task)
+            meter.advance(video_sec=entry.get("seconds", 0.0))
 
 
 def _key(record: Record) -> str:

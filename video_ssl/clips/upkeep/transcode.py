@@ -15,7 +15,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from video_ssl.clips.upkeep.config import TranscodeConfig, VideoFormat
 from video_ssl.clips.upkeep.isolated import Failure, refuse_away, run_isolated
@@ -35,6 +34,7 @@ from video_ssl.files import (
     remove_leftovers,
     write_json_lines,
 )
+from video_ssl.progress import metered
 
 log = logging.getLogger(__name__)
 
@@ -181,14 +181,19 @@ def _run(
     function: str,
     num_workers: int | None,
     limit_sec: float,
-    progress: bool,
+    show: bool,
 ) -> None:
-    columns = (TextColumn("transcoding"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
     workers = min(num_workers or len(os.sched_getaffinity(0)), max(1, len(to_do)))
     tasks = ((job, job.task) for job in to_do)
-    with Progress(*columns, disable=not progress) as bar:
-        shown = bar.add_task("", total=len(jobs), completed=len(jobs) - len(to_do))
-        for job, found in run_isolated(function, tasks, num_workers=workers, limit_sec=limit_sec):
+    done = len(jobs) - len(to_do)
+    with metered("transcoding", total=len(jobs), unit="files", done=done, show=show) as meter:
+        for job, found in run_isolated(
+            function,
+            tasks,
+            num_workers=workers,
+            limit_sec=limit_sec,
+            on_beat=lambda job, *reached: meter.within(job.key, *reached),
+        ):
             source = job.task.record.source
             if isinstance(found, Failure):
                 log.warning("%s: %s", redacted(source), found.reason)
@@ -203,7 +208,8 @@ def _run(
             else:
                 entry = found
             journal.add(job.key, {"source": source, **entry})
-            bar.advance(shown)
+            seconds = sum(sec for _, sec in entry.get("segments", ()))
+            meter.advance(video_sec=seconds, key=job.key)
 
 
 def _is_done(job: _Job, journal: Journal, *, retry: bool) -> bool:

@@ -125,13 +125,14 @@ def _write(
                 sound.codec_context.bit_rate = 128_000
             waves = _sound(reader, sound) if sound is not None else iter(())
             heard_sec = 0.0
-            for picture, tick in zip(_pictures(reader, shown, (height, width)), ticks, strict=True):
+            pictures = zip(_pictures(reader, shown, (height, width)), ticks, strict=True)
+            for number, (picture, tick) in enumerate(pictures, start=1):
                 frame = av.VideoFrame.from_ndarray(np.ascontiguousarray(picture), "rgb24")
                 frame.pts, frame.time_base = int(tick), base
                 out.mux(video.encode(frame))
                 while heard_sec <= float(tick * base) and (wave := next(waves, None)) is not None:
                     heard_sec = _mux_sound(out, sound, wave)
-                beat()
+                beat(number / len(shown), float(tick * base))
             out.mux(video.encode(None))
             for wave in waves:
                 _mux_sound(out, sound, wave)

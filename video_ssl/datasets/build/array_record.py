@@ -26,7 +26,6 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from video_ssl.datasets.archives.array_records import (
     BEGUN_SUFFIX,
@@ -62,6 +61,7 @@ from video_ssl.files import (
     write_json,
 )
 from video_ssl.locks import alone
+from video_ssl.progress import Meter, metered, record_sec
 
 log = logging.getLogger(__name__)
 
@@ -390,17 +390,12 @@ def _write_shards(out: Path, plans: list[_Plan], num_workers: int, progress: boo
     there = total - sum(len(shard.videos) for shard in missing)
     if there:
         log.info("%s: %d of %d videos are there already", out, there, total)
-    columns = (
-        TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn()
-    )  # fmt: skip
     stop = threading.Event()
     with (
-        Progress(*columns, disable=not progress) as bar,
+        metered("packing", total=total, done=there, show=progress) as meter,
         ThreadPoolExecutor(max(1, min(num_workers, len(missing)))) as pool,
     ):
-        task = bar.add_task("videos", total=total, completed=there)
-        advance = lambda: bar.advance(task)  # noqa: E731
-        running = [pool.submit(_write_shard, shard, stop, advance) for shard in missing]
+        running = [pool.submit(_write_shard, shard, stop, meter) for shard in missing]
         try:
             finished, _ = wait(running, return_when=FIRST_EXCEPTION)
         finally:
@@ -410,7 +405,7 @@ def _write_shards(out: Path, plans: list[_Plan], num_workers: int, progress: boo
             future.result()
 
 
-def _write_shard(shard: _Shard, stop: threading.Event, advance: Any) -> None:
+def _write_shard(shard: _Shard, stop: threading.Event, meter: Meter) -> None:
     from array_record.python import array_record_module
 
     serialize = make_serializer()
@@ -422,7 +417,7 @@ def _write_shard(shard: _Shard, stop: threading.Event, advance: Any) -> None:
             if stop.is_set():
                 return
             writer.write(serialize(make_example(shard.table, video.rows, video.size)))
-            advance()
+            meter.advance(video_sec=_seconds(shard.table, video))
         writer.close()
         writer = None
         with open(partial, "rb") as file:
@@ -435,6 +430,11 @@ def _write_shard(shard: _Shard, stop: threading.Event, advance: Any) -> None:
             with contextlib.suppress(RuntimeError):
                 writer.close()
         partial.unlink(missing_ok=True)
+
+
+def _seconds(table: Table, video: _Video) -> float:
+    record = table.record(video.rows[0])
+    return record_sec(record.num_frames, record.fps)
 
 
 def _write_error(path: Path, err: RuntimeError) -> OSError:

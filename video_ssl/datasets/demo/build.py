@@ -32,8 +32,6 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
-
 from video_ssl.datasets.demo.mp4 import write_mp4
 from video_ssl.datasets.demo.rows import clip_row, segment_rows, session_row
 from video_ssl.datasets.demo.scene import NuisanceConfig
@@ -41,10 +39,12 @@ from video_ssl.datasets.demo.video import World
 from video_ssl.datasets.demo.worlds import plan_of, world_of, world_of_format
 from video_ssl.datasets.table import Table
 from video_ssl.files import OutputError, claim_file, claim_folder, remove_leftovers, write_json
+from video_ssl.progress import metered
 from video_ssl.recipes import build_config, nearest, to_plain
 
 logger = logging.getLogger(__name__)
 
+_TITLE = "demo videos"
 _DONE, _BEGUN = "demo.json", ".demo.begun.json"
 
 
@@ -213,19 +213,13 @@ def _render(root: Path, settings: Mapping[str, Any], split: str, index: int) -> 
     write_mp4(path, scene.frames(), plan.sound(), fps=plan.size.fps, size=plan.size.frame_px)
 
 
-def _bar(show: bool) -> Progress:
-    columns = (TextColumn("demo videos"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    return Progress(*columns, disable=not show, transient=True)
-
-
 def _render_here(
     root: Path, settings: Mapping[str, Any], missing: list[tuple[str, int]], progress: bool
 ) -> None:
-    with _bar(progress) as bar:
-        task = bar.add_task("", total=len(missing))
+    with metered(_TITLE, total=len(missing), show=progress) as meter:
         for split, index in missing:
             _render(root, settings, split, index)
-            bar.advance(task)
+            meter.advance()
 
 
 def _render_in_processes(
@@ -234,8 +228,10 @@ def _render_in_processes(
     """Runs this module once per process: fresh interpreters, which need no `__main__` guard in the user's script."""
     command = [sys.executable, "-m", __name__, str(root), json.dumps(settings), str(workers)]
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    with tempfile.TemporaryFile("w+") as errors, _bar(progress) as bar:
-        task = bar.add_task("", total=total)
+    with (
+        tempfile.TemporaryFile("w+") as errors,
+        metered(_TITLE, total=total, show=progress) as meter,
+    ):
         processes = [
             subprocess.Popen([*command, str(number)], stderr=errors, env=environment)
             for number in range(workers)
@@ -246,7 +242,7 @@ def _render_in_processes(
                     break
                 time.sleep(0.1 if total < 2000 else 1.0)
                 if progress:
-                    bar.update(task, completed=total - len(_missing(root, settings)))
+                    meter.at(total - len(_missing(root, settings)))
         finally:
             for process in processes:
                 if process.poll() is None:

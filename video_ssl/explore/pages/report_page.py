@@ -24,7 +24,7 @@ from video_ssl.explore.pages.rendering import write_page
 from video_ssl.explore.pages.results_section import evaluations_of
 from video_ssl.explore.run_data import RunData, RunNotFound, class_name, read_run
 from video_ssl.files import claim_file
-from video_ssl.pretrain.reporting import duration_text
+from video_ssl.progress import duration_text
 from video_ssl.recipes import to_yaml
 
 logger = logging.getLogger(__name__)

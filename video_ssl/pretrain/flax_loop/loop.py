@@ -29,6 +29,7 @@ from video_ssl.pretrain.flax_loop.checkpoints import save_flax, write_state
 from video_ssl.pretrain.flax_loop.devices import FlaxProcesses, FlaxStop, put_batch
 from video_ssl.pretrain.reporting import host_memory
 from video_ssl.pretrain.session import BaseJob, Session
+from video_ssl.progress import compiling
 
 State = dict[str, Any]
 Batch = dict[str, jax.Array]
@@ -106,7 +107,9 @@ class _FlaxSession(Session[FlaxJob]):
 
     def _step(self, step: int, batch: Batch) -> int:
         job = self._job
-        job.state, outcome = self._train_step(job.state, batch)
+        first = self._clips is None and job.processes.is_main
+        with compiling("the step") if first else contextlib.nullcontext():
+            job.state, outcome = self._train_step(job.state, batch)
         self._features = outcome.features
         self._rows.append(outcome.scalars)
         if job.processes.platform == "cpu":  # nothing to wait for: stop at the very step
