@@ -17,7 +17,6 @@ from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from video_ssl.clips.decoders.reader import stream_frames
 from video_ssl.clips.fingerprints import WORDS, fingerprint, tied
@@ -29,6 +28,7 @@ from video_ssl.clips.upkeep.isolated_worker import beat
 from video_ssl.clips.upkeep.journal import Journal
 from video_ssl.clips.upkeep.probe import stamp
 from video_ssl.datasets.table import Record, Table
+from video_ssl.progress import metered
 
 __all__ = ["Common", "Duplicates", "Pair", "compare", "look_at_all", "print_tracks"]
 
@@ -99,7 +99,7 @@ def look_at(task: tuple[Record, float, float]) -> tuple[str, float]:
         prints = np.empty((len(indices), WORDS), np.uint64)
         for place, (_, frame) in enumerate(stream_frames(reader, indices)):
             prints[place] = fingerprint(frame[None])[0]
-            beat()
+            beat((place + 1) / len(indices), float(times[indices[place]]))
     return base64.b64encode(prints[steps].tobytes()).decode(), info.duration_sec
 
 
@@ -207,11 +207,12 @@ def _entries(
             to_do.append((row, (record, config.fps, config.timeout_sec)))
     workers = min(config.num_workers or len(os.sched_getaffinity(0)), max(len(to_do), 1))
     title = "looking for copies"
-    columns = (TextColumn(title), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    with Progress(*columns, disable=not progress) as bar:
-        task = bar.add_task(title, total=len(table), completed=len(table) - len(to_do))
+    done = len(table) - len(to_do)
+    with metered(title, total=len(table), done=done, show=progress) as meter:
         limit = _HANG_FACTOR * config.timeout_sec
-        for row, found in run_isolated(LOOK, to_do, num_workers=workers, limit_sec=limit):
+        for row, found in run_isolated(
+            LOOK, to_do, num_workers=workers, limit_sec=limit, on_beat=meter.within
+        ):
             if isinstance(found, Failure):
                 entry: dict[str, Any] = {"reason": found.reason}
             else:
@@ -221,7 +222,7 @@ def _entries(
             if not away and len(entry.get("prints", "")) < _MOST_BYTES:
                 journal.add(keys[row], entry)
             yield row, entry
-            bar.advance(task)
+            meter.advance(video_sec=entry.get("seconds", 0.0), key=row)
 
 
 def _key(record: Record) -> str:
