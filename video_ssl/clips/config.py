@@ -5,10 +5,32 @@ Free of torch and jax: plans in data workers read these.
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Any, Literal
 
 Sampling = Literal["constant", "reference", "dense", "segments", "segments_videomae", "seconds"]
+
+
+@dataclass(frozen=True)
+class ClipLength:
+    """How much of a video a clip spans, from its first frame to its last.
+
+    Attributes:
+        frames: as many source frames, where `seconds` is None.
+        seconds: or this long, at any rate.
+    """
+
+    frames: int = 1
+    seconds: float | None = None
+
+    def fits(self, num_frames: int, fps: float) -> bool:
+        """Returns whether a video of so many frames at this rate is long enough."""
+        needed = self.frames if self.seconds is None else math.floor(self.seconds * fps)
+        return num_frames >= needed
+
+    def __str__(self) -> str:
+        return f"{self.frames} frames" if self.seconds is None else f"{self.seconds:.3g} s"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -61,6 +83,16 @@ class ClipConfig:
     def num_views(self) -> int:
         """V: views that a record gives."""
         return self.num_clips * self.views_per_clip
+
+    @property
+    def length(self) -> ClipLength | None:
+        """What a clip spans; None where it is spread over the whole of any video."""
+        if self.sampling in ("segments", "segments_videomae"):
+            return None
+        span = (self.num_frames - 1) * self.frame_stride + 1  # from the first frame to the last
+        if self.fps is None and self.sampling != "seconds":
+            return ClipLength(span)
+        return ClipLength(seconds=span / (self.fps or 30.0))
 
 
 @dataclass(frozen=True, kw_only=True)

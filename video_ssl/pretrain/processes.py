@@ -36,6 +36,10 @@ class Processes:
     def is_main(self) -> bool:
         return self.rank == 0
 
+    @property
+    def on_cpu(self) -> bool:
+        return self.device.type == "cpu"
+
     def on_main(self, act: Callable[[], T]) -> T:
         """Returns what `act` returned in process 0, in every process; its error too is raised in every process."""
         if self.world_size == 1:

@@ -41,6 +41,7 @@ from video_ssl.pretrain.checkpoint_folders import (
 )
 from video_ssl.pretrain.durations import scaled_steps, to_steps
 from video_ssl.pretrain.errors import CheckpointError, RunError
+from video_ssl.pretrain.foresight import held_gib, warnings_before
 from video_ssl.pretrain.recipe import PretrainRecipe, recipe_to_dict, stage_recipe
 from video_ssl.pretrain.reporting import read_metrics
 from video_ssl.pretrain.run_folder import (
@@ -153,7 +154,10 @@ def run(
             framework.load(job, checkpoint)
             job.start_step, job.averages = checkpoint.step, meta.get("averages")
         processes.on_main(lambda: note_start(folder, processes, step=job.start_step))
-        _announce(recipe, job, processes, framework.sizes(job))
+        sizes = framework.sizes(job)
+        _announce(recipe, job, processes, sizes)
+        if processes.is_main:
+            _warn(recipe, job, streams, processes, trained=sizes[0])
         begin = time.perf_counter()
         metrics = framework.train(job) or _last_metrics(folder)
         source = {
@@ -507,8 +511,10 @@ def _announce(
     recipe: PretrainRecipe, job: BaseJob, processes: RunProcesses, sizes: tuple[int, int]
 ) -> None:
     trainable, frozen = sizes
+    held = held_gib(trainable, frozen, recipe.optimizer, average=recipe.training.ema is not None)
     logger.info(
-        "%s: %s on %d records of %s, %d steps of %d, peak lr %.3g, %.2fM parameters%s, %s x %d, %s -> %s",
+        "%s: %s on %d records of %s, %d steps of %d, peak lr %.3g, %.2fM parameters%s (with gradients "
+        "and optimizer %.2f GiB, a batch comes on top), %s x %d, %s -> %s",
         recipe.name,
         recipe.objective_name,
         job.num_examples,
@@ -518,6 +524,7 @@ def _announce(
         job.lrs.max(),
         trainable / 1e6,
         f" (+ {frozen / 1e6:.2f}M frozen)" if frozen else "",
+        held,
         processes.device,
         processes.world_size,
         recipe.training.precision,
@@ -528,6 +535,21 @@ def _announce(
         logger.info("with every step %d records of stream %s: %s", stream.records, name, tables)
     if job.start_step:
         logger.info("resuming after step %d of %d", job.start_step, job.num_steps)
+
+
+def _warn(
+    recipe: PretrainRecipe,
+    job: BaseJob,
+    streams: Streams,
+    processes: RunProcesses,
+    *,
+    trained: int,
+) -> None:
+    """Says what is odd about the training before it has cost anything."""
+    steps = job.num_steps - job.start_step
+    cpus = processes.world_size if processes.on_cpu else 0
+    for line in warnings_before(recipe, streams, steps=steps, trained=trained, cpus=cpus):
+        logger.warning("warning: %s", line)
 
 
 def _last_metrics(folder: Path) -> dict[str, Any]:

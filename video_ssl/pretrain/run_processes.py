@@ -42,5 +42,9 @@ class RunProcesses(Protocol):
     @property
     def is_main(self) -> bool: ...
 
+    @property
+    def on_cpu(self) -> bool:
+        """Whether it computes on a CPU."""
+
     def on_main(self, act: Callable[[], T]) -> T:
         """Returns what `act` returned in process 0, in every process; its error too is raised in every process."""

@@ -22,6 +22,7 @@ from video_ssl import __version__
 from video_ssl.pretrain.background import BackgroundWriter
 from video_ssl.pretrain.checkpoint_folders import sweep
 from video_ssl.pretrain.errors import Interrupted
+from video_ssl.pretrain.foresight import Pace, pace_line, pace_warning
 from video_ssl.pretrain.recipe import TrainingConfig
 from video_ssl.pretrain.reporting import MetricsFile, Progress, Stopwatch
 from video_ssl.pretrain.run_processes import RunProcesses
@@ -90,6 +91,8 @@ class Session(Generic[J]):
         self._held_sec = 0.0
         self._writer = BackgroundWriter()
         self._files: MetricsFile | None = None
+        self._pace = Pace(job.start_step, job.num_steps)
+        self._step_sec = 0.0
         self.last_row: dict[str, Any] = {}
 
     def __enter__(self) -> Session[J]:
@@ -118,6 +121,7 @@ class Session(Generic[J]):
         """
         job = self._job
         for step in range(job.start_step, job.num_steps):
+            self._tell(stop, step)
             batch = self._next_batch(feed, stop)
             if batch is None:  # the workers went with the signal that stops us
                 self._interrupt(step, stop.agreed())
@@ -125,6 +129,7 @@ class Session(Generic[J]):
             self._clock.trained(clips)
             self._progress.step(step + 1)
             done = step + 1
+            self._measure(done)
             self._look()
             signal_number = stop.agreed()
             saves = done % job.checkpoint_steps == 0 or done == job.num_steps
@@ -173,6 +178,10 @@ class Session(Generic[J]):
     def _versions(self) -> dict[str, str]:
         raise NotImplementedError
 
+    def _wait(self) -> None:
+        """Waits until this process's device has done the steps so far."""
+        raise NotImplementedError
+
     # ---------------------------------------------------------------------------------------------
 
     def _next_batch(self, feed: Iterator[Any], stop: StopSignals) -> Any:
@@ -197,6 +206,35 @@ class Session(Generic[J]):
         tried = self._validate(done)
         self._clock.stood(time.perf_counter() - begin)
         return tried
+
+    def _tell(self, stop: StopSignals, step: int) -> None:
+        """Says to whoever stops the run what that waits for."""
+        begun, job = time.monotonic(), self._job
+        usual = f", steps take about {self._step_sec:.3g} s" if self._step_sec else ""
+
+        def doing() -> str:
+            goes_on = f"goes on after step {self._saved:,}" if self._saved else "begins anew"
+            return (
+                f"stopping after step {step + 1:,} of {job.num_steps:,} ({time.monotonic() - begun:.0f} s so far"
+                f"{usual}) and its checkpoint; once more stops at once, and the same command {goes_on}"
+            )
+
+        stop.doing = doing
+
+    def _measure(self, done: int) -> None:
+        """Tells once, after the first steps, how long a step takes and when the training will have ended."""
+        if not self._processes.is_main or not self._pace.is_due(done, time.perf_counter()):
+            return
+        self._wait()
+        seconds = self._pace.measure(done, time.perf_counter())
+        if seconds is None:
+            return
+        last = self._job.num_steps
+        self._step_sec = seconds
+        logger.info("%s", pace_line(seconds, done=done, last=last, memory=self._memory()))
+        warning = pace_warning(seconds, left=last - done, on_cpu=self._processes.on_cpu)
+        if warning:
+            logger.warning("warning: %s", warning)
 
     def _report(self, done: int, tried: Mapping[str, float]) -> None:
         """Writes a row of metrics: means since the last row, and health of the features of the last step."""

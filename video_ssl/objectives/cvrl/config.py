@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from video_ssl.clips.config import ClipLength
+from video_ssl.clips.sampling.one_clip import clip_span
 from video_ssl.objectives.shared.pair_config import PairConfig
 from video_ssl.objectives.shared.wiring import fit_encoder
 
@@ -38,3 +40,7 @@ class Config(PairConfig):
             raise ValueError(f"temperature={self.temperature} must be positive.")
         encoder = fit_encoder(self.encoder, size=self.crop.size, num_frames=self.num_frames)
         object.__setattr__(self, "encoder", encoder)
+
+    @property
+    def clip_length(self) -> ClipLength:
+        return ClipLength(clip_span(self.num_frames, self.frame_stride))

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Protocol
+from typing import Any, Protocol
 
+from video_ssl.clips.config import ClipConfig, ClipLength
 from video_ssl.objectives.shared.sources import Source
 
 
@@ -22,3 +23,15 @@ class ObjectiveConfig(Protocol):
 
     def stages(self) -> Mapping[str, Source]:
         """Returns by name what must exist before this objective can be built, for `stages` of its constructor."""
+
+
+def clip_length_of(config: Any) -> ClipLength | None:
+    """Returns how much of a video the longest clip of an objective spans: its `clip` says so, or its `clip_length`.
+
+    None where it takes videos of any length: single frames, sets of frames of a whole video.
+    """
+    clip = getattr(config, "clip", None)
+    if isinstance(clip, ClipConfig):
+        return clip.length
+    length: ClipLength | None = getattr(config, "clip_length", None)
+    return length

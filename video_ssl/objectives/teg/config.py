@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
+from video_ssl.clips.config import ClipLength
 from video_ssl.clips.sampling.one_clip import clip_span
 from video_ssl.objectives.shared.pair_config import PairConfig
 from video_ssl.objectives.shared.wiring import fit_encoder
@@ -52,6 +53,10 @@ class Config(PairConfig):
             )
         encoder = fit_encoder(self.encoder, size=self.crop.size, num_frames=self.long_frames)
         object.__setattr__(self, "encoder", encoder)
+
+    @property
+    def clip_length(self) -> ClipLength:
+        return ClipLength(clip_span(self.long_frames, self.long_stride))
 
     @property
     def positions(self) -> tuple[int, int]:

@@ -60,6 +60,10 @@ class FlaxProcesses:
     def is_main(self) -> bool:
         return self.rank == 0
 
+    @property
+    def on_cpu(self) -> bool:
+        return self.platform == "cpu"
+
     def on_main(self, act: Callable[[], T]) -> T:
         """Returns what `act` returned in process 0, in every process; its error too is raised in every process."""
         if self.world_size == 1:

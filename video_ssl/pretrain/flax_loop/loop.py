@@ -168,6 +168,9 @@ class _FlaxSession(Session[FlaxJob]):
     def _versions(self) -> dict[str, str]:
         return {"jax": jax.__version__, "flax": flax.__version__, "optax": optax.__version__}
 
+    def _wait(self) -> None:
+        jax.block_until_ready(self._features if not self._rows else self._rows[-1])
+
 
 class Outcome(NamedTuple):
     """What a step has computed, on the devices: 0-d float32 `scalars` in all of them, `features` and `clips` as in

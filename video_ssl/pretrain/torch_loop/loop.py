@@ -200,6 +200,10 @@ class _Session(Session[Job]):
     def _versions(self) -> dict[str, str]:
         return {"torch": torch.__version__}
 
+    def _wait(self) -> None:
+        if self._job.processes.device.type == "cuda":
+            torch.cuda.synchronize(self._job.processes.device)
+
 
 class _Means:
     """Means of scalars over steps, added up on the device and read at once.
