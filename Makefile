@@ -2,6 +2,7 @@
 #   make pretrain-mvd                       generate the default videos, train, export, probe
 #   make pretrain-mvd DATA="/my videos"     on your own videos, with pretrain/mvd/small.yaml; nothing is probed
 #   make pretrain-videomae RECIPE=pretrain/videomae/vit_s_k400.yaml SET="training.duration='10 epochs'"
+#   make test TORCH=cpu                     the build of torch: cuda where there is a GPU, else cpu (2 GB smaller)
 
 PYTHON ?= python3
 BIN := .venv/bin
@@ -9,6 +10,8 @@ RECIPE ?=
 DATA ?=
 SET ?=
 RUN ?=
+TORCH ?= $(if $(shell nvidia-smi -L 2>/dev/null),cuda,cpu)
+CPU_INDEX ?= https://download.pytorch.org/whl/cpu
 # What the shell is to take as one word, whatever is in it: spaces, #, quotes, $. `value` keeps make from reading it.
 quoted = '$(subst ','\'',$(1))'
 # People's own videos are trained on by the recipe of the `small` tier, the generated ones by the demo.
@@ -22,14 +25,25 @@ help:  ## what there is
 	@grep -hE '^[a-z%-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 22
 	@echo
 	@echo 'X: $(notdir $(wildcard pretrain/*))'
-	@echo 'RECIPE=file  DATA=folder|list|table  RUN=folder  SET="key=value ..."   go with pretrain-X'
+	@echo 'RECIPE=file  DATA=folder|list|table  RUN=folder  SET="key=value ..."   go with pretrain-X; TORCH=cpu|cuda with any'
+
+install = $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
+install-torch-cuda = $(install) torch
+# The index of pytorch has builds without CUDA, and old versions of everything else, which come with the next line.
+# Where it cannot be reached, the default build runs on a CPU just as well.
+install-torch-cpu = $(install) --retries 1 --timeout 20 --index-url $(CPU_INDEX) --no-deps torch || $(install-torch-cuda)
+
+ifeq ($(filter $(TORCH),cpu cuda),)
+$(error TORCH=$(TORCH) is no build of torch: give cpu or cuda)
+endif
 
 .venv/.ready: pyproject.toml constraints.txt
 	@echo "making the environment .venv (a few minutes, once)"
 	$(PYTHON) -c 'import sys; sys.exit(0 if sys.version_info >= (3, 11) else "video_ssl needs Python 3.11 or newer; set PYTHON=...")'
 	$(PYTHON) -m venv .venv
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt torch
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[dev]'
+	@echo "torch: the build for $(TORCH)"
+	$(install-torch-$(TORCH))
+	$(install) --editable '.[dev]'
 	@touch $@
 
 pretrain-%: .venv/.ready  ## train objective X and run the evaluations that its recipe names
