@@ -15,6 +15,7 @@ from __future__ import annotations
 import atexit
 import functools
 import logging
+import os
 import time
 import weakref
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -185,6 +186,7 @@ class Pipeline:
             )
             for name, stream in self._streams.items()
         }
+        _tell_few_cores(config.num_workers)
         self._begin()
         _open_pipelines.add(self)
 
@@ -382,6 +384,20 @@ def _validate(num_steps: int, start_step: int, host: tuple[int, int]) -> None:
         raise ValueError(f"host={host} must be (index, count) with 0 <= index < count.")
     if not 0 <= start_step <= num_steps:
         raise ValueError(f"start_step={start_step} must lie in 0..num_steps={num_steps}.")
+
+
+def _tell_few_cores(num_workers: int) -> None:
+    """Warns where processes would only wait for each other."""
+    cores = len(os.sched_getaffinity(0))
+    if num_workers > cores:
+        log.warning(
+            "loader.num_workers=%d processes read videos, but this one may use %d CPU cores: they only wait for each "
+            "other. Set loader.num_workers=%d, or ask for more cores (of SLURM: --set cpus_per_task=%d).",
+            num_workers,
+            cores,
+            max(1, cores - 1),
+            num_workers + 1,
+        )
 
 
 def _to_workers(batches: Any, num_workers: int, config: LoaderConfig) -> Any:

@@ -27,6 +27,7 @@ from video_ssl.launch.aftermath import settle
 from video_ssl.launch.attempts import ATTEMPTS
 from video_ssl.launch.batch import Batch, write_batch
 from video_ssl.launch.errors import LaunchError
+from video_ssl.launch.estimates import describe_plan
 from video_ssl.launch.profile import LaunchProfile, load_profile
 from video_ssl.launch.slurm import (
     job_infos,
@@ -66,7 +67,7 @@ def launch(
         verb, arguments: as on the command line.
         overrides: dotted settings of the profile.
         chain: see `plan_launch`.
-        dry_run: submit nothing and write nothing.
+        dry_run: submit nothing and write nothing; what the jobs are and cost goes to the log, the scripts are returned.
 
     Raises:
         OutputError: files of somebody else are in the way, or a folder cannot be written.
@@ -77,6 +78,8 @@ def launch(
     if profile.executor == "slurm":
         refuse_unusable(plan.home.absolute())
     if dry_run:
+        for line in describe_plan(plan):
+            logger.info("%s", line)
         return _dry_run(plan)
     if profile.executor == "slurm":
         require("sbatch")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Literal
 
 from video_ssl.recipes import build_config, read_recipe
@@ -17,7 +17,10 @@ class LaunchProfile:
     Attributes:
         executor: "local" runs processes on this machine and waits for them; "slurm" submits jobs.
         nodes, tasks_per_node: machines, and processes on each; with GPUs one process per GPU.
-        gpus_per_node, cpus_per_task, memory_gib: requested; memory per node; empty = what the cluster gives.
+        cpus_per_task: requested; empty = one for each process that reads videos and one for the process itself.
+        gpus_per_node: requested; empty = one for each process where the recipe is made for GPUs (`made_for_gpus`), else
+            what the cluster gives.
+        memory_gib: requested, per node; empty = what the cluster gives.
         time_min: time limit in minutes; a job that reaches it is saved and queued again.
         partition, account, qos, constraint, exclude, nodelist, exclusive: as of sbatch; empty = its default.
         setup: shell lines before the processes start: `module load cuda`.
@@ -90,6 +93,22 @@ class LaunchProfile:
     @property
     def world_size(self) -> int:
         return self.nodes * self.tasks_per_node
+
+    def asking_for(self, *, readers: int, gpus: bool) -> LaunchProfile:
+        """Returns the profile of a job on a cluster with what it leaves empty filled in.
+
+        Args:
+            readers: processes that read videos, beside each task.
+            gpus: whether each task wants one.
+        """
+        if self.executor == "local":
+            return self
+        wanted = self.tasks_per_node if gpus else None
+        return replace(
+            self,
+            cpus_per_task=readers + 1 if self.cpus_per_task is None else self.cpus_per_task,
+            gpus_per_node=wanted if self.gpus_per_node is None else self.gpus_per_node,
+        )
 
 
 def load_profile(name: str, overrides: Sequence[str] = ()) -> LaunchProfile:

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import dataclasses
+import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from video_ssl.files import text_mark, write_atomically
 from video_ssl.launch.batch import TaskSpec
@@ -14,6 +15,10 @@ from video_ssl.launch.errors import LaunchError
 from video_ssl.launch.grid import expand
 from video_ssl.launch.profile import LaunchProfile
 from video_ssl.recipes import nearest, to_yaml, unprintable
+
+if TYPE_CHECKING:
+    from video_ssl.evaluate.recipe import EvaluateRecipe
+    from video_ssl.pretrain.recipe import PretrainRecipe
 
 #: In RUN/launch of a run of a grid: what differs there, key -> value.
 SETTINGS = "grid.yaml"
@@ -108,17 +113,12 @@ def _pretrain(
         Step(
             name="pretrain",
             tasks=tuple(tasks),
-            profile=profile,
+            profile=_asking_for(profile, recipes),
             after=tuple(step.name for step in before),
         ),
     ]
-    if chain:
-        from video_ssl.evaluate.recipe import read_evaluations
-
-        read_evaluations(
-            recipes[0].evaluations, recipes[0].run
-        )  # what is wrong with them is said now
-    for evaluation in recipes[0].evaluations if chain else ():
+    read = _evaluations(recipes[0]) if chain else []
+    for evaluation, own in read:
         name = (
             "evaluate" if len(recipes[0].evaluations) == 1 else f"evaluate-{Path(evaluation).stem}"
         )
@@ -130,7 +130,9 @@ def _pretrain(
             Step(
                 name=name,
                 tasks=tuple(evaluations),
-                profile=profile,
+                profile=profile.asking_for(
+                    readers=own.embed.num_workers, gpus=recipes[0].made_for_gpus
+                ),
                 after=("pretrain",),
                 how="aftercorr" if len(runs) > 1 else "afterok",
             )
@@ -146,6 +148,14 @@ def _pretrain(
             )
         )
     return LaunchPlan(home, steps, files)
+
+
+def _evaluations(recipe: PretrainRecipe) -> list[tuple[str, EvaluateRecipe]]:
+    """The evaluations that a recipe names, read: what is wrong with them is said now."""
+    from video_ssl.evaluate.recipe import read_evaluations
+
+    read = read_evaluations(recipe.evaluations, recipe.run)
+    return list(zip(recipe.evaluations, read, strict=True))
 
 
 def _refuse_equal(recipes: Sequence[Any], names: Sequence[str]) -> None:
@@ -172,16 +182,27 @@ def _stages(recipe: Any, profile: LaunchProfile, files: dict[Path, Any]) -> list
         file = inner.folder / "launch" / "pretrain.yaml"
         files[file] = recipe_to_dict(inner)
         task = _task("pretrain", "pretrain", [str(file)], inner.folder)
-        steps.append(Step(name=f"stage-{stage}", tasks=(task,), profile=profile))
+        own = _asking_for(profile, [inner])
+        steps.append(Step(name=f"stage-{stage}", tasks=(task,), profile=own))
     return steps
+
+
+def _asking_for(profile: LaunchProfile, recipes: Sequence[PretrainRecipe]) -> LaunchProfile:
+    """The profile of a job that trains one of some recipes; those of an array ask for the same."""
+    return profile.asking_for(
+        readers=max(recipe.loader.num_workers for recipe in recipes),
+        gpus=any(recipe.made_for_gpus for recipe in recipes),
+    )
 
 
 def _evaluate(arguments: Sequence[str], profile: LaunchProfile) -> LaunchPlan:
     from video_ssl.evaluate.recipe import load_evaluate_recipe
 
-    home = load_evaluate_recipe(arguments[0], arguments[1:]).folder()
+    recipe = load_evaluate_recipe(arguments[0], arguments[1:])
+    home = recipe.folder()
     task = _task("evaluate", "evaluate", arguments, home)
-    return LaunchPlan(home, [Step(name="evaluate", tasks=(task,), profile=profile)], {})
+    own = profile.asking_for(readers=recipe.embed.num_workers, gpus=False)
+    return LaunchPlan(home, [Step(name="evaluate", tasks=(task,), profile=own)], {})
 
 
 def _embed(arguments: list[str], profile: LaunchProfile) -> LaunchPlan:
@@ -204,10 +225,24 @@ def _embed(arguments: list[str], profile: LaunchProfile) -> LaunchPlan:
     )
     merge = _task("merge", "merge", [str(out)], home)
     steps = [
-        Step(name="embed", tasks=tasks, profile=single),
+        Step(
+            name="embed",
+            tasks=tasks,
+            profile=single.asking_for(readers=_readers(arguments), gpus=False),
+        ),
         Step(name="merge", tasks=(merge,), profile=single, after=("embed",)),
     ]
     return LaunchPlan(home, steps, {})
+
+
+def _readers(arguments: Sequence[str]) -> int:
+    """The decoding processes of `embed`, by its flag or by default; a wrong flag is the job's to refuse."""
+    from video_ssl.embed.config import EmbedConfig
+
+    flag = "--num-workers"
+    given = [b for a, b in itertools.pairwise(arguments) if a == flag]
+    given += [a.partition("=")[2] for a in arguments if a.startswith(f"{flag}=")]
+    return int(given[-1]) if given and given[-1].isdigit() else EmbedConfig().num_workers
 
 
 def _task(name: str, verb: str, arguments: Sequence[str], run: Path) -> TaskSpec:

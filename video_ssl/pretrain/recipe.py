@@ -265,6 +265,14 @@ class PretrainRecipe:
         return Path(self.run)
 
     @property
+    def made_for_gpus(self) -> bool:
+        """Whether it says that it wants a GPU: by its device, or by settings that are for GPUs."""
+        training = self.training
+        if training.device == "auto":
+            return training.precision == "bf16" or training.compile
+        return training.device == "cuda"
+
+    @property
     def evaluations(self) -> tuple[str, ...]:
         """The recipes of `evaluate`, none where it is empty."""
         return self.evaluate or ()
