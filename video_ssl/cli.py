@@ -122,6 +122,22 @@ def evaluate(recipe: EvaluateRecipe, overrides: EvaluateOverrides = None) -> Non
     run(load_evaluate_recipe(recipe, overrides or []))
 
 
+@app.command(epilog=example("compare runs/a runs/b pixels: train=parts:train test=parts:test"))
+def compare(
+    words: Annotated[
+        list[str],
+        typer.Argument(
+            help="Encoders (runs, weights, pixels:, untrained:), and keys of an evaluation: train=TABLE test=TABLE.",
+            metavar="ENCODERS... [key=value ...]",
+        ),
+    ],
+) -> None:
+    """Compare encoders on the same videos.  Intervals, paired differences, classes; JSON, Markdown and a page."""
+    from video_ssl.explore.comparing import compare as run
+
+    typer.echo(run(words))
+
+
 @app.command(epilog=example("embed runs/mine /my/videos features.arrow --per-frame"))
 @with_flags
 def embed(

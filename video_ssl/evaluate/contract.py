@@ -50,11 +50,13 @@ class Given:
         train: features of the clips that it may learn from.
         test: features of the clips that it is judged by.
         seed: of whatever it draws.
+        keep_predictions: say of every test video which class it was given.
     """
 
     train: FeatureFile
     test: FeatureFile
     seed: int = 0
+    keep_predictions: bool = False
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -135,6 +137,8 @@ def recognition_result(
     test_labels: np.ndarray,
     classes: np.ndarray,
     notes: list[str],
+    *,
+    ids: np.ndarray | None = None,
 ) -> Result:
     """Returns the result of recognising test videos by `scores` (V, K).
 
@@ -143,6 +147,7 @@ def recognition_result(
         train_labels, test_labels: 0..K-1; in test, -1 for a class that train does not have.
         classes: (K,) the labels in the tables.
         notes: warnings so far; a warning about unknown classes is added.
+        ids: (V,) of the test videos, where their predictions are to be kept.
     """
     correct = int((np.argsort(-scores, axis=1, kind="stable")[:, 0] == test_labels).sum())
     total = len(test_labels)
@@ -154,6 +159,11 @@ def recognition_result(
     unknown = int((test_labels < 0).sum())
     if unknown:
         notes = [*notes, f"{unknown} test videos are of classes that train does not have: wrong"]
+    kept: dict[str, Any] = {}
+    if ids is not None:
+        best = np.argsort(-scores, axis=1, kind="stable")[:, 0]
+        columns = {"id": ids, "true": test_labels, "predicted": best}
+        kept["predictions"] = {name: values.tolist() for name, values in columns.items()}
     return Result(
         metrics=found,
         correct=correct,
@@ -164,6 +174,7 @@ def recognition_result(
             "majority": metrics.majority_share(train_labels, test_labels),
             "classes": classes.tolist(),
             "confusion": confusion.tolist(),
+            **kept,
         },
         notes=list(notes),
     )

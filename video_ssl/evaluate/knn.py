@@ -97,7 +97,14 @@ class NearestNeighbours:
         own, others = record_keys(test_videos.origins, train_videos.origins)
         found = self._neighbours(queries, bank, own, others, chosen["k"])
         scores = self.vote(*found, train_labels, len(classes), chosen["vote"])
-        result = recognition_result(scores, train_labels, test_labels, classes, notes)
+        result = recognition_result(
+            scores,
+            train_labels,
+            test_labels,
+            classes,
+            notes,
+            ids=test_videos.ids if given.keep_predictions else None,
+        )
         result.chosen.update(chosen)
         result.details.update(grid=grid, train_videos=len(train_videos))
         return result

@@ -6,8 +6,8 @@ any scale, and may be negative.  All results are shares in 0..1, not percent.  E
 ordered by class number, so a constant score predicts class 0 and results never depend on chance.
 
 Metrics: `merge_views`, `top_k_hits`, `top_k_accuracy`, `mean_class_accuracy`, `confusion_matrix`, `wilson_interval`,
-`majority_share`; for retrieval `top_k_similar` (nearest neighbours, lower index first when equal),
-`recall_at`, `chance_recall_at` and `average_precision`.
+`paired_difference`, `mcnemar_p`, `majority_share`; for retrieval `top_k_similar` (nearest neighbours, lower index first
+when equal), `recall_at`, `chance_recall_at` and `average_precision`.
 
 Retrieval.  Q queries, each with a list of gallery videos, nearest first; one is relevant if it has
 the class of the query.  "Recall at k" is what the field calls it: the share of queries with at
@@ -125,6 +125,54 @@ def wilson_interval(correct: int, total: int, z: float = 1.959964) -> tuple[floa
     half = z * math.sqrt(p * (1 - p) / total + z * z / (4 * total * total))
     scale = 1 + z * z / total
     return max(0.0, (centre - half) / scale), min(1.0, (centre + half) / scale)
+
+
+def paired_difference(
+    first: np.ndarray, second: np.ndarray, z: float = 1.959964
+) -> tuple[float, float, float]:
+    """Returns how much larger the share of `first` is than that of `second`, and its interval; z = 1.96 gives 95 %.
+
+    Both are about the same videos, so that what is easy or hard for both takes no part in the uncertainty.
+
+    Args:
+        first, second: bool (N,), which videos one and the other got right.
+
+    Source: Bonett and Price 2012, adjusted Wald interval of a difference of paired shares: with one video more that
+    only the first, and one that only the second gets right.
+
+    >>> a, b = np.array([True] * 9 + [False]), np.array([True] * 6 + [False] * 4)
+    >>> [round(x, 3) for x in paired_difference(a, b)]
+    [0.3, -0.054, 0.554]
+    """
+    _check_paired(first, second)
+    n = len(first)
+    only_first, only_second = int((first & ~second).sum()), int((second & ~first).sum())
+    p, q = (only_first + 1) / (n + 2), (only_second + 1) / (n + 2)
+    half = z * math.sqrt((p + q - (p - q) ** 2) / (n + 2))
+    return (only_first - only_second) / n, max(-1.0, p - q - half), min(1.0, p - q + half)
+
+
+def mcnemar_p(first: np.ndarray, second: np.ndarray) -> float:
+    """Returns how probable a difference at least as large as between two equally good ones is: McNemar's exact test.
+
+    Args:
+        first, second: bool (N,), which videos one and the other got right.
+
+    >>> mcnemar_p(np.array([True] * 5 + [False]), np.array([False] * 5 + [False]))
+    0.0625
+    """
+    _check_paired(first, second)
+    fewer, more = sorted((int((first & ~second).sum()), int((second & ~first).sum())))
+    count = fewer + more
+    tail = sum(math.comb(count, k) for k in range(fewer + 1))
+    return min(1.0, 2 * tail / 2**count)
+
+
+def _check_paired(first: np.ndarray, second: np.ndarray) -> None:
+    if first.shape != second.shape or first.ndim != 1 or len(first) == 0:
+        raise ValueError(
+            f"two lists about the same videos are compared, but they have shapes {first.shape} and {second.shape}."
+        )
 
 
 def majority_share(train_labels: np.ndarray, test_labels: np.ndarray) -> float:

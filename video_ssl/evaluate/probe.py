@@ -123,7 +123,12 @@ class LinearProbe:
         scores = Share(mine, len(test), processes).assemble(model.predict(x)[:, column])
         notes += matched + shared_notes(train_videos, test_videos) + self._edge_notes(chosen)
         result = recognition_result(
-            test_videos.mean(scores), train_labels, test_labels, classes, notes
+            test_videos.mean(scores),
+            train_labels,
+            test_labels,
+            classes,
+            notes,
+            ids=test_videos.ids if given.keep_predictions else None,
         )
         result.chosen.update(chosen)
         result.details.update(

@@ -33,6 +33,8 @@ class EvaluateRecipe:
             RUN/encoders/ENCODER, NAME_step_N for RUN@N.
         seed: of everything random (held-out videos, order of training).
         device: auto, cpu, cuda.
+        keep_predictions: the class that every test video is given stands in the results, so that encoders can be
+            compared video by video.
     """
 
     name: str = "evaluation"
@@ -45,6 +47,7 @@ class EvaluateRecipe:
     out: str | None = None
     seed: int = 0
     device: str = "auto"
+    keep_predictions: bool = False
 
     def __post_init__(self) -> None:
         if not self.encoders or not self.evaluators:

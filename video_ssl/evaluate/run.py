@@ -121,6 +121,7 @@ def _evaluate(recipe: EvaluateRecipe, processes: Processes, *, quiet: bool) -> d
         context = Context(
             **files,
             seed=recipe.seed,
+            keep_predictions=recipe.keep_predictions,
             processes=processes,
             encoder=None if embedder is None else embedder.encoder,
             tables=tables,
@@ -177,6 +178,7 @@ def _found(
         },
         "device": _device_name(device),
         "videos": {split: len(table) for split, table in tables.items()},
+        "class_names": list(tables["train"].class_names) if tables else [],
         "encoders": dict(entries),
     }
     found["summary"] = summary(found)

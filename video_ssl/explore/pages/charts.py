@@ -88,6 +88,14 @@ def share_bar(share: float, *, chance: float | None = None, color: str = COLORS[
     )
 
 
+def interval_bar(share: float, interval: Sequence[float], *, chance: float) -> Markup:
+    """Returns the bar of a share in 0..1 with its interval as a line, and a mark at what guessing gives."""
+    low, high = (100 * end for end in interval)
+    bar = str(share_bar(share, chance=chance)).removesuffix("</svg>")
+    line = f'<rect x="{low:.2f}" width="{max(high - low, 0.3):.2f}" y="4.4" height="1.2" class="interval"/>'
+    return Markup(f"{bar}{line}</svg>")
+
+
 def confusion_chart(confusion: Sequence[Sequence[int]], names: Sequence[str]) -> Markup:
     """Returns a heat map: rows are the true classes, columns the predicted ones; shares of each row."""
     count = len(confusion)

@@ -17,6 +17,7 @@ from typing import Any
 from video_ssl.datasets.table import Table
 from video_ssl.evaluate.evaluators import figure_of
 from video_ssl.explore.config import ReportConfig
+from video_ssl.explore.pages.compare_page import COMPARISON, write_comparison
 from video_ssl.explore.pages.curves_section import chart_cards
 from video_ssl.explore.pages.neighbours_section import nearest_videos
 from video_ssl.explore.pages.pictures import ClipPicture, ShownRecord, training_clips
@@ -68,6 +69,8 @@ def write_report(
         RunNotFound: the folder is not that of a run.
         OutputError: the file is there and is no report, or cannot be written.
     """
+    if (Path(run) / COMPARISON).is_file():
+        return _report_of_comparison(Path(run), out)
     config, data = (
         config or ReportConfig(),
         read_run(Path(run), root=None if root is None else Path(root)),
@@ -108,6 +111,18 @@ def write_report(
     )
     logger.info("%s: %.1f MB, everything inside", path, size / 1e6)
     return path
+
+
+def _report_of_comparison(folder: Path, out: str | Path | None) -> Path:
+    """The page of what `video-ssl compare` has left in a folder."""
+    path = claim_file(out if out is not None else folder / "report.html", "report")
+    try:
+        comparison = json.loads((folder / COMPARISON).read_text(encoding="utf-8"))
+        return write_comparison(comparison, path, verb="report", origin=folder)
+    except (ValueError, KeyError) as err:
+        raise RunNotFound(
+            f"{folder / COMPARISON} is not what `video-ssl compare` writes ({err}): give its command again."
+        ) from err
 
 
 def _subtitle(data: RunData) -> str:
