@@ -26,7 +26,10 @@ def made(folder: Path, *variables: str, gpu: bool = False, **environment: str) -
     """What pip is asked for when make makes the environment; `gpu`: there is an nvidia-smi that finds one."""
     for name in ("Makefile", "pyproject.toml", "constraints.txt"):
         shutil.copy(ROOT / name, folder)
-    for name, text in (("python", PYTHON), ("nvidia-smi", f"#!/bin/sh\n{'echo GPU 0' if gpu else 'exit 9'}\n")):
+    for name, text in (
+        ("python", PYTHON),
+        ("nvidia-smi", f"#!/bin/sh\n{'echo GPU 0' if gpu else 'exit 9'}\n"),
+    ):
         file = folder / "bin" / name
         file.parent.mkdir(exist_ok=True)
         file.write_text(text)

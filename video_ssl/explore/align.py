@@ -12,7 +12,7 @@ from video_ssl.embed.features import open_features
 from video_ssl.explore.alignment import align, save_path
 from video_ssl.explore.alignment_video import path_picture, write_side_by_side
 from video_ssl.explore.config import AlignConfig
-from video_ssl.explore.tracks import find_track
+from video_ssl.explore.tracks import find_track, refuse_unknown
 from video_ssl.files import MADE_BY, claim_folder, made, made_by, written_aside
 
 FILES = ("path.csv", "path.json", "path.npz", "path.png", "aligned.mp4")
@@ -47,6 +47,8 @@ def align_videos(
     config = config or AlignConfig()
     folder = _claim(out, [query, key, *([features] if features is not None else [])])
     opened = open_features(features, root=root) if features is not None else None
+    for name in (query, key):  # both, before the first is embedded
+        refuse_unknown(name, features=opened, encoder=encoder)
     a, b = (find_track(n, features=opened, encoder=encoder, device=device) for n in (query, key))
     found = align(a.embs, b.embs, method=config.method)
     query_sec, key_sec = a.times, b.times

@@ -261,9 +261,11 @@ def search(
     )
     folder = None if cut is None else claim_new_folder(cut)
     opened = open_features(features, root=root)
+    archive = Archive(opened)
+    if config.method == "ann":
+        search_index.require_usearch()
     whole = find_track(clip, features=opened, encoder=encoder, device=device)
     query = _part(whole, start_sec, end_sec)
-    archive = Archive(opened)
     moments, frames = search_track(query, archive, config)
     notes = _notes(query, whole, moments, archive, config)
     files: list[Path | None] = [None] * len(moments)

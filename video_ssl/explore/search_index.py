@@ -39,6 +39,12 @@ def available() -> bool:
     return importlib.util.find_spec("usearch") is not None
 
 
+def require_usearch() -> None:
+    """Raises FeatureError unless usearch is installed."""
+    if not available():
+        raise FeatureError("an approximate index needs usearch: pip install 'video_ssl[search]'")
+
+
 def open_index(archive: Archive, *, threads: int = 0) -> Any:
     """Returns the index of an archive, built where it is missing or of other features.
 
@@ -48,8 +54,7 @@ def open_index(archive: Archive, *, threads: int = 0) -> Any:
     Raises:
         FeatureError: usearch is not installed, or the features are not in a file.
     """
-    if not available():
-        raise FeatureError("an approximate index needs usearch: pip install 'video_ssl[search]'")
+    require_usearch()
     from usearch.index import Index
 
     if archive.path is None:

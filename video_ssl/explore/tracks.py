@@ -162,26 +162,40 @@ def embed_video(
     return replace(found, record=table.record(0))
 
 
+def refuse_unknown(name: str, *, features: FeatureFile | None, encoder: str | None) -> None:
+    """Looks whether `find_track` can find a name, before anything is embedded.
+
+    Raises:
+        FeatureError: it is neither the id of a record of `features` nor a video file (the nearest is named), or a video
+            file is given without an encoder.
+    """
+    if features is not None and (features.ids == name).any():
+        return
+    if Path(name).is_file():
+        if encoder is None:
+            raise FeatureError(
+                f"{name} is a video file: give the encoder that embeds it (--encoder RUN)."
+            )
+        return
+    if features is not None:
+        track_of(features, name)  # raises, and names the nearest
+    raise FeatureError(
+        f"{name!r} is no video file; for the id of a record name the feature file too (--in FEATURES)."
+    )
+
+
 def find_track(
     name: str, *, features: FeatureFile | None, encoder: str | None, device: str = "auto"
 ) -> Track:
     """Returns the frames of `name`: the id of a record of `features`, or a video file.
 
     Raises:
-        FeatureError: it is neither, or a video file is given without an encoder.
+        FeatureError: see `refuse_unknown` and `embed_video`.
     """
+    refuse_unknown(name, features=features, encoder=encoder)
     if features is not None and (features.ids == name).any():
         return track_of(features, name)
-    if Path(name).is_file():
-        if encoder is None:
-            raise FeatureError(
-                f"{name} is a video file: give the encoder that embeds it (--encoder RUN)."
-            )
-        return embed_video(
-            name, encoder, like=features.metadata if features is not None else None, device=device
-        )
-    if features is not None:
-        return track_of(features, name)  # raises, and names the nearest
-    raise FeatureError(
-        f"{name!r} is no video file; for the id of a record name the feature file too (--in FEATURES)."
+    assert encoder is not None
+    return embed_video(
+        name, encoder, like=features.metadata if features is not None else None, device=device
     )
