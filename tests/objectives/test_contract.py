@@ -40,7 +40,7 @@ def test_settings_tell_stages_and_clips(name: str) -> None:
 
 @pytest.mark.parametrize(
     ("name", "clips"),
-    [("mae/demo", 8), ("mvd/demo", 4), ("carl/demo", 2), ("tcc/demo", 1), ("teg/demo", 2)],
+    [("mae/demo", 8), ("mvd/demo", 1), ("carl/demo", 2), ("tcc/demo", 1), ("teg/demo", 2)],
 )
 def test_the_settings_tell_how_many_clips_a_record_gives(name: str, clips: int) -> None:
     assert load_pretrain_recipe(name).objective.clips_per_record == clips
