@@ -202,7 +202,9 @@ def test_advice_is_only_what_was_not_done(monkeypatch):
     assert "num_clips" in text
     assert "num_workers" in text
     assert "transcode" not in advice("decode", begin, fast)
-    done = load_pretrain_recipe("videomae/demo", ["loader.num_workers=2"])  # it takes four clips
+    done = load_pretrain_recipe(
+        "videomae/demo", ["loader.num_workers=2", "objective.clip.num_clips=4"]
+    )
     assert advice("decode", done, fast) == (
         "Decoding takes longest: smaller clips or more cores are what is left."
     )

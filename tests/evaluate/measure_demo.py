@@ -61,9 +61,9 @@ class Measurement:
 
 FRAMES = ("demo_frames",)
 BOTH = ("demo", "demo_frames")
-ONLY_UNTRAINED = tuple(
-    f"encoders.{name}=null" for name in ("pixels", "hog_frame", "hog_bag", "hog_order", "hog_diff")
-)
+# The features of evaluate/demo without its baselines, which are measured with `clips` and the students.
+AS_DEMO = ("embed.cells=2", "evaluators.probe.poolings=[mean, mean_std, concat_4]")
+ALONE = {"evaluations": ("probe",), "evaluate_words": AS_DEMO}
 GROUPS: dict[str, list[Measurement]] = {
     "world": [
         Measurement(
@@ -75,24 +75,25 @@ GROUPS: dict[str, list[Measurement]] = {
         Measurement(
             "supervised_frame",
             "supervised/demo_r2plus1d_frame",
-            evaluate_words=(*ONLY_UNTRAINED, "embed.num_clips=1"),
+            evaluations=("probe",),
+            evaluate_words=(*AS_DEMO, "embed.num_clips=1"),
         ),
         Measurement(
             "supervised_shuffled",
             "supervised/demo_r2plus1d_shuffled",
-            evaluate_words=ONLY_UNTRAINED,
+            **ALONE,
         ),
     ],
     "student": [
         *(Measurement(f"mvd-{seed}", "mvd/demo", seed) for seed in range(3)),
-        Measurement("mvd_published", "mvd/demo_published", evaluate_words=ONLY_UNTRAINED),
+        Measurement("mvd_published", "mvd/demo_published", **ALONE),
     ],
     "others": [
         *(Measurement(f"carl-{seed}", "carl/demo", seed, evaluations=FRAMES) for seed in range(3)),
         *(Measurement(f"teg-{seed}", "teg/demo", seed, evaluations=BOTH) for seed in range(3)),
         Measurement("carl_weak", "carl/demo_weak", evaluations=FRAMES),
-        Measurement("videomae", "videomae/demo", evaluate_words=ONLY_UNTRAINED),
-        Measurement("mae", "mae/demo", evaluate_words=ONLY_UNTRAINED),
+        Measurement("videomae", "videomae/demo", **ALONE),
+        Measurement("mae", "mae/demo", **ALONE),
         Measurement("cvrl", "cvrl/demo", evaluations=BOTH),
         Measurement("tcn", "tcn/demo", evaluations=FRAMES),
         Measurement("tcc", "tcc/demo", evaluations=FRAMES),
