@@ -77,8 +77,10 @@ def test_every_objective_has_a_recipe_that_make_trains_and_evaluates() -> None:
     ).stdout
     (line,) = [line for line in told.splitlines() if line.startswith("X: ")]
     folders = line.removeprefix("X: ").split()
-    recipes = [load_pretrain_recipe(f"{name}/demo") for name in folders]
-    assert {recipe.objective_name for recipe in recipes} == set(OBJECTIVES)
+    demos = [name for name in folders if name != "tcc"]  # it learns nothing in minutes
+    recipes = [load_pretrain_recipe(f"{name}/demo") for name in demos]
+    assert {recipe.objective_name for recipe in recipes} == set(OBJECTIVES) - {"tcc"}
+    assert load_pretrain_recipe("tcc/small").objective_name == "tcc"
     for recipe in recipes:
         assert recipe.evaluate
         for evaluation in recipe.evaluations:

@@ -96,7 +96,6 @@ GROUPS: dict[str, list[Measurement]] = {
         Measurement("mae", "mae/demo", **ALONE),
         Measurement("cvrl", "cvrl/demo", evaluations=BOTH),
         Measurement("tcn", "tcn/demo", evaluations=FRAMES),
-        Measurement("tcc", "tcc/demo", evaluations=FRAMES),
     ],
     "again": [Measurement("mvd-0-again", "mvd/demo")],
 }

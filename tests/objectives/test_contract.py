@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from small_recipes import RECIPES, small_recipe
+from small_recipes import RECIPES, a_recipe_of, small_recipe
 
 from video_ssl.bench.figures import random_samples
 from video_ssl.bench.step_torch import untrained_stages
@@ -40,7 +40,7 @@ def test_settings_tell_stages_and_clips(name: str) -> None:
 
 @pytest.mark.parametrize(
     ("name", "clips"),
-    [("mae/demo", 8), ("mvd/demo", 1), ("carl/demo", 2), ("tcc/demo", 1), ("teg/demo", 2)],
+    [("mae/demo", 8), ("mvd/demo", 1), ("carl/demo", 2), ("tcn/demo", 1), ("teg/demo", 2)],
 )
 def test_the_settings_tell_how_many_clips_a_record_gives(name: str, clips: int) -> None:
     assert load_pretrain_recipe(name).objective.clips_per_record == clips
@@ -48,7 +48,7 @@ def test_the_settings_tell_how_many_clips_a_record_gives(name: str, clips: int) 
 
 @pytest.mark.parametrize("name", OBJECTIVES)
 def test_a_plan_shows_the_pixels_of_its_sample(name: str, tmp_path: Path) -> None:
-    recipe = small_recipe(f"{name}/demo", tmp_path)
+    recipe = small_recipe(a_recipe_of(name), tmp_path)
     sample = {key: array[0] for key, array in random_samples(recipe, 1).items()}
     clips = OBJECTIVES[name].main_plan(recipe.objective).shown(sample)
     assert clips
@@ -70,7 +70,7 @@ def test_a_plan_shows_the_pixels_of_its_sample(name: str, tmp_path: Path) -> Non
 def torch_case(
     request: pytest.FixtureRequest, tmp_path: Path
 ) -> tuple[PretrainRecipe, TorchObjective, dict[str, torch.Tensor]]:
-    recipe = small_recipe(f"{request.param}/demo", tmp_path)
+    recipe = small_recipe(a_recipe_of(request.param), tmp_path)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
         objective = OBJECTIVES[request.param].objective()(
@@ -169,7 +169,7 @@ def test_training_steps_lower_the_loss(torch_case: Any) -> None:
 @pytest.mark.parametrize("name", ["mae", "videomae", "mvd", "supervised", "tcn"])
 def test_clips_that_do_not_see_each_other_weigh_the_same(name: str, tmp_path: Path) -> None:
     """The loss is the mean over records, and over their views."""
-    recipe = small_recipe(f"{name}/demo", tmp_path)
+    recipe = small_recipe(a_recipe_of(name), tmp_path)
     objective = (
         OBJECTIVES[name]
         .objective()(recipe.objective, stages=untrained_stages(recipe, tmp_path))
@@ -194,7 +194,7 @@ def test_clips_that_do_not_see_each_other_weigh_the_same(name: str, tmp_path: Pa
 def test_a_flax_objective_makes_a_step_output(name: str, tmp_path: Path) -> None:
     """Only its shapes are computed."""
     jax = pytest.importorskip("jax")
-    recipe = small_recipe(f"{name}/demo", tmp_path)
+    recipe = small_recipe(a_recipe_of(name), tmp_path)
     objective = OBJECTIVES[name].objective()(recipe.objective, stages={})
     variables = jax.eval_shape(lambda: objective.init(0))
     batch = {k: v for k, v in random_samples(recipe, ROWS).items() if v.dtype.kind in "biuf"}

@@ -76,7 +76,7 @@ def test_every_objective_of_clips_says_what_they_span() -> None:
     assert of("mvd/vit_b_k400") == of("videomae/vit_b_k400") == ClipLength(61)
     assert of("cvrl/r3d50_k600") == ClipLength(31)
     assert of("teg/r3d50_k400") == ClipLength(61)
-    assert of("mae/demo") is of("carl/demo") is of("tcc/demo") is None
+    assert of("mae/demo") is of("carl/demo") is of("tcn/demo") is None
 
 
 def test_a_length_in_seconds_depends_on_the_rate() -> None:

@@ -54,6 +54,11 @@ RUN = [
 ]
 
 
+def a_recipe_of(objective: str) -> str:
+    """Returns the name of the objective's demo, or where it has none (TCC learns nothing in minutes) of `small`."""
+    return f"{objective}/{'demo' if f'{objective}/demo' in RECIPES else 'small'}"
+
+
 def small_recipe(name: str, folder: Path, table: str = "nowhere") -> PretrainRecipe:
     """Returns a recipe of the tree in its smallest size.
 
