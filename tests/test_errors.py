@@ -203,10 +203,10 @@ def test_secrets_do_not_come_into_a_report(text, hidden):
 
 PATCHED = """
 import sys, errno
-from video_ssl import cli
+from video_ssl import cli, cli_recipe_sheets
 def act(*_):
     {code}
-cli.list_recipes = act
+cli_recipe_sheets.recipe_list = act
 sys.argv = ["video-ssl", *{arguments}]
 cli.main()
 """
@@ -256,9 +256,25 @@ def test_debug_shows_where_and_the_sentence(arguments, environment):
 
 def test_ctrl_c_is_one_line():
     done = command("raise KeyboardInterrupt")
-    assert done.returncode == 130
-    assert done.stderr.count("\n") == 1
-    assert "the same command goes on" in done.stderr
+    assert (done.returncode, done.stderr) == (130, "stopped by Ctrl-C.\n")
+
+
+@pytest.mark.parametrize(
+    ("words", "goes_on"),
+    [
+        (["embed", "runs/mine", "videos", "f.arrow"], True),
+        (["--debug", "data", "build", "videos", "packed"], True),
+        (["data", "check", "ucf101"], False),
+        (["bench", "step", "mvd/demo"], False),
+        ([], False),
+    ],
+)
+def test_only_what_keeps_its_work_says_that_it_goes_on(words, goes_on, monkeypatch, capsys):
+    monkeypatch.setattr(sys, "argv", ["video-ssl", *words])
+    assert report(KeyboardInterrupt()) == 130
+    told = capsys.readouterr().err
+    assert told.startswith("stopped by Ctrl-C")
+    assert ("the same command goes on from what is finished" in told) == goes_on
 
 
 def test_a_pipe_that_breaks_elsewhere_is_not_taken_for_the_end_of_the_output():

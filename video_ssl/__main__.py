@@ -7,11 +7,12 @@ from video_ssl.errors import one_sentence
 
 
 def main() -> None:
-    """Runs the command; loading it takes a second or more, so that is inside what ends Ctrl-C in a sentence, too."""
+    """Runs the command; loading it takes a second or more, so Ctrl-C ends that in a sentence, too."""
     let_waiting_threads_sleep()
     with one_sentence():
         from video_ssl.cli import main as run
-    run()
+
+        run()
 
 
 if __name__ == "__main__":

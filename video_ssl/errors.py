@@ -29,6 +29,11 @@ MISTAKE, BUG, NO_READER = 2, 1, 128 + signal.SIGPIPE
 # How long a process that misses another one gives it to say why it ends.
 _PATIENCE_SEC = 3.0
 _words: list[socket.socket] = []
+# Verbs that keep what is finished when they are stopped.
+_GOING_ON = (
+    *("pretrain", "evaluate", "embed", "scan", "transcode", "launch"),
+    *("data demo", "data build"),
+)
 _SECRET_KEY = r"[\w.-]*(?:secret|token|passw|credential|signature|api_?key|access_?key)[\w.-]*"
 
 
@@ -84,12 +89,18 @@ def report(err: BaseException) -> int:
 def _ending(err: BaseException) -> tuple[int, str]:
     """Exit code and text."""
     if isinstance(err, KeyboardInterrupt):
-        goes_on = "stopped by Ctrl-C: the same command goes on from what is finished."
-        return 128 + signal.SIGINT, goes_on
+        goes_on = ": the same command goes on from what is finished." if _goes_on() else "."
+        return 128 + signal.SIGINT, f"stopped by Ctrl-C{goes_on}"
     sentence = sentence_of(err)
     if sentence is None:
         return BUG, f"{_traceback(err)}{_report(err)}"
     return MISTAKE, f"{_traceback(err) if debugging() else ''}error: {sentence}"
+
+
+def _goes_on() -> bool:
+    """Whether the command of this process keeps what it has finished, for the same command."""
+    words = [word for word in sys.argv[1:] if not word.startswith("-")]
+    return bool(words) and (words[0] in _GOING_ON or " ".join(words[:2]) in _GOING_ON)
 
 
 def _traceback(err: BaseException) -> str:

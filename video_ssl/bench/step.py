@@ -13,6 +13,7 @@ from multiprocessing import get_context
 from typing import Any
 
 from video_ssl.bench.figures import StepFigures, Timing, print_figures
+from video_ssl.child_signals import deaf_children, end_in_silence
 from video_ssl.models import with_flax
 from video_ssl.objectives import OBJECTIVES
 from video_ssl.pretrain.errors import missing_jax
@@ -75,10 +76,12 @@ def bench_twins(
     timing, content = Timing(steps=steps, warmup=warmup), recipe_to_dict(recipe)
     rows = []
     for framework in BENCHES:
-        with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as alone:
-            rows.append(
-                alone.submit(_measure_encoder, framework, content, batch_size, timing).result()
-            )
+        with ProcessPoolExecutor(
+            1, mp_context=get_context("spawn"), initializer=end_in_silence
+        ) as alone:
+            with deaf_children():
+                measured = alone.submit(_measure_encoder, framework, content, batch_size, timing)
+            rows.append(measured.result())
     _print(f"encoder of {recipe.name}, forward and backward", recipe, rows)
     return rows
 

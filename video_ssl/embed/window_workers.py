@@ -21,6 +21,7 @@ from dataclasses import dataclass
 from multiprocessing.connection import Connection
 from typing import Any
 
+from video_ssl.child_signals import deaf_children
 from video_ssl.clips.contents import content_digest, content_key
 from video_ssl.clips.decoders.reader import BadVideo
 from video_ssl.clips.processes.workers import WorkerDied
@@ -150,7 +151,8 @@ class _Worker:
         self.process = context.Process(
             target=_work, args=(self.job, start, self.step, sender), daemon=True
         )
-        self.process.start()
+        with deaf_children():
+            self.process.start()
         sender.close()
         self.begun = False
 

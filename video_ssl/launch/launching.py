@@ -13,6 +13,7 @@ import json
 import logging
 import os
 import shlex
+import signal
 import subprocess
 import sys
 import time
@@ -22,6 +23,7 @@ from typing import Any
 
 from video_ssl.code_state import NOTE
 from video_ssl.embed.partial import claim_features
+from video_ssl.errors import AlreadyReported
 from video_ssl.files import claim_file, claim_folder
 from video_ssl.launch.aftermath import settle
 from video_ssl.launch.attempts import ATTEMPTS
@@ -302,7 +304,9 @@ def _until_over(step: Step, batch: Path, index: int, name: str) -> None:
             ATTEMPT: number,
             LOST_AFTER: str(profile.lost_after_sec),
         }
-        code = _wait(subprocess.Popen(_local_command(step, batch, index), env=environment))
+        code, interrupted = _wait(
+            subprocess.Popen(_local_command(step, batch, index), env=environment)
+        )
         again = settle(
             str(batch),
             index,
@@ -315,16 +319,19 @@ def _until_over(step: Step, batch: Path, index: int, name: str) -> None:
         )
         if code == 0:
             return
+        if interrupted and not again:
+            raise AlreadyReported(f"{name} was stopped by Ctrl-C", 128 + signal.SIGINT)
         if not again:
             raise LaunchError(
                 f"{name} has ended with exit code {code}; see {step.tasks[index].run}/{ATTEMPTS} and the log above."
             )
 
 
-def _wait(process: subprocess.Popen[bytes]) -> int:
-    """The exit code; Ctrl-C has reached the processes too, which save and end by themselves."""
+def _wait(process: subprocess.Popen[bytes]) -> tuple[int, bool]:
+    """The exit code, and whether there was Ctrl-C: it reaches the processes too, which save, end and say so."""
+    interrupted = False
     while True:
         try:
-            return process.wait()
+            return process.wait(), interrupted
         except KeyboardInterrupt:
-            continue
+            interrupted = True

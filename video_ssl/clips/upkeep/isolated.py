@@ -23,6 +23,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from video_ssl.child_signals import deaf_children
 from video_ssl.files import DiskFull
 
 log = logging.getLogger(__name__)
@@ -142,13 +143,14 @@ class _Worker:
 
     def __init__(self, function: str) -> None:
         paths = os.pathsep.join(path or os.getcwd() for path in sys.path)
-        self._process = subprocess.Popen(
-            [sys.executable, "-m", "video_ssl.clips.upkeep.isolated_worker"],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            bufsize=0,
-            env={**os.environ, **_ENVIRONMENT, "PYTHONPATH": paths},
-        )
+        with deaf_children():
+            self._process = subprocess.Popen(
+                [sys.executable, "-m", "video_ssl.clips.upkeep.isolated_worker"],
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                bufsize=0,
+                env={**os.environ, **_ENVIRONMENT, "PYTHONPATH": paths},
+            )
         assert self._process.stdin is not None
         assert self._process.stdout is not None
         self._orders, self.answers = self._process.stdin, self._process.stdout

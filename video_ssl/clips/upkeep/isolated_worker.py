@@ -12,7 +12,6 @@ import importlib
 import os
 import pickle
 import queue
-import signal
 import struct
 import sys
 import threading
@@ -50,8 +49,13 @@ def _send(message: tuple[Any, ...]) -> None:
 
 
 def main() -> None:
+    with contextlib.suppress(EOFError, BrokenPipeError, pickle.UnpicklingError):
+        _serve()
+    os._exit(0)  # the parent is gone, perhaps within its first word
+
+
+def _serve() -> None:
     global _answers
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
     _answers = os.fdopen(os.dup(1), "wb")
     os.dup2(2, 1)  # a library that prints must not disturb the answers
     path, target = pickle.loads(_receive())

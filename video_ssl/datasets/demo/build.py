@@ -32,6 +32,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from video_ssl.child_signals import deaf_children
 from video_ssl.datasets.demo.mp4 import write_mp4
 from video_ssl.datasets.demo.rows import clip_row, segment_rows, session_row
 from video_ssl.datasets.demo.scene import NuisanceConfig
@@ -232,10 +233,11 @@ def _render_in_processes(
         tempfile.TemporaryFile("w+") as errors,
         metered(_TITLE, total=total, show=progress) as meter,
     ):
-        processes = [
-            subprocess.Popen([*command, str(number)], stderr=errors, env=environment)
-            for number in range(workers)
-        ]
+        with deaf_children():
+            processes = [
+                subprocess.Popen([*command, str(number)], stderr=errors, env=environment)
+                for number in range(workers)
+            ]
         try:
             while any(process.poll() is None for process in processes):
                 if any(process.poll() for process in processes):

@@ -1,0 +1,81 @@
+"""Ctrl-C of a terminal reaches all processes of a command: one of them answers, in one line."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+from tiny_runs import videos  # noqa: F401
+
+from video_ssl.child_signals import deaf_children
+
+ANSWERS = "print('ready', flush=True); input(); print('alive', flush=True)"
+
+
+def child(code: str) -> subprocess.Popen[str]:
+    return subprocess.Popen(
+        [sys.executable, "-c", code],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+
+
+def after_ctrl_c(process: subprocess.Popen[str]) -> tuple[str, str, int]:
+    """(what it says afterwards, what it complains about, exit code)."""
+    assert process.stdout is not None
+    assert process.stdout.readline() == "ready\n"
+    process.send_signal(signal.SIGINT)
+    said, complaint = process.communicate("\n", timeout=240)
+    return said, complaint, process.returncode
+
+
+def test_a_child_does_not_hear_ctrl_c_and_its_parent_hears_again() -> None:
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, ())
+    with deaf_children():
+        process = child(ANSWERS)
+    assert signal.pthread_sigmask(signal.SIG_BLOCK, ()) == before
+    assert after_ctrl_c(process) == ("alive\n", "", 0)
+    assert "Traceback" in after_ctrl_c(child(ANSWERS))[1]
+
+
+def test_a_deaf_child_may_end_in_silence() -> None:
+    with deaf_children():
+        process = child(f"from video_ssl.child_signals import *; end_in_silence(); {ANSWERS}")
+    assert after_ctrl_c(process) == ("", "", -signal.SIGINT)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("verb", ["transcode", "embed"])
+def test_ctrl_c_in_a_command_with_workers_is_one_line(
+    verb: str,
+    videos: Path,  # noqa: F811
+    tmp_path: Path,
+    capfd: Any,
+) -> None:
+    """In the moment in which a worker is loading Python, which is when it used to print a traceback."""
+    words = {
+        "transcode": ["transcode", str(videos), str(tmp_path / "fast")],
+        "embed": ["embed", "pixels", str(videos), str(tmp_path / "f.arrow")],
+    }[verb]
+    process = subprocess.Popen(
+        [sys.executable, "-m", "video_ssl", *words],
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+    )
+    while not psutil.Process(process.pid).children():
+        assert process.poll() is None
+        time.sleep(0.01)
+    os.killpg(process.pid, signal.SIGINT)
+    _, told = process.communicate(timeout=240)
+    assert process.returncode == 130
+    assert told == "stopped by Ctrl-C: the same command goes on from what is finished.\n"

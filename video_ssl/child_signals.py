@@ -1,0 +1,29 @@
+"""Ctrl-C and child processes: a terminal sends it to all processes of a command, and one of them should answer."""
+
+from __future__ import annotations
+
+import contextlib
+import signal
+from collections.abc import Iterator
+
+_CTRL_C = {signal.SIGINT}
+
+
+@contextlib.contextmanager
+def deaf_children() -> Iterator[None]:
+    """Child processes that are started within it are not reached by Ctrl-C, from their first moment on.
+
+    Their parent is, and ends them; by themselves they would each print the traceback of whatever they were at, and
+    until a child has loaded Python it cannot say otherwise.  It inherits the mask of the thread that starts it.
+    """
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, _CTRL_C)
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
+def end_in_silence() -> None:
+    """Lets Ctrl-C end this process, a child that was started deaf, without a word."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, _CTRL_C)
