@@ -142,7 +142,7 @@ def paired_difference(
 
     >>> a, b = np.array([True] * 9 + [False]), np.array([True] * 6 + [False] * 4)
     >>> [round(x, 3) for x in paired_difference(a, b)]
-    [0.3, -0.054, 0.554]
+    [0.3, -0.087, 0.587]
     """
     _check_paired(first, second)
     n = len(first)
