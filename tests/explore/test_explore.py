@@ -20,6 +20,7 @@ from PIL import Image
 from video_ssl.datasets.table import Table
 from video_ssl.embed.feature_writer import FeatureWriter
 from video_ssl.embed.features import FeatureError, open_features
+from video_ssl.explore.chapters import chapters
 from video_ssl.explore.exploration import (
     COLORS,
     color,
@@ -324,6 +325,148 @@ def test_a_page_without_pictures_phases_times_or_classes_works(tmp_path):
         assert "frame " in browser.eval("document.querySelector('#shot-a + .cap time').textContent")
         assert browser.eval("document.querySelector('#tint').value") == "time"
         assert browser.errors == []
+
+
+@pytest.fixture(scope="module")
+def unlabelled(tmp_path_factory):
+    """A long video of three scenes, and a short one, without classes or phases; and no pictures."""
+    rng = np.random.default_rng(0)
+    scenes = [rng.normal(size=6) for _ in range(3)]
+    folder = tmp_path_factory.mktemp("unlabelled")
+    with FeatureWriter(folder / "long.arrow", embed_dim=6, metadata={}) as writer:
+        for name, counts, step in (
+            ("a very long file of the archive.mp4", (200, 100, 300), 6.0),
+            ("b.mp4", (20, 10, 20), 0.2),
+        ):
+            values = np.concatenate(
+                [np.tile(s, (n, 1)) for s, n in zip(scenes, counts, strict=True)]
+            )
+            values = (values + 0.1 * rng.normal(size=values.shape)).astype(np.float32)
+            row = {"id": name, "clip": 0, "feature": values[0], "frame_features": values}
+            writer.write([{**row, "frame_times_sec": (step * np.arange(len(values))).tolist()}])
+    return folder / "long.arrow"
+
+
+@needs_browser
+@pytest.mark.parametrize(("width", "dark"), [(1280, False), (390, True)])
+def test_a_long_video_without_labels_is_leafed_through(unlabelled, tmp_path, width, dark):
+    page = explore_to_html(str(unlabelled), tmp_path / "long.html")
+    with Browser(width, 1400, dark=dark) as browser:
+        browser.open(page)
+        assert browser.eval("document.documentElement.scrollWidth") <= width
+        paper = browser.eval("getComputedStyle(document.querySelector('.card')).backgroundColor")
+        assert paper == ("rgb(26, 34, 46)" if dark else "rgb(255, 255, 255)")
+        # Nothing is said about phases where there are none.
+        assert browser.eval("[...document.querySelectorAll('.chip')].every(e => e.hidden)")
+        assert browser.eval("document.querySelector('#near b').hidden")
+        assert "phase" not in browser.eval("document.querySelector('#legend').textContent")
+        assert browser.eval("document.querySelector('#agree').hidden")
+        # Names and times on the axes; how dense the frames are.
+        assert "very long file" in browser.eval("document.querySelector('#name-y').textContent")
+        times = browser.eval(
+            "[...document.querySelectorAll('#times-a span')].map(e => e.textContent)"
+        )
+        assert times[0] == "0 s"
+        assert re.fullmatch(r"(\d+:)?\d+:\d\d", times[-1])
+        assert "one every 30.00 s" in browser.eval("document.querySelector('#density').textContent")
+        # Chapters: where the scenes change, 20 and 10 minutes on.
+        leaves = browser.eval(
+            "[...document.querySelectorAll('#leaves button')].map(e => e.textContent)"
+        )
+        assert [leaf.rpartition(".mp4")[2] for leaf in leaves] == ["0.00 s", "20:00.00", "30:00.00"]
+        browser.click("#leaves button:nth-child(3)")
+        assert steps(browser)[0] == 60
+        assert browser.eval(
+            "document.querySelector('#leaves .now') === document.querySelectorAll('#leaves button')[2]"
+        )
+        # Closer: the same step in the middle, finer times; the end of the part that is seen moves on.
+        browser.click("#closer")
+        browser.click("#closer")
+        closer = browser.eval(
+            "[...document.querySelectorAll('#times-a span')].map(e => e.textContent)"
+        )
+        assert closer != times
+        assert "4 times closer" in browser.eval("document.querySelector('#density').textContent")
+        cross = "+document.querySelector('#cross').getAttribute('cy')"
+        assert browser.eval(cross) == pytest.approx(200, abs=12)
+        browser.click("#leaves button:nth-child(1)")
+        assert steps(browser)[0] == 0
+        assert 0 <= browser.eval(cross) <= 60
+        browser.click("#whole")
+        assert browser.eval("document.querySelector('#wider').disabled")
+        assert browser.errors == []
+
+
+@needs_browser
+def test_fingers_do_what_the_pointer_does(unlabelled, tmp_path):
+    page = explore_to_html(str(unlabelled), tmp_path / "long.html")
+    with Browser(390, 1400) as browser:
+        browser.send("Emulation.setTouchEmulationEnabled", enabled=True)
+        browser.open(page)
+
+        def tap(x: float, y: float) -> None:
+            browser.send(
+                "Input.dispatchTouchEvent", type="touchStart", touchPoints=[{"x": x, "y": y}]
+            )
+            browser.send("Input.dispatchTouchEvent", type="touchEnd", touchPoints=[])
+
+        x, y = browser.middle("#links")
+        tap(x, y - 50)
+        assert steps(browser)[0] == pytest.approx(60, abs=3)
+        x, y = browser.middle("#matrix")
+        tap(x + 60, y + 60)
+        assert steps(browser)[0] > 70
+        box = browser.eval(
+            "(e => { e.scrollIntoView({block: 'center', behavior: 'instant'}); const r = e.getBoundingClientRect();"
+            "return [r.left, r.top, r.width]; })(document.querySelector('#map'))"
+        )
+        point = """document.querySelector('.dot[data-v="1"][data-f="25"]')"""
+        spot = browser.eval(f"(e => [+e.getAttribute('cx'), +e.getAttribute('cy')])({point})")
+        scale = box[2] / 640
+        tap(
+            box[0] + spot[0] * scale + 5, box[1] + spot[1] * scale
+        )  # beside the point, as fingers are
+        browser.wait("document.querySelector('#pick-a').selectedOptions[0].text === 'b.mp4'")
+        assert browser.errors == []
+
+
+def test_a_stretch_of_long_videos_is_shown_densely(unlabelled, tmp_path):
+    found = explore(open_features(unlabelled), start_sec=1200, end_sec=1500)
+    assert [len(track.embs) for track in found.tracks] == [51]
+    assert (found.tracks[0].times[0], found.tracks[0].times[-1]) == (1200, 1500)
+    assert "1 videos have no frame between 1200 s and 1500 s." in found.notes
+    with pytest.raises(FeatureError, match="none of the videos has a frame between 90000 s"):
+        explore(open_features(unlabelled), start_sec=90_000)
+    command = [
+        sys.executable,
+        "-m",
+        "video_ssl",
+        "explore",
+        str(unlabelled),
+        str(tmp_path / "p.html"),
+    ]
+    done = subprocess.run(
+        [*command, "--start-sec", "9", "--end-sec", "3"],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert (done.returncode, "must be after start_sec=9.0" in done.stderr) == (2, True)
+
+
+def test_chapters_against_all_divisions():
+    rng = np.random.default_rng(0)
+    x = np.concatenate([rng.normal(size=4) + 0.2 * rng.normal(size=(n, 4)) for n in (5, 4, 6)])
+
+    def within(begins: tuple[int, ...]) -> float:
+        parts = np.split(x, begins)
+        return sum(float(((p - p.mean(0)) ** 2).sum()) for p in parts)
+
+    divisions = [(i, j) for i in range(2, 14) for j in range(i + 2, 14)]
+    assert chapters(x) == [0, *min(divisions, key=within)]
+    assert chapters(x, most=2) == [0, *min(((i,) for i in range(2, 14)), key=within)]
+    for nothing in (np.ones((9, 3)), np.ones((1, 3)), rng.normal(size=(60, 32))):
+        assert chapters(nothing) == [0]
 
 
 def test_frames_that_are_not_finite_are_left_out(tmp_path, made, monkeypatch):

@@ -66,13 +66,21 @@ class ExploreConfig:
         videos: ids with commas between them; by default some of all classes.
         max_videos: shown where videos is not given.
         max_frames: of a video; longer ones are thinned.
+        start_sec: only what is shown from this second of each video on.
+        end_sec: only what is shown up to this second.
         height: of the pictures in pixels; smaller videos stay as they are.
     """
 
     videos: str | None = None
     max_videos: int = 12
     max_frames: int = 120
+    start_sec: float | None = None
+    end_sec: float | None = None
     height: int = 160
+
+    def __post_init__(self) -> None:
+        if None not in (self.start_sec, self.end_sec) and not self.start_sec < self.end_sec:  # type: ignore[operator]
+            raise ValueError(f"end_sec={self.end_sec} must be after start_sec={self.start_sec}.")
 
 
 @dataclass(frozen=True, kw_only=True)

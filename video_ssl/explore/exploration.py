@@ -243,6 +243,8 @@ def explore(
     videos: Sequence[str] | None = None,
     max_videos: int = 12,
     max_frames: int = 120,
+    start_sec: float | None = None,
+    end_sec: float | None = None,
 ) -> Exploration:
     """Returns some videos of a feature file, ready to be looked at.
 
@@ -250,6 +252,8 @@ def explore(
         features: with frame features.
         videos: their ids; by default `max_videos` in turn from every class, in the order of the file.
         max_frames: of a longer video every second, third, ... frame is taken, and that is noted.
+        start_sec, end_sec: the stretch of each video that is looked at, all of it by default; a video without a frame
+            in it is left out.
 
     Raises:
         FeatureError: no frame features, an unknown id (the nearest is named), or no usable frame.
@@ -272,7 +276,7 @@ def explore(
     if len(found) == 1:
         notes.append("There is one video only: it is aligned with itself and has no neighbours.")
     order = sorted(range(len(found)), key=lambda v: chosen.index(found.ids[v]))
-    tracks = []
+    tracks, long, kept = [], [], []
     for v in order:
         track = Track(
             id=found.ids[v],
@@ -281,8 +285,23 @@ def explore(
             labels=found.labels[v],
             record=record_of(features, found.ids[v]),
         )
-        tracks.append(_thinned(track, max_frames))
-    long = [found.ids[v] for v in order if len(found.embs[v]) > max_frames]
+        part = _stretch(track, start_sec, end_sec)
+        if part is None:
+            continue
+        kept.append(v)
+        tracks.append(_thinned(part, max_frames))
+        if len(part.embs) > max_frames:
+            long.append(track.id)
+    if len(kept) < len(order):
+        notes.append(
+            f"{len(order) - len(kept)} videos have no frame between {_named(start_sec, 'their start')} and "
+            f"{_named(end_sec, 'their end')}."
+        )
+    if not tracks:
+        raise FeatureError(
+            f"{name}: none of the videos has a frame between {_named(start_sec, 'its start')} and "
+            f"{_named(end_sec, 'its end')}, or their times are not known. Give other seconds."
+        )
     if long:
         notes.append(
             f"{len(long)} videos are long ({long[0]}{', ...' if len(long) > 1 else ''}): of each, every second, "
@@ -291,7 +310,7 @@ def explore(
     return Exploration(
         name=name,
         tracks=tracks,
-        classes=found.classes[order],
+        classes=found.classes[kept],
         class_names=features.metadata.get("class_names") or (),
         phase_names=_phase_names(features),
         notes=notes,
@@ -318,6 +337,22 @@ def _chosen(
         seen[label_of[video]] = turn + 1
         turns.append((turn, place))
     return [known[place] for place in sorted(place for _, place in sorted(turns)[:count])]
+
+
+def _stretch(track: Track, start_sec: float | None, end_sec: float | None) -> Track | None:
+    """What lies between two times; None if nothing does."""
+    if start_sec is None and end_sec is None:
+        return track
+    low, high = start_sec or 0.0, np.inf if end_sec is None else end_sec
+    inside = (track.times >= low) & (track.times <= high)
+    if not inside.any():
+        return None
+    parts = {name: getattr(track, name)[inside] for name in ("embs", "times", "labels")}
+    return replace(track, **parts)
+
+
+def _named(seconds: float | None, otherwise: str) -> str:
+    return otherwise if seconds is None else f"{seconds:g} s"
 
 
 def _thinned(track: Track, max_frames: int) -> Track:

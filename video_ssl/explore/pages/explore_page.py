@@ -17,6 +17,7 @@ import numpy as np
 from PIL import Image
 
 from video_ssl.explore.alignment_video import PALETTE, distance_levels
+from video_ssl.explore.chapters import chapters
 from video_ssl.explore.config import ExploreConfig
 from video_ssl.explore.exploration import (
     NO_PHASE,
@@ -72,6 +73,8 @@ def explore_to_html(
         videos=[v.strip() for v in (config.videos or "").split(",") if v.strip()] or None,
         max_videos=config.max_videos,
         max_frames=config.max_frames,
+        start_sec=config.start_sec,
+        end_sec=config.end_sec,
     )
     return write_exploration(found, page, height=config.height)
 
@@ -128,7 +131,7 @@ def _subtitle(exploration: Exploration) -> str:
     ]
     parts += [f"{kinds} classes"] if kinds > 1 else []
     phases = len(exploration.phase_colors)
-    return " · ".join([*parts, f"{phases} phases" if phases else "no phase labels"])
+    return " · ".join([*parts, *([f"{phases} phases"] if phases else [])])
 
 
 def page_data(exploration: Exploration, *, height: int, notes: list[str]) -> dict[str, Any]:
@@ -188,6 +191,8 @@ def _video(
         "className": exploration.class_name(video),
         "times": _rounded(track.times, 3) if known else None,
         "labels": track.labels.tolist(),
+        "labelled": bool((track.labels >= 0).any()),
+        "chapters": chapters(track.embs),
         "all": _rounded(places.ravel(), 4),
         "own": _rounded(own.ravel(), 4),
         "frames": None if pictures is None else [picture(p) for p in pictures],

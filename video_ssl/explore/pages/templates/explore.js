@@ -1,6 +1,6 @@
 const $ = id => document.getElementById(id), SVG = "http://www.w3.org/2000/svg";
 const data = JSON.parse($("data").textContent), videos = data.videos, many = videos.length;
-const state = { a: data.start[0], b: data.start[1], t: 0 };
+const state = { a: data.start[0], b: data.start[1], t: 0, zoom: 1, low: [0, 0] };
 const make = (tag, attributes, parent) => {
   const node = document.createElementNS(SVG, tag);
   for (const key in attributes) node.setAttribute(key, attributes[key]);
@@ -10,7 +10,14 @@ const make = (tag, attributes, parent) => {
 const phased = Object.keys(data.phases).length > 0;
 const pair = () => data.pairs[state.a * many + state.b];
 const tint = label => label >= 0 ? data.phases[label].color : data.noPhase;
-const moment = (video, frame) => video.times ? video.times[frame].toFixed(2) + " s" : "frame " + frame;
+const clock = (seconds, digits) => {
+  if (seconds < 60) return seconds.toFixed(digits) + " s";
+  const whole = Math.floor(seconds / 60), rest = (seconds % 60).toFixed(digits).padStart(digits ? 3 + digits : 2, "0");
+  return whole < 60 ? whole + ":" + rest : Math.floor(whole / 60) + ":" + String(whole % 60).padStart(2, "0") + ":" + rest;
+};
+const moment = (video, frame) => video.times ? clock(video.times[frame], 2) : "frame " + frame;
+const CHAPTERS = ["#5b8def", "#8fb2f5", "#3f6cc0", "#b5cdfa"];
+const chapterOf = (video, frame) => video.chapters.filter(first => first <= frame).length - 1;
 const percent = share => Math.round(100 * share) + " %";
 
 function fillSelect(select) {
@@ -26,14 +33,94 @@ function fillSelect(select) {
   }
 }
 
+/* What is seen of A (0) and of B (1): all of it, or a part around the current step, in frames. */
+const sizes = () => [videos[state.a].labels.length, videos[state.b].labels.length];
+const seen = which => {
+  const count = sizes()[which], width = Math.max(Math.min(count, 4), count / state.zoom);
+  const low = state.zoom === 1 ? 0 : Math.min(Math.max(state.low[which], 0), count - width);
+  return { low, width };
+};
+const share = (which, frame) => (frame + .5 - seen(which).low) / seen(which).width;
+/* A step outside of the part that is seen moves the part. */
+function follow(frames, always) {
+  let moved = false;
+  frames.forEach((frame, which) => {
+    const { low, width } = seen(which);
+    if (always || frame < low || frame > low + width - 1) {
+      state.low[which] = frame + .5 - width / 2; moved = moved || state.zoom > 1;
+    }
+  });
+  return moved;
+}
+function zoomTo(zoom) {
+  const most = Math.max(1, Math.min(...sizes()) / 6);
+  state.zoom = Math.max(1, Math.min(zoom, most));
+  const { i, j } = pair();
+  follow([i[state.t], j[state.t]], true);
+  drawMatrix(); drawLinks(); showAxes(); show();
+}
+/* Times along an axis, at round numbers of seconds. */
+function ticks(box, which, side) {
+  const video = videos[which ? state.b : state.a], { low, width } = seen(which);
+  box.replaceChildren();
+  const at = frame => {
+    const last = video.labels.length - 1, f = Math.min(Math.max(frame, 0), last), floor = Math.floor(f);
+    if (!video.times) return f;
+    return video.times[floor] + (f - floor) * (video.times[Math.min(floor + 1, last)] - video.times[floor]);
+  };
+  const from = at(low - .5), to = at(low + width - .5), room = side === "x" ? box.clientWidth / 70 : box.clientHeight / 40;
+  const steps = [.1, .2, .5, 1, 2, 5, 10, 15, 30, 60, 120, 300, 600, 900, 1800, 3600, 7200, 14400];
+  const wanted = (to - from) / Math.max(1, room), step = steps.find(s => s >= wanted) || steps.at(-1);
+  for (let value = Math.ceil(from / step) * step, guard = 0; value <= to + 1e-9 && guard < 60; value += step, guard++) {
+    const place = 100 * (value - from) / Math.max(to - from, 1e-9), label = document.createElement("span");
+    label.textContent = video.times ? clock(value, step < 1 ? 1 : 0) : value;
+    label.className = place < 6 ? "first" : place > 94 ? "last" : "";
+    label.style[side === "x" ? "left" : "top"] = place + "%";
+    box.append(label);
+  }
+}
+function showAxes() {
+  const names = [["name-y", "A", state.a], ["name-x", "B", state.b]];
+  for (const [id, which, v] of names) {
+    const badge = document.createElement("b");
+    badge.textContent = which + " "; $(id).replaceChildren(badge, videos[v].id);
+  }
+  ticks($("ticks-y"), 0, "y"); ticks($("ticks-x"), 1, "x"); ticks($("times-a"), 0, "x"); ticks($("times-b"), 1, "x");
+  const about = [state.a, state.b].map((v, which) => {
+    const { times, labels } = videos[v];
+    const every = times && times.length > 1 ? ", one every " + clock((times.at(-1) - times[0]) / (times.length - 1), 2) : "";
+    return "AB"[which] + ": " + labels.length + " frames" + every;
+  });
+  $("density").textContent = about.join("; ") + (state.zoom > 1 ? `; ${+state.zoom.toFixed(1)} times closer` : "");
+  $("wider").disabled = $("whole").disabled = state.zoom === 1;
+  $("closer").disabled = state.zoom >= Math.min(...sizes()) / 6;
+}
+/* The chapters of A, to leaf through. */
+function drawChapters() {
+  const video = videos[state.a], box = $("leaves");
+  box.replaceChildren();
+  $("chapters").hidden = video.chapters.length < 2;
+  $("chapters-of").textContent = video.id;
+  video.chapters.forEach((first, number) => {
+    const end = video.chapters[number + 1] ?? video.labels.length, leaf = document.createElement("button");
+    leaf.innerHTML = '<div class="shot"><img alt=""><div class="none"></div></div><i></i>';
+    fillShot(leaf.querySelector(".shot"), video, Math.floor((first + end - 1) / 2));
+    leaf.querySelector("i").style.background = CHAPTERS[number % CHAPTERS.length];
+    leaf.append(moment(video, first));
+    leaf.setAttribute("aria-label", `chapter ${number + 1}, from ${moment(video, first)}`);
+    leaf.onclick = () => { state.t = Math.max(0, pair().i.indexOf(first)); show(); };
+    box.append(leaf);
+  });
+}
+
 /* What depends on the pair: the matrix with its path, the two bars, the map. */
 function drawMatrix() {
-  const { png, i, j } = pair(), n = videos[state.a].labels.length, m = videos[state.b].labels.length, box = $("matrix");
+  const { png, i, j } = pair(), [n, m] = sizes(), [down, right] = [seen(0), seen(1)], box = $("matrix");
   box.replaceChildren();
-  make("image", { href: png, x: 0, y: 0, width: 400, height: 400, preserveAspectRatio: "none",
+  make("image", { href: png, x: -right.low / right.width * 400, y: -down.low / down.width * 400,
+    width: m / right.width * 400, height: n / down.width * 400, preserveAspectRatio: "none",
     style: "image-rendering:pixelated" }, box);
-  const place = (frame, count) => ((frame + .5) / count * 400).toFixed(1);
-  const points = i.map((row, s) => place(j[s], m) + "," + place(row, n)).join(" ");
+  const points = i.map((row, s) => (share(1, j[s]) * 400).toFixed(1) + "," + (share(0, row) * 400).toFixed(1)).join(" ");
   for (const [stroke, width, opacity] of [["#fff", 5, .55], ["#e62828", 2.4, 1]])
     make("polyline", { points, fill: "none", stroke, "stroke-width": width, opacity, "stroke-linejoin": "round" }, box);
   for (const id of ["cross-h", "cross-v"])
@@ -42,23 +129,24 @@ function drawMatrix() {
 }
 
 const LEFT = 0, WIDE = 1000, BAR = 20, TOP = 4, BOTTOM = 94;
-const along = (frame, count) => LEFT + (frame + .5) / count * WIDE;
+const along = (frame, which) => LEFT + share(which, frame) * WIDE;
 function drawLinks() {
   const box = $("links"), { i, j } = pair();
   box.replaceChildren();
-  [[state.a, TOP], [state.b, BOTTOM]].forEach(([number, y]) => {
-    const labels = videos[number].labels, count = labels.length;
+  [[state.a, TOP], [state.b, BOTTOM]].forEach(([number, y], which) => {
+    const video = videos[number], count = video.labels.length, { low, width } = seen(which);
+    const kind = frame => video.labelled ? video.labels[frame] : chapterOf(video, frame);
     for (let from = 0, to; from < count; from = to) {
-      for (to = from + 1; to < count && labels[to] === labels[from];) to++;
-      make("rect", { x: LEFT + from / count * WIDE, y, width: (to - from) / count * WIDE, height: BAR,
-        fill: tint(labels[from]), opacity: labels[from] < 0 ? .55 : 1 }, box);
+      for (to = from + 1; to < count && kind(to) === kind(from);) to++;
+      make("rect", { x: LEFT + (from - low) / width * WIDE, y, width: (to - from) / width * WIDE, height: BAR,
+        fill: video.labelled ? tint(kind(from)) : CHAPTERS[kind(from) % CHAPTERS.length],
+        opacity: video.labelled && kind(from) < 0 ? .55 : 1 }, box);
     }
   });
-  const n = videos[state.a].labels.length, m = videos[state.b].labels.length;
   const step = Math.max(1, Math.round(i.length / 110));
   for (let s = 0; s < i.length; s += step) {
     const one = videos[state.a].labels[i[s]], other = videos[state.b].labels[j[s]];
-    make("line", { x1: along(i[s], n), y1: TOP + BAR, x2: along(j[s], m), y2: BOTTOM, "stroke-width": 1.1,
+    make("line", { x1: along(i[s], 0), y1: TOP + BAR, x2: along(j[s], 1), y2: BOTTOM, "stroke-width": 1.1,
       "vector-effect": "non-scaling-stroke", stroke: one === other ? tint(one) : data.noPhase,
       opacity: one === other && one >= 0 ? .75 : .4 }, box);
   }
@@ -69,7 +157,7 @@ function drawLinks() {
 function showAgreement() {
   const [aligned, stretched] = pair().agree, box = $("agree");
   box.replaceChildren();
-  box.hidden = !phased;
+  box.hidden = !(videos[state.a].labelled && videos[state.b].labelled);
   if (aligned === null) {
     box.textContent = "The two videos have no phase in common, so there is nothing to agree on.";
     return;
@@ -150,7 +238,7 @@ function drawLegend(here) {
   let off = false;
   for (const [name, labels] of classes) {
     if (kind === "class") { entry(labels.color, name || "no class"); continue; }
-    off = off || labels.has(-1);
+    off = off || (labels.has(-1) && labels.size > 1);
     const known = [...labels].filter(label => label >= 0).sort((x, y) => x - y);
     if (classes.size > 1 && name && known.length) {
       const title = document.createElement("b"); title.textContent = name; box.append(title);
@@ -167,8 +255,8 @@ function fillShot(box, video, frame) {
   if (video.frames) img.src = video.frames[frame];
   none.textContent = video.frames ? "" : "no picture of " + video.id;
 }
-function chip(node, label) {
-  node.hidden = !phased;
+function chip(node, video, label) {
+  node.hidden = !video.labelled;
   node.textContent = label >= 0 ? data.phases[label].name : "no phase";
   node.style.background = label >= 0 ? tint(label) : "";
   node.className = label >= 0 ? "chip" : "chip off";
@@ -189,7 +277,7 @@ function drawNear(i) {
     item.innerHTML = '<div class="shot"><img alt=""><div class="none"></div></div>'
       + '<div class="name"><b></b><small></small></div>';
     fillShot(item.querySelector(".shot"), video, f);
-    item.querySelector("b").hidden = !phased;
+    item.querySelector("b").hidden = !video.labelled;
     item.querySelector("b").textContent = label >= 0 ? data.phases[label].name : "no phase";
     item.querySelector("small").textContent = [video.className, video.id, moment(video, f) + " · " + c.toFixed(3)]
       .filter(Boolean).join("\n");
@@ -201,22 +289,23 @@ function drawNear(i) {
 }
 function show() {
   const { i, j, distance } = pair(), s = state.t = Math.max(0, Math.min(state.t, i.length - 1));
+  if (follow([i[s], j[s]], false)) { drawMatrix(); drawLinks(); showAxes(); }
   const here = [[state.a, i[s], "a"], [state.b, j[s], "b"]];
   for (const [v, f, which] of here) {
     const shot = $("shot-" + which), cap = shot.nextElementSibling;
     fillShot(shot, videos[v], f);
     cap.querySelector("b").textContent = videos[v].id;
-    chip(cap.querySelector(".chip"), videos[v].labels[f]);
+    chip(cap.querySelector(".chip"), videos[v], videos[v].labels[f]);
     cap.querySelector("time").textContent = moment(videos[v], f);
     if (shown().includes(v)) $("mark-" + which).setAttribute("transform", `translate(${spot(v, f)})`);
     $("mark-" + which).style.display = shown().includes(v) ? "" : "none";
   }
-  const n = videos[state.a].labels.length, m = videos[state.b].labels.length;
-  const x = (j[s] + .5) / m * 400, y = (i[s] + .5) / n * 400;
+  const x = share(1, j[s]) * 400, y = share(0, i[s]) * 400;
   const set = (id, values) => { for (const key in values) $(id).setAttribute(key, values[key]); };
   set("cross", { cx: x, cy: y });
   set("cross-h", { x1: 0, x2: 400, y1: y, y2: y }); set("cross-v", { x1: x, x2: x, y1: 0, y2: 400 });
-  const xa = along(i[s], n), xb = along(j[s], m);
+  const xa = along(i[s], 0), xb = along(j[s], 1), chapter = chapterOf(videos[state.a], i[s]);
+  [...$("leaves").children].forEach((leaf, number) => leaf.classList.toggle("now", number === chapter));
   set("link", { points: `${xa},${TOP - 3} ${xa},${TOP + BAR} ${xb},${BOTTOM} ${xb},${BOTTOM + BAR + 3}` });
   $("near-by").textContent = "distance " + distance[s].toFixed(2);
   $("where").textContent = `step ${s + 1} of ${i.length}`;
@@ -230,12 +319,12 @@ function show() {
 }
 let chosenScope = "own";
 function choose(a, b, frame) {
-  state.a = a; state.b = b; lastNear = "";
+  state.a = a; state.b = b; lastNear = ""; state.zoom = 1;
   state.t = frame === undefined ? 0 : Math.max(0, pair().i.indexOf(frame));
   const apart = videos[a].kind >= 0 && videos[a].kind !== videos[b].kind;  // one map has to hold both
   $("scope").disabled = apart; $("scope").value = apart ? "all" : chosenScope;
   $("pick-a").value = a; $("pick-b").value = b; $("scrub").max = pair().i.length - 1;
-  drawMatrix(); drawLinks(); drawMap(); showAgreement(); show();
+  drawMatrix(); drawLinks(); drawMap(); showAgreement(); drawChapters(); showAxes(); show();
 }
 
 /* Hands. */
@@ -244,9 +333,18 @@ $("pick-a").onchange = event => choose(+event.target.value, state.b);
 $("pick-b").onchange = event => choose(state.a, +event.target.value, pair().i[state.t]);
 $("swap").onclick = () => choose(state.b, state.a, pair().j[state.t]);
 $("tint").onchange = $("scope").onchange = () => { chosenScope = $("scope").value; drawMap(); show(); };
+/* The point that was pressed, or the nearest one, as far away as a finger is wide. */
 $("map").onclick = event => {
   const { v, f } = event.target.dataset;
-  if (v !== undefined) choose(+v, +v === state.a ? state.b : state.a, +f);
+  if (v !== undefined) { choose(+v, +v === state.a ? state.b : state.a, +f); return; }
+  const frame = $("map").getBoundingClientRect(), scale = 640 / frame.width;
+  const x = (event.clientX - frame.left) * scale, y = (event.clientY - frame.top) * scale;
+  let best = null, least = Math.max(8, 18 * scale);
+  for (const v of shown()) videos[v].labels.forEach((_, f) => {
+    const [cx, cy] = spot(v, f), away = Math.hypot(cx - x, cy - y);
+    if (away < least) { least = away; best = [v, f]; }
+  });
+  if (best) choose(best[0], best[0] === state.a ? state.b : state.a, best[1]);
 };
 function dragged(box, move) {
   const go = event => {
@@ -262,12 +360,12 @@ function nearestStep(cost) {
   state.t = best; show();
 }
 dragged($("matrix"), (x, y) => {
-  const { i, j } = pair(), n = videos[state.a].labels.length, m = videos[state.b].labels.length;
-  nearestStep(s => ((j[s] + .5) / m - x) ** 2 + ((i[s] + .5) / n - y) ** 2);
+  const { i, j } = pair();
+  nearestStep(s => (share(1, j[s]) - x) ** 2 + (share(0, i[s]) - y) ** 2);
 });
 dragged($("links"), (x, y) => {
-  const { i, j } = pair(), [list, v] = y < .5 ? [i, state.a] : [j, state.b];
-  nearestStep(s => Math.abs(along(list[s], videos[v].labels.length) - 1000 * x));
+  const { i, j } = pair(), [list, which] = y < .5 ? [i, 0] : [j, 1];
+  nearestStep(s => Math.abs(share(which, list[s]) - x));
 });
 let timer = 0;
 $("play").onclick = () => {
@@ -279,7 +377,12 @@ $("play").onclick = () => {
     if (state.t >= pair().i.length - 1) $("play").click();
   }, 90);
 };
+$("closer").onclick = () => zoomTo(2 * state.zoom);
+$("wider").onclick = () => zoomTo(state.zoom / 2);
+$("whole").onclick = () => zoomTo(1);
+addEventListener("resize", showAxes);
 addEventListener("keydown", event => {
+  if (event.key === "+" || event.key === "-") zoomTo(event.key === "+" ? 2 * state.zoom : state.zoom / 2);
   const by = { ArrowRight: 1, ArrowLeft: -1 }[event.key];
   if (!by || /SELECT|INPUT/.test(event.target.tagName)) return;
   state.t += by; show(); event.preventDefault();

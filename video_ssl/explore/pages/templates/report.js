@@ -3,7 +3,7 @@ const tip = document.getElementById("tip");
 for (const chart of document.querySelectorAll("svg.chart")) {
   const series = JSON.parse(chart.dataset.points);
   const cursor = chart.querySelector(".cursor");
-  chart.addEventListener("pointermove", event => {
+  const read = event => {
     const box = chart.getBoundingClientRect();
     const x = (event.clientX - box.left) * chart.viewBox.baseVal.width / box.width;
     const near = series.filter(s => s.points.length).map(s => [s.name,
@@ -14,6 +14,22 @@ for (const chart of document.querySelectorAll("svg.chart")) {
     tip.style.display = "block";
     tip.style.left = Math.min(event.clientX + 14, innerWidth - tip.offsetWidth - 8) + "px";
     tip.style.top = (event.clientY + 14) + "px";
+  };
+  chart.addEventListener("pointermove", read);
+  chart.addEventListener("pointerdown", read);  // a finger has nothing to hover with
+  chart.addEventListener("pointerleave", event => {
+    if (event.pointerType === "touch") return;  // it stays to be read until something else is pressed
+    tip.style.display = "none"; cursor.style.visibility = "hidden";
   });
-  chart.addEventListener("pointerleave", () => { tip.style.display = "none"; cursor.style.visibility = "hidden"; });
 }
+// What the drawings say where the pointer rests, a finger reads by pressing.
+addEventListener("click", event => {
+  const said = event.target.querySelector && event.target.querySelector("title");
+  const chart = event.target.closest && event.target.closest("svg.chart");
+  if (chart) return;
+  tip.style.display = said ? "block" : "none";
+  if (!said) return;
+  tip.textContent = said.textContent;
+  tip.style.left = Math.max(8, Math.min(event.clientX + 14, innerWidth - tip.offsetWidth - 8)) + "px";
+  tip.style.top = (event.clientY + 14) + "px";
+});
