@@ -15,6 +15,7 @@ from typing import Any
 from video_ssl.files import write_json_lines
 from video_ssl.limits import parse_json
 from video_ssl.pretrain.errors import RunError
+from video_ssl.pretrain.health import Kind, verdict_of
 from video_ssl.pretrain.run_folder import METRICS
 from video_ssl.progress import duration_text, metered
 
@@ -143,7 +144,11 @@ def host_memory() -> dict[str, float]:
 
 
 class Progress:
-    """A bar with the time left on a terminal; elsewhere a line with every row of metrics."""
+    """A bar with the time left on a terminal; elsewhere a line with every row of metrics.  Both say how the run is.
+
+    Attributes:
+        rows: the metrics so far, those before a resume too.
+    """
 
     def __init__(self, *, name: str, start_step: int, num_steps: int, show: bool) -> None:
         self._num_steps = num_steps
@@ -153,6 +158,8 @@ class Progress:
             name, total=num_steps, unit="steps", done=start_step, show=show, lines=False
         )
         self._on_bar = show and sys.stderr.isatty()
+        self.rows: list[dict[str, Any]] = []
+        self._health: Kind = "early"
 
     def __enter__(self) -> Progress:
         self._meter = self._shown.__enter__()
@@ -165,14 +172,16 @@ class Progress:
         self._meter.at(done)
 
     def row(self, row: Mapping[str, Any]) -> None:
-        """Shows a row of metrics."""
+        """Shows a row of metrics and how the run is; what is new and bad about it gets a line with what to do."""
+        self.rows.append(dict(row))
+        verdict = verdict_of(self.rows)
         if self._on_bar:
-            self._meter.extra = f"loss {row['loss']:.4f}"
+            self._meter.extra = f"loss {row['loss']:.4f}, {verdict.kind}"
         elif self._show:
             done = row["step"]
             seconds = (time.perf_counter() - self._begin) / max(done - self._start, 1)
             logger.info(
-                "step %d/%d  loss %.4f  lr %.2e  grad norm %.3g  %.1f clips/s  data wait %.0f%%  %s left",
+                "step %d/%d  loss %.4f  lr %.2e  grad norm %.3g  %.1f clips/s  data wait %.0f%%  %s left  %s",
                 done,
                 self._num_steps,
                 row["loss"],
@@ -181,4 +190,8 @@ class Progress:
                 row["clips_per_sec"],
                 100 * row["data_wait_share"],
                 duration_text(seconds * (self._num_steps - done)),
+                verdict.kind,
             )
+        if self._show and verdict.is_bad and verdict.kind != self._health:
+            logger.warning("%s", verdict)
+        self._health = verdict.kind

@@ -24,7 +24,8 @@ from video_ssl.pretrain.checkpoint_folders import sweep
 from video_ssl.pretrain.errors import Interrupted
 from video_ssl.pretrain.foresight import Pace, pace_line, pace_warning
 from video_ssl.pretrain.recipe import TrainingConfig
-from video_ssl.pretrain.reporting import MetricsFile, Progress, Stopwatch
+from video_ssl.pretrain.reporting import MetricsFile, Progress, Stopwatch, read_metrics
+from video_ssl.pretrain.run_folder import METRICS
 from video_ssl.pretrain.run_processes import RunProcesses
 from video_ssl.pretrain.stop import StopSignals
 
@@ -103,6 +104,7 @@ class Session(Generic[J]):
         self._progress.__enter__()
         if main:
             self._files = MetricsFile(job.folder, start_step=job.start_step)
+            self._progress.rows = read_metrics(job.folder / METRICS)
         return self
 
     def __exit__(self, *_: object) -> None:

@@ -25,6 +25,7 @@ from video_ssl.explore.pages.rendering import write_page
 from video_ssl.explore.pages.results_section import evaluations_of
 from video_ssl.explore.run_data import RunData, RunNotFound, class_name, read_run
 from video_ssl.files import claim_file
+from video_ssl.pretrain.health import verdict_of
 from video_ssl.progress import duration_text
 from video_ssl.recipes import to_yaml
 
@@ -96,6 +97,7 @@ def write_report(
         sections=sections,
         subtitle=_subtitle(data),
         tiles=list(_tiles(data)),
+        health=verdict_of(data.metrics) if data.metrics else None,
         curves=chart_cards(data),
         clips=clips,
         evaluations=evaluations_of(data),
