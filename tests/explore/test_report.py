@@ -50,6 +50,7 @@ needs_browser = pytest.mark.skipif(
 )
 OVERRIDES = [
     "objective.clip.num_frames=4",
+    "objective.clip.num_clips=2",
     "objective.clip.frame_stride=2",
     "objective.crop.size=32",
     "objective.encoder.num_frames=4",
@@ -226,6 +227,7 @@ def test_an_unfinished_run_says_what_is_missing(unfinished, tmp_path):
     page = write_report(unfinished, tmp_path / "report.html").read_text(encoding="utf-8")
     found = sections(page)
     assert "unfinished, at 50 %" in page
+    assert "<b>Health: fine</b>" in page
     assert found["curves"].count("<svg") == 8
     assert "a_figure_of_its_own" in found["curves"]
     assert found["clips"].count("<img") == 16  # 4 videos, 2 clips, as they are and as seen
