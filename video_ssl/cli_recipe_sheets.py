@@ -115,8 +115,10 @@ def _size(objective: Mapping[str, Any]) -> str:
     config = build_config(OBJECTIVES[objective["name"]].config(), settings, "objective")
     plain = to_plain(config)
     frames = next((value for key, value in _numbers(plain) if key in _FRAMES), None)
-    preset = plain["encoder"].get("preset") or plain["encoder"].get("model")
-    parts = [f"{plain['crop']['size']} px", f"x {frames}" if frames else ""]
+    encoder = plain["encoder"] or {}  # of an encoder that a fine-tuning starts from
+    preset = encoder.get("preset") or encoder.get("model")
+    size = (plain["crop"] or {}).get("size")
+    parts = [f"{size} px" if size else "", f"x {frames}" if frames else ""]
     return " ".join(filter(None, [*parts, f"({preset})" if preset else ""]))
 
 
