@@ -195,6 +195,7 @@ def from_hico(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
 def to_hico(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """Returns our weights under the names of HiCo: the inverse of `from_hico`.
 
+    >>> import torch
     >>> list(to_hico({"stages.0.1.a.space.norm.bias": torch.zeros(4)}))
     ['backbone.conv2.res_2.conv_branch.a1_bn.bias']
     """
