@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from video_ssl.explore.plots import plot_map as plot_map
     from video_ssl.explore.plots import plot_matrices as plot_matrices
     from video_ssl.explore.plots import plot_nearest as plot_nearest
-    from video_ssl.explore.plots import scrubber as scrubber
+    from video_ssl.explore.scrubber import scrubber as scrubber
     from video_ssl.explore.search import search as search
     from video_ssl.models.collectives import gather_with_grad as gather_with_grad
     from video_ssl.models.encoders import load_encoder as load_encoder
@@ -66,7 +66,7 @@ _MODULES = {
     "plot_nearest": "video_ssl.explore.plots",
     "pretrain": "video_ssl.verbs",
     "read_clip": "video_ssl.embed.one_video",
-    "scrubber": "video_ssl.explore.plots",
+    "scrubber": "video_ssl.explore.scrubber",
     "search": "video_ssl.explore.search",
     "write_side_by_side": "video_ssl.explore.alignment_video",
 }

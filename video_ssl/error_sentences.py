@@ -32,7 +32,6 @@ EXTRAS = {
     "flax": "jax",
     "fsspec": "remote",
     "importlib_resources": "jax",
-    "ipywidgets": "notebook",
     "jax": "jax",
     "jaxlib": "jax",
     "matplotlib": "notebook",

@@ -9,6 +9,7 @@ import json
 import re
 import subprocess
 import sys
+import time
 from pathlib import Path
 from urllib.parse import quote
 
@@ -17,6 +18,7 @@ import pytest
 from browser import Browser, needs_browser
 from PIL import Image
 
+from notebooks import committed
 from video_ssl.datasets.table import Table
 from video_ssl.embed.feature_writer import FeatureWriter
 from video_ssl.embed.features import FeatureError, open_features
@@ -30,6 +32,7 @@ from video_ssl.explore.exploration import (
     open_exploration,
 )
 from video_ssl.explore.pages.explore_page import explore_to_html, write_exploration
+from video_ssl.explore.scrubber import scrubber
 
 NOTEBOOK = Path(__file__).parents[2] / "notebooks" / "frame_embeddings.ipynb"
 # An id that would end the script it stands in, if it were not written as JSON for a page.
@@ -583,23 +586,16 @@ def test_an_encoder_embeds_what_is_shown(small_run, tmp_path):
 
 
 @pytest.mark.skipif(
-    any(
-        importlib.util.find_spec(n) is None
-        for n in ("nbclient", "ipykernel", "ipywidgets", "matplotlib")
-    ),
-    reason="nbclient, ipykernel, ipywidgets and matplotlib are not all installed",
+    any(importlib.util.find_spec(n) is None for n in ("nbclient", "ipykernel", "matplotlib")),
+    reason="nbclient, ipykernel and matplotlib are not all installed",
 )
 def test_the_notebook_runs_from_top_to_bottom(small_run, tmp_path, monkeypatch):
-    import nbformat
     from nbclient import NotebookClient
 
     monkeypatch.setenv("VIDEO_SSL_NOTEBOOK_SOURCE", str(small_run / "encoder"))
     monkeypatch.setenv("VIDEO_SSL_NOTEBOOK_TABLE", str(small_run / "t.arrow"))
     monkeypatch.setenv("VIDEO_SSL_NOTEBOOK_KEEP", str(tmp_path / "kept.arrow"))
-    notebook = nbformat.read(NOTEBOOK, 4)
-    nbformat.validate(notebook)
-    assert all(not cell.get("outputs") for cell in notebook.cells)  # kept without pictures
-    nbformat.write(notebook, tmp_path / "notebook.ipynb")
+    notebook = committed(NOTEBOOK)
     ran = NotebookClient(
         notebook,
         timeout=120,
@@ -619,24 +615,43 @@ def test_the_notebook_runs_from_top_to_bottom(small_run, tmp_path, monkeypatch):
     blue = np.abs(pictures[2].astype(int) - (0x2A, 0x6F, 0xDB)).sum(-1) < 60
     orange = np.abs(pictures[2].astype(int) - (0xE0, 0x7B, 0x39)).sum(-1) < 60
     assert min(blue.sum(), orange.sum()) > 200  # the map has both phases
-    widgets = [
-        o for o in outputs if "application/vnd.jupyter.widget-view+json" in o.get("data", {})
-    ]
-    assert len(widgets) == 1
+    (both,) = [o.data["text/html"] for o in outputs if "text/html" in o.get("data", {})]
+    assert both.startswith("<iframe srcdoc=")  # the scrubber
+    assert both.count("data:image/jpeg;base64,") >= 20
 
 
-def test_the_scrubber_of_the_notebook_changes_both_pictures(made):
-    pytest.importorskip("ipywidgets", reason="ipywidgets is not installed")
-    from video_ssl.explore.plots import scrubber
-
+@needs_browser
+def test_the_scrubber_of_notebooks_needs_no_kernel(made, tmp_path):
+    """As in a notebook exported to HTML: the output of the cell on a page, and nothing else."""
     found = explore(open_features(made / "features.arrow"))
-    both = scrubber(found, "slow", "fast")
-    slider = both.children[0].children[1]
-    images = [box.children[0] for box in both.children[1].children]
-    path = found.pair("slow", "fast")
-    for step in (0, 15, slider.max):
-        slider.value = step
-        greys = [np.asarray(Image.open(io.BytesIO(image.value))).mean() for image in images]
-        expected = [PLACES["slow"][path.path_i[step]], PLACES["fast"][path.path_j[step]]]
-        np.testing.assert_allclose(greys, [grey(p) for p in expected], atol=4)
-    assert "down" in both.children[1].children[0].children[1].value
+    path, both = found.pair("slow", LATE), scrubber(found, "slow", LATE)
+    page = tmp_path / "exported.html"
+    page.write_text(
+        f"<html><body>{both._repr_html_()}<script>onmessage = (e) => 0;"
+        "document.documentElement.dataset.ready = 'yes'</script></body></html>"
+    )
+    with Browser() as browser:
+        browser.open(page)  # a frame of a sandbox can only be looked at
+        until = time.monotonic() + 20  # it is painted when it likes
+        while np.unique(np.asarray(Image.open(io.BytesIO(browser.screenshot())))).size < 20:
+            assert time.monotonic() < until, "nothing is seen of the scrubber"
+        assert browser.errors == []
+        browser.open(both.save(tmp_path / "both.html"))
+        for step in (0, 15, len(path.path_i) - 1):
+            browser.eval(
+                f"(() => {{ const s = document.querySelector('#step'); s.value = '{step}';"
+                "s.dispatchEvent(new Event('input')); })()"
+            )
+            greys = [
+                decoded(browser.eval(f"document.querySelector('#{n}').src")).mean() for n in "ab"
+            ]
+            expected = [PLACES["slow"][path.path_i[step]], PLACES[LATE][path.path_j[step]]]
+            np.testing.assert_allclose(greys, [grey(p) for p in expected], atol=4)
+        assert LATE in browser.eval("document.querySelector('#about-b').textContent")
+        assert "down" in browser.eval("document.querySelector('#about-a').textContent")
+        browser.click("#play")  # at the end: from the beginning
+        browser.wait("Number(document.documentElement.dataset.step) > 2")
+        assert browser.requests == [(tmp_path / "both.html").as_uri()] or not [
+            url for url in browser.requests if url.startswith("http")
+        ]
+        assert browser.errors == []

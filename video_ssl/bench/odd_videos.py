@@ -23,6 +23,7 @@ BITS, CELL = 10, 12
 SIZE = (96, 128)
 NUM_FRAMES = 60
 _SOUND_RATE = 16000
+Draw = Callable[[int, tuple[int, int]], np.ndarray]
 _X264 = {"preset": "ultrafast", "threads": "1", "crf": "20"}
 
 
@@ -100,8 +101,8 @@ def _scheduling_kept() -> Iterator[None]:
             os.sched_setscheduler(thread, *kept)
 
 
-def write_video(path: Path, style: VideoStyle) -> None:
-    """Writes one video."""
+def write_video(path: Path, style: VideoStyle, picture: Draw = draw) -> None:
+    """Writes one video; `picture` draws its upright frames, see `draw`."""
     with (
         _scheduling_kept(),
         av.open(
@@ -119,7 +120,7 @@ def write_video(path: Path, style: VideoStyle) -> None:
             if decoy is not None:
                 grey = np.full((48, 64, 3), 128, np.uint8)
                 out.mux(decoy.encode(_frame(grey, index, style)))
-            out.mux(video.encode(_frame(_coded_picture(index, style), index, style)))
+            out.mux(video.encode(_frame(_coded_picture(index, style, picture), index, style)))
         for stream in (decoy, video):
             if stream is not None:
                 out.mux(stream.encode())
@@ -146,10 +147,10 @@ def _video_stream(out: Any, style: VideoStyle, size: tuple[int, int]) -> Any:
     return video
 
 
-def _coded_picture(index: int, style: VideoStyle) -> np.ndarray:
+def _coded_picture(index: int, style: VideoStyle, picture: Draw) -> np.ndarray:
     turns = style.rotation // 90
     height, width = style.size
-    upright = draw(index, (width, height) if turns % 2 else (height, width))
+    upright = picture(index, (width, height) if turns % 2 else (height, width))
     return np.ascontiguousarray(np.rot90(upright, k=-turns))
 
 

@@ -1,11 +1,10 @@
-"""Pictures of an `Exploration` for notebooks: matrices, maps, nearest frames, and a scrubber for two videos.
+"""Pictures of an `Exploration` for notebooks: matrices, maps, nearest frames.
 
-Needs `pip install 'video_ssl[notebook]'`.  Every picture is a matplotlib figure; the scrubber is a widget.
+Needs `pip install 'video_ssl[notebook]'`.  Every picture is a matplotlib figure.
 """
 
 from __future__ import annotations
 
-import io
 from collections.abc import Sequence
 from types import ModuleType
 from typing import Any
@@ -167,48 +166,6 @@ def plot_nearest(
     return figure
 
 
-def scrubber(
-    exploration: Exploration, query: str | int, key: str | int, *, height: int = 240
-) -> Any:
-    """Returns a widget that moves two videos together along their alignment: a slider, play, both pictures.
-
-    The value of `.children[0].children[1]`, the slider, is the step of the path.
-
-    >>> from video_ssl import open_exploration
-    >>> widget = scrubber(open_exploration("features.arrow"), "wave1.mp4", "wave2.mp4")
-    >>> widget.children[0].children[1].value
-    0
-    """
-    try:
-        import ipywidgets as widgets
-    except ImportError as err:
-        raise FeatureError(
-            "the scrubber needs ipywidgets: pip install 'video_ssl[notebook]'"
-        ) from err
-    a, b = exploration.index(query), exploration.index(key)
-    found = exploration.pair(a, b)
-    sides = [(exploration.tracks[v], try_pictures(exploration.tracks[v])) for v in (a, b)]
-    last = len(found.path_i) - 1
-    play = widgets.Play(min=0, max=last, interval=90)
-    slider = widgets.IntSlider(min=0, max=last, description="step", layout={"width": "480px"})
-    widgets.jslink((play, "value"), (slider, "value"))
-    images = [widgets.Image(format="jpeg", layout={"height": f"{height}px"}) for _ in sides]
-    captions = [widgets.HTML() for _ in sides]
-
-    def show(change: Any = None) -> None:
-        for (track, (pictures, _)), path, image, caption in zip(
-            sides, (found.path_i, found.path_j), images, captions, strict=True
-        ):
-            frame = int(path[slider.value])
-            image.value = _jpeg(pictures[frame] if pictures else _empty(height))
-            caption.value = _caption(exploration, track, frame)
-
-    slider.observe(show, "value")
-    show()
-    boxes = [widgets.VBox([i, c]) for i, c in zip(images, captions, strict=True)]
-    return widgets.VBox([widgets.HBox([play, slider]), widgets.HBox(boxes)])
-
-
 def _matrix(axis: Any, exploration: Exploration, a: int, b: int, *, width: float) -> None:
     found = exploration.pair(a, b)
     axis.imshow(PALETTE[distance_levels(found.cost)], aspect="auto", interpolation="nearest")
@@ -268,20 +225,3 @@ def _empty(height: int) -> np.ndarray:
     image = Image.new("RGB", (height, height), "#e9edf3")
     ImageDraw.Draw(image).text((height // 2, height // 2), "no picture", "#5c6878", anchor="mm")
     return np.asarray(image)
-
-
-def _jpeg(pixels: np.ndarray) -> bytes:
-    buffer = io.BytesIO()
-    Image.fromarray(pixels).save(buffer, "JPEG", quality=88)
-    return buffer.getvalue()
-
-
-def _caption(exploration: Exploration, track: Track, frame: int) -> str:
-    from html import escape
-
-    label = int(track.labels[frame])
-    when = f"{track.times[frame]:.2f} s" if np.isfinite(track.times[frame]) else f"frame {frame}"
-    return (
-        f"<b>{escape(track.id)}</b> {when} "
-        f'<span style="color:{_shade(exploration, label)}">●</span> {escape(exploration.phase_name(label))}'
-    )

@@ -196,10 +196,22 @@ def prepare_stages(
         EncoderError: a run without an encoder.
     """
     found = {}
+    trained = _trained_stages(recipe)
     for name, source in recipe.objective.stages().items():
-        if isinstance(source, EncoderSource) and source.recipe is not None:
-            logger.info("stage %s of %s: %s", name, recipe.name, source.recipe)
-            found[name] = run_stage(stage_recipe(recipe, name, source)).encoder
+        if name in trained:
+            inner = trained[name]
+            logger.info(
+                "stage %s of %s, %d of %d: %s, %s; then %s, %s",
+                name,
+                recipe.name,
+                list(trained).index(name) + 1,
+                len(trained),
+                inner.name,
+                _length(inner),
+                recipe.name,
+                _length(recipe),
+            )
+            found[name] = run_stage(inner).encoder
             continue
         found[name] = stage_path(recipe, name, source)
         if not found[name].exists():
@@ -208,6 +220,22 @@ def prepare_stages(
                 "or put the file there."
             )
     return found
+
+
+def _trained_stages(recipe: PretrainRecipe) -> dict[str, PretrainRecipe]:
+    """Name -> recipe of the stages that the run trains itself."""
+    return {
+        name: stage_recipe(recipe, name, source)
+        for name, source in recipe.objective.stages().items()
+        if isinstance(source, EncoderSource) and source.recipe is not None
+    }
+
+
+def _length(recipe: PretrainRecipe) -> str:
+    """How long a recipe trains, as it says it."""
+    duration, scale = recipe.training.duration, recipe.training.scale
+    text = duration if isinstance(duration, str) else f"{duration} steps"
+    return text if scale == 1 else f"{scale:g} of {text}"
 
 
 def existing_stages(recipe: PretrainRecipe) -> dict[str, Path]:

@@ -115,7 +115,7 @@ def _counted(values: Sequence[str]) -> str:
     found = Counter(values).most_common()
     parts = [f"{value} ({count})" for value, count in found[:_KINDS]]
     others = sum(count for _, count in found[_KINDS:])
-    return ", ".join(parts) + (f", {len(found) - _KINDS} others ({others})" if others else "")
+    return ", ".join(parts) + (f", other ones ({others})" if others else "")
 
 
 def _named(table: Table, rows: np.ndarray) -> str:

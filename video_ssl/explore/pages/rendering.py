@@ -15,7 +15,7 @@ from markupsafe import Markup
 
 from video_ssl.files import page_mark, write_atomically
 
-__all__ = ["render_page", "write_page"]
+__all__ = ["render_page", "render_part", "write_page"]
 
 
 def write_page(path: Path, template: str, *, verb: str, origin: object, **values: Any) -> int:
@@ -35,17 +35,19 @@ def write_page(path: Path, template: str, *, verb: str, origin: object, **values
 
 def render_page(template: str, *, verb: str, origin: object, **values: Any) -> str:
     """Returns the text of a page; arguments as for `write_page`."""
-    return (
-        _environment()
-        .get_template(template)
-        .render(
-            mark=Markup(page_mark(verb)),
-            verb=verb,
-            origin=origin,
-            written=time.strftime("%Y-%m-%d %H:%M"),
-            **values,
-        )
+    return render_part(
+        template,
+        mark=Markup(page_mark(verb)),
+        verb=verb,
+        origin=origin,
+        written=time.strftime("%Y-%m-%d %H:%M"),
+        **values,
     )
+
+
+def render_part(template: str, **values: Any) -> str:
+    """Returns the text of a template that is no page of a verb; text is escaped, `Markup` is not."""
+    return _environment().get_template(template).render(**values)
 
 
 @functools.cache
