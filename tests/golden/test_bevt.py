@@ -1,11 +1,15 @@
-"""BEVT against the numbers of its reference: what the optimizer needs so far."""
+"""BEVT against the numbers of its reference."""
 
 import numpy as np
 import pytest
 import torch
 from torch import nn
 
-from video_ssl.models.torch_encoder import TorchEncoder
+from video_ssl.models.networks import windows
+from video_ssl.models.networks.swin import NORM_EPS, VideoSwin
+from video_ssl.models.networks.swin_config import SwinConfig
+from video_ssl.objectives.bevt.loss import masked_token_loss
+from video_ssl.objectives.bevt.model import MaskedSwin
 from video_ssl.pretrain.optimizers import ParameterGroup
 from video_ssl.pretrain.schedules import SCHEDULES
 from video_ssl.pretrain.torch_loop.optimizers import parameter_groups
@@ -26,27 +30,10 @@ def test_learning_rates(golden_case):
     golden_case.check("lr", found)
 
 
-class Swin(TorchEncoder):
-    """Tells the layers of a Swin's parameters: blocks and what lies between stages count one each."""
-
-    def __init__(self, depths: list[int]) -> None:
-        self._depths = depths
-
-    @property
-    def num_layers(self) -> int:
-        return sum(self._depths) + len(self._depths) - 1
-
-    def layer_of(self, name: str) -> int:
-        match name.split("."):
-            case [*_, "relative_position_bias_table"]:
-                return self.num_layers + 1
-            case ["patch_embed", *_]:
-                return 0
-            case ["layers", stage, "blocks", block, *_]:
-                return sum(self._depths[: int(stage)]) + int(stage) + int(block) + 1
-            case ["layers", stage, "downsample", *_]:
-                return sum(self._depths[: int(stage) + 1]) + int(stage) + 1
-        return self.num_layers  # the last norm
+def swin_of_depths(depths):
+    config = SwinConfig(preset=None, embed_dim=4, depths=tuple(depths), num_heads=(1, 1, 1, 1))
+    with torch.device("meta"):
+        return VideoSwin(config)
 
 
 def groups_by_name(golden_case, **options):
@@ -80,5 +67,145 @@ def test_layers_of_a_swin(golden_case):
         golden_case,
         layer_decay=golden_case.settings["layer_decay"],
         groups=[ParameterGroup(match=pattern, weight_decay=0.0) for pattern in spared],
-        encoder=Swin(golden_case.file.settings["depths"]),
+        encoder=swin_of_depths(golden_case.file.settings["depths"]),
     )
+
+
+# The network --------------------------------------------------------------------------------------
+
+
+def swin_config(settings, **changes):
+    encoder = settings["encoder"]
+    assert encoder["qkv_bias"]
+    assert encoder["patch_norm"]
+    assert (encoder["in_channels"], encoder["activation"]) == (3, "gelu_erf")
+    assert encoder["norm_eps"] == NORM_EPS
+    return SwinConfig(
+        preset=None,
+        embed_dim=encoder["embed_dim"],
+        depths=tuple(encoder["depths"]),
+        num_heads=tuple(encoder["num_heads"]),
+        window=tuple(encoder["window"]),
+        patch=tuple(encoder["patch_size"]),
+        mlp_ratio=encoder["mlp_ratio"],
+        drop_path=encoder["drop_path"],
+        images=True,
+        **changes,
+    )
+
+
+def load_masked_swin(golden, weights, **changes):
+    """The network of a file with the weights of its companion; every tensor has its place."""
+    model = MaskedSwin(VideoSwin(swin_config(golden.settings, **changes)))
+    own = {name.removeprefix("encoder."): name for name in model.state_dict()}
+    params = {k: v for k, v in weights.tensors().items() if not k.endswith("position_index")}
+    assert params.keys() == own.keys()
+    model.load_state_dict({own[k]: v for k, v in params.items()}, strict=True)
+    return model.eval()
+
+
+def pixels_of(golden, name, *, of="network"):
+    """Pictures (N, 3, [T,] H, W) as the file says that a network sees them."""
+    x = golden.tensor(name).float()
+    rule = golden.settings["pixels"][of] if "pixels" in golden.settings else of
+    if rule == "(x.astype(float32) - 127.5) / 64":
+        return (x - 127.5) / 64
+    assert rule == "0.8 * x / 255 + 0.1"
+    return 0.8 * x / 255 + 0.1
+
+
+@pytest.mark.golden("bevt/forward")
+def test_the_masked_swin(golden):
+    model = load_masked_swin(golden, golden.companion("weights"))
+    for case, settings in golden.cases.items():
+        with torch.no_grad():
+            if settings["stream"] == "video":
+                pixels = pixels_of(golden, "frames_u8")[:, :, : settings["frames"]]
+                embed, stages, forward = model.encoder.embed, model.video_stages, model
+                mask = golden.tensor(f"{case}/mask")
+            else:
+                pixels = pixels_of(golden, f"{case}/img_u8")
+                embed, stages, forward = model.encoder.embed_images, model.image_stages, model.images
+                mask = golden.tensor(f"{case}/mask")
+            golden.check(f"{case}/unmasked/out", forward(pixels))
+            golden.check(f"{case}/masked/out", forward(pixels, mask))
+            cells = mask if settings["stream"] == "video" else mask[:, None]
+            maps = [model.covered(embed(pixels), cells), *stages(pixels, mask)]
+        for number, found in enumerate(maps):
+            found = found.movedim(-1, 1)
+            found = found[..., ::3, ::3] if number < 2 else found
+            found = found[:, :, 0] if settings["stream"] == "image" else found
+            golden.check(f"{case}/masked/{f'stage{number}' if number else 'embed'}", found)
+
+
+@pytest.mark.golden("bevt/forward")
+def test_windows_of_pictures_can_be_cut_where_one_would_expect(golden):
+    """The reference cuts them in every block; the other way is what its file calls NEGATIVE."""
+    name = "image/unmasked_NEGATIVE_mask_only_in_shifted_blocks/out"
+    if name not in golden:
+        pytest.skip("the file has no such array")
+    model = load_masked_swin(
+        golden, golden.companion("weights"), image_shift_mask="shifted_blocks"
+    )
+    with torch.no_grad():
+        found = model.images(pixels_of(golden, "image/img_u8"))
+    torch.testing.assert_close(found, golden.tensor(name), atol=1e-4, rtol=0)
+    assert (found - golden.tensor("image/unmasked/out")).abs().max() > 1e-2
+
+
+@pytest.mark.golden("bevt/swin3d")
+def test_video_swin(golden):
+    weights = golden.companion("weights")
+    encoder = load_masked_swin(golden, weights).encoder
+    for case, settings in golden.cases.items():
+        video = pixels_of(golden, f"{case}/frames_u8")
+        assert video.shape[2:] == (settings["frames"], settings["height"], settings["width"])
+        with torch.no_grad():
+            golden.check(f"{case}/out", encoder(video))
+            golden.check(f"{case}/pooled", encoder.clip_features(video))
+            for number in range(4):
+                moments = encoder.outputs(video, ("moments",), layer=number)["moments"]
+                golden.check(
+                    f"{case}/stage{number + 1}_mean_over_space", moments.transpose(1, 2)
+                )
+            assert encoder.grid(video) == tuple(encoder(video).shape[2:])
+
+
+@pytest.mark.golden("bevt/window_tables")
+def test_windows(golden):
+    for case, settings in golden.cases.items():
+        window = tuple(settings["window"])
+        if case.startswith("index/"):
+            name = case.removeprefix("index/")
+            index = windows.relative_index(window)
+            golden.check(case, index)
+            golden.check(f"table_rows/{name}", windows.table_rows(window))
+            area = window[1] * window[2]
+            golden.check(f"image_index/{name}", index[:area, :area])
+        elif case.startswith("shift_mask3d/"):
+            found = windows.may_attend(tuple(settings["size"]), window, tuple(settings["shift"]))
+            golden.check(case, found)
+        else:
+            size, shift = (1, *settings["size"]), (0, *settings["shift"])
+            golden.check(case, windows.may_attend(size, (1, *window), shift))
+
+
+# The loss -----------------------------------------------------------------------------------------
+
+
+@pytest.mark.golden("bevt/masked_token_loss")
+def test_the_loss(golden):
+    weights, found, leaves = {}, {}, {}
+    for stream in ("3d", "2d"):
+        leaves[stream] = golden.tensor(f"cls_score_{stream}").requires_grad_()
+        found[stream] = masked_token_loss(
+            leaves[stream], golden.tensor(f"tokens_{stream}"), golden.tensor(f"mask_{stream}")
+        )
+        weights[stream] = golden.settings[f"loss_weight_{stream}"]
+        golden.check(f"loss_cls_{stream}", weights[stream] * found[stream].loss)
+        golden.check(f"mask_acc_{stream}", found[stream].accuracy)
+    total = sum(weights[stream] * found[stream].loss for stream in found)
+    golden.check("loss", total)
+    total.backward()
+    for stream, leaf in leaves.items():
+        golden.check(f"grad_score_{stream}", leaf.grad)

@@ -78,6 +78,10 @@ NETWORKS: dict[str, Network] = {
         torch=f"{_NETWORKS}.s3dg:S3DG",
         published={"hico": f"{_EXCHANGE}.hico_weights"},
     ),
+    "swin": Network(
+        config=f"{_NETWORKS}.swin_config:SwinConfig",
+        torch=f"{_NETWORKS}.swin:VideoSwin",
+    ),
     "r3d": Network(
         config=f"{_NETWORKS}.r3d_config:R3DConfig",
         torch=f"{_NETWORKS}.r3d:R3D",
