@@ -5,9 +5,12 @@ import pytest
 import torch
 from torch import nn
 
+from video_ssl.clips.bevt_masks import per_frame
 from video_ssl.models.networks import windows
 from video_ssl.models.networks.swin import NORM_EPS, VideoSwin
 from video_ssl.models.networks.swin_config import SwinConfig
+from video_ssl.models.networks.swin_tables import fitted_tables, inflated
+from video_ssl.models.tokenizers.dvae import GROUPS, DalleEncoder, squeezed
 from video_ssl.objectives.bevt.loss import masked_token_loss
 from video_ssl.objectives.bevt.model import MaskedSwin
 from video_ssl.pretrain.optimizers import ParameterGroup
@@ -209,3 +212,89 @@ def test_the_loss(golden):
     total.backward()
     for stream, leaf in leaves.items():
         golden.check(f"grad_score_{stream}", leaf.grad)
+
+
+# Tokens -------------------------------------------------------------------------------------------
+
+
+def dvae_of(golden):
+    settings = golden.settings
+    network = DalleEncoder(
+        width=settings["n_hid"],
+        vocab_size=settings["vocab_size"],
+        blocks_per_group=settings["n_blk_per_group"],
+    )
+    network.load_state_dict(golden.tensors(), strict=True)
+    return network.eval()
+
+
+@pytest.mark.golden("bevt/dvae")
+def test_the_tokenizer_of_dalle(golden):
+    assert golden.settings["groups"] == GROUPS
+    network, pixels = dvae_of(golden), golden.tensor("img_u8").float() / 255
+    golden.check("x", squeezed(pixels))
+    with torch.no_grad():
+        golden.check("logits", network.logits(pixels))
+    golden.check("tokens", network.encode(pixels))
+
+
+# Weights of pictures for clips --------------------------------------------------------------------
+
+
+@pytest.mark.golden("bevt/inflate")
+def test_weights_for_clips_and_other_windows(golden):
+    cases = golden.cases
+    source = {k: golden.tensor(f"src2d/{k}") for k in golden.below("src2d/")}
+    to = cases["inflated"]
+    found = inflated(source, window=tuple(to["to_window"]), frames=to["patch_frames"])
+    assert found.keys() == set(golden.given_below("inflated/"))
+    for name in golden.given_below("inflated/"):
+        golden.check(f"inflated/{name}", found[name])
+    source = {k: golden.tensor(f"src3d/{k}") for k in golden.below("src3d/")}
+    to = cases["trilinear"]
+    found = fitted_tables(
+        source, of=tuple(to["from_window"]), window=tuple(to["to_window"])
+    )
+    for name in golden.given_below("trilinear/"):
+        golden.check(f"trilinear/{name}", found[name])
+
+
+# A step -------------------------------------------------------------------------------------------
+
+
+@pytest.mark.golden("bevt/pretrain_step")
+def test_a_step(golden):
+    settings = golden.settings
+    model = load_masked_swin(golden, golden.companion("weights"))
+    head = nn.Linear(*reversed(golden["lm_head.weight"].shape))
+    head.load_state_dict({n: golden.tensor(f"lm_head.{n}") for n in ("weight", "bias")})
+    tokenizer = dvae_of(golden.companion("tokenizer"))
+    masks = {name: golden.tensor(name) for name in ("input_mask_3d", "output_mask_3d", "mask_2d")}
+    np.testing.assert_array_equal(
+        per_frame(masks["input_mask_3d"].numpy()[0], settings["encoder"]["patch_size"][0]),
+        masks["output_mask_3d"].numpy()[0],
+    )
+    tokens = {}
+    for stream in ("3d", "2d"):
+        picture = "video" if stream == "3d" else "image"
+        words = tokenizer.encode(golden.tensor(f"{picture}_tok_u8").float() / 255)
+        tokens[stream] = words.view(golden[f"tokens_{stream}"].shape)
+        golden.check(f"tokens_{stream}", tokens[stream])
+    video = model(pixels_of(golden, "video_u8"), masks["input_mask_3d"])
+    images = model.images(pixels_of(golden, "image_u8"), masks["mask_2d"])
+    found = {
+        "3d": masked_token_loss(head(video), tokens["3d"], masks["output_mask_3d"]),
+        "2d": masked_token_loss(head(images), tokens["2d"], masks["mask_2d"]),
+    }
+    for stream, result in found.items():
+        golden.check(f"loss_cls_{stream}", result.loss)
+        golden.check(f"mask_acc_{stream}", result.accuracy)
+    total = sum(settings[f"loss_weight_{s}"] * result.loss for s, result in found.items())
+    golden.check("loss", total)
+    total.backward()
+    grads = {n.removeprefix("encoder."): p.grad for n, p in model.named_parameters()}
+    assert all(grad is not None for grad in grads.values())
+    golden.check("grad_norm_all_backbone", torch.stack([g.norm() for g in grads.values()]).norm())
+    grads |= {f"lm_head.{n}": p.grad for n, p in head.named_parameters()}
+    for name in golden.given_below("grad/"):
+        golden.check(f"grad/{name}", grads[name])

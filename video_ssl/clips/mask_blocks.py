@@ -46,16 +46,19 @@ def sample_cuboids(grid: tuple[int, int, int], count: int, rng: Draws) -> Mask:
     return mask
 
 
-def sample_rectangles(grid: tuple[int, int], count: int, rng: Draws) -> Mask:
+def sample_rectangles(
+    grid: tuple[int, int], count: int, rng: Draws, *, least: int | None = None
+) -> Mask:
     """Returns cells (h, w) covered by rectangles, as `sample_cuboids`, True = hidden.
 
-    A rectangle has count // 5 cells or more, but not more than are missing; after 10 that do not fit, it ends.  Over
-    pictures, this is BEiT's mask.
+    A rectangle has `least` cells or more (BEiT's and BEVT's masks: 16; count // 5 where it is not given), but not more
+    than are missing; after 10 that do not fit, it ends.
     """
+    least = count // 5 if least is None else least
     mask = np.zeros((1, *grid), dtype=bool)
     while (missing := count - int(mask.sum())) > 0:
         for _ in range(_RECTANGLE_TRIES):
-            if _cover(mask, (1, *_sample_sides(count // 5, missing, rng)), missing, rng):
+            if _cover(mask, (1, *_sample_sides(least, missing, rng)), missing, rng):
                 break
         else:
             break

@@ -1,0 +1,1 @@
+"""Tokenizers: frozen networks that give every cell of a picture a word of a visual vocabulary."""
