@@ -1,11 +1,17 @@
 """BEVT against the numbers of its reference."""
 
+import random
+
 import numpy as np
 import pytest
 import torch
+from scipy.stats import chisquare
 from torch import nn
 
-from video_ssl.clips.bevt_masks import per_frame
+from video_ssl.clips import crops
+from video_ssl.clips.bevt_masks import per_frame, sample_tubes
+from video_ssl.clips.mask_blocks import sample_rectangles
+from video_ssl.clips.sampling import one_clip
 from video_ssl.models.networks import windows
 from video_ssl.models.networks.swin import NORM_EPS, VideoSwin
 from video_ssl.models.networks.swin_config import SwinConfig
@@ -128,7 +134,11 @@ def test_the_masked_swin(golden):
                 mask = golden.tensor(f"{case}/mask")
             else:
                 pixels = pixels_of(golden, f"{case}/img_u8")
-                embed, stages, forward = model.encoder.embed_images, model.image_stages, model.images
+                embed, stages, forward = (
+                    model.encoder.embed_images,
+                    model.image_stages,
+                    model.images,
+                )
                 mask = golden.tensor(f"{case}/mask")
             golden.check(f"{case}/unmasked/out", forward(pixels))
             golden.check(f"{case}/masked/out", forward(pixels, mask))
@@ -147,9 +157,7 @@ def test_windows_of_pictures_can_be_cut_where_one_would_expect(golden):
     name = "image/unmasked_NEGATIVE_mask_only_in_shifted_blocks/out"
     if name not in golden:
         pytest.skip("the file has no such array")
-    model = load_masked_swin(
-        golden, golden.companion("weights"), image_shift_mask="shifted_blocks"
-    )
+    model = load_masked_swin(golden, golden.companion("weights"), image_shift_mask="shifted_blocks")
     with torch.no_grad():
         found = model.images(pixels_of(golden, "image/img_u8"))
     torch.testing.assert_close(found, golden.tensor(name), atol=1e-4, rtol=0)
@@ -168,9 +176,7 @@ def test_video_swin(golden):
             golden.check(f"{case}/pooled", encoder.clip_features(video))
             for number in range(4):
                 moments = encoder.outputs(video, ("moments",), layer=number)["moments"]
-                golden.check(
-                    f"{case}/stage{number + 1}_mean_over_space", moments.transpose(1, 2)
-                )
+                golden.check(f"{case}/stage{number + 1}_mean_over_space", moments.transpose(1, 2))
             assert encoder.grid(video) == tuple(encoder(video).shape[2:])
 
 
@@ -252,9 +258,7 @@ def test_weights_for_clips_and_other_windows(golden):
         golden.check(f"inflated/{name}", found[name])
     source = {k: golden.tensor(f"src3d/{k}") for k in golden.below("src3d/")}
     to = cases["trilinear"]
-    found = fitted_tables(
-        source, of=tuple(to["from_window"]), window=tuple(to["to_window"])
-    )
+    found = fitted_tables(source, of=tuple(to["from_window"]), window=tuple(to["to_window"]))
     for name in golden.given_below("trilinear/"):
         golden.check(f"trilinear/{name}", found[name])
 
@@ -298,3 +302,146 @@ def test_a_step(golden):
     grads |= {f"lm_head.{n}": p.grad for n, p in head.named_parameters()}
     for name in golden.given_below("grad/"):
         golden.check(f"grad/{name}", grads[name])
+
+
+# Pictures, masks and clips ------------------------------------------------------------------------
+
+KERNELS = {"INTER_LANCZOS4": "lanczos4", "INTER_CUBIC": "cubic"}
+
+
+@pytest.mark.golden("bevt/cv2_resize")
+def test_pictures_in_another_size(golden):
+    for case, settings in golden.cases.items():
+        size, frames = tuple(settings["size_hw"]), golden["img"][None]
+        kernel = KERNELS.get(settings["interpolation"])
+        if kernel is None:
+            assert settings["interpolation"] == "INTER_LINEAR"
+            # It rounds where TensorFlow cuts.
+            found = crops.resize_sampled(frames, size)[0]
+        else:
+            found = crops.resize_opencv(frames, size, kernel=kernel)[0]
+        golden.check(case, found)
+
+
+class PythonDraws:
+    """Python's generator, by the names of numpy's."""
+
+    def __init__(self, seed):
+        self.rng = random.Random(seed)
+        self.random = self.rng.random
+
+    def integers(self, low, high):
+        return self.rng.randint(low, high - 1)
+
+
+def drawn_masks(settings, rng, draws):
+    """(moments or pictures of masks, frames of a token): what the reference's generators make."""
+    assert settings.get("max_per_block") is None
+    grid, least, count = settings["grid"], settings["min_per_block"], settings["num_masking"]
+    if "frames" not in settings:
+        return [sample_rectangles((grid, grid), count, rng, least=least) for _ in range(draws)]
+    moments = settings["frames"] // settings["temporal_scale"]
+    return [
+        sample_tubes(
+            (moments, grid, grid),
+            count,
+            rng,
+            least=least,
+            share=tuple(settings["masked_tube_range"]),
+        )
+        for _ in range(draws)
+    ]
+
+
+@pytest.mark.golden("bevt/mask_generators")
+def test_masks_with_the_generator_of_the_reference(golden_case):
+    settings, seeds = golden_case.settings, golden_case.file.settings["python_random_seed"]
+    kind = golden_case.name.partition("/")[0]
+    masks = np.stack(drawn_masks(settings, PythonDraws(seeds[kind]), 16))
+    if kind == "block":
+        golden_case.check("first16", masks.astype(np.uint8))
+    else:
+        golden_case.check("first8_input", masks[:8].astype(np.uint8))
+        frames = np.stack([per_frame(mask, settings["temporal_scale"]) for mask in masks[:8]])
+        golden_case.check("first8_output", frames)
+
+
+def neighbour_agreement(masks):
+    rows = (masks[:, 1:] == masks[:, :-1]).mean((1, 2))
+    columns = (masks[:, :, 1:] == masks[:, :, :-1]).mean((1, 2))
+    return ((rows + columns) / 2).mean()
+
+
+@pytest.mark.golden("bevt/mask_generators", cases=lambda settings: "frames" not in settings)
+def test_rectangles_have_the_statistics_of_the_reference(golden_case):
+    settings, file, name = golden_case.settings, golden_case.file, golden_case.name
+    masks = np.stack(drawn_masks(settings, np.random.default_rng(0), file.settings["draws"]))
+    counts = masks.sum((1, 2))
+    assert counts.max() <= settings["num_masking"]
+    off = abs(counts.mean() - golden_case["counts"].mean())
+    file.check_statistic(f"{name}/counts", float(off), 0.15)
+    off = np.abs(masks.mean(0) - golden_case["cell_freq"])
+    file.check_statistic(f"{name}/cell_freq", float(max(off.max() / 0.1, off.mean() / 0.03)), 1.0)
+    off = abs(neighbour_agreement(masks) - float(golden_case["neighbour_agreement"]))
+    file.check_statistic(f"{name}/neighbour_agreement", float(off), 0.01)
+
+
+@pytest.mark.golden("bevt/mask_generators", cases=lambda settings: "frames" in settings)
+def test_tubes_have_the_statistics_of_the_reference(golden_case):
+    settings, file, name = golden_case.settings, golden_case.file, golden_case.name
+    masks = np.stack(drawn_masks(settings, np.random.default_rng(0), file.settings["draws"]))
+    active = masks.any((2, 3))
+    moments, lengths = active.shape[1], active.sum(1)
+    low, high = (int(moments * share) for share in settings["masked_tube_range"])
+    wanted = range(low, high + 1)
+    given = golden_case["length"]
+    assert set(np.unique(given)) == set(np.unique(lengths)) == set(wanted)
+    p = chisquare([np.sum(lengths == n) for n in wanted]).pvalue
+    file.check_statistic(f"{name}/length", float(1e-4 / max(p, 1e-9)), 1.0)
+    part = active[lengths < moments]
+    starts = (part & ~np.roll(part, 1, axis=1)).argmax(1)
+    p = chisquare(np.bincount(starts, minlength=moments)).pvalue
+    file.check_statistic(f"{name}/start", float(1e-4 / max(p, 1e-9)), 1.0)
+    off = abs(masks.mean() - golden_case["ratio"].mean())
+    file.check_statistic(f"{name}/ratio", float(off), 0.015)
+    off = np.abs(active.mean(0) - golden_case["active_frames"].mean(0)).max()
+    file.check_statistic(f"{name}/active_frames", float(off), 0.07)
+
+
+HIGHEST = np.nextafter(1.0, 0.0)
+
+
+@pytest.mark.golden("bevt/sample_frames", cases=lambda settings: "uniform" not in settings["mode"])
+def test_clips_and_views(golden_case):
+    settings, lengths = golden_case.settings, golden_case.file["num_frames"].tolist()
+    shape = {"num_frames": settings["frames"], "frame_stride": settings["interval"]}
+    if settings["mode"] == "train":
+        found = [
+            [one_clip.looped_clip(n, u, **shape).indices[0] for u in (0.0, HIGHEST)]
+            for n in lengths
+        ]
+        golden_case.check("first_index_min_max", found)
+        for n, row in zip(lengths, golden_case["one_draw"], strict=True):
+            room = max(n - settings["frames"] * settings["interval"], 0) + 1
+            clip = one_clip.looped_clip(n, (row[0] + 0.5) / room, **shape)
+            np.testing.assert_array_equal(clip.indices, row)
+        return
+    views = [one_clip.looped_views(n, num_clips=settings["clips"], **shape) for n in lengths]
+    golden_case.file.check(
+        golden_case.name, [np.concatenate([v.indices for v in row]) for row in views]
+    )
+
+
+@pytest.mark.golden("bevt/sample_frames", cases=lambda settings: "uniform" in settings["mode"])
+def test_clips_of_segments(golden_case):
+    settings, lengths = golden_case.settings, golden_case.file["num_frames"].tolist()
+    count = settings["frames"]
+    if settings["mode"].endswith("test"):
+        views = [
+            one_clip.segment_views(n, num_frames=count, rule="mvd", num_clips=1) for n in lengths
+        ]
+        golden_case.file.check(golden_case.name, [view[0].indices for view in views])
+        return
+    for name, uniform in (("min_over_3000", 0.0), ("max_over_3000", HIGHEST)):
+        clips = [one_clip.sample_segment_clip(n, [uniform] * count, rule="mvd") for n in lengths]
+        golden_case.check(name, [clip.indices for clip in clips])

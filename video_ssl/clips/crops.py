@@ -7,6 +7,7 @@ shrinks.  The crop comes before the resize, and the filter never looks outside t
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -335,6 +336,51 @@ def resize_sampled(frames: Frames, size: tuple[int, int]) -> Frames:
         rows = [x[i][:, left] + (x[i][:, right] - x[i][:, left]) * across for i in (top, bottom)]
         target[:] = rows[0] + (rows[1] - rows[0]) * down
     return out
+
+
+def resize_opencv(
+    frames: Frames, size: tuple[int, int], *, kernel: Literal["cubic", "lanczos4"]
+) -> Frames:
+    """Returns the frames at `size` (height, width) as OpenCV resizes them: uint8, no averaging when it shrinks.
+
+    "cubic" has 4 taps with a = -0.75, "lanczos4" 8; pixels beyond the border are those of the border.  Within a grey
+    level of OpenCV itself, which rounds its weights.
+
+    Source: papers/bevt.md section 2: the tokenizer's view of a picture is half its size by "lanczos4".
+    """
+    _check_frames(frames)
+    if frames.shape[1:3] == tuple(size):
+        return np.ascontiguousarray(frames)
+    down, across = (
+        _opencv_weights(n, wanted, kernel)
+        for n, wanted in zip(frames.shape[1:3], size, strict=True)
+    )
+    out = np.empty((len(frames), *size, 3), np.uint8)
+    for target, frame in zip(out, frames, strict=True):
+        rows = np.tensordot(down, frame.astype(np.float32), axes=(1, 0))
+        target[:] = np.rint(np.einsum("wx,hxc->hwc", across, rows)).clip(0, 255)
+    return out
+
+
+@functools.lru_cache(maxsize=32)
+def _opencv_weights(n: int, wanted: int, kernel: str) -> NDArray[np.float32]:
+    """The share of each of n pixels in each of `wanted` ones, (wanted, n)."""
+    taps = 4 if kernel == "cubic" else 8
+    place = (np.arange(wanted) + 0.5) * (n / wanted) - 0.5
+    low = np.floor(place)
+    distance = np.abs((place - low)[:, None] - np.arange(taps) + taps // 2 - 1)
+    if kernel == "cubic":
+        a, x = -0.75, distance
+        near = ((a + 2) * x - (a + 3)) * x * x + 1
+        far = ((a * x - 5 * a) * x + 8 * a) * x - 4 * a
+        share = np.where(x <= 1, near, np.where(x < 2, far, 0))
+    else:
+        share = np.sinc(distance) * np.sinc(distance / 4) * (distance < 4)
+        share /= share.sum(1, keepdims=True)
+    weights = np.zeros((wanted, n), np.float32)
+    columns = (low[:, None] + np.arange(taps) - taps // 2 + 1).clip(0, n - 1).astype(np.int64)
+    np.add.at(weights, (np.arange(wanted)[:, None], columns), share)
+    return weights
 
 
 def _taps(n: int, wanted: int) -> tuple[NDArray[np.intp], NDArray[np.intp], NDArray[np.float32]]:

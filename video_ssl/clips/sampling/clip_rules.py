@@ -12,6 +12,8 @@ from video_ssl.clips.sampling.one_clip import (
     ClipIndices,
     Floats,
     SegmentRule,
+    looped_clip,
+    looped_views,
     reference_dense_clip,
     reference_dense_views,
     sample_constant_clips,
@@ -46,6 +48,8 @@ def training_rule(config: ClipConfig, uniforms: Floats, *, fps: float, name: str
     if config.sampling in SEGMENTS:
         segments = SEGMENTS[config.sampling]
         return lambda n: [sample_segment_clip(n, row, rule=segments) for row in uniforms]
+    if config.sampling == "looped":
+        return lambda n: [looped_clip(n, u, **shape) for u in first]
     if config.sampling == "dense":
         return lambda n: [reference_dense_clip(n, u, **shape) for u in first]
     if config.sampling == "seconds":
@@ -82,6 +86,8 @@ def window_rule(
     if sampling in SEGMENTS:
         rule = SEGMENTS[sampling]
         return lambda n: segment_views(n, num_frames=num_frames, rule=rule, num_clips=num_clips)
+    if sampling == "looped":
+        return lambda n: looped_views(n, num_clips=num_clips, **shape)
     if sampling == "dense":
         return lambda n: reference_dense_views(n, num_clips=num_clips, **shape)
     if sampling == "seconds":

@@ -436,6 +436,40 @@ def segment_views(
     return [ClipIndices(indices=merged[view::num_clips], valid=valid) for view in range(num_clips)]
 
 
+# Clips that begin again where a video ends: mmaction's rule, BEVT and Video Swin ------------------
+
+
+def looped_clip(
+    num_source: int, uniform: float, *, num_frames: int, frame_stride: int
+) -> ClipIndices:
+    """Returns a clip of exact stride at a uniform place; a short video begins again.
+
+    A clip counts as num_frames * frame_stride frames long, so the last ones of a video are rarely shown.  Repeats are
+    not valid.  Source: papers/bevt.md section 2 (mmaction's `SampleFrames`).
+    """
+    _check_settings(num_source, num_frames, frame_stride, "the video")
+    room = max(num_source - num_frames * frame_stride, 0)
+    start = uniform_int(uniform, 0, room + 1)
+    return _looped_at(start, num_source, num_frames, frame_stride)
+
+
+def looped_views(
+    num_source: int, *, num_clips: int, num_frames: int, frame_stride: int
+) -> list[ClipIndices]:
+    """Returns the temporal test views that go with `looped_clip`: in the middles of equal parts of the room."""
+    _check_settings(num_source, num_frames, frame_stride, "the video")
+    starts = max(num_source - num_frames * frame_stride + 1, 0)
+    return [
+        _looped_at(int((view + 0.5) * starts / num_clips), num_source, num_frames, frame_stride)
+        for view in range(num_clips)
+    ]
+
+
+def _looped_at(start: int, num_source: int, num_frames: int, frame_stride: int) -> ClipIndices:
+    places = start + frame_stride * np.arange(num_frames, dtype=np.int64)
+    return ClipIndices(indices=places % num_source, valid=places < num_source)
+
+
 # Checks -------------------------------------------------------------------------------------------
 
 

@@ -39,9 +39,7 @@ def inflated(state: Mapping[str, Tensor], *, window: Triple, frames: int) -> dic
     return found
 
 
-def fitted_tables(
-    state: Mapping[str, Tensor], *, of: Triple, window: Triple
-) -> dict[str, Tensor]:
+def fitted_tables(state: Mapping[str, Tensor], *, of: Triple, window: Triple) -> dict[str, Tensor]:
     """Returns weights whose tables of biases, made for windows `of`, fit others: interpolated in time and space."""
     return {
         key: _interpolated(value, of, window) if key.endswith(_TABLE) and of != window else value
@@ -54,10 +52,14 @@ def _repeated(table: Tensor, window: Triple) -> Tensor:
     d, h, w = window
     side = round(len(table) ** 0.5)
     if side * side != len(table):
-        raise ValueError(f"a table of {len(table)} rows is none of pictures: their windows are square.")
+        raise ValueError(
+            f"a table of {len(table)} rows is none of pictures: their windows are square."
+        )
     if (side, side) != (2 * h - 1, 2 * w - 1):
         picture = table.T.reshape(1, -1, side, side)
-        new = F.interpolate(picture, size=(2 * h - 1, 2 * w - 1), mode="bicubic", align_corners=False)
+        new = F.interpolate(
+            picture, size=(2 * h - 1, 2 * w - 1), mode="bicubic", align_corners=False
+        )
         table = new.reshape(table.shape[1], -1).T
     return table.repeat(2 * d - 1, 1)
 
@@ -71,5 +73,3 @@ def _interpolated(table: Tensor, of: Triple, window: Triple) -> Tensor:
     cube = table.T.reshape(1, -1, *old)
     found = F.interpolate(cube, size=new, mode="trilinear", align_corners=False)
     return found.reshape(table.shape[1], -1).T
-
-

@@ -39,7 +39,12 @@ class Residual(nn.Module):
         hidden = width_out // 4
         self.gain = gain
         self.id_path = Conv(width_in, width_out, 1) if width_in != width_out else nn.Identity()
-        widths = ((width_in, hidden, 3), (hidden, hidden, 3), (hidden, hidden, 3), (hidden, width_out, 1))
+        widths = (
+            (width_in, hidden, 3),
+            (hidden, hidden, 3),
+            (hidden, hidden, 3),
+            (hidden, width_out, 1),
+        )
         self.res_path = nn.ModuleDict({f"conv_{i}": Conv(*w) for i, w in enumerate(widths, 1)})
 
     def forward(self, x: Tensor) -> Tensor:
