@@ -105,9 +105,12 @@ class CropConfig:
     Attributes:
         kind: "multi_scale" is the multi-scale corner crop of VideoMAE and MVD, "random_resized" draws area and
             aspect ratio, "height_first" aspect ratio and height (TensorFlow's law: CVRL, TeG, VATT), "center" is the
-            central square of the short side, "whole" all of the frame, squeezed into a square (TCC, TCN).
+            central square of the short side, "whole" all of the frame, squeezed into a square (TCC, TCN), "short_side" a
+            square at a random place, as large as `size` pixels are in a frame whose short side has a random whole number
+            of pixels (BEVT: 256 to 320, which are `scales` of 0.7 and 0.875).
         size: side of the square output in pixels.
-        scales: "multi_scale": shares of the short side from which width and height are drawn.
+        scales: "multi_scale": shares of the short side from which width and height are drawn; "short_side": bounds of
+            the share that the square has of it.
         max_distort: "multi_scale": width and height are at most this many scales apart.
         area: "random_resized", "height_first": bounds of the share of the area.
         aspect: the same: bounds of width / height, drawn log-uniformly ("height_first": uniformly).
@@ -119,9 +122,9 @@ class CropConfig:
             averaging, as CVRL, TeG, ConST-CL and VATT do.
     """
 
-    kind: Literal["multi_scale", "random_resized", "height_first", "center", "whole"] = (
-        "multi_scale"
-    )
+    kind: Literal[
+        "multi_scale", "random_resized", "height_first", "center", "whole", "short_side"
+    ] = "multi_scale"
     size: int = 224
     scales: tuple[float, ...] = (1.0, 0.875, 0.75, 0.66)
     max_distort: int = 1
@@ -138,6 +141,10 @@ class CropConfig:
         for name, (low, high) in {"area": self.area, "aspect": self.aspect}.items():
             if not 0 < low <= high:
                 raise ValueError(f"{name}={(low, high)} must be (low, high) with 0 < low <= high.")
+        if self.kind == "short_side" and (len(self.scales) != 2 or self.scales[0] > self.scales[1]):
+            raise ValueError(
+                f"scales={self.scales} of kind='short_side' must be (low, high): shares of the short side."
+            )
         if self.area[1] > 1:
             raise ValueError(f"area={self.area} must not exceed 1, the whole frame.")
         if not 0 <= self.flip_probability <= 1:
@@ -166,6 +173,7 @@ COLOR_PRESETS: dict[str, dict[str, Any]] = {
         "blur_probability": 0.1,
         "solarize_probability": 0.2,
     },
+    "bevt": {"probability": 1.0, "brightness": 0.4, "contrast": 0.4, "saturation": 0.4},
     "vatt": {
         "probability": 0.8,
         "contrast": 0.4,
@@ -204,7 +212,7 @@ class ColorConfig:
     """
 
     law: Literal[
-        "hico", "hico_finetune", "simclr", "carl", "tcc", "cvrl", "cvrl_second", "vatt"
+        "hico", "hico_finetune", "simclr", "carl", "tcc", "cvrl", "cvrl_second", "vatt", "bevt"
     ] = "hico"
     probability: float | None = None
     brightness: float | None = None

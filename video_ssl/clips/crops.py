@@ -85,6 +85,11 @@ def sample_region(
         region = sample_random_resized(height, width, rng, area=config.area, aspect=config.aspect)
     elif config.kind == "height_first":
         region = sample_height_first(height, width, rng, area=config.area, aspect=config.aspect)
+    elif config.kind == "short_side":
+        low, high = (round(config.size / share) for share in reversed(config.scales))
+        side = round(min(height, width) * config.size / int(rng.integers(low, high + 1)))
+        top, left = (int(rng.integers(0, length - side + 1)) for length in (height, width))
+        region = Region(top=top, left=left, height=side, width=side)
     elif config.kind == "whole":
         region = Region(top=0, left=0, height=height, width=width)
     else:

@@ -78,6 +78,10 @@ NETWORKS: dict[str, Network] = {
         torch=f"{_NETWORKS}.s3dg:S3DG",
         published={"hico": f"{_EXCHANGE}.hico_weights"},
     ),
+    "vq_tokenizer": Network(
+        config=f"{_NETWORKS}.vq_config:VQConfig",
+        torch=f"{_NETWORKS}.vq_tokenizer:VQTokenizer",
+    ),
     "swin": Network(
         config=f"{_NETWORKS}.swin_config:SwinConfig",
         torch=f"{_NETWORKS}.swin:VideoSwin",

@@ -245,6 +245,16 @@ class VideoSwin(TokenFeatures, nn.Module):
             )
         return self.patch_embed_2d(images)[:, None]
 
+    @torch.no_grad()
+    def follow_images(self) -> None:
+        """Makes the embedding of clips that of pictures, repeated over the frames of a token and divided by them."""
+        frames = self.config.patch[0]
+        for own, theirs in zip(
+            self.patch_embed.parameters(), self.patch_embed_2d.parameters(), strict=True
+        ):
+            same = own.shape == theirs.shape
+            own.copy_(theirs if same else theirs[:, :, None].expand_as(own) / frames)
+
     def stages(self, x: Tensor, *, picture: bool = False) -> list[Tensor]:
         """Returns the maps of the four stages, (B, D, H, W, C) each, for the input of the first one."""
         found = []

@@ -27,6 +27,13 @@ def masked_token_loss(logits: Tensor, tokens: Tensor, hidden: Tensor) -> TokenLo
         hidden: bool of that shape; at least one is True.
     """
     where = hidden.flatten(1)
-    scores, wanted = logits[where].float(), tokens.flatten(1)[where]
-    accuracy = (scores.argmax(-1) == wanted).float().mean()
-    return TokenLoss(F.cross_entropy(scores, wanted), accuracy)
+    return token_loss(logits[where].float(), tokens.flatten(1)[where])
+
+
+def token_loss(logits: Tensor, words: Tensor) -> TokenLoss:
+    """Returns the loss of hidden cells, (N, V) and int64 (N,); 0 where there are none."""
+    if len(words) == 0:
+        nothing = logits.sum() * 0
+        return TokenLoss(nothing, nothing.detach())
+    accuracy = (logits.detach().argmax(-1) == words).float().mean()
+    return TokenLoss(F.cross_entropy(logits, words), accuracy)

@@ -1,0 +1,215 @@
+"""A tokenizer of pictures that is trained here: an autoencoder whose middle is a word of a vocabulary for every cell.
+
+Source: papers/bevt.md section 11 A (our own specification).  Scaled vectors of the encoder are compared with the words by
+their angle; words are running means of the vectors that chose them, and those that nobody chooses start anew.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import numpy as np
+import torch
+import torch.distributed as dist
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from video_ssl.models.contract import CLIP, MOMENTS, TOKENS
+from video_ssl.models.networks.layers import spatial_cells
+from video_ssl.models.networks.token_features import TokenFeatures
+from video_ssl.models.networks.vq_config import VQConfig
+from video_ssl.models.tokenizers.contract import Tokenizer
+
+_SMOOTHING = 1e-5
+_KMEANS_ROUNDS = 10
+
+
+class Residual(nn.Module):
+    """x + conv1x1(relu(conv3x3(relu x)))."""
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.space = nn.Conv2d(width, width // 2, 3, padding=1)
+        self.point = nn.Conv2d(width // 2, width, 1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x + self.point(F.relu(self.space(F.relu(x))))
+
+
+class Codebook(nn.Module):
+    """Words as vectors of unit length, running means of what was taken for them.
+
+    Attributes:
+        words: (K, d) of unit length.
+        counts, sums: (K,) and (K, d), running; the words are the sums, divided by the counts and scaled.
+        filled: whether the words were taken from a batch yet.
+    """
+
+    words: Tensor
+    counts: Tensor
+    sums: Tensor
+    filled: Tensor
+
+    def __init__(self, config: VQConfig) -> None:
+        super().__init__()
+        self.config = config
+        start = F.normalize(torch.randn(config.vocab_size, config.dim), dim=-1)
+        self.register_buffer("words", start)
+        self.register_buffer("counts", torch.ones(config.vocab_size))
+        self.register_buffer("sums", start.clone())
+        self.register_buffer("filled", torch.tensor(False))
+
+    def nearest(self, vectors: Tensor) -> Tensor:
+        """Returns the word of each vector, int64 (N,), for vectors (N, d) of unit length."""
+        return (vectors @ self.words.T).argmax(1)
+
+    @torch.no_grad()
+    def learn(self, vectors: Tensor) -> None:
+        """Moves the words by a batch of vectors (N, d) of unit length; all processes must call it."""
+        vectors = _gathered(vectors.float())
+        if not self.filled:
+            self._fill(vectors)
+        chosen = F.one_hot(self.nearest(vectors), self.config.vocab_size).to(vectors.dtype)
+        keep = self.config.decay
+        self.counts.mul_(keep).add_(chosen.sum(0), alpha=1 - keep)
+        self.sums.mul_(keep).add_(chosen.T @ vectors, alpha=1 - keep)
+        total = self.counts.sum()
+        smoothed = (self.counts + _SMOOTHING) / (total + len(self.counts) * _SMOOTHING) * total
+        self.words.copy_(F.normalize(self.sums / smoothed[:, None], dim=-1))
+        self._restart(vectors)
+
+    def _fill(self, vectors: Tensor) -> None:
+        """Words of k-means over the first batch."""
+        size = self.config.vocab_size
+        picked = torch.randint(len(vectors), (size,), device=vectors.device)
+        self.words.copy_(_same_everywhere(vectors[picked]))
+        for _ in range(_KMEANS_ROUNDS):
+            chosen = F.one_hot(self.nearest(vectors), size).to(vectors.dtype)
+            counts = chosen.sum(0)
+            means = F.normalize(chosen.T @ vectors, dim=-1)
+            self.words.copy_(torch.where(counts[:, None] > 0, means, self.words))
+        self.counts.fill_(len(vectors) / size)
+        self.sums.copy_(self.words * self.counts[:, None])
+        self.filled.fill_(True)
+
+    def _restart(self, vectors: Tensor) -> None:
+        """Gives words that hardly anything was taken for the place of a vector of the batch."""
+        dead = self.counts < self.config.restart_below
+        picked = torch.randint(len(vectors), (len(dead),), device=vectors.device)
+        new = _same_everywhere(vectors[picked])
+        mean = self.counts.mean()
+        self.words.copy_(torch.where(dead[:, None], new, self.words))
+        self.counts.copy_(torch.where(dead, mean, self.counts))
+        self.sums.copy_(torch.where(dead[:, None], new * mean, self.sums))
+
+
+class Quantized(NamedTuple):
+    """What a picture becomes: vectors (N, d, h, w) before and after they take the place of their words, and the words."""
+
+    vectors: Tensor
+    quantized: Tensor
+    words: Tensor
+
+
+class VQTokenizer(Tokenizer, TokenFeatures):
+    """See `VQConfig` for its settings.
+
+    As an encoder it sees the frames of a video one by one; its tokens are the vectors before they are told by words,
+    (B, T * h * w, d).
+    """
+
+    frames_stand_alone = True
+
+    def __init__(self, config: VQConfig) -> None:
+        super().__init__()
+        self.config = config
+        self.embed_dim, self.vocab_size, self.num_frames = config.dim, config.vocab_size, 1
+        w, d = config.width, config.dim
+        self.encoder = nn.Sequential(
+            nn.Conv2d(3, w // 2, 4, 2, 1), nn.ReLU(), nn.Conv2d(w // 2, w, 4, 2, 1), nn.ReLU(),
+            nn.Conv2d(w, w, 4, 2, 1), Residual(w), Residual(w), nn.ReLU(), nn.Conv2d(w, d, 1),
+        )  # fmt: skip
+        self.norm = nn.BatchNorm2d(d, affine=False)
+        self.codebook = Codebook(config)
+        self.decoder = nn.Sequential(
+            nn.Conv2d(d, w, 1), Residual(w), Residual(w), nn.ReLU(),
+            nn.ConvTranspose2d(w, w, 4, 2, 1), nn.ReLU(), nn.ConvTranspose2d(w, w // 2, 4, 2, 1), nn.ReLU(),
+            nn.ConvTranspose2d(w // 2, 3, 4, 2, 1),
+        )  # fmt: skip
+
+    def latents(self, pictures: Tensor) -> Tensor:
+        """Returns vectors of unit length, (N, d, S / 8, S / 8), for pictures in [0, 1]."""
+        return F.normalize(self.norm(self.encoder(2 * pictures - 1)), dim=1)
+
+    def quantize(self, pictures: Tensor, *, learn: bool = False) -> Quantized:
+        """Returns what pictures become; `learn` moves the words first."""
+        vectors = self.latents(pictures)
+        rows = vectors.movedim(1, -1).flatten(0, 2)
+        if learn:
+            self.codebook.learn(rows.detach())
+        chosen = self.codebook.nearest(rows.detach().float())
+        words = chosen.view(len(vectors), *vectors.shape[2:])
+        return Quantized(vectors, self._vectors_of(words).to(vectors.dtype), words)
+
+    def reconstruct(self, quantized: Tensor) -> Tensor:
+        """Returns pictures, float (N, 3, S, S), not bounded, for vectors (N, d, S / 8, S / 8)."""
+        found: Tensor = self.decoder(quantized)
+        return found
+
+    def words(self, pictures: Tensor) -> Tensor:
+        return self.quantize(pictures).words
+
+    def decode(self, tokens: Tensor) -> Tensor:
+        return self.reconstruct(self._vectors_of(tokens)).clamp(0, 1)
+
+    def _vectors_of(self, words: Tensor) -> Tensor:
+        return self.codebook.words[words].movedim(-1, 1)
+
+    def outputs(
+        self,
+        inputs: Tensor,
+        names: Sequence[str],
+        *,
+        cells: int = 1,
+        layer: int | None = None,
+        pooling: str = "mean",
+    ) -> dict[str, Tensor]:
+        """Returns the outputs of these names, see `TokenFeatures`, of a video in [0, 1]."""
+        self.check_outputs(names, layer=layer, pooling=pooling)
+        frames = inputs.transpose(1, 2)
+        vectors = self.latents(frames.flatten(0, 1)).movedim(1, -1)
+        grid = vectors.unflatten(0, frames.shape[:2])
+        tokens, moments = grid.flatten(1, 3), spatial_cells(grid, cells)
+        clip = tokens.amax(1) if pooling == "max" else moments.mean(1)
+        found = {TOKENS: tokens, MOMENTS: moments, CLIP: clip}
+        return {name: found[name] for name in names}
+
+    def tokens(self, video: Tensor, *, keep: Tensor | None = None) -> Tensor:
+        if keep is not None:
+            raise ValueError("a convolutional tokenizer sees all of a frame: it keeps all tokens.")
+        return self.outputs(video, (TOKENS,))[TOKENS]
+
+    def grid(self, video: Tensor) -> tuple[int, int, int]:
+        t, h, w = video.shape[2:]
+        return t, h // self.stride, w // self.stride
+
+    def frame_positions(self, num_frames: int) -> np.ndarray:
+        """Returns float64 (T,): every frame stands for itself."""
+        return np.arange(num_frames, dtype=np.float64)
+
+
+def _gathered(rows: Tensor) -> Tensor:
+    """The rows of all processes."""
+    if not dist.is_available() or not dist.is_initialized() or dist.get_world_size() == 1:
+        return rows
+    parts = [torch.empty_like(rows) for _ in range(dist.get_world_size())]
+    dist.all_gather(parts, rows.contiguous())
+    return torch.cat(parts)
+
+
+def _same_everywhere(rows: Tensor) -> Tensor:
+    """Rows drawn at random, those of process 0 in all of them."""
+    if dist.is_available() and dist.is_initialized():
+        dist.broadcast(rows, 0)
+    return rows

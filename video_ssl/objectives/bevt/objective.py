@@ -1,0 +1,159 @@
+"""BEVT (arXiv:2112.01529): which visual word stands where the encoder does not look, in pictures and clips at once?"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+from video_ssl.models.color_changes import apply_color
+from video_ssl.models.encoders import load_encoder
+from video_ssl.models.networks.swin import VideoSwin
+from video_ssl.models.preprocess import normalize
+from video_ssl.models.tokenizers.contract import Tokenizer
+from video_ssl.models.weights import load_weights
+from video_ssl.objectives.bevt.config import TOKEN_PX, Config
+from video_ssl.objectives.bevt.loss import TokenLoss, token_loss
+from video_ssl.objectives.bevt.model import MaskedSwin
+from video_ssl.objectives.bevt.plan import IMAGES, VIDEO
+from video_ssl.objectives.shared.export import preprocess_of
+from video_ssl.objectives.shared.frozen import FrozenNetwork
+from video_ssl.objectives.shared.torch_objective import (
+    StepOutput,
+    TorchObjective,
+    TrainedEncoder,
+)
+
+
+class FrozenTokenizer(FrozenNetwork):
+    """Words of pictures, int64 (N, g, g) for float (N, 3, S, S) in [0, 1]."""
+
+    module: Tokenizer
+
+    def compute(self, inputs: Tensor) -> Tensor:
+        return self.module.encode(inputs)
+
+
+class Objective(TorchObjective):
+    """The mean cross-entropy over the hidden cells of the clips, plus that of the pictures.
+
+    With pictures alone, what only clips use does not learn; the embedding of clips follows that of pictures, so that
+    the encoder that leaves the training sees clips too.
+    """
+
+    def __init__(self, config: Config, *, stages: Mapping[str, Path] | None = None) -> None:
+        super().__init__()
+        self.config = config
+        places = stages or {}
+        tokenizer = _tokenizer(places.get("tokenizer"), config)
+        self.frozen = {"tokenizer": FrozenTokenizer(tokenizer)}
+        self.network = MaskedSwin(
+            VideoSwin(config.encoder),
+            videos=config.streams != "images",
+            images=config.streams != "video",
+        )
+        if config.init is not None:
+            _start_from(self.network.encoder, places.get("init"))
+        self.lm_head = nn.Linear(config.encoder.width, tokenizer.vocab_size)
+        nn.init.trunc_normal_(self.lm_head.weight, std=0.02)
+        nn.init.zeros_(self.lm_head.bias)
+
+    def forward(self, batch: Mapping[str, Tensor]) -> StepOutput:
+        config = self.config
+        losses: dict[str, TokenLoss] = {}
+        features = None
+        if config.streams != "images":
+            losses[VIDEO], features = self._of_videos(batch)
+        if config.streams != "video":
+            prefix = "" if config.streams == "images" else f"{IMAGES}/"
+            own = {k.removeprefix(prefix): v for k, v in batch.items() if k.startswith(prefix)}
+            losses[IMAGES], pooled = self._of_images(own)
+            features = pooled if features is None else features
+        weights = {VIDEO: config.video_weight, IMAGES: config.image_weight}
+        loss = torch.stack([weights[name] * found.loss for name, found in losses.items()]).sum()
+        figures = {f"loss_{name}": found.loss.detach() for name, found in losses.items()}
+        figures |= {f"accuracy_{name}": found.accuracy for name, found in losses.items()}
+        clips = sum(len(v) for k, v in batch.items() if k.split("/")[-1] in ("video", "picture"))
+        return StepOutput(loss, figures, features, clips)
+
+    def _of_videos(self, batch: Mapping[str, Tensor]) -> tuple[TokenLoss, Tensor]:
+        mask = batch["mask"]
+        pixels = batch["video"].movedim(-1, 1).float() / 255
+        words = self._words(batch["words"].flatten(0, 1).movedim(-1, 1).float() / 255)
+        hidden = mask.repeat_interleave(self.config.encoder.patch[0], dim=1)
+        vectors, features = self.network.forward_with_features(
+            normalize(pixels, self.config.normalization), mask
+        )
+        return self._guessed(vectors, words.view(hidden.shape), hidden), features
+
+    def _of_images(self, batch: Mapping[str, Tensor]) -> tuple[TokenLoss, Tensor]:
+        config = self.config
+        views = [batch[name].movedim(-1, 1)[:, :, None].float() / 255 for name in ("picture", "words")]
+        if config.color is not None:
+            views = [apply_color(view, batch["color"], config.color.law) for view in views]
+        picture, small = views
+        words = self._words(small[:, :, 0])
+        vectors, features = self.network.images_with_features(
+            normalize(picture, config.normalization)[:, :, 0], batch["mask"]
+        )
+        return self._guessed(vectors, words, batch["mask"]), features
+
+    def _words(self, pictures: Tensor) -> Tensor:
+        found: Tensor = self.frozen["tokenizer"](pictures)
+        return found
+
+    def _guessed(self, vectors: Tensor, words: Tensor, hidden: Tensor) -> TokenLoss:
+        """The loss of a stream; the head sees the hidden cells only."""
+        where = hidden.flatten(1)
+        logits = self.lm_head(vectors[where])
+        with torch.autocast(logits.device.type, enabled=False):
+            return token_loss(logits.float(), words.flatten(1)[where])
+
+    def after_step(self, progress: float) -> None:
+        if self.config.streams == "images":
+            self.network.encoder.follow_images()
+
+    def encoders(self) -> dict[str, TrainedEncoder]:
+        config = self.config
+        preprocess = preprocess_of(config.clip, config.crop.size, config.normalization)
+        return {"encoder": TrainedEncoder(self.network.encoder, preprocess)}
+
+
+def _tokenizer(path: Path | None, config: Config) -> Tokenizer:
+    """The tokenizer of an encoder folder.
+
+    Raises:
+        ValueError: none was given, it is another network, or its cells are not those of the masks.
+    """
+    if path is None:
+        raise ValueError("BEVT needs a tokenizer: set objective.tokenizer.run, file or recipe.")
+    module = load_encoder(path)
+    if not isinstance(module, Tokenizer):
+        raise ValueError(
+            f"{path} holds a {type(module).__name__}, which is no tokenizer: objective.tokenizer takes a run of the "
+            "objective `tokenizer`."
+        )
+    if module.stride != TOKEN_PX:
+        raise ValueError(
+            f"the tokenizer of {path} has cells of {module.stride} pixels, but BEVT's words stand for {TOKEN_PX}."
+        )
+    return module
+
+
+def _start_from(encoder: VideoSwin, path: Path | None) -> None:
+    """Fills the encoder with the weights of another Swin; one that never saw pictures leaves that embedding random."""
+    if path is None:
+        raise ValueError("init is set, but no encoder was given for it.")
+    source = load_encoder(path)
+    if not isinstance(source, VideoSwin) or source.config.widths != encoder.config.widths:
+        raise ValueError(
+            f"{path} is no Swin of the widths {encoder.config.widths}: objective.init takes a run of BEVT's first stage "
+            "of the same encoder."
+        )
+    state = source.state_dict()
+    if not source.config.images:
+        own = encoder.state_dict()
+        state |= {k: v for k, v in own.items() if k.startswith("patch_embed_2d.")}
+    load_weights(encoder, state, min_share=1.0)

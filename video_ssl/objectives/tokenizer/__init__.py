@@ -1,0 +1,1 @@
+"""A vocabulary of pictures: the tokenizer that BEVT takes its targets from."""

@@ -1,0 +1,62 @@
+"""Trains a tokenizer: pictures through a vocabulary and back."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from video_ssl.models.networks.vq_tokenizer import VQTokenizer
+from video_ssl.models.preprocess_config import VideoPreprocess
+from video_ssl.objectives.shared.torch_objective import (
+    StepOutput,
+    TorchObjective,
+    TrainedEncoder,
+)
+from video_ssl.objectives.tokenizer.config import Config
+
+
+class Objective(TorchObjective):
+    """Reconstruction, and nearness of the encoder's vectors to their words; gradients pass the words straight through."""
+
+    def __init__(self, config: Config, *, stages: Mapping[str, Path] | None = None) -> None:
+        super().__init__()
+        self.config = config
+        self.encoder = VQTokenizer(config.encoder)
+
+    def forward(self, batch: Mapping[str, Tensor]) -> StepOutput:
+        config = self.config
+        pictures = batch["video"].flatten(0, 1).movedim(-1, 1).float() / 255
+        found = self.encoder.quantize(pictures, learn=self.training)
+        straight = found.vectors + (found.quantized - found.vectors).detach()
+        with torch.autocast(pictures.device.type, enabled=False):
+            error = F.mse_loss(self.encoder.reconstruct(straight.float()), pictures)
+            distance = F.mse_loss(found.vectors.float(), found.quantized.detach().float())
+            loss = config.reconstruction_weight * error + config.commitment_weight * distance
+        figures = {
+            "psnr_db": -10 * error.detach().log10(),
+            **use_of_words(found.words, config.encoder.vocab_size),
+        }
+        rows = found.vectors.detach().movedim(1, -1).flatten(0, 2).float()
+        return StepOutput(loss, figures, rows)
+
+    def encoders(self) -> dict[str, TrainedEncoder]:
+        preprocess = VideoPreprocess(
+            num_frames=1, frame_stride=1, size=self.config.crop.size, mean=(0.0,) * 3, std=(1.0,) * 3
+        )
+        return {"encoder": TrainedEncoder(self.encoder, preprocess)}
+
+
+def use_of_words(words: Tensor, vocab_size: int) -> dict[str, Tensor]:
+    """Returns how much of a vocabulary a batch of words uses, 0-d: the share of the words that occur, the perplexity of
+    their frequencies as a share of the vocabulary, and the share of the most frequent one."""
+    share = torch.bincount(words.flatten(), minlength=vocab_size).float() / words.numel()
+    perplexity = (-torch.special.xlogy(share, share).sum()).exp()
+    return {
+        "words_used": (share > 0).float().mean(),
+        "perplexity": perplexity / vocab_size,
+        "most_frequent": share.max(),
+    }
