@@ -19,6 +19,8 @@ from video_ssl.models.networks.pixels import PixelsConfig
 from video_ssl.models.networks.r2plus1d_config import R2Plus1DConfig
 from video_ssl.models.networks.r3d_config import R3DConfig
 from video_ssl.models.networks.s3dg_config import S3DGConfig
+from video_ssl.models.networks.swin_config import SwinConfig
+from video_ssl.models.networks.vq_config import VQConfig
 from video_ssl.models.networks.zoo_config import ZooConfig
 from video_ssl.models.preprocess_config import VideoPreprocess
 
@@ -27,6 +29,10 @@ CONFIGS: dict[str, Any] = {
     "vit": ViTConfig(**_VIT, image_size=32, num_frames=4, patch_size=8, cls_token=True),
     "image_vit": ImageViTConfig(**_VIT, image_size=32, patch_size=8),
     "r2plus1d": R2Plus1DConfig(widths=(4, 4, 4, 4, 8), num_frames=4),
+    "swin": SwinConfig(
+        preset=None, embed_dim=4, depths=(1, 1, 2, 1), num_heads=(1, 1, 1, 1), num_frames=4
+    ),
+    "vq_tokenizer": VQConfig(width=4, dim=3, vocab_size=5),
     "s3dg": S3DGConfig(width_divisor=16, num_frames=8),
     "r3d": R3DConfig(
         preset=None, blocks=(1, 1, 1, 1), filters=(4, 4, 4, 4), stem_width=4, num_frames=4

@@ -20,10 +20,18 @@ NETWORKS = {
     "R3DConfig": ["preset=null", "blocks=[1,1,1,1]", "filters=[2,2,3,3]", "stem_width=4"],
     "R2Plus1DConfig": ["preset=null", "depth=10", "widths=[4,4,4,4,4]", "block=r2plus1d"],
     "FrameTransformerConfig": FRAMES,
+    "SwinConfig": [
+        "preset=null",
+        "embed_dim=4",
+        "depths=[1,1,2,1]",
+        "num_heads=[1,1,1,1]",
+        "window=[2,2,2]",
+    ],
+    "VQConfig": ["width=4", "dim=3", "vocab_size=7"],
     "S3DGConfig": ["width_divisor=16"],
     "ZooConfig": [],
 }
-SIZES = {"FrameTransformerConfig": 80, "R2Plus1DConfig": 64}
+SIZES = {"SwinConfig": 64, "VQConfig": 32, "FrameTransformerConfig": 80, "R2Plus1DConfig": 64}
 DECODER = ["decoder.embed_dim=16", "decoder.depth=1", "decoder.num_heads=2"]
 MASKED = [*DECODER, "clip.num_frames=4"]
 FRAME_SETS = ["frames.num_frames=6", "init.kind=random", "init.file=null"]
@@ -36,6 +44,8 @@ OBJECTIVE = {
     "carl": FRAME_SETS,
     "tcc": FRAME_SETS,
     "tcn": FRAME_SETS,
+    "bevt": ["clip.num_frames=4", "mask.count=8", "mask.least=2", "init=null"],
+    "tokenizer": ["frames_per_video=2"],
     "hico": [
         "clip.num_frames=8",
         "clip.fps=60",
@@ -77,5 +87,10 @@ def small_recipe(name: str, folder: Path, table: str = "nowhere") -> PretrainRec
             if not file.is_file():
                 file.write_text(to_yaml(recipe_to_dict(small_recipe(stage, folder))))
             objective.append(f"{teacher}.source={{recipe: {file}}}")
+    if full.objective_name == "bevt":
+        file = folder / "tokenizer.yaml"
+        if not file.is_file():
+            file.write_text(to_yaml(recipe_to_dict(small_recipe("tokenizer/demo", folder))))
+        objective.append(f"tokenizer={{recipe: {file}}}")
     settings = [*RUN, f"data.table={table}", *(f"objective.{text}" for text in objective)]
     return load_pretrain_recipe(name, settings)

@@ -61,7 +61,8 @@ class ColorLaw:
 
 _CVRL = ColorLaw(contrast="clip", saturation="hsv", grey=(0.2989, 0.5870, 0.1140), border="zero")
 
-#: law of `ColorConfig` -> operations.  Sources: papers/hico.md 2.5, 2.6, carl.md 2.3, cvrl.md 2.2, vatt.md 2.
+#: law of `ColorConfig` -> operations.  Sources: papers/hico.md 2.5, 2.6, carl.md 2.3, cvrl.md 2.2, vatt.md 2,
+#: bevt.md 2 (its order of operations is drawn once for a data set there, for each picture here).
 #: CARL's reference goes through 8-bit pictures and Pillow's approximate blur; neither is imitated.
 LAWS: dict[str, ColorLaw] = {
     "hico": ColorLaw(),
@@ -71,6 +72,7 @@ LAWS: dict[str, ColorLaw] = {
     "tcc": ColorLaw(),
     "cvrl": _CVRL,
     "cvrl_second": _CVRL,
+    "bevt": ColorLaw(grey=(0.2989, 0.5870, 0.1140), cut_each=False),
     "vatt": ColorLaw(contrast="frame", saturation="hsv", cut_each=False),
 }
 

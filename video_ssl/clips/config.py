@@ -105,9 +105,9 @@ class CropConfig:
     Attributes:
         kind: "multi_scale" is the multi-scale corner crop of VideoMAE and MVD, "random_resized" draws area and
             aspect ratio, "height_first" aspect ratio and height (TensorFlow's law: CVRL, TeG, VATT), "center" is the
-            central square of the short side, "whole" all of the frame, squeezed into a square (TCC, TCN), "short_side" a
-            square at a random place, as large as `size` pixels are in a frame whose short side has a random whole number
-            of pixels (BEVT: 256 to 320, which are `scales` of 0.7 and 0.875).
+            central square of the short side, "whole" all of the frame, squeezed into a square (TCC, TCN), "short_side"
+            a square at a random place, as large as `size` pixels are in a frame whose short side has a random whole
+            number of pixels (BEVT: 256 to 320, `scales` of 0.7 and 0.875).
         size: side of the square output in pixels.
         scales: "multi_scale": shares of the short side from which width and height are drawn; "short_side": bounds of
             the share that the square has of it.
@@ -196,8 +196,8 @@ class ColorConfig:
 
     Attributes:
         law: whose operations and defaults: "hico" and "hico_finetune", "simclr", "carl" (a blur after each jitter),
-            "tcc" (some brightness, then contrast), "cvrl" and "cvrl_second" (its first and second view), "vatt"; see
-            `video_ssl.clips.color_changes`.
+            "tcc" (some brightness, then contrast), "cvrl" and "cvrl_second" (its first and second view), "vatt", "bevt";
+            see `video_ssl.clips.color_changes`.
         probability: of the jitter as a whole.
         brightness, contrast, saturation: the factor is uniform in [max(0, 1 - value), 1 + value].
         hue: the shift is uniform in [-value, value], in turns, at most 0.5.

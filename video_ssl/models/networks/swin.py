@@ -46,39 +46,47 @@ class WindowAttention(nn.Module):
         window: the full one, whose differences the table knows.
     """
 
+    index: Tensor
+
     def __init__(self, width: int, num_heads: int, window: Triple) -> None:
         super().__init__()
         self.num_heads, self.window = num_heads, window
         self.relative_position_bias_table = nn.Parameter(torch.zeros(table_rows(window), num_heads))
         nn.init.trunc_normal_(self.relative_position_bias_table, std=0.02)
+        # Computed, so in no state dict.
+        index = torch.from_numpy(relative_index(window).copy())
+        self.register_buffer("index", index, persistent=False)
         self.qkv = nn.Linear(width, 3 * width)
         self.proj = nn.Linear(width, width)
 
-    def forward(self, windows: Tensor, allowed: np.ndarray | None) -> Tensor:
+    def forward(self, windows: Tensor, hidden: Tensor | None) -> Tensor:
         """Returns (B * M, N, C) for the windows of B maps.
 
         Args:
             windows: the same shape, in the order of the maps.
-            allowed: bool (M, N, N), which tokens see each other; None = all.
+            hidden: float (M, N, N), what is added to the logits of tokens that do not see each other; None = all do.
         """
         count, length, width = windows.shape
         qkv = self.qkv(windows).view(count, length, 3, self.num_heads, width // self.num_heads)
         q, k, v = qkv.permute(2, 0, 3, 1, 4).unbind(0)
         bias = self.bias(length).to(q.dtype)
-        if allowed is not None:
-            hidden = torch.from_numpy(~allowed).to(q.device)
+        if hidden is not None:
             # (M, heads, N, N), the same for every map
-            bias = bias + HIDDEN * hidden[:, None].to(q.dtype)
-            q, k, v = (x.unflatten(0, (-1, len(allowed))) for x in (q, k, v))
+            bias = bias + hidden[:, None].to(q.dtype)
+            q, k, v = (x.unflatten(0, (-1, len(hidden))) for x in (q, k, v))
         y = F.scaled_dot_product_attention(q, k, v, attn_mask=bias)
-        y = y if allowed is None else y.flatten(0, 1)
+        y = y if hidden is None else y.flatten(0, 1)
         return self.proj(y.transpose(1, 2).reshape(count, length, width))
 
     def bias(self, length: int) -> Tensor:
         """Returns the biases of the first tokens of a window, (heads, N, N)."""
-        index = torch.from_numpy(relative_index(self.window)[:length, :length].copy())
-        index = index.to(self.relative_position_bias_table.device)
-        return self.relative_position_bias_table[index].permute(2, 0, 1)
+        return self.relative_position_bias_table[self.index[:length, :length]].permute(2, 0, 1)
+
+
+@torch.compiler.assume_constant_result
+def _hidden(size: Triple, window: Triple, shift: Triple) -> Tensor:
+    """What is added to the logits of each window of a rolled map, float32 (M, N, N)."""
+    return torch.from_numpy(np.where(may_attend(size, window, shift), 0, HIDDEN)).float()
 
 
 class SwinBlock(nn.Module):
@@ -107,10 +115,10 @@ class SwinBlock(nn.Module):
         window, shift, cut_by = self._windows_of_picture() if picture else self._windows(size)
         x = padded(x, window)
         full = (x.shape[1], x.shape[2], x.shape[3])
-        allowed = may_attend(full, window, cut_by) if any(cut_by) else None
+        hidden = _hidden(full, window, cut_by).to(x.device) if any(cut_by) else None
         if any(shift):
             x = torch.roll(x, [-s for s in shift], dims=(1, 2, 3))
-        x = joined(self.attn(cut(x, window), allowed), window, full)
+        x = joined(self.attn(cut(x, window), hidden), window, full)
         if any(shift):
             x = torch.roll(x, shift, dims=(1, 2, 3))
         return x[:, : size[0], : size[1], : size[2]]
@@ -259,6 +267,7 @@ class VideoSwin(TokenFeatures, nn.Module):
         """Returns the maps of the four stages, (B, D, H, W, C) each, for the input of the first one."""
         found = []
         for stage in self.layers:
+            assert isinstance(stage, Stage)
             x = stage(x, picture=picture)
             found.append(x)
             if stage.downsample is not None:

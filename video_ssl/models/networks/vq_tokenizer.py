@@ -1,7 +1,7 @@
 """A tokenizer of pictures that is trained here: an autoencoder whose middle is a word of a vocabulary for every cell.
 
-Source: papers/bevt.md section 11 A (our own specification).  Scaled vectors of the encoder are compared with the words by
-their angle; words are running means of the vectors that chose them, and those that nobody chooses start anew.
+Source: papers/bevt.md section 11 A (our own specification).  Scaled vectors of the encoder are compared with the words
+by their angle; words are running means of the vectors that chose them, and those that nobody chooses start anew.
 """
 
 from __future__ import annotations
@@ -105,7 +105,7 @@ class Codebook(nn.Module):
 
 
 class Quantized(NamedTuple):
-    """What a picture becomes: vectors (N, d, h, w) before and after they take the place of their words, and the words."""
+    """What a picture becomes: vectors (N, d, h, w), those of the words in their place, and the words (N, h, w)."""
 
     vectors: Tensor
     quantized: Tensor

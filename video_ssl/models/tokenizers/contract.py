@@ -1,7 +1,7 @@
 """What every tokenizer is, whatever it is made of.
 
-A tokenizer divides a picture of S x S pixels, S a multiple of `stride`, into cells of `stride` pixels and gives each one of
-`vocab_size` words:
+A tokenizer divides a picture of S x S pixels, S a multiple of `stride`, into cells of `stride` pixels and gives each
+one of `vocab_size` words:
 
     tokens = tokenizer.encode(pictures)    pictures float (N, 3, S, S) in [0, 1]  ->  int64 (N, S / stride, S / stride)
 

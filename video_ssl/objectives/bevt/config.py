@@ -34,7 +34,9 @@ class BlockMaskConfig:
             raise ValueError(f"least={self.least} must lie in 1..count={self.count}.")
         low, high = self.moments
         if not 0 < low <= high <= 1:
-            raise ValueError(f"moments={self.moments} must be (low, high) with 0 < low <= high <= 1.")
+            raise ValueError(
+                f"moments={self.moments} must be (low, high) with 0 < low <= high <= 1."
+            )
 
     def check(self, grid: tuple[int, int, int]) -> None:
         """Raises ValueError for a grid (t, h, w) of which nothing or all could be hidden."""
@@ -144,7 +146,7 @@ def _replaced(encoder: SwinConfig, filled: dict[str, int | bool]) -> SwinConfig:
     given = encoder.num_frames
     if given is not None and given != filled["num_frames"]:
         raise ValueError(
-            f"encoder.num_frames={given}, but clip.num_frames={filled['num_frames']}: leave encoder.num_frames empty, or "
-            "make them equal."
+            f"encoder.num_frames={given}, but clip.num_frames={filled['num_frames']}: leave encoder.num_frames empty, "
+            "or make them equal."
         )
     return replace(encoder, **filled)  # type: ignore[arg-type]

@@ -27,13 +27,13 @@ def masked_token_loss(logits: Tensor, tokens: Tensor, hidden: Tensor) -> TokenLo
         hidden: bool of that shape; at least one is True.
     """
     where = hidden.flatten(1)
-    return token_loss(logits[where].float(), tokens.flatten(1)[where])
+    return token_loss(logits.flatten(0, 1).float(), tokens.flatten(), where.flatten())
 
 
-def token_loss(logits: Tensor, words: Tensor) -> TokenLoss:
-    """Returns the loss of hidden cells, (N, V) and int64 (N,); 0 where there are none."""
-    if len(words) == 0:
-        nothing = logits.sum() * 0
-        return TokenLoss(nothing, nothing.detach())
-    accuracy = (logits.detach().argmax(-1) == words).float().mean()
-    return TokenLoss(F.cross_entropy(logits, words), accuracy)
+def token_loss(logits: Tensor, words: Tensor, hidden: Tensor) -> TokenLoss:
+    """Returns the loss of cells, (N, V), int64 (N,) and bool (N,); 0 where none is hidden."""
+    weight = hidden.to(logits.dtype)
+    count = weight.sum().clamp(min=1)
+    hits = (logits.detach().argmax(-1) == words).to(logits.dtype)
+    loss = F.cross_entropy(logits, words, reduction="none")
+    return TokenLoss((loss * weight).sum() / count, (hits * weight).sum() / count)

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from video_ssl.models.color_changes import apply_color
 from video_ssl.models.encoders import load_encoder
+from video_ssl.models.networks.layers import take
 from video_ssl.models.networks.swin import VideoSwin
 from video_ssl.models.preprocess import normalize
 from video_ssl.models.tokenizers.contract import Tokenizer
@@ -79,18 +80,21 @@ class Objective(TorchObjective):
         return StepOutput(loss, figures, features, clips)
 
     def _of_videos(self, batch: Mapping[str, Tensor]) -> tuple[TokenLoss, Tensor]:
-        mask = batch["mask"]
+        config, mask = self.config, batch["mask"]
         pixels = batch["video"].movedim(-1, 1).float() / 255
         words = self._words(batch["words"].flatten(0, 1).movedim(-1, 1).float() / 255)
-        hidden = mask.repeat_interleave(self.config.encoder.patch[0], dim=1)
+        hidden = mask.repeat_interleave(config.encoder.patch[0], dim=1)
         vectors, features = self.network.forward_with_features(
-            normalize(pixels, self.config.normalization), mask
+            normalize(pixels, config.normalization), mask
         )
-        return self._guessed(vectors, words.view(hidden.shape), hidden), features
+        most = config.clip.num_frames * config.mask.count
+        return self._guessed(vectors, words.view(hidden.shape), hidden, most), features
 
     def _of_images(self, batch: Mapping[str, Tensor]) -> tuple[TokenLoss, Tensor]:
         config = self.config
-        views = [batch[name].movedim(-1, 1)[:, :, None].float() / 255 for name in ("picture", "words")]
+        views = [
+            batch[name].movedim(-1, 1)[:, :, None].float() / 255 for name in ("picture", "words")
+        ]
         if config.color is not None:
             views = [apply_color(view, batch["color"], config.color.law) for view in views]
         picture, small = views
@@ -98,18 +102,24 @@ class Objective(TorchObjective):
         vectors, features = self.network.images_with_features(
             normalize(picture, config.normalization)[:, :, 0], batch["mask"]
         )
-        return self._guessed(vectors, words, batch["mask"]), features
+        return self._guessed(vectors, words, batch["mask"], config.mask.count), features
 
     def _words(self, pictures: Tensor) -> Tensor:
         found: Tensor = self.frozen["tokenizer"](pictures)
         return found
 
-    def _guessed(self, vectors: Tensor, words: Tensor, hidden: Tensor) -> TokenLoss:
-        """The loss of a stream; the head sees the hidden cells only."""
+    def _guessed(self, vectors: Tensor, words: Tensor, hidden: Tensor, most: int) -> TokenLoss:
+        """The loss of a stream.  The head sees `most` cells of each sample, among them all hidden ones: a number that does
+        not depend on the mask, so that nobody has to look at it."""
         where = hidden.flatten(1)
-        logits = self.lm_head(vectors[where])
+        first = where.to(torch.int8).argsort(dim=1, descending=True, stable=True)[:, :most]
+        logits = self.lm_head(take(vectors, first)).flatten(0, 1)
         with torch.autocast(logits.device.type, enabled=False):
-            return token_loss(logits.float(), words.flatten(1)[where])
+            return token_loss(
+                logits.float(),
+                words.flatten(1).gather(1, first).flatten(),
+                where.gather(1, first).flatten(),
+            )
 
     def after_step(self, progress: float) -> None:
         if self.config.streams == "images":
@@ -125,13 +135,14 @@ def _tokenizer(path: Path | None, config: Config) -> Tokenizer:
     """The tokenizer of an encoder folder.
 
     Raises:
-        ValueError: none was given, it is another network, or its cells are not those of the masks.
+        ValueError: none was given, or its cells are not those of the masks.
+        TypeError: it is another network.
     """
     if path is None:
         raise ValueError("BEVT needs a tokenizer: set objective.tokenizer.run, file or recipe.")
     module = load_encoder(path)
     if not isinstance(module, Tokenizer):
-        raise ValueError(
+        raise TypeError(
             f"{path} holds a {type(module).__name__}, which is no tokenizer: objective.tokenizer takes a run of the "
             "objective `tokenizer`."
         )
@@ -149,8 +160,8 @@ def _start_from(encoder: VideoSwin, path: Path | None) -> None:
     source = load_encoder(path)
     if not isinstance(source, VideoSwin) or source.config.widths != encoder.config.widths:
         raise ValueError(
-            f"{path} is no Swin of the widths {encoder.config.widths}: objective.init takes a run of BEVT's first stage "
-            "of the same encoder."
+            f"{path} is no Swin of the widths {encoder.config.widths}: objective.init takes a run of BEVT's first "
+            "stage of the same encoder."
         )
     state = source.state_dict()
     if not source.config.images:

@@ -30,9 +30,7 @@ class VideoPlan:
     ) -> dict[str, np.ndarray]:
         config, mask = self.config, self.config.mask
         (views,) = sample_clip_views(record, reader, rng, clip=config.clip, crop=config.crop)
-        hidden = sample_tubes(
-            config.grid, mask.count, rng, least=mask.least, share=mask.moments
-        )
+        hidden = sample_tubes(config.grid, mask.count, rng, least=mask.least, share=mask.moments)
         return {"video": views[0], "words": tokenizer_view(views[0]), "mask": hidden}
 
     def shown(self, sample: Mapping[str, np.ndarray]) -> list[ShownClip]:

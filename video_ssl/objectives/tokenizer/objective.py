@@ -20,7 +20,7 @@ from video_ssl.objectives.tokenizer.config import Config
 
 
 class Objective(TorchObjective):
-    """Reconstruction, and nearness of the encoder's vectors to their words; gradients pass the words straight through."""
+    """Reconstruction, and nearness of the encoder's vectors to their words; gradients pass the words straight by."""
 
     def __init__(self, config: Config, *, stages: Mapping[str, Path] | None = None) -> None:
         super().__init__()
@@ -45,7 +45,11 @@ class Objective(TorchObjective):
 
     def encoders(self) -> dict[str, TrainedEncoder]:
         preprocess = VideoPreprocess(
-            num_frames=1, frame_stride=1, size=self.config.crop.size, mean=(0.0,) * 3, std=(1.0,) * 3
+            num_frames=1,
+            frame_stride=1,
+            size=self.config.crop.size,
+            mean=(0.0,) * 3,
+            std=(1.0,) * 3,
         )
         return {"encoder": TrainedEncoder(self.encoder, preprocess)}
 
