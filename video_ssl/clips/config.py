@@ -196,7 +196,7 @@ class ColorConfig:
 
     Attributes:
         law: whose operations and defaults: "hico" and "hico_finetune", "simclr", "carl" (a blur after each jitter),
-            "tcc" (some brightness, then contrast), "cvrl" and "cvrl_second" (its first and second view), "vatt", "bevt";
+            "tcc" (some brightness, then contrast), "cvrl" and "cvrl_second" (first and second view), "vatt", "bevt";
             see `video_ssl.clips.color_changes`.
         probability: of the jitter as a whole.
         brightness, contrast, saturation: the factor is uniform in [max(0, 1 - value), 1 + value].

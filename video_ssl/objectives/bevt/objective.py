@@ -109,8 +109,8 @@ class Objective(TorchObjective):
         return found
 
     def _guessed(self, vectors: Tensor, words: Tensor, hidden: Tensor, most: int) -> TokenLoss:
-        """The loss of a stream.  The head sees `most` cells of each sample, among them all hidden ones: a number that does
-        not depend on the mask, so that nobody has to look at it."""
+        """The loss of a stream.  The head sees `most` cells of each sample, among them all hidden ones: a number
+        that does not depend on the mask, so that nobody has to look at it."""
         where = hidden.flatten(1)
         first = where.to(torch.int8).argsort(dim=1, descending=True, stable=True)[:, :most]
         logits = self.lm_head(take(vectors, first)).flatten(0, 1)
