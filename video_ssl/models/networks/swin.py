@@ -10,6 +10,7 @@ a side); and zeros that fill up a map are seen by the tokens beside them.
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Sequence
 
 import numpy as np
@@ -83,10 +84,17 @@ class WindowAttention(nn.Module):
         return self.relative_position_bias_table[self.index[:length, :length]].permute(2, 0, 1)
 
 
-@torch.compiler.assume_constant_result
-def _hidden(size: Triple, window: Triple, shift: Triple) -> Tensor:
+def _hidden(size: Triple, window: Triple, shift: Triple, device: torch.device) -> Tensor:
     """What is added to the logits of each window of a rolled map, float32 (M, N, N)."""
-    return torch.from_numpy(np.where(may_attend(size, window, shift), 0, HIDDEN)).float()
+    if torch.compiler.is_compiling():
+        return HIDDEN * (~may_attend(size, window, shift, device)).float()
+    return _hidden_kept(size, window, shift, device)
+
+
+@functools.lru_cache(maxsize=64)
+def _hidden_kept(size: Triple, window: Triple, shift: Triple, device: torch.device) -> Tensor:
+    with torch.inference_mode(False), torch.no_grad():
+        return HIDDEN * (~may_attend(size, window, shift, device)).float()
 
 
 class SwinBlock(nn.Module):
@@ -115,7 +123,7 @@ class SwinBlock(nn.Module):
         window, shift, cut_by = self._windows_of_picture() if picture else self._windows(size)
         x = padded(x, window)
         full = (x.shape[1], x.shape[2], x.shape[3])
-        hidden = _hidden(full, window, cut_by).to(x.device) if any(cut_by) else None
+        hidden = _hidden(full, window, cut_by, x.device) if any(cut_by) else None
         if any(shift):
             x = torch.roll(x, [-s for s in shift], dims=(1, 2, 3))
         x = joined(self.attn(cut(x, window), hidden), window, full)

@@ -53,27 +53,25 @@ def table_rows(window: Triple) -> int:
     return (2 * d - 1) * (2 * h - 1) * (2 * w - 1)
 
 
-@functools.lru_cache(maxsize=64)
-def may_attend(size: Triple, window: Triple, shift: Triple) -> NDArray[np.bool_]:
+def may_attend(
+    size: Triple, window: Triple, shift: Triple, device: torch.device | None = None
+) -> Tensor:
     """Returns which tokens of each window of a rolled map were neighbours before: bool (windows, N, N).
 
     Args:
         size: of the map, multiples of the window.
         window: of the windows.
         shift: by which the map was rolled; 0 = not along that axis.
+        device: of the result.
     """
-    regions = np.zeros(size, np.int64)
-    for axis, (length, w, s) in enumerate(zip(size, window, shift, strict=True)):
-        part = np.zeros(length, np.int64)
-        if s:
-            part[max(0, length - w) :] = 1
-            part[length - s :] = 2
-        shape = [1, 1, 1]
-        shape[axis] = length
-        regions = regions * 3 + part.reshape(shape)
-    rows = cut(torch.from_numpy(regions)[None, ..., None], window)[..., 0].numpy()
-    found: NDArray[np.bool_] = rows[:, :, None] == rows[:, None]
-    return found
+    regions = torch.zeros(1, *size, 1, dtype=torch.int64, device=device)
+    for axis, (length, w, s) in enumerate(zip(size, window, shift, strict=True), 1):
+        place = torch.arange(length, device=device)
+        # Before the last window, in what is left of it, and in what the roll has brought there.
+        part = (place >= length - w).long() + (place >= length - s).long() if s else 0 * place
+        regions = 3 * regions + part.view([length if i == axis else 1 for i in range(5)])
+    rows = cut(regions.expand(1, *size, 1).contiguous(), window)[..., 0]
+    return rows[:, :, None] == rows[:, None]
 
 
 def cut(x: Tensor, window: Triple) -> Tensor:
