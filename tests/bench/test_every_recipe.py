@@ -71,7 +71,7 @@ def test_bench_step(
     (row,) = measured[key]
     assert row.clips == 2 * recipe.objective.clips_per_record
     assert row.flops > 0
-    assert (row.frozen_share > 0) == (recipe.objective_name == "mvd")
+    assert (row.frozen_share > 0) == (recipe.objective_name in ("mvd", "bevt"))
 
 
 @pytest.mark.parametrize("name", RECIPES)

@@ -92,5 +92,6 @@ def small_recipe(name: str, folder: Path, table: str = "nowhere") -> PretrainRec
         if not file.is_file():
             file.write_text(to_yaml(recipe_to_dict(small_recipe("tokenizer/demo", folder))))
         objective.append(f"tokenizer={{recipe: {file}}}")
-    settings = [*RUN, f"data.table={table}", *(f"objective.{text}" for text in objective)]
+    streams = [f"data.streams.{name}={{table: {table}, records: 2}}" for name in full.data.streams]
+    settings = [*RUN, *streams, f"data.table={table}", *(f"objective.{text}" for text in objective)]
     return load_pretrain_recipe(name, settings)

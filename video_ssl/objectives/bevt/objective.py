@@ -76,8 +76,7 @@ class Objective(TorchObjective):
         loss = torch.stack([weights[name] * found.loss for name, found in losses.items()]).sum()
         figures = {f"loss_{name}": found.loss.detach() for name, found in losses.items()}
         figures |= {f"accuracy_{name}": found.accuracy for name, found in losses.items()}
-        clips = sum(len(v) for k, v in batch.items() if k.split("/")[-1] in ("video", "picture"))
-        return StepOutput(loss, figures, features, clips)
+        return StepOutput(loss, figures, features)
 
     def _of_videos(self, batch: Mapping[str, Tensor]) -> tuple[TokenLoss, Tensor]:
         config, mask = self.config, batch["mask"]
