@@ -36,6 +36,7 @@ from video_ssl.models.networks.vit import VideoViT
 from video_ssl.models.preprocess_config import VideoPreprocess
 from video_ssl.pretrain.recipe import load_pretrain_recipe, recipe_to_dict
 from video_ssl.pretrain.run_folder import settle_recipe
+from video_ssl.pretrain.torch_loop.run import pretrain
 
 BROWSER = next(
     (
@@ -415,3 +416,36 @@ def test_unlabelled_videos_have_neighbours_too():
     assert found.ids.tolist() == ["b", "a", "c"]
     assert found.labels.tolist() == [-1] * 3
     assert _chosen(found, 2) == [0, 2]
+
+
+@pytest.mark.parametrize("recipe", ["videomae/demo_published", "mae/demo_published"])
+def test_what_the_network_makes_of_hidden_patches_is_shown(recipe, tmp_path, videos):
+    settings = [
+        *(
+            "objective.encoder.embed_dim=16",
+            "objective.encoder.depth=1",
+            "objective.encoder.num_heads=2",
+        ),
+        *(
+            "objective.decoder.embed_dim=16",
+            "objective.decoder.num_heads=2",
+            "objective.crop.size=32",
+        ),
+        *("training.duration=2 steps", "training.global_batch_size=2", "training.device=cpu"),
+        *("loader.num_workers=0", "optimizer.warmup=1 steps", "training.checkpoint_every=2 steps"),
+    ]
+    run = tmp_path / "run"
+    pretrain(
+        load_pretrain_recipe(
+            recipe, [f"data.table={videos / 'train.arrow'}", f"run={run}", *settings]
+        )
+    )
+    page = write_report(run, config=ReportConfig(max_clips=1)).read_text()
+    assert "what it makes of the rest" in page
+    assert "with its hidden patches predicted" in page
+    for file in (run / "checkpoints").rglob("*"):
+        if file.is_file():
+            file.write_bytes(b"")
+    page = write_report(run, config=ReportConfig(max_clips=1)).read_text()
+    assert "seen by the encoder" in page
+    assert "what it makes of the rest" not in page

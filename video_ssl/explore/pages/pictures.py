@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import base64
 import io
+import itertools
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -39,12 +41,14 @@ class ClipPicture:
         original: the clip as the plan made it.
         visible: what the encoder sees of it; None = all of it.
         hidden_share: of its parts.
+        predicted: what the network makes of what is hidden; None = nothing that can be looked at.
     """
 
     name: str
     original: str
     visible: str | None
     hidden_share: float
+    predicted: str | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -55,8 +59,17 @@ class ShownRecord:
     clips: list[ClipPicture]
 
 
+#: What a network makes of the clips of a sample, uint8 (T, H, W, 3) each; None = nothing to look at.
+Predict = Callable[[Mapping[str, np.ndarray]], Sequence[Frames] | None]
+
+
 def training_clips(
-    plan: ObjectivePlan, table: Table, *, seed: int, count: int
+    plan: ObjectivePlan,
+    table: Table,
+    *,
+    seed: int,
+    count: int,
+    predict: Predict | None = None,
 ) -> tuple[list[ShownRecord], list[str]]:
     """Returns records with their clips, made by the plan of a run, and what could not be read.
 
@@ -64,6 +77,7 @@ def training_clips(
         plan: of the objective; it says which clips of a sample are to be seen.
         table: the training videos; `count` of them are taken at equal distances.
         seed: of the views and masks.
+        predict: adds what the network makes of what is hidden.
     """
     made: list[ShownRecord] = []
     lost: list[str] = []
@@ -76,13 +90,16 @@ def training_clips(
         except (BadVideo, OSError) as err:
             lost.append(str(err))
             continue
-        clips = [clip_picture(clip) for clip in plan.shown(sample)[:CLIPS_PER_RECORD]]
+        shown = plan.shown(sample)[:CLIPS_PER_RECORD]
+        predicted = (predict(sample) if predict is not None else None) or ()
+        pairs = itertools.zip_longest(shown, predicted[: len(shown)])
+        clips = [clip_picture(clip, guess) for clip, guess in pairs]
         made.append(ShownRecord(record=record, clips=clips))
     return made, lost
 
 
-def clip_picture(clip: ShownClip) -> ClipPicture:
-    """Returns the strips of a clip: some of its frames, and the same with what is hidden painted over."""
+def clip_picture(clip: ShownClip, predicted: Frames | None = None) -> ClipPicture:
+    """Returns the strips of a clip: some of its frames, the same with what is hidden painted over, and as predicted."""
     count = len(clip.frames)
     chosen = np.linspace(0, count - 1, min(STRIP_FRAMES, count)).round().astype(int)
     scaled = np.stack([_resized(frame, STRIP_PX) for frame in clip.frames])
@@ -94,6 +111,9 @@ def clip_picture(clip: ShownClip) -> ClipPicture:
         original=picture(strip(scaled[chosen])),
         visible=None if hidden is None else picture(strip(hide(scaled, hidden)[chosen])),
         hidden_share=0.0 if hidden is None else float(hidden.mean()),
+        predicted=None
+        if predicted is None
+        else picture(strip(np.stack([_resized(predicted[i], STRIP_PX) for i in chosen]))),
     )
 
 

@@ -21,6 +21,7 @@ from video_ssl.explore.pages.compare_page import COMPARISON, write_comparison
 from video_ssl.explore.pages.curves_section import chart_cards
 from video_ssl.explore.pages.neighbours_section import nearest_videos
 from video_ssl.explore.pages.pictures import ClipPicture, ShownRecord, training_clips
+from video_ssl.explore.pages.reconstructions import reconstructions
 from video_ssl.explore.pages.rendering import write_page
 from video_ssl.explore.pages.results_section import evaluations_of
 from video_ssl.explore.run_data import RunData, RunNotFound, class_name, read_run
@@ -169,7 +170,8 @@ def _clips(data: RunData, count: int) -> ClipsSection | None:
     from video_ssl.objectives import OBJECTIVES
 
     main, *others = OBJECTIVES[recipe.objective_name].plans(recipe.objective).items()
-    made, lost = training_clips(main[1], table, seed=recipe.seed, count=count)
+    predict = reconstructions(recipe)
+    made, lost = training_clips(main[1], table, seed=recipe.seed, count=count, predict=predict)
     hidden = made[0].clips[0].hidden_share if made else 0.0
     records = _titled(made, table)
     for name, plan in others:

@@ -215,6 +215,14 @@ def cut(
     return x.reshape(b, (t // d) * (h // p) * (w // p), c * d * p * p)
 
 
+def joined(cubes: Tensor, grid: tuple[int, int, int], tubelet_size: int, patch_size: int) -> Tensor:
+    """Returns the video (B, C, T, H, W) of its cubes (B, L, elements): the inverse of `cut` with "channels_last"."""
+    (t, h, w), d, p = grid, tubelet_size, patch_size
+    x = cubes.unflatten(1, grid).unflatten(-1, (d, p, p, -1))
+    x = x.permute(0, 7, 1, 4, 2, 5, 3, 6)
+    return x.reshape(len(cubes), -1, t * d, h * p, w * p)
+
+
 def take(tokens: Tensor, index: Tensor) -> Tensor:
     """Returns tokens (B, K, D) of (B, L, D), or of (1, L, D) or (L, D) shared by all; index (B, K)."""
     if tokens.dim() == 2 or tokens.shape[0] == 1:

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from video_ssl.models.networks.decoder import MaskedDecoder
 from video_ssl.models.networks.image_vit import ImageViT
-from video_ssl.models.networks.layers import cut, split_mask, take
+from video_ssl.models.networks.layers import cut, joined, split_mask, take
 from video_ssl.models.preprocess import to_model_input
 from video_ssl.objectives.mae.config import Config
 from video_ssl.objectives.shared.export import preprocess_of
@@ -96,6 +96,28 @@ class Objective(TorchObjective):
             return take(every, wanted)
         patches = cut(video, 1, patch_size, "channels_last")
         return patch_targets(take(patches, wanted), config.target)
+
+    def reconstructed(self, batch: Mapping[str, Tensor]) -> Tensor | None:
+        """One clip of all frames of a record; normalised predictions get the mean and deviation of the true patch."""
+        if self.config.target == "hog":
+            return None
+        config, patch_size = self.config, self.config.encoder.patch_size
+        video = to_model_input(batch["video"], config.normalization)
+        visible, hidden = split_mask(batch["mask"].flatten(0, 1), self.num_visible)
+        prediction = self.decoder(self.encoder(video, visible), visible, hidden).float()
+        patches = cut(video, 1, patch_size, "channels_last")
+        if config.target == "normalized":
+            variance, mean = torch.var_mean(
+                take(patches, hidden), dim=-1, correction=1, keepdim=True
+            )
+            prediction = prediction * (variance + EPS).sqrt() + mean
+        whole = patches.scatter(1, hidden[..., None].expand_as(prediction), prediction)
+        frames = joined(whole, config.encoder.grid, 1, patch_size)[:, :, 0].movedim(1, -1)
+        mean, std = (
+            torch.tensor(values, device=frames.device)
+            for values in (config.normalization.mean, config.normalization.std)
+        )
+        return (frames * std + mean).clamp(0, 1).unflatten(0, batch["video"].shape[:2])
 
     def after_step(self, progress: float) -> None:
         if self.visible_loss is not None:

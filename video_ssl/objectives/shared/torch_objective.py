@@ -77,6 +77,12 @@ class TorchObjective(nn.Module, ABC):
         Called in evaluation mode, without gradients."""
         raise NotImplementedError(f"{type(self).__name__} names no classes")
 
+    def reconstructed(self, batch: Mapping[str, Tensor]) -> Tensor | None:
+        """Returns what the network makes of what it does not see: float (N, T, H, W, 3) in [0, 1], the clips of the
+        batch that `Plan.shown` shows, one after the other, with what is hidden predicted; None = what it predicts is no
+        picture.  Called in evaluation mode, without gradients."""
+        return None
+
     def no_weight_decay(self) -> Collection[str]:
         """Returns names of parameters that are not decayed, beside biases and other 1-D tensors."""
         return ()

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from video_ssl.models.networks.decoder import MaskedDecoder
-from video_ssl.models.networks.layers import cut, split_mask, take
+from video_ssl.models.networks.layers import cut, joined, split_mask, take
 from video_ssl.models.networks.vit import VideoViT
 from video_ssl.models.preprocess import normalize, to_pixels
 from video_ssl.objectives.shared.export import preprocess_of
@@ -140,6 +140,25 @@ class Objective(TorchObjective):
             }
             loss = self.visible_loss.add(parts["loss_hidden"], parts["loss_visible"])
         return loss, {name: part.detach() for name, part in parts.items()}
+
+    def reconstructed(self, batch: Mapping[str, Tensor]) -> Tensor | None:
+        """Normalised predictions get the mean and the deviation of the true cube, as the papers' pictures do."""
+        if self.config.target == "hog":
+            return None
+        size, pixels = self.config.encoder, to_pixels(batch["video"])
+        mask = batch["mask"].flatten(0, 1)
+        prediction, wanted, _ = self.predict(normalize(pixels, self.config.normalization), mask)
+        hidden = wanted.shape[1] - (self.num_visible if self.visible_loss is not None else 0)
+        prediction, wanted = prediction[:, -hidden:].float(), wanted[:, -hidden:]
+        cubes = cut(pixels, size.tubelet_size, size.patch_size, "channels_last")
+        if self.config.target == "normalized":
+            colors = take(cubes, wanted).unflatten(-1, (-1, 3))
+            variance, mean = torch.var_mean(colors, dim=-2, correction=1, keepdim=True)
+            scaled = prediction.unflatten(-1, (-1, 3)) * (variance.sqrt() + EPS) + mean
+            prediction = scaled.flatten(-2)
+        whole = cubes.scatter(1, wanted[..., None].expand_as(prediction), prediction)
+        video = joined(whole, size.grid, size.tubelet_size, size.patch_size)
+        return video.movedim(1, -1).clamp(0, 1)
 
     def after_step(self, progress: float) -> None:
         if self.visible_loss is not None:

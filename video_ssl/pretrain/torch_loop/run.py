@@ -192,6 +192,22 @@ def _write_encoders(
         processes.on_main(write)
 
 
+def trained_objective(
+    recipe: PretrainRecipe, checkpoint: Checkpoint
+) -> tuple[TorchObjective, Mapping[str, Tensor]]:
+    """Returns the objective with the weights of a checkpoint, their moving average where there is one, and that average
+    (empty without one)."""
+    objective = build_objective(recipe)
+    state = load_for(checkpoint, objective)
+    load_objective(objective, state["objective"], str(checkpoint.folder))
+    averages: Mapping[str, Tensor] = state.get("average", {})
+    with torch.no_grad():
+        for name, parameter in objective.named_parameters():
+            if name in averages:
+                parameter.copy_(averages[name])
+    return objective, averages
+
+
 def export_checkpoint(
     recipe: PretrainRecipe, checkpoint: Checkpoint, place: Path, source: dict[str, Any]
 ) -> dict[str, Path]:
@@ -199,14 +215,7 @@ def export_checkpoint(
 
     The moving average where the checkpoint has one, as at the end of a run.
     """
-    objective = build_objective(recipe)
-    state = load_for(checkpoint, objective)
-    load_objective(objective, state["objective"], str(checkpoint.folder))
-    averages = state.get("average", {})
-    with torch.no_grad():
-        for name, parameter in objective.named_parameters():
-            if name in averages:
-                parameter.copy_(averages[name])
+    objective, averages = trained_objective(recipe, checkpoint)
     folders = exported_folders(place, list(objective.encoders()))
     source = {**source, "weights": "moving average" if averages else "of the step"}
     protocol = None
