@@ -40,7 +40,7 @@ OBJECTIVE = {
     "mae": [*DECODER, "frames_per_video=2"],
     "videomae": MASKED,
     "mvd": [*MASKED, "image.size=null", "video.size=null"],
-    "supervised": ["init=null", "clip.num_frames=4"],
+    "supervised": ["init=null", "clip.num_frames=4", "num_classes=2"],
     "carl": FRAME_SETS,
     "tcc": FRAME_SETS,
     "tcn": FRAME_SETS,
@@ -61,6 +61,7 @@ RUN = [
     *("data.balance=null", "loader.num_workers=0", "optimizer.layer_decay=null"),
     *("training.device=cpu", "training.precision=fp32", "training.accumulation=1"),
     "training.global_batch_size=2",
+    "validation=null",
 ]
 
 
@@ -78,9 +79,13 @@ def small_recipe(name: str, folder: Path, table: str = "nowhere") -> PretrainRec
         table: in place of its own.
     """
     full = load_pretrain_recipe(name)
-    kind = type(full.objective.encoder).__name__
+    encoder = full.objective.encoder
+    kind = "ViTConfig" if encoder is None else type(encoder).__name__
     objective = [f"crop.size={SIZES.get(kind, 32)}", *OBJECTIVE[full.objective_name]]
-    objective += [f"encoder.{text}" for text in NETWORKS[kind]]
+    if encoder is None:  # fine-tuning takes it from the run that it goes on from, which is not there
+        objective += [f"encoder={{{', '.join(text.replace('=', ': ') for text in VIT)}}}"]
+    else:
+        objective += [f"encoder.{text}" for text in NETWORKS[kind]]
     if full.objective_name == "mvd":
         for teacher, stage in (("image", "mae/demo"), ("video", "videomae/demo")):
             file = folder / f"{teacher}.yaml"

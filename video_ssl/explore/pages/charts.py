@@ -131,6 +131,31 @@ def confusion_chart(confusion: Sequence[Sequence[int]], names: Sequence[str]) ->
     )
 
 
+def pair_chart(shares: Sequence[Sequence[float]], names: Sequence[str]) -> Markup:
+    """Returns a heat map of how much things belong together in pairs: shares in [0, 1], rows and columns alike."""
+    count = len(shares)
+    cell = max(6, min(22, 360 // max(count, 1)))
+    margin = min(150, 14 + 6 * max((len(name) for name in names), default=0)) if cell >= 10 else 4
+    parts = []
+    for row, line in enumerate(shares):
+        if cell >= 10:
+            parts.append(
+                f'<text class="tick" x="{margin - 6}" y="{row * cell + cell / 2 + 4:.1f}" text-anchor="end">'
+                f"{escape(names[row])}</text>"
+            )
+        for column, share in enumerate(line):
+            title = f"{names[row]} and {names[column]}: {share:.2f}"
+            parts.append(
+                f'<rect x="{margin + column * cell}" y="{row * cell}" width="{cell - 1}" height="{cell - 1}" rx="2" '
+                f'fill="{COLORS[0]}" fill-opacity="{0.04 + 0.96 * share:.2f}"><title>{escape(title)}</title></rect>'
+            )
+    width, height = margin + count * cell, count * cell
+    return Markup(
+        f'<svg class="confusion" viewBox="0 0 {width} {height}" style="max-width:{width}px" role="img">'
+        f"{''.join(parts)}</svg>"
+    )
+
+
 def _grid_line(y: float, text: str) -> str:
     return (
         f'<line class="grid" x1="{_LEFT}" x2="{WIDTH - _RIGHT}" y1="{y:.1f}" y2="{y:.1f}"/>'

@@ -2,46 +2,25 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Mapping, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
 
 from video_ssl.explore.pages.pictures import Predict
-from video_ssl.objectives import OBJECTIVES
-from video_ssl.pretrain.checkpoint_folders import checkpoint_at
-from video_ssl.pretrain.errors import CheckpointError
+from video_ssl.explore.pages.trained_network import trained_network
 from video_ssl.pretrain.recipe import PretrainRecipe
-from video_ssl.pretrain.run_folder import CHECKPOINTS
-
-logger = logging.getLogger(__name__)
 
 
 def reconstructions(recipe: PretrainRecipe) -> Predict | None:
-    """Returns the function that predicts the clips of a sample, with the weights of the newest checkpoint of a run.
-
-    None where the objective predicts no pictures, or no checkpoint is there to be read: the report then shows the clips
-    alone.
-    """
-    entry = OBJECTIVES[recipe.objective_name]
-    if entry.framework != "torch":
+    """Returns the function that predicts the clips of a sample; None where the objective predicts no pictures, or no
+    checkpoint is there to be read: the report then shows the clips alone."""
+    objective = trained_network(recipe, "reconstructed")
+    if objective is None:
         return None
     import torch
 
-    from video_ssl.objectives.shared.torch_objective import TorchObjective
     from video_ssl.pretrain.torch_loop.device_feed import to_tensors
-    from video_ssl.pretrain.torch_loop.run import trained_objective
-
-    if entry.objective().reconstructed is TorchObjective.reconstructed:
-        return None
-    try:
-        checkpoint = checkpoint_at(recipe.folder / CHECKPOINTS)
-        objective, _ = trained_objective(recipe, checkpoint)
-    except (CheckpointError, ValueError, OSError) as err:
-        logger.info("no predictions in the report: %s", err)
-        return None
-    objective.eval()
 
     def predict(sample: Mapping[str, np.ndarray]) -> Sequence[NDArray[np.uint8]] | None:
         batch = to_tensors({name: np.asarray(value)[None] for name, value in sample.items()})

@@ -24,6 +24,7 @@ from video_ssl.explore.pages.pictures import ClipPicture, ShownRecord, training_
 from video_ssl.explore.pages.reconstructions import reconstructions
 from video_ssl.explore.pages.rendering import write_page
 from video_ssl.explore.pages.results_section import evaluations_of
+from video_ssl.explore.pages.topics_section import TopicsSection, topics_of
 from video_ssl.explore.run_data import RunData, RunNotFound, class_name, read_run
 from video_ssl.files import claim_file
 from video_ssl.pretrain.health import verdict_of
@@ -79,9 +80,11 @@ def write_report(
     )
     path = claim_file(out if out is not None else data.folder / "report.html", "report")
     clips = _clips(data, config.max_clips)
+    topics = _topics(data)
     sections = {
         "curves": "Curves",
         "clips": "Training clips",
+        "topics": "Topics",
         "results": "Results",
         "neighbours": "Nearest neighbours",
         "recipe": "Recipe and environment",
@@ -89,6 +92,8 @@ def write_report(
     }
     if clips is None:
         del sections["clips"]
+    if topics is None:
+        del sections["topics"]
     size = write_page(
         path,
         "report.html.j2",
@@ -101,6 +106,7 @@ def write_report(
         health=verdict_of(data.metrics) if data.metrics else None,
         curves=chart_cards(data),
         clips=clips,
+        topics=topics,
         evaluations=evaluations_of(data),
         neighbours=nearest_videos(data, config.max_queries),
         recipe_text=to_yaml(dict(data.recipe)) if data.recipe else "",
@@ -187,6 +193,13 @@ def _clips(data: RunData, count: int) -> ClipsSection | None:
         hidden_percent=f"{100 * hidden:.0f}" if hidden else "",
         unreadable=lost,
     )
+
+
+def _topics(data: RunData) -> TopicsSection | None:
+    """What the network says of pairs of training videos; None where it says nothing, or they are not here."""
+    recipe = data.recipe_object
+    table = None if recipe is None else data.table(recipe.data.table)
+    return None if recipe is None or table is None else topics_of(recipe, table)
 
 
 def _titled(made: Sequence[ShownRecord], table: Table) -> list[tuple[str, Sequence[ClipPicture]]]:

@@ -50,19 +50,23 @@ class Objective(TorchObjective):
         Raises:
             ValueError: a batch of one video, which leaves nothing to tell it from.
         """
-        config = self.config
-        num_videos, num_clips = batch["video"].shape[:2]
+        num_videos = len(batch["video"])
         if num_videos < 2:
             raise ValueError(
                 f"a batch of {num_videos} video in a process: HiCo tells videos apart, so every process needs at least "
                 "2. Raise training.global_batch_size, or use fewer processes."
             )
+        return self.step_output(self._features(batch))
+
+    def _features(self, batch: Mapping[str, Tensor]) -> Tensor:
+        """What the heads see of every clip, (B, V, D)."""
+        config = self.config
         video = augmented_input(batch, config.normalization, config.color)
         if config.pooling == "mean":
             features = self.encoder.clip_features(video)
         else:
             features = self.encoder.outputs(video, (CLIP,), pooling=config.pooling)[CLIP]
-        return self.step_output(features.unflatten(0, (num_videos, num_clips)))
+        return features.unflatten(0, batch["video"].shape[:2])
 
     def step_output(self, features: Tensor) -> StepOutput:
         """Returns the loss and its figures for the features of the encoder, (B, V, D)."""
@@ -84,6 +88,17 @@ class Objective(TorchObjective):
             accuracy = topic_accuracy(logits.detach(), owner)
             figures |= {"loss_topical": topical.detach(), "topic_accuracy": accuracy}
         return StepOutput(loss, figures, features.detach().flatten(0, 1).float())
+
+    def related(self, batch: Mapping[str, Tensor]) -> Tensor | None:
+        """The mean over the pairs of clips (of pairs of clips in HiCo++), none of a clip with itself."""
+        if "topical" not in self.config.terms:
+            return None
+        logits, owner = self.topic_logits(self._features(batch))
+        sure = logits.sigmoid()
+        others = 1 - torch.eye(len(owner), device=owner.device)
+        belongs = torch.nn.functional.one_hot(owner).to(sure.dtype)
+        count = belongs.T @ others @ belongs
+        return (belongs.T @ (sure * others) @ belongs) / count.clamp(min=1)
 
     def visual_embeddings(self, features: Tensor) -> Tensor:
         """Returns (B, V, out_dim), at least float32."""

@@ -83,6 +83,11 @@ class TorchObjective(nn.Module, ABC):
         picture.  Called in evaluation mode, without gradients."""
         return None
 
+    def related(self, batch: Mapping[str, Tensor]) -> Tensor | None:
+        """Returns how sure the network is that two records of the batch belong together: float (B, B) in [0, 1]; None =
+        it judges no pairs.  Called in evaluation mode, without gradients."""
+        return None
+
     def no_weight_decay(self) -> Collection[str]:
         """Returns names of parameters that are not decayed, beside biases and other 1-D tensors."""
         return ()
