@@ -9,6 +9,7 @@ import json
 import re
 import shutil
 import subprocess
+from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
 from types import SimpleNamespace
@@ -17,7 +18,9 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from small_recipes import small_recipe
 
+from video_ssl.datasets.table import Table
 from video_ssl.embed.config import EmbedConfig
 from video_ssl.embed.features import features_from_arrays
 from video_ssl.evaluate.recipe import EvaluateRecipe
@@ -29,6 +32,7 @@ from video_ssl.explore.pages.neighbours_section import _chosen
 from video_ssl.explore.pages.pictures import hide, outline
 from video_ssl.explore.pages.report_page import RunNotFound, _tiles, write_report
 from video_ssl.explore.pages.results_section import evaluations_of
+from video_ssl.explore.pages.topics_section import _ranked
 from video_ssl.explore.run_data import RunData
 from video_ssl.models.config import ViTConfig
 from video_ssl.models.encoders import save_encoder
@@ -449,3 +453,24 @@ def test_what_the_network_makes_of_hidden_patches_is_shown(recipe, tmp_path, vid
     page = write_report(run, config=ReportConfig(max_clips=1)).read_text()
     assert "seen by the encoder" in page
     assert "what it makes of the rest" not in page
+
+
+def test_who_belongs_together_is_shown_beside_the_truth(tmp_path, videos):
+    recipe = small_recipe("hico/demo", tmp_path, str(videos / "train.arrow"))
+    training = replace(recipe.training, duration="2 steps", checkpoint_every="2 steps")
+    run = tmp_path / "run"
+    optimizer = replace(recipe.optimizer, warmup="1 steps")
+    pretrain(recipe.replace(run=str(run), training=training, optimizer=optimizer, evaluate=None))
+    page = write_report(run, config=ReportConfig(max_clips=1)).read_text()
+    assert 'id="topics"' in page
+    assert "A pair of one label is judged surer than a pair of two in" in page
+    table = Table.open(videos / "train.arrow")
+    assert page.count(" and ") >= 2 * len(table)
+
+
+def test_pairs_of_one_topic_are_ranked():
+    same = np.array([[1, 1, 0], [1, 1, 0], [0, 0, 1]], bool)
+    sure = np.array([[0.0, 0.9, 0.2], [0.8, 0.0, 0.3], [0.1, 0.9, 0.0]])
+    # 0.9 is above 0.2, 0.3 and 0.1 and level with 0.9; 0.8 is above three of the four.
+    assert _ranked(sure, same) == pytest.approx((3.5 + 3) / 8)
+    assert _ranked(sure, np.ones((3, 3), bool)) is None

@@ -253,6 +253,27 @@ def test_the_loss_of_raw_clips_is_the_sheet_s(changes: dict[str, Any]) -> None:
     torch.testing.assert_close(found.double(), wanted, atol=1e-5, rtol=1e-5)
 
 
+@pytest.mark.parametrize("changes", [{}, {"method": "hicopp", "clip": {**CLIP, "num_clips": 4}}])
+def test_how_sure_it_is_of_two_videos_is_the_mean_over_their_clips(changes: Any) -> None:
+    torch.manual_seed(0)
+    objective = Objective(config_of(**changes)).eval()
+    with torch.no_grad():
+        objective.judge.hidden.weight *= 20
+        batch = raw_batch(objective.config)
+        found = objective.related(batch)
+        logits, owner = objective.topic_logits(objective._features(batch))
+    assert found is not None
+    for a in range(3):
+        for b in range(3):
+            pairs = [
+                logits[i, j].sigmoid()
+                for i in range(len(owner)) if owner[i] == a
+                for j in range(len(owner)) if owner[j] == b and i != j
+            ]  # fmt: skip
+            torch.testing.assert_close(found[a, b], torch.stack(pairs).mean())
+    assert Objective(config_of(topical_weight=0.0)).related(batch) is None
+
+
 def test_a_term_without_weight_has_no_head() -> None:
     visual = Objective(config_of(topical_weight=0.0, clip={**CLIP, "num_clips": 2}))
     topical = Objective(config_of(visual_weight=0.0))

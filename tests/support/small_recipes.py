@@ -82,7 +82,9 @@ def small_recipe(name: str, folder: Path, table: str = "nowhere") -> PretrainRec
     encoder = full.objective.encoder
     kind = "ViTConfig" if encoder is None else type(encoder).__name__
     objective = [f"crop.size={SIZES.get(kind, 32)}", *OBJECTIVE[full.objective_name]]
-    if encoder is None:  # fine-tuning takes it from the run that it goes on from, which is not there
+    if (
+        encoder is None
+    ):  # fine-tuning takes it from the run that it goes on from, which is not there
         objective += [f"encoder={{{', '.join(text.replace('=', ': ') for text in VIT)}}}"]
     else:
         objective += [f"encoder.{text}" for text in NETWORKS[kind]]
