@@ -145,3 +145,32 @@ def test_an_encoder_of_shuffled_clips_is_given_shuffled_clips(tmp_path):
 def test_an_encoder_of_segments_is_asked_for_segments():
     clip = {"num_frames": 4, "sampling": "segments"}
     assert objective_of(clip=clip).encoders()["encoder"].preprocess.sampling == "segments"
+
+
+@pytest.mark.parametrize("learns", ["all", "head", "head_and_statistics"])
+def test_what_learns(learns: str) -> None:
+    """Of a frozen encoder nothing moves; with "head_and_statistics" its batch norms follow the batches, as in HiCo."""
+    torch.manual_seed(0)
+    config = build_config(
+        Config,
+        {
+            "num_classes": 3,
+            "learns": learns,
+            "clip": {"num_frames": 4},
+            "crop": {"size": 32},
+            "encoder": {"architecture": "r2plus1d", "widths": [2, 2, 2, 2, 4]},
+        },
+    )
+    objective = Objective(config).train()
+    before = {name: value.clone() for name, value in objective.state_dict().items()}
+    optimizer = torch.optim.SGD([p for p in objective.parameters() if p.requires_grad], lr=0.1)
+    video = torch.randint(0, 256, (4, 1, 4, 32, 32, 3), dtype=torch.uint8)
+    label = torch.tensor([0, 1, 2, 0])
+    objective({"video": video, "label": label}).loss.backward()
+    optimizer.step()
+    moved = {n for n, v in objective.state_dict().items() if not torch.equal(v, before[n])}
+    assert {"head.weight", "head.bias"} <= moved
+    inside = {name for name in moved if name.startswith("encoder.")}
+    weights = {name for name in inside if "running" not in name and "num_batches" not in name}
+    assert bool(weights) == (learns == "all")
+    assert bool(inside) == (learns != "head")

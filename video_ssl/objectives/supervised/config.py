@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from video_ssl.clips.config import ClipConfig, ColorConfig, CropConfig
 from video_ssl.datasets.class_names import listed
@@ -37,6 +37,9 @@ class Config:
             another of the table of networks; null = as that of `init.run`, its normalization too.
         label_smoothing: share of the target spread over all classes.
         dropout: of the pooled feature before the linear head.
+        learns: "all"; "head": the encoder stays as it is, in evaluation mode; "head_and_statistics": its weights stay,
+            but its batch norms use and follow the statistics of the batches, as HiCo's "linear" fine-tuning does
+            (papers/hico.md section 6), so that the features are not those of the frozen encoder.
     """
 
     num_classes: int | None = None
@@ -48,6 +51,7 @@ class Config:
     normalization: Normalization = field(default_factory=Normalization)
     label_smoothing: float = 0.0
     dropout: float = 0.0
+    learns: Literal["all", "head", "head_and_statistics"] = "all"
 
     def __post_init__(self) -> None:
         if self.num_classes is not None and self.num_classes < 2:

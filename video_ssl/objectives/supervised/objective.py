@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Self
 
 import torch
 import torch.nn.functional as F
@@ -39,6 +40,15 @@ class Objective(TorchObjective):
         self.head = nn.Linear(config.encoder.width, config.num_classes)
         nn.init.trunc_normal_(self.head.weight, std=0.02)
         nn.init.zeros_(self.head.bias)
+        if config.learns != "all":
+            self.encoder.requires_grad_(False)
+
+    def train(self, mode: bool = True) -> Self:
+        """Training mode; an encoder that stays as it is never takes part in it."""
+        super().train(mode)
+        if self.config.learns == "head":
+            self.encoder.eval()
+        return self
 
     def forward(self, batch: Mapping[str, Tensor]) -> StepOutput:
         """See `TorchObjective`; every clip of a record counts as a sample."""
