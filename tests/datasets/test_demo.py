@@ -181,7 +181,8 @@ def test_an_interrupted_build_continues(demo: Path, tmp_path: Path) -> None:
 
     assert (root / kept).stat().st_mtime_ns == before, "what was there is not made again"
     for name in ("train/train-00005.mp4", "val/val-00003.mp4"):
-        assert (root / "videos" / name).read_bytes() == (demo / "videos" / name).read_bytes()
+        one, two = (frames_of(folder / "videos" / name) for folder in (root, demo))
+        assert np.abs(one - two).mean() < 0.5  # not always the same bytes, see above
     train = Table.open(root / "train.arrow")
     assert train.arrow.equals(Table.open(demo / "train.arrow").arrow)
     assert (root / "demo.json").is_file()

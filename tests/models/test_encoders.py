@@ -299,7 +299,7 @@ def test_a_path_that_is_not_there_names_the_nearest(saved):
 def test_a_folder_without_encoder_tells_what_is_there(tmp_path):
     (tmp_path / "checkpoints").mkdir()
     (tmp_path / "metrics.jsonl").touch()
-    with pytest.raises(EncoderError, match=r"there is checkpoints/, metrics\.jsonl.*training ends"):
+    with pytest.raises(EncoderError, match=r"there is checkpoints/, metrics\.jsonl"):
         load_encoder(tmp_path)
 
 

@@ -425,7 +425,7 @@ def test_supervised_starts_from_an_encoder_when_told(tmp_path):
     with pytest.raises(ValueError, match="init is set, but no encoder was given"):
         package.objective()(config)
     wider = {**settings, "encoder": {**settings["encoder"], "embed_dim": 64}}
-    with pytest.raises(ValueError, match="instead of"):
+    with pytest.raises(ValueError, match=r"embed_dim=32 \(not 64\)\. Set them so"):
         package.objective()(
             build_config(package.config(), {**wider, "init": {"run": str(folder)}}),
             stages={"init": folder},

@@ -113,6 +113,7 @@ def lengths(num_steps: int, warmup_steps: int) -> Lengths:
         log_steps=1,
         checkpoint_steps=1,
         keep_steps=None,
+        validate_steps=None,
     )
 
 

@@ -148,7 +148,7 @@ class VQTokenizer(Tokenizer, TokenFeatures):
         rows = vectors.movedim(1, -1).flatten(0, 2)
         if learn:
             self.codebook.learn(rows.detach())
-        chosen = self.codebook.nearest(rows.detach().float())
+        chosen = self.codebook.nearest(rows.detach().to(self.codebook.words.dtype))
         words = chosen.view(len(vectors), *vectors.shape[2:])
         return Quantized(vectors, self._vectors_of(words).to(vectors.dtype), words)
 
