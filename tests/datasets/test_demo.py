@@ -132,7 +132,8 @@ def test_the_same_plan_draws_the_same_pictures_and_sound() -> None:
 
 def test_a_build_that_is_stopped_leaves_no_half_video(tmp_path: Path) -> None:
     """Was wrong: every stop left the files that its processes were writing, and no later build removed them."""
-    code = (
+    code = (  # whoever is started in the background inherits that Ctrl-C is ignored
+        "import signal; signal.signal(signal.SIGINT, signal.default_int_handler); "
         "from video_ssl.datasets.demo.build import build_demo; "
         f"build_demo({str(tmp_path)!r}, size='tiny', num_workers=2)"
     )

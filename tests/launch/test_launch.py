@@ -314,7 +314,9 @@ def test_shards_are_single_processes_and_merged_at_the_end(tmp_path: Path) -> No
 
 
 def test_an_evaluation_gets_every_process_alone_and_after_a_training(tmp_path: Path) -> None:
-    profile = LaunchProfile(executor="slurm", nodes=2, tasks_per_node=4, gpus_per_node=4)
+    profile = LaunchProfile(
+        executor="slurm", nodes=2, tasks_per_node=4, gpus_per_node=4, cpus_per_task=2
+    )
     plan = plan_launch("evaluate", ["probe", "encoder=RUN", f"out={tmp_path}"], profile)
     assert [(step.name, step.profile) for step in plan.steps] == [("evaluate", profile)]
     assert plan.home == tmp_path
