@@ -105,13 +105,11 @@ class Objective(TorchObjective):
         video = to_model_input(batch["video"], config.normalization)
         visible, hidden = split_mask(batch["mask"].flatten(0, 1), self.num_visible)
         prediction = self.decoder(self.encoder(video, visible), visible, hidden).float()
-        patches = cut(video, 1, patch_size, "channels_last")
+        every = cut(video, 1, patch_size, "channels_last")
         if config.target == "normalized":
-            variance, mean = torch.var_mean(
-                take(patches, hidden), dim=-1, correction=1, keepdim=True
-            )
-            prediction = prediction * (variance + EPS).sqrt() + mean
-        whole = patches.scatter(1, hidden[..., None].expand_as(prediction), prediction)
+            mean, scale = _scales(take(every, hidden))
+            prediction = prediction * scale + mean
+        whole = every.scatter(1, hidden[..., None].expand_as(prediction), prediction)
         frames = joined(whole, config.encoder.grid, 1, patch_size)[:, :, 0].movedim(1, -1)
         mean, std = (
             torch.tensor(values, device=frames.device)
@@ -141,5 +139,11 @@ def patch_targets(patches: Tensor, kind: Literal["normalized", "raw"]) -> Tensor
     patches = patches.to(torch.promote_types(patches.dtype, torch.float32))
     if kind == "raw":
         return patches
+    mean, scale = _scales(patches)
+    return (patches - mean) / scale
+
+
+def _scales(patches: Tensor) -> tuple[Tensor, Tensor]:
+    """The mean of a patch (N, M, E), and what its differences are divided by: (N, M, 1)."""
     variance, mean = torch.var_mean(patches, dim=-1, correction=1, keepdim=True)
-    return (patches - mean) / (variance + EPS).sqrt()
+    return mean, (variance + EPS).sqrt()

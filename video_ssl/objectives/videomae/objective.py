@@ -152,10 +152,8 @@ class Objective(TorchObjective):
         prediction, wanted = prediction[:, -hidden:].float(), wanted[:, -hidden:]
         cubes = cut(pixels, size.tubelet_size, size.patch_size, "channels_last")
         if self.config.target == "normalized":
-            colors = take(cubes, wanted).unflatten(-1, (-1, 3))
-            variance, mean = torch.var_mean(colors, dim=-2, correction=1, keepdim=True)
-            scaled = prediction.unflatten(-1, (-1, 3)) * (variance.sqrt() + EPS) + mean
-            prediction = scaled.flatten(-2)
+            mean, scale = _scales(take(cubes, wanted).unflatten(-1, (-1, 3)))
+            prediction = (prediction.unflatten(-1, (-1, 3)) * scale + mean).flatten(-2)
         whole = cubes.scatter(1, wanted[..., None].expand_as(prediction), prediction)
         video = joined(whole, size.grid, size.tubelet_size, size.patch_size)
         return video.movedim(1, -1).clamp(0, 1)
@@ -186,5 +184,11 @@ def tubelet_targets(cubes: Tensor, kind: Literal["normalized", "raw"]) -> Tensor
     if kind == "raw":
         return cubes
     colors = cubes.unflatten(-1, (-1, 3))
+    mean, scale = _scales(colors)
+    return ((colors - mean) / scale).flatten(-2)
+
+
+def _scales(colors: Tensor) -> tuple[Tensor, Tensor]:
+    """The mean of each color of a tubelet (N, M, pixels, 3), and what its differences are divided by: (N, M, 1, 3)."""
     variance, mean = torch.var_mean(colors, dim=-2, correction=1, keepdim=True)
-    return ((colors - mean) / (variance.sqrt() + EPS)).flatten(-2)
+    return mean, variance.sqrt() + EPS
