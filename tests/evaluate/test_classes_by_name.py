@@ -8,6 +8,7 @@ import logging
 import numpy as np
 import pytest
 from typer.testing import CliRunner
+from untrained_run import untrained_run
 
 from video_ssl.cli import app
 from video_ssl.datasets.table import Table
@@ -50,24 +51,7 @@ def words(videos, out, test, *more):
 @pytest.fixture(scope="module", autouse=True)
 def encoder(videos):
     """The folder that says what a clip must be; its network is not used."""
-    import torch
-
-    from video_ssl.models.config import ViTConfig
-    from video_ssl.models.encoders import save_encoder
-    from video_ssl.models.networks.vit import VideoViT
-    from video_ssl.models.preprocess_config import VideoPreprocess
-
-    torch.manual_seed(0)
-    config = ViTConfig(
-        preset=None, embed_dim=32, depth=1, num_heads=2, image_size=16, num_frames=4, patch_size=8
-    )
-    save_encoder(
-        videos / "preprocess" / "encoder",
-        VideoViT(config),
-        architecture="vit",
-        preprocess=VideoPreprocess(num_frames=4, frame_stride=2, size=16),
-        source={"objective": "toy"},
-    )
+    untrained_run(videos / "preprocess")
 
 
 def test_another_order_of_names_gives_the_same_accuracy(videos, tmp_path, caplog):

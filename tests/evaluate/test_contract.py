@@ -9,7 +9,7 @@ from typing import ClassVar
 
 import numpy as np
 import pytest
-import torch
+from untrained_run import untrained_run
 
 from video_ssl.datasets.table import Table
 from video_ssl.embed.features import FeatureError
@@ -19,9 +19,6 @@ from video_ssl.evaluate.evaluators import EVALUATORS, evaluator_class, figure_of
 from video_ssl.evaluate.recipe import EvaluateRecipe
 from video_ssl.evaluate.results_table import results_table
 from video_ssl.evaluate.run import evaluate
-from video_ssl.models.config import ViTConfig
-from video_ssl.models.encoders import save_encoder
-from video_ssl.models.preprocess_config import VideoPreprocess
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -82,21 +79,7 @@ def spread(monkeypatch):
 
 @pytest.fixture(scope="module")
 def run(tmp_path_factory):
-    from video_ssl.models.networks.vit import VideoViT
-
-    torch.manual_seed(0)
-    config = ViTConfig(
-        preset=None, embed_dim=16, depth=1, num_heads=2, image_size=16, num_frames=4, patch_size=8
-    )
-    folder = tmp_path_factory.mktemp("runs") / "toy"
-    save_encoder(
-        folder / "encoder",
-        VideoViT(config),
-        architecture="vit",
-        preprocess=VideoPreprocess(num_frames=4, frame_stride=2, size=16),
-        source={"objective": "toy"},
-    )
-    return folder
+    return untrained_run(tmp_path_factory.mktemp("runs") / "toy", width=16)
 
 
 def recipe(run, videos, out, **changes):

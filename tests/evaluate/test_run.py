@@ -7,7 +7,7 @@ import os
 from pathlib import Path
 
 import pytest
-import torch
+from untrained_run import untrained_run
 
 from video_ssl.datasets.table import Table
 from video_ssl.embed import embedding
@@ -19,10 +19,8 @@ from video_ssl.evaluate.recipe import EvaluateRecipe, load_evaluate_recipe
 from video_ssl.evaluate.results_table import summary
 from video_ssl.evaluate.run import evaluate
 from video_ssl.evaluate.verdict import verdict
-from video_ssl.models.config import ViTConfig
 from video_ssl.models.encoder_folder import find_encoder
-from video_ssl.models.encoders import EncoderError, save_encoder
-from video_ssl.models.preprocess_config import VideoPreprocess
+from video_ssl.models.encoders import EncoderError
 from video_ssl.recipes import ConfigError, list_recipes
 
 QUICK = {"probe": {"poolings": ["clip", "concat_2"], "epochs": 20, "learning_rates": [0.01]}}
@@ -30,21 +28,7 @@ QUICK = {"probe": {"poolings": ["clip", "concat_2"], "epochs": 20, "learning_rat
 
 @pytest.fixture(scope="module")
 def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    from video_ssl.models.networks.vit import VideoViT
-
-    torch.manual_seed(0)
-    config = ViTConfig(
-        preset=None, embed_dim=32, depth=1, num_heads=2, image_size=16, num_frames=4, patch_size=8
-    )
-    folder = tmp_path_factory.mktemp("runs") / "toy"
-    save_encoder(
-        folder / "encoder",
-        VideoViT(config),
-        architecture="vit",
-        preprocess=VideoPreprocess(num_frames=4, frame_stride=2, size=16),
-        source={"objective": "toy"},
-    )
-    return folder
+    return untrained_run(tmp_path_factory.mktemp("runs") / "toy")
 
 
 def overrides(run: Path, videos: Path, *more: str) -> list[str]:

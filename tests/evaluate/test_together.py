@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from untrained_run import untrained_run
 
 from video_ssl.embed.features import features_from_arrays, open_features
 from video_ssl.evaluate.linear import Fit, Head, LinearHeads
@@ -20,9 +21,6 @@ from video_ssl.evaluate.pooling import POOLINGS, pooled_features
 from video_ssl.evaluate.recipe import load_evaluate_recipe
 from video_ssl.evaluate.row_shares import own_rows
 from video_ssl.evaluate.run import evaluate
-from video_ssl.models.config import ViTConfig
-from video_ssl.models.encoders import save_encoder
-from video_ssl.models.preprocess_config import VideoPreprocess
 from video_ssl.pretrain.processes import Processes
 
 EVALUATE = """
@@ -75,22 +73,7 @@ def run_two(code: str, *words: Any) -> list[str]:
 
 @pytest.fixture(scope="module")
 def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    from video_ssl.models.networks.vit import VideoViT
-
-    torch.manual_seed(0)
-    config = ViTConfig(
-        preset=None, embed_dim=32, depth=1, num_heads=2, image_size=16, num_frames=4, patch_size=8
-    )
-    folder = tmp_path_factory.mktemp("runs") / "toy"
-    preprocess = VideoPreprocess(num_frames=4, frame_stride=2, size=16)
-    save_encoder(
-        folder / "encoder",
-        VideoViT(config),
-        architecture="vit",
-        preprocess=preprocess,
-        source={"objective": "toy"},
-    )
-    return folder
+    return untrained_run(tmp_path_factory.mktemp("runs") / "toy")
 
 
 def words(run: Path, videos: Path, out: Path, *more: str) -> list[str]:

@@ -9,16 +9,13 @@ import pytest
 import torch
 from browser import Browser, needs_browser
 from typer.testing import CliRunner
+from untrained_run import untrained_run
 
 from video_ssl.cli import app
 from video_ssl.evaluate import metrics
 from video_ssl.evaluate.comparison import compared, markdown, verdicts
 from video_ssl.explore.comparing import compare
 from video_ssl.files import OutputError
-from video_ssl.models.config import ViTConfig
-from video_ssl.models.encoders import save_encoder
-from video_ssl.models.networks.vit import VideoViT
-from video_ssl.models.preprocess_config import VideoPreprocess
 from video_ssl.recipes import ConfigError
 
 QUICK = [
@@ -32,19 +29,7 @@ QUICK = [
 
 @pytest.fixture(scope="module")
 def run(tmp_path_factory):
-    torch.manual_seed(0)
-    config = ViTConfig(
-        preset=None, embed_dim=32, depth=1, num_heads=2, image_size=16, num_frames=4, patch_size=8
-    )
-    folder = tmp_path_factory.mktemp("runs") / "toy <b>"
-    save_encoder(
-        folder / "encoder",
-        VideoViT(config),
-        architecture="vit",
-        preprocess=VideoPreprocess(num_frames=4, frame_stride=2, size=16),
-        source={"objective": "toy"},
-    )
-    return folder
+    return untrained_run(tmp_path_factory.mktemp("runs") / "toy <b>")
 
 
 @pytest.fixture(scope="module")
