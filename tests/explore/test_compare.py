@@ -149,6 +149,22 @@ def test_pairs_are_compared_video_by_video():
     assert verdicts(same)[0].startswith("a and b are level, no more than chance may give")
 
 
+def test_pairs_are_compared_on_the_videos_that_both_have_read():
+    """One encoder could not read the first ten videos, which the other one had all wrong: they count for nobody."""
+    first, second = entry(np.arange(40) >= 10), entry(np.arange(40) < 36)
+    predictions = second["results"]["probe"]["details"]["predictions"]
+    for key, values in predictions.items():
+        predictions[key] = values[10:]
+    found = compared(results_of(a=first, b=second))["evaluators"]["probe"]
+    (pair,) = found["differences"]
+    assert (pair["only_a"], pair["only_b"], pair["num_videos"]) == (4, 0, 30)
+    assert pair["difference"] == pytest.approx(4 / 30)
+    for key, values in predictions.items():
+        predictions[key] = values[:0]
+    found = compared(results_of(a=first, b=second))["evaluators"]["probe"]
+    assert verdicts(found) == ["a and b have read no test video in common"]
+
+
 def test_the_interval_of_a_paired_difference_holds_what_it_promises():
     """Of many pairs of equally good encoders that agree much, 95 in 100 intervals hold no difference."""
     rng = np.random.default_rng(0)
