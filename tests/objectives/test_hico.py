@@ -404,3 +404,18 @@ def test_r3d_of_basic_blocks_has_whole_kernels() -> None:
     """R3D-18: no config of it is published, the stem is ours (papers/hico.md section 3.2)."""
     config = R2Plus1DConfig(preset="r3d_18")
     assert (config.block, config.kernels, config.stem) == ("r2d3d", (3, 3, 3, 3), "r2d3d")
+
+
+def test_the_topic_of_hicopp_is_judged_by_the_mean_of_the_two_clips_side_by_side() -> None:
+    """Clips 0 and 1 are a pair, and 2 and 3: within a pair their order does not count, across pairs it does."""
+    torch.manual_seed(0)
+    config = config_of(method="hicopp", clip={**CLIP, "num_clips": 4})
+    objective = Objective(config).eval()
+    with torch.no_grad():
+        features = torch.randn(3, 4, config.encoder.width)
+        logits, owner = objective.topic_logits(features)
+        assert owner.tolist() == [0, 0, 1, 1, 2, 2]
+        within, _ = objective.topic_logits(features[:, [1, 0, 3, 2]])
+        across, _ = objective.topic_logits(features[:, [0, 2, 1, 3]])
+    torch.testing.assert_close(within, logits)
+    assert not torch.allclose(across, logits, atol=1e-4)
