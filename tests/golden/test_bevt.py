@@ -24,11 +24,12 @@ from video_ssl.pretrain.schedules import SCHEDULES
 from video_ssl.pretrain.torch_loop.optimizers import parameter_groups
 
 
-@pytest.mark.golden("bevt/lr_schedule", cases=lambda settings: settings["by"] == "iteration")
+@pytest.mark.golden("bevt/lr_schedule")
 def test_learning_rates(golden_case):
     settings = golden_case.settings
     per_epoch = settings["iters_per_epoch"]
-    found = SCHEDULES["cosine_damped"].rates(
+    name = {"iteration": "cosine_damped", "epoch": "cosine_damped_epochs"}[settings["by"]]
+    found = SCHEDULES[name].rates(
         settings["epochs"] * per_epoch,
         base_lr=settings["base_lr"],
         min_lr=settings["min_lr"],

@@ -82,8 +82,9 @@ class OptimizerConfig:
             without a ramp:
             min_lr + (base_lr - min_lr) / 2 * (1 + cos(pi * e / (E + 1))).
             "cosine_ramped" is a cosine over all steps to 0 whose beginning is the ramp (CVRL, TeG, HiCo);
-            "cosine_damped" one whose beginning is multiplied by the ramp (BEVT); "cosine_quarter" ends where the cosine
-            is steepest (text of VATT).
+            "cosine_damped" one whose beginning is multiplied by the ramp (BEVT), "cosine_damped_epochs" the same with a
+            cosine that moves once per epoch (its fine-tuning); "cosine_quarter" ends where the cosine is steepest
+            (text of VATT).
         betas, eps: of AdamW and Adam.
         momentum: of SGD and LARS.
         nesterov: of LARS: the step looks one step of momentum ahead.

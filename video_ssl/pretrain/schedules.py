@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
@@ -89,7 +90,13 @@ def ramped_cosine_schedule(
 
 
 def damped_cosine_schedule(
-    base: float, final: float, num_steps: int, *, warmup_steps: int = 0, start: float = 0.0
+    base: float,
+    final: float,
+    num_steps: int,
+    *,
+    warmup_steps: int = 0,
+    start: float = 0.0,
+    steps_per_epoch: float | None = None,
 ) -> np.ndarray:
     """Returns half a cosine from `base` towards `final` that a growing factor damps at first; float64 (num_steps,).
 
@@ -97,11 +104,19 @@ def damped_cosine_schedule(
         value[t]  = cosine(t) * (start + (base - start) * t / warmup_steps) / base   for t < warmup_steps
         value[t]  = cosine(t)                                                        after it
 
-    Source: CosineAnnealingLrUpdaterHook of mmcv 1.4.8 with a linear warm-up (BEVT).
+    Args:
+        steps_per_epoch: the cosine moves once per epoch, epoch e of E taking cosine(e / E); the factor moves with every
+            step all the same. May be a fraction; a step belongs to the epoch it begins in. None: moves with every step.
+
+    Source: CosineAnnealingLrUpdaterHook of mmcv 1.4.8 with a linear warm-up (BEVT: per step in its pretraining, per
+    epoch in its fine-tuning).
     """
     _check(num_steps, warmup_steps)
     step = np.arange(num_steps)
-    wave = final + 0.5 * (base - final) * (1 + np.cos(np.pi * step / max(num_steps, 1)))
+    passed = step / max(num_steps, 1)
+    if steps_per_epoch is not None:
+        passed = np.floor(step / steps_per_epoch) / max(math.ceil(num_steps / steps_per_epoch), 1)
+    wave = final + 0.5 * (base - final) * (1 + np.cos(np.pi * passed))
     first = start / base if base else 0.0
     wave[:warmup_steps] *= first + (1 - first) * step[:warmup_steps] / max(warmup_steps, 1)
     return wave
@@ -185,6 +200,7 @@ SCHEDULES: dict[str, Schedule] = {
     "cosine_epochs": Schedule(epoch_cosine_schedule, ("min_lr",), per_epoch=True),
     "cosine_ramped": Schedule(ramped_cosine_schedule, _RAMP),
     "cosine_damped": Schedule(damped_cosine_schedule, ("min_lr", *_RAMP)),
+    "cosine_damped_epochs": Schedule(damped_cosine_schedule, ("min_lr", *_RAMP), per_epoch=True),
     "cosine_quarter": Schedule(quarter_cosine_schedule, ("min_lr", *_RAMP)),
     "constant": Schedule(constant_schedule, _RAMP),
 }
