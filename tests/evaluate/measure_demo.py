@@ -11,6 +11,7 @@ sqrt(p (1 - p) / n).
                  frames, and on clips whose frames are shuffled
     student      `mvd/demo`, three seeds, and with the losses of the paper
     others       every other demo; carl and teg with three seeds
+    hico         HiCo on sessions, three seeds; SimCLR on the same clips; either term alone; a constant distance
     again        `mvd/demo` of seed 0 once more: numbers and weights must be the same to the bit
 """
 
@@ -26,7 +27,7 @@ import sys
 import time
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -35,7 +36,10 @@ COMMAND = [sys.executable, "-m", "video_ssl"]
 
 @dataclass(frozen=True)
 class Measurement:
-    """A training, and the evaluations of its encoder; `words` and `evaluate_words` are overrides of the recipes."""
+    """A training, and the evaluations of its encoder.
+
+    `words` and `evaluate_words` are overrides of the recipes; `more` names further evaluations by `probe`, with theirs.
+    """
 
     name: str
     recipe: str
@@ -43,6 +47,7 @@ class Measurement:
     words: tuple[str, ...] = ()
     evaluations: tuple[str, ...] = ("demo",)
     evaluate_words: tuple[str, ...] = ()
+    more: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
 
     def commands(self, out: Path) -> list[list[str]]:
         run = out / self.name
@@ -53,10 +58,16 @@ class Measurement:
             ["evaluate", name, f"encoder={run}", seed, untrained, *self.evaluate_words]
             for name in self.evaluations
         ]
+        for name, words in self.more.items():
+            folder = f"out={run / 'evaluate' / name}"
+            evaluations.append(
+                ["evaluate", "probe", f"encoder={run}", seed, untrained, folder, *words]
+            )
         return [[*COMMAND, *words] for words in (train, *evaluations)]
 
     def results(self, out: Path) -> list[Path]:
-        return [out / self.name / "evaluate" / name / "results.json" for name in self.evaluations]
+        names = (*self.evaluations, *self.more)
+        return [out / self.name / "evaluate" / name / "results.json" for name in names]
 
 
 FRAMES = ("demo_frames",)
@@ -64,6 +75,35 @@ BOTH = ("demo", "demo_frames")
 # The features of evaluate/demo without its baselines, which are measured with `clips` and the students.
 AS_DEMO = ("embed.cells=2", "evaluators.probe.poolings=[mean, mean_std, concat_4]")
 ALONE = {"evaluations": ("probe",), "evaluate_words": AS_DEMO}
+SESSIONS = ("demo_segments", "demo_topics")
+# What these two find of the encoder and of its untrained twin, without the baselines, which are the same for all.
+RETRIEVED = "evaluators.retrieval.ks=[1, 5, 10, 20]"
+SESSIONS_ALONE = {
+    "segments": (
+        *AS_DEMO,
+        "train=sessions:segments_train",
+        "test=sessions:segments_val",
+        RETRIEVED,
+    ),
+    "topics": (
+        *AS_DEMO,
+        "train=sessions:sessions_train",
+        "test=sessions:sessions_val",
+        RETRIEVED,
+        "embed.num_clips=10",
+    ),
+}
+SIMCLR = ("objective.method=simclr", "objective.topical_weight=0", "objective.distance_sec=null")
+
+
+def of_sessions(name: str, *words: str) -> list[Measurement]:
+    """`hico/demo` with other words, three seeds."""
+    return [
+        Measurement(f"{name}-{seed}", "hico/demo", seed, words, (), more=SESSIONS_ALONE)
+        for seed in range(3)
+    ]
+
+
 GROUPS: dict[str, list[Measurement]] = {
     "world": [
         Measurement(
@@ -96,6 +136,14 @@ GROUPS: dict[str, list[Measurement]] = {
         Measurement("mae", "mae/demo", **ALONE),
         Measurement("cvrl", "cvrl/demo", evaluations=BOTH),
         Measurement("tcn", "tcn/demo", evaluations=FRAMES),
+    ],
+    "hico": [
+        Measurement("hico-0", "hico/demo", evaluations=SESSIONS),
+        *of_sessions("hico")[1:],
+        *of_sessions("hico_simclr", *SIMCLR),
+        *of_sessions("hico_visual", "objective.topical_weight=0"),
+        *of_sessions("hico_topical", "objective.visual_weight=0"),
+        *of_sessions("hico_constant", "objective.distance_sec=[1.0, 1.0]"),
     ],
     "again": [Measurement("mvd-0-again", "mvd/demo")],
 }
