@@ -101,11 +101,26 @@ for p, w in zip(net.parameters(), wanted):
 assert any(not torch.equal(p.grad.full_tensor(), w) for p, w in zip(net.parameters(), wanted))
 """
 
+NORMS = """
+from video_ssl.pretrain.torch_loop.sharding import synchronise_batch_norm
+for norm, shape in ((nn.BatchNorm1d, (8, 4)), (nn.BatchNorm1d, (8, 4, 3)), (nn.BatchNorm2d, (8, 4, 3, 2)),
+                    (nn.BatchNorm3d, (8, 4, 3, 2, 2))):
+    torch.manual_seed(2)
+    x = torch.randn(shape)
+    joint = nn.Sequential(norm(4))
+    both = synchronise_batch_norm(nn.Sequential(norm(4)), torch.device("cpu"))
+    torch.testing.assert_close(both(x.chunk(2)[rank]), joint(x).chunk(2)[rank], atol=1e-5, rtol=1e-5)
+    torch.testing.assert_close(both[0].running_mean, joint[0].running_mean)
+"""
 
-@pytest.mark.parametrize("code", [DDP, FSDP, HALF], ids=["ddp", "fsdp", "fsdp-bf16"])
+
+@pytest.mark.parametrize(
+    "code", [DDP, FSDP, HALF, NORMS], ids=["ddp", "fsdp", "fsdp-bf16", "batch-norms"]
+)
 def test_two_processes_send_no_more_than_they_must(tmp_path: Path, code: str) -> None:
     """Four micro-batches cost as many collectives as one, with the gradient of the whole batch.  With bf16, blocks
-    compute on bfloat16 weights while gradients are added up and kept in float32."""
+    compute on bfloat16 weights while gradients are added up and kept in float32.  Batch norms that are synchronised
+    on CPUs are those of the joint batch; was wrong: those of vectors (N, C) ended in an IndexError."""
     words = [sys.executable, "-W", "ignore", "-c"]
     text = START + code + '\ndist.destroy_process_group()\nprint("equal")\n'
     started = [

@@ -136,8 +136,17 @@ def synchronise_batch_norm(module: M, device: torch.device) -> M:
             "training.sync_batch_norm=true on the CPU needs pytorchvideo: pip install 'video_ssl[zoo]', or set it to "
             "false."
         ) from err
+
+    class OfVectors(batch_norm.NaiveSyncBatchNorm1d):
+        """It expects (N, C, L); heads give (N, C)."""
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            if x.ndim != 2:
+                return super().forward(x)
+            return super().forward(x[..., None])[..., 0]
+
     kinds: dict[type[nn.Module], Any] = {
-        nn.BatchNorm1d: batch_norm.NaiveSyncBatchNorm1d,
+        nn.BatchNorm1d: OfVectors,
         nn.BatchNorm2d: batch_norm.NaiveSyncBatchNorm2d,
         nn.BatchNorm3d: batch_norm.NaiveSyncBatchNorm3d,
     }
