@@ -30,7 +30,7 @@ from video_ssl.recipes import ConfigError, to_yaml
 
 @pytest.fixture(autouse=True)
 def two_streams(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(OBJECTIVES, "two_streams", Entry("two_streams"))
+    monkeypatch.setitem(OBJECTIVES, "two_streams", Entry("two_streams", several_streams=True))
 
 
 @pytest.fixture

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from typing import Any, Protocol
 
 from video_ssl.clips.config import ClipConfig, ClipLength
+from video_ssl.models.encoder_config import EncoderSettings
 from video_ssl.objectives.shared.sources import Source
 
 
@@ -16,6 +17,10 @@ class ObjectiveConfig(Protocol):
     have no need of: it returns the settings with all of them, and the same again for what it has given.  `is_settled`
     then says whether any is open (`objectives/supervised/config.py`).
     """
+
+    @property
+    def encoder(self) -> EncoderSettings | None:
+        """Settings of the encoder that leaves the training first; None = it comes with another setting, as `init`."""
 
     @property
     def clips_per_record(self) -> int:
