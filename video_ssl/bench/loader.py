@@ -23,6 +23,7 @@ import torch
 from rich.console import Console
 from rich.table import Table as ScreenTable
 
+from video_ssl.bench.config import LoaderBench
 from video_ssl.bench.footage import FOOTAGE, make_footage
 from video_ssl.bench.loader_advice import advice
 from video_ssl.bench.yardsticks import Floor, RecordingReader, plain_decoder, plain_loop
@@ -87,13 +88,13 @@ class LoaderFigures:
 def bench_loader(
     recipe: PretrainRecipe,
     *,
-    footage: str = "table",
-    folder: Path = Path("data/bench-footage"),
-    num_batches: int = 30,
-    num_records: int = 20,
-    repeats: int = 5,
-    step_ms: float = 0.0,
-    json_path: Path | None = None,
+    footage: str = LoaderBench.footage,
+    folder: Path = LoaderBench.folder,
+    num_batches: int = LoaderBench.num_batches,
+    num_records: int = LoaderBench.num_records,
+    repeats: int = LoaderBench.repeats,
+    step_ms: float = LoaderBench.step_ms,
+    json_path: Path | None = LoaderBench.json_path,
 ) -> list[LoaderFigures]:
     """Measures the data pipeline of a recipe, prints a table per kind of footage and returns the figures.
 

@@ -37,6 +37,7 @@ from video_ssl.datasets.archives.array_records import (
     read_video,
 )
 from video_ssl.datasets.archives.tars import divide_member
+from video_ssl.datasets.build.config import BuildConfig
 from video_ssl.datasets.build.examples import (
     LEFT_OUT,
     MAX_VIDEO_BYTES,
@@ -99,9 +100,9 @@ def build_array_records(
     tables: Mapping[str, Table],
     out: str | os.PathLike[str],
     *,
-    num_shards: int | None = None,
-    num_workers: int | None = None,
-    check: bool = False,
+    num_shards: int | None = BuildConfig.num_shards,
+    num_workers: int | None = BuildConfig.num_workers,
+    check: bool = BuildConfig.check,
     progress: bool = True,
 ) -> Path:
     """Returns `out` with ArrayRecord shards, tables and the description for tensorflow-datasets, made or completed.
