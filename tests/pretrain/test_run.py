@@ -353,7 +353,7 @@ def test_a_stage_without_a_checkpoint_does_not_lock_its_folder_either(
 def test_a_batch_that_cannot_be_shared(
     videos: Path, tmp_path: Path, helpers: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from video_ssl.pretrain.run import check_batch
+    from video_ssl.pretrain.lengths import check_batch
 
     recipe = helpers.recipe(videos, tmp_path, training__accumulation=2)
     check_batch(recipe, 2)

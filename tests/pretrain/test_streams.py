@@ -13,6 +13,7 @@ from two_streams.objective import Objective
 from video_ssl.datasets import open_table
 from video_ssl.objectives import OBJECTIVES, Entry
 from video_ssl.pretrain.errors import CheckpointError, NonFiniteLoss, RunError
+from video_ssl.pretrain.lengths import check_batch
 from video_ssl.pretrain.recipe import (
     StreamConfig,
     load_pretrain_recipe,
@@ -20,7 +21,7 @@ from video_ssl.pretrain.recipe import (
     recipe_to_dict,
     stage_recipe,
 )
-from video_ssl.pretrain.run import batch_source, check_batch, open_streams
+from video_ssl.pretrain.run import batch_source, open_streams
 from video_ssl.pretrain.torch_loop.device_feed import split_batch, to_tensors
 from video_ssl.pretrain.torch_loop.loop import gradients_of
 from video_ssl.pretrain.torch_loop.replay import replay

@@ -35,9 +35,10 @@ from video_ssl.clips.streams import Stream
 from video_ssl.datasets.table import Table
 from video_ssl.files import MADE_BY, claim_file, made, write_json
 from video_ssl.objectives import OBJECTIVES
+from video_ssl.pretrain.lengths import Streams
 from video_ssl.pretrain.processes import choose_device
 from video_ssl.pretrain.recipe import PretrainRecipe
-from video_ssl.pretrain.run import Streams, open_streams, settled_recipe
+from video_ssl.pretrain.run import open_streams, settled_recipe
 from video_ssl.pretrain.torch_loop.device_feed import to_tensors
 
 #: Stages of the loader in the order of a clip's way; "plan" is what the plan does beside the frames: draws, masks.
