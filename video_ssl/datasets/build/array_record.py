@@ -22,18 +22,9 @@ from pathlib import Path
 
 import pyarrow as pa
 
-from video_ssl.datasets.archives.array_records import (
-    BEGUN_SUFFIX,
-    STAMP_SUFFIX,
-    read_stamp,
-)
+from video_ssl.datasets.archives.array_records import BEGUN_SUFFIX, STAMP_SUFFIX, read_stamp
 from video_ssl.datasets.build.config import BuildConfig
-from video_ssl.datasets.build.examples import (
-    LEFT_OUT,
-    features_of,
-    make_example,
-    make_serializer,
-)
+from video_ssl.datasets.build.examples import LEFT_OUT, features_of, make_example, make_serializer
 from video_ssl.datasets.build.shards import NAME, PackedVideo, Shard, ShardPlan, plan_shards
 from video_ssl.datasets.paths import PICTURE_SUFFIXES
 from video_ssl.datasets.remote.errors import MissingPackage
