@@ -102,7 +102,7 @@ def pretrain(
     from video_ssl.evaluate.after_training import pretrain_and_evaluate
     from video_ssl.pretrain.dry_run import describe_start
     from video_ssl.pretrain.recipe import load_pretrain_recipe
-    from video_ssl.pretrain.start import pretrain as run
+    from video_ssl.pretrain.start import run_recipe as run
 
     loaded = load_pretrain_recipe(recipe, overrides or [])
     if dry_run:

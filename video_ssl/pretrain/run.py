@@ -2,8 +2,8 @@
 
 From the command to a step:
     cli.pretrain                  reads the recipe
-    start.pretrain                chooses the framework of the objective
-    torch_loop/run.pretrain       joins the processes and brings its `Framework` (flax_loop/run alike)
+    start.run_recipe              chooses the framework of the objective
+    torch_loop/run.run_torch      joins the processes and brings its `Framework` (flax_loop/run.run_flax alike)
     run.run (here)                locks the folder, trains stages, opens data, builds, resumes; at the end exports
     session.Session.run           the loop over steps: batches, figures, checkpoints, stopping
     torch_loop/loop._Session      one step: forward, backward, optimizer (flax_loop/loop alike)
@@ -119,7 +119,7 @@ def run(
     allow_changes: bool,
     run_stage: Callable[[PretrainRecipe], RunResult],
 ) -> RunResult:
-    """Returns the result of a run; see `start.pretrain`.  Every process calls it."""
+    """Returns the result of a run; see `start.run_recipe`.  Every process calls it."""
     folder = given.folder
     with contextlib.ExitStack() as stack:
 

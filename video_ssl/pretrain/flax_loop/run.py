@@ -33,10 +33,10 @@ from video_ssl.pretrain.run import Framework, RunResult, existing_stages, job_se
 from video_ssl.pretrain.run_folder import exported_folders
 
 
-def pretrain(
+def run_flax(
     recipe: PretrainRecipe, *, allow_changes: bool = False, devices: Sequence[Any] | None = None
 ) -> RunResult:
-    """Returns the result of a run of a flax objective, see `start.pretrain`; every process calls it.
+    """Returns the result of a run of a flax objective, see `start.run_recipe`; every process calls it.
 
     Args:
         recipe, allow_changes: see there.

@@ -36,8 +36,8 @@ from video_ssl.pretrain.torch_loop.validation import open_validation
 logger = logging.getLogger(__name__)
 
 
-def pretrain(recipe: PretrainRecipe, *, allow_changes: bool = False) -> RunResult:
-    """Returns the result of a run of a torch objective, see `start.pretrain`; every process calls it."""
+def run_torch(recipe: PretrainRecipe, *, allow_changes: bool = False) -> RunResult:
+    """Returns the result of a run of a torch objective, see `start.run_recipe`; every process calls it."""
     with join_processes(recipe.training.device) as processes:
         return _run(recipe, processes, allow_changes=allow_changes)
 
