@@ -35,7 +35,7 @@ def test_every_objective_has_a_recipe_in_the_tree() -> None:
 def test_settings_tell_stages_and_clips(name: str) -> None:
     config = load_pretrain_recipe(name).objective
     assert config.clips_per_record >= 1
-    assert config.encoder is None or config.encoder.architecture in NETWORKS
+    assert config.encoder is None or architecture_of(config.encoder) in NETWORKS
     assert all(isinstance(s, EncoderSource | FileSource) for s in config.stages().values())
 
 

@@ -15,7 +15,7 @@ from typing import Any
 from video_ssl.bench.config import StepBench
 from video_ssl.bench.figures import StepFigures, Timing, print_figures
 from video_ssl.child_signals import deaf_children, end_in_silence
-from video_ssl.models import with_flax
+from video_ssl.models import architecture_of, with_flax
 from video_ssl.objectives import OBJECTIVES
 from video_ssl.objectives.shared.objective_config import ObjectiveConfig
 from video_ssl.pretrain.errors import missing_jax
@@ -74,7 +74,7 @@ def bench_twins(
     """
     recipe = settled_recipe(recipe, check=False)
     objective: ObjectiveConfig = recipe.objective
-    architecture = None if objective.encoder is None else objective.encoder.architecture
+    architecture = None if objective.encoder is None else architecture_of(objective.encoder)
     if architecture not in with_flax():
         raise ConfigError(
             f"objective.encoder.architecture={architecture} has no twin: both frameworks have "

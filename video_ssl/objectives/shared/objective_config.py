@@ -6,7 +6,6 @@ from collections.abc import Mapping
 from typing import Any, Protocol
 
 from video_ssl.clips.config import ClipConfig, ClipLength
-from video_ssl.models.encoder_config import EncoderSettings
 from video_ssl.objectives.shared.sources import Source
 
 
@@ -19,8 +18,9 @@ class ObjectiveConfig(Protocol):
     """
 
     @property
-    def encoder(self) -> EncoderSettings | None:
-        """Settings of the encoder that leaves the training first; None = it comes with another setting, as `init`."""
+    def encoder(self) -> object | None:
+        """Settings of the encoder that leaves the training first, of a network in `NETWORKS`; None = it comes with
+        another setting, as `init`."""
 
     @property
     def clips_per_record(self) -> int:
