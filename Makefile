@@ -58,7 +58,7 @@ test-trust: .venv/.ready  ## 5,000 damaged files and 100 kills, in about an hour
 	VIDEO_SSL_FUZZ_CASES=5000 VIDEO_SSL_KILLS=100 $(BIN)/python -m pytest -q -s tests/trust
 
 test-fast: .venv/.ready  ## the tests that take seconds
-	$(BIN)/python -m pytest -q -m "not slow"
+	$(BIN)/python tests/run_all.py -m "not slow"
 
 golden: .venv/.ready  ## compare with the numbers of the reference codes, and write how near we come into docs/measurements.md
 	$(BIN)/python -m pytest -q -m golden --golden-report docs/measurements.md

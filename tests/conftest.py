@@ -1,9 +1,13 @@
 """jax in tests: on the CPU, with eight devices, whatever the machine has, and compiled quickly rather than well.
 
-Must be set before jax is imported.
+What is compiled is kept until the tests end, also for the processes that they start: most runs are of the same few
+programs, and a program from the folder is the same to the bit.  Must be set before jax is imported: once it has
+compiled without a folder, it asks for none any more.
 """
 
 import os
+import shutil
+import tempfile
 
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
 _FLAG = "--xla_force_host_platform_device_count"
@@ -11,3 +15,12 @@ if _FLAG not in os.environ.get("XLA_FLAGS", ""):
     os.environ["XLA_FLAGS"] = " ".join(
         [os.environ.get("XLA_FLAGS", ""), f"{_FLAG}=8", "--xla_backend_optimization_level=0"]
     ).strip()
+_OURS = None
+if "JAX_COMPILATION_CACHE_DIR" not in os.environ:
+    _OURS = os.environ["JAX_COMPILATION_CACHE_DIR"] = tempfile.mkdtemp(prefix="video_ssl-compiled-")
+os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0")
+
+
+def pytest_unconfigure() -> None:
+    if _OURS is not None:
+        shutil.rmtree(_OURS, ignore_errors=True)

@@ -89,12 +89,11 @@ FUNCTIONS = {
     "bench loader": "video_ssl.bench.loader:bench_loader",
     "bench readers": "video_ssl.bench.readers:bench_readers",
     "convert": "video_ssl.models.exchange.convert:convert",
-    "retrieve": "video_ssl.evaluate.retrieval:retrieve_files",
 }
 
 
 @pytest.mark.parametrize("verb", FUNCTIONS)
-def test_flags_without_a_config_default_to_what_the_function_does(verb):
+def test_functions_that_take_keywords_default_to_what_the_flags_do(verb):
     module, name = FUNCTIONS[verb].split(":")
     function = inspect.signature(getattr(importlib.import_module(module), name)).parameters
     shared = [
@@ -114,6 +113,8 @@ class Cooking:
         fuel: what burns; with `heat_loss` more.
         heat_loss: a share.
         herbs: what goes in, with commas between.
+        times: when.
+        wine: with it.
         secret: not a flag.
 
     More about it: nothing.
@@ -124,7 +125,9 @@ class Cooking:
     fuel: Literal["gas", "wood"] = "gas"
     heat_loss: float = 0.5
     herbs: tuple[str, ...] = ("salt", "dill")
-    secret: tuple[int, ...] = ()
+    times: tuple[int, ...] = (1, 5)
+    wine: str = "red"
+    secret: tuple[float, ...] = ()
 
 
 def test_flags_are_the_fields_of_the_dataclass():
@@ -135,20 +138,34 @@ def test_flags_are_the_fields_of_the_dataclass():
     @with_flags
     def cook(
         dish: str,
-        config: Annotated[Cooking, Flags(leave_out=("secret",), names={"heat": "--fire"})],
+        config: Annotated[
+            Cooking,
+            Flags(
+                leave_out=("secret",),
+                names={"heat": "--fire"},
+                choices={"wine": ("red", "white")},
+            ),
+        ],
         salt: bool = True,
     ) -> None:
         given.append((dish, config, salt))
 
     command = typer.main.get_command(kitchen)
     words = ["soup", "--fire", "7", "--fuel", "wood", "--no-salt", "--herbs", "thyme, mint"]
+    words += ["--times", "2, 3"]
     command.main(words, standalone_mode=False)
-    assert given == [("soup", Cooking(heat=7, fuel="wood", herbs=("thyme", "mint")), False)]
+    assert given == [
+        ("soup", Cooking(heat=7, fuel="wood", herbs=("thyme", "mint"), times=(2, 3)), False)
+    ]
     told = " ".join(command.get_help(typer.Context(command)).split())
     assert "--fire <int> Of the stove. [default: 3]" in told
     assert "--fuel gas|wood What burns; with --heat-loss more. [default: gas]" in told
     assert "--herbs <str> What goes in, with commas between. [default: salt,dill]" in told
+    assert "--times <str> When. [default: 1,5]" in told
+    assert "--wine red|white With it. [default: red]" in told
     assert "secret" not in told
+    with pytest.raises(ConfigError, match=r"times='2;3' must be whole numbers with commas"):
+        command.main(["soup", "--times", "2;3"], standalone_mode=False)
     with pytest.raises(ConfigError, match=r"fuel='coal'.*'gas' or 'wood'"):
         command.main(["soup", "--fuel", "coal"], standalone_mode=False)
     with pytest.raises(TypeError, match=r"Cooking\.secret cannot be a flag: name it in"):

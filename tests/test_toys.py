@@ -30,7 +30,7 @@ from video_ssl.explore.pages.report_page import write_report
 from video_ssl.models.encoders import load_encoder
 from video_ssl.pretrain.recipe import load_pretrain_recipe
 from video_ssl.pretrain.reporting import read_metrics
-from video_ssl.pretrain.start import pretrain
+from video_ssl.pretrain.start import run_recipe
 
 SUPPORT = Path(__file__).parent / "support"
 LENGTH, BETWEEN = 6, 2
@@ -66,7 +66,7 @@ def run(request: Any, table: Path, tmp_path_factory: pytest.TempPathFactory) -> 
     folder = tmp_path_factory.mktemp(request.param) / "run"
     with pytest.MonkeyPatch.context() as patch:
         toys.register(patch.setitem)
-        result = pretrain(recipe_of(request.param, table, folder))
+        result = run_recipe(recipe_of(request.param, table, folder))
     assert result.steps == LENGTH
     return folder
 
@@ -108,7 +108,7 @@ def test_both_encoders_have_learned_and_load_in_torch(
     run: Path, table: Path, tmp_path: Path
 ) -> None:
     fresh = tmp_path / "fresh"
-    pretrain(
+    run_recipe(
         recipe_of(name_of(run), table, fresh, "optimizer.base_lr=0", "optimizer.weight_decay=0")
     )
     for place in ("encoder", "encoders/stills"):
@@ -130,7 +130,7 @@ def test_a_run_that_goes_on_ends_in_the_same_bits(run: Path, table: Path, tmp_pa
     for gone in ("encoder", "encoders", f"checkpoints/step_{LENGTH}"):
         shutil.rmtree(again / gone)
     assert list((again / "checkpoints").iterdir())
-    pretrain(recipe_of(name_of(run), table, again))
+    run_recipe(recipe_of(name_of(run), table, again))
     assert weights(again) == weights(run)
 
 

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from video_ssl.explore.alignment import align as align
     from video_ssl.explore.alignment_video import write_side_by_side as write_side_by_side
     from video_ssl.explore.config import SearchConfig as SearchConfig
-    from video_ssl.explore.exploration import open_exploration as open_exploration
+    from video_ssl.explore.exploration_maker import open_exploration as open_exploration
     from video_ssl.explore.plots import plot_alignment as plot_alignment
     from video_ssl.explore.plots import plot_map as plot_map
     from video_ssl.explore.plots import plot_matrices as plot_matrices
@@ -57,7 +57,7 @@ _MODULES = {
     "load_classifier": "video_ssl.models.exchange.converted",
     "load_encoder": "video_ssl.models.encoders",
     "load_flax_encoder": "video_ssl.models.encoders_flax",
-    "open_exploration": "video_ssl.explore.exploration",
+    "open_exploration": "video_ssl.explore.exploration_maker",
     "open_features": "video_ssl.embed.features",
     "open_table": "video_ssl.datasets.opening",
     "plot_alignment": "video_ssl.explore.plots",

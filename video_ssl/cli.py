@@ -5,7 +5,6 @@ from __future__ import annotations
 import logging
 import os
 import sys
-from dataclasses import fields
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -35,8 +34,10 @@ from video_ssl.clips.upkeep.config import (
 )
 from video_ssl.embed.config import EmbedConfig
 from video_ssl.errors import one_sentence, take_debug
+from video_ssl.evaluate.retrieval_config import RetrieveConfig
 from video_ssl.explore.config import AlignConfig, ExploreConfig, ReportConfig, SearchConfig
 from video_ssl.models import published_families
+from video_ssl.models.exchange.convert_config import ConvertConfig
 from video_ssl.models.exchange.sizes import Sizes
 
 Device = Annotated[str, typer.Option(help="auto, cpu, cuda.")]
@@ -101,7 +102,7 @@ def pretrain(
     from video_ssl.evaluate.after_training import pretrain_and_evaluate
     from video_ssl.pretrain.dry_run import describe_start
     from video_ssl.pretrain.recipe import load_pretrain_recipe
-    from video_ssl.pretrain.start import pretrain as run
+    from video_ssl.pretrain.start import run_recipe as run
 
     loaded = load_pretrain_recipe(recipe, overrides or [])
     if dry_run:
@@ -161,8 +162,7 @@ def embed(
     """Write features of videos.  Per clip and per moment, with times; goes on where it was stopped."""
     from video_ssl.embed.command import embed
 
-    settings = {each.name: getattr(config, each.name) for each in fields(config)}
-    embed(encoder, source, out, device=device, restart=restart, shard=shard, **settings)
+    embed(encoder, source, out, device=device, restart=restart, shard=shard, **vars(config))
 
 
 @app.command(epilog=example("merge features.arrow"))
@@ -174,21 +174,22 @@ def merge(out: Annotated[Path, typer.Argument(help="As it was given to embed --s
 
 
 @app.command(epilog=example("retrieve queries.arrow gallery.arrow --ks 1,5"))
+@with_flags
 def retrieve(
     queries: Annotated[Path, typer.Argument(help="Feature file of the queries.")],
     gallery: Annotated[Path, typer.Argument(help="Feature file of what is searched.")],
+    config: Annotated[
+        RetrieveConfig,
+        Flags(leave_out=("exclude", "center", "chunk"), names={"mean_ap": "--map"}),
+    ],
     out: Annotated[
         Path | None, typer.Option(help="JSON to write, with the nearest of every query.")
     ] = None,
-    pooling: Annotated[str, typer.Option(help="clip, mean, max, mean_std, concat_S.")] = "clip",
-    ks: Annotated[str, typer.Option(help="R@k for these k.")] = "1,5,10,20",
-    mean_ap: Annotated[bool, typer.Option("--map", help="Mean average precision too.")] = False,
-    keep: Annotated[int, typer.Option(help="Nearest videos of each query that are listed.")] = 5,
 ) -> None:
     """Nearest videos by cosine.  With labels R@k: the share of queries with their class among the nearest k."""
     from video_ssl.evaluate.retrieval import retrieve_files
 
-    retrieve_files(queries, gallery, out=out, pooling=pooling, ks=ks, mean_ap=mean_ap, keep=keep)
+    retrieve_files(queries, gallery, out=out, config=config)
 
 
 @app.command(epilog=example("align squat1.mp4 squat2.mp4 --encoder runs/mine --out aligned"))
@@ -307,27 +308,12 @@ def convert(
         Path, typer.Argument(help="Folder (ours, huggingface), .pth (original) or .pt2 (export).")
     ],
     sizes: Annotated[Sizes, Flags(names={"image_size": "--size"})],
-    to: Annotated[str, typer.Option(help="ours, original, huggingface or export.")] = "ours",
-    family: Annotated[str, typer.Option(help=f"auto, {', '.join(published_families())}.")] = "auto",
-    num_heads: Annotated[int | None, typer.Option(help="Where the width has no usual one.")] = None,
-    min_share: Annotated[
-        float, typer.Option(help="Least share of the weights that must be filled.")
-    ] = 1.0,
-    frame_stride: Annotated[int | None, typer.Option(help="Stated in the result; 4.")] = None,
+    config: Annotated[ConvertConfig, Flags(choices={"family": ("auto", *published_families())})],
 ) -> None:
     """Weights in and out.  Published checkpoints, Hugging Face, our folders, torch.export."""
     from video_ssl.models.exchange.convert import convert_and_print
 
-    convert_and_print(
-        source,
-        out,
-        to=to,
-        sizes=sizes,
-        family=family,
-        num_heads=num_heads,
-        min_share=min_share,
-        frame_stride=frame_stride,
-    )
+    convert_and_print(source, out, sizes=sizes, **vars(config))
 
 
 @app.command(epilog=example("scan /my/videos videos.arrow"))

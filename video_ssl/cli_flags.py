@@ -22,13 +22,14 @@ from typing import Annotated, Any, Literal
 
 import typer
 
-from video_ssl.recipes import build_config
+from video_ssl.recipes import ConfigError, build_config
 
 __all__ = ["Flags", "described", "example", "first_sentence", "with_flags"]
 
 _WIDE = 28  # characters of a list of choices that stand beside a flag
 _FLAG_TYPES = (bool, int, float, str, Path)
-_TEXTS = tuple[str, ...]
+#: Of these a flag takes several, with commas between.
+_SEVERAL: dict[Any, type] = {tuple[str, ...]: str, tuple[int, ...]: int}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -38,10 +39,12 @@ class Flags:
     Attributes:
         leave_out: fields that are no flags and keep their defaults.
         names: field -> its flag, where that is not the field with dashes.
+        choices: field -> the texts that it may be, where its type does not say them.
     """
 
     leave_out: tuple[str, ...] = ()
     names: Mapping[str, str] = field(default_factory=dict)
+    choices: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
 
 
 def example(words: str) -> str:
@@ -54,7 +57,7 @@ def with_flags(command: Callable[..., None]) -> Callable[..., None]:
 
     Raises:
         TypeError: a field that is neither left out nor a number, a text, a path, a truth value, one of some texts, or
-            a tuple of texts (commas between).
+            a tuple of texts or of whole numbers (commas between).
         ValueError: a field that the docstring of its class does not describe.
     """
     signature = inspect.signature(command, eval_str=True)
@@ -120,6 +123,7 @@ def _parameters(config: type, flags: Flags) -> Iterator[inspect.Parameter]:
         if each.name not in texts:
             raise ValueError(f"the docstring of {config.__name__} does not describe {each.name}.")
         kind, choices = _kind(hints[each.name], f"{config.__name__}.{each.name}")
+        choices = choices or flags.choices.get(each.name, ())
         names = (flags.names[each.name],) if each.name in flags.names else ()
         text = _help(texts[each.name], [other.name for other in dataclasses.fields(config)])
         metavar = "|".join(choices) or None
@@ -129,22 +133,31 @@ def _parameters(config: type, flags: Flags) -> Iterator[inspect.Parameter]:
         yield inspect.Parameter(
             each.name,
             inspect.Parameter.KEYWORD_ONLY,
-            default=",".join(each.default) if isinstance(each.default, tuple) else each.default,
+            default=",".join(map(str, each.default))
+            if isinstance(each.default, tuple)
+            else each.default,
             annotation=Annotated[kind, option],
         )
 
 
 def _read(value: Any, config: type, field_name: str) -> Any:
-    """The value of a field as its flag gives it: texts with commas between become a tuple."""
-    if typing.get_type_hints(config)[field_name] != _TEXTS:
+    """The value of a field as its flag gives it: what has commas between becomes a tuple."""
+    kind = _SEVERAL.get(typing.get_type_hints(config)[field_name])
+    if kind is None:
         return value
-    return tuple(part.strip() for part in value.split(",") if part.strip())
+    parts = [part.strip() for part in value.split(",") if part.strip()]
+    try:
+        return tuple(kind(part) for part in parts)
+    except ValueError as err:
+        raise ConfigError(
+            f"{field_name}={value!r} must be whole numbers with commas between them: 1,5,10."
+        ) from err
 
 
 def _kind(hint: Any, where: str) -> tuple[Any, tuple[str, ...]]:
     """The type of a flag, and the texts that it may be."""
     optional = False
-    if hint == _TEXTS:
+    if hint in _SEVERAL:
         return str, ()
     if typing.get_origin(hint) in (typing.Union, types.UnionType):
         parts = [part for part in typing.get_args(hint) if part is not types.NoneType]

@@ -8,7 +8,10 @@ from typing import Annotated
 
 import typer
 
-from video_ssl.cli_flags import example
+from video_ssl.bench.config import LoaderBench, ReadersBench, StepBench
+from video_ssl.cli_flags import Flags, example, with_flags
+from video_ssl.datasets.build.config import BuildConfig
+from video_ssl.datasets.demo.config import DemoConfig
 from video_ssl.recipes import ROOMS, list_recipes
 
 data_app = typer.Typer(
@@ -64,29 +67,24 @@ EvaluateOverrides = Annotated[
     typer.Argument(help="Settings that win over the recipe: encoder=RUN train=TABLE test=TABLE."),
 ]
 TableArgument = Annotated[str, typer.Argument(help="A folder, list, table or data set: demo:val.")]
+_LOADER_FLAGS = {"num_batches": "--batches", "num_records": "--records", "json_path": "--json"}
 RunArgument = Annotated[str, typer.Argument(help="The folder of a run or grid, or a feature file.")]
 
 
 @data_app.command(epilog=example("data demo data/demo-tiny --size tiny"))
+@with_flags
 def demo(
+    config: DemoConfig,
     out: Annotated[
         Path | None, typer.Argument(help="Folder to fill; that of the dataset recipe if not given.")
-    ] = None,
-    world: Annotated[
-        str, typer.Option(help="demo, or exercises: the first world, for old results.")
-    ] = "demo",
-    size: Annotated[str, typer.Option(help="tiny, small or large.")] = "small",
-    seed: Annotated[int, typer.Option(help="Same seed, same videos.")] = 0,
-    num_workers: Annotated[
-        int | None, typer.Option(help="Processes; all cores if not given.")
     ] = None,
 ) -> None:
     """Generate the default videos.  Figures that move, with every kind of label."""
     from video_ssl.datasets.demo.build import build_demo
     from video_ssl.datasets.opening import resolve_recipe
 
-    place = resolve_recipe(world)[1] if out is None else out
-    folder = build_demo(place, world=world, size=size, seed=seed, num_workers=num_workers)
+    place = resolve_recipe(config.world)[1] if out is None else out
+    folder = build_demo(place, **vars(config))
     typer.echo(f"{folder} is complete: data.table={place}:train and the like")
 
 
@@ -103,38 +101,25 @@ def check(
 
 
 @data_app.command(epilog=example("data build demo:train packed --shards 4"))
+@with_flags
 def build(
     source: Annotated[str, typer.Argument(help="A folder, list, table or data set: demo:train.")],
     out: Annotated[Path, typer.Argument(help="Folder for shards and tables.")],
-    shards: Annotated[
-        int | None, typer.Option(help="Per split; of about 256 MiB if not given.")
-    ] = None,
-    num_workers: Annotated[
-        int | None, typer.Option(help="Shards written at once; all cores if not given.")
-    ] = None,
-    check: Annotated[
-        bool,
-        typer.Option("--check", help="Compare all bytes with the videos, not sizes and times."),
-    ] = False,
+    config: Annotated[BuildConfig, Flags(names={"num_shards": "--shards", "check": "--check"})],
 ) -> None:
     """Pack videos as ArrayRecord.  With all that is known about them, for grain, tfds and OUT:SPLIT."""
     from video_ssl.datasets.build.array_record import build_array_records
     from video_ssl.datasets.opening import open_splits
 
-    build_array_records(
-        open_splits(source), out, num_shards=shards, num_workers=num_workers, check=check
-    )
+    build_array_records(open_splits(source), out, **vars(config))
 
 
 @bench_app.command(epilog=example("bench step mvd/demo --batch-size 4"))
+@with_flags
 def step(
     recipe: RecipeArgument,
+    config: Annotated[StepBench, Flags(leave_out=("warmup",), names={"compile_too": "--compile"})],
     overrides: Overrides = None,
-    batch_size: Annotated[int, typer.Option(help="Records per step.")] = 8,
-    steps: Annotated[int, typer.Option(help="Timed steps; the median is shown.")] = 5,
-    compile_too: Annotated[
-        bool, typer.Option("--compile", help="Time torch.compile as well.")
-    ] = False,
     twins: Annotated[
         bool, typer.Option("--twins", help="Instead: the encoder alone, in flax and in torch.")
     ] = False,
@@ -145,58 +130,38 @@ def step(
 
     loaded = load_pretrain_recipe(recipe, overrides or [])
     if twins:
-        bench_twins(loaded, batch_size=batch_size, steps=steps)
+        bench_twins(loaded, batch_size=config.batch_size, steps=config.steps)
     else:
-        bench_step(loaded, batch_size=batch_size, steps=steps, compile_too=compile_too)
+        bench_step(loaded, **vars(config))
 
 
 @bench_app.command(epilog=example("bench loader mvd/demo --footage easy"))
+@with_flags
 def loader(
     recipe: RecipeArgument,
+    config: Annotated[LoaderBench, Flags(names=_LOADER_FLAGS)],
     overrides: Overrides = None,
-    footage: Annotated[
-        str,
-        typer.Option(help="easy or hard (files made on first use), or table: the recipe's own."),
-    ] = "table",
-    batches: Annotated[
-        int, typer.Option(help="Batches drawn from the pipeline with workers; 0: none.")
-    ] = 30,
-    records: Annotated[int, typer.Option(help="Records timed one by one in every turn.")] = 20,
-    repeats: Annotated[int, typer.Option(help="Turns; medians are shown.")] = 5,
-    step_ms: Annotated[float, typer.Option(help="What a step of the consumer takes.")] = 0.0,
-    folder: Annotated[Path, typer.Option(help="Where the footage is kept.")] = Path(
-        "data/bench-footage"
-    ),
-    json_path: Annotated[Path | None, typer.Option("--json", help="Write figures here.")] = None,
 ) -> None:
     """Clips per second of the loader.  Beside a plain loop and decoding alone; what each stage costs."""
     from video_ssl.bench.loader import bench_loader
     from video_ssl.pretrain.recipe import load_pretrain_recipe
 
-    bench_loader(
-        load_pretrain_recipe(recipe, overrides or []),
-        footage=footage,
-        folder=folder,
-        num_batches=batches,
-        num_records=records,
-        repeats=repeats,
-        step_ms=step_ms,
-        json_path=json_path,
-    )
+    bench_loader(load_pretrain_recipe(recipe, overrides or []), **vars(config))
 
 
 @bench_app.command(epilog=example("bench readers --draws 5"))
+@with_flags
 def readers(
+    config: Annotated[ReadersBench, Flags(leave_out=("num_frames", "seed"))],
     folder: Annotated[
         Path | None, typer.Argument(help="Where to make the files; a temporary one.")
     ] = None,
     out: Annotated[Path | None, typer.Option(help="JSON file with the numbers.")] = None,
-    draws: Annotated[int, typer.Option(help="Clips timed per file.")] = 25,
 ) -> None:
     """Which decoder is exact on which file.  And how fast each one is, on files made here."""
     from video_ssl.bench.readers import bench_readers
 
-    bench_readers(folder, out=out, draws=draws)
+    bench_readers(folder, out=out, **vars(config))
 
 
 @jobs_app.command(epilog=example("jobs status runs/mine"))

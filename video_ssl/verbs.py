@@ -13,7 +13,7 @@ from video_ssl.evaluate.recipe import load_evaluate_recipe
 from video_ssl.evaluate.run import evaluate as evaluate_recipe
 from video_ssl.pretrain.recipe import load_pretrain_recipe
 from video_ssl.pretrain.run import RunResult
-from video_ssl.pretrain.start import pretrain as pretrain_recipe
+from video_ssl.pretrain.start import run_recipe
 
 #: A recipe, by name or as a file.
 Recipe = str | os.PathLike[str]
@@ -38,7 +38,7 @@ def pretrain(
         keys: settings whose keys have no dots: run="runs/mine", or a section, data={"table": "/my/videos"}.
 
     Raises:
-        ConfigError: a recipe or key that does not exist, or a value that does not fit; and as `pretrain.start`.
+        ConfigError: a recipe or key that does not exist, or a value that does not fit; and as `start.run_recipe`.
 
     >>> pretrain("videomae/demo", {"optimizer.schedule": "cosin"})  # doctest: +ELLIPSIS
     Traceback (most recent call last):
@@ -46,7 +46,7 @@ def pretrain(
     video_ssl.recipe_text.ConfigError: optimizer: schedule='cosin': allowed are ['cosine', ... Did you mean 'cosine'?
     """
     loaded = load_pretrain_recipe(os.fspath(recipe), overrides_of(settings, keys))
-    return pretrain_recipe(loaded, allow_changes=allow_changes)
+    return run_recipe(loaded, allow_changes=allow_changes)
 
 
 def evaluate(

@@ -75,9 +75,13 @@ def test_recomputed_blocks_are_computed_again_and_counted_once(monkeypatch):
     assert row.flops == plain.flops
 
 
-def test_an_encoder_without_a_twin_is_told():
-    with pytest.raises(ConfigError, match=r"architecture=vit has no twin.*\['r3d'\]"):
-        bench_twins(load_pretrain_recipe("mvd/demo", SMALL))
+@pytest.mark.parametrize(
+    ("name", "architecture"), [("mvd/demo", "vit"), ("carl/demo", "frame_transformer")]
+)
+def test_an_encoder_without_a_twin_is_told(name, architecture):
+    """Was wrong: settings that do not say their architecture, as only one is possible, ended in an AttributeError."""
+    with pytest.raises(ConfigError, match=rf"architecture={architecture} has no twin.*\['r3d'\]"):
+        bench_twins(load_pretrain_recipe(name, ["training.device=cpu"]))
 
 
 def test_random_batch_has_the_shapes_of_the_recipe():

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import torch
 
+from video_ssl.bench.figures import random_clips
 from video_ssl.bench.step import bench_step, bench_twins
 from video_ssl.bench.step_flax import count_flops
 from video_ssl.bench.step_torch import _flops_of
@@ -84,6 +85,15 @@ def test_a_flax_step_has_the_figures_of_a_torch_step(capsys):
         assert column in printed
     with pytest.raises(RunError, match=r"global_batch_size=3 cannot be divided among 8 devices"):
         bench_step(recipe, batch_size=3)
+
+
+@pytest.mark.parametrize("name", ["teg/demo", "cvrl/demo"])
+def test_clips_for_twins_have_the_size_that_the_encoder_sees(name):
+    """TeG's encoder sees the long clip."""
+    settings = [*TINY, *(["objective.short_frames=8"] if name == "teg/demo" else [])]
+    recipe = load_pretrain_recipe(name, settings)
+    encoder = recipe.objective.encoder
+    assert random_clips(recipe, 3).shape == (3, encoder.num_frames, 16, 16, 3)
 
 
 @pytest.mark.slow

@@ -12,7 +12,6 @@ from typing import Any
 import pytest
 from small_recipes import RECIPES, small_recipe
 
-from video_ssl.bench import figures
 from video_ssl.bench.loader import bench_loader
 from video_ssl.bench.step import bench_step
 from video_ssl.datasets.table import Table
@@ -61,7 +60,6 @@ def on_one_device(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_bench_step(
     name: str, small: Any, measured: dict[Any, Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setitem(figures.MATMUL_SIDE, "cpu", 64)
     recipe = small(name)
     if OBJECTIVES[recipe.objective_name].framework == "flax":
         on_one_device(monkeypatch)

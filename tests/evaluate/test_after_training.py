@@ -21,7 +21,7 @@ from video_ssl.recipes import ConfigError
 def done(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
     """What was trained and evaluated, in order."""
     acts: list[Any] = []
-    monkeypatch.setattr(after_training, "pretrain", lambda recipe, **_: acts.append(recipe.run))
+    monkeypatch.setattr(after_training, "run_recipe", lambda recipe, **_: acts.append(recipe.run))
     monkeypatch.setattr(
         after_training, "evaluate", lambda recipe: acts.append((recipe.name, recipe.encoder)) or {}
     )

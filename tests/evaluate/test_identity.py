@@ -20,7 +20,8 @@ from video_ssl.embed.features import FeatureError, FeatureFile, open_features
 from video_ssl.evaluate.contract import Given
 from video_ssl.evaluate.knn import KNNConfig, NearestNeighbours
 from video_ssl.evaluate.probe import LinearProbe, ProbeConfig
-from video_ssl.evaluate.retrieval import Retrieval, RetrievalConfig
+from video_ssl.evaluate.retrieval import Retrieval
+from video_ssl.evaluate.retrieval_config import RetrievalConfig
 from video_ssl.explore.archive import Archive
 from video_ssl.explore.search import SearchConfig, search, search_track
 from video_ssl.explore.tracks import embed_video, track_of

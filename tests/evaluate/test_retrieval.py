@@ -16,7 +16,8 @@ from video_ssl.evaluate import metrics
 from video_ssl.evaluate.contract import Given
 from video_ssl.evaluate.neighbours import nearest_neighbours, unit_rows
 from video_ssl.evaluate.recipe import load_evaluate_recipe
-from video_ssl.evaluate.retrieval import Retrieval, RetrievalConfig, retrieve_files
+from video_ssl.evaluate.retrieval import Retrieval, retrieve_files
+from video_ssl.evaluate.retrieval_config import RetrievalConfig, RetrieveConfig
 
 
 def made(rng, *, videos, clips, width=6, classes=4, prefix="v", labels=None):
@@ -174,7 +175,8 @@ def test_files_are_compared_and_the_nearest_are_written(tmp_path, capsys):
     rng = np.random.default_rng(5)
     queries, gallery = made(rng, videos=7, clips=2, prefix="q"), made(rng, videos=11, clips=2)
     a, b = write(tmp_path / "q.arrow", queries), write(tmp_path / "g.arrow", gallery)
-    result = retrieve_files(a, b, out=tmp_path / "out" / "r.json", ks="1,5", mean_ap=True)
+    asked = RetrieveConfig(ks=(1, 5), mean_ap=True)
+    result = retrieve_files(a, b, out=tmp_path / "out" / "r.json", config=asked)
     recall, precision = by_hand(gallery, queries, (1, 5))
     content = json.loads((tmp_path / "out" / "r.json").read_text())
     assert content["metrics"] == pytest.approx(
@@ -201,8 +203,8 @@ def test_what_cannot_be_compared_is_told(tmp_path):
     bare = features_from_arrays({"features": np.ones((3, 6), np.float32)})
     with pytest.raises(FeatureError, match="3 of 3 clips without a label"):
         Retrieval(RetrievalConfig()).evaluate(Given(gallery, bare))
-    with pytest.raises(ValueError, match=r"ks='1;5' must be numbers with commas"):
-        retrieve_files(tmp_path / "a", tmp_path / "b", ks="1;5")
+    with pytest.raises(ValueError, match="keep=0 must be at least 1: so many neighbours"):
+        RetrieveConfig(keep=0)
     with pytest.raises(ValueError, match="exclude='clip' must be"):
         RetrievalConfig(exclude="clip")
     with pytest.raises(ValueError, match=r"relevant must be bool"):

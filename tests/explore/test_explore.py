@@ -26,11 +26,10 @@ from video_ssl.explore.chapters import chapters
 from video_ssl.explore.exploration import (
     COLORS,
     color,
-    explore,
     frame_map,
     frame_pictures,
-    open_exploration,
 )
+from video_ssl.explore.exploration_maker import explore, open_exploration
 from video_ssl.explore.pages.explore_page import explore_to_html, write_exploration
 from video_ssl.explore.scrubber import scrubber
 

@@ -40,7 +40,7 @@ from video_ssl.models.networks.vit import VideoViT
 from video_ssl.models.preprocess_config import VideoPreprocess
 from video_ssl.pretrain.recipe import load_pretrain_recipe, recipe_to_dict
 from video_ssl.pretrain.run_folder import settle_recipe
-from video_ssl.pretrain.torch_loop.run import pretrain
+from video_ssl.pretrain.torch_loop.run import run_torch
 
 BROWSER = next(
     (
@@ -439,7 +439,7 @@ def test_what_the_network_makes_of_hidden_patches_is_shown(recipe, tmp_path, vid
         *("loader.num_workers=0", "optimizer.warmup=1 steps", "training.checkpoint_every=2 steps"),
     ]
     run = tmp_path / "run"
-    pretrain(
+    run_torch(
         load_pretrain_recipe(
             recipe, [f"data.table={videos / 'train.arrow'}", f"run={run}", *settings]
         )
@@ -460,7 +460,7 @@ def test_who_belongs_together_is_shown_beside_the_truth(tmp_path, videos):
     training = replace(recipe.training, duration="2 steps", checkpoint_every="2 steps")
     run = tmp_path / "run"
     optimizer = replace(recipe.optimizer, warmup="1 steps")
-    pretrain(recipe.replace(run=str(run), training=training, optimizer=optimizer, evaluate=None))
+    run_torch(recipe.replace(run=str(run), training=training, optimizer=optimizer, evaluate=None))
     page = write_report(run, config=ReportConfig(max_clips=1)).read_text()
     assert 'id="topics"' in page
     assert "A pair of one label is judged surer than a pair of two in" in page

@@ -174,16 +174,16 @@ def test_the_input_of_an_objective():
     normalization = Normalization()
     video = torch.randint(0, 256, (2, 3, 4, 8, 8, 3), dtype=torch.uint8)
     color = rows("hico", 6).reshape(2, 3, -1)
-    plain = color_changes.augmented_input({"video": video}, normalization, None)
+    plain = color_changes.augmented_input(video, None, normalization, None)
     assert torch.equal(plain, to_model_input(video, normalization))
-    changed = color_changes.augmented_input(
-        {"video": video, "color": color}, normalization, ColorConfig(law="hico")
-    )
+    changed = color_changes.augmented_input(video, color, normalization, ColorConfig(law="hico"))
     assert changed.shape == plain.shape
     for record, view in ((0, 2), (1, 0), (1, 2)):  # rows and views stay together
-        here = {"video": video[record, view][None, None], "color": color[record, view][None, None]}
-        alone = color_changes.augmented_input(here, normalization, ColorConfig(law="hico"))
+        here = video[record, view][None, None], color[record, view][None, None]
+        alone = color_changes.augmented_input(*here, normalization, ColorConfig(law="hico"))
         assert torch.equal(changed[3 * record + view], alone[0])
+    with pytest.raises(ValueError, match=r"changes colors, and the batch has no parameters"):
+        color_changes.augmented_input(video, None, normalization, ColorConfig(law="hico"))
 
 
 def test_parameters_of_another_batch_are_refused():

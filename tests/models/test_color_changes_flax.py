@@ -56,16 +56,18 @@ def test_every_law_is_the_same_in_torch_and_in_jax(law):
 @pytest.mark.parametrize("color", [None, ColorConfig(law="cvrl_second")])
 def test_the_input_of_the_model_is_the_same(color):
     video = videos(6).reshape(3, 2, 2, 40, 24, 3)
-    batch = {"video": video}
+    parameters = None
     if color is not None:
         rng = np.random.default_rng(3)
         rows = [[sample_color(color, rng) for _ in range(2)] for _ in range(3)]
-        batch["color"] = np.array(rows, np.float32).reshape(3, 2, NUM_PARAMETERS)
+        parameters = np.array(rows, np.float32).reshape(3, 2, NUM_PARAMETERS)
     normalization = Normalization()
-    found = jax.jit(lambda b: color_changes_flax.augmented_input(b, normalization, color))(batch)
+    found = jax.jit(lambda v, p: color_changes_flax.augmented_input(v, p, normalization, color))(
+        video, parameters
+    )
     assert found.shape == video.shape
-    tensors = {k: torch.from_numpy(v) for k, v in batch.items()}
-    wanted = color_changes.augmented_input(tensors, normalization, color).permute(0, 2, 3, 4, 1)
+    tensors = [None if x is None else torch.from_numpy(x) for x in (video, parameters)]
+    wanted = color_changes.augmented_input(*tensors, normalization, color).permute(0, 2, 3, 4, 1)
     np.testing.assert_allclose(found.reshape(wanted.shape), wanted, atol=5e-5)
 
 

@@ -12,7 +12,7 @@ from small_recipes import RECIPES, a_recipe_of, small_recipe
 
 from video_ssl.bench.figures import random_samples
 from video_ssl.bench.step_torch import untrained_stages
-from video_ssl.models import architecture_of
+from video_ssl.models import NETWORKS, architecture_of
 from video_ssl.objectives import OBJECTIVES
 from video_ssl.objectives.shared import flax_objective
 from video_ssl.objectives.shared.sources import EncoderSource, FileSource
@@ -35,6 +35,7 @@ def test_every_objective_has_a_recipe_in_the_tree() -> None:
 def test_settings_tell_stages_and_clips(name: str) -> None:
     config = load_pretrain_recipe(name).objective
     assert config.clips_per_record >= 1
+    assert config.encoder is None or architecture_of(config.encoder) in NETWORKS
     assert all(isinstance(s, EncoderSource | FileSource) for s in config.stages().values())
 
 

@@ -22,7 +22,7 @@ from video_ssl.pretrain.reporting import read_metrics
 from video_ssl.pretrain.stop import StopSignals
 from video_ssl.pretrain.torch_loop import checkpoints
 from video_ssl.pretrain.torch_loop.checkpoints import HostCopy, load_state
-from video_ssl.pretrain.torch_loop.run import pretrain
+from video_ssl.pretrain.torch_loop.run import run_torch
 
 
 def test_short_work_is_waited_for_and_long_work_is_not() -> None:
@@ -112,9 +112,9 @@ def test_steps_go_on_while_a_checkpoint_of_before_is_written(
     """Nothing of a checkpoint is written before two more steps are over; it has the bits of its own step."""
     calm, run = tmp_path / "calm", tmp_path / "run"
     settings = {"training__log_every": 1, "training__ema": {"decay": 0.9}, "training__keep": 9}
-    pretrain(helpers.recipe(videos, calm, **settings))
+    run_torch(helpers.recipe(videos, calm, **settings))
     slow_writes(monkeypatch, lambda step: wait_for_step(run, min(step + 2, 12)))
-    pretrain(helpers.recipe(videos, run, **settings))
+    run_torch(helpers.recipe(videos, run, **settings))
     assert [c.step for c in list_checkpoints(run / "checkpoints")] == [4, 8, 12]
     for step in (4, 8, 12):
         one, two = (
@@ -138,11 +138,11 @@ def test_a_late_failure_ends_the_run_at_the_next_step(
     recipe = helpers.recipe(videos, run, training__log_every=1, **settings)
     slow_writes(monkeypatch, lambda step: wait_for_step(run, step + 2), fail_at=16)
     with pytest.raises(CheckpointError, match=r"step 16 could not be written.*step 8 is untouched"):
-        pretrain(recipe)
+        run_torch(recipe)
     assert [c.step for c in list_checkpoints(run / "checkpoints")] == [8]
     assert 18 <= read_metrics(run / "metrics.jsonl")[-1]["step"] < 24  # long before the next save
     monkeypatch.undo()
-    assert pretrain(recipe).steps == 40
+    assert run_torch(recipe).steps == 40
 
 
 @pytest.mark.slow
@@ -153,7 +153,7 @@ def test_a_failure_of_the_last_checkpoint_is_no_success(
     run = tmp_path / "run"
     slow_writes(monkeypatch, lambda step: time.sleep(0.3), fail_at=12)
     with pytest.raises(CheckpointError, match="step 12 could not be written"):
-        pretrain(helpers.recipe(videos, run))
+        run_torch(helpers.recipe(videos, run))
     assert not (run / "finished.json").exists()
 
 
@@ -182,7 +182,7 @@ def test_who_is_told_to_stop_writes_to_the_end(
     monkeypatch.setattr(StopSignals, "agreed", told)
     kind, text = (CheckpointError, "step 5 could not") if fails else (Interrupted, "after step 5")
     with pytest.raises(kind, match=text):
-        pretrain(recipe)
+        run_torch(recipe)
     saved = [c.step for c in list_checkpoints(run / "checkpoints")]
     assert saved == ([4] if fails else [4, 5])
 

@@ -30,7 +30,7 @@ from video_ssl.pretrain.session import Session
 from video_ssl.pretrain.table_digest import SAMPLE, describe_tables, table_changes
 from video_ssl.pretrain.torch_loop.checkpoints import load_state, save_checkpoint
 from video_ssl.pretrain.torch_loop.loop import _Means
-from video_ssl.pretrain.torch_loop.run import pretrain
+from video_ssl.pretrain.torch_loop.run import run_torch
 from video_ssl.pretrain.torch_loop.sharded_checkpoints import SHARDS, load_for
 
 TIMES = ("time", "clips_per_sec", "data_wait_share", "host_memory_gib")
@@ -52,7 +52,7 @@ def killed_after(monkeypatch: pytest.MonkeyPatch, recipe: Any, step: int) -> Non
     with monkeypatch.context() as patch:
         patch.setattr(Session, "_look", dies)
         with pytest.raises(Killed):
-            pretrain(recipe)
+            run_torch(recipe)
 
 
 def flip(path: Path, place: float, bit: int = 0) -> None:
@@ -140,11 +140,11 @@ def test_a_description_that_is_none_is_damage(tmp_path: Path, text: str) -> None
 def test_a_run_goes_on_from_the_one_before_and_ends_in_the_same_bits(
     videos: Path, tmp_path: Path, helpers: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    pretrain(helpers.recipe(videos, tmp_path / "straight"))
+    run_torch(helpers.recipe(videos, tmp_path / "straight"))
     recipe = helpers.recipe(videos, tmp_path / "run")
     killed_after(monkeypatch, recipe, 8)
     flip(tmp_path / "run" / "checkpoints" / "step_8" / "state.pt", 0.5)
-    pretrain(recipe)
+    run_torch(recipe)
     assert "step_8 is damaged" in (tmp_path / "run" / "logs" / "rank_0.log").read_text()
     starts = json.loads((tmp_path / "run" / "environment.json").read_text())["starts"]
     assert [start["step"] for start in starts] == [0, 4]
@@ -204,10 +204,10 @@ def test_averages_go_on_over_a_kill(
 ) -> None:
     """Was wrong: the first row after a resume was the mean of the steps since then, not since the row before."""
     often = {"training__log_every": 5, "training__checkpoint_every": 3}
-    pretrain(helpers.recipe(videos, tmp_path / "straight", **often))
+    run_torch(helpers.recipe(videos, tmp_path / "straight", **often))
     recipe = helpers.recipe(videos, tmp_path / "run", **often)
     killed_after(monkeypatch, recipe, killed_at)
-    pretrain(recipe)
+    run_torch(recipe)
     one, two = (read_metrics(tmp_path / name / "metrics.jsonl") for name in ("straight", "run"))
     assert [row["step"] for row in one] == [5, 10, 12]
     for left, right in zip(one, two, strict=True):
@@ -265,13 +265,13 @@ def test_a_run_does_not_go_on_with_other_videos(
     with pytest.raises(
         CheckpointError, match=r"other videos than when .*step_4 was made \(other ids, sources"
     ):
-        pretrain(recipe)
+        run_torch(recipe)
     (data / "other.mp4").rename(data / "03.mp4")
     helpers.write_video(data / "03.mp4", seed=99)
     (data / "03.mp4").write_bytes((data / "03.mp4").read_bytes() + b"\0")
     with pytest.raises(CheckpointError, match=r"other sizes.*--allow-changes"):
-        pretrain(recipe)
-    assert pretrain(recipe, allow_changes=True).steps == 12
+        run_torch(recipe)
+    assert run_torch(recipe, allow_changes=True).steps == 12
 
 
 def test_the_same_videos_elsewhere_are_the_same(
@@ -340,7 +340,7 @@ def test_every_column_that_tells_counts_and_chunks_do_not() -> None:
 def test_what_a_checkpoint_says_of_its_data_is_small(
     videos: Path, tmp_path: Path, helpers: Any
 ) -> None:
-    pretrain(helpers.recipe(videos, tmp_path / "run", training__duration=4))
+    run_torch(helpers.recipe(videos, tmp_path / "run", training__duration=4))
     meta = read_meta(Checkpoint(4, tmp_path / "run" / "checkpoints" / "step_4"))
     assert meta["tables"][0]["columns"].keys() >= {"id", "source"}
     assert meta["averages"] == {"count": 0}

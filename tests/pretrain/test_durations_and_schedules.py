@@ -10,9 +10,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from video_ssl.pretrain.durations import parse_duration, to_steps
+from video_ssl.pretrain.lengths import Lengths, lr_schedule
 from video_ssl.pretrain.optimizers import OptimizerConfig
 from video_ssl.pretrain.recipe import load_pretrain_recipe
-from video_ssl.pretrain.run import Lengths, lr_schedule
 from video_ssl.pretrain.schedules import (
     SCHEDULES,
     constant_schedule,

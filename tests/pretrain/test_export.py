@@ -19,7 +19,7 @@ from video_ssl.pretrain.checkpoint_folders import list_checkpoints
 from video_ssl.pretrain.errors import CheckpointError, RunError
 from video_ssl.pretrain.export import export_encoders
 from video_ssl.pretrain.torch_loop.checkpoints import load_state
-from video_ssl.pretrain.torch_loop.run import pretrain
+from video_ssl.pretrain.torch_loop.run import run_torch
 
 
 class Killed(BaseException):
@@ -36,7 +36,7 @@ def killed_at(step: int, recipe: Any) -> Path:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(Objective, "after_step", after_step)
         with pytest.raises(Killed):
-            pretrain(recipe)
+            run_torch(recipe)
     return recipe.folder
 
 
@@ -70,7 +70,7 @@ def test_the_encoder_of_a_run_that_has_not_ended_is_that_of_a_checkpoint(unfinis
 def test_the_last_checkpoint_exports_what_the_run_exports(
     videos: Path, tmp_path: Path, helpers: Any
 ) -> None:
-    run = pretrain(helpers.recipe(videos, tmp_path / "run", training__ema={"decay": 0.5})).folder
+    run = run_torch(helpers.recipe(videos, tmp_path / "run", training__ema={"decay": 0.5})).folder
     moved = run.rename(tmp_path / "moved")
     (made,) = export_encoders(moved).values()
     assert made == moved / "exports" / "step_12"

@@ -25,7 +25,7 @@ from video_ssl.pretrain.errors import RunError
 from video_ssl.pretrain.recipe import load_pretrain_recipe, recipe_to_dict
 from video_ssl.pretrain.reporting import read_metrics
 from video_ssl.pretrain.torch_loop.loop import seed_step
-from video_ssl.pretrain.torch_loop.run import pretrain
+from video_ssl.pretrain.torch_loop.run import run_torch
 from video_ssl.recipes import load_yaml, to_yaml
 
 NAMES = ["red", "green", "blue"]
@@ -54,7 +54,7 @@ def trained(tables, tmp_path_factory, helpers):
     """A run that has pretrained a ViT without labels for two steps."""
     run = tmp_path_factory.mktemp("runs") / "ssl"
     recipe = helpers.recipe(tables / "train.arrow", run, training__duration="2 steps")
-    pretrain(recipe)
+    run_torch(recipe)
     return run
 
 
@@ -171,7 +171,7 @@ def test_a_trial_leaves_every_bit_of_the_training_alone(
     tuned, tables, trained, tmp_path, helpers, monkeypatch
 ):
     run = tmp_path / "run"
-    pretrain(recipe_of(tables, run, trained, "validation=null"))
+    run_torch(recipe_of(tables, run, trained, "validation=null"))
     one, two = helpers.weights(tuned[0]), helpers.weights(run)
     assert [name for name in one if not torch.equal(one[name], two[name])] == []
     assert not any("val_top1" in row for row in read_metrics(run / "metrics.jsonl"))
@@ -189,8 +189,8 @@ def test_a_trial_leaves_every_bit_of_the_training_alone(
     with monkeypatch.context() as patch:
         patch.setattr("video_ssl.pretrain.torch_loop.loop.seed_step", die)
         with pytest.raises(Killed):
-            pretrain(recipe_of(tables, again, trained))
-    pretrain(recipe_of(tables, again, trained))
+            run_torch(recipe_of(tables, again, trained))
+    run_torch(recipe_of(tables, again, trained))
     rows = [
         {
             row["step"]: row["val_loss"]
@@ -224,7 +224,7 @@ def test_contradictions_end_before_the_first_step(
     (tmp_path / "bare.csv").write_text("path\n" + "\n".join(files))
     (tmp_path / "other.csv").write_text("path,label\n" + "\n".join(f"{f},up" for f in files))
     with pytest.raises(RunError, match=words_of_error):
-        pretrain(recipe_of(tables, tmp_path / "run", trained, change))
+        run_torch(recipe_of(tables, tmp_path / "run", trained, change))
     assert not (tmp_path / "run" / "metrics.jsonl").exists()
 
 
@@ -235,7 +235,7 @@ def test_only_a_classifier_can_be_validated_and_only_one_is_found(
         tables / "train.arrow", tmp_path / "run", validation={"table": str(tables / "val.arrow")}
     )
     with pytest.raises(RunError, match="this objective has none: set validation=null"):
-        pretrain(recipe)
+        run_torch(recipe)
     with pytest.raises(EncoderError, match=r"trained without labels. Fine-tune it"):
         load_classifier(trained)
     with pytest.raises(ValueError, match="both"):
@@ -255,7 +255,7 @@ def test_a_damaged_classifier_is_refused(tuned, tmp_path):
 def test_two_processes_with_divided_weights_try_as_one_does(tables, trained, tmp_path, helpers):
     """The same weights tried by one and by two processes: after steps of rate 0."""
     still = ["training.duration=2 steps", "optimizer.base_lr=0", "optimizer.weight_decay=0"]
-    pretrain(recipe_of(tables, tmp_path / "one", trained, *still))
+    run_torch(recipe_of(tables, tmp_path / "one", trained, *still))
     recipe = recipe_of(tables, tmp_path / "two", trained, *still, "training.sharding=fsdp")
     file = tmp_path / "two.yaml"
     file.write_text(to_yaml(recipe_to_dict(recipe)), encoding="utf-8")

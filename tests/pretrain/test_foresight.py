@@ -17,7 +17,7 @@ from video_ssl.pretrain import foresight
 from video_ssl.pretrain.foresight import Pace, held_gib, pace_warning, warnings_before
 from video_ssl.pretrain.optimizers import OptimizerConfig
 from video_ssl.pretrain.recipe import load_pretrain_recipe
-from video_ssl.pretrain.torch_loop.run import pretrain
+from video_ssl.pretrain.torch_loop.run import run_torch
 
 
 def told(recipe: Any, *, steps: int, trained: int, cpus: int = 1, records: int = 240_000) -> str:
@@ -122,7 +122,7 @@ def test_a_run_says_all_of_it_before_and_after_its_first_steps(
     monkeypatch.setattr(foresight, "LONG_ON_CPU_SEC", 0.0)
     caplog.set_level(logging.INFO, "video_ssl")
     settings = {"objective__clip__frame_stride": 5, "training__global_batch_size": 16}
-    pretrain(helpers.recipe(videos, tmp_path / "run", **settings))
+    run_torch(helpers.recipe(videos, tmp_path / "run", **settings))
     said = [record.getMessage() for record in caplog.records]
     (start,) = (line for line in said if line.startswith("tiny: videomae on 12 records"))
     assert "0.04M parameters (with gradients and optimizer 0.00 GiB, a batch comes on top)" in start

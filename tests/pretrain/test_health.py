@@ -14,7 +14,7 @@ import pytest
 from video_ssl.explore.pages.report_page import write_report
 from video_ssl.pretrain.health import verdict_of
 from video_ssl.pretrain.reporting import Stopwatch, read_metrics
-from video_ssl.pretrain.torch_loop.run import pretrain
+from video_ssl.pretrain.torch_loop.run import run_torch
 
 
 def rows_of(losses: list[float], **figures: Any) -> list[dict[str, Any]]:
@@ -85,7 +85,7 @@ def trained(videos: Path, run: Path, helpers: Any, **changes: Any) -> list[dict[
         "objective__target": "raw",
         **changes,
     }
-    pretrain(helpers.recipe(videos, run, **settings))
+    run_torch(helpers.recipe(videos, run, **settings))
     return read_metrics(run / "metrics.jsonl")
 
 

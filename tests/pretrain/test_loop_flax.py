@@ -25,7 +25,7 @@ from video_ssl.pretrain.flax_loop import devices as devices_flax
 from video_ssl.pretrain.flax_loop import loop as loop_flax
 from video_ssl.pretrain.flax_loop.devices import join_flax_processes, put_batch
 from video_ssl.pretrain.flax_loop.loop import gradients_of, variables_of
-from video_ssl.pretrain.flax_loop.run import build_job, build_objective, pretrain
+from video_ssl.pretrain.flax_loop.run import build_job, build_objective, run_flax
 from video_ssl.pretrain.reporting import read_metrics
 from video_ssl.pretrain.run import batch_source, open_streams
 from video_ssl.recipes import to_yaml
@@ -50,21 +50,11 @@ def kill_after(monkeypatch: pytest.MonkeyPatch, step: int) -> None:
     monkeypatch.setattr(loop_flax._FlaxSession, "_step", dies)
 
 
-@pytest.fixture(scope="module", autouse=True)
-def _compiled_once(tmp_path_factory: pytest.TempPathFactory) -> Any:
-    """Most runs here are of one program."""
-    before = jax.config.jax_compilation_cache_dir
-    jax.config.update("jax_compilation_cache_dir", str(tmp_path_factory.mktemp("compiled")))
-    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.5)
-    yield
-    jax.config.update("jax_compilation_cache_dir", before)
-
-
 @pytest.fixture(scope="module")
 def straight(videos: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A run on one device."""
     run = tmp_path_factory.mktemp("straight")
-    pretrain(tiny(videos, run), devices=jax.devices()[:1])
+    run_flax(tiny(videos, run), devices=jax.devices()[:1])
     return run
 
 
@@ -98,18 +88,18 @@ def test_a_damaged_checkpoint_is_passed_over_and_averages_go_on(
 ) -> None:
     """Was wrong: arrays with a flipped bit were trained on, and the row after a resume left out steps before it."""
     seldom = {"training__log_every": 3}
-    pretrain(tiny(videos, tmp_path / "straight", **seldom), devices=jax.devices()[:1])
+    run_flax(tiny(videos, tmp_path / "straight", **seldom), devices=jax.devices()[:1])
     recipe = tiny(videos, tmp_path / "run", **seldom)
     with monkeypatch.context() as patch:
         kill_after(patch, 5)
         with pytest.raises(Killed):
-            pretrain(recipe, devices=jax.devices()[:1])
+            run_flax(recipe, devices=jax.devices()[:1])
     state = tmp_path / "run" / "checkpoints" / "step_4" / "state"
     largest = max((p for p in state.rglob("*") if p.is_file()), key=lambda p: p.stat().st_size)
     content = bytearray(largest.read_bytes())
     content[len(content) // 2] ^= 1
     largest.write_bytes(bytes(content))
-    pretrain(recipe, devices=jax.devices()[:1])
+    run_flax(recipe, devices=jax.devices()[:1])
     starts = json.loads((tmp_path / "run" / "environment.json").read_text())["starts"]
     assert [start["step"] for start in starts] == [0, 2]
     assert (tmp_path / "run" / "checkpoints" / "step_4").is_dir()  # made again
@@ -147,7 +137,7 @@ def test_gradients_over_devices_are_those_of_one(videos: Path, tmp_path: Path) -
 def test_the_number_of_devices_changes_nothing_but_rounding(
     straight: Path, videos: Path, tmp_path: Path, count: int
 ) -> None:
-    pretrain(tiny(videos, tmp_path / "run"), devices=jax.devices()[:count])
+    run_flax(tiny(videos, tmp_path / "run"), devices=jax.devices()[:count])
     assert_same_losses(tmp_path / "run", straight)
 
 
@@ -162,9 +152,9 @@ def test_killed_and_resumed_equals_uninterrupted_to_the_bit(
     recipe = tiny(videos, tmp_path / "run")
     kill_after(monkeypatch, killed_at)
     with pytest.raises(Killed):
-        pretrain(recipe, devices=jax.devices()[:1])
+        run_flax(recipe, devices=jax.devices()[:1])
     monkeypatch.undo()
-    pretrain(recipe, devices=jax.devices()[:1])
+    run_flax(recipe, devices=jax.devices()[:1])
     assert_same_bits(weights(tmp_path / "run"), weights(straight))
     one, two = (read_metrics(run / "metrics.jsonl") for run in (straight, tmp_path / "run"))
     for a, b in zip(one, two, strict=True):
@@ -225,9 +215,9 @@ def test_fsdp_divides_the_state_and_fewer_devices_go_on_with_it(
 
     monkeypatch.setattr(loop_flax._FlaxSession, "_step", looks)
     with pytest.raises(Killed):
-        pretrain(tiny(videos, tmp_path, training__sharding="fsdp"), devices=jax.devices()[:4])
+        run_flax(tiny(videos, tmp_path, training__sharding="fsdp"), devices=jax.devices()[:4])
     assert len(divided) >= 4
-    pretrain(tiny(videos, tmp_path, training__sharding="ddp"), devices=jax.devices()[:2])
+    run_flax(tiny(videos, tmp_path, training__sharding="ddp"), devices=jax.devices()[:2])
     jax.tree.map(np.testing.assert_array_equal, states["restored"], states["saved"])
     np.testing.assert_allclose(losses(tmp_path)[:2], losses(straight)[:2], rtol=1e-5)
     np.testing.assert_allclose(losses(tmp_path)[2], losses(straight)[2], rtol=2e-4)
@@ -262,7 +252,7 @@ def test_bfloat16_computes_alike_and_keeps_float32(
     straight: Path, videos: Path, tmp_path: Path
 ) -> None:
     changes = {"training__precision": "bf16", "training__duration": 2, "training__accumulation": 2}
-    pretrain(tiny(videos, tmp_path, "cvrl", **changes), devices=jax.devices()[:1])
+    run_flax(tiny(videos, tmp_path, "cvrl", **changes), devices=jax.devices()[:1])
     assert np.isfinite(losses(tmp_path)).all()
     assert {v.dtype for k, v in weights(tmp_path).items() if "tracked" not in k} == {
         np.dtype(np.float32)
@@ -308,7 +298,7 @@ def test_both_loops_get_the_same_bytes(videos: Path, tmp_path: Path) -> None:
 def test_a_batch_that_the_devices_cannot_share(videos: Path, tmp_path: Path) -> None:
     recipe = tiny(videos, tmp_path, training__global_batch_size=6)
     with pytest.raises(RunError, match=r"=6 cannot be divided among 4 devices .* multiple of 4"):
-        pretrain(recipe, devices=jax.devices()[:4])
+        run_flax(recipe, devices=jax.devices()[:4])
     with join_flax_processes("cpu", jax.devices()[:4]) as processes:
         hosts = type(processes)(rank=0, world_size=4, mesh=processes.mesh)
         with pytest.raises(RunError, match="divided among 4 processes"):
@@ -327,7 +317,7 @@ def test_settings_that_only_torch_knows(
     videos: Path, tmp_path: Path, changes: dict[str, Any], text: str
 ) -> None:
     with pytest.raises(RunError, match=text):
-        pretrain(tiny(videos, tmp_path, **changes))
+        run_flax(tiny(videos, tmp_path, **changes))
 
 
 def test_another_seed_or_batch_or_model_is_not_resumed(
@@ -336,19 +326,19 @@ def test_another_seed_or_batch_or_model_is_not_resumed(
     one = jax.devices()[:1]
     kill_after(monkeypatch, 3)
     with pytest.raises(Killed):
-        pretrain(tiny(videos, tmp_path), devices=one)
+        run_flax(tiny(videos, tmp_path), devices=one)
     monkeypatch.undo()
     with pytest.raises(RunError, match=r"seed: 4 <- 3"):
-        pretrain(tiny(videos, tmp_path, seed=4), devices=one)
+        run_flax(tiny(videos, tmp_path, seed=4), devices=one)
     with pytest.raises(RunError, match=r"training\.global_batch_size: 4 <- 8"):
-        pretrain(tiny(videos, tmp_path, training__global_batch_size=4), devices=one)
+        run_flax(tiny(videos, tmp_path, training__global_batch_size=4), devices=one)
     (tmp_path / "recipe.yaml").unlink()  # the checkpoint itself knows too
     with pytest.raises(CheckpointError, match="was made with seed=3, now it is 4"):
-        pretrain(tiny(videos, tmp_path, seed=4), devices=one)
+        run_flax(tiny(videos, tmp_path, seed=4), devices=one)
     (tmp_path / "recipe.yaml").unlink()
     wider = tiny(videos, tmp_path, objective__heads={"hidden_dims": [6], "out_dim": 4})
     with pytest.raises(CheckpointError, match=r"another architecture: .*mismatched"):
-        pretrain(wider, devices=one)
+        run_flax(wider, devices=one)
     (tmp_path / "recipe.yaml").unlink()
     checkpoint = newest_checkpoint(tmp_path / "checkpoints")
     assert checkpoint is not None
@@ -356,12 +346,12 @@ def test_another_seed_or_batch_or_model_is_not_resumed(
         if file.is_file():
             file.write_bytes(bytes(file.stat().st_size))
     with pytest.raises(CheckpointError, match=r"every checkpoint in .* is damaged"):
-        pretrain(tiny(videos, tmp_path), devices=one)
+        run_flax(tiny(videos, tmp_path), devices=one)
     meta = json.loads((checkpoint.folder / "meta.json").read_text())
     old = {k: v for k, v in meta.items() if k not in ("crc32", "checksum")}  # of an earlier version
     (checkpoint.folder / "meta.json").write_text(json.dumps(old))
     with pytest.raises(CheckpointError, match="cannot be read"):
-        pretrain(tiny(videos, tmp_path), devices=one)
+        run_flax(tiny(videos, tmp_path), devices=one)
 
 
 def test_a_loss_that_is_not_finite_stops_at_its_step(
@@ -381,7 +371,7 @@ def test_a_loss_that_is_not_finite_stops_at_its_step(
     state["gone"] = lambda batch: 1 - (batch["position"] == bad).all()
     monkeypatch.setattr(Objective, "forward", poisoned)
     with pytest.raises(NonFiniteLoss, match="of step 3 is not finite"):
-        pretrain(recipe, devices=jax.devices()[:1])
+        run_flax(recipe, devices=jax.devices()[:1])
     assert len(losses(tmp_path)) == 3
     assert [c.step for c in list_checkpoints(tmp_path / "checkpoints")] == [2]
     kept = np.load(tmp_path / "nonfinite" / "batch_0.npz")
@@ -400,7 +390,7 @@ def test_without_jax_one_line_says_what_to_install(
     with pytest.raises(
         RunError, match=r"^objective.name=teg needs optax: pip install 'video_ssl\[jax\]'$"
     ):
-        start.pretrain(tiny(videos, tmp_path))
+        start.run_recipe(tiny(videos, tmp_path))
 
 
 def test_the_state_is_the_variables_and_more() -> None:

@@ -19,7 +19,7 @@ from video_ssl.pretrain.torch_loop.checkpoints import load_state
 from video_ssl.pretrain.torch_loop.nonfinite import FiniteGuard
 from video_ssl.pretrain.torch_loop.optimizers import build_optimizer, set_lr
 from video_ssl.pretrain.torch_loop.replay import replay
-from video_ssl.pretrain.torch_loop.run import pretrain
+from video_ssl.pretrain.torch_loop.run import run_torch
 
 ALONE = Processes(0, 1, torch.device("cpu"))
 
@@ -72,7 +72,7 @@ def test_the_run_stops_keeps_evidence_and_no_poisoned_checkpoint(
     recipe = helpers.recipe(videos, run, training__checkpoint_every=2, training__log_every=50)
     poison_step(monkeypatch, 5)
     with pytest.raises(NonFiniteLoss, match=r"step 5 is not finite.*nonfinite"):
-        pretrain(recipe)
+        run_torch(recipe)
     monkeypatch.undo()
     steps = list_checkpoints(run / "checkpoints")
     assert [c.step for c in steps] == [2, 4]
@@ -83,7 +83,7 @@ def test_the_run_stops_keeps_evidence_and_no_poisoned_checkpoint(
     # Step 5 itself is sound: repeating it gives the very loss that an undisturbed run has there.
     repeated = replay(run)
     straight = helpers.recipe(videos, tmp_path / "straight", training__log_every=1)
-    pretrain(straight)
+    run_torch(straight)
     from video_ssl.pretrain.reporting import read_metrics
 
     row = read_metrics(tmp_path / "straight" / "metrics.jsonl")[5]
@@ -97,7 +97,7 @@ def test_a_rate_that_explodes_is_reproduced(videos: Path, tmp_path: Path, helper
         videos, run, optimizer__name="sgd", optimizer__base_lr=1e30, optimizer__warmup=0
     )
     with pytest.raises(NonFiniteLoss):
-        pretrain(recipe)
+        run_torch(recipe)
     again = replay(run)
     assert not (math.isfinite(again["loss"]) and math.isfinite(again["grad_norm"]))
     assert again["broken_parameters"]

@@ -8,7 +8,7 @@ import pytest
 
 from video_ssl.pretrain.errors import RunError
 from video_ssl.pretrain.recipe import load_pretrain_recipe
-from video_ssl.pretrain.start import pretrain
+from video_ssl.pretrain.start import run_recipe
 from video_ssl.recipes import list_recipes
 
 
@@ -26,7 +26,7 @@ def test_a_missing_package_is_told_before_anything(
     monkeypatch.setitem(sys.modules, package, None)
     recipe = load_pretrain_recipe(name, ["run=runs/mine", setting])
     with pytest.raises(RunError, match=rf"needs {package}: pip install 'video_ssl\[{extra}\]'\.$"):
-        pretrain(recipe)
+        run_recipe(recipe)
     assert list(tmp_path.iterdir()) == []
 
 
@@ -39,5 +39,5 @@ def test_a_stage_needs_what_its_recipe_needs(tmp_path, monkeypatch):
     stage = f"objective.image.source.recipe={tmp_path}/teacher.yaml"
     recipe = load_pretrain_recipe("mvd/demo", ["run=runs/mine", stage])
     with pytest.raises(RunError, match=r"training\.sharding=oss needs fairscale"):
-        pretrain(recipe)
+        run_recipe(recipe)
     assert not (tmp_path / "runs").exists()

@@ -19,7 +19,7 @@ import torch
 
 from video_ssl.pretrain.checkpoint_folders import list_checkpoints
 from video_ssl.pretrain.reporting import read_metrics
-from video_ssl.pretrain.torch_loop.run import pretrain
+from video_ssl.pretrain.torch_loop.run import run_torch
 from video_ssl.recipes import to_yaml
 
 pytestmark = pytest.mark.slow
@@ -47,7 +47,7 @@ def test_kill_9_at_random_moments_changes_no_bit(
 ) -> None:
     """Checkpoints are dense, so some kills hit a save.  Data workers are on."""
     extra = {
-        "training__duration": 600,
+        "training__duration": 240,  # four kills take some eighty of them
         "training__checkpoint_every": 7,
         "loader__num_workers": 1,
         "training__log_every": 50,
@@ -128,12 +128,12 @@ def test_a_second_signal_does_not_wait(videos: Path, tmp_path: Path, helpers: An
 import logging, time; logging.basicConfig(level="INFO", format="%(message)s")
 from video_ssl.objectives.videomae.objective import Objective
 from video_ssl.pretrain.recipe import load_pretrain_recipe
-from video_ssl.pretrain.torch_loop.run import pretrain
+from video_ssl.pretrain.torch_loop.run import run_torch
 def sleep(self, progress):
     logging.info("asleep")
     for _ in range(6000): time.sleep(0.01)
 Objective.after_step = sleep
-pretrain(load_pretrain_recipe({str(file)!r}))
+run_torch(load_pretrain_recipe({str(file)!r}))
 """
     import sys
 
@@ -192,7 +192,7 @@ def test_two_processes_equal_one_with_the_joint_batch(
     assert "step 12/12" in outs[0]
     assert outs[1] == ""  # process 0 speaks, the others write to their file
     assert "finished" in (tmp_path / "two" / "logs" / "rank_1.log").read_text()
-    pretrain(helpers.recipe(videos, tmp_path / "one", **SGD))
+    run_torch(helpers.recipe(videos, tmp_path / "one", **SGD))
     a, b = helpers.weights(tmp_path / "one"), helpers.weights(tmp_path / "two")
     assert max((a[k] - b[k]).abs().max().item() for k in a) < 1e-5
     rows = [read_metrics(tmp_path / name / "metrics.jsonl") for name in ("one", "two")]
@@ -207,7 +207,7 @@ def test_two_processes_stop_together_and_one_goes_on(
 ) -> None:
     """A signal to process 1 alone: both stop after the same step; a single process finishes the run."""
     run = tmp_path / "run"
-    extra = {**SGD, "training__duration": 400, "training__checkpoint_every": 400}
+    extra = {**SGD, "training__duration": 200, "training__checkpoint_every": 200}
     file = recipe_file(tmp_path / "r.yaml", helpers.tiny(videos, run, **extra))
     two = start_two(helpers, file)
     wait_for(lambda: read_metrics(run / "metrics.jsonl"), two[0])
@@ -215,9 +215,9 @@ def test_two_processes_stop_together_and_one_goes_on(
     outs = finish(two)
     assert [p.returncode for p in two] == [143, 143], outs
     (checkpoint,) = list_checkpoints(run / "checkpoints")
-    assert 0 < checkpoint.step < 400
-    pretrain(helpers.recipe(videos, run, **extra))
-    pretrain(helpers.recipe(videos, tmp_path / "one", **extra))
+    assert 0 < checkpoint.step < 200
+    run_torch(helpers.recipe(videos, run, **extra))
+    run_torch(helpers.recipe(videos, tmp_path / "one", **extra))
     a, b = helpers.weights(tmp_path / "one"), helpers.weights(run)
     assert max((a[k] - b[k]).abs().max().item() for k in a) < 1e-3
 
@@ -227,7 +227,7 @@ def test_an_error_of_process_0_reaches_the_other(
 ) -> None:
     run = tmp_path / "run"
     content = helpers.tiny(videos, run, **SGD)
-    pretrain(helpers.recipe(videos, run, **SGD))
+    run_torch(helpers.recipe(videos, run, **SGD))
     two = start_two(helpers, recipe_file(tmp_path / "r.yaml", content), "seed=5")
     outs = finish(two)
     assert [p.returncode for p in two] == [1, 1]
@@ -244,7 +244,7 @@ import ctypes, logging, signal; logging.basicConfig(level="INFO", format="%(mess
 from video_ssl.objectives.videomae.objective import Objective
 from video_ssl.pretrain.recipe import load_pretrain_recipe
 from video_ssl.pretrain.stop import StopSignals
-from video_ssl.pretrain.torch_loop.run import pretrain
+from video_ssl.pretrain.torch_loop.run import run_torch
 def sleep(self, progress):
     if round(progress * 12) == 6:
         logging.info("asleep")
@@ -252,7 +252,7 @@ def sleep(self, progress):
         ctypes.CDLL(None).sleep(60)
 Objective.after_step = sleep
 StopSignals.AT_ONCE_SEC = 0.2
-pretrain(load_pretrain_recipe({str(file)!r}))
+run_torch(load_pretrain_recipe({str(file)!r}))
 """
     process = subprocess.Popen([sys.executable, "-c", code], stderr=subprocess.PIPE, text=True)
     assert process.stderr is not None

@@ -17,7 +17,7 @@ from flax_runs import assert_same_losses, content, losses, tiny
 from video_ssl.pretrain.errors import RunError
 from video_ssl.pretrain.flax_loop import devices as devices_flax
 from video_ssl.pretrain.flax_loop.devices import _distributed_settings
-from video_ssl.pretrain.flax_loop.run import pretrain
+from video_ssl.pretrain.flax_loop.run import run_flax
 from video_ssl.pretrain.recipe import recipe_from_dict
 from video_ssl.recipes import to_yaml
 
@@ -63,8 +63,8 @@ def test_two_processes_are_one(
         "from video_ssl.pretrain.flax_loop import devices as devices_flax\n"
         "devices_flax.SMALLEST_SHARDED = 8\n"
         "from video_ssl.pretrain.recipe import load_pretrain_recipe\n"
-        "from video_ssl.pretrain.start import pretrain\n"
-        "pretrain(load_pretrain_recipe(sys.argv[1]))\n"
+        "from video_ssl.pretrain.start import run_recipe\n"
+        "run_recipe(load_pretrain_recipe(sys.argv[1]))\n"
     )
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
@@ -94,13 +94,13 @@ def test_two_processes_are_one(
         for process in processes:
             process.kill()
     monkeypatch.setattr(devices_flax, "SMALLEST_SHARDED", 8)
-    pretrain(tiny(videos, four, training__sharding="fsdp"), devices=jax.devices()[:4])
+    run_flax(tiny(videos, four, training__sharding="fsdp"), devices=jax.devices()[:4])
     assert_same_losses(run, four)
     assert {p.name for p in (run / "logs").iterdir()} == {"rank_0.log", "rank_1.log"}
     before = losses(run)
     for lost in ("checkpoints/step_6", "encoder"):
         shutil.rmtree(run / lost)
-    pretrain(recipe_from_dict(made), devices=jax.devices()[:1])
+    run_flax(recipe_from_dict(made), devices=jax.devices()[:1])
     assert losses(run)[:4] == before[:4]
     np.testing.assert_allclose(losses(run)[4], before[4], rtol=2e-4)
 

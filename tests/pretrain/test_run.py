@@ -19,7 +19,7 @@ from video_ssl.pretrain.recipe import TrainingConfig
 from video_ssl.pretrain.reporting import read_metrics
 from video_ssl.pretrain.torch_loop.checkpoints import load_state
 from video_ssl.pretrain.torch_loop.loop import gradients_of, seed_step
-from video_ssl.pretrain.torch_loop.run import build_objective, pretrain
+from video_ssl.pretrain.torch_loop.run import build_objective, run_torch
 from video_ssl.recipes import ConfigError, load_yaml, to_yaml
 
 TIMES = ("time", "clips_per_sec", "data_wait_share", "host_memory_gib")
@@ -61,7 +61,7 @@ def kill_after(monkeypatch: pytest.MonkeyPatch, step: int, num_steps: int) -> No
 def test_a_run_leaves_what_it_promises(videos: Path, tmp_path: Path, helpers: Any) -> None:
     run = tmp_path / "run"
     recipe = helpers.recipe(videos, run, training__duration="20 epochs")
-    result = pretrain(recipe)
+    result = run_torch(recipe)
     rows = read_metrics(run / "metrics.jsonl")
     assert result.steps == 60
     assert [row["step"] for row in rows] == list(range(4, 61, 4))
@@ -85,11 +85,11 @@ def test_a_finished_run_is_not_repeated(
     videos: Path, tmp_path: Path, helpers: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     recipe = helpers.recipe(videos, tmp_path / "run", training__duration=3)
-    first = pretrain(recipe)
+    first = run_torch(recipe)
     monkeypatch.setattr(Objective, "forward", None)  # would fail
-    assert pretrain(recipe) == first
+    assert run_torch(recipe) == first
     shutil.rmtree(tmp_path / "run" / "encoder")  # exported again from the last checkpoint
-    assert pretrain(recipe) == first
+    assert run_torch(recipe) == first
     assert (tmp_path / "run" / "encoder" / "model.safetensors").is_file()
 
 
@@ -111,14 +111,14 @@ def test_killed_and_resumed_equals_uninterrupted_to_the_bit(
         "objective__visible_warmup": [0.1, 0.9],
         "objective__encoder__stem": "conv",
     }
-    pretrain(helpers.recipe(videos, tmp_path / "straight", **extra))
+    run_torch(helpers.recipe(videos, tmp_path / "straight", **extra))
     recipe = helpers.recipe(videos, tmp_path / "resumed", **extra)
     kill_after(monkeypatch, killed_at, 12)
     with pytest.raises(Killed):
-        pretrain(recipe)
+        run_torch(recipe)
     monkeypatch.undo()
     torch.rand(100)  # the state of the generator does not matter
-    pretrain(recipe)
+    run_torch(recipe)
     assert_same_bits(helpers.weights(tmp_path / "straight"), helpers.weights(tmp_path / "resumed"))
     final = [video_ssl.load_encoder(tmp_path / name) for name in ("straight", "resumed")]
     assert_same_bits(final[0].state_dict(), final[1].state_dict())
@@ -140,13 +140,13 @@ def test_the_number_of_workers_changes_nothing(videos: Path, tmp_path: Path, hel
         recipe = helpers.recipe(
             videos, tmp_path / str(workers), loader__num_workers=workers, training__duration=6
         )
-        pretrain(recipe)
+        run_torch(recipe)
     assert_same_bits(helpers.weights(tmp_path / "0"), helpers.weights(tmp_path / "2"))
 
 
 def test_the_seed_changes_everything(videos: Path, tmp_path: Path, helpers: Any) -> None:
     for seed in (0, 1):
-        pretrain(helpers.recipe(videos, tmp_path / str(seed), seed=seed, training__duration=2))
+        run_torch(helpers.recipe(videos, tmp_path / str(seed), seed=seed, training__duration=2))
     assert moved(helpers.weights(tmp_path / "0"), helpers.weights(tmp_path / "1")) > 0.01
 
 
@@ -161,7 +161,7 @@ def test_accumulation_equals_the_whole_batch(videos: Path, tmp_path: Path, helpe
     }
     for parts in (1, 2, 4):
         run = tmp_path / str(parts)
-        pretrain(helpers.recipe(videos, run, **common, training__accumulation=parts))
+        run_torch(helpers.recipe(videos, run, **common, training__accumulation=parts))
     one, two, four = (helpers.weights(tmp_path / name) for name in "124")
     assert_close(one, two, 1e-5)
     assert_close(one, four, 1e-5)
@@ -171,7 +171,7 @@ def test_accumulation_equals_the_whole_batch(videos: Path, tmp_path: Path, helpe
 
 def test_the_average_is_what_is_exported(videos: Path, tmp_path: Path, helpers: Any) -> None:
     run = tmp_path / "run"
-    pretrain(helpers.recipe(videos, run, training__ema={"decay": 0.9}, training__duration=5))
+    run_torch(helpers.recipe(videos, run, training__ema={"decay": 0.9}, training__duration=5))
     checkpoint = newest_checkpoint(run / "checkpoints")
     assert checkpoint is not None
     state = load_state(checkpoint)
@@ -185,7 +185,7 @@ def test_the_average_is_what_is_exported(videos: Path, tmp_path: Path, helpers: 
 
 
 def test_a_decay_of_zero_is_no_average(videos: Path, tmp_path: Path, helpers: Any) -> None:
-    pretrain(helpers.recipe(videos, tmp_path / "run", training__ema={"decay": 0.0}))
+    run_torch(helpers.recipe(videos, tmp_path / "run", training__ema={"decay": 0.0}))
     checkpoint = newest_checkpoint(tmp_path / "run" / "checkpoints")
     assert checkpoint is not None
     state = load_state(checkpoint)
@@ -198,7 +198,7 @@ def test_bfloat16_computes_alike_and_keeps_float32(
 ) -> None:
     for precision in ("fp32", "bf16"):
         run = tmp_path / precision
-        pretrain(helpers.recipe(videos, run, training__precision=precision, training__duration=4))
+        run_torch(helpers.recipe(videos, run, training__precision=precision, training__duration=4))
     one, two = (read_metrics(tmp_path / p / "metrics.jsonl")[-1]["loss"] for p in ("fp32", "bf16"))
     assert one == pytest.approx(two, rel=0.02)
     assert one != two
@@ -227,14 +227,14 @@ def test_a_longer_run_is_a_change_that_must_be_wanted(
     videos: Path, tmp_path: Path, helpers: Any
 ) -> None:
     run = tmp_path / "run"
-    pretrain(helpers.recipe(videos, run, training__duration=4))
+    run_torch(helpers.recipe(videos, run, training__duration=4))
     longer = helpers.recipe(videos, run, training__duration=6, training__log_every=1)
     with pytest.raises(RunError, match=r"training\.duration: 6 <- 4"):
-        pretrain(longer)
-    assert pretrain(longer, allow_changes=True).steps == 6
+        run_torch(longer)
+    assert run_torch(longer, allow_changes=True).steps == 6
     assert read_metrics(run / "metrics.jsonl")[-1]["step"] == 6
     with pytest.raises(CheckpointError, match="past the end"):
-        pretrain(helpers.recipe(videos, run, training__duration=5), allow_changes=True)
+        run_torch(helpers.recipe(videos, run, training__duration=5), allow_changes=True)
 
 
 def test_other_data_or_another_model_is_not_resumed_in_silence(
@@ -245,15 +245,15 @@ def test_other_data_or_another_model_is_not_resumed_in_silence(
     recipe = helpers.recipe(mine, tmp_path / "run")
     kill_after(monkeypatch, 6, 12)
     with pytest.raises(Killed):
-        pretrain(recipe)
+        run_torch(recipe)
     monkeypatch.undo()
     helpers.write_video(mine / "new.mp4", seed=20)
     with pytest.raises(CheckpointError, match="13 records now and had 12"):
-        pretrain(recipe)
+        run_torch(recipe)
     wider = helpers.recipe(mine, tmp_path / "run", objective__encoder__embed_dim=48)
     with pytest.raises(CheckpointError, match=r"another architecture[\s\S]*mismatched"):
-        pretrain(wider, allow_changes=True)
-    assert pretrain(recipe, allow_changes=True).steps == 12
+        run_torch(wider, allow_changes=True)
+    assert run_torch(recipe, allow_changes=True).steps == 12
 
 
 def test_a_refused_start_does_not_stand_in_the_way_of_the_corrected_recipe(
@@ -261,10 +261,10 @@ def test_a_refused_start_does_not_stand_in_the_way_of_the_corrected_recipe(
 ) -> None:
     run = tmp_path / "run"
     with pytest.raises(ValueError, match="warmup of 50 steps does not fit"):
-        pretrain(helpers.recipe(videos, run, training__duration=2, optimizer__warmup="50 steps"))
-    assert pretrain(helpers.recipe(videos, run, training__duration=2)).steps == 2
+        run_torch(helpers.recipe(videos, run, training__duration=2, optimizer__warmup="50 steps"))
+    assert run_torch(helpers.recipe(videos, run, training__duration=2)).steps == 2
     with pytest.raises(RunError, match=r"training\.duration: 3 <- 2"):
-        pretrain(helpers.recipe(videos, run, training__duration=3))
+        run_torch(helpers.recipe(videos, run, training__duration=3))
 
 
 def mvd_with_a_teacher(
@@ -294,8 +294,8 @@ def test_a_path_that_was_mistyped_does_not_lock_the_folder(
     lost, run = tmp_path / "lost.csv", tmp_path / "run"
     lost.write_text("path\n" + "".join(f"/nowhere/{i}.mp4\n" for i in range(8)), encoding="utf-8")
     with pytest.raises(TooManyBadVideos, match="nowhere"):
-        pretrain(helpers.recipe(lost, run, training__duration=2))
-    assert pretrain(helpers.recipe(videos, run, training__duration=2)).steps == 2
+        run_torch(helpers.recipe(lost, run, training__duration=2))
+    assert run_torch(helpers.recipe(videos, run, training__duration=2)).steps == 2
     assert load_yaml(run / "recipe.yaml")["data"]["table"] == str(videos)
     assert not (run / "skipped.jsonl").exists()
 
@@ -310,16 +310,16 @@ def test_a_recipe_is_fixed_from_the_first_checkpoint_on(
     for steps, recipe in ((3, first), (6, second)):  # checkpoints are made every 4 steps
         kill_after(monkeypatch, steps, 12)
         with pytest.raises(Killed):
-            pretrain(recipe)
+            run_torch(recipe)
         monkeypatch.undo()
     before = run / "attempts" / "1"
     assert load_yaml(before / "recipe.yaml")["optimizer"]["base_lr"] == 1e-2
     assert [row["step"] for row in read_metrics(before / "metrics.jsonl")] == [1, 2]
     with pytest.raises(RunError, match=r"optimizer\.base_lr: 0\.01 <- 0\.001"):
-        pretrain(first)
-    assert pretrain(second).steps == 12
+        run_torch(first)
+    assert run_torch(second).steps == 12
     assert [row["step"] for row in read_metrics(run / "metrics.jsonl")] == [*range(1, 13)]
-    alone = pretrain(
+    alone = run_torch(
         helpers.recipe(videos, tmp_path / "alone", optimizer__base_lr=1e-3, **settings)
     )
     assert_same_bits(helpers.weights(run), helpers.weights(alone.folder))
@@ -331,10 +331,10 @@ def test_a_stage_without_a_checkpoint_does_not_lock_its_folder_either(
     settings = {"training__duration": 2}
     kill_after(monkeypatch, 1, 2)  # of the teacher
     with pytest.raises(Killed):
-        pretrain(mvd_with_a_teacher(helpers, videos, tmp_path, seed=4, **settings))
+        run_torch(mvd_with_a_teacher(helpers, videos, tmp_path, seed=4, **settings))
     monkeypatch.undo()
     corrected = mvd_with_a_teacher(helpers, videos, tmp_path, seed=5, **settings)
-    assert pretrain(corrected).steps == 2
+    assert run_torch(corrected).steps == 2
     stage = tmp_path / "run" / "stages" / "video"
     assert load_yaml(stage / "recipe.yaml")["seed"] == 5
     for name in (
@@ -346,14 +346,14 @@ def test_a_stage_without_a_checkpoint_does_not_lock_its_folder_either(
     with pytest.raises(
         RunError, match=r"stages/video was started with another recipe[\s\S]*seed: 6"
     ):
-        pretrain(mvd_with_a_teacher(helpers, videos, tmp_path, seed=6, **settings))
-    assert pretrain(corrected).steps == 2
+        run_torch(mvd_with_a_teacher(helpers, videos, tmp_path, seed=6, **settings))
+    assert run_torch(corrected).steps == 2
 
 
 def test_a_batch_that_cannot_be_shared(
     videos: Path, tmp_path: Path, helpers: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from video_ssl.pretrain.run import check_batch
+    from video_ssl.pretrain.lengths import check_batch
 
     recipe = helpers.recipe(videos, tmp_path, training__accumulation=2)
     check_batch(recipe, 2)
@@ -378,10 +378,10 @@ def test_a_failed_save_ends_the_run(
 
     monkeypatch.setattr(checkpoints, "_write_state", full_at_8)
     with pytest.raises(CheckpointError, match=r"step 8 could not be written.*step 4 is untouched"):
-        pretrain(recipe)
+        run_torch(recipe)
     monkeypatch.undo()
     assert [c.step for c in list_checkpoints(tmp_path / "run" / "checkpoints")] == [4]
-    assert pretrain(recipe).steps == 12
+    assert run_torch(recipe).steps == 12
 
 
 def test_a_scale_shortens_every_stage_and_every_length_of_it(
@@ -399,7 +399,7 @@ def test_a_scale_shortens_every_stage_and_every_length_of_it(
         training__log_every=10,
         **lengths,
     )
-    assert pretrain(recipe).steps == 3
+    assert run_torch(recipe).steps == 3
     run = tmp_path / "run"
     teacher = read_metrics(run / "stages" / "video" / "metrics.jsonl")
     assert [row["step"] for row in teacher] == [1, 2, 3, 4]  # log_every=4, rounded up
@@ -408,19 +408,19 @@ def test_a_scale_shortens_every_stage_and_every_length_of_it(
     assert [row["step"] for row in read_metrics(run / "metrics.jsonl")] == [1, 2, 3]
     assert [c.step for c in list_checkpoints(run / "checkpoints")] == [2, 3]
     with pytest.raises(RunError, match=r"training\.scale: 1\.0 <- 0\.1"):
-        pretrain(mvd_with_a_teacher(helpers, videos, tmp_path, inner=inner, **lengths))
+        run_torch(mvd_with_a_teacher(helpers, videos, tmp_path, inner=inner, **lengths))
     with pytest.raises(ConfigError, match=r"scale=2 must be more than 0 and at most 1"):
         helpers.recipe(videos, run, training__scale=2)
 
 
 def test_stages_come_first_and_are_not_repeated(videos: Path, tmp_path: Path, helpers: Any) -> None:
     recipe = mvd_with_a_teacher(helpers, videos, tmp_path, training__duration=3)
-    result = pretrain(recipe)
+    result = run_torch(recipe)
     stage = tmp_path / "run" / "stages" / "video"
     teacher = stage / "encoder" / "model.safetensors"
     assert load_yaml(stage / "recipe.yaml")["data"]["table"] == str(videos)
     assert "loss_video" in result.metrics
     written = teacher.stat().st_mtime_ns
     (tmp_path / "run" / "finished.json").unlink()
-    pretrain(recipe)
+    run_torch(recipe)
     assert teacher.stat().st_mtime_ns == written

@@ -13,7 +13,7 @@ from video_ssl.datasets.table import Table
 from video_ssl.objectives.shared.frame_objective import FrameObjective
 from video_ssl.pretrain.recipe import PretrainRecipe, recipe_from_dict
 from video_ssl.pretrain.reporting import read_metrics
-from video_ssl.pretrain.torch_loop.run import pretrain
+from video_ssl.pretrain.torch_loop.run import run_torch
 
 ENCODER = {
     "backbone": "small",
@@ -79,7 +79,7 @@ def test_killed_and_resumed_equals_uninterrupted_to_the_bit(
     labelled: Path, tmp_path: Path, helpers: Any, monkeypatch: pytest.MonkeyPatch, weak: Any
 ) -> None:
     """Batch statistics and the warm-up of the weak term go on where they were."""
-    pretrain(recipe_of(labelled, tmp_path / "straight", weak=weak))
+    run_torch(recipe_of(labelled, tmp_path / "straight", weak=weak))
     recipe = recipe_of(labelled, tmp_path / "resumed", weak=weak)
 
     def after_step(self: Any, progress: float) -> None:
@@ -89,8 +89,8 @@ def test_killed_and_resumed_equals_uninterrupted_to_the_bit(
     with monkeypatch.context() as patch:
         patch.setattr(FrameObjective, "after_step", after_step)
         with pytest.raises(Killed):
-            pretrain(recipe)
-    pretrain(recipe)
+            run_torch(recipe)
+    run_torch(recipe)
     one, two = (helpers.weights(tmp_path / name) for name in ("straight", "resumed"))
     assert one.keys() == two.keys()
     assert any("running_mean" in key for key in one)
@@ -113,7 +113,7 @@ def test_killed_and_resumed_equals_uninterrupted_to_the_bit(
 def test_the_encoder_gives_a_feature_for_every_frame(
     labelled: Path, tmp_path: Path, name: str, changes: dict[str, Any]
 ) -> None:
-    result = pretrain(recipe_of(labelled, tmp_path / "run", name, **changes))
+    result = run_torch(recipe_of(labelled, tmp_path / "run", name, **changes))
     encoder = video_ssl.load_encoder(result.encoder)
     assert encoder.preprocess.frame_stride == 1
     assert encoder.preprocess.size == 16

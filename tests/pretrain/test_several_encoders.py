@@ -18,7 +18,7 @@ from video_ssl.objectives import OBJECTIVES, Entry
 from video_ssl.pretrain.export import export_encoders
 from video_ssl.pretrain.recipe import recipe_from_dict, recipe_to_dict
 from video_ssl.pretrain.reporting import Stopwatch, read_metrics
-from video_ssl.pretrain.start import pretrain
+from video_ssl.pretrain.start import run_recipe
 
 
 def torch_recipe(videos: Path, run: Path, helpers: Any) -> Any:
@@ -60,7 +60,7 @@ def test_every_encoder_leaves_the_training_under_its_name(
         trained(self, clips)
 
     monkeypatch.setattr(Stopwatch, "trained", counts)
-    result = pretrain(make(run))
+    result = run_recipe(make(run))
     assert result.encoder == run / "encoder"
     assert result.encoders == {"student": run / "encoder", "teacher": run / "encoders" / "teacher"}
     assert counted == [3, 3]  # clips, as the objective tells them
@@ -80,9 +80,9 @@ def test_every_encoder_leaves_the_training_under_its_name(
         assert all(torch.equal(found[name], wanted[name]) for name in wanted)
 
     # A finished run gives the same again, and is trained to its end where an encoder has gone.
-    assert pretrain(make(run)).encoders == result.encoders
+    assert run_recipe(make(run)).encoders == result.encoders
     shutil.rmtree(run / "encoders")
-    assert pretrain(make(run)).encoders == result.encoders
+    assert run_recipe(make(run)).encoders == result.encoders
     again = video_ssl.load_encoder(run / "encoders" / "teacher").state_dict()
     assert all(torch.equal(again[name], averages[name]) for name in averages)
 
@@ -95,20 +95,20 @@ def test_a_place_that_is_taken_is_told_before_the_training(
 ) -> None:
     monkeypatch.setitem(OBJECTIVES, "two_encoders", Entry("two_encoders"))
     recipe = torch_recipe(videos, tmp_path, helpers)
-    pretrain(recipe)
+    run_recipe(recipe)
     (tmp_path / "finished.json").unlink()
     (tmp_path / "encoders" / "teacher" / "thesis.txt").write_text("mine")
     with pytest.raises(EncoderError, match=r"teacher has thesis\.txt"):
-        pretrain(recipe)
+        run_recipe(recipe)
     assert len(json.loads((tmp_path / "environment.json").read_text())["starts"]) == 1
 
 
 def test_runs_of_before_had_one_encoder(tmp_path: Path, videos: Path, helpers: Any) -> None:
     recipe = helpers.recipe(videos, tmp_path, training__duration=2)
-    pretrain(recipe)
+    run_recipe(recipe)
     finished = json.loads((tmp_path / "finished.json").read_text())
     assert finished.pop("encoders") == {"encoder": "encoder"}
     (tmp_path / "finished.json").write_text(json.dumps(finished))
-    result = pretrain(recipe)
+    result = run_recipe(recipe)
     assert result.encoders == {"encoder": tmp_path / "encoder"}
     assert result.encoder == find_encoder(tmp_path)

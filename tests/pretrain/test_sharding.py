@@ -16,7 +16,7 @@ from video_ssl.pretrain.checkpoint_folders import newest_checkpoint
 from video_ssl.pretrain.errors import CheckpointError, RunError
 from video_ssl.pretrain.recipe import TrainingConfig
 from video_ssl.pretrain.reporting import read_metrics
-from video_ssl.pretrain.torch_loop.run import build_objective, pretrain
+from video_ssl.pretrain.torch_loop.run import build_objective, run_torch
 from video_ssl.pretrain.torch_loop.sharded_checkpoints import SHARDS, load_for
 from video_ssl.pretrain.torch_loop.sharding import blocks_of, prepare, recompute_blocks
 from video_ssl.recipes import to_yaml
@@ -54,7 +54,7 @@ def two(helpers: Any, file: Path, *overrides: str) -> list[str]:
 def single_run(videos: Path, tmp_path_factory: pytest.TempPathFactory, helpers: Any) -> Path:
     """The run of one process with the joint batch; not to be changed."""
     run = tmp_path_factory.mktemp("single") / "run"
-    pretrain(helpers.recipe(videos, run, **SAME))
+    run_torch(helpers.recipe(videos, run, **SAME))
     return run
 
 
@@ -129,7 +129,7 @@ def test_one_process_goes_on_from_two(
 ) -> None:
     run = shutil.copytree(divided_run, tmp_path / "run")
     back_to_step_8(run)
-    pretrain(helpers.recipe(videos, run, **SAME))
+    run_torch(helpers.recipe(videos, run, **SAME))
     assert_same_training(helpers, videos, single_run, run)
 
 
@@ -145,7 +145,7 @@ def test_two_processes_go_on_from_one(
 
 def test_mvd_is_divided_and_its_teacher_is_not(videos: Path, tmp_path: Path, helpers: Any) -> None:
     """FSDP2 on two processes: the losses of one to 1e-5, the encoder to 2e-5; nothing of the teacher is saved."""
-    pretrain(helpers.recipe(videos, tmp_path / "teacher", training__duration=2))
+    run_torch(helpers.recipe(videos, tmp_path / "teacher", training__duration=2))
     student = helpers.tiny(videos, tmp_path)["objective"]
     objective = {
         **student,
@@ -157,7 +157,7 @@ def test_mvd_is_divided_and_its_teacher_is_not(videos: Path, tmp_path: Path, hel
     }
     runs = tmp_path / "one", tmp_path / "two"
     changes = {"objective": objective, **SAME}
-    pretrain(helpers.recipe(videos, runs[0], **changes))
+    run_torch(helpers.recipe(videos, runs[0], **changes))
     file = tmp_path / "two.yaml"
     file.write_text(to_yaml(helpers.tiny(videos, runs[1], **changes)), encoding="utf-8")
     two(helpers, file, "training.sharding=fsdp")

@@ -19,7 +19,7 @@ from video_ssl.pretrain.dry_run import describe_start
 from video_ssl.pretrain.durations import parse_duration
 from video_ssl.pretrain.recipe import PretrainRecipe, load_pretrain_recipe
 from video_ssl.pretrain.run import fit_batch, open_streams
-from video_ssl.pretrain.start import pretrain
+from video_ssl.pretrain.start import run_recipe
 from video_ssl.recipes import list_recipes
 
 SMALL = sorted(name for name in list_recipes("pretrain") if name.endswith("/small"))
@@ -89,7 +89,7 @@ def trained(three: Path, tmp_path_factory: pytest.TempPathFactory) -> Any:
                 for teacher, of in (("image", "mae/small"), ("video", "videomae/small")):
                     key = f"objective.{teacher}.source"
                     more = (*more, f"{key}.recipe=null", f"{key}.run={run_of(of)}")
-            pretrain(small_on(name, three, run, *more))
+            run_recipe(small_on(name, three, run, *more))
         return run
 
     return run_of

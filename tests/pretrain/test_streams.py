@@ -13,6 +13,7 @@ from two_streams.objective import Objective
 from video_ssl.datasets import open_table
 from video_ssl.objectives import OBJECTIVES, Entry
 from video_ssl.pretrain.errors import CheckpointError, NonFiniteLoss, RunError
+from video_ssl.pretrain.lengths import check_batch
 from video_ssl.pretrain.recipe import (
     StreamConfig,
     load_pretrain_recipe,
@@ -20,17 +21,17 @@ from video_ssl.pretrain.recipe import (
     recipe_to_dict,
     stage_recipe,
 )
-from video_ssl.pretrain.run import batch_source, check_batch, open_streams
+from video_ssl.pretrain.run import batch_source, open_streams
 from video_ssl.pretrain.torch_loop.device_feed import split_batch, to_tensors
 from video_ssl.pretrain.torch_loop.loop import gradients_of
 from video_ssl.pretrain.torch_loop.replay import replay
-from video_ssl.pretrain.torch_loop.run import build_objective, pretrain
+from video_ssl.pretrain.torch_loop.run import build_objective, run_torch
 from video_ssl.recipes import ConfigError, to_yaml
 
 
 @pytest.fixture(autouse=True)
 def two_streams(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(OBJECTIVES, "two_streams", Entry("two_streams"))
+    monkeypatch.setitem(OBJECTIVES, "two_streams", Entry("two_streams", several_streams=True))
 
 
 @pytest.fixture
@@ -107,7 +108,7 @@ def test_epochs_are_those_of_the_main_stream_and_batches_have_unequal_parts(
         assert (len(batch["video"]), len(batch["extra/video"])) == (4, 2)
         for name in other:
             np.testing.assert_array_equal(batch[name], other[name])
-    assert pretrain(recipe).steps == 6  # 12 videos, 4 a step
+    assert run_torch(recipe).steps == 6  # 12 videos, 4 a step
 
 
 def test_accumulation_divides_every_stream(
@@ -137,7 +138,7 @@ def test_a_killed_run_goes_on_to_the_same_bits_and_not_with_other_streams(
     videos: Path, tmp_path: Path, few: str, helpers: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     short = {"training__duration": 6, "training__checkpoint_every": 2}
-    pretrain(recipe_of(helpers, videos, tmp_path / "straight", few, **short))
+    run_torch(recipe_of(helpers, videos, tmp_path / "straight", few, **short))
     recipe = recipe_of(helpers, videos, tmp_path / "resumed", few, **short)
 
     def after_step(self: Any, progress: float) -> None:
@@ -146,7 +147,7 @@ def test_a_killed_run_goes_on_to_the_same_bits_and_not_with_other_streams(
 
     monkeypatch.setattr(Objective, "after_step", after_step)
     with pytest.raises(Killed):
-        pretrain(recipe)
+        run_torch(recipe)
     monkeypatch.delattr(Objective, "after_step")
     for changes, message in (
         ({"records": 4}, r"stream_records=\{'extra': 2\}, now it is \{'extra': 4\}"),
@@ -156,9 +157,9 @@ def test_a_killed_run_goes_on_to_the_same_bits_and_not_with_other_streams(
         content["data"]["streams"]["extra"] |= changes
         (tmp_path / "resumed" / "recipe.yaml").unlink()  # which would already refuse
         with pytest.raises(CheckpointError, match=message):
-            pretrain(recipe_from_dict(content))
+            run_torch(recipe_from_dict(content))
     (tmp_path / "resumed" / "recipe.yaml").unlink()
-    pretrain(recipe)
+    run_torch(recipe)
     one, two = (helpers.weights(tmp_path / name) for name in ("straight", "resumed"))
     assert all(torch.equal(one[name], two[name]) for name in one)
 
@@ -170,7 +171,7 @@ def test_the_evidence_of_a_loss_that_is_not_finite_holds_every_stream(
         helpers, videos, tmp_path / "run", few, optimizer__base_lr=1e20, optimizer__warmup=0
     )
     with pytest.raises(NonFiniteLoss):
-        pretrain(recipe)
+        run_torch(recipe)
     kept = torch.load(tmp_path / "run" / "nonfinite" / "batch_0.pt", weights_only=True)
     assert (len(kept["video"]), len(kept["extra/video"])) == (4, 2)
     assert replay(tmp_path / "run")["broken_parameters"]

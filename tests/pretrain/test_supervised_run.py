@@ -9,7 +9,7 @@ import video_ssl
 from video_ssl.datasets.table import Table
 from video_ssl.objectives.supervised.objective import Objective
 from video_ssl.pretrain.run import open_streams
-from video_ssl.pretrain.torch_loop.run import pretrain
+from video_ssl.pretrain.torch_loop.run import run_torch
 
 OBJECTIVE = {
     "name": "supervised",
@@ -46,7 +46,7 @@ class Killed(BaseException):
 
 def test_killed_and_resumed_equals_undisturbed(videos, tmp_path, helpers, monkeypatch):
     table = table_of(videos, tmp_path)
-    pretrain(recipe_of(helpers, table, tmp_path / "a"))
+    run_torch(recipe_of(helpers, table, tmp_path / "a"))
 
     def after_step(self, progress):
         if round(progress * 12) == 10:
@@ -55,10 +55,10 @@ def test_killed_and_resumed_equals_undisturbed(videos, tmp_path, helpers, monkey
     with monkeypatch.context() as patch:
         patch.setattr(Objective, "after_step", after_step)
         with pytest.raises(Killed):
-            pretrain(recipe_of(helpers, table, tmp_path / "b"))
+            run_torch(recipe_of(helpers, table, tmp_path / "b"))
     count = "encoder.stem.layers.norm.num_batches_tracked"
     assert helpers.weights(tmp_path / "b")[count] == 8
-    pretrain(recipe_of(helpers, table, tmp_path / "b"))
+    run_torch(recipe_of(helpers, table, tmp_path / "b"))
     one, two = helpers.weights(tmp_path / "a"), helpers.weights(tmp_path / "b")
     assert one[count] == 12
     assert [k for k in one if not torch.equal(one[k], two[k])] == []

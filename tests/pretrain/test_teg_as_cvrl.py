@@ -13,7 +13,7 @@ from flax_runs import assert_same_bits, tiny, weights
 from video_ssl.objectives.cvrl.config import Config as CvrlConfig
 from video_ssl.objectives.cvrl.plan import Plan as CvrlPlan
 from video_ssl.objectives.teg import plan as teg_plan
-from video_ssl.pretrain.flax_loop.run import pretrain
+from video_ssl.pretrain.flax_loop.run import run_flax
 from video_ssl.pretrain.reporting import read_metrics
 
 COLORS = {
@@ -40,7 +40,7 @@ class ClipsOfCvrl:
 def run(videos: Path, folder: Path, name: str, **changes: Any) -> Path:
     colors = {f"objective__{key}": value for key, value in COLORS.items()}
     recipe = tiny(videos, folder, name, training__duration=4, **colors, **changes)
-    pretrain(recipe, devices=jax.devices()[:1])
+    run_flax(recipe, devices=jax.devices()[:1])
     return folder
 
 

@@ -118,8 +118,8 @@ class Helpers:
         code = (
             "import logging, sys; logging.basicConfig(level='INFO', format='%(message)s')\n"
             "from video_ssl.pretrain.recipe import load_pretrain_recipe\n"
-            "from video_ssl.pretrain.torch_loop.run import pretrain\n"
-            "pretrain(load_pretrain_recipe(sys.argv[1], sys.argv[2:]))\n"
+            "from video_ssl.pretrain.torch_loop.run import run_torch\n"
+            "run_torch(load_pretrain_recipe(sys.argv[1], sys.argv[2:]))\n"
         )
         return subprocess.Popen(
             [sys.executable, "-c", code, str(recipe_file), *overrides],

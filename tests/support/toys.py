@@ -10,8 +10,8 @@ from video_ssl.models import NETWORKS
 from video_ssl.objectives import OBJECTIVES, Entry
 
 OWN = {
-    "toy_sound": Entry("toy_sound"),
-    "toy_sound_flax": Entry("toy_sound_flax", "flax"),
+    "toy_sound": Entry("toy_sound", several_streams=True),
+    "toy_sound_flax": Entry("toy_sound_flax", "flax", several_streams=True),
 }
 
 

@@ -48,12 +48,12 @@ def _to_train(framework: str) -> Callable[[Path], None]:
 def _with_encoder(folder: Path) -> None:
     """The videos, and two encoders of one size."""
     from video_ssl.pretrain.recipe import load_pretrain_recipe
-    from video_ssl.pretrain.start import pretrain
+    from video_ssl.pretrain.start import run_recipe
 
     _videos(folder)
     for name, seed in (("a", 3), ("b", 4)):
         content = {**recipe(folder / "videos", folder / "run", "torch", steps=2), "seed": seed}
-        pretrain(load_pretrain_recipe(write_recipe(folder / "r.yaml", content)))
+        run_recipe(load_pretrain_recipe(write_recipe(folder / "r.yaml", content)))
         shutil.move(folder / "run/encoder", folder / name)
         shutil.rmtree(folder / "run")
     (folder / "r.yaml").unlink()

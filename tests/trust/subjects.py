@@ -370,13 +370,13 @@ def _train(folder: Path) -> None:
     import torch
 
     from video_ssl.pretrain.recipe import load_pretrain_recipe
-    from video_ssl.pretrain.start import pretrain
+    from video_ssl.pretrain.start import run_recipe
 
     torch.set_num_threads(1)
     content = read_recipe_text(folder / "recipe.yaml")
     content["run"], content["data"]["table"] = str(folder / "run"), str(folder / "videos")
     write_recipe(folder / "recipe.yaml", content)
-    pretrain(load_pretrain_recipe(folder / "recipe.yaml"))
+    run_recipe(load_pretrain_recipe(folder / "recipe.yaml"))
 
 
 def read_recipe_text(path: Path) -> dict[str, Any]:

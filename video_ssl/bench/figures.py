@@ -200,10 +200,11 @@ def _random_rows(
 
 
 def random_clips(recipe: PretrainRecipe, batch_size: int) -> np.ndarray:
-    """Returns standard normal float32 (B, T, S, S, 3) of the recipe's size: what its encoder sees."""
-    size, rng = recipe.objective.crop.size, np.random.default_rng(recipe.seed)
-    shape = (batch_size, recipe.objective.encoder.num_frames, size, size, 3)
-    return rng.standard_normal(shape, np.float32)
+    """Returns standard normal float32 (B, T, H, W, 3): clips of the size that the recipe's plan shows first."""
+    plan = OBJECTIVES[recipe.objective_name].main_plan(recipe.objective)
+    sample = {name: array[0] for name, array in random_samples(recipe, 1).items()}
+    shape = (batch_size, *plan.shown(sample)[0].frames.shape)
+    return np.random.default_rng(recipe.seed).standard_normal(shape, np.float32)
 
 
 def print_figures(title: str, rows: Sequence[StepFigures]) -> None:

@@ -23,6 +23,7 @@ import torch
 from rich.console import Console
 from rich.table import Table as ScreenTable
 
+from video_ssl.bench.config import LoaderBench
 from video_ssl.bench.footage import FOOTAGE, make_footage
 from video_ssl.bench.loader_advice import advice
 from video_ssl.bench.yardsticks import Floor, RecordingReader, plain_decoder, plain_loop
@@ -34,9 +35,10 @@ from video_ssl.clips.streams import Stream
 from video_ssl.datasets.table import Table
 from video_ssl.files import MADE_BY, claim_file, made, write_json
 from video_ssl.objectives import OBJECTIVES
+from video_ssl.pretrain.lengths import Streams
 from video_ssl.pretrain.processes import choose_device
 from video_ssl.pretrain.recipe import PretrainRecipe
-from video_ssl.pretrain.run import Streams, open_streams, settled_recipe
+from video_ssl.pretrain.run import open_streams, settled_recipe
 from video_ssl.pretrain.torch_loop.device_feed import to_tensors
 
 #: Stages of the loader in the order of a clip's way; "plan" is what the plan does beside the frames: draws, masks.
@@ -87,13 +89,13 @@ class LoaderFigures:
 def bench_loader(
     recipe: PretrainRecipe,
     *,
-    footage: str = "table",
-    folder: Path = Path("data/bench-footage"),
-    num_batches: int = 30,
-    num_records: int = 20,
-    repeats: int = 5,
-    step_ms: float = 0.0,
-    json_path: Path | None = None,
+    footage: str = LoaderBench.footage,
+    folder: Path = LoaderBench.folder,
+    num_batches: int = LoaderBench.num_batches,
+    num_records: int = LoaderBench.num_records,
+    repeats: int = LoaderBench.repeats,
+    step_ms: float = LoaderBench.step_ms,
+    json_path: Path | None = LoaderBench.json_path,
 ) -> list[LoaderFigures]:
     """Measures the data pipeline of a recipe, prints a table per kind of footage and returns the figures.
 

@@ -18,6 +18,7 @@ from rich.markup import escape
 from rich.progress import track
 from rich.table import Table as RichTable
 
+from video_ssl.bench.config import ReadersBench
 from video_ssl.bench.odd_videos import ODD_VIDEOS, VideoStyle, write_odd_video, write_video
 from video_ssl.clips.decoders.backends import missing, wrong_on
 from video_ssl.clips.decoders.files.facts import file_facts
@@ -47,9 +48,9 @@ def bench_readers(
     folder: str | os.PathLike[str] | None = None,
     *,
     out: str | os.PathLike[str] | None = None,
-    draws: int = 25,
-    num_frames: int = 300,
-    seed: int = 0,
+    draws: int = ReadersBench.draws,
+    num_frames: int = ReadersBench.num_frames,
+    seed: int = ReadersBench.seed,
 ) -> dict[str, Any]:
     """Returns, prints and (with `out`) writes as JSON what every decoder does with every file.
 

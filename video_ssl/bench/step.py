@@ -12,10 +12,12 @@ from importlib import import_module
 from multiprocessing import get_context
 from typing import Any
 
+from video_ssl.bench.config import StepBench
 from video_ssl.bench.figures import StepFigures, Timing, print_figures
 from video_ssl.child_signals import deaf_children, end_in_silence
-from video_ssl.models import with_flax
+from video_ssl.models import architecture_of, with_flax
 from video_ssl.objectives import OBJECTIVES
+from video_ssl.objectives.shared.objective_config import ObjectiveConfig
 from video_ssl.pretrain.errors import missing_jax
 from video_ssl.pretrain.recipe import PretrainRecipe, recipe_from_dict, recipe_to_dict
 from video_ssl.pretrain.run import settled_recipe
@@ -28,10 +30,10 @@ BENCHES = {"flax": "video_ssl.bench.step_flax", "torch": "video_ssl.bench.step_t
 def bench_step(
     recipe: PretrainRecipe,
     *,
-    batch_size: int = 8,
-    steps: int = 5,
-    warmup: int = 2,
-    compile_too: bool = False,
+    batch_size: int = StepBench.batch_size,
+    steps: int = StepBench.steps,
+    warmup: int = StepBench.warmup,
+    compile_too: bool = StepBench.compile_too,
 ) -> list[StepFigures]:
     """Times training steps of a recipe and prints a table; returns its rows.
 
@@ -55,7 +57,11 @@ def bench_step(
 
 
 def bench_twins(
-    recipe: PretrainRecipe, *, batch_size: int = 8, steps: int = 5, warmup: int = 2
+    recipe: PretrainRecipe,
+    *,
+    batch_size: int = StepBench.batch_size,
+    steps: int = StepBench.steps,
+    warmup: int = StepBench.warmup,
 ) -> list[StepFigures]:
     """Times the encoder of a recipe alone, forward and backward, in flax and in torch; prints and returns two rows.
 
@@ -67,7 +73,8 @@ def bench_twins(
         RunError: jax is not installed.
     """
     recipe = settled_recipe(recipe, check=False)
-    architecture = recipe.objective.encoder.architecture
+    objective: ObjectiveConfig = recipe.objective
+    architecture = None if objective.encoder is None else architecture_of(objective.encoder)
     if architecture not in with_flax():
         raise ConfigError(
             f"objective.encoder.architecture={architecture} has no twin: both frameworks have "

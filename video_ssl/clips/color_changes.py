@@ -24,12 +24,14 @@ blur treats the border differs from project to project: that is the law, `LAWS`.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
 from video_ssl.clips.config import ColorConfig
+
+P = TypeVar("P")
 
 ORDER = slice(0, 4)
 BRIGHTNESS, CONTRAST, SATURATION, HUE, OFFSET = 4, 5, 6, 7, 8
@@ -123,3 +125,16 @@ def color_fields(
     if config is None:
         return {}
     return {"color": np.stack([sample_color(config, rng) for _ in range(num_views)])}
+
+
+def changes_of(parameters: P | None) -> P:
+    """Returns the parameters of a batch whose objective changes colors.
+
+    Raises:
+        ValueError: there are none.
+    """
+    if parameters is None:
+        raise ValueError(
+            "the objective changes colors, and the batch has no parameters for it: its plan adds `color_fields`."
+        )
+    return parameters

@@ -10,7 +10,7 @@ from video_ssl.evaluate.recipe import read_evaluations
 from video_ssl.evaluate.run import evaluate
 from video_ssl.pretrain.errors import RunError
 from video_ssl.pretrain.recipe import PretrainRecipe
-from video_ssl.pretrain.start import pretrain
+from video_ssl.pretrain.start import run_recipe
 
 logger = logging.getLogger(__name__)
 
@@ -34,7 +34,7 @@ def pretrain_and_evaluate(
             "--evaluate is for one process: `video-ssl launch` with --chain trains and evaluates with several."
         )
     evaluations = read_evaluations(recipe.evaluations, recipe.run)
-    pretrain(recipe, allow_changes=allow_changes)
+    run_recipe(recipe, allow_changes=allow_changes)
     if not evaluations:
         logger.info(
             "%s names no evaluation (evaluate=NAME). To probe it: video-ssl evaluate evaluate/probe.yaml encoder=%s "

@@ -14,11 +14,14 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 import numpy as np
 
-from video_ssl.embed.features import FeatureFile
 from video_ssl.recipes import nearest
+
+if TYPE_CHECKING:
+    from video_ssl.embed.features import FeatureFile
 
 POOLINGS = ("clip", "mean", "max", "mean_std", "concat_2", "concat_4", "concat_8")
 

@@ -12,7 +12,6 @@ clips, pooling and split behind the published numbers are (unverified).
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -33,45 +32,13 @@ from video_ssl.evaluate.identity import (
     unknown_note,
 )
 from video_ssl.evaluate.neighbours import nearest_neighbours, unit_rows
-from video_ssl.evaluate.pooling import check_poolings, outputs_of, pooled_features
+from video_ssl.evaluate.pooling import outputs_of, pooled_features
+from video_ssl.evaluate.retrieval_config import RetrievalConfig, RetrieveConfig
 from video_ssl.evaluate.videos import Videos, train_and_test
 from video_ssl.files import MADE_BY, claim_file, made, write_json
 
 #: Queries that are printed with their neighbours; all are in the JSON.
 _PRINTED = 30
-
-
-@dataclass(frozen=True, kw_only=True)
-class RetrievalConfig:
-    """Settings of the retrieval.
-
-    Attributes:
-        pooling: see `pooling.py`.
-        ks: R@k for these.
-        exclude: gallery videos that a query may not find: "video", itself; "group", all of its
-            group (same person, same source).
-        center: subtract the mean gallery vector before scaling; not part of the usual protocol.
-        mean_ap: mean average precision over the whole gallery too; takes a sort of every row.
-        keep: nearest videos of every query that go into the results; 0 keeps none.
-        chunk: rows and columns of a block of similarities.
-    """
-
-    pooling: str = "clip"
-    ks: tuple[int, ...] = (1, 5, 10, 20)
-    exclude: str = "video"
-    center: bool = False
-    mean_ap: bool = False
-    keep: int = 0
-    chunk: int = 2048
-
-    def __post_init__(self) -> None:
-        check_poolings([self.pooling])
-        if not self.ks or min(self.ks) < 1:
-            raise ValueError(f"ks={self.ks} must be numbers of at least 1.")
-        if self.exclude not in ("video", "group"):
-            raise ValueError(f"exclude={self.exclude!r} must be 'video' or 'group'.")
-        if self.chunk < 1 or self.keep < 0:
-            raise ValueError(f"chunk={self.chunk} must be at least 1 and keep={self.keep} 0.")
 
 
 class Retrieval:
@@ -280,31 +247,17 @@ def retrieve_files(
     gallery: Path,
     *,
     out: Path | None = None,
-    pooling: str = "clip",
-    ks: str = "1,5,10,20",
-    mean_ap: bool = False,
-    keep: int = 5,
+    config: RetrieveConfig | None = None,
 ) -> Result:
     """Returns the result for two feature files, prints it, and writes it as JSON if `out` is given.
 
     Where videos have no labels there is no score: the nearest videos of each query are all.
 
-    Args:
-        keep: nearest videos of each query, for `out`, and in what is printed where there are no labels.
-
     Raises:
         FeatureError: see `Retrieval.evaluate`.
         OutputError: `out` is one of the feature files, another's file, or cannot be written.
     """
-    try:
-        numbers = tuple(int(part) for part in ks.split(","))
-    except ValueError as err:
-        raise ValueError(f"ks={ks!r} must be numbers with commas between them: 1,5,10,20.") from err
-    if keep < 1:
-        raise ValueError(
-            f"keep={keep} must be at least 1: so many neighbours of each query are kept."
-        )
-    config = RetrievalConfig(pooling=pooling, ks=numbers, mean_ap=mean_ap, keep=keep)
+    config = config or RetrieveConfig()
     if out is not None:
         out = claim_file(out, "retrieve", sources=[queries, gallery])
     asked, bank = open_features(queries), open_features(gallery)
@@ -328,7 +281,7 @@ def retrieve_files(
             MADE_BY: made("retrieve"),
             "queries": str(queries),
             "gallery": str(gallery),
-            "pooling": pooling,
+            "pooling": config.pooling,
             "metrics": result.metrics,
             "chance": result.details["chance"],
             "query_videos": result.details["query_videos"],

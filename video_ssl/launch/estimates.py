@@ -13,9 +13,10 @@ from video_ssl.datasets.opening import lacks_tables
 from video_ssl.launch.steps import LaunchPlan, Step
 from video_ssl.objectives.shared.sources import EncoderSource
 from video_ssl.pretrain.dry_run import describe_start
+from video_ssl.pretrain.lengths import lengths_of
 from video_ssl.pretrain.recipe import PretrainRecipe, recipe_from_dict, stage_recipe
 from video_ssl.pretrain.reporting import read_metrics
-from video_ssl.pretrain.run import fit_batch, lengths_of, open_streams
+from video_ssl.pretrain.run import fit_batch, open_streams
 from video_ssl.pretrain.run_folder import METRICS
 
 #: What may keep a login node from looking at data that the jobs will find.

@@ -98,9 +98,9 @@ def _stop_now(number: int, frame: Any) -> NoReturn:
 
 def _pretrain(spec: TaskSpec, batch: Batch) -> None:
     from video_ssl.pretrain.recipe import load_pretrain_recipe
-    from video_ssl.pretrain.start import pretrain
+    from video_ssl.pretrain.start import run_recipe
 
-    pretrain(load_pretrain_recipe(spec.arguments[0], spec.arguments[1:]))
+    run_recipe(load_pretrain_recipe(spec.arguments[0], spec.arguments[1:]))
 
 
 def _evaluate(spec: TaskSpec, batch: Batch) -> None:

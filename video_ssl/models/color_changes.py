@@ -5,8 +5,6 @@ All frames of a view change alike.  Everything is float32, whatever autocast say
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-
 import torch
 from torch import Tensor
 
@@ -25,6 +23,7 @@ from video_ssl.clips.color_changes import (
     SATURATION,
     SOLARIZE,
     ColorLaw,
+    changes_of,
 )
 from video_ssl.clips.config import ColorConfig
 from video_ssl.models.config import Normalization
@@ -32,15 +31,26 @@ from video_ssl.models.preprocess import normalize, to_pixels
 
 
 def augmented_input(
-    batch: Mapping[str, Tensor], normalization: Normalization, color: ColorConfig | None
+    video: Tensor,
+    parameters: Tensor | None,
+    normalization: Normalization,
+    color: ColorConfig | None,
 ) -> Tensor:
-    """Returns float32 (B*V, C, T, H, W), normalised: `batch["video"]` changed by `batch["color"]` where `color` is set.
+    """Returns float32 (B*V, C, T, H, W), normalised, with the colors changed where `color` is set.
 
-    The counterpart of `color_fields` in a plan.
+    Args:
+        video: uint8 (B, V, T, H, W, 3).
+        parameters: (B, V, NUM_PARAMETERS), from `color_fields` in the plan; not looked at where `color` is None.
+        normalization: mean and standard deviation of the channels.
+        color: whose law the parameters are of.
+
+    Raises:
+        ValueError: `color` is set and there are no parameters.
     """
-    pixels = to_pixels(batch["video"])
+    pixels = to_pixels(video)
     if color is not None:
-        pixels = apply_color(pixels, batch["color"].flatten(0, -2), color.law)
+        rows = changes_of(parameters).flatten(0, -2)
+        pixels = apply_color(pixels, rows, color.law)
     return normalize(pixels, normalization)
 
 

@@ -6,8 +6,6 @@ that one program serves every batch and every device has only its own views.  Ev
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-
 import jax
 import jax.numpy as jnp
 from jax import Array
@@ -27,23 +25,32 @@ from video_ssl.clips.color_changes import (
     SATURATION,
     SOLARIZE,
     ColorLaw,
+    changes_of,
 )
 from video_ssl.clips.config import ColorConfig
 from video_ssl.models.config import Normalization
 
 
 def augmented_input(
-    batch: Mapping[str, Array], normalization: Normalization, color: ColorConfig | None
+    video: Array, parameters: Array | None, normalization: Normalization, color: ColorConfig | None
 ) -> Array:
-    """Returns float32 (B, V, T, H, W, 3), normalised: uint8 `batch["video"]` changed by `batch["color"]` (B, V,
-    NUM_PARAMETERS) where `color` is set.
+    """Returns float32 (B, V, T, H, W, 3), normalised, with the colors changed where `color` is set.
 
     Which operations can happen at all is read off `color`, so that no others are computed.
+
+    Args:
+        video: uint8 (B, V, T, H, W, 3).
+        parameters: (B, V, NUM_PARAMETERS), from `color_fields` in the plan; not looked at where `color` is None.
+        normalization: mean and standard deviation of the channels.
+        color: whose law the parameters are of.
+
+    Raises:
+        ValueError: `color` is set and there are no parameters.
     """
-    pixels = batch["video"].astype(jnp.float32) / 255
+    pixels = video.astype(jnp.float32) / 255
     if color is not None:
         flat = pixels.reshape(-1, *pixels.shape[2:])
-        rows = batch["color"].reshape(-1, NUM_PARAMETERS)
+        rows = changes_of(parameters).reshape(-1, NUM_PARAMETERS)
         pixels = apply_color(
             flat, rows, color.law, blur_each=color.setting("blur_each_probability") > 0
         ).reshape(pixels.shape)

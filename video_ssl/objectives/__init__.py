@@ -14,12 +14,16 @@ from video_ssl.objectives.shared.objective_plan import ObjectivePlan
 class Entry:
     """Where an objective lives: `Config`, `Plan`, `Objective` in modules of these names, or `objective_flax`.
 
-    An objective that takes several streams of data has, in place of `Plan`, a function `plans(config)`: name of the
-    stream -> plan, the main one first.
+    Attributes:
+        package: its folder, dotted.
+        framework: of its `Objective`.
+        several_streams: it takes several streams of data: in place of `Plan` its module `plan` has a function
+            `plans(config)`, name of the stream -> plan, the main one first.
     """
 
     package: str
     framework: Literal["torch", "flax"] = "torch"
+    several_streams: bool = False
 
     def config(self) -> type[ObjectiveConfig]:
         return import_module(f"{self.package}.config").Config
@@ -28,7 +32,7 @@ class Entry:
         """Returns the plans of the streams of data, the main one first; its name stands nowhere else."""
         module = import_module(f"{self.package}.plan")
         found: dict[str, ObjectivePlan] = (
-            module.plans(config) if hasattr(module, "plans") else {"main": module.Plan(config)}
+            module.plans(config) if self.several_streams else {"main": module.Plan(config)}
         )
         return found
 
@@ -51,7 +55,7 @@ OBJECTIVES: dict[str, Entry] = {
     "tcn": Entry("video_ssl.objectives.tcn"),
     "cvrl": Entry("video_ssl.objectives.cvrl", "flax"),
     "teg": Entry("video_ssl.objectives.teg", "flax"),
-    "bevt": Entry("video_ssl.objectives.bevt"),
+    "bevt": Entry("video_ssl.objectives.bevt", several_streams=True),
     "tokenizer": Entry("video_ssl.objectives.tokenizer"),
     "hico": Entry("video_ssl.objectives.hico"),
 }

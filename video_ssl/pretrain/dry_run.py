@@ -13,17 +13,9 @@ from video_ssl.objectives import OBJECTIVES
 from video_ssl.objectives.shared.sources import EncoderSource
 from video_ssl.pretrain.checkpoint_folders import newest_checkpoint
 from video_ssl.pretrain.durations import parse_duration, scaled_steps
+from video_ssl.pretrain.lengths import Lengths, Streams, lengths_of, lr_schedule
 from video_ssl.pretrain.recipe import PretrainRecipe, recipe_to_dict, stage_recipe
-from video_ssl.pretrain.run import (
-    Lengths,
-    Streams,
-    fit_batch,
-    lengths_of,
-    lr_schedule,
-    open_streams,
-    settled_recipe,
-    stage_path,
-)
+from video_ssl.pretrain.run import fit_batch, open_streams, settled_recipe, stage_path
 from video_ssl.pretrain.run_folder import (
     CHECKPOINTS,
     ENCODER,

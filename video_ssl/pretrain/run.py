@@ -2,8 +2,8 @@
 
 From the command to a step:
     cli.pretrain                  reads the recipe
-    start.pretrain                chooses the framework of the objective
-    torch_loop/run.pretrain       joins the processes and brings its `Framework` (flax_loop/run alike)
+    start.run_recipe              chooses the framework of the objective
+    torch_loop/run.run_torch      joins the processes and brings its `Framework` (flax_loop/run.run_flax alike)
     run.run (here)                locks the folder, trains stages, opens data, builds, resumes; at the end exports
     session.Session.run           the loop over steps: batches, figures, checkpoints, stopping
     torch_loop/loop._Session      one step: forward, backward, optimizer (flax_loop/loop alike)
@@ -39,9 +39,9 @@ from video_ssl.pretrain.checkpoint_folders import (
     sound_checkpoint,
     sweep_unfinished,
 )
-from video_ssl.pretrain.durations import scaled_steps, to_steps
 from video_ssl.pretrain.errors import CheckpointError, RunError
 from video_ssl.pretrain.foresight import held_gib, warnings_before
+from video_ssl.pretrain.lengths import Streams, lengths_of, lr_schedule
 from video_ssl.pretrain.recipe import PretrainRecipe, recipe_to_dict, stage_recipe
 from video_ssl.pretrain.reporting import read_metrics
 from video_ssl.pretrain.run_folder import (
@@ -58,18 +58,11 @@ from video_ssl.pretrain.run_folder import (
     settle_recipe,
 )
 from video_ssl.pretrain.run_processes import RunProcesses
-from video_ssl.pretrain.schedules import SCHEDULES
 from video_ssl.pretrain.session import BaseJob, J, OpenBatches
 from video_ssl.pretrain.table_digest import describe_tables, table_changes
 from video_ssl.progress import duration_text
 
 logger = logging.getLogger(__name__)
-
-#: The learning rate of every step is computed beforehand.
-MAX_STEPS = 10**8
-
-#: Name -> where its records come from; the main stream stands first.
-Streams = dict[str, Stream]
 
 
 @dataclass(frozen=True)
@@ -126,7 +119,7 @@ def run(
     allow_changes: bool,
     run_stage: Callable[[PretrainRecipe], RunResult],
 ) -> RunResult:
-    """Returns the result of a run; see `start.pretrain`.  Every process calls it."""
+    """Returns the result of a run; see `start.run_recipe`.  Every process calls it."""
     folder = given.folder
     with contextlib.ExitStack() as stack:
 
@@ -339,52 +332,6 @@ def _open_mix(
     return tables
 
 
-@dataclass(frozen=True, kw_only=True)
-class Lengths:
-    """The durations of a recipe in steps of its data, shortened by `training.scale`; `num_examples` are an epoch."""
-
-    num_examples: int
-    num_steps: int
-    warmup_steps: int
-    log_steps: int
-    checkpoint_steps: int
-    keep_steps: int | None
-    validate_steps: int | None
-
-
-def lengths_of(recipe: PretrainRecipe, streams: Streams) -> Lengths:
-    """Returns how long a run is.
-
-    Raises:
-        RunError: more than `MAX_STEPS`.
-    """
-    training = recipe.training
-    num_examples = next(iter(streams.values())).num_examples
-
-    def steps(duration: str | int) -> int:
-        return to_steps(
-            duration,
-            num_examples=num_examples,
-            global_batch_size=training.global_batch_size,
-            scale=training.scale,
-        )
-
-    num_steps = steps(training.duration)
-    if num_steps > MAX_STEPS:
-        raise RunError(
-            f"training.duration={training.duration!r} is {num_steps:,} steps: more than {MAX_STEPS:,}."
-        )
-    return Lengths(
-        num_examples=num_examples,
-        num_steps=num_steps,
-        warmup_steps=steps(recipe.optimizer.warmup),
-        log_steps=scaled_steps(training.log_every, training.scale),
-        checkpoint_steps=steps(training.checkpoint_every),
-        keep_steps=steps(training.keep_every) if training.keep_every else None,
-        validate_steps=steps(recipe.validation.every) if recipe.validation else None,
-    )
-
-
 def job_settings(recipe: PretrainRecipe, streams: Streams, host: tuple[int, int]) -> dict[str, Any]:
     """Returns the fields of `BaseJob` that follow from the recipe and the data.
 
@@ -409,40 +356,6 @@ def job_settings(recipe: PretrainRecipe, streams: Streams, host: tuple[int, int]
         "tables": describe_tables([table for s in streams.values() for table in s.only_tables]),
         "stream_records": {name: recipe.data.streams[name].records for name in list(streams)[1:]},
     }
-
-
-def check_batch(recipe: PretrainRecipe, count: int, what: str = "processes") -> None:
-    """Raises RunError if the records of a step cannot be shared equally by `count` processes (devices) and
-    micro-batches, in any stream."""
-    training = recipe.training
-    parts = count * training.accumulation
-    sizes = {"training.global_batch_size": training.global_batch_size} | {
-        f"data.streams.{name}.records": own.records for name, own in recipe.data.streams.items()
-    }
-    for name, size in sizes.items():
-        if size % parts:
-            raise RunError(
-                f"{name}={size} cannot be divided among {count} {what} "
-                f"x training.accumulation={training.accumulation}: use a multiple of {parts}."
-            )
-
-
-def lr_schedule(recipe: PretrainRecipe, lengths: Lengths) -> np.ndarray:
-    """Returns float64 (num_steps,): the learning rate of every step, scaled.
-
-    Raises:
-        ValueError: a warm-up longer than the training.
-    """
-    optimizer, batch = recipe.optimizer, recipe.training.global_batch_size
-    rates = optimizer.rates(
-        global_batch_size=batch, clips_per_record=recipe.objective.clips_per_record
-    )
-    return SCHEDULES[optimizer.schedule].rates(
-        lengths.num_steps,
-        **rates,
-        warmup_steps=lengths.warmup_steps,
-        steps_per_epoch=lengths.num_examples / batch,
-    )
 
 
 def batch_source(

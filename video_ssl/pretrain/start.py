@@ -10,11 +10,11 @@ from video_ssl.pretrain.packages import refuse_missing_packages
 from video_ssl.pretrain.recipe import PretrainRecipe
 from video_ssl.pretrain.run import RunResult
 
-#: framework -> where its `pretrain` is
+#: framework -> module with `run_FRAMEWORK(recipe, ...)` and `export_checkpoint(recipe, ...)`
 LOOPS = {"torch": "video_ssl.pretrain.torch_loop.run", "flax": "video_ssl.pretrain.flax_loop.run"}
 
 
-def pretrain(recipe: PretrainRecipe, *, allow_changes: bool = False) -> RunResult:
+def run_recipe(recipe: PretrainRecipe, *, allow_changes: bool = False) -> RunResult:
     """Returns the result of a run, trained to its end: from the start, from its newest checkpoint, or at once if done.
 
     Under several processes every process calls it.  Encoders that the objective needs and that a recipe is given for
@@ -35,5 +35,6 @@ def pretrain(recipe: PretrainRecipe, *, allow_changes: bool = False) -> RunResul
     framework = OBJECTIVES[recipe.objective_name].framework
     with missing_jax(f"objective.name={recipe.objective_name}"):
         loop = import_module(LOOPS[framework])
-    result: RunResult = loop.pretrain(recipe, allow_changes=allow_changes)
+    run = getattr(loop, f"run_{framework}")
+    result: RunResult = run(recipe, allow_changes=allow_changes)
     return result

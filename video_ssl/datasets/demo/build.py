@@ -33,6 +33,7 @@ from pathlib import Path
 from typing import Any
 
 from video_ssl.child_signals import deaf_children
+from video_ssl.datasets.demo.config import DemoConfig
 from video_ssl.datasets.demo.mp4 import write_mp4
 from video_ssl.datasets.demo.rows import clip_row, segment_rows, session_row
 from video_ssl.datasets.demo.scene import NuisanceConfig
@@ -52,10 +53,10 @@ _DONE, _BEGUN = "demo.json", ".demo.begun.json"
 def build_demo(
     root: str | os.PathLike[str],
     *,
-    world: str = "demo",
-    size: str = "small",
-    seed: int = 0,
-    num_workers: int | None = None,
+    world: str = DemoConfig.world,
+    size: str = DemoConfig.size,
+    seed: int = DemoConfig.seed,
+    num_workers: int | None = DemoConfig.num_workers,
     progress: bool = True,
     nuisances: NuisanceConfig | Mapping[str, float] | None = None,
 ) -> Path:

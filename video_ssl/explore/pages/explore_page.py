@@ -23,9 +23,9 @@ from video_ssl.explore.exploration import (
     NO_PHASE,
     Exploration,
     color,
-    open_exploration,
     try_pictures,
 )
+from video_ssl.explore.exploration_maker import open_exploration
 from video_ssl.explore.pages.pictures import picture
 from video_ssl.explore.pages.rendering import write_page
 from video_ssl.files import claim_file

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from importlib import import_module
 from pathlib import Path
-from typing import Any, Literal, cast
+from typing import Any, cast
 
 from rich.box import SIMPLE_HEAD
 from rich.console import Console
@@ -28,6 +28,7 @@ from video_ssl.models import published_families
 from video_ssl.models.classifier import VideoClassifier, readout_of
 from video_ssl.models.encoder_folder import REPORT
 from video_ssl.models.encoders import CONFIG, FORMAT
+from video_ssl.models.exchange.convert_config import ConvertConfig, To
 from video_ssl.models.exchange.converted import read_folder, write_folder
 from video_ssl.models.exchange.export_names import (
     lost_parts,
@@ -44,7 +45,6 @@ from video_ssl.models.exchange.sizes import Sizes
 from video_ssl.models.preprocess_config import VideoPreprocess
 from video_ssl.models.weights import LoadReport, WeightsError, load_weights
 
-To = Literal["ours", "original", "huggingface", "export"]
 SUFFIXES: dict[str, tuple[str, ...]] = {"original": (".pth", ".pt", ".bin"), "export": (".pt2",)}
 
 
@@ -138,12 +138,12 @@ def convert(
     source: str | Path,
     out: str | Path,
     *,
-    to: To = "ours",
+    to: To = ConvertConfig.to,
     sizes: Sizes | None = None,
-    family: str = "auto",
-    num_heads: int | None = None,
-    min_share: float = 1.0,
-    frame_stride: int | None = None,
+    family: str = ConvertConfig.family,
+    num_heads: int | None = ConvertConfig.num_heads,
+    min_share: float = ConvertConfig.min_share,
+    frame_stride: int | None = ConvertConfig.frame_stride,
 ) -> Conversion:
     """Returns what was converted; the same stands as JSON beside the result (`conversion.json` in a folder,
     `NAME.json` beside a file).

@@ -56,7 +56,9 @@ class Objective(FlaxObjective):
         self, variables: Mapping[str, Any], batch: Mapping[str, Array], key: Array
     ) -> tuple[StepOutput, Mapping[str, Any]]:
         config = self.config
-        video = augmented_input(batch, config.normalization, config.applied_color)
+        video = augmented_input(
+            batch["video"], batch.get("color"), config.normalization, config.applied_color
+        )
         both = jnp.concatenate([video[:, 0], video[:, 1]])
         (z, features), changed = self.model.apply(
             variables, both, train=True, mutable=["batch_stats"], rngs={"dropout": key}

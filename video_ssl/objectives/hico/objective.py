@@ -61,7 +61,9 @@ class Objective(TorchObjective):
     def _features(self, batch: Mapping[str, Tensor]) -> Tensor:
         """What the heads see of every clip, (B, V, D)."""
         config = self.config
-        video = augmented_input(batch, config.normalization, config.color)
+        video = augmented_input(
+            batch["video"], batch.get("color"), config.normalization, config.color
+        )
         if config.pooling == "mean":
             features = self.encoder.clip_features(video)
         else:

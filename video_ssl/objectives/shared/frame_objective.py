@@ -35,7 +35,10 @@ class FrameObjective(TorchObjective):
     def frames_of(self, batch: Mapping[str, Tensor]) -> Tensor:
         """Returns float (B, V, T, D), the encoder's output, not normalised."""
         num_videos, num_views = batch["steps"].shape[:2]
-        video = augmented_input(batch, self.settings.normalization, self.settings.color)
+        config = self.settings
+        video = augmented_input(
+            batch["video"], batch.get("color"), config.normalization, config.color
+        )
         frames = self.encoder(video, batch["frame_valid"].flatten(0, 1))
         return frames.unflatten(0, (num_videos, num_views))
 

@@ -18,6 +18,11 @@ class ObjectiveConfig(Protocol):
     """
 
     @property
+    def encoder(self) -> object | None:
+        """Settings of the encoder that leaves the training first, of a network in `NETWORKS`; None = it comes with
+        another setting, as `init`."""
+
+    @property
     def clips_per_record(self) -> int:
         """Clips that the encoder sees of one record of the main stream in one visit, all views together."""
 

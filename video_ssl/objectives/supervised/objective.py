@@ -52,7 +52,10 @@ class Objective(TorchObjective):
 
     def forward(self, batch: Mapping[str, Tensor]) -> StepOutput:
         """See `TorchObjective`; every clip of a record counts as a sample."""
-        video = augmented_input(batch, self.config.normalization, self.config.color)
+        config = self.config
+        video = augmented_input(
+            batch["video"], batch.get("color"), config.normalization, config.color
+        )
         label = batch["label"].repeat_interleave(batch["video"].shape[1])
         features = self.encoder.clip_features(video)
         logits = self.head(self.dropout(features))

@@ -71,14 +71,13 @@ class Objective(FlaxObjective):
 
     def _views(self, batch: Mapping[str, Array]) -> list[Array]:
         """The clips, short and long, with their colors changed and normalised."""
-        config = self.config
+        config, colors = self.config, batch.get("color")
         views = []
         for i, name in enumerate(("short", "long")):
-            part = {"video": batch[name][:, None]}
-            if config.color is not None:
-                part["color"] = batch["color"][:, i : i + 1]
-            views.append(augmented_input(part, config.normalization, config.applied_color)[:, 0])
-        return views
+            own = None if colors is None else colors[:, i : i + 1]
+            video = batch[name][:, None]
+            views.append(augmented_input(video, own, config.normalization, config.applied_color))
+        return [view[:, 0] for view in views]
 
     def encoders(self) -> dict[str, TrainedEncoder]:
         """The encoder expects the long clip."""

@@ -27,23 +27,16 @@ from video_ssl.pretrain.flax_loop.devices import (
 )
 from video_ssl.pretrain.flax_loop.loop import FlaxJob, State, train, variables_of
 from video_ssl.pretrain.flax_loop.optimizers import build_optimizer
+from video_ssl.pretrain.lengths import Streams, check_batch
 from video_ssl.pretrain.recipe import PretrainRecipe
-from video_ssl.pretrain.run import (
-    Framework,
-    RunResult,
-    Streams,
-    check_batch,
-    existing_stages,
-    job_settings,
-    run,
-)
+from video_ssl.pretrain.run import Framework, RunResult, existing_stages, job_settings, run
 from video_ssl.pretrain.run_folder import exported_folders
 
 
-def pretrain(
+def run_flax(
     recipe: PretrainRecipe, *, allow_changes: bool = False, devices: Sequence[Any] | None = None
 ) -> RunResult:
-    """Returns the result of a run of a flax objective, see `start.pretrain`; every process calls it.
+    """Returns the result of a run of a flax objective, see `start.run_recipe`; every process calls it.
 
     Args:
         recipe, allow_changes: see there.

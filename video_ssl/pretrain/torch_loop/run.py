@@ -20,17 +20,10 @@ from video_ssl.models.encoders import save_encoder
 from video_ssl.objectives import OBJECTIVES
 from video_ssl.objectives.shared.torch_objective import TorchObjective
 from video_ssl.pretrain.checkpoint_folders import Checkpoint
+from video_ssl.pretrain.lengths import Streams, check_batch
 from video_ssl.pretrain.processes import Processes, join_processes
 from video_ssl.pretrain.recipe import PretrainRecipe, ValidationConfig
-from video_ssl.pretrain.run import (
-    Framework,
-    RunResult,
-    Streams,
-    check_batch,
-    existing_stages,
-    job_settings,
-    run,
-)
+from video_ssl.pretrain.run import Framework, RunResult, existing_stages, job_settings, run
 from video_ssl.pretrain.run_folder import exported_folders
 from video_ssl.pretrain.torch_loop.averages import WeightAverage
 from video_ssl.pretrain.torch_loop.checkpoints import load_objective
@@ -43,8 +36,8 @@ from video_ssl.pretrain.torch_loop.validation import open_validation
 logger = logging.getLogger(__name__)
 
 
-def pretrain(recipe: PretrainRecipe, *, allow_changes: bool = False) -> RunResult:
-    """Returns the result of a run of a torch objective, see `start.pretrain`; every process calls it."""
+def run_torch(recipe: PretrainRecipe, *, allow_changes: bool = False) -> RunResult:
+    """Returns the result of a run of a torch objective, see `start.run_recipe`; every process calls it."""
     with join_processes(recipe.training.device) as processes:
         return _run(recipe, processes, allow_changes=allow_changes)
 

@@ -1,0 +1,61 @@
+"""Settings of the benchmarks.  Free of torch and jax."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+
+@dataclass(frozen=True, kw_only=True)
+class StepBench:
+    """How a step is timed.
+
+    Attributes:
+        batch_size: records per step.  The recipe's own batch is for many devices.
+        steps: timed steps; the median is shown.
+        warmup: steps before them.
+        compile_too: time torch.compile as well.  Flax compiles every step.
+    """
+
+    batch_size: int = 8
+    steps: int = 5
+    warmup: int = 2
+    compile_too: bool = False
+
+
+@dataclass(frozen=True, kw_only=True)
+class LoaderBench:
+    """What the data pipeline is measured on, and how often.
+
+    Attributes:
+        footage: what is read: easy or hard (files made on first use), or table, the recipe's own.
+        num_batches: batches drawn from the pipeline with workers; 0: none.
+        num_records: records timed one by one in every turn.
+        repeats: turns; medians are shown.
+        step_ms: what a step of the consumer takes.
+        folder: where the footage is kept.
+        json_path: write figures here.
+    """
+
+    footage: str = "table"
+    num_batches: int = 30
+    num_records: int = 20
+    repeats: int = 5
+    step_ms: float = 0.0
+    folder: Path = Path("data/bench-footage")
+    json_path: Path | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class ReadersBench:
+    """What the decoders are timed on.
+
+    Attributes:
+        draws: clips timed per file.
+        num_frames: length of the timed files.
+        seed: of the starts of the clips.
+    """
+
+    draws: int = 25
+    num_frames: int = 300
+    seed: int = 0

@@ -1,0 +1,99 @@
+"""How long a run is in steps, how large a step may be, and the learning rate of every step.  Free of torch and jax."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from video_ssl.clips.streams import Stream
+from video_ssl.pretrain.durations import scaled_steps, to_steps
+from video_ssl.pretrain.errors import RunError
+from video_ssl.pretrain.recipe import PretrainRecipe
+from video_ssl.pretrain.schedules import SCHEDULES
+
+#: The learning rate of every step is computed beforehand.
+MAX_STEPS = 10**8
+
+#: Name -> where its records come from; the main stream stands first.
+Streams = dict[str, Stream]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Lengths:
+    """The durations of a recipe in steps of its data, shortened by `training.scale`; `num_examples` are an epoch."""
+
+    num_examples: int
+    num_steps: int
+    warmup_steps: int
+    log_steps: int
+    checkpoint_steps: int
+    keep_steps: int | None
+    validate_steps: int | None
+
+
+def lengths_of(recipe: PretrainRecipe, streams: Streams) -> Lengths:
+    """Returns how long a run is.
+
+    Raises:
+        RunError: more than `MAX_STEPS`.
+    """
+    training = recipe.training
+    num_examples = next(iter(streams.values())).num_examples
+
+    def steps(duration: str | int) -> int:
+        return to_steps(
+            duration,
+            num_examples=num_examples,
+            global_batch_size=training.global_batch_size,
+            scale=training.scale,
+        )
+
+    num_steps = steps(training.duration)
+    if num_steps > MAX_STEPS:
+        raise RunError(
+            f"training.duration={training.duration!r} is {num_steps:,} steps: more than {MAX_STEPS:,}."
+        )
+    return Lengths(
+        num_examples=num_examples,
+        num_steps=num_steps,
+        warmup_steps=steps(recipe.optimizer.warmup),
+        log_steps=scaled_steps(training.log_every, training.scale),
+        checkpoint_steps=steps(training.checkpoint_every),
+        keep_steps=steps(training.keep_every) if training.keep_every else None,
+        validate_steps=steps(recipe.validation.every) if recipe.validation else None,
+    )
+
+
+def check_batch(recipe: PretrainRecipe, count: int, what: str = "processes") -> None:
+    """Raises RunError if the records of a step cannot be shared equally by `count` processes (devices) and
+    micro-batches, in any stream."""
+    training = recipe.training
+    parts = count * training.accumulation
+    sizes = {"training.global_batch_size": training.global_batch_size} | {
+        f"data.streams.{name}.records": own.records for name, own in recipe.data.streams.items()
+    }
+    for name, size in sizes.items():
+        if size % parts:
+            raise RunError(
+                f"{name}={size} cannot be divided among {count} {what} "
+                f"x training.accumulation={training.accumulation}: use a multiple of {parts}."
+            )
+
+
+def lr_schedule(recipe: PretrainRecipe, lengths: Lengths) -> np.ndarray:
+    """Returns float64 (num_steps,): the learning rate of every step, scaled.
+
+    Raises:
+        ValueError: a warm-up longer than the training.
+    """
+    optimizer, batch = recipe.optimizer, recipe.training.global_batch_size
+    rates = optimizer.rates(
+        global_batch_size=batch, clips_per_record=recipe.objective.clips_per_record
+    )
+    return SCHEDULES[optimizer.schedule].rates(
+        lengths.num_steps,
+        **rates,
+        warmup_steps=lengths.warmup_steps,
+        steps_per_epoch=lengths.num_examples / batch,
+    )
