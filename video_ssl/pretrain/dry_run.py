@@ -22,6 +22,7 @@ from video_ssl.pretrain.run import (
     lr_schedule,
     open_streams,
     settled_recipe,
+    stage_folder,
     stage_path,
 )
 from video_ssl.pretrain.run_folder import (
@@ -65,6 +66,8 @@ def _run(recipe: PretrainRecipe) -> Iterator[str]:
     for name, source in recipe.objective.stages().items():
         if isinstance(source, EncoderSource) and source.recipe is not None:
             yield from _run(stage_recipe(recipe, name, source))
+        elif isinstance(source, EncoderSource) and source.stage is not None:
+            yield f"{name} of {recipe.name}: {stage_folder(recipe, name, source)}"
         else:
             yield f"{name} of {recipe.name}: {stage_path(recipe, name, source)}"
     yield f"{recipe.name}: {recipe.objective_name} ({OBJECTIVES[recipe.objective_name].framework}) in {recipe.folder}"

@@ -7,17 +7,15 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from safetensors.torch import load_file
-from torch import Tensor
-
 from video_ssl.models import NETWORKS, architecture_of
 from video_ssl.models.classifier import VideoClassifier, readout_of
 from video_ssl.models.config import ViTConfig
-from video_ssl.models.encoder_folder import check_unchanged
+from video_ssl.models.encoder_folder import DECODER, HEAD
 from video_ssl.models.encoders import (
     EncoderError,
     find_encoder,
     load_encoder,
+    read_beside,
     save_encoder,
 )
 from video_ssl.models.exchange.export_names import names_of_others
@@ -30,8 +28,6 @@ from video_ssl.models.networks.image_vit import ImageViT
 from video_ssl.models.networks.vit import VideoViT
 from video_ssl.models.preprocess_config import VideoPreprocess
 from video_ssl.models.weights import LoadReport, WeightsError, load_weights
-
-HEAD, DECODER = "head.safetensors", "decoder.safetensors"
 
 
 def write_folder(folder: str | Path, model: Published, *, source: Mapping[str, Any]) -> Path:
@@ -78,7 +74,7 @@ def read_folder(path: str | Path, *, sizes: Sizes | None = None) -> Published:
     preprocess, source = encoder.preprocess, encoder.source
     assert isinstance(preprocess, VideoPreprocess)
     module, text = resize(encoder, sizes or Sizes())
-    head, decoders = _beside(folder, HEAD), _beside(folder, DECODER)
+    head, decoders = read_beside(folder, HEAD), read_beside(folder, DECODER)
     keys = [*(f"encoder.{key}" for key in module.state_dict()), *head, *decoders]
     config = module.config
     frames = config.num_frames if isinstance(config, ViTConfig) else None
@@ -126,7 +122,7 @@ def load_classifier(path: str | Path) -> VideoClassifier:
     torch.Size([2, 400])
     """
     folder = find_encoder(path)
-    head = _beside(folder, HEAD)
+    head = read_beside(folder, HEAD)
     if not head:
         raise EncoderError(
             f"{folder} keeps no head: it was not converted from a fine-tuned model. load_encoder gives its encoder."
@@ -167,13 +163,6 @@ def resize(encoder: VideoViT | ImageViT, sizes: Sizes) -> tuple[VideoViT | Image
         state = {**state, "positions.table": table[None]}
     module.load_state_dict(state)
     return module, text
-
-
-def _beside(folder: Path, name: str) -> dict[str, Tensor]:
-    if not (folder / name).is_file():
-        return {}
-    check_unchanged(folder, name)
-    return load_file(folder / name)
 
 
 def _family(encoder: VideoViT | ImageViT, objective: str) -> str:

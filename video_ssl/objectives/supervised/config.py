@@ -98,15 +98,17 @@ class Config:
         folder = find_encoder(self.init.run)
         content = read_config(folder)
         if self.encoder is not None:
-            refuse_other_settings(to_plain(self.encoder), content["config"], str(folder))
+            refuse_other_settings(self.encoder, content["config"], str(folder))
             return found
         kinds = choosable("video")
         if content["architecture"] not in kinds:
             raise ValueError(
                 f"{folder} is a {content['architecture']}, which cannot be fine-tuned: {sorted(kinds)} can."
             )
-        free = {name: value for name, value in content["config"].items() if name not in _FROM_CLIPS}
-        encoder = build_config(kinds[content["architecture"]], free, "objective.encoder")
+        kind = kinds[content["architecture"]]
+        dropped = (*_FROM_CLIPS, *getattr(kind, "only_pretraining", ()))
+        free = {name: value for name, value in content["config"].items() if name not in dropped}
+        encoder = build_config(kind, free, "objective.encoder")
         preprocess = read_preprocess(content, folder)
         assert isinstance(preprocess, VideoPreprocess)
         normalization = Normalization(mean=preprocess.mean, std=preprocess.std)
@@ -122,9 +124,11 @@ class Config:
 _FROM_CLIPS = ("image_size", "num_frames")
 
 
-def refuse_other_settings(now: dict[str, Any], before: dict[str, Any], where: str | Path) -> None:
-    """Raises ValueError if weights of an encoder `before` would mean something else in an encoder `now`."""
-    differ = [k for k in now if k not in _MAY_DIFFER and k in before and before[k] != now[k]]
+def refuse_other_settings(encoder: Any, before: dict[str, Any], where: str | Path) -> None:
+    """Raises ValueError if weights of an encoder of the settings `before` would mean something else in one of the
+    config `encoder`; what its `adaptable` names is made up for when they are filled in."""
+    now, free = to_plain(encoder), (*_MAY_DIFFER, *getattr(encoder, "adaptable", ()))
+    differ = [k for k in now if k not in free and k in before and before[k] != now[k]]
     if differ:
         wanted = ", ".join(f"{k}={before[k]!r} (not {now[k]!r})" for k in differ)
         raise ValueError(

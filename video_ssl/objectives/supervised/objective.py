@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Self
+from typing import Any, Self
 
 import torch
 import torch.nn.functional as F
@@ -80,7 +80,7 @@ class Objective(TorchObjective):
         return {"encoder": TrainedEncoder(self.encoder, preprocess)}
 
 
-def _start_from(encoder: nn.Module, path: Path | None) -> None:
+def _start_from(encoder: Any, path: Path | None) -> None:
     """Fills an encoder with the weights of another one of the same shape, whose settings give them the same meaning.
 
     Raises:
@@ -90,5 +90,5 @@ def _start_from(encoder: nn.Module, path: Path | None) -> None:
         raise ValueError("init is set, but no encoder was given for it.")
     source = load_encoder(path)
     assert isinstance(source, nn.Module)
-    refuse_other_settings(to_plain(encoder.config), to_plain(source.config), path)
-    load_weights(encoder, source.state_dict(), min_share=1.0)
+    refuse_other_settings(encoder.config, to_plain(source.config), path)
+    load_weights(encoder, encoder.weights_from(source), min_share=1.0)
