@@ -85,6 +85,7 @@ NETWORKS: dict[str, Network] = {
     "swin": Network(
         config=f"{_NETWORKS}.swin_config:SwinConfig",
         torch=f"{_NETWORKS}.swin:VideoSwin",
+        published=dict.fromkeys(("bevt", "bevt_ema", "video_swin"), f"{_EXCHANGE}.swin_weights"),
     ),
     "r3d": Network(
         config=f"{_NETWORKS}.r3d_config:R3DConfig",

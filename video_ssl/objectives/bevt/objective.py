@@ -60,7 +60,7 @@ class Objective(TorchObjective):
             images=config.streams != "video",
         )
         if config.init is not None:
-            _start_from(self.network, places.get("init"))
+            start_from(self.network, places.get("init"))
         self.lm_head = nn.Linear(config.encoder.width, tokenizer.vocab_size)
         nn.init.trunc_normal_(self.lm_head.weight, std=0.02)
         nn.init.zeros_(self.lm_head.bias)
@@ -162,7 +162,7 @@ def _tokenizer(path: Path | None, config: Config) -> Tokenizer:
     return module
 
 
-def _start_from(network: MaskedSwin, path: Path | None) -> None:
+def start_from(network: MaskedSwin, path: Path | None) -> None:
     """Begins with the network of an earlier stage: with its encoder, with its mask token and, as far as they are there,
     its decoders.  The head starts anew, as in the reference; an embedding of pictures that is not there stays random.
 
