@@ -23,6 +23,7 @@ from video_ssl.models.networks import windows
 from video_ssl.models.networks.swin import NORM_EPS, VideoSwin
 from video_ssl.models.networks.swin_config import SwinConfig
 from video_ssl.models.networks.swin_tables import fitted_tables, inflated
+from video_ssl.models.tokenizers.config import DalleConfig
 from video_ssl.models.tokenizers.dvae import GROUPS, DalleEncoder, squeezed
 from video_ssl.models.weights import WeightsError
 from video_ssl.objectives.bevt.loss import masked_token_loss
@@ -235,11 +236,12 @@ def test_the_loss(golden):
 
 def dvae_of(golden):
     settings = golden.settings
-    network = DalleEncoder(
+    config = DalleConfig(
         width=settings["n_hid"],
         vocab_size=settings["vocab_size"],
         blocks_per_group=settings["n_blk_per_group"],
     )
+    network = DalleEncoder(config)
     network.load_state_dict(golden.tensors(), strict=True)
     return network.eval()
 

@@ -12,12 +12,13 @@ from torch import Tensor, nn
 from video_ssl.models.color_changes import apply_color
 from video_ssl.models.encoder_folder import DECODER
 from video_ssl.models.encoders import find_encoder, load_encoder, read_beside
+from video_ssl.models.exchange.tokenizer_weights import load_tokenizer
 from video_ssl.models.networks.layers import take
 from video_ssl.models.networks.swin import VideoSwin
 from video_ssl.models.preprocess import normalize
 from video_ssl.models.tokenizers.contract import Tokenizer
 from video_ssl.models.weights import WeightsError, load_weights
-from video_ssl.objectives.bevt.config import TOKEN_PX, Config
+from video_ssl.objectives.bevt.config import CELL_PX, TOKEN_PX, Config
 from video_ssl.objectives.bevt.loss import TokenLoss, token_loss
 from video_ssl.objectives.bevt.model import MaskedSwin
 from video_ssl.objectives.bevt.plan import IMAGES, VIDEO
@@ -54,6 +55,7 @@ class Objective(TorchObjective):
         places = stages or {}
         tokenizer = _tokenizer(places.get("tokenizer"), config)
         self.frozen = {"tokenizer": FrozenTokenizer(tokenizer)}
+        self._sees_large = tokenizer.stride == CELL_PX
         self.network = MaskedSwin(
             VideoSwin(config.encoder),
             videos=config.streams != "images",
@@ -85,7 +87,8 @@ class Objective(TorchObjective):
     def _of_videos(self, batch: Mapping[str, Tensor]) -> tuple[TokenLoss, Tensor]:
         config, mask = self.config, batch["mask"]
         pixels = batch["video"].movedim(-1, 1).float() / 255
-        words = self._words(batch["words"].flatten(0, 1).movedim(-1, 1).float() / 255)
+        seen = batch["video"] if self._sees_large else batch["words"]
+        words = self._words(seen.flatten(0, 1).movedim(-1, 1).float() / 255)
         hidden = mask.repeat_interleave(config.encoder.patch[0], dim=1)
         vectors, features = self.network.forward_with_features(
             normalize(pixels, config.normalization), mask
@@ -101,7 +104,7 @@ class Objective(TorchObjective):
         if config.color is not None:
             views = [apply_color(view, batch["color"], config.color.law) for view in views]
         picture, small = views
-        words = self._words(small[:, :, 0])
+        words = self._words((picture if self._sees_large else small)[:, :, 0])
         vectors, features = self.network.images_with_features(
             normalize(picture, config.normalization)[:, :, 0], batch["mask"]
         )
@@ -149,15 +152,11 @@ def _tokenizer(path: Path | None, config: Config) -> Tokenizer:
     """
     if path is None:
         raise ValueError("BEVT needs a tokenizer: set objective.tokenizer.run, file or recipe.")
-    module = load_encoder(path)
-    if not isinstance(module, Tokenizer):
-        raise TypeError(
-            f"{path} holds a {type(module).__name__}, which is no tokenizer: objective.tokenizer takes a run of the "
-            "objective `tokenizer`."
-        )
-    if module.stride != TOKEN_PX:
+    module = load_tokenizer(path)
+    if module.stride not in (TOKEN_PX, CELL_PX):
         raise ValueError(
-            f"the tokenizer of {path} has cells of {module.stride} pixels, but BEVT's words stand for {TOKEN_PX}."
+            f"the tokenizer of {path} has cells of {module.stride} pixels, but BEVT's words stand for {TOKEN_PX} of "
+            f"its own picture, or {CELL_PX} of the one that the encoder sees."
         )
     return module
 
