@@ -176,6 +176,7 @@ class ValidationConfig:
         table: the videos, with labels; classes are those of the training table of the same names.
         every: duration between two trials, as `training.duration`; there is always one at the end.
         num_clips: clips of a video, spread evenly over it, whose softmax is averaged.
+        num_crops: squares of every clip along the longer side of the picture; 1 = the one in the middle.
         max_videos: of a larger table so many are taken, spread evenly over its rows.
         batch_size: clips that go through the network together.
     """
@@ -183,11 +184,12 @@ class ValidationConfig:
     table: str
     every: str | int = "1 epoch"
     num_clips: int = 2
+    num_crops: int = 1
     max_videos: int = 1000
     batch_size: int = 16
 
     def __post_init__(self) -> None:
-        for name in ("num_clips", "max_videos", "batch_size"):
+        for name in ("num_clips", "num_crops", "max_videos", "batch_size"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name}={getattr(self, name)} must be at least 1.")
         if parse_duration(self.every).amount <= 0:

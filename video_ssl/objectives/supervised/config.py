@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from video_ssl.clips.config import ClipConfig, ColorConfig, CropConfig
+from video_ssl.clips.erasing import EraseConfig
 from video_ssl.datasets.class_names import listed
 from video_ssl.datasets.table import Table
 from video_ssl.models.config import Normalization, ViTConfig
@@ -27,12 +28,14 @@ class Config:
     """Settings of supervised classification.
 
     A batch holds `video` uint8 (B, V, T, S, S, 3) with V = clip.num_views, T = clip.num_frames, S = crop.size,
-    `label` int64 (B,) in [0, num_classes), and where `color` is set `color` float32 (B, V, NUM_PARAMETERS).
+    `label` int64 (B,) in [0, num_classes), where `color` is set `color` float32 (B, V, NUM_PARAMETERS), and where
+    `erase` is set `erased` int64 (B, V, 4).
 
     Attributes:
         num_classes: K; null = as many as the table names.
         init: an encoder to start from (fine-tuning); null = random weights.
         color: changes of color, applied on the device; null = none.
+        erase: a rectangle that is not shown; null = none.
         encoder: `architecture: vit` (as in the other objectives), `r2plus1d`, `r3d`, `zoo` (pytorchvideo's networks) or
             another of the table of networks; null = as that of `init.run`, its normalization too.
         label_smoothing: share of the target spread over all classes.
@@ -47,6 +50,7 @@ class Config:
     clip: ClipConfig = field(default_factory=ClipConfig)
     crop: CropConfig = field(default_factory=CropConfig)
     color: ColorConfig | None = None
+    erase: EraseConfig | None = None
     encoder: EncoderConfig | None = field(default_factory=ViTConfig)
     normalization: Normalization = field(default_factory=Normalization)
     label_smoothing: float = 0.0

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from video_ssl.models.color_changes import augmented_input
 from video_ssl.models.encoders import build_encoder, load_encoder
-from video_ssl.models.preprocess import to_model_input
+from video_ssl.models.preprocess import to_model_input, without_rectangles
 from video_ssl.models.weights import load_weights
 from video_ssl.objectives.shared.export import preprocess_of
 from video_ssl.objectives.shared.torch_objective import (
@@ -53,6 +53,8 @@ class Objective(TorchObjective):
     def forward(self, batch: Mapping[str, Tensor]) -> StepOutput:
         """See `TorchObjective`; every clip of a record counts as a sample."""
         video = augmented_input(batch, self.config.normalization, self.config.color)
+        if self.config.erase is not None:
+            video = without_rectangles(video, batch["erased"].flatten(0, 1))
         label = batch["label"].repeat_interleave(batch["video"].shape[1])
         features = self.encoder.clip_features(video)
         logits = self.head(self.dropout(features))
