@@ -43,8 +43,8 @@ def sample_erased(
 ) -> NDArray[np.int64]:
     """Returns a rectangle of each of `count` clips of `size` x `size` pixels; all 0 where none is erased.
 
-    int64 (count, 4): first row, first column, rows, columns.  One that would fill the picture is drawn anew, ten times at
-    most.
+    int64 (count, 4): first row, first column, rows, columns.  One that would fill the picture is drawn anew, at most
+    ten times.
     """
     return np.array([_one(config, size, rng) for _ in range(count)], np.int64)
 

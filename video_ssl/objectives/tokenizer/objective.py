@@ -29,7 +29,7 @@ class Objective(TorchObjective):
 
     def forward(self, batch: Mapping[str, Tensor]) -> StepOutput:
         config = self.config
-        pictures = batch["video"].flatten(0, 1).movedim(-1, 1).float() / 255
+        pictures = _pictures(batch)
         found = self.encoder.trial(pictures, learn=self.training)
         with torch.autocast(pictures.device.type, enabled=False):
             error = F.mse_loss(found.pictures.float(), pictures)
@@ -40,6 +40,14 @@ class Objective(TorchObjective):
         }
         return StepOutput(loss, figures, found.rows)
 
+    def reconstructed(self, batch: Mapping[str, Tensor]) -> Tensor:
+        found = self.encoder.trial(_pictures(batch), learn=False).pictures
+        return found.clamp(0, 1).movedim(1, -1)[:, None]
+
+    def counted_words(self, batch: Mapping[str, Tensor]) -> Tensor:
+        words = self.encoder.encode(_pictures(batch))
+        return torch.bincount(words.flatten(), minlength=self.encoder.vocab_size)
+
     def encoders(self) -> dict[str, TrainedEncoder]:
         preprocess = VideoPreprocess(
             num_frames=1,
@@ -49,6 +57,11 @@ class Objective(TorchObjective):
             std=(1.0,) * 3,
         )
         return {"encoder": TrainedEncoder(self.encoder, preprocess)}
+
+
+def _pictures(batch: Mapping[str, Tensor]) -> Tensor:
+    """(B * F, 3, S, S) in [0, 1]."""
+    return batch["video"].flatten(0, 1).movedim(-1, 1).float() / 255
 
 
 def use_of_words(words: Tensor, vocab_size: int) -> dict[str, Tensor]:
