@@ -12,6 +12,7 @@ import torch.nn.functional as F
 
 from video_ssl.clips.decoders.reader import VideoInfo
 from video_ssl.datasets.table import Record
+from video_ssl.explore.pages.vocabulary_section import section_of
 from video_ssl.models.encoders import save_encoder
 from video_ssl.models.networks.vq_config import VQConfig
 from video_ssl.models.networks.vq_tokenizer import VQTokenizer
@@ -231,3 +232,26 @@ def test_a_vocabulary_learns_to_tell_pictures_and_uses_its_words() -> None:
     assert network.decode(words).shape == pictures.shape
     with pytest.raises(ValueError, match="do not divide into cells of 8 pixels"):
         network.encode(pictures[..., :15])
+
+
+def test_the_report_shows_pictures_from_their_words_and_counts_them() -> None:
+    torch.manual_seed(0)
+    config = build_config(
+        TokenizerConfig, {"encoder": {"width": 4, "dim": 3, "vocab_size": 7}, "crop": {"size": 16}}
+    )
+    objective = Training(config).eval()
+    video = torch.randint(0, 256, (2, 3, 16, 16, 3), dtype=torch.uint8)
+    network = objective.encoder
+    pictures = video.flatten(0, 1).movedim(-1, 1).float() / 255
+    with torch.no_grad():
+        words = network.encode(pictures)
+        found = objective.reconstructed({"video": video})
+        wanted = network.decode(words).movedim(1, -1).view(2, 3, 16, 16, 3)
+    torch.testing.assert_close(found, wanted)
+    counts = objective.counted_words({"video": video})
+    assert counts.tolist() == [int((words == k).sum()) for k in range(7)]
+    told = section_of(np.array([6, 2, 0, 0]), 3)
+    assert (told.words, told.dead, told.cells, told.videos) == (4, 2, 8, 3)
+    assert told.most_frequent == 0.75
+    assert told.perplexity == pytest.approx(np.exp(-0.75 * np.log(0.75) - 0.25 * np.log(0.25)))
+    assert "<svg" in told.drawing

@@ -42,7 +42,7 @@ class Objective(TorchObjective):
 
     def reconstructed(self, batch: Mapping[str, Tensor]) -> Tensor:
         found = self.encoder.trial(_pictures(batch), learn=False).pictures
-        return found.clamp(0, 1).movedim(1, -1)[:, None]
+        return found.clamp(0, 1).movedim(1, -1).unflatten(0, batch["video"].shape[:2])
 
     def counted_words(self, batch: Mapping[str, Tensor]) -> Tensor:
         words = self.encoder.encode(_pictures(batch))
