@@ -20,10 +20,10 @@ from video_ssl.models.networks.r2plus1d_config import R2Plus1DConfig
 from video_ssl.models.networks.r3d_config import R3DConfig
 from video_ssl.models.networks.s3dg_config import S3DGConfig
 from video_ssl.models.networks.swin_config import SwinConfig
-from video_ssl.models.networks.vq_config import VQConfig
 from video_ssl.models.networks.zoo_config import ZooConfig
 from video_ssl.models.preprocess_config import VideoPreprocess
 from video_ssl.models.tokenizers.config import DalleConfig, PatchWordsConfig, VQKDConfig
+from video_ssl.models.tokenizers.vq_config import VQConfig
 
 _VIT: dict[str, Any] = {"preset": None, "embed_dim": 32, "depth": 2, "num_heads": 2}
 CONFIGS: dict[str, Any] = {

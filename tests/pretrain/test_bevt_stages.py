@@ -6,10 +6,13 @@ import logging
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file
 
+from video_ssl.datasets import open_table
+from video_ssl.datasets.table import TableError
 from video_ssl.models.encoders import find_encoder
 from video_ssl.objectives.bevt.objective import Objective
 from video_ssl.objectives.shared.sources import EncoderSource
@@ -17,7 +20,7 @@ from video_ssl.objectives.tokenizer.objective import Objective as Tokenizer
 from video_ssl.pretrain.dry_run import describe_start
 from video_ssl.pretrain.errors import RunError
 from video_ssl.pretrain.recipe import PretrainRecipe, load_pretrain_recipe, stage_recipe
-from video_ssl.pretrain.run import existing_stages, prepare_stages
+from video_ssl.pretrain.run import batch_source, existing_stages, open_streams, prepare_stages
 from video_ssl.pretrain.torch_loop.run import build_objective, pretrain
 from video_ssl.recipes import to_yaml
 
@@ -170,3 +173,32 @@ def test_every_stage_goes_on_where_it_was_stopped(
         ours, theirs = (weights_of(r.folder / run) for r in (recipe, trained))
         assert ours.keys() == theirs.keys()
         assert all(torch.equal(ours[name], theirs[name]) for name in ours)
+
+
+# The stream of pictures ---------------------------------------------------------------------------
+
+
+def test_a_stream_of_pictures_that_is_shorter_than_a_batch_goes_round(
+    videos: Path, tmp_path: Path
+) -> None:
+    table = open_table(videos).select(range(3)).save(tmp_path / "three.arrow")
+    recipe = chain(videos, tmp_path, f"data.streams.images={{table: {table.path}, records: 8}}")
+    with batch_source(recipe, open_streams(recipe), 2, (0, 1))(0) as batches:
+        for batch in batches:
+            counts = np.bincount(batch["images/record_index"], minlength=3)
+            assert counts.sum() == 8
+            assert counts.min() >= 2
+
+
+def test_a_stream_of_pictures_that_is_empty_is_refused(videos: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "nothing"
+    folder.mkdir()
+    recipe = chain(videos, tmp_path, f"data.streams.images={{table: {folder}, records: 8}}")
+    with pytest.raises(TableError, match=str(folder)):
+        open_streams(recipe)
+    (tmp_path / "none.csv").write_text("path,label\n")
+    recipe = chain(
+        videos, tmp_path, f"data.streams.images={{table: {tmp_path / 'none.csv'}, records: 8}}"
+    )
+    with pytest.raises(TableError, match=r"none\.csv"):
+        open_streams(recipe)

@@ -80,8 +80,8 @@ NETWORKS: dict[str, Network] = {
         published={"hico": f"{_EXCHANGE}.hico_weights"},
     ),
     "vq_tokenizer": Network(
-        config=f"{_NETWORKS}.vq_config:VQConfig",
-        torch=f"{_NETWORKS}.vq_tokenizer:VQTokenizer",
+        config=f"{_TOKENIZERS}.vq_config:VQConfig",
+        torch=f"{_TOKENIZERS}.vq_tokenizer:VQTokenizer",
     ),
     "patch_words": Network(
         config=f"{_TOKENIZERS}.config:PatchWordsConfig",

@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING
 
 from video_ssl.clips.config import CropConfig
 from video_ssl.models.encoder_config import EncoderConfig
-from video_ssl.models.networks.vq_config import VQConfig
 from video_ssl.models.tokenizers.config import PatchWordsConfig
+from video_ssl.models.tokenizers.vq_config import VQConfig
 from video_ssl.objectives.shared.sources import EncoderSource
 
 #: Side of a cell.

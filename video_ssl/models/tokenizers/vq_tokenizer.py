@@ -12,9 +12,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from video_ssl.models.networks.vq_config import VQConfig
 from video_ssl.models.tokenizers.gathering import gathered, same_everywhere
 from video_ssl.models.tokenizers.pictures import PictureTokenizer, Trial
+from video_ssl.models.tokenizers.vq_config import VQConfig
 
 _SMOOTHING = 1e-5
 _KMEANS_ROUNDS = 10
