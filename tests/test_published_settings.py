@@ -19,7 +19,7 @@ from video_ssl.recipes import list_recipes, load_yaml
 FACTS = Path(__file__).with_name("published_settings.yaml")
 PAGE = Path(__file__).parents[1] / "docs" / "published.md"
 #: Recipes of no paper: the generated videos, people's own videos, and classification with labels.
-OWN = ("demo", "/small", "supervised/")
+OWN = ("demo", "/small", "supervised/finetune", "supervised/hico", "supervised/zoo")
 #: What every recipe must have a fact about, so that no gap passes for agreement.
 ALWAYS = (
     *("training.duration", "training.global_batch_size", "training.precision", "peak_lr"),

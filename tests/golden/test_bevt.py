@@ -1,5 +1,6 @@
 """BEVT against the numbers of its reference."""
 
+import json
 import random
 
 import numpy as np
@@ -7,18 +8,27 @@ import pytest
 import torch
 from scipy.stats import chisquare
 from torch import nn
+from typer.testing import CliRunner
 
+from video_ssl.cli import app
 from video_ssl.clips import crops
 from video_ssl.clips.bevt_masks import per_frame, sample_tubes
 from video_ssl.clips.mask_blocks import sample_rectangles
 from video_ssl.clips.sampling import one_clip
+from video_ssl.models.classifier_folder import load_classifier
+from video_ssl.models.encoder_folder import DECODER
+from video_ssl.models.encoders import load_encoder, read_beside
+from video_ssl.models.exchange.convert import convert
 from video_ssl.models.networks import windows
 from video_ssl.models.networks.swin import NORM_EPS, VideoSwin
 from video_ssl.models.networks.swin_config import SwinConfig
 from video_ssl.models.networks.swin_tables import fitted_tables, inflated
+from video_ssl.models.tokenizers.config import DalleConfig
 from video_ssl.models.tokenizers.dvae import GROUPS, DalleEncoder, squeezed
+from video_ssl.models.weights import WeightsError
 from video_ssl.objectives.bevt.loss import masked_token_loss
 from video_ssl.objectives.bevt.model import MaskedSwin
+from video_ssl.objectives.bevt.objective import start_from
 from video_ssl.pretrain.optimizers import ParameterGroup
 from video_ssl.pretrain.schedules import SCHEDULES
 from video_ssl.pretrain.torch_loop.optimizers import parameter_groups
@@ -226,11 +236,12 @@ def test_the_loss(golden):
 
 def dvae_of(golden):
     settings = golden.settings
-    network = DalleEncoder(
+    config = DalleConfig(
         width=settings["n_hid"],
         vocab_size=settings["vocab_size"],
         blocks_per_group=settings["n_blk_per_group"],
     )
+    network = DalleEncoder(config)
     network.load_state_dict(golden.tensors(), strict=True)
     return network.eval()
 
@@ -446,3 +457,142 @@ def test_clips_of_segments(golden_case):
     for name, uniform in (("min_over_3000", 0.0), ("max_over_3000", HIGHEST)):
         clips = [one_clip.sample_segment_clip(n, [uniform] * count, rule="mvd") for n in lengths]
         golden_case.check(name, [clip.indices for clip in clips])
+
+
+# Files of others ----------------------------------------------------------------------------------
+
+
+def mmcv_file(path, golden, *, averages=False, **more):
+    """A checkpoint as mmcv writes it, of the whole model of a golden file; of averages the raw weights are others."""
+    params = {f"backbone.{k}": v for k, v in golden.companion("weights").tensors().items()}
+    state = {**params, **more}
+    if averages:
+        floats = {k: v for k, v in params.items() if v.is_floating_point()}
+        state |= {f"ema_{k.replace('.', '_')}": v for k, v in floats.items()}
+        state |= {k: v + 1 for k, v in floats.items()}
+    meta = {"mmcv_version": "1.4.8", "epoch": 150}
+    torch.save({"meta": meta, "state_dict": state, "optimizer": {"state": {}}}, path)
+    return state
+
+
+def converted(path, out, *options):
+    done = CliRunner().invoke(app, ["convert", str(path), str(out), *options])
+    assert done.exit_code == 0, done.output
+    return done.output
+
+
+@pytest.mark.golden("bevt/swin3d")
+@pytest.mark.parametrize("kind", ["raw", "averages"])
+def test_a_file_of_mmcv_gives_the_features_of_the_reference(golden, tmp_path, kind):
+    averages = kind == "averages"
+    width = golden.settings["encoder"]["embed_dim"] * 8
+    layer = {"cls_head.fc_cls.weight": torch.randn(5, width), "cls_head.fc_cls.bias": torch.ones(5)}
+    mmcv_file(tmp_path / "latest.pth", golden, averages=averages, **layer)
+    options = ["--family", "bevt_ema"] if averages else []
+    if averages:  # mmcv averages everything; a layer without an average would be half of two models
+        with pytest.raises(
+            WeightsError, match=r"averages of some weights only: none of cls_head\.fc_cls"
+        ):
+            convert(tmp_path / "latest.pth", tmp_path / "half", family="bevt_ema")
+        both = {f"ema_{k.replace('.', '_')}": v for k, v in layer.items()}
+        mmcv_file(tmp_path / "latest.pth", golden, averages=True, **layer, **both)
+    converted(tmp_path / "latest.pth", tmp_path / "e", *options)
+    encoder = load_encoder(tmp_path / "e")
+    for case in golden.cases:
+        video = pixels_of(golden, f"{case}/frames_u8")
+        with torch.no_grad():
+            golden.check(f"{case}/out", encoder(video))
+    layers = load_classifier(tmp_path / "e")
+    np.testing.assert_array_equal(layers.weight, layer["cls_head.fc_cls.weight"])
+    preprocess = encoder.preprocess
+    assert (preprocess.num_frames, preprocess.frame_stride) == (32, 2)
+    report = json.loads((tmp_path / "e" / "conversion.json").read_text())
+    assert (report["share"], report["missing"], report["container"]) == (1.0, [], "state_dict")
+    assert report["unused"] == []
+    if averages:
+        told = converted(tmp_path / "latest.pth", tmp_path / "raw")
+        assert "--family bevt_ema takes" in " ".join(told.split())
+        raw, mean = (load_encoder(tmp_path / n).norm.weight for n in ("raw", "e"))
+        torch.testing.assert_close(raw, mean + 1)
+
+
+@pytest.mark.golden("bevt/forward")
+def test_a_joint_file_there_and_back(golden, tmp_path):
+    """Mask token and decoders come along: the masked network of the file has the outputs of the reference."""
+    heads = {"cls_head.lm_head.weight": torch.randn(4, 64), "cls_head.lm_head.bias": torch.ones(4)}
+    tokenizer = {"cls_head.vae_encoder.blocks.input.b": torch.ones(2)}
+    state = mmcv_file(tmp_path / "joint.pth", golden, **heads, **tokenizer)
+    told = converted(tmp_path / "joint.pth", tmp_path / "e")
+    assert "--family dalle reads it" in " ".join(told.split())
+    model = MaskedSwin(VideoSwin(swin_config(golden.settings))).eval()
+    start_from(model, tmp_path / "e")
+    for case, settings in golden.cases.items():
+        mask = golden.tensor(f"{case}/mask")
+        with torch.no_grad():
+            if settings["stream"] == "video":
+                pixels = pixels_of(golden, "frames_u8")[:, :, : settings["frames"]]
+                golden.check(f"{case}/masked/out", model(pixels, mask))
+            else:
+                pixels = pixels_of(golden, f"{case}/img_u8")
+                golden.check(f"{case}/masked/out", model.images(pixels, mask))
+    converted(tmp_path / "e", tmp_path / "back.pth", "--to", "original")
+    back = torch.load(tmp_path / "back.pth", weights_only=True)["state_dict"]
+    wanted = {k: v for k, v in state.items() if k not in tokenizer}
+    assert back.keys() == wanted.keys()
+    assert all(torch.equal(back[k], v) for k, v in wanted.items())
+
+
+@pytest.mark.golden("bevt/inflate")
+def test_a_file_of_pictures_there_and_back(golden, tmp_path):
+    """Whole networks only: what the golden file lacks of one is drawn; its tables of two windows are made one."""
+    to = golden.cases["inflated"]
+    window, encoder = tuple(to["to_window"]), golden.settings["encoder"]
+    config = swin_config(golden.settings)
+    shapes = {k: v.shape for k, v in VideoSwin(config).state_dict().items()}
+    generator = torch.Generator().manual_seed(0)
+    given = {k: golden.tensor(f"src2d/{k}") for k in golden.below("src2d/")}
+    rows = (2 * window[1] - 1) ** 2
+    state = {}
+    for key, shape in shapes.items():
+        if key.startswith("patch_embed_2d."):
+            continue
+        shape = (rows, shape[1]) if key.endswith("bias_table") else shape
+        shape = given[key].shape if key.startswith("patch_embed.") else shape
+        own = given.get(key)
+        state[key] = (
+            own
+            if own is not None and own.shape == shape
+            else torch.randn(shape, generator=generator)
+        )
+    state |= {k: given[k] for k in ("mask_token", "lm_down.bias")}
+    index = torch.from_numpy(windows.relative_index((1, *window[1:])).copy())
+    tables = [k for k in state if k.endswith("bias_table")]
+    state |= {k.replace("bias_table", "index"): index for k in tables}
+    state["fc_norm.weight"], state["fc_norm.bias"] = (
+        state.pop("norm.weight"),
+        state.pop("norm.bias"),
+    )
+    file = {f"module.encoder.{k}": v for k, v in state.items()}
+    torch.save({"model": file, "epoch": 800}, tmp_path / "image.pth")
+    converted(tmp_path / "image.pth", tmp_path / "e")
+    found = load_encoder(tmp_path / "e").state_dict() | read_beside(tmp_path / "e", DECODER)
+    compared = set()
+    for name in golden.given_below("inflated/"):
+        if name.endswith("bias_table"):
+            # Of the window that all were given here; `inflated` itself is compared with the rest.
+            if given[name].shape != state[name].shape:
+                continue
+            value = found[name].view(-1, *given[name].shape)
+            golden_value = golden.tensor(f"inflated/{name}")
+            assert torch.equal(value[0], golden_value[: len(given[name])])
+            assert torch.equal(value, value[:1].expand_as(value))
+        else:
+            golden.check(f"inflated/{name}", found[name])
+        compared.add(name)
+    assert {"patch_embed.proj.weight", "patch_embed_2d.proj.weight", "mask_token"} <= compared
+    assert encoder["window"] == list(window)
+    converted(tmp_path / "e", tmp_path / "back.pth", "--to", "original")
+    back = torch.load(tmp_path / "back.pth", weights_only=True)["model"]
+    wanted = {k.replace("fc_norm.", "norm."): v for k, v in state.items()}
+    assert back.keys() == {f"backbone.{k}" for k in wanted}
+    assert all(torch.equal(back[f"backbone.{k}"], v) for k, v in wanted.items())

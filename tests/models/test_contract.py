@@ -20,9 +20,10 @@ from video_ssl.models.networks.r2plus1d_config import R2Plus1DConfig
 from video_ssl.models.networks.r3d_config import R3DConfig
 from video_ssl.models.networks.s3dg_config import S3DGConfig
 from video_ssl.models.networks.swin_config import SwinConfig
-from video_ssl.models.networks.vq_config import VQConfig
 from video_ssl.models.networks.zoo_config import ZooConfig
 from video_ssl.models.preprocess_config import VideoPreprocess
+from video_ssl.models.tokenizers.config import DalleConfig, PatchWordsConfig, VQKDConfig
+from video_ssl.models.tokenizers.vq_config import VQConfig
 
 _VIT: dict[str, Any] = {"preset": None, "embed_dim": 32, "depth": 2, "num_heads": 2}
 CONFIGS: dict[str, Any] = {
@@ -33,6 +34,13 @@ CONFIGS: dict[str, Any] = {
         preset=None, embed_dim=4, depths=(1, 1, 2, 1), num_heads=(1, 1, 1, 1), num_frames=4
     ),
     "vq_tokenizer": VQConfig(width=4, dim=3, vocab_size=5),
+    "patch_words": PatchWordsConfig(vocab_size=5),
+    "dalle": DalleConfig(width=4, vocab_size=5, blocks_per_group=1),
+    "vqkd": VQKDConfig(
+        vit=ImageViTConfig(**_VIT, image_size=32, patch_size=8, positions="learned"),
+        dim=3,
+        vocab_size=5,
+    ),
     "s3dg": S3DGConfig(width_divisor=16, num_frames=8),
     "r3d": R3DConfig(
         preset=None, blocks=(1, 1, 1, 1), filters=(4, 4, 4, 4), stem_width=4, num_frames=4

@@ -12,15 +12,25 @@ import torch.nn.functional as F
 
 from video_ssl.clips.decoders.reader import VideoInfo
 from video_ssl.datasets.table import Record
-from video_ssl.models.encoders import save_encoder
-from video_ssl.models.networks.vq_config import VQConfig
-from video_ssl.models.networks.vq_tokenizer import VQTokenizer
+from video_ssl.explore.pages.vocabulary_section import section_of
+from video_ssl.models.config import ImageViTConfig
+from video_ssl.models.encoders import load_encoder, save_encoder
+from video_ssl.models.networks.swin import VideoSwin
+from video_ssl.models.networks.swin_config import SwinConfig
+from video_ssl.models.networks.swin_tables import fitted_tables
 from video_ssl.models.preprocess_config import VideoPreprocess
+from video_ssl.models.tokenizers.config import DalleConfig, VQKDConfig
+from video_ssl.models.tokenizers.dvae import DalleEncoder
+from video_ssl.models.tokenizers.vq_config import VQConfig
+from video_ssl.models.tokenizers.vq_tokenizer import VQTokenizer
+from video_ssl.models.tokenizers.vqkd import VQKD
 from video_ssl.objectives.bevt.config import Config
 from video_ssl.objectives.bevt.objective import Objective
 from video_ssl.objectives.bevt.plan import plans
 from video_ssl.objectives.tokenizer.config import Config as TokenizerConfig
 from video_ssl.objectives.tokenizer.objective import Objective as Training
+from video_ssl.pretrain.errors import CheckpointError
+from video_ssl.pretrain.torch_loop.checkpoints import load_objective
 from video_ssl.recipes import build_config
 
 WORDS = 9
@@ -231,3 +241,103 @@ def test_a_vocabulary_learns_to_tell_pictures_and_uses_its_words() -> None:
     assert network.decode(words).shape == pictures.shape
     with pytest.raises(ValueError, match="do not divide into cells of 8 pixels"):
         network.encode(pictures[..., :15])
+
+
+def test_the_report_shows_pictures_from_their_words_and_counts_them() -> None:
+    torch.manual_seed(0)
+    config = build_config(
+        TokenizerConfig, {"encoder": {"width": 4, "dim": 3, "vocab_size": 7}, "crop": {"size": 16}}
+    )
+    objective = Training(config).eval()
+    video = torch.randint(0, 256, (2, 3, 16, 16, 3), dtype=torch.uint8)
+    network = objective.encoder
+    pictures = video.flatten(0, 1).movedim(-1, 1).float() / 255
+    with torch.no_grad():
+        words = network.encode(pictures)
+        found = objective.reconstructed({"video": video})
+        wanted = network.decode(words).movedim(1, -1).view(2, 3, 16, 16, 3)
+    torch.testing.assert_close(found, wanted)
+    counts = objective.counted_words({"video": video})
+    assert counts.tolist() == [int((words == k).sum()) for k in range(7)]
+    told = section_of(np.array([6, 2, 0, 0]), 3)
+    assert (told.words, told.dead, told.cells, told.videos) == (4, 2, 8, 3)
+    assert told.most_frequent == 0.75
+    assert told.perplexity == pytest.approx(np.exp(-0.75 * np.log(0.75) - 0.25 * np.log(0.25)))
+    assert "<svg" in told.drawing
+
+
+# Stages and tokenizers that do not fit -------------------------------------------------------------
+
+
+def saved_swin(folder: Path, **changes: Any) -> Path:
+    settings = {**SMALL["encoder"], "images": True, "num_frames": 4, **changes}
+    config = build_config(SwinConfig, settings)
+    return save_encoder(
+        folder,
+        VideoSwin(config),
+        architecture="swin",
+        preprocess=VideoPreprocess(num_frames=4, size=64),
+        source={},
+    )
+
+
+def test_a_first_stage_of_another_shape_is_refused(tokenizer: Path, tmp_path: Path) -> None:
+    config = config_of(init={"run": "runs/images"})
+    places = {"tokenizer": tokenizer}
+    for name, changes in (
+        ("width", {"embed_dim": 8}),
+        ("depth", {"depths": (1, 2, 3, 1)}),
+        ("heads", {"num_heads": (1, 1, 1, 1)}),
+    ):
+        folder = saved_swin(tmp_path / name, **changes)
+        with pytest.raises(ValueError, match=r"is no Swin of the widths \(4, 8, 16, 32\)"):
+            Objective(config, stages={**places, "init": folder})
+    with pytest.raises(ValueError, match="is no Swin"):
+        Objective(config, stages={**places, "init": tokenizer})
+    with pytest.raises(ValueError, match="no encoder was given"):
+        Objective(config, stages=places)
+
+
+def test_a_first_stage_of_other_windows_is_interpolated(tokenizer: Path, tmp_path: Path) -> None:
+    folder = saved_swin(tmp_path / "e", window=(4, 2, 2))
+    config = config_of(init={"run": "runs/images"})
+    objective = Objective(config, stages={"tokenizer": tokenizer, "init": folder})
+    theirs = load_encoder(folder).state_dict()
+    own = objective.network.encoder.state_dict()
+    name = "layers.0.blocks.0.attn.relative_position_bias_table"
+    assert (len(theirs[name]), len(own[name])) == (7 * 9, 3 * 9)
+    assert torch.equal(own[name], fitted_tables(theirs, of=(4, 2, 2), window=(2, 2, 2))[name])
+    assert torch.equal(own["norm.weight"], theirs["norm.weight"])
+
+
+def test_the_head_has_the_words_of_the_file_that_is_given(tokenizer: Path, tmp_path: Path) -> None:
+    """OpenAI's form with another vocabulary than any other: the head follows, and weights of before do not fit."""
+    network = DalleEncoder(DalleConfig(width=4, vocab_size=13, blocks_per_group=1))
+    torch.save(network.state_dict(), tmp_path / "dalle.pth")
+    config = config_of(tokenizer={"file": str(tmp_path / "dalle.pth")})
+    objective = Objective(config, stages={"tokenizer": tmp_path / "dalle.pth"})
+    assert objective.lm_head.out_features == 13
+    assert objective(raw_batch(config)).loss.isfinite()
+    before = Objective(config_of(), stages={"tokenizer": tokenizer}).state_dict()
+    with pytest.raises(CheckpointError, match=r"lm_head\.weight"):
+        load_objective(objective, before, "runs/before/checkpoints/step_1")
+
+
+def test_a_tokenizer_of_large_cells_sees_the_large_picture() -> None:
+    """BEiT v2's has patches of 16 pixels; its words stand for the same cells."""
+    config = config_of(color=None)
+    torch.manual_seed(0)
+    vit = ImageViTConfig(
+        preset=None, embed_dim=8, depth=1, num_heads=1, image_size=64, positions="learned"
+    )
+    network = VQKD(VQKDConfig(vit=vit, dim=3, vocab_size=WORDS))
+    seen = []
+    words = network.words
+    network.words = lambda pictures: seen.append(pictures) or words(pictures)  # type: ignore[func-returns-value, assignment]
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("video_ssl.objectives.bevt.objective._tokenizer", lambda *_: network)
+        objective = Objective(config)
+    batch = raw_batch(config)
+    objective(batch)
+    assert torch.equal(seen[0], batch["video"].flatten(0, 1).movedim(-1, 1).float() / 255)
+    assert torch.equal(seen[1], batch["images/picture"].movedim(-1, 1).float() / 255)

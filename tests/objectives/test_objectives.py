@@ -372,7 +372,11 @@ def test_a_teacher_of_another_length_is_used_with_a_warning(caplog):
             },
             r"\[12, 20\] pixels beside crop.size=16",
         ),
-        ("mvd", {"image": {"source": {}}}, "exactly one of run, file and recipe, but has none"),
+        (
+            "mvd",
+            {"image": {"source": {}}},
+            "exactly one of run, file, recipe and stage, but has none",
+        ),
         ("videomae", {"clip": {"num_frames": 5}}, "num_frames=5 must be a positive multiple"),
         ("videomae", {"crop": {"size": 18}}, "image_size=18 is not divisible by patch_size=4"),
         ("videomae", {"mask": {"ratio": 0.01}}, "hides 0 of 32 tokens"),

@@ -20,9 +20,9 @@ from video_ssl.models.config import ImageViTConfig, ViTConfig
 from video_ssl.models.encoders import save_encoder
 from video_ssl.models.networks.image_vit import ImageViT
 from video_ssl.models.networks.vit import VideoViT
-from video_ssl.models.networks.vq_config import VQConfig
-from video_ssl.models.networks.vq_tokenizer import VQTokenizer
 from video_ssl.models.preprocess_config import VideoPreprocess
+from video_ssl.models.tokenizers.vq_config import VQConfig
+from video_ssl.models.tokenizers.vq_tokenizer import VQTokenizer
 from video_ssl.objectives import OBJECTIVES
 from video_ssl.recipes import build_config
 

@@ -31,6 +31,7 @@ from video_ssl.bench.figures import (
 )
 from video_ssl.files import temporary_folder
 from video_ssl.models import architecture_of
+from video_ssl.models.encoder_folder import DECODER
 from video_ssl.models.encoders import build_encoder, save_encoder
 from video_ssl.objectives import OBJECTIVES
 from video_ssl.objectives.shared.frozen import FrozenNetwork
@@ -103,16 +104,26 @@ def measure_encoder(recipe: PretrainRecipe, batch_size: int, timing: Timing) -> 
     )
 
 
-def untrained_stages(recipe: PretrainRecipe, folder: Path) -> dict[str, Path]:
-    """Returns what a recipe needs before it starts; encoders that a recipe would train have random weights."""
-    found = {}
+def untrained_stages(
+    recipe: PretrainRecipe, folder: Path, before: Mapping[str, Path] | None = None
+) -> dict[str, Path]:
+    """Returns what a recipe needs before it starts; encoders that a recipe would train have random weights.
+
+    Args:
+        folder: where these go.
+        before: stages before this one, of the run that it is a stage of.
+    """
+    found: dict[str, Path] = {}
     for name, source in recipe.objective.stages().items():
+        if isinstance(source, EncoderSource) and source.stage and before:
+            found[name] = before[source.stage]
+            continue
         if not isinstance(source, EncoderSource) or source.recipe is None:
             found[name] = stage_path(recipe, name, source)
             continue
         inner = stage_recipe(recipe, name, source)
         built: TorchObjective = OBJECTIVES[inner.objective_name].objective()(
-            inner.objective, stages=untrained_stages(inner, folder / name)
+            inner.objective, stages=untrained_stages(inner, folder / name, found)
         )
         module, preprocess = next(iter(built.encoders().values()))
         found[name] = save_encoder(
@@ -121,6 +132,7 @@ def untrained_stages(recipe: PretrainRecipe, folder: Path) -> dict[str, Path]:
             architecture=architecture_of(module),
             preprocess=preprocess,
             source={"objective": inner.objective_name, "untrained": True},
+            beside={DECODER: parts} if (parts := built.parts_beside()) else {},
         )
     return found
 

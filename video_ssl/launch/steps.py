@@ -183,7 +183,11 @@ def _stages(recipe: Any, profile: LaunchProfile, files: dict[Path, Any]) -> list
         files[file] = recipe_to_dict(inner)
         task = _task("pretrain", "pretrain", [str(file)], inner.folder)
         own = _asking_for(profile, [inner])
-        steps.append(Step(name=f"stage-{stage}", tasks=(task,), profile=own))
+        needed = [
+            s.stage for s in inner.objective.stages().values() if isinstance(s, EncoderSource)
+        ]
+        after = tuple(f"stage-{name}" for name in needed if name is not None)
+        steps.append(Step(name=f"stage-{stage}", tasks=(task,), profile=own, after=after))
     return steps
 
 

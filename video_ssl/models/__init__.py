@@ -10,6 +10,7 @@ from typing import Any, Literal
 
 _HERE = "video_ssl.models"
 _NETWORKS, _EXCHANGE = f"{_HERE}.networks", f"{_HERE}.exchange"
+_TOKENIZERS = f"{_HERE}.tokenizers"
 
 
 class NetworkError(ValueError):
@@ -79,12 +80,28 @@ NETWORKS: dict[str, Network] = {
         published={"hico": f"{_EXCHANGE}.hico_weights"},
     ),
     "vq_tokenizer": Network(
-        config=f"{_NETWORKS}.vq_config:VQConfig",
-        torch=f"{_NETWORKS}.vq_tokenizer:VQTokenizer",
+        config=f"{_TOKENIZERS}.vq_config:VQConfig",
+        torch=f"{_TOKENIZERS}.vq_tokenizer:VQTokenizer",
+    ),
+    "patch_words": Network(
+        config=f"{_TOKENIZERS}.config:PatchWordsConfig",
+        torch=f"{_TOKENIZERS}.patch_words:PatchWords",
     ),
     "swin": Network(
         config=f"{_NETWORKS}.swin_config:SwinConfig",
         torch=f"{_NETWORKS}.swin:VideoSwin",
+        published=dict.fromkeys(("bevt", "bevt_ema", "video_swin"), f"{_EXCHANGE}.swin_weights"),
+    ),
+    # Behind the Swin: files of BEVT hold such a tokenizer too.
+    "dalle": Network(
+        config=f"{_TOKENIZERS}.config:DalleConfig",
+        torch=f"{_TOKENIZERS}.dvae:DalleEncoder",
+        published={"dalle": f"{_EXCHANGE}.tokenizer_weights"},
+    ),
+    "vqkd": Network(
+        config=f"{_TOKENIZERS}.config:VQKDConfig",
+        torch=f"{_TOKENIZERS}.vqkd:VQKD",
+        published={"vqkd": f"{_EXCHANGE}.tokenizer_weights"},
     ),
     "r3d": Network(
         config=f"{_NETWORKS}.r3d_config:R3DConfig",

@@ -32,6 +32,7 @@ from torch import Tensor
 
 from video_ssl.limits import archive_problem, parse_json, read_json
 from video_ssl.models.encoder_folder import EncoderError, check_unchanged, read_config
+from video_ssl.models.pickled_modules import MODULES, is_known, read_module
 
 log = logging.getLogger(__name__)
 
@@ -334,21 +335,37 @@ def _read_torch(path: Path) -> Mapping[str, Any]:
             content = torch.load(file, map_location="cpu", weights_only=True)
     except BROKEN as err:
         refused = foreign_names(path)
+        if is_known(refused):
+            return _read_module(path)
+        if MODULES[0] in refused:
+            refused = [name for name in refused if not is_known([MODULES[0], name])]
         if refused:
             raise WeightsError(
                 f"{path} names {', '.join(refused)}, which only code could turn into an object: it is "
                 "refused, nothing of it was run. If you trust its origin, load it there and keep the tensors: "
                 "torch.save(checkpoint['model'], 'new.pth')."
             ) from err
-        first = str(err).strip().splitlines()[0] if str(err).strip() else type(err).__name__
-        raise WeightsError(
-            f"{path} is a damaged or truncated PyTorch checkpoint ({path.stat().st_size:,} bytes): "
-            f"{first[:200]}"
-        ) from err
+        raise _damaged(path, err) from err
     if not isinstance(content, Mapping):
         raise WeightsError(f"{path} holds a {type(content).__name__}, expected a state dict.")
     _refuse_unstored(path, content)
     return content
+
+
+def _read_module(path: Path) -> Mapping[str, Any]:
+    try:
+        content = read_module(path)
+    except BROKEN as err:
+        raise _damaged(path, err) from err
+    _refuse_unstored(path, content)
+    return content
+
+
+def _damaged(path: Path, err: Exception) -> WeightsError:
+    first = str(err).strip().splitlines()[0] if str(err).strip() else type(err).__name__
+    return WeightsError(
+        f"{path} is a damaged or truncated PyTorch checkpoint ({path.stat().st_size:,} bytes): {first[:200]}"
+    )
 
 
 def _refuse_unstored(path: Path, content: Any, place: str = "", depth: int = 0) -> None:

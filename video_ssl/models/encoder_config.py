@@ -67,14 +67,19 @@ else:
         modality = "video"
 
         @classmethod
+        def known(cls) -> dict[str, type]:
+            """Returns the configs that may stand here, by architecture."""
+            return choosable(cls.modality)
+
+        @classmethod
         def classes(cls) -> list[type]:
-            return list(choosable(cls.modality).values())
+            return list(cls.known().values())
 
         @classmethod
         def __get_pydantic_core_schema__(
             cls, source: Any, handler: GetCoreSchemaHandler
         ) -> CoreSchema:
-            known = choosable(cls.modality)
+            known = cls.known()
             union = functools.reduce(
                 operator.or_, (Annotated[config, Tag(name)] for name, config in known.items())
             )

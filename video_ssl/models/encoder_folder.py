@@ -43,6 +43,8 @@ logger = logging.getLogger(__name__)
 
 FORMAT = "video_ssl.encoder"
 WEIGHTS, CONFIG, CARD = "model.safetensors", "config.json", "README.md"
+#: Other parts of a model, kept beside its encoder.
+HEAD, DECODER = "head.safetensors", "decoder.safetensors"
 REPORT = "conversion.json"  # only in what `video-ssl convert` has written
 CLASSIFIER = "classifier.json"  # see `classifier_folder`
 

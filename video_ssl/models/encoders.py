@@ -58,6 +58,7 @@ __all__ = [
     "build_encoder",
     "find_encoder",
     "load_encoder",
+    "read_beside",
     "read_config",
     "save_encoder",
 ]
@@ -180,6 +181,21 @@ def load_encoder(path_or_run: str | Path, device: str | torch.device = "cpu") ->
     ):
         setattr(module, name, value)
     return typing.cast(Encoder, module)
+
+
+def read_beside(folder: Path, name: str) -> dict[str, Tensor]:
+    """Returns the tensors of another part of a model that an encoder folder keeps; {} where it keeps none.
+
+    Raises:
+        EncoderError: it is damaged.
+    """
+    if not (folder / name).is_file():
+        return {}
+    check_unchanged(folder, name)
+    try:
+        return load_file(folder / name)
+    except _UNREADABLE as err:
+        raise EncoderError(_incomplete(folder / name, err)) from err
 
 
 def _leave_out_positions(content: dict[str, Any], spec: str) -> None:

@@ -75,3 +75,19 @@ def model_input(clips: Tensor, preprocess: Preprocess) -> Tensor:
             "in each row."
         )
     return clips
+
+
+def without_rectangles(video: Tensor, rectangles: Tensor) -> Tensor:
+    """Returns clips (N, C, T, H, W) that are 0 within a rectangle of each.
+
+    Args:
+        video: normalised.
+        rectangles: int64 (N, 4): first row, first column, rows, columns; without rows nothing is changed.
+    """
+    top, left, height, width = (x[:, None] for x in rectangles.unbind(1))
+    rows = torch.arange(video.shape[3], device=video.device)[None]
+    columns = torch.arange(video.shape[4], device=video.device)[None]
+    inside_rows = (rows >= top) & (rows < top + height)
+    inside_columns = (columns >= left) & (columns < left + width)
+    inside = inside_rows[:, :, None] & inside_columns[:, None]
+    return video.masked_fill(inside[:, None, None], 0.0)

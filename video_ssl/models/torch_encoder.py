@@ -86,6 +86,11 @@ class TorchEncoder(BaseEncoder):
         """
         return layer_by_name(name, self.num_layers)
 
+    def weights_from(self, source: Any) -> dict[str, Tensor]:
+        """Returns the weights of another encoder of this architecture as this one takes them, maybe with some that it
+        has no place for.  Settings that it makes up for are those that its config calls `adaptable`."""
+        return dict(source.state_dict())
+
     def model_input(self, clips: np.ndarray) -> Tensor:
         """Returns what `outputs` takes, on the encoder's device, of a batch of clips as they are read."""
         raw = tensor_of(clips).to(self.device, non_blocking=True)

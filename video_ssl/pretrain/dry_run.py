@@ -15,7 +15,13 @@ from video_ssl.pretrain.checkpoint_folders import newest_checkpoint
 from video_ssl.pretrain.durations import parse_duration, scaled_steps
 from video_ssl.pretrain.lengths import Lengths, Streams, lengths_of, lr_schedule
 from video_ssl.pretrain.recipe import PretrainRecipe, recipe_to_dict, stage_recipe
-from video_ssl.pretrain.run import fit_batch, open_streams, settled_recipe, stage_path
+from video_ssl.pretrain.run import (
+    fit_batch,
+    open_streams,
+    settled_recipe,
+    stage_folder,
+    stage_path,
+)
 from video_ssl.pretrain.run_folder import (
     CHECKPOINTS,
     ENCODER,
@@ -57,6 +63,8 @@ def _run(recipe: PretrainRecipe) -> Iterator[str]:
     for name, source in recipe.objective.stages().items():
         if isinstance(source, EncoderSource) and source.recipe is not None:
             yield from _run(stage_recipe(recipe, name, source))
+        elif isinstance(source, EncoderSource) and source.stage is not None:
+            yield f"{name} of {recipe.name}: {stage_folder(recipe, name, source)}"
         else:
             yield f"{name} of {recipe.name}: {stage_path(recipe, name, source)}"
     yield f"{recipe.name}: {recipe.objective_name} ({OBJECTIVES[recipe.objective_name].framework}) in {recipe.folder}"

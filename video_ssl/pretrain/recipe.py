@@ -12,7 +12,7 @@ from video_ssl.clips.balance import BalanceConfig
 from video_ssl.clips.pipeline import LoaderConfig
 from video_ssl.datasets.paths import at_home
 from video_ssl.objectives import OBJECTIVES
-from video_ssl.objectives.shared.sources import EncoderSource
+from video_ssl.objectives.shared.sources import EncoderSource, Source
 from video_ssl.pretrain.durations import parse_duration
 from video_ssl.pretrain.optimizers import OptimizerConfig
 from video_ssl.recipes import (
@@ -176,6 +176,7 @@ class ValidationConfig:
         table: the videos, with labels; classes are those of the training table of the same names.
         every: duration between two trials, as `training.duration`; there is always one at the end.
         num_clips: clips of a video, spread evenly over it, whose softmax is averaged.
+        num_crops: squares of every clip along the longer side of the picture; 1 = the one in the middle.
         max_videos: of a larger table so many are taken, spread evenly over its rows.
         batch_size: clips that go through the network together.
     """
@@ -183,11 +184,12 @@ class ValidationConfig:
     table: str
     every: str | int = "1 epoch"
     num_clips: int = 2
+    num_crops: int = 1
     max_videos: int = 1000
     batch_size: int = 16
 
     def __post_init__(self) -> None:
-        for name in ("num_clips", "max_videos", "batch_size"):
+        for name in ("num_clips", "num_crops", "max_videos", "batch_size"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name}={getattr(self, name)} must be at least 1.")
         if parse_duration(self.every).amount <= 0:
@@ -343,10 +345,12 @@ def stage_recipe(outer: PretrainRecipe, stage: str, source: EncoderSource) -> Pr
     `training.device` from the outer recipe, so that one setting moves the whole chain to other videos or another
     device, and is shortened by `training.scale` as that is; further streams are its own, with the tables of the outer
     recipe where that has a stream of the same name.  A stage that needs data of its own is trained as a run of its own
-    and named by `run:`.
+    and named by `run:`.  What it needs itself and a stage before it has trained, under the same name from the same
+    recipe, it takes from there (`stage:`).
     """
     assert source.recipe is not None
     inner = load_pretrain_recipe(source.recipe)
+    inner = inner.replace(objective=_sharing(inner.objective, _before(outer, stage)))
     streams = {
         name: dataclasses.replace(outer.data.streams.get(name, own), records=own.records)
         for name, own in inner.data.streams.items()
@@ -364,6 +368,31 @@ def stage_recipe(outer: PretrainRecipe, stage: str, source: EncoderSource) -> Pr
         ),
         validation=None,  # its own videos may not belong to the data of the outer recipe
     )
+
+
+def _before(outer: PretrainRecipe, stage: str) -> dict[str, Source]:
+    """What the stages of a run before one of them are."""
+    stages = dict(outer.objective.stages())
+    return dict(list(stages.items())[: list(stages).index(stage)]) if stage in stages else {}
+
+
+def _sharing(objective: Any, before: Mapping[str, Source]) -> Any:
+    """The settings of a stage, which takes what it needs from the stages before it where they train the same."""
+    for name, source in objective.stages().items():
+        if isinstance(source, EncoderSource) and source.recipe and before.get(name) == source:
+            objective = _with(objective, source, EncoderSource(stage=name))
+    return objective
+
+
+def _with(part: Any, old: EncoderSource, new: EncoderSource) -> Any:
+    """Settings with one source in the place of another."""
+    if part is old:
+        return new
+    if not dataclasses.is_dataclass(part) or isinstance(part, type):
+        return part
+    values = {field.name: getattr(part, field.name) for field in dataclasses.fields(part)}
+    changes = {k: found for k, v in values.items() if (found := _with(v, old, new)) is not v}
+    return dataclasses.replace(part, **changes) if changes else part
 
 
 def _recipe_name(name: str) -> str:

@@ -249,7 +249,23 @@ def stage_path(recipe: PretrainRecipe, name: str, source: Source) -> Path:
     """
     if source.file is not None:
         return Path(source.file)
-    return find_encoder(source.run or recipe.folder / "stages" / name)
+    return find_encoder(source.run or stage_folder(recipe, name, source))
+
+
+def stage_folder(recipe: PretrainRecipe, name: str, source: EncoderSource) -> Path:
+    """Returns where a stage is, trained or not: in the folder of the run, or in that of the run it is a stage of.
+
+    Raises:
+        RunError: the run is a stage of none.
+    """
+    if source.stage is None:
+        return recipe.folder / "stages" / name
+    if recipe.folder.parent.name != "stages":
+        raise RunError(
+            f"{recipe.name} takes {name!r} from the stage {source.stage!r} of the run that it is a stage of, but "
+            f"{recipe.folder} is no stage: name it by run, file or recipe."
+        )
+    return recipe.folder.parent / source.stage
 
 
 def open_streams(recipe: PretrainRecipe) -> Streams:

@@ -9,10 +9,10 @@ from __future__ import annotations
 
 import json
 import logging
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from video_ssl.datasets.table import Table
 from video_ssl.evaluate.evaluators import figure_of
@@ -24,10 +24,12 @@ from video_ssl.explore.pages.pictures import ClipPicture, ShownRecord, training_
 from video_ssl.explore.pages.reconstructions import reconstructions
 from video_ssl.explore.pages.rendering import write_page
 from video_ssl.explore.pages.results_section import evaluations_of
-from video_ssl.explore.pages.topics_section import TopicsSection, topics_of
+from video_ssl.explore.pages.topics_section import topics_of
+from video_ssl.explore.pages.vocabulary_section import vocabulary_of
 from video_ssl.explore.run_data import RunData, RunNotFound, class_name, read_run
 from video_ssl.files import claim_file
 from video_ssl.pretrain.health import verdict_of
+from video_ssl.pretrain.recipe import PretrainRecipe
 from video_ssl.progress import duration_text
 from video_ssl.recipes import to_yaml
 
@@ -36,6 +38,7 @@ logger = logging.getLogger(__name__)
 __all__ = ["RunNotFound", "write_report"]
 
 _MAX_SKIPPED = 200
+S = TypeVar("S")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -80,11 +83,12 @@ def write_report(
     )
     path = claim_file(out if out is not None else data.folder / "report.html", "report")
     clips = _clips(data, config.max_clips)
-    topics = _topics(data)
+    topics, vocabulary = _of_training(data, topics_of), _of_training(data, vocabulary_of)
     sections = {
         "curves": "Curves",
         "clips": "Training clips",
         "topics": "Topics",
+        "vocabulary": "Vocabulary",
         "results": "Results",
         "neighbours": "Nearest neighbours",
         "recipe": "Recipe and environment",
@@ -94,6 +98,8 @@ def write_report(
         del sections["clips"]
     if topics is None:
         del sections["topics"]
+    if vocabulary is None:
+        del sections["vocabulary"]
     size = write_page(
         path,
         "report.html.j2",
@@ -107,6 +113,7 @@ def write_report(
         curves=chart_cards(data),
         clips=clips,
         topics=topics,
+        vocabulary=vocabulary,
         evaluations=evaluations_of(data),
         neighbours=nearest_videos(data, config.max_queries),
         recipe_text=to_yaml(dict(data.recipe)) if data.recipe else "",
@@ -195,11 +202,11 @@ def _clips(data: RunData, count: int) -> ClipsSection | None:
     )
 
 
-def _topics(data: RunData) -> TopicsSection | None:
-    """What the network says of pairs of training videos; None where it says nothing, or they are not here."""
+def _of_training(data: RunData, section: Callable[[PretrainRecipe, Table], S | None]) -> S | None:
+    """What the network says of training videos; None where it says nothing, or they are not here."""
     recipe = data.recipe_object
     table = None if recipe is None else data.table(recipe.data.table)
-    return None if recipe is None or table is None else topics_of(recipe, table)
+    return None if recipe is None or table is None else section(recipe, table)
 
 
 def _titled(made: Sequence[ShownRecord], table: Table) -> list[tuple[str, Sequence[ClipPicture]]]:

@@ -32,8 +32,8 @@ from video_ssl.models.exchange.convert_config import ConvertConfig, To
 from video_ssl.models.exchange.converted import read_folder, write_folder
 from video_ssl.models.exchange.export_names import (
     lost_parts,
-    names_of_others,
     original_form,
+    reader_of_others,
     write_hugging_face,
     write_original,
     write_tensors,
@@ -202,8 +202,9 @@ def _write(
     """Writes the model in a form; returns by how much an export differs from what it was made of."""
     if to == "ours":
         write_folder(place, model, source=note_of_source)
-    elif to == "original" and (names := names_of_others(model.encoder)) is not None:
-        write_tensors(place, names(model.encoder), container=model.container or "model_state")
+    elif to == "original" and (reader := reader_of_others(model.encoder)) is not None:
+        container = model.container or reader.CONTAINER
+        write_tensors(place, reader.original_state(model), container=container)
     elif not isinstance(model, PublishedViT):
         raise WeightsError(
             f"{note_of_source['converted from']} is a model of {model.family}, which has no such form here: "

@@ -7,20 +7,19 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from safetensors.torch import load_file
-from torch import Tensor
-
 from video_ssl.models import NETWORKS, architecture_of
 from video_ssl.models.classifier import VideoClassifier, readout_of
+from video_ssl.models.classifier_folder import CLASSIFIER_WEIGHTS, Protocol
 from video_ssl.models.config import ViTConfig
-from video_ssl.models.encoder_folder import check_unchanged
+from video_ssl.models.encoder_folder import DECODER, HEAD
 from video_ssl.models.encoders import (
     EncoderError,
     find_encoder,
     load_encoder,
+    read_beside,
     save_encoder,
 )
-from video_ssl.models.exchange.export_names import names_of_others
+from video_ssl.models.exchange.export_names import reader_of_others
 from video_ssl.models.exchange.published import PublishedViT
 from video_ssl.models.exchange.published_encoder import table_text
 from video_ssl.models.exchange.published_model import Published
@@ -31,7 +30,8 @@ from video_ssl.models.networks.vit import VideoViT
 from video_ssl.models.preprocess_config import VideoPreprocess
 from video_ssl.models.weights import LoadReport, WeightsError, load_weights
 
-HEAD, DECODER = "head.safetensors", "decoder.safetensors"
+#: Of a video whose class is asked, where the file does not say: as BEVT and Video Swin are tested on Kinetics.
+_CLIPS = 4
 
 
 def write_folder(folder: str | Path, model: Published, *, source: Mapping[str, Any]) -> Path:
@@ -41,7 +41,10 @@ def write_folder(folder: str | Path, model: Published, *, source: Mapping[str, A
     Raises:
         EncoderError: as `save_encoder`.
     """
-    beside = {HEAD: model.head, DECODER: model.decoders}
+    beside = {HEAD: model.head, DECODER: model.decoders, CLASSIFIER_WEIGHTS: model.classifier}
+    protocol = Protocol(
+        class_names=(), num_classes=model.num_classes, clips=_CLIPS, labels=model.family
+    )
     given = {
         "objective": model.family,
         **source,
@@ -57,6 +60,7 @@ def write_folder(folder: str | Path, model: Published, *, source: Mapping[str, A
         preprocess=model.preprocess,
         source=given,
         beside={name: tensors for name, tensors in beside.items() if tensors},
+        protocol=protocol if model.classifier else None,
     )
 
 
@@ -78,7 +82,7 @@ def read_folder(path: str | Path, *, sizes: Sizes | None = None) -> Published:
     preprocess, source = encoder.preprocess, encoder.source
     assert isinstance(preprocess, VideoPreprocess)
     module, text = resize(encoder, sizes or Sizes())
-    head, decoders = _beside(folder, HEAD), _beside(folder, DECODER)
+    head, decoders = read_beside(folder, HEAD), read_beside(folder, DECODER)
     keys = [*(f"encoder.{key}" for key in module.state_dict()), *head, *decoders]
     config = module.config
     frames = config.num_frames if isinstance(config, ViTConfig) else None
@@ -100,17 +104,24 @@ def read_folder(path: str | Path, *, sizes: Sizes | None = None) -> Published:
 
 def _read_other(folder: Path, encoder: Any) -> Published:
     """An encoder that is no ViT, where a code of others can read it."""
-    if names_of_others(encoder) is None:
+    if reader_of_others(encoder) is None:
         raise WeightsError(
-            f"{folder} holds a {encoder.architecture!r} encoder; only the ViTs of MAE, VideoMAE and MVD, and HiCo's "
-            "networks, have another naming."
+            f"{folder} holds a {encoder.architecture!r} encoder; only the ViTs of MAE, VideoMAE and MVD, HiCo's "
+            "networks and Swins have another naming."
         )
+    source, decoders = encoder.source, read_beside(folder, DECODER)
+    classifier = read_beside(folder, CLASSIFIER_WEIGHTS)
+    keys = [*encoder.state_dict(), *decoders, *(f"classifier.{key}" for key in classifier)]
     return Published(
         encoder=encoder,
         preprocess=encoder.preprocess,
         family=next(iter(NETWORKS[encoder.architecture].published)),
         layout="ours",
-        report=LoadReport(matched=tuple(encoder.state_dict())),
+        form=str(source.get("form", "ours")),
+        container=str(source.get("container", "")),
+        decoders=decoders,
+        classifier=classifier,
+        report=LoadReport(matched=tuple(keys)),
     )
 
 
@@ -126,7 +137,7 @@ def load_classifier(path: str | Path) -> VideoClassifier:
     torch.Size([2, 400])
     """
     folder = find_encoder(path)
-    head = _beside(folder, HEAD)
+    head = read_beside(folder, HEAD)
     if not head:
         raise EncoderError(
             f"{folder} keeps no head: it was not converted from a fine-tuned model. load_encoder gives its encoder."
@@ -167,13 +178,6 @@ def resize(encoder: VideoViT | ImageViT, sizes: Sizes) -> tuple[VideoViT | Image
         state = {**state, "positions.table": table[None]}
     module.load_state_dict(state)
     return module, text
-
-
-def _beside(folder: Path, name: str) -> dict[str, Tensor]:
-    if not (folder / name).is_file():
-        return {}
-    check_unchanged(folder, name)
-    return load_file(folder / name)
 
 
 def _family(encoder: VideoViT | ImageViT, objective: str) -> str:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from importlib import import_module
 from pathlib import Path
 from typing import Any
@@ -97,13 +97,12 @@ def write_original(path: Path, model: PublishedViT, *, container: str = "model")
     return write_tensors(path, original_state(model), container=container)
 
 
-def names_of_others(encoder: Any) -> Callable[[Any], dict[str, Tensor]] | None:
-    """Returns the function that gives the weights of an encoder under the names of the code it comes from; None for
-    networks whose readers have none (`published_model.py`)."""
+def reader_of_others(encoder: Any) -> Any:
+    """Returns the reader (`published_model.py`) whose code can read weights of such an encoder back; None for networks
+    that have none."""
     network = NETWORKS[architecture_of(encoder)]
     readers = [import_module(place) for place in dict.fromkeys(network.published.values())]
-    found = [reader.original_state for reader in readers if hasattr(reader, "original_state")]
-    return found[0] if found else None
+    return next((reader for reader in readers if hasattr(reader, "CONTAINER")), None)
 
 
 def write_tensors(path: Path, state: Mapping[str, Tensor], *, container: str) -> Path:

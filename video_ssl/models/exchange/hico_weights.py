@@ -23,6 +23,7 @@ Read = tuple[Any, LoadReport]
 _CLIPS = VideoPreprocess(
     num_frames=16, frame_stride=4, fps=30.0, size=112, mean=(0.45,) * 3, std=(0.225,) * 3
 )
+CONTAINER = "model_state"
 _S3DG_MARKS = ("backbone.Conv_1a.conv1.weight", "backbone.block1.0.conv1.weight")
 _MARKS = tuple(f"backbone.conv2.res_1.conv_branch.{layer}.weight" for layer in ("a1", "a"))
 
@@ -60,8 +61,9 @@ def read(
     )
 
 
-def original_state(encoder: Any) -> dict[str, Tensor]:
+def original_state(model: Published) -> dict[str, Tensor]:
     """Returns the weights of an S3DG or R2Plus1D under the names of HiCo's code."""
+    encoder = model.encoder
     names = s3dg.to_hico if isinstance(encoder, s3dg.S3DG) else r2plus1d.to_hico
     return names(encoder.state_dict())
 

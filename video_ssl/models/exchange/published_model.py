@@ -6,7 +6,8 @@ A reader is a module that `NETWORKS` names under the families it reads, with one
 
 and, where their code can read weights of ours back,
 
-    original_state(encoder) -> tensors under the names of that code
+    original_state(model) -> tensors under the names of that code
+    CONTAINER, in which it keeps them
 
 `read` gives None where `family` is "auto" and the file is none of its own, and raises WeightsError for one that it
 cannot read, or that is not what `family` says.
@@ -60,7 +61,9 @@ class Published:
         table: the position table, in words.
         head: `fc_norm.*` and `head.*` of a fine-tuned model; `head.*` is absent where the file has
             only the norm, `fc_norm.*` where it reads its first token.  Empty = no classifier.
-        decoders: `decoder.*`, or `decoders.image.*` and `decoders.video.*`; empty = none.
+        decoders: `decoder.*`, or `decoders.image.*` and `decoders.video.*`, or what BEVT has around its encoder; empty
+            = none.
+        classifier: `weight` and `bias` of a layer on the clip feature; empty = none, or one in `head`.
     """
 
     encoder: Any
@@ -73,16 +76,19 @@ class Published:
     table: str = "none"
     head: Mapping[str, Tensor] = field(default_factory=dict)
     decoders: Mapping[str, Tensor] = field(default_factory=dict)
+    classifier: Mapping[str, Tensor] = field(default_factory=dict)
 
     @property
     def num_classes(self) -> int:
         """Outputs of the head, 0 without one."""
-        return len(self.head["head.weight"]) if "head.weight" in self.head else 0
+        weight = self.head.get("head.weight", self.classifier.get("weight"))
+        return 0 if weight is None else len(weight)
 
     def state(self) -> dict[str, Tensor]:
         """Returns the whole model under our names, without position tables that are a formula."""
         own = {f"encoder.{key}": value for key, value in self.encoder.state_dict().items()}
-        return {**own, **self.head, **self.decoders}
+        layer = {f"classifier.{key}": value for key, value in self.classifier.items()}
+        return {**own, **self.head, **self.decoders, **layer}
 
 
 class Reader(Protocol):

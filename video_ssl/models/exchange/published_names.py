@@ -114,6 +114,8 @@ class Named:
 
 def name_keys(state: Mapping[str, Tensor]) -> Named | None:
     """Returns a state dict under our names, or None if it is no ViT of MAE, VideoMAE or MVD."""
+    if any("layers." in key and key.endswith(".relative_position_bias_table") for key in state):
+        return None  # the stages of a Swin, whose embedding has the same names
     for stem in ("videomae.", "vit.", ""):
         if stem + HF_PATCHES in state:
             return _from_hugging_face(state, stem)

@@ -21,6 +21,7 @@ from torch import Tensor, nn
 from video_ssl.models.contract import CLIP, MOMENTS, TOKENS
 from video_ssl.models.networks.layers import Mlp, hidden_width, spatial_cells
 from video_ssl.models.networks.swin_config import SwinConfig
+from video_ssl.models.networks.swin_tables import fitted_tables
 from video_ssl.models.networks.token_features import TokenFeatures
 from video_ssl.models.networks.windows import (
     Triple,
@@ -270,6 +271,14 @@ class VideoSwin(TokenFeatures, nn.Module):
         ):
             same = own.shape == theirs.shape
             own.copy_(theirs if same else theirs[:, :, None].expand_as(own) / frames)
+
+    def weights_from(self, source: VideoSwin) -> dict[str, Tensor]:
+        """Returns the weights of another Swin for this one: tables of other windows are interpolated in space and time,
+        and an embedding of pictures that it lacks is this one's own."""
+        window = self.config.window
+        state = fitted_tables(source.state_dict(), of=source.config.window, window=window)
+        own = {k: v for k, v in self.state_dict().items() if k.startswith("patch_embed_2d.")}
+        return {**own, **state}
 
     def stages(self, x: Tensor, *, picture: bool = False) -> list[Tensor]:
         """Returns the maps of the four stages, (B, D, H, W, C) each, for the input of the first one."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 #: preset -> the fields that it fills.
 SWIN_PRESETS: dict[str, dict[str, Any]] = {
@@ -34,6 +34,11 @@ class SwinConfig:
             BEVT's weights were trained, or in "shifted_blocks" only, as one would expect.
         num_frames: of the clips that it is made for; empty = the clip of the objective.
     """
+
+    #: What weights are made to fit when they go from one Swin to another.
+    adaptable: ClassVar[tuple[str, ...]] = ("window", "images", "image_shift_mask")
+    #: What only the pre-training needs.
+    only_pretraining: ClassVar[tuple[str, ...]] = ("images", "image_shift_mask")
 
     architecture: Literal["swin"] = "swin"
     preset: Literal["T", "S", "B", "L"] | None = "B"

@@ -5,6 +5,7 @@ Source: papers/bevt.md section 3 (the loaders of BEVT and Video Swin).
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 
 import torch.nn.functional as F
@@ -45,6 +46,26 @@ def fitted_tables(state: Mapping[str, Tensor], *, of: Triple, window: Triple) ->
         key: _interpolated(value, of, window) if key.endswith(_TABLE) and of != window else value
         for key, value in state.items()
     }
+
+
+def window_of(rows: int, tokens: int | None = None) -> Triple | None:
+    """Returns the window, as high as it is wide, whose table of biases has so many rows; of pictures, (1, h, h).
+
+    Args:
+        rows: (2d - 1)(2h - 1)^2.
+        tokens: d * h * h; None = not known, then the one of the largest area.
+
+    >>> window_of(2535), window_of(169, 49), window_of(12)
+    ((8, 7, 7), (1, 7, 7), None)
+    """
+    for side in range(math.isqrt(rows), 0, -1):
+        moments, rest = divmod(rows, side * side)
+        if rest or side % 2 == 0 or moments % 2 == 0:
+            continue
+        d, h = (moments + 1) // 2, (side + 1) // 2
+        if tokens is None or d * h * h == tokens:
+            return d, h, h
+    return None
 
 
 def _repeated(table: Tensor, window: Triple) -> Tensor:

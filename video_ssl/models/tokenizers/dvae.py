@@ -11,7 +11,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from video_ssl.models.tokenizers.contract import Tokenizer
+from video_ssl.models.tokenizers.config import DalleConfig
+from video_ssl.models.tokenizers.pictures import PictureTokenizer
 
 #: Pixels in [0, 1] are squeezed into [EPS, 1 - EPS], which the logit-Laplace likelihood needs.
 EPS = 0.1
@@ -54,20 +55,15 @@ class Residual(nn.Module):
         return self.id_path(x) + self.gain * y
 
 
-class DalleEncoder(Tokenizer):
-    """Four groups of residual blocks with a pool of 2 between them, then one logit for each word.
+class DalleEncoder(PictureTokenizer):
+    """Four groups of residual blocks with a pool of 2 between them, then one logit for each word; `DalleConfig` has its
+    settings.  As an encoder its vectors are what the logits are made of."""
 
-    Args:
-        width: of the first group (256 in the published one); each further one is twice as wide.
-        vocab_size: words, 8192 in the published one.
-        blocks_per_group: 2 in the published one.
-    """
-
-    def __init__(
-        self, *, width: int = 256, vocab_size: int = 8192, blocks_per_group: int = 2
-    ) -> None:
+    def __init__(self, config: DalleConfig) -> None:
         super().__init__()
-        self.vocab_size = vocab_size
+        self.config = config
+        width, blocks_per_group = config.width, config.blocks_per_group
+        self.embed_dim, self.vocab_size, self.num_frames = 8 * width, config.vocab_size, 1
         gain = 1 / (GROUPS * blocks_per_group) ** 2
         widths = [width, *(width * 2**i for i in range(GROUPS))]
         blocks: dict[str, nn.Module] = {"input": Conv(3, width, 7)}
@@ -77,11 +73,10 @@ class DalleEncoder(Tokenizer):
             blocks[f"group_{group}"] = nn.ModuleDict({
                 f"block_{i + 1}": Residual(inside[i], inside[i + 1], gain) for i in range(blocks_per_group)
             })  # fmt: skip
-        blocks["output"] = nn.ModuleDict({"conv": Conv(widths[-1], vocab_size, 1)})
+        blocks["output"] = nn.ModuleDict({"conv": Conv(widths[-1], config.vocab_size, 1)})
         self.blocks = nn.ModuleDict(blocks)
 
-    def logits(self, pictures: Tensor) -> Tensor:
-        """Returns (N, vocab_size, S / 8, S / 8) for pictures in [0, 1]."""
+    def latents(self, pictures: Tensor) -> Tensor:
         x = self.blocks["input"](squeezed(pictures))
         for group in range(1, GROUPS + 1):
             inside = self.blocks[f"group_{group}"]
@@ -90,9 +85,13 @@ class DalleEncoder(Tokenizer):
                 x = block(x)
             if group < GROUPS:
                 x = F.max_pool2d(x, 2)
+        return F.relu(x)
+
+    def logits(self, pictures: Tensor) -> Tensor:
+        """Returns (N, vocab_size, S / 8, S / 8) for pictures in [0, 1]."""
         output = self.blocks["output"]
         assert isinstance(output, nn.ModuleDict)
-        found: Tensor = output["conv"](F.relu(x))
+        found: Tensor = output["conv"](self.latents(pictures))
         return found
 
     def words(self, pictures: Tensor) -> Tensor:

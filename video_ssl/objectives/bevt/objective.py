@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -9,13 +10,15 @@ import torch
 from torch import Tensor, nn
 
 from video_ssl.models.color_changes import apply_color
-from video_ssl.models.encoders import load_encoder
+from video_ssl.models.encoder_folder import DECODER
+from video_ssl.models.encoders import find_encoder, load_encoder, read_beside
+from video_ssl.models.exchange.tokenizer_weights import load_tokenizer
 from video_ssl.models.networks.layers import take
 from video_ssl.models.networks.swin import VideoSwin
 from video_ssl.models.preprocess import normalize
 from video_ssl.models.tokenizers.contract import Tokenizer
-from video_ssl.models.weights import load_weights
-from video_ssl.objectives.bevt.config import TOKEN_PX, Config
+from video_ssl.models.weights import WeightsError, load_weights
+from video_ssl.objectives.bevt.config import CELL_PX, TOKEN_PX, Config
 from video_ssl.objectives.bevt.loss import TokenLoss, token_loss
 from video_ssl.objectives.bevt.model import MaskedSwin
 from video_ssl.objectives.bevt.plan import IMAGES, VIDEO
@@ -26,6 +29,8 @@ from video_ssl.objectives.shared.torch_objective import (
     TorchObjective,
     TrainedEncoder,
 )
+
+log = logging.getLogger(__name__)
 
 
 class FrozenTokenizer(FrozenNetwork):
@@ -50,13 +55,14 @@ class Objective(TorchObjective):
         places = stages or {}
         tokenizer = _tokenizer(places.get("tokenizer"), config)
         self.frozen = {"tokenizer": FrozenTokenizer(tokenizer)}
+        self._sees_large = tokenizer.stride == CELL_PX
         self.network = MaskedSwin(
             VideoSwin(config.encoder),
             videos=config.streams != "images",
             images=config.streams != "video",
         )
         if config.init is not None:
-            _start_from(self.network.encoder, places.get("init"))
+            start_from(self.network, places.get("init"))
         self.lm_head = nn.Linear(config.encoder.width, tokenizer.vocab_size)
         nn.init.trunc_normal_(self.lm_head.weight, std=0.02)
         nn.init.zeros_(self.lm_head.bias)
@@ -81,7 +87,8 @@ class Objective(TorchObjective):
     def _of_videos(self, batch: Mapping[str, Tensor]) -> tuple[TokenLoss, Tensor]:
         config, mask = self.config, batch["mask"]
         pixels = batch["video"].movedim(-1, 1).float() / 255
-        words = self._words(batch["words"].flatten(0, 1).movedim(-1, 1).float() / 255)
+        seen = batch["video"] if self._sees_large else batch["words"]
+        words = self._words(seen.flatten(0, 1).movedim(-1, 1).float() / 255)
         hidden = mask.repeat_interleave(config.encoder.patch[0], dim=1)
         vectors, features = self.network.forward_with_features(
             normalize(pixels, config.normalization), mask
@@ -97,7 +104,7 @@ class Objective(TorchObjective):
         if config.color is not None:
             views = [apply_color(view, batch["color"], config.color.law) for view in views]
         picture, small = views
-        words = self._words(small[:, :, 0])
+        words = self._words((picture if self._sees_large else small)[:, :, 0])
         vectors, features = self.network.images_with_features(
             normalize(picture, config.normalization)[:, :, 0], batch["mask"]
         )
@@ -124,6 +131,12 @@ class Objective(TorchObjective):
         if self.config.streams == "images":
             self.network.encoder.follow_images()
 
+    def parts_beside(self) -> dict[str, Tensor]:
+        """Returns the mask token, the decoders of what is trained, and the head, under the names of the reference."""
+        network = self.network.state_dict()
+        own = {k: v for k, v in network.items() if not k.startswith("encoder.")}
+        return {**own, **{f"lm_head.{k}": v for k, v in self.lm_head.state_dict().items()}}
+
     def encoders(self) -> dict[str, TrainedEncoder]:
         config = self.config
         preprocess = preprocess_of(config.clip, config.crop.size, config.normalization)
@@ -139,31 +152,43 @@ def _tokenizer(path: Path | None, config: Config) -> Tokenizer:
     """
     if path is None:
         raise ValueError("BEVT needs a tokenizer: set objective.tokenizer.run, file or recipe.")
-    module = load_encoder(path)
-    if not isinstance(module, Tokenizer):
-        raise TypeError(
-            f"{path} holds a {type(module).__name__}, which is no tokenizer: objective.tokenizer takes a run of the "
-            "objective `tokenizer`."
-        )
-    if module.stride != TOKEN_PX:
+    module = load_tokenizer(path)
+    if module.stride not in (TOKEN_PX, CELL_PX):
         raise ValueError(
-            f"the tokenizer of {path} has cells of {module.stride} pixels, but BEVT's words stand for {TOKEN_PX}."
+            f"the tokenizer of {path} has cells of {module.stride} pixels, but BEVT's words stand for {TOKEN_PX} of "
+            f"its own picture, or {CELL_PX} of the one that the encoder sees."
         )
     return module
 
 
-def _start_from(encoder: VideoSwin, path: Path | None) -> None:
-    """Fills the encoder with the weights of another Swin; one that never saw pictures leaves that embedding random."""
+def start_from(network: MaskedSwin, path: Path | None) -> None:
+    """Begins with the network of an earlier stage: with its encoder, with its mask token and, as far as they are there,
+    its decoders.  The head starts anew, as in the reference; an embedding of pictures that is not there stays random.
+
+    Raises:
+        ValueError: no encoder was given, or it is no Swin of this shape.
+        WeightsError: decoders of other shapes.
+    """
     if path is None:
         raise ValueError("init is set, but no encoder was given for it.")
-    source = load_encoder(path)
-    if not isinstance(source, VideoSwin) or source.config.widths != encoder.config.widths:
+    encoder, source = network.encoder, load_encoder(path)
+    if not isinstance(source, VideoSwin) or _shape(source) != _shape(encoder):
         raise ValueError(
-            f"{path} is no Swin of the widths {encoder.config.widths}: objective.init takes a run of BEVT's first "
-            "stage of the same encoder."
+            f"{path} is no Swin of the widths {encoder.config.widths}, {encoder.config.blocks} blocks and "
+            f"{encoder.config.heads} heads: objective.init takes a run of BEVT's first stage of the same encoder."
         )
-    state = source.state_dict()
-    if not source.config.images:
-        own = encoder.state_dict()
-        state |= {k: v for k, v in own.items() if k.startswith("patch_embed_2d.")}
-    load_weights(encoder, state, min_share=1.0)
+    load_weights(encoder, encoder.weights_from(source), min_share=1.0)
+    own = {k: v for k, v in network.state_dict().items() if not k.startswith("encoder.")}
+    there = {k: v for k, v in read_beside(find_encoder(path), DECODER).items() if k in own}
+    for name, value in there.items():
+        if value.shape != own[name].shape:
+            raise WeightsError(
+                f"{path}: {name} has the shape {list(value.shape)}, but {list(own[name].shape)} is needed here."
+            )
+    network.load_state_dict({**network.state_dict(), **there})
+    log.info("begun with the encoder of %s and with %s", path, ", ".join(there) or "nothing else")
+
+
+def _shape(swin: VideoSwin) -> tuple[object, ...]:
+    config = swin.config
+    return config.widths, config.blocks, config.heads, config.patch, config.mlp_ratio

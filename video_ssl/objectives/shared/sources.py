@@ -7,25 +7,31 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True, kw_only=True)
 class EncoderSource:
-    """An encoder that must exist before an objective starts.  Exactly one of the three is given.
+    """An encoder that must exist before an objective starts.  Exactly one of the four is given.
 
     Attributes:
         run: a run folder, or a folder of one of its encoders (`encoder/`, `encoders/NAME/`).
         file: a published checkpoint (`.pth`, `.pt`, `.safetensors`) of MAE, VideoMAE or MVD.
         recipe: a pre-training recipe that is run first, as a stage of this run.
+        stage: a stage of the run that this one is a stage of, by its name.  Where a stage would train a recipe that a
+            stage before it has trained under the same name, this stands in its place.
     """
 
     run: str | None = None
     file: str | None = None
     recipe: str | None = None
+    stage: str | None = None
 
     def __post_init__(self) -> None:
-        given = [name for name in ("run", "file", "recipe") if getattr(self, name) is not None]
+        names = ("run", "file", "recipe", "stage")
+        given = [name for name in names if getattr(self, name) is not None]
         if len(given) != 1:
             raise ValueError(
-                f"an encoder source needs exactly one of run, file and recipe, but has {given or 'none'}: set the one "
-                "that holds the encoder and the others to null."
+                f"an encoder source needs exactly one of run, file, recipe and stage, but has {given or 'none'}: set "
+                "the one that holds the encoder and the others to null."
             )
+        if self.stage is not None and not self.stage.isidentifier():
+            raise ValueError(f"stage={self.stage!r} must be the name of a stage.")
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -77,10 +77,20 @@ class TorchObjective(nn.Module, ABC):
         Called in evaluation mode, without gradients."""
         raise NotImplementedError(f"{type(self).__name__} names no classes")
 
+    def parts_beside(self) -> dict[str, Tensor]:
+        """Returns weights beside the first encoder that a later stage may begin with, or that the code of others has a
+        place for; they are kept in its folder (`decoder.safetensors`).  {} = none."""
+        return {}
+
     def reconstructed(self, batch: Mapping[str, Tensor]) -> Tensor | None:
         """Returns what the network makes of what it does not see: float (N, T, H, W, 3) in [0, 1], the clips of the
-        batch that `Plan.shown` shows, one after the other, with what is hidden predicted; None = what it predicts is no
-        picture.  Called in evaluation mode, without gradients."""
+        batch that `Plan.shown` shows, one after the other, with what is hidden predicted, or, of a tokenizer, as their
+        words show them; None = what it predicts is no picture.  Called in evaluation mode, without gradients."""
+        return None
+
+    def counted_words(self, batch: Mapping[str, Tensor]) -> Tensor | None:
+        """Returns how often each word of a vocabulary stands in the batch, int64 (K,); None = it trains no vocabulary.
+        Called in evaluation mode, without gradients."""
         return None
 
     def related(self, batch: Mapping[str, Tensor]) -> Tensor | None:

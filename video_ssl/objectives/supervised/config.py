@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from video_ssl.clips.config import ClipConfig, ColorConfig, CropConfig
+from video_ssl.clips.erasing import EraseConfig
 from video_ssl.datasets.class_names import listed
 from video_ssl.datasets.table import Table
 from video_ssl.models.config import Normalization, ViTConfig
@@ -27,12 +28,14 @@ class Config:
     """Settings of supervised classification.
 
     A batch holds `video` uint8 (B, V, T, S, S, 3) with V = clip.num_views, T = clip.num_frames, S = crop.size,
-    `label` int64 (B,) in [0, num_classes), and where `color` is set `color` float32 (B, V, NUM_PARAMETERS).
+    `label` int64 (B,) in [0, num_classes), where `color` is set `color` float32 (B, V, NUM_PARAMETERS), and where
+    `erase` is set `erased` int64 (B, V, 4).
 
     Attributes:
         num_classes: K; null = as many as the table names.
         init: an encoder to start from (fine-tuning); null = random weights.
         color: changes of color, applied on the device; null = none.
+        erase: a rectangle that is not shown; null = none.
         encoder: `architecture: vit` (as in the other objectives), `r2plus1d`, `r3d`, `zoo` (pytorchvideo's networks) or
             another of the table of networks; null = as that of `init.run`, its normalization too.
         label_smoothing: share of the target spread over all classes.
@@ -47,6 +50,7 @@ class Config:
     clip: ClipConfig = field(default_factory=ClipConfig)
     crop: CropConfig = field(default_factory=CropConfig)
     color: ColorConfig | None = None
+    erase: EraseConfig | None = None
     encoder: EncoderConfig | None = field(default_factory=ViTConfig)
     normalization: Normalization = field(default_factory=Normalization)
     label_smoothing: float = 0.0
@@ -98,15 +102,17 @@ class Config:
         folder = find_encoder(self.init.run)
         content = read_config(folder)
         if self.encoder is not None:
-            refuse_other_settings(to_plain(self.encoder), content["config"], str(folder))
+            refuse_other_settings(self.encoder, content["config"], str(folder))
             return found
         kinds = choosable("video")
         if content["architecture"] not in kinds:
             raise ValueError(
                 f"{folder} is a {content['architecture']}, which cannot be fine-tuned: {sorted(kinds)} can."
             )
-        free = {name: value for name, value in content["config"].items() if name not in _FROM_CLIPS}
-        encoder = build_config(kinds[content["architecture"]], free, "objective.encoder")
+        kind = kinds[content["architecture"]]
+        dropped = (*_FROM_CLIPS, *getattr(kind, "only_pretraining", ()))
+        free = {name: value for name, value in content["config"].items() if name not in dropped}
+        encoder = build_config(kind, free, "objective.encoder")
         preprocess = read_preprocess(content, folder)
         assert isinstance(preprocess, VideoPreprocess)
         normalization = Normalization(mean=preprocess.mean, std=preprocess.std)
@@ -122,9 +128,11 @@ class Config:
 _FROM_CLIPS = ("image_size", "num_frames")
 
 
-def refuse_other_settings(now: dict[str, Any], before: dict[str, Any], where: str | Path) -> None:
-    """Raises ValueError if weights of an encoder `before` would mean something else in an encoder `now`."""
-    differ = [k for k in now if k not in _MAY_DIFFER and k in before and before[k] != now[k]]
+def refuse_other_settings(encoder: Any, before: dict[str, Any], where: str | Path) -> None:
+    """Raises ValueError if weights of an encoder of the settings `before` would mean something else in one of the
+    config `encoder`; what its `adaptable` names is made up for when they are filled in."""
+    now, free = to_plain(encoder), (*_MAY_DIFFER, *getattr(encoder, "adaptable", ()))
+    differ = [k for k in now if k not in free and k in before and before[k] != now[k]]
     if differ:
         wanted = ", ".join(f"{k}={before[k]!r} (not {now[k]!r})" for k in differ)
         raise ValueError(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Self
+from typing import Any, Self
 
 import torch
 import torch.nn.functional as F
@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from video_ssl.models.color_changes import augmented_input
 from video_ssl.models.encoders import build_encoder, load_encoder
-from video_ssl.models.preprocess import to_model_input
+from video_ssl.models.preprocess import to_model_input, without_rectangles
 from video_ssl.models.weights import load_weights
 from video_ssl.objectives.shared.export import preprocess_of
 from video_ssl.objectives.shared.torch_objective import (
@@ -56,6 +56,8 @@ class Objective(TorchObjective):
         video = augmented_input(
             batch["video"], batch.get("color"), config.normalization, config.color
         )
+        if config.erase is not None:
+            video = without_rectangles(video, batch["erased"].flatten(0, 1))
         label = batch["label"].repeat_interleave(batch["video"].shape[1])
         features = self.encoder.clip_features(video)
         logits = self.head(self.dropout(features))
@@ -83,7 +85,7 @@ class Objective(TorchObjective):
         return {"encoder": TrainedEncoder(self.encoder, preprocess)}
 
 
-def _start_from(encoder: nn.Module, path: Path | None) -> None:
+def _start_from(encoder: Any, path: Path | None) -> None:
     """Fills an encoder with the weights of another one of the same shape, whose settings give them the same meaning.
 
     Raises:
@@ -93,5 +95,5 @@ def _start_from(encoder: nn.Module, path: Path | None) -> None:
         raise ValueError("init is set, but no encoder was given for it.")
     source = load_encoder(path)
     assert isinstance(source, nn.Module)
-    refuse_other_settings(to_plain(encoder.config), to_plain(source.config), path)
-    load_weights(encoder, source.state_dict(), min_share=1.0)
+    refuse_other_settings(encoder.config, to_plain(source.config), path)
+    load_weights(encoder, encoder.weights_from(source), min_share=1.0)

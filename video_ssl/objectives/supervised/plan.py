@@ -8,6 +8,7 @@ import numpy as np
 
 from video_ssl.clips.color_changes import color_fields
 from video_ssl.clips.decoders.reader import Reader
+from video_ssl.clips.erasing import sample_erased
 from video_ssl.clips.views import sample_clip_views
 from video_ssl.datasets.table import Record
 from video_ssl.objectives.shared.objective_plan import ShownClip, shown_views
@@ -26,7 +27,11 @@ class Plan:
         label = self._label(record)
         config = self.config
         (video,) = sample_clip_views(record, reader, rng, clip=config.clip, crop=config.crop)
-        return {"video": video, "label": label, **color_fields(config.color, len(video), rng)}
+        colors = color_fields(config.color, len(video), rng)
+        erased = {}
+        if config.erase is not None:
+            erased["erased"] = sample_erased(config.erase, config.crop.size, len(video), rng)
+        return {"video": video, "label": label, **colors, **erased}
 
     def shown(self, sample: Mapping[str, np.ndarray]) -> list[ShownClip]:
         return shown_views(sample["video"])

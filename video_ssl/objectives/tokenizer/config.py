@@ -3,13 +3,28 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
 from video_ssl.clips.config import CropConfig
-from video_ssl.models.networks.vq_config import VQConfig
+from video_ssl.models.encoder_config import EncoderConfig
+from video_ssl.models.tokenizers.config import PatchWordsConfig
+from video_ssl.models.tokenizers.vq_config import VQConfig
 from video_ssl.objectives.shared.sources import EncoderSource
 
 #: Side of a cell.
 STRIDE = 8
+
+
+if TYPE_CHECKING:
+    TrainedTokenizer = VQConfig | PatchWordsConfig
+else:
+
+    class TrainedTokenizer(EncoderConfig):
+        """The tokenizers that are trained here; where a recipe says no `architecture:`, the first is meant."""
+
+        @classmethod
+        def known(cls) -> dict[str, type]:
+            return {"vq_tokenizer": VQConfig, "patch_words": PatchWordsConfig}
 
 
 def picture_crop() -> CropConfig:
@@ -23,6 +38,7 @@ class Config:
     A batch holds `video` uint8 (B, F, S, S, 3): F = frames_per_video single pictures of every record, S = crop.size.
 
     Attributes:
+        encoder: what is trained: `architecture: vq_tokenizer`, or `patch_words`, which needs seconds.
         frames_per_video: pictures that a visit of a record gives, at random moments.
         reconstruction_weight: of the mean squared error of the pixels, in [0, 1].
         commitment_weight: of the distance of the encoder's vectors to their words.
@@ -30,7 +46,7 @@ class Config:
     Source: papers/bevt.md section 11 A (our own specification).
     """
 
-    encoder: VQConfig = field(default_factory=VQConfig)
+    encoder: TrainedTokenizer = field(default_factory=VQConfig)
     crop: CropConfig = field(default_factory=picture_crop)
     frames_per_video: int = 4
     reconstruction_weight: float = 10.0

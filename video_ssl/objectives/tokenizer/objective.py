@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from video_ssl.models.networks.vq_tokenizer import VQTokenizer
+from video_ssl.models.encoders import build_encoder
 from video_ssl.models.preprocess_config import VideoPreprocess
 from video_ssl.objectives.shared.torch_objective import (
     StepOutput,
@@ -20,28 +20,33 @@ from video_ssl.objectives.tokenizer.config import Config
 
 
 class Objective(TorchObjective):
-    """Reconstruction, and nearness of the encoder's vectors to their words; gradients pass the words straight by."""
+    """Reconstruction, and nearness of the encoder's vectors to their words."""
 
     def __init__(self, config: Config, *, stages: Mapping[str, Path] | None = None) -> None:
         super().__init__()
         self.config = config
-        self.encoder = VQTokenizer(config.encoder)
+        self.encoder = build_encoder(config.encoder)
 
     def forward(self, batch: Mapping[str, Tensor]) -> StepOutput:
         config = self.config
-        pictures = batch["video"].flatten(0, 1).movedim(-1, 1).float() / 255
-        found = self.encoder.quantize(pictures, learn=self.training)
-        straight = found.vectors + (found.quantized - found.vectors).detach()
+        pictures = _pictures(batch)
+        found = self.encoder.trial(pictures, learn=self.training)
         with torch.autocast(pictures.device.type, enabled=False):
-            error = F.mse_loss(self.encoder.reconstruct(straight.float()), pictures)
-            distance = F.mse_loss(found.vectors.float(), found.quantized.detach().float())
-            loss = config.reconstruction_weight * error + config.commitment_weight * distance
+            error = F.mse_loss(found.pictures.float(), pictures)
+            loss = config.reconstruction_weight * error + config.commitment_weight * found.distance
         figures = {
             "psnr_db": -10 * error.detach().log10(),
             **use_of_words(found.words, config.encoder.vocab_size),
         }
-        rows = found.vectors.detach().movedim(1, -1).flatten(0, 2).float()
-        return StepOutput(loss, figures, rows)
+        return StepOutput(loss, figures, found.rows)
+
+    def reconstructed(self, batch: Mapping[str, Tensor]) -> Tensor:
+        found = self.encoder.trial(_pictures(batch), learn=False).pictures
+        return found.clamp(0, 1).movedim(1, -1).unflatten(0, batch["video"].shape[:2])
+
+    def counted_words(self, batch: Mapping[str, Tensor]) -> Tensor:
+        words = self.encoder.encode(_pictures(batch))
+        return torch.bincount(words.flatten(), minlength=self.encoder.vocab_size)
 
     def encoders(self) -> dict[str, TrainedEncoder]:
         preprocess = VideoPreprocess(
@@ -52,6 +57,11 @@ class Objective(TorchObjective):
             std=(1.0,) * 3,
         )
         return {"encoder": TrainedEncoder(self.encoder, preprocess)}
+
+
+def _pictures(batch: Mapping[str, Tensor]) -> Tensor:
+    """(B * F, 3, S, S) in [0, 1]."""
+    return batch["video"].flatten(0, 1).movedim(-1, 1).float() / 255
 
 
 def use_of_words(words: Tensor, vocab_size: int) -> dict[str, Tensor]:

@@ -10,7 +10,7 @@ from video_ssl.clips.crops import ViewRequest, sample_region
 from video_ssl.clips.decoders.reader import Reader
 from video_ssl.clips.views import read_views
 from video_ssl.datasets.table import Record
-from video_ssl.objectives.shared.objective_plan import ShownClip, shown_views
+from video_ssl.objectives.shared.objective_plan import ShownClip
 from video_ssl.objectives.tokenizer.config import Config
 
 
@@ -37,4 +37,4 @@ class Plan:
         return {"video": pictures[:, 0]}
 
     def shown(self, sample: Mapping[str, np.ndarray]) -> list[ShownClip]:
-        return shown_views(sample["video"][:, None])
+        return [ShownClip(name="pictures", frames=sample["video"])]

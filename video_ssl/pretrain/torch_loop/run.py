@@ -16,6 +16,7 @@ from video_ssl.datasets import open_table
 from video_ssl.datasets.table import Table
 from video_ssl.models import architecture_of
 from video_ssl.models.classifier_folder import CLASSIFIER_WEIGHTS, Protocol
+from video_ssl.models.encoder_folder import DECODER
 from video_ssl.models.encoders import save_encoder
 from video_ssl.objectives import OBJECTIVES
 from video_ssl.objectives.shared.torch_objective import TorchObjective
@@ -171,7 +172,7 @@ def _write_encoders(
 ) -> None:
     for number, (name, trained) in enumerate(objective.encoders().items()):
         module = _in_one_piece(trained.module, divided=is_sharded(objective))
-        beside = {} if number else _classifier(objective)
+        beside = {} if number else {**_classifier(objective), **_parts(objective)}
         write = partial(
             save_encoder,
             folders[name],
@@ -180,7 +181,7 @@ def _write_encoders(
             preprocess=trained.preprocess,
             source=source,
             beside=beside,
-            protocol=protocol if beside else None,
+            protocol=protocol if CLASSIFIER_WEIGHTS in beside else None,
         )
         processes.on_main(write)
 
@@ -225,6 +226,14 @@ def _classifier(objective: TorchObjective) -> dict[str, dict[str, Tensor]]:
         return {}
     parts = {name: whole(value.detach()).float() for name, value in head.named_parameters()}
     return {CLASSIFIER_WEIGHTS: parts}
+
+
+def _parts(objective: TorchObjective) -> dict[str, dict[str, Tensor]]:
+    """What lies beside the first encoder for a later stage; called by every process."""
+    parts = {
+        name: whole(value.detach()).float() for name, value in objective.parts_beside().items()
+    }
+    return {DECODER: parts} if parts else {}
 
 
 def _in_one_piece(encoder: nn.Module, *, divided: bool) -> nn.Module:

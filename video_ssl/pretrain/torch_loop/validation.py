@@ -1,8 +1,8 @@
 """How well a classifier in training names the classes of videos that it does not learn from.
 
-Every video is read as evaluations read it: clips spread evenly over it, the middle of the picture; the softmax of its
-clips is averaged.  Weights, optimizer and random numbers of the training are left as they were: a run with trials ends
-in the same bits as one without.
+Every video is read as evaluations read it: clips spread evenly over it, the middle of the picture, or squares along its
+longer side; the softmax of its clips is averaged.  Weights, optimizer and random numbers of the training are left as
+they were: a run with trials ends in the same bits as one without.
 """
 
 from __future__ import annotations
@@ -129,7 +129,7 @@ class Validation:
 
     def _parts(self, own: Sequence[int], most: int) -> Iterator[list[int]]:
         """Rows that go through the network together; as many parts in every process, the last may be empty."""
-        size = max(1, self.config.batch_size // self.config.num_clips)
+        size = max(1, self.config.batch_size // (self.config.num_clips * self.config.num_crops))
         for begin in range(0, most, size):
             yield list(own[begin : begin + size])
 
@@ -235,6 +235,8 @@ def open_validation(
         sampling=preprocess.sampling,
         size=preprocess.size,
         num_clips=config.num_clips,
+        num_crops=config.num_crops,
+        crop="center" if config.num_crops == 1 else "spread",
     )
     return Validation(
         config=config,

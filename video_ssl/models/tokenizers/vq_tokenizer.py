@@ -6,20 +6,15 @@ by their angle; words are running means of the vectors that chose them, and thos
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import NamedTuple
 
-import numpy as np
 import torch
-import torch.distributed as dist
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from video_ssl.models.contract import CLIP, MOMENTS, TOKENS
-from video_ssl.models.networks.layers import spatial_cells
-from video_ssl.models.networks.token_features import TokenFeatures
-from video_ssl.models.networks.vq_config import VQConfig
-from video_ssl.models.tokenizers.contract import Tokenizer
+from video_ssl.models.tokenizers.gathering import gathered, same_everywhere
+from video_ssl.models.tokenizers.pictures import PictureTokenizer, Trial
+from video_ssl.models.tokenizers.vq_config import VQConfig
 
 _SMOOTHING = 1e-5
 _KMEANS_ROUNDS = 10
@@ -67,7 +62,7 @@ class Codebook(nn.Module):
     @torch.no_grad()
     def learn(self, vectors: Tensor) -> None:
         """Moves the words by a batch of vectors (N, d) of unit length; all processes must call it."""
-        vectors = _gathered(vectors.float())
+        vectors = gathered(vectors.float())
         if not self.filled:
             self._fill(vectors)
         chosen = F.one_hot(self.nearest(vectors), self.config.vocab_size).to(vectors.dtype)
@@ -83,7 +78,7 @@ class Codebook(nn.Module):
         """Words of k-means over the first batch."""
         size = self.config.vocab_size
         picked = torch.randint(len(vectors), (size,), device=vectors.device)
-        self.words.copy_(_same_everywhere(vectors[picked]))
+        self.words.copy_(same_everywhere(vectors[picked]))
         for _ in range(_KMEANS_ROUNDS):
             chosen = F.one_hot(self.nearest(vectors), size).to(vectors.dtype)
             counts = chosen.sum(0)
@@ -97,7 +92,7 @@ class Codebook(nn.Module):
         """Gives words that hardly anything was taken for the place of a vector of the batch."""
         dead = self.counts < self.config.restart_below
         picked = torch.randint(len(vectors), (len(dead),), device=vectors.device)
-        new = _same_everywhere(vectors[picked])
+        new = same_everywhere(vectors[picked])
         mean = self.counts.mean()
         self.words.copy_(torch.where(dead[:, None], new, self.words))
         self.counts.copy_(torch.where(dead, mean, self.counts))
@@ -112,14 +107,8 @@ class Quantized(NamedTuple):
     words: Tensor
 
 
-class VQTokenizer(Tokenizer, TokenFeatures):
-    """See `VQConfig` for its settings.
-
-    As an encoder it sees the frames of a video one by one; its tokens are the vectors before they are told by words,
-    (B, T * h * w, d).
-    """
-
-    frames_stand_alone = True
+class VQTokenizer(PictureTokenizer):
+    """See `VQConfig` for its settings."""
 
     def __init__(self, config: VQConfig) -> None:
         super().__init__()
@@ -152,6 +141,16 @@ class VQTokenizer(Tokenizer, TokenFeatures):
         words = chosen.view(len(vectors), *vectors.shape[2:])
         return Quantized(vectors, self._vectors_of(words).to(vectors.dtype), words)
 
+    def trial(self, pictures: Tensor, *, learn: bool) -> Trial:
+        """Returns what pictures become; `learn` moves the words first.  Gradients pass the words straight by."""
+        found = self.quantize(pictures, learn=learn)
+        straight = found.vectors + (found.quantized - found.vectors).detach()
+        with torch.autocast(pictures.device.type, enabled=False):
+            again = self.reconstruct(straight.float())
+            distance = F.mse_loss(found.vectors.float(), found.quantized.detach().float())
+        rows = found.vectors.detach().movedim(1, -1).flatten(0, 2).float()
+        return Trial(again, distance, found.words, rows)
+
     def reconstruct(self, quantized: Tensor) -> Tensor:
         """Returns pictures, float (N, 3, S, S), not bounded, for vectors (N, d, S / 8, S / 8)."""
         found: Tensor = self.decoder(quantized)
@@ -165,51 +164,3 @@ class VQTokenizer(Tokenizer, TokenFeatures):
 
     def _vectors_of(self, words: Tensor) -> Tensor:
         return self.codebook.words[words].movedim(-1, 1)
-
-    def outputs(
-        self,
-        inputs: Tensor,
-        names: Sequence[str],
-        *,
-        cells: int = 1,
-        layer: int | None = None,
-        pooling: str = "mean",
-    ) -> dict[str, Tensor]:
-        """Returns the outputs of these names, see `TokenFeatures`, of a video in [0, 1]."""
-        self.check_outputs(names, layer=layer, pooling=pooling)
-        frames = inputs.transpose(1, 2)
-        vectors = self.latents(frames.flatten(0, 1)).movedim(1, -1)
-        grid = vectors.unflatten(0, frames.shape[:2])
-        tokens, moments = grid.flatten(1, 3), spatial_cells(grid, cells)
-        clip = tokens.amax(1) if pooling == "max" else moments.mean(1)
-        found = {TOKENS: tokens, MOMENTS: moments, CLIP: clip}
-        return {name: found[name] for name in names}
-
-    def tokens(self, video: Tensor, *, keep: Tensor | None = None) -> Tensor:
-        if keep is not None:
-            raise ValueError("a convolutional tokenizer sees all of a frame: it keeps all tokens.")
-        return self.outputs(video, (TOKENS,))[TOKENS]
-
-    def grid(self, video: Tensor) -> tuple[int, int, int]:
-        t, h, w = video.shape[2:]
-        return t, h // self.stride, w // self.stride
-
-    def frame_positions(self, num_frames: int) -> np.ndarray:
-        """Returns float64 (T,): every frame stands for itself."""
-        return np.arange(num_frames, dtype=np.float64)
-
-
-def _gathered(rows: Tensor) -> Tensor:
-    """The rows of all processes."""
-    if not dist.is_available() or not dist.is_initialized() or dist.get_world_size() == 1:
-        return rows
-    parts = [torch.empty_like(rows) for _ in range(dist.get_world_size())]
-    dist.all_gather(parts, rows.contiguous())
-    return torch.cat(parts)
-
-
-def _same_everywhere(rows: Tensor) -> Tensor:
-    """Rows drawn at random, those of process 0 in all of them."""
-    if dist.is_available() and dist.is_initialized():
-        dist.broadcast(rows, 0)
-    return rows

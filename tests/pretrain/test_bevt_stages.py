@@ -1,0 +1,204 @@
+"""BEVT's three stages in one call: what one takes from the other, and each resumed where it was stopped."""
+
+from __future__ import annotations
+
+import logging
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from video_ssl.datasets import open_table
+from video_ssl.datasets.table import TableError
+from video_ssl.models.encoders import find_encoder
+from video_ssl.objectives.bevt.objective import Objective
+from video_ssl.objectives.shared.sources import EncoderSource
+from video_ssl.objectives.tokenizer.objective import Objective as Tokenizer
+from video_ssl.pretrain.dry_run import describe_start
+from video_ssl.pretrain.errors import RunError
+from video_ssl.pretrain.recipe import PretrainRecipe, load_pretrain_recipe, stage_recipe
+from video_ssl.pretrain.run import batch_source, existing_stages, open_streams, prepare_stages
+from video_ssl.pretrain.torch_loop.run import build_objective, run_torch
+from video_ssl.recipes import to_yaml
+
+TRAINING = {
+    "duration": 3,
+    "global_batch_size": 2,
+    "device": "cpu",
+    "checkpoint_every": 1,
+    "log_every": 1,
+}
+
+
+def written(path: Path, base: str, **objective: Any) -> Path:
+    content = {
+        "base": f"{base}.yaml",
+        "objective": objective,
+        "training": TRAINING,
+        "optimizer": {"warmup": 1},
+        "evaluate": None,
+    }
+    if base == "bevt/demo":
+        content["data"] = {"streams": {"images": {"table": "nowhere", "records": 2}}}
+    path.write_text(to_yaml(content))
+    return path
+
+
+def chain(videos: Path, folder: Path, *changes: str) -> PretrainRecipe:
+    """The demo in its smallest size: a tokenizer, pictures alone, and both streams, three steps each."""
+    folder.mkdir(exist_ok=True)
+    encoder = {"embed_dim": 4, "depths": [1, 1, 1, 1], "num_heads": [1, 1, 1, 1]}
+    small = {"clip": {"num_frames": 4, "frame_stride": 1}, "encoder": encoder}
+    root = Path("pretrain").resolve()
+    words = written(
+        folder / "words.yaml",
+        str(root / "tokenizer/demo"),
+        encoder={"width": 4, "dim": 3, "vocab_size": 7},
+    )
+    small["tokenizer"] = {"recipe": str(words)}
+    images = written(folder / "images.yaml", str(root / "bevt/demo_images"), **small)
+    small["init"] = {"recipe": str(images)}
+    both = written(folder / "both.yaml", str(root / "bevt/demo"), **small)
+    return load_pretrain_recipe(
+        both,
+        [
+            f"data.table={videos}",
+            f"run={folder / 'run'}",
+            "loader.num_workers=0",
+            f"data.streams.images={{table: {videos}, records: 2}}",
+            *changes,
+        ],
+    )
+
+
+def weights_of(run: Path) -> dict[str, torch.Tensor]:
+    folder = find_encoder(run)
+    return {**load_file(folder / "model.safetensors"), **load_file(folder / "decoder.safetensors")}
+
+
+@pytest.fixture(scope="module")
+def trained(videos: Path, tmp_path_factory: pytest.TempPathFactory) -> PretrainRecipe:
+    recipe = chain(videos, tmp_path_factory.mktemp("chain"))
+    run_torch(recipe)
+    return recipe
+
+
+def test_the_second_stage_begins_with_what_the_reference_takes_along(
+    trained: PretrainRecipe,
+) -> None:
+    """The whole backbone, mask token and decoder of pictures too; the head and the decoder of clips start anew."""
+    stages = existing_stages(trained)
+    first = weights_of(stages["init"])
+    assert {"mask_token", "lm_down.weight", "fpn.0.weight", "lm_head.weight"} <= first.keys()
+    assert not any(name.startswith(("fpn_s", "fpn_t", "lm_down_st")) for name in first)
+    torch.manual_seed(trained.seed)
+    fresh = Objective(
+        trained.objective.__class__(**{**vars(trained.objective), "init": None}), stages=stages
+    )
+    begun = build_objective(trained, stages)
+    own = {
+        k.removeprefix("network.").removeprefix("encoder."): v
+        for k, v in begun.state_dict().items()
+    }
+    for name, value in first.items():
+        assert torch.equal(own[name], value) == (not name.startswith("lm_head.")), name
+    anew = {k: v for k, v in fresh.state_dict().items() if k.startswith("lm_head.") or "_s" in k}
+    assert anew
+    for name, value in anew.items():
+        assert torch.equal(begun.state_dict()[name], value), name
+
+
+def test_the_tokenizer_is_trained_once(trained: PretrainRecipe) -> None:
+    stages = trained.folder / "stages"
+    assert sorted(p.name for p in stages.iterdir()) == ["init", "tokenizer"]
+    assert not (stages / "init" / "stages").exists()
+    source = trained.objective.init
+    assert source is not None
+    inner = stage_recipe(trained, "init", source)
+    assert inner.objective.tokenizer == EncoderSource(stage="tokenizer")
+    assert existing_stages(inner)["tokenizer"] == stages / "tokenizer" / "encoder"
+    told = "\n".join(describe_start(trained))
+    assert f"tokenizer of both/init: {stages / 'tokenizer'}" in told
+    with pytest.raises(RunError, match="is no stage: name it by run, file or recipe"):
+        existing_stages(inner.replace(run=str(trained.folder)))
+
+
+def test_a_moved_chain_is_known_again(
+    videos: Path, trained: PretrainRecipe, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    trained.folder.rename(tmp_path / "run")
+    try:
+        with caplog.at_level(logging.INFO):
+            prepare_stages(trained.replace(run=str(tmp_path / "run")), run_torch)
+        assert sum("is already finished" in r.getMessage() for r in caplog.records) == 2
+    finally:
+        (tmp_path / "run").rename(trained.folder)
+
+
+def test_every_stage_goes_on_where_it_was_stopped(
+    videos: Path, trained: PretrainRecipe, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    recipe = chain(videos, tmp_path)
+
+    class Stopped(Exception):
+        pass
+
+    def stopping(follow: Any, streams: str | None) -> Any:
+        def after_step(self: Any, progress: float) -> None:
+            follow(self, progress)
+            if 0.5 < progress < 1 and getattr(self.config, "streams", None) == streams:
+                raise Stopped
+
+        return after_step
+
+    def run_until_stopped(kind: Any, streams: str | None) -> None:
+        with monkeypatch.context() as patch:
+            patch.setattr(kind, "after_step", stopping(kind.after_step, streams))
+            with pytest.raises(Stopped):
+                run_torch(recipe)
+
+    for folder, kind, streams in (
+        ("stages/tokenizer", Tokenizer, None),
+        ("stages/init", Objective, "images"),
+        (".", Objective, "both"),
+    ):
+        run_until_stopped(kind, streams)
+        there = [p.name for p in (recipe.folder / folder / "checkpoints").iterdir()]
+        assert there == ["step_1"]
+    run_torch(recipe)
+    for run in ("stages/init", "."):
+        ours, theirs = (weights_of(r.folder / run) for r in (recipe, trained))
+        assert ours.keys() == theirs.keys()
+        assert all(torch.equal(ours[name], theirs[name]) for name in ours)
+
+
+# The stream of pictures ---------------------------------------------------------------------------
+
+
+def test_a_stream_of_pictures_that_is_shorter_than_a_batch_goes_round(
+    videos: Path, tmp_path: Path
+) -> None:
+    table = open_table(videos).select(range(3)).save(tmp_path / "three.arrow")
+    recipe = chain(videos, tmp_path, f"data.streams.images={{table: {table.path}, records: 8}}")
+    with batch_source(recipe, open_streams(recipe), 2, (0, 1))(0) as batches:
+        for batch in batches:
+            counts = np.bincount(batch["images/record_index"], minlength=3)
+            assert counts.sum() == 8
+            assert counts.min() >= 2
+
+
+def test_a_stream_of_pictures_that_is_empty_is_refused(videos: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "nothing"
+    folder.mkdir()
+    recipe = chain(videos, tmp_path, f"data.streams.images={{table: {folder}, records: 8}}")
+    with pytest.raises(TableError, match=str(folder)):
+        open_streams(recipe)
+    (tmp_path / "none.csv").write_text("path,label\n")
+    recipe = chain(
+        videos, tmp_path, f"data.streams.images={{table: {tmp_path / 'none.csv'}, records: 8}}"
+    )
+    with pytest.raises(TableError, match=r"none\.csv"):
+        open_streams(recipe)
