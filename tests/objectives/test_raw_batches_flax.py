@@ -1,4 +1,7 @@
-"""CVRL and TeG from raw batches: samples of their plans (uint8) in, loss and gradients out; see test_raw_batches.py."""
+"""CVRL, TeG and ConST-CL from raw batches: samples of their plans (uint8) in, loss and gradients out.
+
+See test_raw_batches.py.
+"""
 
 import jax
 import jax.numpy as jnp
@@ -41,6 +44,19 @@ SETTINGS = {
         "short_stride": 1,
         "heads": {"hidden_dims": [5], "out_dim": 4},
         "loss": {"omega": 0.25, "temperature": 0.4, "persistent_temperature": 0.3},
+    },
+    "const_cl": {
+        **PAIR,
+        "num_frames": 4,
+        "hidden_dims": [5],
+        "out_dim": 4,
+        "temperature": 0.3,
+        "regions": {"count": 3},
+        "local": {
+            "context_level": 1,
+            "decoder": {"num_layers": 1, "num_heads": 2, "num_channels": 4},
+        },
+        "local_loss": {"weight": 0.5, "temperature": 0.4},
     },
 }
 
@@ -96,7 +112,7 @@ def view_of(videos, colors):
 
 def views_of(name, batch):
     """The clips of a batch, first views first, (2B, T, S, S, 3)."""
-    videos = batch["video"].swapaxes(0, 1) if name == "cvrl" else (batch["short"], batch["long"])
+    videos = (batch["short"], batch["long"]) if name == "teg" else batch["video"].swapaxes(0, 1)
     return np.concatenate([view_of(video, batch["color"][:, v]) for v, video in enumerate(videos)])
 
 
@@ -148,7 +164,29 @@ def slow_teg(out, position):
     return 0.25 * fine + 0.75 * slow_contrast(out.g[:3], out.g[3:], 0.3)
 
 
-SLOW = {"cvrl": slow_cvrl, "teg": slow_teg}
+def slow_regions(found, own, other, masks, t):
+    """Every region of one clip finds the region of the other that it looks like (papers/const_cl.md section 4)."""
+    mask_own, mask_other = masks
+    total = 0.0
+    for i in range(len(own)):
+        alike = unit(own[i]) @ unit(other[i]).T
+        match = jnp.argmax(jnp.where(mask_other[i], alike, -9.0), axis=1)
+        positive = jnp.exp((unit(found[i]) * unit(other[i][match])).sum(1) / t)
+        rest = [j for j in range(len(own)) if j != i]
+        others, there = (jnp.concatenate([x[j] for j in rest]) for x in (other, mask_other))
+        negatives = (jnp.exp(unit(found[i]) @ unit(others).T / t) * there).sum(1)
+        total -= (mask_own[i] * jnp.log(positive / (positive + negatives))).sum()
+    return total / mask_own.sum()
+
+
+def slow_const_cl(out, position):
+    a, b, a2b, b2a, mask_a, mask_b = out.regions
+    local = slow_regions(a2b, a, b, (mask_a, mask_b), 0.4)
+    local += slow_regions(b2a, b, a, (mask_b, mask_a), 0.4)
+    return slow_contrast(out.z[:3], out.z[3:], 0.3) + 0.5 * local / 2
+
+
+SLOW = {"cvrl": slow_cvrl, "teg": slow_teg, "const_cl": slow_const_cl}
 
 
 def spread(shapes):
@@ -166,13 +204,17 @@ def test_loss_and_gradients_of_raw_batches_are_those_of_a_slow_version(name):
     videos = [v for k, v in batch.items() if k in ("video", "short", "long")]
     assert {v.dtype for v in videos} == {np.dtype(np.uint8)}
     clips = views_of(name, batch).astype(np.float32)
+    if name == "const_cl":
+        batch["regions"][0, 0, 1] = batch["regions"][1, 1, 0] = False
+    names = [key for key in ("boxes", "regions") if key in batch]
+    beside = [np.concatenate([batch[key][:, 0], batch[key][:, 1]]) for key in names]
 
     def found(params):
         return objective.forward({"params": params, **variables}, batch, jax.random.key(0))[0].loss
 
     def wanted(params):
         out, _ = objective.model.apply(
-            {"params": params, **variables}, clips, train=True, mutable=["batch_stats"]
+            {"params": params, **variables}, clips, *beside, train=True, mutable=["batch_stats"]
         )
         return SLOW[name](out, batch.get("position")) + slow_penalty(params)
 
