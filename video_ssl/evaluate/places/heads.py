@@ -86,13 +86,12 @@ class RoIPoolHead(nn.Module):
     def __init__(self, width: int, num_classes: int, *, crop_size: int = 4) -> None:
         super().__init__()
         self.crop_size = crop_size
-        self.norm = nn.LayerNorm(width)
         self.classifier = glorot(nn.Linear(width, num_classes))
 
     def forward(self, features: Tensor, boxes: Tensor) -> Tensor:
         """Returns logits (B, N, K) of boxes (B, N, 4)."""
         query = roi_align(features.mean(1), boxes, self.crop_size).amax((2, 3))
-        out: Tensor = self.classifier(self.norm(query))
+        out: Tensor = self.classifier(query)
         return out
 
 
