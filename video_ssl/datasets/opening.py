@@ -48,6 +48,7 @@ PUBLIC_KINDS: dict[str, str] = {
     "finegym": "video_ssl.datasets.public.finegym:read_finegym",
     "segments": "video_ssl.datasets.public.segments:read_segments",
     "ava": "video_ssl.datasets.public.ava:read_ava",
+    "otb": "video_ssl.datasets.public.otb:read_otb",
 }
 
 DATA_ENVIRONMENT = "VIDEO_SSL_DATA"
