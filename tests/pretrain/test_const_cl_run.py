@@ -37,7 +37,8 @@ def test_devices_do_not_matter(videos: Path, tmp_path: Path) -> None:
 
 @pytest.mark.slow
 def test_both_branches_are_left(videos: Path, tmp_path: Path) -> None:
-    pretrain(tiny(videos, tmp_path, "const_cl", training__duration="2 steps"))
+    recipe = tiny(videos, tmp_path, "const_cl", training__duration="2 steps")
+    pretrain(recipe, devices=jax.devices()[:1])
     row = read_metrics(tmp_path / "metrics.jsonl")[0]
     assert {"contrastive", "local", "penalty", "accuracy", "regions_share"} <= row.keys()
     assert row["loss"] == pytest.approx(

@@ -21,6 +21,7 @@ EVALUATORS: dict[str, str] = {
     "frame_retrieval": "video_ssl.evaluate.frames.frame_retrieval:FrameRetrieval",
     "frame_probe": "video_ssl.evaluate.frames.frame_probe:FrameProbe",
     "localisation": "video_ssl.evaluate.places.localisation:ActionLocalisation",
+    "tracking": "video_ssl.evaluate.places.tracking:Tracking",
     "few_shot_phases": "video_ssl.evaluate.frames.few_shot:FewShotPhases",
 }
 
