@@ -11,6 +11,7 @@ sqrt(p (1 - p) / n).
                  frames, and on clips whose frames are shuffled
     student      `mvd/demo`, three seeds, and with the losses of the paper
     others       every other demo; carl and teg with three seeds
+    places       `const_cl/demo` and CVRL on the same frames, three seeds: recognition, actions at boxes, tracking
     again        `mvd/demo` of seed 0 once more: numbers and weights must be the same to the bit
 """
 
@@ -96,6 +97,31 @@ GROUPS: dict[str, list[Measurement]] = {
         Measurement("mae", "mae/demo", **ALONE),
         Measurement("cvrl", "cvrl/demo", evaluations=BOTH),
         Measurement("tcn", "tcn/demo", evaluations=FRAMES),
+    ],
+    # What the loss of regions is for, beside CVRL on the same frames for the same steps; the branch of regions is
+    # evaluated by hand: `video-ssl evaluate demo_boxes encoder=RUN/encoders/local`.
+    "places": [
+        *(
+            Measurement(
+                f"const_cl-{seed}", "const_cl/demo", seed, evaluations=("demo", "demo_boxes")
+            )
+            for seed in range(3)
+        ),
+        *(
+            Measurement(
+                f"cvrl_places-{seed}",
+                "cvrl/demo",
+                seed,
+                words=(
+                    "objective.crop.size=96",
+                    "training.duration=450 steps",
+                    "training.checkpoint_every=150 steps",
+                    "optimizer.warmup=50 steps",
+                ),
+                evaluations=("demo", "demo_boxes"),
+            )
+            for seed in range(3)
+        ),
     ],
     "again": [Measurement("mvd-0-again", "mvd/demo")],
 }
