@@ -1,4 +1,4 @@
-"""OTB2015's folders as a table: separators, ranges of pictures, two targets, and what is wrong with files."""
+"""OTB2015's and GOT-10k's folders as tables: separators, ranges of pictures, two targets, and what is wrong with files."""
 
 from __future__ import annotations
 
@@ -76,3 +76,48 @@ def test_a_folder_without_sequences_says_where_they_come_from(root):
     root.mkdir(parents=True)
     with pytest.raises(TableError, match="tracker_benchmark"):
         open_table("otb:test")
+
+
+# GOT-10k ------------------------------------------------------------------------------------------
+
+
+def got(root, name, pictures, boxes, absence=None):
+    folder = root.parent / "got10k" / "train" / name
+    folder.mkdir(parents=True)
+    for number in range(1, pictures + 1):
+        Image.new("RGB", (40, 20)).save(folder / f"{number:08d}.jpg")
+    (folder / "groundtruth.txt").write_text(boxes)
+    if absence is not None:
+        (folder / "absence.label").write_text(absence)
+
+
+def test_sequences_of_got10k_and_targets_that_are_not_to_be_seen(root):
+    got(root, "GOT-10k_Train_000002", 2, "0,0,20,10\n" * 2)
+    got(root, "GOT-10k_Train_000001", 3, "0,0,20,10\n" * 3, "0\n1\n0\n")
+    table = open_table("got10k:train")
+    first = table.record(0)
+    assert "000001" in first.id
+    assert np.isfinite(first.boxes).all(-1)[:, 0].tolist() == [True, False, True]
+    np.testing.assert_allclose(first.boxes[0, 0], [0, 0, 0.5, 0.5])
+    with open_record(first) as reader:
+        assert reader.info.num_frames == 3
+
+
+@pytest.mark.parametrize(
+    ("boxes", "absence", "message"),
+    [
+        ("0,0,20,10\n", None, "has 2 pictures, but 1 boxes"),
+        ("0,0,20,10\n" * 2, "0\n", "must have a 0 or a 1 for each of 2 pictures"),
+        ("0,0,20,10\n" * 2, "0\n2\n", "must have a 0 or a 1"),
+    ],
+)
+def test_what_is_wrong_with_got10k_is_told(root, boxes, absence, message):
+    got(root, "GOT-10k_Train_000001", 2, boxes, absence)
+    with pytest.raises(TableError, match=message):
+        open_table("got10k:train")
+
+
+def test_got10k_without_sequences_says_where_they_come_from(root):
+    (root.parent / "got10k").mkdir(parents=True)
+    with pytest.raises(TableError, match=r"got-10k\.aitestunion"):
+        open_table("got10k:train")

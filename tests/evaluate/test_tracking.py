@@ -5,16 +5,20 @@ from __future__ import annotations
 import av
 import numpy as np
 import pytest
+import torch
 from boxed_videos import FRAMES, HEIGHT, SIDE, WIDTH, boxed_table
 from untrained_run import untrained_run
 
+from video_ssl.clips.reading import open_record
 from video_ssl.datasets import open_table
 from video_ssl.datasets.table import Record, Table
 from video_ssl.embed.config import EmbedConfig
 from video_ssl.embed.features import FeatureError
+from video_ssl.embed.open_encoder import open_encoder
+from video_ssl.evaluate.places.siam import SiamConfig, balanced_loss
 from video_ssl.evaluate.places.track_metrics import track_scores
-from video_ssl.evaluate.places.tracker import TrackerConfig, cut_window
-from video_ssl.evaluate.places.tracking import TrackingConfig, targets_of
+from video_ssl.evaluate.places.tracker import TrackerConfig, Windows, cut_window, samples
+from video_ssl.evaluate.places.tracking import TrackingConfig, draw_pairs, targets_of
 from video_ssl.evaluate.recipe import EvaluateRecipe
 from video_ssl.evaluate.run import evaluate
 
@@ -117,6 +121,43 @@ def test_pixels_follow_a_box_that_moves(run, tables, tmp_path):
         assert container.streams.video[0].width == 2 * 240
 
 
+def test_a_trained_head_tells_the_target_from_what_is_beside_it(run, tables, tmp_path):
+    told = recipe(
+        run, tables, tmp_path, head={"pairs": 24, "dim": 8, "epochs": 8, "lr": 0.01}, videos=0
+    )
+    again = evaluate(told, quiet=True)
+    result = again["encoders"]["encoder"]["results"]["tracking"]
+    assert result["metrics"]["success"] > 0.6
+    assert result["notes"] == []
+
+
+def test_positives_and_negatives_weigh_the_same():
+    logits = torch.zeros(1, 10)
+    near = torch.zeros(1, 10, dtype=torch.bool)
+    near[0, 0] = True
+    assert float(balanced_loss(logits, near)) == pytest.approx(np.log(2))
+    logits[0, 0] = 20.0  # right, and half of the loss is gone
+    assert float(balanced_loss(logits, near)) == pytest.approx(np.log(2) / 2, rel=1e-4)
+
+
+def test_pairs_know_where_the_target_lies_in_a_shifted_window(run, tables):
+    config = SiamConfig(shift=0.2)
+    record = open_table(tables / "test.arrow").record(0)
+    windows = Windows(
+        open_encoder(f"pixels:{run}@16", "cpu"), TrackerConfig(window_px=48, frames=1)
+    )
+    target = targets_of(record, 1)[0]
+    with open_record(record) as reader:
+        pairs = draw_pairs(target, reader, windows, config, 6, np.random.default_rng(0))
+    for pair in pairs:
+        # Where the box is near, the picture has its color: red, of record 0.
+        boxes = pair.candidates[torch.from_numpy(pair.near)]
+        inside = samples(pair.second[None], boxes[None])[0, :, 1, 1]
+        target_color = samples(pair.first[None], pair.box[None, None])[0, 0, 1, 1]
+        assert float((inside - target_color).abs().max()) < 1.0
+        assert 1 <= pair.near.sum() < 40
+
+
 def test_an_encoder_of_clips_tracks_too_and_lost_videos_are_named(run, tables, tmp_path):
     rows = [open_table(tables / "test.arrow").record(i) for i in range(3)]
     changed = [
@@ -146,6 +187,8 @@ def test_an_encoder_of_clips_tracks_too_and_lost_videos_are_named(run, tables, t
         (lambda: TrackerConfig(search=1.0), "search=1.0 be above 1"),
         (lambda: TrackerConfig(hann=2.0), "hann=2.0"),
         (lambda: TrackerConfig(window_px=0), "window_px=0"),
+        (lambda: SiamConfig(radius=0.5), "radius=0.5"),
+        (lambda: SiamConfig(pairs=0), "pairs=0 must be at least 1"),
         (lambda: TrackingConfig(objects=("a", "a")), "different names"),
         (lambda: TrackingConfig(batch_size=0), "batch_size=0"),
     ],

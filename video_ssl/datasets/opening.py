@@ -49,6 +49,7 @@ PUBLIC_KINDS: dict[str, str] = {
     "segments": "video_ssl.datasets.public.segments:read_segments",
     "ava": "video_ssl.datasets.public.ava:read_ava",
     "otb": "video_ssl.datasets.public.otb:read_otb",
+    "got10k": "video_ssl.datasets.public.got10k:read_got10k",
 }
 
 DATA_ENVIRONMENT = "VIDEO_SSL_DATA"

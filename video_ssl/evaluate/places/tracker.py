@@ -1,4 +1,4 @@
-"""A tracker that learns nothing: where in the next frame are the features most like those of the box?
+"""A tracker that needs to learn nothing: where in the next frame are the features most like those of the box?
 
 In every frame a window around the last box, about twice as large as the box with its surroundings, is encoded.  Boxes
 of three sizes at a grid of places in it are compared with the target's features of the first frame by their cosine; a
@@ -18,8 +18,11 @@ from PIL import Image
 from torch import Tensor
 from torch.nn import functional as F
 
+from video_ssl.evaluate.places.siam import SiamHead
 from video_ssl.models.contract import TOKENS
 from video_ssl.models.networks.regions import roi_align
+
+Floats = NDArray[np.float64]
 
 #: Samples of a box along each side.
 _BINS = 3
@@ -69,92 +72,115 @@ class TrackerConfig:
                 raise ValueError(f"{name}={getattr(self, name)} must lie in [0, 1].")
 
 
-class CorrelationTracker:
-    """Tracks one box in each of B videos, all of them frame by frame.
+class Windows:
+    """Encodes windows, and knows where boxes lie in them.
 
     Args:
         encoder: frozen, of videos, with tokens on a grid.
         config: see there.
-        pictures: the first frames, uint8 (H, W, 3) each, of any sizes.
-        boxes: float (B, 4), left, top, width, height in pixels.
     """
 
-    def __init__(
-        self,
-        encoder: Any,
-        config: TrackerConfig,
-        pictures: list[NDArray[np.uint8]],
-        boxes: NDArray[np.floating],
-    ) -> None:
+    def __init__(self, encoder: Any, config: TrackerConfig) -> None:
         self.encoder, self.config = encoder, config
         self.side = config.window_px or encoder.preprocess.size
         self.frames = config.frames or encoder.preprocess.num_frames
         self.grid = encoder.token_grid((self.frames, self.side, self.side, 3))
-        given = np.asarray(boxes, np.float64)
-        self.size = np.maximum(given[:, 2:], 1.0)
-        self.center = given[:, :2] + given[:, 2:] / 2
-        # The target, and everything around it, which tells what is not the target.
-        maps = self._maps(pictures)
-        self.mean = maps.mean((1, 2), keepdim=True)
-        self.template = self._features(maps, self._candidates(np.zeros((1, 2)), np.ones(1)))[:, 0]
         offsets = np.linspace(-0.25, 0.25, config.steps)
         down, across = np.meshgrid(offsets, offsets, indexing="ij")
-        self.offsets = np.stack([across.ravel(), down.ravel()], 1)
-        self.scales = config.scale_step ** np.array([-1.0, 0.0, 1.0])
-        window = np.hanning(config.steps + 2)[1:-1]
-        self.window = (window[:, None] * window).ravel() / window.max() ** 2
+        #: Places of the grid, (x, y) from the middle in shares of the window.
+        self.offsets: Floats = np.stack([across.ravel(), down.ravel()], 1)
 
-    def step(self, pictures: list[NDArray[np.uint8]]) -> NDArray[np.float64]:
-        """Returns the boxes of the next frames, float64 (B, 4) as left, top, width, height in pixels."""
-        config = self.config
-        maps = self._maps(pictures)
-        found = self._features(maps, self._candidates(self.offsets, self.scales))
-        alike = F.cosine_similarity(found, self.template[:, None], dim=-1).double().numpy()
-        alike = alike.reshape(len(alike), len(self.scales), -1)
-        # Penalised as a share of what there is between the least and the most alike place.
-        low = alike.min((1, 2), keepdims=True)
-        share = (alike - low) / np.maximum(alike.max((1, 2), keepdims=True) - low, 1e-12)
-        share *= np.where(self.scales == 1, 1.0, config.scale_penalty)[:, None]
-        share = (1 - config.hann) * share + config.hann * self.window
-        best = share.reshape(len(share), -1).argmax(1)
-        scale, place = np.divmod(best, share.shape[2])
-        self.center = self.center + self.offsets[place] * self._span()[:, None]
-        sizes = np.array([picture.shape[1::-1] for picture in pictures], np.float64)
-        self.center = np.clip(self.center, 0, sizes)
-        factor = 1 + config.scale_rate * (self.scales[scale] - 1)
-        self.size = np.clip(self.size * factor[:, None], 2.0, sizes)
-        return np.concatenate([self.center - self.size / 2, self.size], 1)
-
-    def _span(self) -> NDArray[np.float64]:
-        """Sides of the windows in pixels of the videos, (B,)."""
-        padded = self.size + self.config.context * self.size.sum(1, keepdims=True)
+    def spans(self, sizes: Floats) -> Floats:
+        """Returns the sides of the windows in pixels of the videos, (B,), of boxes (B, 2) wide and high."""
+        padded = sizes + self.config.context * sizes.sum(1, keepdims=True)
         return np.asarray(self.config.search * np.sqrt(padded.prod(1)))
 
-    def _maps(self, pictures: list[NDArray[np.uint8]]) -> Tensor:
-        """Feature maps of the windows, the mean over time, float32 (B, h, w, D)."""
+    def maps(self, pictures: list[NDArray[np.uint8]], centers: Floats, spans: Floats) -> Tensor:
+        """Returns the feature maps of windows, the mean over time, float32 (B, h, w, D)."""
         windows = np.stack(
             [
                 cut_window(picture, center, float(span), self.side)
-                for picture, center, span in zip(pictures, self.center, self._span(), strict=True)
+                for picture, center, span in zip(pictures, centers, spans, strict=True)
             ]
         )
         clips = np.repeat(windows[:, None], self.frames, 1)
         tokens = self.encoder.outputs_of_arrays(clips, [TOKENS])[TOKENS]
         return torch.from_numpy(tokens).unflatten(1, self.grid).mean(1)
 
-    def _candidates(self, offsets: NDArray[Any], scales: NDArray[Any]) -> Tensor:
-        """Boxes in shares of the windows, (B, scales * places, 4)."""
-        share = self.size / self._span()[:, None]
-        half = share[:, None] * scales[:, None] / 2  # (B, scales, 2)
+    def candidates(self, sizes: Floats, spans: Floats, offsets: Floats, scales: Floats) -> Tensor:
+        """Returns boxes in shares of the windows, (B, scales * places, 4)."""
+        half = (sizes / spans[:, None])[:, None] * scales[:, None] / 2  # (B, scales, 2)
         middle = 0.5 + offsets
         low = middle[None, None] - half[:, :, None]
         high = middle[None, None] + half[:, :, None]
-        boxes = np.concatenate([low, high], -1).reshape(len(share), -1, 4)
+        boxes = np.concatenate([low, high], -1).reshape(len(sizes), -1, 4)
         return torch.from_numpy(boxes.clip(0, 1).astype(np.float32))
 
-    def _features(self, maps: Tensor, boxes: Tensor) -> Tensor:
-        """What is at boxes, against the mean of the first window: (B, N, bins * bins * D)."""
-        return roi_align(maps - self.mean, boxes, _BINS).flatten(2)
+
+def samples(maps: Tensor, boxes: Tensor) -> Tensor:
+    """Returns what is at boxes, (B, N, n, n, D)."""
+    return roi_align(maps, boxes, _BINS)
+
+
+class CorrelationTracker:
+    """Tracks one box in each of B videos, all of them frame by frame.
+
+    Args:
+        windows: of the encoder.
+        pictures: the first frames, uint8 (H, W, 3) each, of any sizes.
+        boxes: float (B, 4), left, top, width, height in pixels.
+        head: what tells how alike boxes are; None = the cosine of their features.
+    """
+
+    def __init__(
+        self,
+        windows: Windows,
+        pictures: list[NDArray[np.uint8]],
+        boxes: NDArray[np.floating],
+        head: SiamHead | None = None,
+    ) -> None:
+        self.windows, self.config, self.head = windows, windows.config, head
+        given = np.asarray(boxes, np.float64)
+        self.size = np.maximum(given[:, 2:], 1.0)
+        self.center = given[:, :2] + given[:, 2:] / 2
+        spans = windows.spans(self.size)
+        maps = windows.maps(pictures, self.center, spans)
+        # The target, and everything around it, which tells what is not the target.
+        self.mean = maps.mean((1, 2), keepdim=True)
+        own = windows.candidates(self.size, spans, np.zeros((1, 2)), np.ones(1))
+        self.template = samples(maps - self.mean, own)[:, 0]
+        self.scales = self.config.scale_step ** np.array([-1.0, 0.0, 1.0])
+        hann = np.hanning(self.config.steps + 2)[1:-1]
+        self.hann = (hann[:, None] * hann).ravel() / hann.max() ** 2
+
+    def step(self, pictures: list[NDArray[np.uint8]]) -> Floats:
+        """Returns the boxes of the next frames, float64 (B, 4) as left, top, width, height in pixels."""
+        config, windows = self.config, self.windows
+        spans = windows.spans(self.size)
+        maps = windows.maps(pictures, self.center, spans)
+        boxes = windows.candidates(self.size, spans, windows.offsets, self.scales)
+        alike = self._alike(samples(maps - self.mean, boxes))
+        alike = alike.reshape(len(alike), len(self.scales), -1)
+        # Penalised as a share of what there is between the least and the most alike place.
+        low = alike.min((1, 2), keepdims=True)
+        share = (alike - low) / np.maximum(alike.max((1, 2), keepdims=True) - low, 1e-12)
+        share *= np.where(self.scales == 1, 1.0, config.scale_penalty)[:, None]
+        share = (1 - config.hann) * share + config.hann * self.hann
+        best = share.reshape(len(share), -1).argmax(1)
+        scale, place = np.divmod(best, share.shape[2])
+        self.center = self.center + windows.offsets[place] * spans[:, None]
+        sizes = np.array([picture.shape[1::-1] for picture in pictures], np.float64)
+        self.center = np.clip(self.center, 0, sizes)
+        factor = 1 + config.scale_rate * (self.scales[scale] - 1)
+        self.size = np.clip(self.size * factor[:, None], 2.0, sizes)
+        return np.concatenate([self.center - self.size / 2, self.size], 1)
+
+    def _alike(self, found: Tensor) -> Floats:
+        if self.head is not None:
+            with torch.no_grad():
+                return np.asarray(self.head(self.template, found).double().numpy())
+        cosine = F.cosine_similarity(found.flatten(2), self.template.flatten(1)[:, None], dim=-1)
+        return np.asarray(cosine.double().numpy())
 
 
 def cut_window(

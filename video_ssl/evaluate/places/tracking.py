@@ -1,4 +1,4 @@
-"""How well features follow a thing from frame to frame, without learning anything: one-pass evaluation.
+"""How well features follow a thing from frame to frame, as they are or with a trained head: one-pass evaluation.
 
 Source: papers/const_cl.md section 6.2; the tracker is ours.
 """
@@ -19,9 +19,10 @@ from video_ssl.datasets.table import Record
 from video_ssl.embed.features import FeatureError
 from video_ssl.evaluate.context import Context
 from video_ssl.evaluate.contract import Figure, Needs, Result
+from video_ssl.evaluate.places.siam import Pair, SiamConfig, SiamHead, fit_head
 from video_ssl.evaluate.places.track_metrics import track_scores
 from video_ssl.evaluate.places.track_video import write_track_video
-from video_ssl.evaluate.places.tracker import CorrelationTracker, TrackerConfig
+from video_ssl.evaluate.places.tracker import CorrelationTracker, TrackerConfig, Windows, samples
 from video_ssl.files import write_atomically
 from video_ssl.models.preprocess_config import VideoPreprocess
 
@@ -37,6 +38,7 @@ class TrackingConfig:
             record is a target, and all of them count alike.
         most_videos: of the table, evenly spread; null = all.
         tracker: see `TrackerConfig`.
+        head: of training on the boxes of train, see `SiamConfig`; null = features are compared as they are.
         batch_size: videos that are tracked side by side.
         videos: so many of the tracks are drawn, as mp4: the truth at the left, the track at the right.
     """
@@ -44,6 +46,7 @@ class TrackingConfig:
     objects: tuple[str, ...] = ()
     most_videos: int | None = None
     tracker: TrackerConfig = field(default_factory=TrackerConfig)
+    head: SiamConfig | None = None
     batch_size: int = 16
     videos: int = 4
 
@@ -149,11 +152,18 @@ class Tracking:
             for row in rows
             for target in targets_of(table.record(int(row)), len(config.objects) or None)
         ]
+        windows = Windows(given.encoder, config.tracker)
+        head: SiamHead | None = None
+        notes: list[str] = []
+        if config.head is not None:
+            head, notes = self._trained(given, windows, config.head)
         # Those of like length together: the shorter ones wait for the longest.
         targets.sort(key=lambda target: len(target.boxes))
         tracks, lost = [], []
         for start in range(0, len(targets), config.batch_size):
-            found, gone = self._follow(given, targets[start : start + config.batch_size])
+            found, gone = self._follow(
+                given, windows, head, targets[start : start + config.batch_size]
+            )
             tracks += found
             lost += gone
         if not tracks:
@@ -162,9 +172,42 @@ class Tracking:
                 "boxes of every frame."
             )
         self._keep(given, tracks)
-        return self._result(tracks, lost)
+        return self._result(tracks, lost, notes)
 
-    def _follow(self, given: Context, targets: Sequence[Target]) -> tuple[list[Track], list[str]]:
+    def _trained(
+        self, given: Context, windows: Windows, config: SiamConfig
+    ) -> tuple[SiamHead, list[str]]:
+        """A head trained on the targets of the training videos, and what there is to say of it."""
+        table = given.tables["train"]
+        most = len(self.config.objects) or None
+        targets = [t for row in range(len(table)) for t in targets_of(table.record(row), most)]
+        rng = np.random.default_rng(given.seed)
+        pairs: list[Pair] = []
+        lost = 0
+        each = -(-config.pairs // max(len(targets), 1))
+        for place in rng.permutation(len(targets))[: config.pairs]:
+            try:
+                with given.open(targets[place].record) as reader:
+                    pairs += draw_pairs(targets[place], reader, windows, config, each, rng)
+            except (BadVideo, OSError, IndexError):
+                lost += 1
+        if not pairs:
+            raise FeatureError(
+                f"no pair of frames for the head of tracking ({lost} of {len(targets)} targets of train could not be "
+                "read): it takes boxes of every frame, or head=null."
+            )
+        notes = (
+            [f"{lost} targets of train could not be read, and the head did without"] if lost else []
+        )
+        return fit_head(pairs, config, samples, given.seed), notes
+
+    def _follow(
+        self,
+        given: Context,
+        windows: Windows,
+        head: SiamHead | None,
+        targets: Sequence[Target],
+    ) -> tuple[list[Track], list[str]]:
         """The tracks of some targets side by side, and what could not be read."""
         lost = []
         with ExitStack() as stack:
@@ -190,28 +233,29 @@ class Tracking:
             ]
             streams = [_pictures(target, reader) for target, reader in open_ones]
             try:
-                return self._run(given, [t for t, _ in open_ones], truths, streams), lost
+                return self._run(windows, head, [t for t, _ in open_ones], truths, streams), lost
             except BadVideo as err:
                 if len(targets) == 1:
                     return [], [*lost, str(err)]
         # One of them breaks in the middle: each on its own tells which.
         found = []
         for target in targets:
-            own, gone = self._follow(given, [target])
+            own, gone = self._follow(given, windows, head, [target])
             found += own
             lost += gone
         return found, lost
 
     def _run(
         self,
-        given: Context,
+        windows: Windows,
+        head: SiamHead | None,
         targets: Sequence[Target],
         truths: Sequence[NDArray[np.float64]],
         streams: Sequence[Iterator[NDArray[np.uint8]]],
     ) -> list[Track]:
         pictures = [next(stream) for stream in streams]
         given_boxes = np.stack([truth[0] for truth in truths])
-        tracker = CorrelationTracker(given.encoder, self.config.tracker, pictures, given_boxes)
+        tracker = CorrelationTracker(windows, pictures, given_boxes, head)
         steps = [given_boxes]
         for _ in range(1, max(map(len, truths))):
             # A video that has ended shows its last frame again; what is found there is cut off below.
@@ -249,7 +293,7 @@ class Tracking:
         names = self.config.objects
         return names[target.place] if names else f"target_{target.place}"
 
-    def _result(self, tracks: Sequence[Track], lost: Sequence[str]) -> Result:
+    def _result(self, tracks: Sequence[Track], lost: Sequence[str], notes: list[str]) -> Result:
         metrics, alone, curves = {}, {}, {}
         groups: dict[str, list[Track]] = {"": list(tracks)}
         for name in self.config.objects:
@@ -269,7 +313,6 @@ class Tracking:
                 "precision_curve": scores.precision_curve.tolist(),
             }
         written = [f"{100 * part['success']:.1f} %" for part in (metrics, alone)]
-        notes = []
         if lost:
             named = f"{'; '.join(lost[:_NAMED])}{'; ...' if len(lost) > _NAMED else ''}"
             notes.append(f"{len(lost)} targets could not be followed and are left out: {named}")
@@ -292,6 +335,45 @@ class Tracking:
             },
             notes=notes,
         )
+
+
+def draw_pairs(
+    target: Target,
+    reader: Reader,
+    windows: Windows,
+    config: SiamConfig,
+    count: int,
+    rng: np.random.Generator,
+) -> list[Pair]:
+    """Returns pairs of frames of a target, encoded; none where it has a box in one frame only."""
+    truth = in_pixels(target.boxes, reader.info.height, reader.info.width)
+    there = np.flatnonzero(np.isfinite(truth).all(1))
+    one = rng.choice(there, count)
+    other = [rng.choice(there[np.abs(there - i) <= config.max_gap]) for i in one]
+    frames = target.first + np.stack([one, other], 1)
+    unique, inverse = np.unique(frames, return_inverse=True)
+    pictures = reader.frames(unique)
+    first, second = ([pictures[i] for i in column] for column in inverse.reshape(-1, 2).T)
+    sizes = [np.maximum(truth[rows][:, 2:], 1.0) for rows in (one, other)]
+    centers = [truth[rows][:, :2] + truth[rows][:, 2:] / 2 for rows in (one, other)]
+    spans = [windows.spans(size) for size in sizes]
+    shift = rng.uniform(-config.shift, config.shift, (count, 2))
+    maps = [
+        windows.maps(first, centers[0], spans[0]),
+        windows.maps(second, centers[1] + shift * spans[1][:, None], spans[1]),
+    ]
+    mean = maps[0].mean((1, 2), keepdim=True)
+    own = windows.candidates(sizes[0], spans[0], np.zeros((1, 2)), np.ones(1))[:, 0]
+    around = windows.candidates(sizes[1], spans[1], windows.offsets, np.ones(1))
+    # In the second window the target lies where it was shifted away from.
+    far = np.abs(windows.offsets[None] + shift[:, None]).sum(-1)
+    near = far <= np.maximum(config.radius, far.min(1, keepdims=True))
+    return [
+        Pair(first=a, second=b, box=box, candidates=boxes, near=right)
+        for a, b, box, boxes, right in zip(
+            maps[0] - mean, maps[1] - mean, own, around, near, strict=True
+        )
+    ]
 
 
 def in_pixels(boxes: NDArray[np.floating], height: int, width: int) -> NDArray[np.float64]:
