@@ -1,4 +1,4 @@
-"""OTB2015's and GOT-10k's folders as tables: separators, ranges of pictures, two targets, and what is wrong with files."""
+"""OTB2015's and GOT-10k's folders as tables: separators, ranges of pictures, two targets, what is wrong with files."""
 
 from __future__ import annotations
 

@@ -24,8 +24,8 @@ _LAYOUT = "{train,val}/GOT-10k_Train_000001/00000001.jpg with groundtruth.txt an
 def read_got10k(root: Path) -> Annotations:
     """Returns the splits train and val, as far as they are there: a record for every sequence.
 
-    `groundtruth.txt` has left, top, width, height in pixels, taken as they are; pictures that `absence.label` marks with
-    1 have no box.
+    `groundtruth.txt` has left, top, width, height in pixels, taken as they are; pictures that `absence.label` marks
+    with 1 have no box.
 
     Raises:
         TableError: no sequence; another number of boxes or marks than pictures; a line that is no box.
