@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 
@@ -77,6 +79,27 @@ def test_detections_and_excluded_seconds_of_val(root, caplog):
 def test_films_that_were_cut(root):
     train = read_ava(root, video_starts_at_sec=900).splits["train"]
     assert train.columns["box_times_sec"] == [[2, 3, 4]]
+
+
+def test_clips_of_kinetics_stand_beside_films(root):
+    root.rename(root.parent / "ava_kinetics")
+    root = root.parent / "ava_kinetics"
+    (root / "kinetics_train_v1.0.csv").write_text(
+        "abcdefghijk,107.0,0.1,0.1,0.5,0.9,12\nwhole_video,3,0.1,0.1,0.5,0.9,1\n"
+    )
+    (root / "kinetics_val_v1.0.csv").write_text("abcdefghijk,107.0,0.1,0.1,0.5,0.9,12\n")
+    (root / "kinetics_val_predicted_boxes.csv").write_text("abcdefghijk,107,0,0,1,1,,0.5\n")
+    (root / "videos" / "abcdefghijk_000102_000112.mp4").write_text("")
+    (root / "videos" / "whole_video.webm").write_text("")
+    table = open_table("ava_kinetics:train")
+    times = {Path(r.source).stem: r.box_times_sec.tolist() for r in map(table.record, range(3))}
+    assert times == {
+        "a": [902, 903, 904],
+        "abcdefghijk_000102_000112": [5.0],
+        "whole_video": [3.0],
+    }
+    val = [open_table("ava_kinetics:val").record(i) for i in range(2)]
+    assert [len(r.boxes[0]) for r in val] == [2, 2]
 
 
 @pytest.mark.parametrize(

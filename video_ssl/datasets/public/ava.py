@@ -1,4 +1,4 @@
-"""AVA v2.2: who does what, once a second of films, at boxes of people.
+"""AVA v2.2 and AVA-Kinetics: who does what, once a second of films or once in a clip, at boxes of people.
 
 The files are AVA's own; what they hold is from memory where papers/const_cl.md section 6.1 does not say it
 (unverified).
@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from video_ssl.datasets.lists.text_files import numbered_lines, read_text
+from video_ssl.datasets.paths import VIDEO_SUFFIXES
 from video_ssl.datasets.public.annotations import Annotations, Split, find_annotation
 from video_ssl.datasets.table import TableError
 
@@ -26,6 +27,7 @@ _LAYOUT = "videos of the names in the lists, VIDEO_ID.mp4 or .mkv, .webm, in any
 NUM_ACTIONS = 80
 _ENTRY = re.compile(r"(?:item|label)\s*\{(.*?)\}", re.DOTALL)
 _NAME = re.compile(r"\bname:\s*[\"'](.*?)[\"']")
+_CLIP = re.compile(r"(.{11})_(\d{6})_(\d{6})")
 _NUMBER = re.compile(r"\b(?:id|label_id):\s*(\d+)")
 
 Box = tuple[float, float, float, float]
@@ -35,8 +37,11 @@ Truth = dict[float, dict[Box, set[int]]]
 Found = dict[float, list[tuple[Box, float]]]
 
 
-def read_ava(root: Path, video_starts_at_sec: float = 0.0) -> Annotations:
+def read_ava(root: Path, video_starts_at_sec: float = 0.0, kinetics: bool = False) -> Annotations:
     """Returns the splits train and val of `ava_{train,val}_v2.2.csv`, a record for every video.
+
+    With `kinetics` those of `kinetics_{train,val}_v1.0.csv` too (AVA-Kinetics), in files of Kinetics' names,
+    ID_START_END, or ID for whole videos; their seconds are those of the whole video, in both files.
 
     Moments are all seconds of the lists, also those with nobody in them, but for excluded ones
     (`ava_SPLIT_excluded_timestamps_v2.2.csv`); where `ava_SPLIT_predicted_boxes.csv` is there, its moments and boxes
@@ -47,6 +52,7 @@ def read_ava(root: Path, video_starts_at_sec: float = 0.0) -> Annotations:
     Args:
         root: of the data set.
         video_starts_at_sec: where the files begin in the films: 0 for whole films, 900 for those cut to 15 minutes.
+        kinetics: with the clips of AVA-Kinetics.
 
     Raises:
         TableError: no annotation file or label map; a line with other fields, numbers or actions than there can be; a
@@ -56,22 +62,35 @@ def read_ava(root: Path, video_starts_at_sec: float = 0.0) -> Annotations:
     label_map = find_annotation(root, names, source=_SOURCE)
     actions = _actions(label_map)
     files, notes, splits = [label_map], [], {}
+    clips = _kinetics_files(root) if kinetics else {}
     for split in ("train", "val"):
-        listed = find_annotation(root, [f"ava_{split}_v2.2.csv"], source=_SOURCE)
-        beside = [
-            root / f"ava_{split}_{what}.csv"
-            for what in ("excluded_timestamps_v2.2", "predicted_boxes")
-        ]
-        files += [listed, *beside]
-        truth, left_out = _truth(listed, actions)
-        if left_out:
-            notes.append(
-                f"{listed.name}: {sum(left_out.values())} boxes of {len(left_out)} actions that {label_map.name} does "
-                "not name are left out"
-            )
-        excluded = _seconds(beside[0]) if beside[0].is_file() else set()
-        found = _detections(beside[1]) if beside[1].is_file() else {}
-        splits[split] = _split(truth, found, excluded, video_starts_at_sec)
+        lists = [(f"ava_{split}_v2.2.csv", f"ava_{split}", False)]
+        if kinetics:
+            lists.append((f"kinetics_{split}_v1.0.csv", f"kinetics_{split}", True))
+        parts = []
+        for name, prefix, of_kinetics in lists:
+            listed = find_annotation(root, [name], source=_SOURCE)
+            beside = [
+                root / f"{prefix}_{what}.csv"
+                for what in ("excluded_timestamps_v2.2", "predicted_boxes")
+            ]
+            files += [listed, *beside]
+            truth, left_out = _truth(listed, actions)
+            if left_out:
+                notes.append(
+                    f"{name}: {sum(left_out.values())} boxes of {len(left_out)} actions that {label_map.name} does not "
+                    "name are left out"
+                )
+            excluded = _seconds(beside[0]) if beside[0].is_file() else set()
+            found = _detections(beside[1]) if beside[1].is_file() else {}
+            places = {
+                video: clips.get(video, (video, 0.0))
+                if of_kinetics
+                else (video, video_starts_at_sec)
+                for video in truth
+            }
+            parts.append(_split(truth, found, excluded, places))
+        splits[split] = _joined(parts)
     return Annotations(
         splits=splits,
         files=files,
@@ -173,13 +192,14 @@ def _split(
     truth: Mapping[str, Truth],
     found: Mapping[str, Found],
     excluded: set[tuple[str, float]],
-    start_sec: float,
+    places: Mapping[str, tuple[str, float]],
 ) -> Split:
+    """A split; `places` says of a video the name of its file and where that begins."""
     columns: dict[str, list[Any]] = {
         name: [] for name in ("boxes", "box_times_sec", "box_labels", "box_scores")
     }
-    names = list(truth)
-    for name in names:
+    for name in truth:
+        start_sec = places[name][1]
         own, detected = truth[name], found.get(name, {})
         moments = sorted(s for s in own.keys() | detected.keys() if (name, s) not in excluded)
         rows: list[tuple[list[Any], list[Any], list[Any]]] = []
@@ -196,4 +216,22 @@ def _split(
             strict=True,
         ):
             columns[column].append(list(values))
+    return Split(names=[places[name][0] for name in truth], columns=columns)
+
+
+def _joined(parts: Sequence[Split]) -> Split:
+    names = [name for part in parts for name in part.names]
+    columns = {
+        key: [value for part in parts for value in part.columns[key]] for key in parts[0].columns
+    }
     return Split(names=names, columns=columns)
+
+
+def _kinetics_files(root: Path) -> dict[str, tuple[str, float]]:
+    """ID -> (name of its file without suffix, second of the video at which it begins), of files ID_START_END."""
+    found = {}
+    for path in sorted(root.rglob("*")):
+        match = _CLIP.fullmatch(path.stem)
+        if match and path.suffix.lower() in VIDEO_SUFFIXES:
+            found[match[1]] = (path.stem, float(match[2]))
+    return found
