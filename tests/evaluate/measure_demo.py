@@ -12,6 +12,7 @@ sqrt(p (1 - p) / n).
     student      `mvd/demo`, three seeds, and with the losses of the paper
     others       every other demo; carl and teg with three seeds
     hico         HiCo on sessions, three seeds; SimCLR on the same clips; either term alone; a constant distance
+    places       `const_cl/demo` and CVRL on the same frames, three seeds: recognition, actions at boxes, tracking
     again        `mvd/demo` of seed 0 once more: numbers and weights must be the same to the bit
 """
 
@@ -144,6 +145,31 @@ GROUPS: dict[str, list[Measurement]] = {
         *of_sessions("hico_visual", "objective.topical_weight=0"),
         *of_sessions("hico_topical", "objective.visual_weight=0"),
         *of_sessions("hico_constant", "objective.distance_sec=[1.0, 1.0]"),
+    ],
+    # What the loss of regions is for, beside CVRL on the same frames for the same steps; the branch of regions is
+    # evaluated by hand: `video-ssl evaluate demo_boxes encoder=RUN/encoders/local`.
+    "places": [
+        *(
+            Measurement(
+                f"const_cl-{seed}", "const_cl/demo", seed, evaluations=("demo", "demo_boxes")
+            )
+            for seed in range(3)
+        ),
+        *(
+            Measurement(
+                f"cvrl_places-{seed}",
+                "cvrl/demo",
+                seed,
+                words=(
+                    "objective.crop.size=96",
+                    "training.duration=450 steps",
+                    "training.checkpoint_every=150 steps",
+                    "optimizer.warmup=50 steps",
+                ),
+                evaluations=("demo", "demo_boxes"),
+            )
+            for seed in range(3)
+        ),
     ],
     "again": [Measurement("mvd-0-again", "mvd/demo")],
 }

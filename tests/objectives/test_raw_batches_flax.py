@@ -1,30 +1,18 @@
-"""CVRL and TeG from raw batches: samples of their plans (uint8) in, loss and gradients out; see test_raw_batches.py."""
+"""CVRL, TeG and ConST-CL from raw batches: samples of their plans (uint8) in, loss and gradients out.
+
+See test_raw_batches.py.
+"""
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from raw_batches_flax import MEAN, PAIR, STD, raw_batch
 
-from video_ssl.clips.decoders.reader import VideoInfo
-from video_ssl.datasets.table import Record
 from video_ssl.models.color_changes_flax import apply_color
 from video_ssl.objectives import OBJECTIVES
 from video_ssl.recipes import build_config
 
-MEAN, STD = (0.4, 0.5, 0.3), (0.2, 0.25, 0.3)
-PAIR = {
-    "crop": {"size": 16, "flip_probability": 0.5},
-    "color": {"law": "cvrl", "blur_probability": 0.0},
-    "second_color": {"law": "cvrl_second", "blur_probability": 0.0},
-    "normalization": {"mean": MEAN, "std": STD},
-    "encoder": {
-        "preset": None,
-        "blocks": [1, 1, 1, 1],
-        "filters": [2, 2, 3, 3],
-        "stem_width": 4,
-    },
-    "penalty": 0.01,
-}
 SETTINGS = {
     "cvrl": {
         **PAIR,
@@ -42,35 +30,20 @@ SETTINGS = {
         "heads": {"hidden_dims": [5], "out_dim": 4},
         "loss": {"omega": 0.25, "temperature": 0.4, "persistent_temperature": 0.3},
     },
+    "const_cl": {
+        **PAIR,
+        "num_frames": 4,
+        "hidden_dims": [5],
+        "out_dim": 4,
+        "temperature": 0.3,
+        "regions": {"count": 3},
+        "local": {
+            "context_level": 1,
+            "decoder": {"num_layers": 1, "num_heads": 2, "num_channels": 4},
+        },
+        "local_loss": {"weight": 0.5, "temperature": 0.4},
+    },
 }
-
-
-class NoiseReader:
-    """Every frame is noise of its own."""
-
-    def __init__(self, seed):
-        self.seed = seed
-        self.info = VideoInfo(
-            num_frames=30,
-            fps=10.0,
-            width=24,
-            height=20,
-            duration_sec=3.0,
-            codec="none",
-            rotation=0,
-            has_audio=False,
-        )
-
-    def frames(self, indices, size=None):
-        rngs = [np.random.default_rng([self.seed, int(i)]) for i in indices]
-        return np.stack([rng.integers(0, 256, (20, 24, 3), dtype=np.uint8) for rng in rngs])
-
-
-def raw_batch(name, config):
-    plan = OBJECTIVES[name].main_plan(config)
-    records = [Record(index=i, id=str(i), source="a.mp4") for i in range(3)]
-    rows = [plan(r, NoiseReader(i), np.random.default_rng(i), 0.5) for i, r in enumerate(records)]
-    return {key: np.stack([row[key] for row in rows]) for key in rows[0]}
 
 
 @pytest.fixture(params=[name for name, entry in OBJECTIVES.items() if entry.framework == "flax"])
@@ -96,7 +69,7 @@ def view_of(videos, colors):
 
 def views_of(name, batch):
     """The clips of a batch, first views first, (2B, T, S, S, 3)."""
-    videos = batch["video"].swapaxes(0, 1) if name == "cvrl" else (batch["short"], batch["long"])
+    videos = (batch["short"], batch["long"]) if name == "teg" else batch["video"].swapaxes(0, 1)
     return np.concatenate([view_of(video, batch["color"][:, v]) for v, video in enumerate(videos)])
 
 
@@ -148,7 +121,29 @@ def slow_teg(out, position):
     return 0.25 * fine + 0.75 * slow_contrast(out.g[:3], out.g[3:], 0.3)
 
 
-SLOW = {"cvrl": slow_cvrl, "teg": slow_teg}
+def slow_regions(found, own, other, masks, t):
+    """Every region of one clip finds the region of the other that it looks like (papers/const_cl.md section 4)."""
+    mask_own, mask_other = masks
+    total = 0.0
+    for i in range(len(own)):
+        alike = unit(own[i]) @ unit(other[i]).T
+        match = jnp.argmax(jnp.where(mask_other[i], alike, -9.0), axis=1)
+        positive = jnp.exp((unit(found[i]) * unit(other[i][match])).sum(1) / t)
+        rest = [j for j in range(len(own)) if j != i]
+        others, there = (jnp.concatenate([x[j] for j in rest]) for x in (other, mask_other))
+        negatives = (jnp.exp(unit(found[i]) @ unit(others).T / t) * there).sum(1)
+        total -= (mask_own[i] * jnp.log(positive / (positive + negatives))).sum()
+    return total / mask_own.sum()
+
+
+def slow_const_cl(out, position):
+    a, b, a2b, b2a, mask_a, mask_b = out.regions
+    local = slow_regions(a2b, a, b, (mask_a, mask_b), 0.4)
+    local += slow_regions(b2a, b, a, (mask_b, mask_a), 0.4)
+    return slow_contrast(out.z[:3], out.z[3:], 0.3) + 0.5 * local / 2
+
+
+SLOW = {"cvrl": slow_cvrl, "teg": slow_teg, "const_cl": slow_const_cl}
 
 
 def spread(shapes):
@@ -166,13 +161,17 @@ def test_loss_and_gradients_of_raw_batches_are_those_of_a_slow_version(name):
     videos = [v for k, v in batch.items() if k in ("video", "short", "long")]
     assert {v.dtype for v in videos} == {np.dtype(np.uint8)}
     clips = views_of(name, batch).astype(np.float32)
+    if name == "const_cl":
+        batch["regions"][0, 0, 1] = batch["regions"][1, 1, 0] = False
+    names = [key for key in ("boxes", "regions") if key in batch]
+    beside = [np.concatenate([batch[key][:, 0], batch[key][:, 1]]) for key in names]
 
     def found(params):
         return objective.forward({"params": params, **variables}, batch, jax.random.key(0))[0].loss
 
     def wanted(params):
         out, _ = objective.model.apply(
-            {"params": params, **variables}, clips, train=True, mutable=["batch_stats"]
+            {"params": params, **variables}, clips, *beside, train=True, mutable=["batch_stats"]
         )
         return SLOW[name](out, batch.get("position")) + slow_penalty(params)
 

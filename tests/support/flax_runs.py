@@ -42,6 +42,22 @@ OBJECTIVES = {
         "hidden_dims": [5],
         "out_dim": 4,
     },
+    "const_cl": {
+        "name": "const_cl",
+        "num_frames": 4,
+        "frame_stride": 1,
+        "crop": CROP,
+        "color": None,
+        "encoder": ENCODER,
+        "hidden_dims": [5],
+        "out_dim": 4,
+        "regions": {"count": 3},
+        "local": {
+            "context_level": 1,
+            "decoder": {"num_layers": 1, "num_heads": 2, "num_channels": 4},
+        },
+        "local_loss": {"weight": 1.0},
+    },
 }
 
 

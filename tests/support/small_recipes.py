@@ -55,6 +55,11 @@ OBJECTIVE = {
         "topic_hidden=4",
     ],
     "cvrl": ["hidden_dims=[5]", "out_dim=4", "num_frames=4"],
+    "const_cl": [
+        *("hidden_dims=[5]", "out_dim=4", "num_frames=4", "local.context_level=1"),
+        *("local.decoder.num_layers=1", "local.decoder.num_heads=1", "regions.count=3"),
+        "local.decoder.num_channels=4",
+    ],
     "teg": ["heads.hidden_dims=[5]", "heads.out_dim=4", "long_frames=4", "short_frames=4"],
 }
 RUN = [

@@ -47,6 +47,9 @@ PUBLIC_KINDS: dict[str, str] = {
     "pouring": "video_ssl.datasets.public.pouring:read_pouring",
     "finegym": "video_ssl.datasets.public.finegym:read_finegym",
     "segments": "video_ssl.datasets.public.segments:read_segments",
+    "ava": "video_ssl.datasets.public.ava:read_ava",
+    "otb": "video_ssl.datasets.public.otb:read_otb",
+    "got10k": "video_ssl.datasets.public.got10k:read_got10k",
 }
 
 DATA_ENVIRONMENT = "VIDEO_SSL_DATA"

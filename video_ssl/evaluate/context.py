@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 
 from video_ssl.clips.decoders.reader import Reader
 from video_ssl.clips.reading import open_record
@@ -24,12 +25,14 @@ class Context(Given):
         encoder: frozen, on the device of the evaluation; None if nobody asks for it.
         tables: "train" and "test" -> the videos whose features these are; empty if nobody asks for them.
         settings: how videos were read for the features.
+        folder: where it may leave files of its own about this encoder; None = nowhere.
     """
 
     processes: Processes = ALONE
     encoder: Encoder | None = None
     tables: Mapping[str, Table] = field(default_factory=dict)
     settings: EmbedConfig = field(default_factory=EmbedConfig)
+    folder: Path | None = None
 
     def open(self, record: Record) -> Reader:
         """Returns a reader of a record of `tables`, to be used in a `with` statement.

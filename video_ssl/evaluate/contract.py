@@ -27,6 +27,8 @@ class Needs:
         several_classes: the training videos are of two classes at least.
         extras: of video_ssl, whose packages it imports: "phases".
         frame_labels: frames have labels, at least in some videos.
+        maps: the encoder gives tokens on a grid; they are not embedded, the evaluator makes them itself.
+        boxes: some videos of both tables have boxes.
         encoder: `Context.encoder`.
         reader: `Context.tables` and `Context.open`.
         processes: under several processes it runs in all of them, otherwise in process 0 only.
@@ -37,6 +39,8 @@ class Needs:
     several_classes: bool = False
     extras: tuple[str, ...] = ()
     frame_labels: bool = False
+    maps: bool = False
+    boxes: bool = False
     encoder: bool = False
     reader: bool = False
     processes: bool = False

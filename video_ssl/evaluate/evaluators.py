@@ -20,6 +20,8 @@ EVALUATORS: dict[str, str] = {
     "kendalls_tau": "video_ssl.evaluate.frames.kendalls_tau:KendallsTau",
     "frame_retrieval": "video_ssl.evaluate.frames.frame_retrieval:FrameRetrieval",
     "frame_probe": "video_ssl.evaluate.frames.frame_probe:FrameProbe",
+    "localisation": "video_ssl.evaluate.places.localisation:ActionLocalisation",
+    "tracking": "video_ssl.evaluate.places.tracking:Tracking",
     "few_shot_phases": "video_ssl.evaluate.frames.few_shot:FewShotPhases",
 }
 

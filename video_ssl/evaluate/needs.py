@@ -13,7 +13,7 @@ from video_ssl.datasets.table import Table
 from video_ssl.embed.config import EmbedConfig
 from video_ssl.embed.features import FeatureError, FeatureFile
 from video_ssl.evaluate.evaluators import Evaluator
-from video_ssl.models.contract import Encoder
+from video_ssl.models.contract import TOKENS, Encoder
 
 #: Extra of video_ssl -> (module that is imported, package that brings it).
 EXTRAS = {"phases": ("sklearn", "scikit-learn")}
@@ -42,6 +42,11 @@ def check_encoder(name: str, encoder: Encoder, evaluators: Mapping[str, Evaluato
     """Raises FeatureError where an encoder does not have the outputs that an evaluator needs."""
     for title, evaluator in evaluators.items():
         _check_outputs(title, evaluator, encoder.output_names, f"the encoder {name!r} has")
+        if evaluator.needs.maps and TOKENS not in encoder.output_names:
+            raise FeatureError(
+                f"evaluators.{title} looks at places in the frame, but the encoder {name!r} gives only "
+                f"{', '.join(encoder.output_names)}: take one that gives tokens."
+            )
 
 
 def check_files(
@@ -86,6 +91,12 @@ def check_tables(tables: Mapping[str, Table], evaluators: Mapping[str, Evaluator
                 raise FeatureError(
                     f"evaluators.{title} needs labels of frames, but no video of {split} has frame_labels. Use a table "
                     "with them."
+                )
+
+            if evaluator.needs.boxes and "boxes" not in table.column_names:
+                raise FeatureError(
+                    f"evaluators.{title} needs boxes, but {split} has no column boxes. Use a table with them "
+                    "(docs/data.md)."
                 )
 
 

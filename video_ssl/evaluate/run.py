@@ -1,6 +1,7 @@
 """An evaluation: embed with every encoder once, run the evaluators on the features, report.
 
     OUT/features/ENCODER-SPLIT-KEY.arrow    one feature file for every encoder and table
+    OUT/files/ENCODER/...                   what evaluators leave beside their numbers (tracks)
     OUT/results.json                        every number, setting, seed and version
 
 A feature file is used again as long as its key is the same; the key changes with the encoder's
@@ -126,6 +127,7 @@ def _evaluate(recipe: EvaluateRecipe, processes: Processes, *, quiet: bool) -> d
             encoder=None if embedder is None else embedder.encoder,
             tables=tables,
             settings=settings,
+            folder=out / "files" / re.sub(r"[^\w.-]+", "_", name),
         )
         results = {}
         for title, evaluator in evaluators.items():

@@ -339,7 +339,9 @@ def _first_device(platform: str | None) -> Any:
         ) from err
 
 
-def init_variables(module: Any, seed: int, inputs: ArrayLike | None = None) -> dict[str, Any]:
+def init_variables(
+    module: Any, seed: int, inputs: ArrayLike | tuple[ArrayLike, ...] | None = None
+) -> dict[str, Any]:
     """Returns fresh variables of a module, on one device.
 
     The generator is XLA's own: programs with hundreds of draws of jax's default one take minutes to compile.  Its
@@ -348,11 +350,13 @@ def init_variables(module: Any, seed: int, inputs: ArrayLike | None = None) -> d
     Args:
         module: linen.
         seed: of the draws.
-        inputs: the smallest batch that shows all weights; None = what a network of `NETWORKS` says itself.
+        inputs: the smallest batch that shows all weights, a tuple where the module takes several arrays; None = what a
+            network of `NETWORKS` says itself.
     """
     key = jax.random.key(seed, impl="rbg")
     example = module.smallest_input() if inputs is None else inputs
-    return dict(jax.jit(module.init)(key, example))
+    arrays = example if isinstance(example, tuple) else (example,)
+    return dict(jax.jit(module.init)(key, *arrays))
 
 
 def build_flax_module(config: Any, *, dtype: Any = jnp.float32) -> Any:

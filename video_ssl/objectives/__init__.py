@@ -55,6 +55,7 @@ OBJECTIVES: dict[str, Entry] = {
     "tcn": Entry("video_ssl.objectives.tcn"),
     "cvrl": Entry("video_ssl.objectives.cvrl", "flax"),
     "teg": Entry("video_ssl.objectives.teg", "flax"),
+    "const_cl": Entry("video_ssl.objectives.const_cl", "flax"),
     "bevt": Entry("video_ssl.objectives.bevt", several_streams=True),
     "tokenizer": Entry("video_ssl.objectives.tokenizer"),
     "hico": Entry("video_ssl.objectives.hico"),

@@ -1,0 +1,262 @@
+"""Action localisation: key frames and their clips, the mean average precision by hand, and whole evaluations."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from boxed_videos import HEIGHT, WIDTH, boxed_table
+from untrained_run import untrained_run
+
+from video_ssl.clips.reading import open_record
+from video_ssl.datasets import open_table
+from video_ssl.datasets.table import Record, Table
+from video_ssl.embed.config import EmbedConfig
+from video_ssl.embed.features import FeatureError
+from video_ssl.evaluate.places.frame_map import KeyFrame, average_precisions, mean_average_precision
+from video_ssl.evaluate.places.heads import action_loss
+from video_ssl.evaluate.places.key_frames import (
+    KeyFrameError,
+    frame_of,
+    jittered,
+    key_frames,
+    num_classes_of,
+    read_key_clip,
+)
+from video_ssl.evaluate.places.localisation import LocalisationConfig
+from video_ssl.evaluate.recipe import EvaluateRecipe
+from video_ssl.evaluate.run import evaluate
+from video_ssl.models.preprocess_config import VideoPreprocess
+
+
+@pytest.fixture(scope="module")
+def tables(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("boxes")
+    boxed_table(folder, "train", 12, seed=0)
+    boxed_table(folder, "test", 6, seed=50)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory):
+    return untrained_run(tmp_path_factory.mktemp("runs") / "toy", width=16)
+
+
+# The metric ---------------------------------------------------------------------------------------
+
+
+def frame(found, scores, truth, labels):
+    shapes = [np.array(x, np.float64).reshape(-1, 4) for x in (found, truth)]
+    scores = np.array(scores, np.float64).reshape(len(shapes[0]), -1)
+    return KeyFrame(shapes[0], scores, shapes[1], np.array(labels, int))
+
+
+A, B, FAR = [0, 0, 10, 10], [20, 20, 30, 30], [40, 40, 45, 45]
+
+
+def test_precision_by_hand():
+    frames = [
+        frame([A, A, FAR], [[0.9], [0.8], [0.1]], [A, B], [0, 0]),  # right, found before, wrong
+        frame([B], [[0.7]], [B], [0]),  # right
+    ]
+    # In order: 1/1 at 1/3, 1/2, 2/3 at 2/3, 2/4; one of three is never found.
+    assert average_precisions(frames, 1)[0] == pytest.approx((1 + 2 / 3) / 3)
+
+
+def test_false_detections_where_nobody_is_count_officially():
+    frames = [frame([A], [[0.5]], [A], [0]), frame([B], [[0.9]], [], [])]
+    found = {
+        rule: average_precisions(frames, 1, rule=rule)[0] for rule in ("reference", "official")
+    }
+    assert found == {"reference": 1.0, "official": 0.5}
+
+
+def test_a_box_that_does_two_things_is_two_things():
+    both = frame([A], [[0.9, 0.8, 0.7]], [A, A], [0, 1])
+    values = average_precisions([both], 3)
+    assert values[:2].tolist() == [1, 1]
+    assert np.isnan(values[2])
+    assert mean_average_precision(values) == 1
+    assert np.isnan(mean_average_precision(values[2:]))
+
+
+def test_boxes_without_area_are_not_there():
+    inverted = frame([[10, 10, 0, 0], A], [[0.99], [0.5]], [A, [-1] * 4], [0, 0])
+    assert average_precisions([inverted], 1)[0] == 1
+
+
+@pytest.mark.parametrize(
+    ("bad", "text"),
+    [
+        (frame([A], [[0.5, 0.5]], [A], [0]), "scores are of 2 classes"),
+        (frame([A], [[0.5]], [A], [1]), "labels from 1 to 1, but classes are 0 to 0"),
+        (frame([A], [[np.nan]], [A], [0]), "a score is NaN"),
+        (frame([A], [[0.5]], [A, B], [0]), "2 true boxes, but 1 labels"),
+    ],
+)
+def test_what_cannot_be_judged_is_refused(bad, text):
+    with pytest.raises(ValueError, match=text):
+        average_precisions([bad], 1)
+    with pytest.raises(ValueError, match="rule='ava'"):
+        average_precisions([], 1, rule="ava")
+
+
+def test_the_loss_without_boxes_is_zero():
+    torch = pytest.importorskip("torch")
+    logits = torch.full((1, 2, 3), 100.0)
+    targets = torch.zeros(1, 2, 3)
+    assert action_loss(logits, targets, torch.zeros(1, 2, dtype=torch.bool)) == 0
+    bound = action_loss(logits, targets, torch.ones(1, 2, dtype=torch.bool))
+    assert float(bound) == pytest.approx(3 * -np.log(1e-7), rel=0.02)
+
+
+# Key frames ---------------------------------------------------------------------------------------
+
+
+def test_boxes_lie_in_the_clip_where_the_pixels_are(tables):
+    record = open_table(tables / "test.arrow").record(0)
+    preprocess = VideoPreprocess(num_frames=4, frame_stride=1, size=64)
+    with open_record(record) as reader:
+        clip, geometry = read_key_clip(reader, 6, preprocess)
+    assert clip.shape == (4, 64, 64, 3)
+    shown, _ = geometry.boxes(record.boxes[6])
+    # The key frame is the third of four frames around it (6 - 4 // 2 + 2).
+    red = clip[2].astype(int)
+    rows, columns = np.nonzero((red[..., 0] > 150) & (red[..., 1] < 110))
+    found = np.array([columns.min(), rows.min(), columns.max() + 1, rows.max() + 1])
+    np.testing.assert_allclose(shown[0] * 64, found, atol=2)
+    band = round(64 * (1 - HEIGHT / WIDTH) / 2)
+    assert np.ptp(clip[:, : band - 1].reshape(-1, 3), axis=0).max() == 0  # the mean color
+
+
+def test_what_a_table_says_of_key_frames():
+    boxes = np.float32([[[0, 0, 0.5, 0.5], [0.5, 0.5, 1, 1], [0.2, 0.2, 0.8, 0.8]]] * 3)
+    boxes[2, 1] = 0.5  # empty
+    row = {
+        "id": "a",
+        "source": "a.mp4",
+        "boxes": boxes,
+        "box_times_sec": [1.0, 2.0, 3.0],
+        "box_labels": [[[2, 0], [], []]] * 3,
+        "box_scores": [[1.0, 0.7, 0.3]] * 3,
+    }
+    table = Table.from_rows([row])
+    assert num_classes_of(table) == 3
+    frames = list(key_frames(table, 3, None))
+    assert [len(f.boxes) for f in frames] == [1, 1, 1]
+    assert frames[0].targets.tolist() == [[True, False, True]]
+    assert [len(f.scores) for f in frames] == [2, 2, 1]
+    np.testing.assert_allclose(frames[0].scores, [0.7, 0.3])
+    assert sorted(frames[0].truth[1].tolist()) == [0, 2]
+    assert len(list(key_frames(table, 3, 1))) == 1
+    without = {key: value for key, value in row.items() if key not in ("box_labels", "box_scores")}
+    plain = Table.from_rows([{**without, "label": 1}])
+    (first, *_) = key_frames(plain, 2, None)
+    assert first.targets.tolist() == [[False, True], [False, False], [False, False]]
+    assert not len(first.detections)
+
+
+def test_a_key_frame_outside_the_video_is_named(tables):
+    own = open_table(tables / "test.arrow").record(0)
+    with open_record(own) as reader:
+        for time, wanted in ((0.4, 4), (1.1, 11)):
+            record = Record(index=0, id="clip", source=own.source, box_times_sec=np.array([time]))
+            assert frame_of(record, 0, reader) == wanted
+        late = Record(index=0, id="clip", source=own.source, box_times_sec=np.array([9.0]))
+        with pytest.raises(
+            KeyFrameError, match=r"clip: a key frame at 9\.000 s, but the video goes"
+        ):
+            frame_of(late, 0, reader)
+        many = Record(index=0, id="clip", source=own.source)
+        with pytest.raises(KeyFrameError, match="boxes of frame 12, but the video has 12 frames"):
+            frame_of(many, 12, reader)
+
+
+def test_jittered_boxes_stay_near_and_false_ones_come_last():
+    boxes = np.float32([[0.2, 0.2, 0.6, 0.8]] * 50)
+    found = jittered(boxes, 0.1, 3, np.random.default_rng(0))
+    assert len(found) == 53
+    assert 0.01 < np.abs(found[:50] - boxes).max() < 0.1
+    assert found.min() >= 0
+    assert found.max() <= 1
+
+
+# Whole evaluations --------------------------------------------------------------------------------
+
+
+def recipe(run, tables, out, test="test", **settings):
+    quick = {"per_video": 2, "epochs": 20, "lr": 0.1, "batch_size": 12}
+    return EvaluateRecipe(
+        encoders={"encoder": str(run), "pixels": f"pixels:{run}@12"},
+        train=str(tables / "train.arrow"),
+        test=str(tables / f"{test}.arrow"),
+        embed=EmbedConfig(num_clips=1, frames=False, num_workers=0),
+        evaluators={"localisation": {**quick, **settings}},
+        out=str(out),
+        device="cpu",
+    )
+
+
+@pytest.mark.parametrize("head", ["pool", "transformer"])
+def test_pixels_tell_the_color_of_a_box_and_its_place_does_not(run, tables, tmp_path, head):
+    small = {"num_layers": 1, "num_heads": 1, "num_channels": 16}
+    found = evaluate(recipe(run, tables, tmp_path, head=head, decoder=small), quiet=True)
+    result = found["encoders"]["pixels"]["results"]["localisation"]
+    assert set(result["metrics"]) == {
+        f"{boxes}_boxes{rule}" for boxes in ("true", "jittered") for rule in ("", "_reference")
+    }
+    assert result["metrics"]["true_boxes"] > 0.9
+    assert result["metrics"]["jittered_boxes"] <= result["metrics"]["true_boxes"]
+    assert result["details"]["position_only"]["true_boxes"] < 0.8
+    assert result["details"]["key_frames"] == {"train": 24, "test": 12}
+    assert "mean average precision" in found["summary"]
+
+
+def test_detections_of_the_table_and_lost_key_frames(run, tables, tmp_path):
+    """Detected boxes are tried where the table has them, and what cannot be read is named and never replaced."""
+    rows = []
+    for index, row in enumerate(open_table(tables / "test.arrow").record(i) for i in range(6)):
+        near = np.clip(row.boxes[5, :1] + 0.01, 0, 1)
+        boxes = np.stack([np.concatenate([row.boxes[m], near]) for m in (5, 6)])
+        rows.append(
+            {
+                "id": row.id,
+                "source": "gone.mp4" if index == 0 else row.source,
+                "boxes": boxes,
+                "box_times_sec": [0.5, 60.0 if index == 1 else 0.6],
+                "box_labels": [[[row.label], [], []]] * 2,
+                "box_scores": [[1.0, float("nan"), 0.9]] * 2,
+            }
+        )
+    Table.from_rows(rows, class_names=["red", "green"]).save(tables / "detected.arrow")
+    found = evaluate(recipe(run, tables, tmp_path, test="detected", jitter=None), quiet=True)
+    result = found["encoders"]["pixels"]["results"]["localisation"]
+    assert result["metrics"]["detected_boxes"] > 0.8
+    assert result["details"]["key_frames"]["test"] == 9
+    assert result["notes"][0].startswith("3 key frames of test could not be used and are left out")
+    assert "60.000 s" in result["notes"][0]
+
+
+def test_tables_and_encoders_that_lack_something_are_refused_before_anything_is_read(
+    run, tables, tmp_path
+):
+    plain = [{"id": "a", "source": "a.mp4", "label": 0}]
+    Table.from_rows(plain).save(tables / "plain.arrow")
+    with pytest.raises(
+        FeatureError, match="localisation needs boxes, but test has no column boxes"
+    ):
+        evaluate(recipe(run, tables, tmp_path, test="plain"), quiet=True)
+
+
+@pytest.mark.parametrize(
+    ("settings", "text"),
+    [
+        ({"epochs": 0}, "epochs=0 must be at least 1"),
+        ({"per_video": 0}, "per_video=0"),
+        ({"jitter": 1.0}, "jitter=1.0 must lie in"),
+        ({"iou": 0.0}, "iou=0.0"),
+        ({"lr": 0.0}, "lr=0.0 must be positive"),
+    ],
+)
+def test_settings_that_cannot_be_are_refused(settings, text):
+    with pytest.raises(ValueError, match=text):
+        LocalisationConfig(**settings)

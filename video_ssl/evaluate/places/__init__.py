@@ -1,0 +1,1 @@
+"""Where something is in a frame: actions at boxes, and tracks."""
