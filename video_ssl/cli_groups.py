@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated
@@ -87,7 +88,7 @@ def demo(
 
     place = resolve_recipe(world)[1] if out is None else out
     folder = build_demo(place, world=world, size=size, seed=seed, num_workers=num_workers)
-    typer.echo(f"{folder} is complete: data.table={place}:train and the like")
+    typer.echo(f"{folder} is complete: {shlex.quote(f'data.table={place}:train')} and the like")
 
 
 @data_app.command(epilog=example("data check ucf101"))
