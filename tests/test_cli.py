@@ -380,3 +380,15 @@ def test_a_dry_run_says_what_would_be_done_and_writes_nothing(tmp_path, monkeypa
     )
     assert "writes r/stages/video/: recipe.yaml" in parts[1]
     assert sorted(p.name for p in tmp_path.iterdir() if p.name != "cache") == ["videos.csv"]
+
+
+def test_libraries_do_not_speak_where_a_command_is_stopped_early():
+    """Was wrong: Ctrl-C while torch was being loaded ended in the statistics of its caches."""
+    code = (
+        "import logging, sys\nsys.argv = ['video-ssl', '--version']\nfrom video_ssl.__main__ import main\n"
+        "try:\n    main()\nexcept SystemExit:\n    pass\n"
+        "print(logging.getLogger('torch._subclasses.fake_tensor').isEnabledFor(logging.INFO))\n"
+        "print(logging.getLogger('video_ssl').isEnabledFor(logging.INFO))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.split()[-2:] == ["False", "True"]

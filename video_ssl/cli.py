@@ -432,5 +432,7 @@ def every_command(
 def main() -> None:
     """Runs the command; a mistake ends in one clear sentence and exit code 2 (see `video_ssl.errors`)."""
     logging.basicConfig(format="%(message)s", level=os.environ.get("VIDEO_SSL_LOG", "INFO"))
+    # a Ctrl-C before torch has set its levels would end in statistics of its caches
+    logging.getLogger("torch._subclasses").setLevel(logging.WARNING)
     sys.argv[1:] = take_debug(sys.argv[1:])
     app()

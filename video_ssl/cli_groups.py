@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated
@@ -85,7 +86,7 @@ def demo(
 
     place = resolve_recipe(config.world)[1] if out is None else out
     folder = build_demo(place, **vars(config))
-    typer.echo(f"{folder} is complete: data.table={place}:train and the like")
+    typer.echo(f"{folder} is complete: {shlex.quote(f'data.table={place}:train')} and the like")
 
 
 @data_app.command(epilog=example("data check ucf101"))

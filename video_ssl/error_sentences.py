@@ -35,6 +35,7 @@ EXTRAS = {
     "jax": "jax",
     "jaxlib": "jax",
     "matplotlib": "notebook",
+    "mlflow": "mlflow",
     "nbclient": "notebook",
     "optax": "jax",
     "orbax": "jax",
@@ -45,6 +46,7 @@ EXTRAS = {
     "tensorflow_datasets": "jax",
     "torchcodec": "torchcodec",
     "usearch": "search",
+    "wandb": "wandb",
 }
 # Libraries that read files: what they raise is about what they read.
 _READERS = {

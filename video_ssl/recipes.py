@@ -42,6 +42,7 @@ __all__ = [
     "ConfigError",
     "build_config",
     "find_recipe",
+    "known_settings",
     "list_recipes",
     "load_yaml",
     "nearest",
@@ -245,6 +246,24 @@ def build_config(
     except ValueError as err:
         raise ConfigError(str(err)) from err
     return config
+
+
+def known_settings(cls: type[T], settings: Mapping[str, Any], what: str) -> dict[str, Any]:
+    """Returns settings that a function of Python takes by name, for the dataclass that they are fields of.
+
+    Args:
+        what: that has these settings, for the text of the error.
+
+    Raises:
+        ConfigError: no such setting; the nearest is named.
+    """
+    names = [field.name for field in dataclasses.fields(typing.cast(Any, cls)) if field.init]
+    for name in settings:
+        if name not in names:
+            raise ConfigError(
+                f"there is no setting {name!r} of {what}.{nearest(name, names)} There are {', '.join(sorted(names))}."
+            )
+    return dict(settings)
 
 
 def _explain(error: Any, where: str) -> str:

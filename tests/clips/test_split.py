@@ -1,6 +1,7 @@
 """`split`: classes alike on both sides, whatever belongs together on one, nothing replaced; as a user runs it."""
 
 import json
+import shlex
 from pathlib import Path
 
 import numpy as np
@@ -73,6 +74,16 @@ def test_a_folder_is_divided_by_one_command_and_its_copies_stay_together(videos,
     assert about["copies"] == [["squat/1.mp4", "squat/copy.mp4"]]
     assert list(about["unread"]) == ["squat/broken.mp4"]
     assert not list(out.glob(".*"))
+
+
+def test_what_is_said_to_use_can_be_typed_where_names_have_spaces(videos, tmp_path):
+    """Was wrong: a folder with a space in its name was printed as two words of a command."""
+    out = tmp_path / "my parts"
+    done = CliRunner().invoke(app, ["split", str(videos), str(out), "--test", "0.4", "--no-copies"])
+    (line,) = [line for line in done.output.splitlines() if line.startswith("use them as ")]
+    typed = shlex.split(line.removeprefix("use them as "))
+    assert typed == [f"train={out}:train", f"test={out}:test"]
+    assert len(open_table(typed[0].removeprefix("train="))) > 0
 
 
 def test_a_copy_under_another_label_is_named(videos, tmp_path):

@@ -62,6 +62,18 @@ def test_settings_are_those_of_embed(encoder, tmp_path):
     assert found.frames.shape == (6, 32)  # two moments a clip
     with pytest.raises(ValueError, match=r"no setting 'num_clip' .* mean 'num_clips'\?"):
         encoder("videos/wave2.mp4", num_clip=3)
+    with pytest.raises(ValueError, match=r"no setting 'per_frme' .* mean 'per_frame'\?"):
+        video_ssl.embed("runs/mine", "videos/wave2.mp4", tmp_path / "b.arrow", per_frme=True)
+    with pytest.raises(ValueError, match=r"no setting 'kk' of search"):
+        video_ssl.search("videos/wave2.mp4", tmp_path / "a.arrow", kk=3)
+
+
+def test_a_batch_with_its_colors_last_is_told_how_it_is_made_right(encoder):
+    """Was wrong: its 16 rows were taken for colors, and the text was about tokens that do not divide."""
+    with pytest.raises(
+        ValueError, match=r"seems to be \(B, T, H, W, 3\); video\.permute\(0, 4, 1, 2, 3\)"
+    ):
+        encoder(torch.zeros(2, 4, 16, 16, 3))
 
 
 def test_all_frames_in_memory_are_the_file(encoder):

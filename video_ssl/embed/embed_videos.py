@@ -17,6 +17,7 @@ from video_ssl.embed.jobs import changed_contents, job_changes, listed
 from video_ssl.embed.open_encoder import open_encoder
 from video_ssl.embed.partial import claim_features, discard
 from video_ssl.pretrain.processes import choose_device
+from video_ssl.recipes import known_settings
 
 logger = logging.getLogger(__name__)
 
@@ -52,13 +53,12 @@ def embed_table(
     >>> features.features.shape
     (6, 32)
     """
+    config = EmbedConfig(**known_settings(EmbedConfig, settings, "embedding"))
     out, where = Path(out), choose_device(device)
     if out.suffix != ".arrow":
         raise EmbeddingError(f"{out} must end in .arrow: that is the only kind that is written.")
     out = claim_features(out, sources=[table])
-    embedder = Embedder(
-        open_encoder(encoder, device), EmbedConfig(**settings), device=where, name=encoder
-    )
+    embedder = Embedder(open_encoder(encoder, device), config, device=where, name=encoder)
     videos = open_source(table)
     if out.exists() and not restart:
         found = _finished(out, embedder, videos)

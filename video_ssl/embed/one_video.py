@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 import os
 from collections.abc import Iterator
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +25,7 @@ from video_ssl.embed.text_windows import TextWindows
 from video_ssl.embed.window_workers import Piece, WindowJob, record_pieces
 from video_ssl.models.contract import MOMENTS, Encoder
 from video_ssl.models.preprocess_config import VideoPreprocess
-from video_ssl.recipes import nearest
+from video_ssl.recipes import known_settings
 
 #: Rate of an array whose own is not known; its times are then NaN.
 _SOME_RATE = 25.0
@@ -170,13 +170,7 @@ def features_of_video(
 
 
 def _config(encoder: Encoder, settings: dict[str, Any], *, is_clip: bool) -> EmbedConfig:
-    known = {field.name for field in fields(EmbedConfig)}
-    for name in settings:
-        if name not in known:
-            raise ValueError(
-                f"there is no setting {name!r} of embedding; there are {', '.join(sorted(known))}."
-                f"{nearest(name, known)}"
-            )
+    settings = known_settings(EmbedConfig, settings, "embedding")
     laid_out = {"num_clips", "hop", "stride_sec", "per_frame", "num_crops"} & set(settings)
     per_frame = not laid_out and MOMENTS in encoder.output_names and encoder.modality != "text"
     usual: dict[str, Any] = {"per_frame": per_frame}

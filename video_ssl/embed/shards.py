@@ -35,6 +35,7 @@ from video_ssl.embed.jobs import job_changes, listed
 from video_ssl.embed.open_encoder import open_encoder
 from video_ssl.embed.partial import claim_features, discard
 from video_ssl.pretrain.processes import Processes, choose_device
+from video_ssl.recipes import known_settings
 
 logger = logging.getLogger(__name__)
 
@@ -96,13 +97,12 @@ def embed_shard(
         raise EmbeddingError(
             f"{count} shards of {len(videos)} videos: take at most as many as videos."
         )
+    config = EmbedConfig(**known_settings(EmbedConfig, settings, "embedding"))
     out, where = Path(out), choose_device(device)
     if out.suffix != ".arrow":
         raise EmbeddingError(f"{out} must end in .arrow: that is the only kind that is written.")
     out = claim_features(out)
-    embedder = Embedder(
-        open_encoder(encoder, device), EmbedConfig(**settings), device=where, name=encoder
-    )
+    embedder = Embedder(open_encoder(encoder, device), config, device=where, name=encoder)
     return write_shard(embedder, videos, out, index, count, restart=restart)
 
 

@@ -146,8 +146,9 @@ def _evaluate(recipe: EvaluateRecipe, processes: Processes, *, quiet: bool) -> d
     if not quiet:
         console = Console()
         console.print(results_table(found))
-        console.print(found["summary"], soft_wrap=True)
-        console.print(f"Results: {out / 'results.json'}", soft_wrap=True)
+        # a notebook does not wrap what is long, it hides it
+        console.print(found["summary"], soft_wrap=not console.is_jupyter, markup=False)
+        console.print(f"Results: {out / 'results.json'}", soft_wrap=True, markup=False)
     return found
 
 

@@ -33,6 +33,7 @@ from video_ssl.explore.pages.search_page import write_search_page
 from video_ssl.explore.search_notes import dependence_note, few_moments_note
 from video_ssl.explore.tracks import Track, find_track
 from video_ssl.files import MADE_BY, claim_file, made, write_json
+from video_ssl.recipes import known_settings
 
 logger = logging.getLogger(__name__)
 
@@ -254,7 +255,7 @@ def search(
     >>> [moment["id"] for moment in found["moments"]]
     ['wave2.mp4', 'bow1.mp4']
     """
-    config = config or SearchConfig(**settings)
+    config = config or SearchConfig(**known_settings(SearchConfig, settings, "search"))
     out, page = (
         None if file is None else claim_file(file, "search", sources=[features, clip])
         for file in (out, page)

@@ -36,6 +36,8 @@ class TorchEncoder(BaseEncoder):
             settings: of `features_of_video`.
         """
         if isinstance(video, Tensor) and video.is_floating_point():
+            if self.modality == "video" and video.ndim == 5 and video.shape[1] != 3:
+                self.check_input(video)
             return nn.Module.__call__(cast(nn.Module, self), video, *args, **settings)
         return video_ssl.features_of_video(self, video, *args, **settings)  # type: ignore[arg-type]
 

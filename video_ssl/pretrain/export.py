@@ -10,6 +10,7 @@ checkpoint; when another one takes its place, it is exported anew.
 from __future__ import annotations
 
 import logging
+import shlex
 from collections.abc import Mapping
 from importlib import import_module
 from pathlib import Path
@@ -83,7 +84,8 @@ def encoder_of_step(run: Path, step: int) -> Path:
         raise EncoderError(str(err)) from err
     except PermissionError as err:
         raise EncoderError(
-            f"{run} cannot be written, where {run}@{step} is exported to: `video-ssl export {run} --step {step} --out "
+            f"{run} cannot be written, where {run}@{step} is exported to: `video-ssl export {shlex.quote(str(run))} "
+            f"--step {step} --out "
             "FOLDER` puts it elsewhere."
         ) from err
     return place

@@ -12,6 +12,7 @@ from video_ssl.models import network_of_config
 from video_ssl.objectives.shared.sources import EncoderSource
 from video_ssl.pretrain.errors import RunError
 from video_ssl.pretrain.recipe import PretrainRecipe, stage_recipe
+from video_ssl.pretrain.trackers import TRACKERS
 
 
 def refuse_missing_packages(recipe: PretrainRecipe) -> None:
@@ -28,6 +29,9 @@ def _needed(recipe: PretrainRecipe) -> Iterator[tuple[str, str]]:
     """Yields (package, what needs it)."""
     if recipe.training.sharding == "oss":
         yield "fairscale", "training.sharding=oss"
+    for name in recipe.training.tracker_names:
+        if not TRACKERS[name].optional:
+            yield TRACKERS[name].package, f"training.trackers={name}"
     for config in _dataclasses_in(recipe.objective):
         network = network_of_config(config)
         if network is not None and network.package is not None:

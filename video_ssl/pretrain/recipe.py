@@ -15,6 +15,7 @@ from video_ssl.objectives import OBJECTIVES
 from video_ssl.objectives.shared.sources import EncoderSource, Source
 from video_ssl.pretrain.durations import parse_duration
 from video_ssl.pretrain.optimizers import OptimizerConfig
+from video_ssl.pretrain.trackers import TRACKERS
 from video_ssl.recipes import (
     ConfigError,
     build_config,
@@ -122,6 +123,9 @@ class TrainingConfig:
         grad_clip: largest norm of the gradient of all parameters; empty = no clipping.
         ema: moving average of the weights; empty = none.
         log_every: steps from one line of metrics to the next.
+        trackers: where metrics go besides metrics.jsonl, one or several of `TRACKERS`: "tensorboard", "mlflow",
+            "wandb"; empty = nowhere.  All stays in the folder of the run unless a tracker's own environment variables
+            say otherwise.
         checkpoint_every: duration between checkpoints; there is always one at the end.
         keep: newest checkpoints that stay on disk.
         keep_every: further checkpoints that stay for good, one per this duration; empty = none.
@@ -141,6 +145,7 @@ class TrainingConfig:
     grad_clip: float | None = None
     ema: EMAConfig | None = None
     log_every: int = 20
+    trackers: str | tuple[str, ...] | None = "tensorboard"
     checkpoint_every: str | int = "1 epoch"
     keep: int = 2
     keep_every: str | int | None = None
@@ -166,6 +171,18 @@ class TrainingConfig:
             raise ValueError(
                 f"grad_clip={self.grad_clip} must be positive, or null for no clipping."
             )
+        for name in self.tracker_names:
+            if name not in TRACKERS:
+                raise ValueError(
+                    f"trackers={name!r}: allowed are {', '.join(TRACKERS)}, a list of them, or null for none."
+                    f"{nearest(name, TRACKERS)}"
+                )
+
+    @property
+    def tracker_names(self) -> tuple[str, ...]:
+        """`trackers` as a list, each once."""
+        given = (self.trackers,) if isinstance(self.trackers, str) else self.trackers or ()
+        return tuple(dict.fromkeys(given))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -341,12 +358,12 @@ def recipe_to_dict(recipe: PretrainRecipe) -> dict[str, Any]:
 def stage_recipe(outer: PretrainRecipe, stage: str, source: EncoderSource) -> PretrainRecipe:
     """Returns the recipe of a run that must come before `outer`, in outer.run/stages/STAGE.
 
-    The stage keeps its objective, its length, its batch and its optimizer.  It takes `seed`, `data`, `loader` and
-    `training.device` from the outer recipe, so that one setting moves the whole chain to other videos or another
-    device, and is shortened by `training.scale` as that is; further streams are its own, with the tables of the outer
-    recipe where that has a stream of the same name.  A stage that needs data of its own is trained as a run of its own
-    and named by `run:`.  What it needs itself and a stage before it has trained, under the same name from the same
-    recipe, it takes from there (`stage:`).
+    The stage keeps its objective, its length, its batch and its optimizer.  It takes `seed`, `data`, `loader`,
+    `training.device` and `training.trackers` from the outer recipe, so that one setting moves the whole chain to other
+    videos or another device, and is shortened by `training.scale` as that is; further streams are its own, with the
+    tables of the outer recipe where that has a stream of the same name.  A stage that needs data of its own is trained
+    as a run of its own and named by `run:`.  What it needs itself and a stage before it has trained, under the same
+    name from the same recipe, it takes from there (`stage:`).
     """
     assert source.recipe is not None
     inner = load_pretrain_recipe(source.recipe)
@@ -364,6 +381,7 @@ def stage_recipe(outer: PretrainRecipe, stage: str, source: EncoderSource) -> Pr
         training=dataclasses.replace(
             inner.training,
             device=outer.training.device,
+            trackers=outer.training.trackers,
             scale=round(inner.training.scale * outer.training.scale, 12),
         ),
         validation=None,  # its own videos may not belong to the data of the outer recipe

@@ -1,4 +1,4 @@
-"""What a run reports while it trains: metrics.jsonl, TensorBoard, a progress bar or log lines."""
+"""What a run reports while it trains: metrics.jsonl, trackers, a progress bar or log lines."""
 
 from __future__ import annotations
 
@@ -29,14 +29,11 @@ class MetricsFile:
         self._path = folder / METRICS
         keep_metrics(self._path, start_step)
         self._file = open(self._path, "a", encoding="utf-8")  # noqa: SIM115 - closed by close()
-        self._board = _tensorboard(folder, start_step)
 
     def write(self, row: Mapping[str, Any]) -> None:
         try:
             self._file.write(json.dumps(row) + "\n")
             self._file.flush()
-            if self._board is not None:
-                self._board.write(row)  # its thread may have failed with the row before
         except OSError as err:
             raise RunError(
                 f"the metrics of step {row.get('step')} could not be written to {self._path} ({err.strerror or err}). "
@@ -47,9 +44,6 @@ class MetricsFile:
     def close(self) -> None:
         with contextlib.suppress(OSError):  # what could not be written has raised an error already
             self._file.close()
-        if self._board is not None:
-            with contextlib.suppress(OSError):
-                self._board.close()
 
 
 def read_metrics(path: Path) -> list[dict[str, Any]]:
@@ -68,44 +62,6 @@ def keep_metrics(path: Path, step: int) -> None:
     if path.is_file():
         rows = [row for row in read_metrics(path) if row.get("step", 0) <= step]
         write_json_lines(path, rows)
-
-
-class Board:
-    """Scalars for TensorBoard, written with its own package alone."""
-
-    def __init__(self, folder: Path, start_step: int) -> None:
-        from tensorboard.compat.proto import event_pb2, summary_pb2
-        from tensorboard.summary.writer.event_file_writer import EventFileWriter
-
-        self._event, self._summary = event_pb2.Event, summary_pb2.Summary
-        self._session = event_pb2.SessionLog
-        self._writer = EventFileWriter(str(folder / "tensorboard"))
-        start = self._session(status=self._session.START)  # hides what is repeated from here on
-        self._writer.add_event(
-            self._event(wall_time=time.time(), step=start_step + 1, session_log=start)
-        )
-
-    def write(self, row: Mapping[str, Any]) -> None:
-        values = [
-            self._summary.Value(tag=name, simple_value=value)
-            for name, value in row.items()
-            if isinstance(value, (int, float)) and name != "step"
-        ]
-        event = self._event(
-            wall_time=time.time(), step=row["step"], summary=self._summary(value=values)
-        )
-        self._writer.add_event(event)
-
-    def close(self) -> None:
-        self._writer.close()
-
-
-def _tensorboard(folder: Path, start_step: int) -> Board | None:
-    try:
-        return Board(folder, start_step)
-    except ImportError:
-        logger.info("TensorBoard is not installed: metrics go to %s only", METRICS)
-        return None
 
 
 class Stopwatch:

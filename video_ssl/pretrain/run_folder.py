@@ -4,6 +4,7 @@ recipe.yaml        resolved recipe                 checkpoints/step_N/   see `ch
 environment.json   every start of the run          encoder/              the result
 metrics.jsonl      one line every log_every        finished.json         written last
 tensorboard/       the same, if installed          skipped.jsonl         unreadable videos
+tracking/NAME/     of further trackers of metrics
 encoders/NAME/     further encoders of a training  evaluate/             results of evaluations
 nonfinite/         only after a non-finite loss    logs/rank_N.log       every message of process N
 exports/step_N/    encoders of checkpoints that were asked for
@@ -40,6 +41,7 @@ from video_ssl.locks import try_lock
 from video_ssl.pretrain.errors import RunError
 from video_ssl.pretrain.recipe import recipe_from_dict, recipe_to_dict
 from video_ssl.pretrain.run_processes import RunProcesses
+from video_ssl.pretrain.trackers import TRACKING
 from video_ssl.recipes import ConfigError, load_yaml, recipe_changes, to_yaml
 
 logger = logging.getLogger(__name__)
@@ -70,7 +72,7 @@ WRITTEN = (
     *(CHECKPOINTS, ENCODER, FURTHER_ENCODERS, "nonfinite", EXPORTS, ATTEMPTS),
 )
 # What of these belongs to the recipe they were written with, and not to the next one.
-_OF_AN_ATTEMPT = (METRICS, "tensorboard", "skipped.jsonl", "nonfinite")
+_OF_AN_ATTEMPT = (METRICS, "tensorboard", TRACKING, "skipped.jsonl", "nonfinite")
 
 # What may differ between a run and its continuation.  Nothing here changes which records, views or weights come next,
 # except the device, `compile`, `sharding` and `activation_checkpointing`, whose arithmetic may round differently.
@@ -84,6 +86,7 @@ HARMLESS = (
     "loader.video_timeout_sec",
     "loader.max_bad_share",
     "training.log_every",
+    "training.trackers",
     "training.checkpoint_every",
     "training.keep",
     "training.keep_every",

@@ -28,6 +28,7 @@ from video_ssl.pretrain.reporting import MetricsFile, Progress, Stopwatch, read_
 from video_ssl.pretrain.run_folder import METRICS
 from video_ssl.pretrain.run_processes import RunProcesses
 from video_ssl.pretrain.stop import StopSignals
+from video_ssl.pretrain.trackers import Trackers
 
 logger = logging.getLogger(__name__)
 
@@ -92,6 +93,7 @@ class Session(Generic[J]):
         self._held_sec = 0.0
         self._writer = BackgroundWriter()
         self._files: MetricsFile | None = None
+        self._trackers: Trackers | None = None
         self._pace = Pace(job.start_step, job.num_steps)
         self._step_sec = 0.0
         self.last_row: dict[str, Any] = {}
@@ -104,14 +106,22 @@ class Session(Generic[J]):
         self._progress.__enter__()
         if main:
             self._files = MetricsFile(job.folder, start_step=job.start_step)
+            self._trackers = Trackers(
+                job.training.tracker_names,
+                name=job.name,
+                folder=job.folder,
+                start_step=job.start_step,
+            )
             self._progress.rows = read_metrics(job.folder / METRICS)
         return self
 
-    def __exit__(self, *_: object) -> None:
+    def __exit__(self, kind: type[BaseException] | None = None, *_: object) -> None:
         self._writer.close()
         self._progress.__exit__()
         if self._files is not None:
             self._files.close()
+        if self._trackers is not None:
+            self._trackers.close(finished=kind is None)
 
     def run(self, feed: Iterator[Any], stop: StopSignals) -> dict[str, Any]:
         """Runs steps start_step .. num_steps - 1 and returns the last row of metrics ({} if no step was left).
@@ -255,6 +265,8 @@ class Session(Generic[J]):
         self.last_row = row
         if self._files is not None:
             self._files.write(row)
+        if self._trackers is not None:
+            self._trackers.write(row)
         self._progress.row(row)
 
     def _save(self, done: int) -> None:

@@ -12,6 +12,7 @@ import json
 import logging
 import os
 import re
+import shlex
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -114,7 +115,7 @@ def split_table(
         *_class_lines(table, labels, in_test),
         *_doubt_lines(together, table, labels),
         *_unread_lines(unread),
-        f"use them as train={out}:train test={out}:test",
+        "use them as " + shlex.join([f"train={out}:train", f"test={out}:test"]),
     ]
     write_json(
         out / ABOUT,

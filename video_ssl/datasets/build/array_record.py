@@ -14,6 +14,7 @@ import contextlib
 import logging
 import os
 import re
+import shlex
 import shutil
 import threading
 from collections.abc import Iterator, Mapping
@@ -112,7 +113,8 @@ def _written(out: Path, split: str, table: Table) -> str:
     gib = sum(shard.stat().st_size for shard in shards) / 2**30
     return (
         f"{out}:{split}: {len(table)} records in {len(shards)} shards, {gib:.2f} GiB. To use them: "
-        f"data.table={out}:{split} of a training, train={out}:{split} of an evaluation"
+        f"{shlex.quote(f'data.table={out}:{split}')} of a training, "
+        f"{shlex.quote(f'train={out}:{split}')} of an evaluation"
     )
 
 
