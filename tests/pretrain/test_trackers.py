@@ -18,7 +18,7 @@ import torch
 from video_ssl.pretrain import trackers
 from video_ssl.pretrain.errors import RunError
 from video_ssl.pretrain.reporting import read_metrics
-from video_ssl.pretrain.start import pretrain
+from video_ssl.pretrain.start import run_recipe
 from video_ssl.pretrain.trackers import TrackedRun
 from video_ssl.recipes import ConfigError
 
@@ -63,7 +63,7 @@ def fake(monkeypatch: pytest.MonkeyPatch) -> type[Fake]:
 
 
 def test_it_gets_every_row_and_how_the_run_ended(videos, tmp_path, helpers, fake):
-    pretrain(helpers.recipe(videos, tmp_path / "run", training__trackers=["fake", "tensorboard"]))
+    run_recipe(helpers.recipe(videos, tmp_path / "run", training__trackers=["fake", "tensorboard"]))
     (it,) = fake.made
     assert it.rows == read_metrics(tmp_path / "run" / "metrics.jsonl")
     assert [row["step"] for row in it.rows] == [4, 8, 12]
@@ -75,9 +75,9 @@ def test_it_gets_every_row_and_how_the_run_ended(videos, tmp_path, helpers, fake
 
 def test_a_continued_run_says_where_it_goes_on(videos, tmp_path, helpers, fake):
     run = tmp_path / "run"
-    pretrain(helpers.recipe(videos, run, training__duration="8 steps", training__trackers="fake"))
+    run_recipe(helpers.recipe(videos, run, training__duration="8 steps", training__trackers="fake"))
     longer = helpers.recipe(videos, run, training__trackers="fake")
-    pretrain(longer, allow_changes=True)
+    run_recipe(longer, allow_changes=True)
     assert [it.run.start_step for it in fake.made] == [0, 8]
     assert [row["step"] for row in fake.made[1].rows] == [12]
 
@@ -86,11 +86,11 @@ def test_a_continued_run_says_where_it_goes_on(videos, tmp_path, helpers, fake):
 def test_one_that_fails_is_told_once_and_changes_no_bit(
     videos, tmp_path, helpers, fake, caplog, place
 ):
-    pretrain(helpers.recipe(videos, tmp_path / "without", training__trackers=None))
+    run_recipe(helpers.recipe(videos, tmp_path / "without", training__trackers=None))
     assert not (tmp_path / "without" / "tensorboard").exists()
     fake.fails_at = place
     with caplog.at_level(logging.INFO, logger="video_ssl"):
-        pretrain(helpers.recipe(videos, tmp_path / "with", training__trackers="fake"))
+        run_recipe(helpers.recipe(videos, tmp_path / "with", training__trackers="fake"))
     told = [line for line in caplog.messages if "trackers: fake" in line]
     assert len(told) == 1
     assert f"OSError: [Errno 28] No space left on device at {place}" in told[0]
@@ -106,7 +106,7 @@ def test_one_that_hangs_is_not_waited_for(videos, tmp_path, helpers, fake, caplo
     fake.held = threading.Event()
     try:
         with caplog.at_level(logging.INFO, logger="video_ssl"):
-            pretrain(helpers.recipe(videos, tmp_path / "run", training__trackers="fake"))
+            run_recipe(helpers.recipe(videos, tmp_path / "run", training__trackers="fake"))
         assert len([line for line in caplog.messages if "has not taken its last rows" in line]) == 1
         assert (tmp_path / "run" / "finished.json").is_file()
     finally:
@@ -144,7 +144,7 @@ def test_a_missing_package_is_told_before_anything(videos, tmp_path, helpers, na
 
     monkeypatch.setitem(sys.modules, name, None)
     with pytest.raises(RunError, match=rf"needs {name}: pip install 'video_ssl\[{name}\]'"):
-        pretrain(helpers.recipe(videos, tmp_path / "run", training__trackers=name))
+        run_recipe(helpers.recipe(videos, tmp_path / "run", training__trackers=name))
     assert not (tmp_path / "run").exists()
 
 
@@ -153,16 +153,16 @@ def test_without_tensorboard_a_run_trains_as_before(videos, tmp_path, helpers, m
 
     monkeypatch.setitem(sys.modules, "tensorboard", None)
     with caplog.at_level(logging.INFO, logger="video_ssl"):
-        pretrain(helpers.recipe(videos, tmp_path / "run"))
+        run_recipe(helpers.recipe(videos, tmp_path / "run"))
     assert "tensorboard is not installed: metrics do not go there" in caplog.messages
     assert not (tmp_path / "run" / "tensorboard").exists()
 
 
 def test_a_tracker_is_changed_in_a_run_without_a_word(videos, tmp_path, helpers, fake):
     run = tmp_path / "run"
-    pretrain(helpers.recipe(videos, run, training__duration="4 steps"))
+    run_recipe(helpers.recipe(videos, run, training__duration="4 steps"))
     changed = helpers.recipe(videos, run, training__duration="4 steps", training__trackers="fake")
-    pretrain(changed)  # finished, and not refused
+    run_recipe(changed)  # finished, and not refused
     assert fake.made == []
 
 
@@ -175,8 +175,8 @@ def test_mlflow_keeps_a_run_in_its_folder_and_goes_on_in_it(videos, tmp_path, he
     run = tmp_path / "my run"
     short = {"training__duration": "8 steps", "training__trackers": "mlflow"}
     monkeypatch.setattr(trackers, "PATIENCE_SEC", 120)
-    pretrain(helpers.recipe(videos, run, **short))
-    pretrain(helpers.recipe(videos, run, training__trackers="mlflow"), allow_changes=True)
+    run_recipe(helpers.recipe(videos, run, **short))
+    run_recipe(helpers.recipe(videos, run, training__trackers="mlflow"), allow_changes=True)
     assert {path.name for path in tmp_path.iterdir()} == {"my run"}  # nothing beside it
     client = MlflowClient(tracking_uri=f"sqlite:///{run}/tracking/mlflow/mlflow.db")
     experiment = client.get_experiment_by_name("video_ssl")
@@ -195,7 +195,7 @@ def test_wandb_keeps_a_run_in_its_folder_and_sends_nothing(videos, tmp_path, hel
     monkeypatch.delenv("WANDB_MODE", raising=False)
     monkeypatch.setattr(trackers, "PATIENCE_SEC", 120)
     run = tmp_path / "my run"
-    pretrain(helpers.recipe(videos, run, training__trackers="wandb"))
+    run_recipe(helpers.recipe(videos, run, training__trackers="wandb"))
     assert {path.name for path in tmp_path.iterdir()} == {"my run"}
     own = run / "tracking" / "wandb"
     number = json.loads((own / "run.json").read_text())["run_id"]
