@@ -291,6 +291,18 @@ def test_a_chain_has_a_job_for_every_stage_and_the_evaluation(tmp_path: Path) ->
     assert len(plan_launch("pretrain", ["mvd/demo"], SLURM).steps) == 1
 
 
+def test_a_stage_waits_for_what_it_takes_from_another(tmp_path: Path) -> None:
+    """BEVT's stage of pictures wants the tokenizer that the run trains."""
+    plan = plan_launch("pretrain", ["bevt/demo", f"run={tmp_path / 'r'}"], SLURM, chain=True)
+    assert [(s.name, s.after) for s in plan.steps[:3]] == [
+        ("stage-tokenizer", ()),
+        ("stage-init", ("stage-tokenizer",)),
+        ("pretrain", ("stage-tokenizer", "stage-init")),
+    ]
+    written = plan.files[tmp_path / "r" / "stages" / "init" / "launch" / "pretrain.yaml"]
+    assert written["objective"]["tokenizer"]["stage"] == "tokenizer"
+
+
 def test_a_grid_ends_in_a_table(tmp_path: Path) -> None:
     words = ["mvd/demo", f"run={tmp_path}", "seed=0,1"]
     plan = plan_launch("pretrain", words, SLURM, chain=True)

@@ -28,10 +28,17 @@ NETWORKS = {
         "window=[2,2,2]",
     ],
     "VQConfig": ["width=4", "dim=3", "vocab_size=7"],
+    "PatchWordsConfig": ["vocab_size=7"],
     "S3DGConfig": ["width_divisor=16"],
     "ZooConfig": [],
 }
-SIZES = {"SwinConfig": 64, "VQConfig": 32, "FrameTransformerConfig": 80, "R2Plus1DConfig": 64}
+SIZES = {
+    "SwinConfig": 64,
+    "VQConfig": 32,
+    "PatchWordsConfig": 32,
+    "FrameTransformerConfig": 80,
+    "R2Plus1DConfig": 64,
+}
 DECODER = ["decoder.embed_dim=16", "decoder.depth=1", "decoder.num_heads=2"]
 MASKED = [*DECODER, "clip.num_frames=4"]
 FRAME_SETS = ["frames.num_frames=6", "init.kind=random", "init.file=null"]
