@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import importlib.util
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -70,8 +71,8 @@ def plain_decoder() -> str:
 def plain_loop(path: str, asked: Sequence[Shown]) -> list[torch.Tensor]:
     """Returns the views as the loaders of the field make them: float32 (C, T, H, W), normalised, per clip.
 
-    All frames decoded in one call (decord by path, one thread), each made a PIL image, cropped, resized (bilinear), put
-    into one array, divided by 255 and normalised in torch.  No masks are drawn.
+    All frames decoded in one call (decord by path, one thread; PyAV for files that decord gives up on), each made a PIL
+    image, cropped, resized (bilinear), put into one array, divided by 255 and normalised in torch.  No masks are drawn.
     """
     clips = np.split(
         _decode_all(path, np.concatenate([shown.indices for shown in asked])),
@@ -84,8 +85,11 @@ def _decode_all(path: str, indices: np.ndarray) -> np.ndarray:
     if plain_decoder() == "decord":
         import decord
 
-        reader = decord.VideoReader(path, ctx=decord.cpu(0), num_threads=1)
-        return np.asarray(reader.get_batch(indices.tolist()).asnumpy())
+        with contextlib.suppress(
+            decord.DECORDError, IndexError
+        ):  # codecs it does not know, turned files, ...
+            reader = decord.VideoReader(path, ctx=decord.cpu(0), num_threads=1)
+            return np.asarray(reader.get_batch(indices.tolist()).asnumpy())
     wanted, pictures = set(indices.tolist()), {}
     with av.open(path) as container:
         for index, frame in enumerate(container.decode(video=0)):
