@@ -9,12 +9,11 @@ import os
 import shutil
 import tempfile
 
+from quick_xla import DEVICES, quick_xla
+
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
-_FLAG = "--xla_force_host_platform_device_count"
-if _FLAG not in os.environ.get("XLA_FLAGS", ""):
-    os.environ["XLA_FLAGS"] = " ".join(
-        [os.environ.get("XLA_FLAGS", ""), f"{_FLAG}=8", "--xla_backend_optimization_level=0"]
-    ).strip()
+if DEVICES not in os.environ.get("XLA_FLAGS", ""):
+    os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} {quick_xla(8)}".strip()
 _OURS = None
 if "JAX_COMPILATION_CACHE_DIR" not in os.environ:
     _OURS = os.environ["JAX_COMPILATION_CACHE_DIR"] = tempfile.mkdtemp(prefix="video_ssl-compiled-")

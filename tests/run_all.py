@@ -26,6 +26,7 @@ LONGEST = ("pretrain", "test_strangers_day.py", "bench", "models", "objectives",
 MOST_LANES = 4
 NOTHING_FOUND = 5  # what pytest ends with where the arguments leave no test in a part
 LOOK_EVERY_SEC = 0.1
+GIVE_UP_SEC = 5
 
 
 def parts(tests: Path) -> dict[str, list[Path]]:
@@ -58,6 +59,14 @@ class Part:
                 stderr=subprocess.STDOUT,
                 preexec_fn=None if self.name == WAITING else lambda: os.nice(NICE),
             )
+
+    def end(self) -> None:
+        """Waits for its end; a test of training takes the signal for its own, and pytest would go on."""
+        try:
+            self.process.wait(GIVE_UP_SEC)
+        except subprocess.TimeoutExpired:
+            self.process.kill()
+            self.process.wait()
 
     def tell(self, how: str) -> list[str]:
         """Prints what the process has said; returns the lines that name what failed."""
@@ -98,7 +107,7 @@ def run(
         for part in running:
             part.process.terminate()
         for part in running:
-            part.process.wait()
+            part.end()
             part.tell("stopped")
     return failed, codes
 

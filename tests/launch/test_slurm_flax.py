@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from quick_xla import quick_xla
 from safetensors.numpy import load_file
 
 from video_ssl.pretrain.reporting import read_metrics
@@ -70,8 +71,7 @@ def devices(monkeypatch: pytest.MonkeyPatch) -> Any:
     """Sets how many devices a process that is started has; jobs inherit it."""
 
     def choose(count: int) -> None:
-        flags = f"--xla_force_host_platform_device_count={count} --xla_backend_optimization_level=0"
-        monkeypatch.setenv("XLA_FLAGS", flags)
+        monkeypatch.setenv("XLA_FLAGS", quick_xla(count))
 
     return choose
 

@@ -15,6 +15,7 @@ import jax
 import numpy as np
 import pytest
 from flax_runs import assert_same_bits, assert_same_losses, content, losses, tiny, weights
+from quick_xla import quick_xla
 
 import video_ssl
 from video_ssl.objectives.teg.objective_flax import Objective
@@ -171,10 +172,9 @@ def test_a_process_killed_for_real_is_resumed_to_the_bit(videos: Path, tmp_path:
     def start(name: str) -> subprocess.Popen[bytes]:
         file, run = tmp_path / f"{name}.yaml", tmp_path / name
         file.write_text(to_yaml(content(videos, run)), encoding="utf-8")
-        flags = "--xla_force_host_platform_device_count=1 --xla_backend_optimization_level=0"
         return subprocess.Popen(
             [sys.executable, "-m", "video_ssl", "pretrain", str(file)],
-            env={**os.environ, "XLA_FLAGS": flags},
+            env={**os.environ, "XLA_FLAGS": quick_xla(1)},
             stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL,
         )

@@ -13,6 +13,7 @@ import jax
 import numpy as np
 import pytest
 from flax_runs import assert_same_losses, content, losses, tiny
+from quick_xla import quick_xla
 
 from video_ssl.pretrain.errors import RunError
 from video_ssl.pretrain.flax_loop import devices as devices_flax
@@ -72,7 +73,7 @@ def test_two_processes_are_one(
     place = {
         **os.environ,
         "OMP_NUM_THREADS": "1",
-        "XLA_FLAGS": "--xla_force_host_platform_device_count=2 --xla_backend_optimization_level=0",
+        "XLA_FLAGS": quick_xla(2),
         "JAX_COORDINATOR_ADDRESS": f"127.0.0.1:{port}",
         "JAX_NUM_PROCESSES": "2",
     }
