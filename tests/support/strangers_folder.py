@@ -49,7 +49,7 @@ def make_strangers_folder(folder: Path) -> Path:
         (folder / name).mkdir(parents=True)
         for take in range(PER_CLASS if number else PER_CLASS - 5):
             suffix, style = STYLES[(take + number) % len(STYLES)]
-            frames = 1 if (number, take) == (1, 4) else _FRAMES + take % 3
+            frames = 1 if (number, take) == (1, 1) else _FRAMES + take % 3
             _write(folder / name / f"{take:02}.{suffix}", name, take, style, frames)
     first = folder / next(iter(CLASSES))
     shutil.copy(first / "00.mp4", first / COPY)
