@@ -40,6 +40,7 @@ EXTRAS = {
     "optax": "jax",
     "orbax": "jax",
     "pytorchvideo": "zoo",
+    "skimage": "segments",
     "sklearn": "phases",
     "submitit": "slurm",
     "tensorboard": "tensorboard",

@@ -162,8 +162,8 @@ GROUPS: dict[str, list[Measurement]] = {
                 seed,
                 words=(
                     "objective.crop.size=96",
-                    "training.duration=450 steps",
-                    "training.checkpoint_every=150 steps",
+                    "training.duration=400 steps",
+                    "training.checkpoint_every=100 steps",
                     "optimizer.warmup=50 steps",
                 ),
                 evaluations=("demo", "demo_boxes"),

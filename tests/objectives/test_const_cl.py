@@ -19,6 +19,9 @@ from video_ssl.objectives.const_cl.config import Config, LocalLossConfig
 from video_ssl.objectives.const_cl.loss_flax import Regions, local_loss, local_terms
 from video_ssl.objectives.const_cl.objective_flax import Objective, branch_of
 from video_ssl.objectives.const_cl.plan import Plan
+from video_ssl.pretrain.errors import RunError
+from video_ssl.pretrain.packages import refuse_missing_packages
+from video_ssl.pretrain.recipe import load_pretrain_recipe
 from video_ssl.recipes import build_config
 
 SMALL = {
@@ -97,6 +100,15 @@ def test_clips_and_colors_are_those_of_cvrl():
     theirs = raw_batch("cvrl", cvrl)
     for name in ("video", "color"):
         np.testing.assert_array_equal(mine[name], theirs[name])
+
+
+def test_segments_without_their_library_are_refused_before_anything_is_read(monkeypatch):
+    recipe = load_pretrain_recipe("const_cl/demo", ["objective.regions.kind=segments"])
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    with pytest.raises(
+        RunError, match=r"regions.kind=segments needs skimage: .*video_ssl\[segments\]"
+    ):
+        refuse_missing_packages(recipe)
 
 
 def test_segments_are_of_the_whole_frame():

@@ -92,3 +92,8 @@ class RegionsConfig:
                 )
         if self.max_distance_sec < 0:
             raise ValueError(f"max_distance_sec={self.max_distance_sec} must not be negative.")
+
+    @property
+    def needs_package(self) -> tuple[str, str] | None:
+        """(module that is imported, what imports it) of what not everybody has."""
+        return ("skimage", "regions.kind=segments") if self.kind == "segments" else None

@@ -36,6 +36,9 @@ def _needed(recipe: PretrainRecipe) -> Iterator[tuple[str, str]]:
         network = network_of_config(config)
         if network is not None and network.package is not None:
             yield network.package, f"the encoder of {recipe.name}"
+        package, what = getattr(config, "needs_package", None) or (None, "")
+        if package is not None:
+            yield package, what
 
 
 def _dataclasses_in(config: Any) -> Iterator[Any]:

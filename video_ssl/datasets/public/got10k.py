@@ -48,8 +48,8 @@ def read_got10k(root: Path) -> Annotations:
         splits[split] = Split(names=names, columns=columns)
     if not splits:
         raise TableError(
-            f"{root} has no train or val with SEQUENCE/groundtruth.txt. Get GOT-10k from {_SOURCE}; laid out as "
-            f"{_LAYOUT}."
+            f"{root} has no file SEQUENCE/groundtruth.txt in train or val. Get it from {_SOURCE}; laid out "
+            f"as {_LAYOUT}."
         )
     return Annotations(splits=splits, files=files, class_names=[], source=_SOURCE, layout=_LAYOUT)
 

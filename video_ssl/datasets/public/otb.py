@@ -44,7 +44,7 @@ def read_otb(root: Path) -> Annotations:
     )
     if not sequences:
         raise TableError(
-            f"{root} has no SEQUENCE/groundtruth_rect.txt. Get OTB2015 from {_SOURCE}; laid out as {_LAYOUT}."
+            f"{root} has no file SEQUENCE/groundtruth_rect.txt. Get it from {_SOURCE}; laid out as {_LAYOUT}."
         )
     names, boxes, counts, files, notes = [], [], [], [], []
     for folder in sequences:

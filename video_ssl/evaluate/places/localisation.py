@@ -109,12 +109,12 @@ class ActionLocalisation:
     Config = LocalisationConfig
     title = "action localisation"
     figures: ClassVar[dict[str, Figure]] = {
-        "true_boxes": Figure(title="mAP, true boxes"),
-        "true_boxes_reference": Figure(title="mAP, true boxes, reference's rule"),
-        "jittered_boxes": Figure(title="mAP, jittered and false boxes"),
-        "jittered_boxes_reference": Figure(title="mAP, jittered and false boxes, reference's rule"),
-        "detected_boxes": Figure(title="mAP, detected boxes"),
-        "detected_boxes_reference": Figure(title="mAP, detected boxes, reference's rule"),
+        "true_boxes": Figure(title="mAP true"),
+        "true_boxes_reference": Figure(title="true, ref. rule"),
+        "jittered_boxes": Figure(title="mAP jittered"),
+        "jittered_boxes_reference": Figure(title="jittered, ref. rule"),
+        "detected_boxes": Figure(title="mAP detected"),
+        "detected_boxes_reference": Figure(title="detected, ref. rule"),
     }
 
     def __init__(self, config: LocalisationConfig) -> None:

@@ -1,6 +1,6 @@
 """A head for tracking on frozen features, trained to tell the target from what is beside it, as SiamFC does.
 
-A linear layer projects the features of every sample of a box; the similarity of two boxes is the cosine of what comes
+A linear layer projects the cells of a feature map; the similarity of two boxes is the cosine of what comes
 out, times a scale, plus a bias.  Pairs of frames of one target are drawn; among boxes at a grid of places around it,
 those whose centres are near the target's are to be alike to it and the others not, both kinds weighing the same.
 
@@ -76,9 +76,9 @@ class SiamHead(nn.Module):
         self.bias = nn.Parameter(torch.tensor(-5.0))
 
     def forward(self, target: Tensor, found: Tensor) -> Tensor:
-        """Returns logits (B, N) of targets (B, n, n, D) and boxes (B, N, n, n, D)."""
-        a = F.normalize(self.project(target).flatten(1), dim=-1)
-        b = F.normalize(self.project(found).flatten(2), dim=-1)
+        """Returns logits (B, N) of targets (B, n, n, dim) and boxes (B, N, n, n, dim), projected both."""
+        a = F.normalize(target.flatten(1), dim=-1)
+        b = F.normalize(found.flatten(2), dim=-1)
         return self.scale * torch.einsum("bd,bnd->bn", a, b) + self.bias
 
 
@@ -140,9 +140,11 @@ def fit_head(
                 torch.stack(x)
                 for x in zip(*((p.first, p.second, p.box, p.candidates) for p in part), strict=True)
             )
-            target = roi(first, boxes[:, None])[:, 0]
+            # Samples of projected cells are projected samples, and a map has fewer cells than boxes have samples.
+            target = roi(head.project(first), boxes[:, None])[:, 0]
+            found = roi(head.project(second), candidates)
             near = torch.from_numpy(np.stack([p.near for p in part]))
-            loss = balanced_loss(head(target, roi(second, candidates)), near)
+            loss = balanced_loss(head(target, found), near)
             optimizer.zero_grad()
             loss.backward()
             optimizer.step()

@@ -1,9 +1,9 @@
 """A tracker that needs to learn nothing: where in the next frame are the features most like those of the box?
 
 In every frame a window around the last box, about twice as large as the box with its surroundings, is encoded.  Boxes
-of three sizes at a grid of places in it are compared with the target's features of the first frame by their cosine; a
-Hann window and a penalty on changes of size keep the track calm.  Windows and constants are SiamFC's; that features are
-compared as they are, box by box, is ours (papers/const_cl.md section 6.2).
+at a grid of places in it are compared with the target's features of the first frame by their cosine, then three sizes
+at the best place; a Hann window and a penalty on changes of size keep the track calm.  Windows and constants are
+SiamFC's; that features are compared as they are, box by box, is ours (papers/const_cl.md section 6.2).
 """
 
 from __future__ import annotations
@@ -108,11 +108,18 @@ class Windows:
         return torch.from_numpy(tokens).unflatten(1, self.grid).mean(1)
 
     def candidates(self, sizes: Floats, spans: Floats, offsets: Floats, scales: Floats) -> Tensor:
-        """Returns boxes in shares of the windows, (B, scales * places, 4)."""
+        """Returns boxes in shares of the windows, (B, scales * places, 4).
+
+        Args:
+            sizes: of the boxes in pixels, (B, 2) wide and high.
+            spans: of the windows in pixels, (B,).
+            offsets: of the boxes' middles from those of the windows, in shares, (places, 2) or (B, places, 2).
+            scales: factors of the sizes, (scales,).
+        """
         half = (sizes / spans[:, None])[:, None] * scales[:, None] / 2  # (B, scales, 2)
-        middle = 0.5 + offsets
-        low = middle[None, None] - half[:, :, None]
-        high = middle[None, None] + half[:, :, None]
+        middle = 0.5 + offsets[..., None, :, :]
+        low = middle - half[:, :, None]
+        high = middle + half[:, :, None]
         boxes = np.concatenate([low, high], -1).reshape(len(sizes), -1, 4)
         return torch.from_numpy(boxes.clip(0, 1).astype(np.float32))
 
@@ -148,7 +155,7 @@ class CorrelationTracker:
         # The target, and everything around it, which tells what is not the target.
         self.mean = maps.mean((1, 2), keepdim=True)
         own = windows.candidates(self.size, spans, np.zeros((1, 2)), np.ones(1))
-        self.template = samples(maps - self.mean, own)[:, 0]
+        self.template = samples(self._cells(maps), own)[:, 0]
         self.scales = self.config.scale_step ** np.array([-1.0, 0.0, 1.0])
         hann = np.hanning(self.config.steps + 2)[1:-1]
         self.hann = (hann[:, None] * hann).ravel() / hann.max() ** 2
@@ -157,25 +164,37 @@ class CorrelationTracker:
         """Returns the boxes of the next frames, float64 (B, 4) as left, top, width, height in pixels."""
         config, windows = self.config, self.windows
         spans = windows.spans(self.size)
-        maps = windows.maps(pictures, self.center, spans)
-        boxes = windows.candidates(self.size, spans, windows.offsets, self.scales)
-        alike = self._alike(samples(maps - self.mean, boxes))
-        alike = alike.reshape(len(alike), len(self.scales), -1)
+        cells = self._cells(windows.maps(pictures, self.center, spans))
+        # First the place, at the size of before; then the size at that place.
+        alike = self._alike(
+            cells, windows.candidates(self.size, spans, windows.offsets, np.ones(1))
+        )
+        low = alike.min(1, keepdims=True)
+        room = np.maximum(alike.max(1, keepdims=True) - low, 1e-12)
+        share = (1 - config.hann) * (alike - low) / room + config.hann * self.hann
+        place = windows.offsets[share.argmax(1)]
+        boxes = windows.candidates(self.size, spans, place[:, None], self.scales)
         # Penalised as a share of what there is between the least and the most alike place.
-        low = alike.min((1, 2), keepdims=True)
-        share = (alike - low) / np.maximum(alike.max((1, 2), keepdims=True) - low, 1e-12)
-        share *= np.where(self.scales == 1, 1.0, config.scale_penalty)[:, None]
-        share = (1 - config.hann) * share + config.hann * self.hann
-        best = share.reshape(len(share), -1).argmax(1)
-        scale, place = np.divmod(best, share.shape[2])
-        self.center = self.center + windows.offsets[place] * spans[:, None]
+        share = (self._alike(cells, boxes) - low) / room
+        share *= np.where(self.scales == 1, 1.0, config.scale_penalty)
+        scale = self.scales[share.argmax(1)]
+        self.center = self.center + place * spans[:, None]
         sizes = np.array([picture.shape[1::-1] for picture in pictures], np.float64)
         self.center = np.clip(self.center, 0, sizes)
-        factor = 1 + config.scale_rate * (self.scales[scale] - 1)
+        factor = 1 + config.scale_rate * (scale - 1)
         self.size = np.clip(self.size * factor[:, None], 2.0, sizes)
         return np.concatenate([self.center - self.size / 2, self.size], 1)
 
-    def _alike(self, found: Tensor) -> Floats:
+    def _cells(self, maps: Tensor) -> Tensor:
+        """The cells of maps as they are compared: against the mean of the first window, as the head projects them."""
+        with torch.no_grad():
+            centered = maps - self.mean
+            out: Tensor = centered if self.head is None else self.head.project(centered)
+        return out
+
+    def _alike(self, cells: Tensor, boxes: Tensor) -> Floats:
+        """How alike boxes (B, N, 4) are to the target, (B, N)."""
+        found = samples(cells, boxes)
         if self.head is not None:
             with torch.no_grad():
                 return np.asarray(self.head(self.template, found).double().numpy())

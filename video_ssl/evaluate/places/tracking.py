@@ -122,8 +122,8 @@ class Tracking:
     title = "tracking"
     figures: ClassVar[dict[str, Figure]] = {
         "success": Figure(title="success"),
-        "precision": Figure(title="precision at 20 px"),
-        "success_rate": Figure(title="frames that overlap by more than a half"),
+        "precision": Figure(title="at 20 px"),
+        "success_rate": Figure(title="overlap > 0.5"),
     }
 
     def __init__(self, config: TrackingConfig) -> None:
