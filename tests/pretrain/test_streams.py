@@ -97,6 +97,21 @@ def test_a_recipe_names_the_streams_that_its_objective_asks_for(
         check_batch(recipe, 4)
 
 
+def test_a_stream_without_a_table_takes_the_records_of_the_main_one(
+    videos: Path, tmp_path: Path, few: str, helpers: Any
+) -> None:
+    content = recipe_to_dict(recipe_of(helpers, videos, tmp_path, few))
+    content["data"] |= {"mix": {few: 0.5}, "streams": {"extra": {"records": 2}}}
+    recipe = recipe_from_dict(content)
+    main, extra = open_streams(recipe).values()
+    assert [(t.path, w) for t, w in extra.tables] == [(t.path, w) for t, w in main.tables]
+    assert len(extra.tables) == 2
+    assert batches_of(recipe)[0]["extra/record_index"].shape == (2,)
+    content["data"]["streams"] = {"extra": {"records": 2, "mix": {few: 0.5}}}
+    with pytest.raises(ConfigError, match="name a table beside a mix"):
+        recipe_from_dict(content)
+
+
 def test_epochs_are_those_of_the_main_stream_and_batches_have_unequal_parts(
     videos: Path, tmp_path: Path, few: str, helpers: Any
 ) -> None:

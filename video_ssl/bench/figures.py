@@ -170,7 +170,8 @@ def random_samples(recipe: PretrainRecipe, batch_size: int) -> dict[str, np.ndar
     for name, plan in others:
         stream = recipe.data.streams[name]
         count = max(1, round(batch_size * stream.records / recipe.training.global_batch_size))
-        rows = _random_rows(plan, count, stream.table, rng)
+        table, *_ = recipe.data.tables_of(name)
+        rows = _random_rows(plan, count, table, rng)
         batch |= {f"{prefix_of(name)}{key}": value for key, value in rows.items()}
     return batch
 

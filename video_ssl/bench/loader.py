@@ -147,7 +147,8 @@ def _on_footage(recipe: PretrainRecipe, table: Table) -> Streams:
     data = recipe.data
     rows = [(*main, data.table, recipe.training.global_batch_size)]
     rows += [
-        (name, plan, data.streams[name].table, data.streams[name].records) for name, plan in others
+        (name, plan, next(iter(data.tables_of(name))), data.streams[name].records)
+        for name, plan in others
     ]
     return {
         name: Stream(tables=[(table.named(spec), 1.0)], plan=plan, records=records)

@@ -54,8 +54,7 @@ def describe_start(recipe: PretrainRecipe, *, evaluate: bool = False) -> Iterato
 
 def _with_its_data(recipe: PretrainRecipe) -> PretrainRecipe:
     """The recipe as the run would record it; as it is where its data are not made yet."""
-    tables = (recipe.data.table, *recipe.data.mix)
-    return recipe if any(map(lacks_tables, tables)) else settled_recipe(recipe)
+    return recipe if any(map(lacks_tables, recipe.data.tables_of())) else settled_recipe(recipe)
 
 
 def _run(recipe: PretrainRecipe) -> Iterator[str]:
@@ -86,8 +85,7 @@ def _state(recipe: PretrainRecipe) -> Iterator[str]:
 
 
 def _data(recipe: PretrainRecipe) -> Iterator[str]:
-    tables = [recipe.data.table, *recipe.data.mix]
-    tables += [t for own in recipe.data.streams.values() for t in (own.table, *own.mix)]
+    tables = [t for name in (None, *recipe.data.streams) for t in recipe.data.tables_of(name)]
     lacking = [table for table in dict.fromkeys(tables) if lacks_tables(table)]
     if lacking:
         yield f"data: {', '.join(lacking)} would be made first; how much that is is not known before"
@@ -105,8 +103,7 @@ def _data(recipe: PretrainRecipe) -> Iterator[str]:
 
 def _specs(recipe: PretrainRecipe, stream: str, streams: Streams) -> list[str]:
     """What the recipe calls the tables of a stream."""
-    own = recipe.data if stream == next(iter(streams)) else recipe.data.streams[stream]
-    return [own.table, *own.mix]
+    return list(recipe.data.tables_of(None if stream == next(iter(streams)) else stream))
 
 
 def _lengths(recipe: PretrainRecipe, lengths: Lengths | None) -> Iterator[str]:

@@ -32,16 +32,21 @@ class StreamConfig:
     """Where the records of a further stream come from, and how many of them a step takes.
 
     Attributes:
-        table, mix: as in `DataConfig`.  The tables are gone through again and again; they say nothing about epochs.
+        table, mix: as in `DataConfig`; null = those of the main stream.  The tables are gone through again and again;
+            they say nothing about epochs.
         records: of one optimizer step, over all processes and accumulated micro-batches.
     """
 
-    table: str
+    table: str | None = None
     mix: dict[str, float] = field(default_factory=dict)
     records: int
 
     def __post_init__(self) -> None:
         _refuse_weights(self.mix)
+        if self.table is None and self.mix:
+            raise ValueError(
+                f"mix={self.mix} without a table: null takes data.table with data.mix, so name a table beside a mix."
+            )
         if self.records < 1:
             raise ValueError(f"records={self.records} must be at least 1.")
 
@@ -69,6 +74,13 @@ class DataConfig:
             raise ValueError(
                 f"balance draws from one table, but mix names {list(self.mix)} too: put them into one table."
             )
+
+    def tables_of(self, stream: str | None = None) -> dict[str, float]:
+        """Returns table -> weight, of a further stream or of the main one."""
+        own = None if stream is None else self.streams[stream]
+        if own is None or own.table is None:
+            return {self.table: 1.0, **self.mix}
+        return {own.table: 1.0, **own.mix}
 
 
 def _refuse_weights(mix: Mapping[str, float]) -> None:

@@ -274,16 +274,15 @@ def open_streams(recipe: PretrainRecipe) -> Streams:
     data = recipe.data
     streams = {
         main[0]: Stream(
-            tables=_open_mix(recipe, data.table, data.mix),
+            tables=_open_all(recipe, data.tables_of()),
             plan=main[1],
             records=recipe.training.global_batch_size,
             balance=data.balance,
         )
     }
     for name, plan in others:
-        own = data.streams[name]
-        tables = _open_mix(recipe, own.table, own.mix)
-        streams[name] = Stream(tables=tables, plan=plan, records=own.records)
+        tables = _open_all(recipe, data.tables_of(name))
+        streams[name] = Stream(tables=tables, plan=plan, records=data.streams[name].records)
     return streams
 
 
@@ -327,7 +326,7 @@ def settled_recipe(recipe: PretrainRecipe, *, check: bool = True) -> PretrainRec
     """
     if not hasattr(recipe.objective, "settled") or (not check and recipe.objective.is_settled):
         return recipe
-    tables = [table for table, _ in _open_mix(recipe, recipe.data.table, recipe.data.mix)]
+    tables = [table for table, _ in _open_all(recipe, recipe.data.tables_of())]
     try:
         return recipe.replace(objective=recipe.objective.settled(tables))
     except EncoderError:
@@ -336,11 +335,8 @@ def settled_recipe(recipe: PretrainRecipe, *, check: bool = True) -> PretrainRec
         raise RunError(f"{recipe.name}: {err}") from err
 
 
-def _open_mix(
-    recipe: PretrainRecipe, table: str, mix: Mapping[str, float]
-) -> list[tuple[Table, float]]:
+def _open_all(recipe: PretrainRecipe, weights: Mapping[str, float]) -> list[tuple[Table, float]]:
     """The tables of a stream and their weights."""
-    weights = {table: 1.0, **mix}
     tables = [(open_table(spec).named(spec), weight) for spec, weight in weights.items()]
     for spec, (opened, _) in zip(weights, tables, strict=True):
         if opened.no_flip:
@@ -488,7 +484,7 @@ def _announce(
         job.folder,
     )
     for name, stream in recipe.data.streams.items():
-        tables = ", ".join([stream.table, *stream.mix])
+        tables = ", ".join(recipe.data.tables_of(name))
         logger.info("with every step %d records of stream %s: %s", stream.records, name, tables)
     if job.start_step:
         logger.info("resuming after step %d of %d", job.start_step, job.num_steps)

@@ -188,9 +188,10 @@ def _clips(data: RunData, count: int) -> ClipsSection | None:
     hidden = made[0].clips[0].hidden_share if made else 0.0
     records = _titled(made, table)
     for name, plan in others:
-        table = data.table(recipe.data.streams[name].table)
+        spec, *_ = recipe.data.tables_of(name)
+        table = data.table(spec)
         if table is None:
-            lost.append(f"no videos of the stream {name}: {recipe.data.streams[name].table}")
+            lost.append(f"no videos of the stream {name}: {spec}")
             continue
         more, unreadable = training_clips(plan, table, seed=recipe.seed, count=max(count // 2, 1))
         records += [(f"{name}: {title}", clips) for title, clips in _titled(more, table)]
