@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+import torch
 from boxed_videos import HEIGHT, WIDTH, boxed_table
 from untrained_run import untrained_run
 
@@ -101,7 +102,6 @@ def test_what_cannot_be_judged_is_refused(bad, text):
 
 
 def test_the_loss_without_boxes_is_zero():
-    torch = pytest.importorskip("torch")
     logits = torch.full((1, 2, 3), 100.0)
     targets = torch.zeros(1, 2, 3)
     assert action_loss(logits, targets, torch.zeros(1, 2, dtype=torch.bool)) == 0
@@ -209,6 +209,9 @@ def test_pixels_tell_the_color_of_a_box_and_its_place_does_not(run, tables, tmp_
     assert result["details"]["position_only"]["true_boxes"] < 0.8
     assert result["details"]["key_frames"] == {"train": 24, "test": 12}
     assert "mean average precision" in found["summary"]
+    torch.manual_seed(len(head))  # whatever was drawn before
+    again = evaluate(recipe(run, tables, tmp_path, head=head, decoder=small), quiet=True)
+    assert again["encoders"]["pixels"]["results"]["localisation"]["metrics"] == result["metrics"]
 
 
 def test_detections_of_the_table_and_lost_key_frames(run, tables, tmp_path):

@@ -57,6 +57,8 @@ def num_classes_of(*tables: Table) -> int:
     """
     found = [len(table.class_names) for table in tables]
     for table in tables:
+        if table.class_names and "label" not in table.column_names:
+            continue  # names of the classes of boxes: nobody needs to look at every row
         if "box_labels" in table.column_names:
             for row in range(len(table)):
                 labels = table.record(row).box_labels or ()

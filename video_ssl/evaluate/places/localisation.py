@@ -156,10 +156,13 @@ class ActionLocalisation:
         metrics: dict[str, float] = {}
         classes: dict[str, Any] = {}
         alone: dict[str, float] = {}
-        for name, head in (("features", self._head(width, num_classes)), ("position", None)):
-            torch.manual_seed(given.seed)
-            model = _Standard(head, center, spread) if head is not None else _Position(num_classes)
-            _fit(model, train, config, given.seed)
+        for name in ("features", "position"):
+            with torch.random.fork_rng(devices=[]):
+                torch.manual_seed(given.seed)  # of first weights and of dropout
+                model: nn.Module = _Position(num_classes)
+                if name == "features":
+                    model = _Standard(self._head(width, num_classes), center, spread)
+                _fit(model, train, config, given.seed)
             for source in self._sources(test.frames):
                 found = _scored(model, test, config, source, given.seed)
                 own = {
