@@ -148,7 +148,7 @@ def test_its_published_files_are_converted(toy, tmp_path, family):
 def test_files_of_nobody_are_told(tmp_path):
     torch.save({"toy.weight": torch.rand(5, 3)}, tmp_path / "toy.pth")
     with pytest.raises(
-        WeightsError, match=r"not a checkpoint of videomae, .*mae, hico, cvrl, .*carl"
+        WeightsError, match=r"not a checkpoint of videomae, .*mae, hico, bevt, .*cvrl, .*carl"
     ):
         convert(tmp_path / "toy.pth", tmp_path / "e")
     with pytest.raises(WeightsError, match="--family=toy must be one of auto, videomae"):
