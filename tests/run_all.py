@@ -1,7 +1,7 @@
 """Every test, in processes side by side: one folder after the other on each core, and SLURM's beside them.
 
 What the tests of a folder say comes when they have ended, so that the words of two do not mix; what has failed comes
-once more at the end.  Arguments go to every process.  All of them compile for jax once, into a folder of this run.
+once more at the end.  Arguments go to every process.
 """
 
 from __future__ import annotations
@@ -120,7 +120,6 @@ def main(arguments: list[str]) -> int:
     command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", *arguments]
     began = time.monotonic()
     with tempfile.TemporaryDirectory(prefix="video_ssl-tests-") as folder:
-        os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(Path(folder) / "compiled"))
         lanes = min(max(2, os.cpu_count() or 1), MOST_LANES)
         failed, codes = run(parts(TESTS), command, lanes=lanes, folder=Path(folder))
     print(f"\n== all tests: {'FAILED' if failed else 'passed'} after {clock(began)}")

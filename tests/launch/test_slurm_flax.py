@@ -67,8 +67,13 @@ def recipe(videos: Path, run: Path, **training: Any) -> Path:
 
 
 @pytest.fixture
-def devices(monkeypatch: pytest.MonkeyPatch) -> Any:
-    """Sets how many devices a process that is started has; jobs inherit it."""
+def devices(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Any:
+    """Sets how many devices a process that is started has; jobs inherit it, and a folder for compiled steps.
+
+    Was wrong: a run that went on with a step out of that folder stood still.
+    """
+    monkeypatch.setenv("JAX_COMPILATION_CACHE_DIR", str(tmp_path / "compiled"))
+    monkeypatch.setenv("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0")
 
     def choose(count: int) -> None:
         monkeypatch.setenv("XLA_FLAGS", quick_xla(count))

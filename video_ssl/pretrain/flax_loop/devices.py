@@ -153,6 +153,9 @@ def _start_distributed(device: str) -> bool:
         return False
     jax.config.update("jax_cpu_collectives_implementation", "gloo")
     jax.distributed.initialize(**found, **_patience())
+    if jax.default_backend() == "cpu":
+        # A step read from JAX_COMPILATION_CACHE_DIR waits for the other process for ever here (jax 0.10).
+        jax.config.update("jax_enable_compilation_cache", False)
     return True
 
 
