@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 import shutil
 import subprocess
 import sys
@@ -23,7 +24,9 @@ def words(tmp_path: Path, *variables: str) -> list[list[str]]:
     bin_folder = tmp_path / "bin"
     bin_folder.mkdir()
     command = bin_folder / "video-ssl"
-    command.write_text(f"#!{sys.executable}\n{CODE}\n")
+    # By a shell: the first line of a script cannot name an interpreter whose path has a space.
+    run = shlex.join([sys.executable, "-c", CODE])
+    command.write_text(f'#!/bin/sh\nexec {run} "$@"\n')
     command.chmod(0o755)
     call = [
         "make",

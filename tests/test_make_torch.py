@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shlex
 import shutil
 import subprocess
 import sys
@@ -15,11 +16,12 @@ ROOT = Path(__file__).resolve().parents[1]
 pytestmark = pytest.mark.skipif(shutil.which("make") is None, reason="make is not installed")
 
 #: Stands for every python: notes what it is asked for, and cannot reach the indexes in UNREACHABLE.
-PYTHON = f"""#!{sys.executable}
-import json, os, sys
+NOTES = """import json, os, sys
 print("WORDS " + json.dumps(sys.argv[1:]), flush=True)
 sys.exit(1 if os.environ.get("UNREACHABLE") in sys.argv else 0)
 """
+#: By a shell: the first line of a script cannot name an interpreter whose path has a space.
+PYTHON = f'#!/bin/sh\nexec {shlex.join([sys.executable, "-c", NOTES])} "$@"\n'
 
 
 def made(folder: Path, *variables: str, gpu: bool = False, **environment: str) -> list[list[str]]:

@@ -66,4 +66,4 @@ def test_an_editable_install_copies_nothing(tmp_path: Path) -> None:
     with build("editable", tmp_path) as wheel:
         names = [name for name in wheel.namelist() if ".dist-info/" not in name]
         assert [Path(name).suffix for name in names] == [".pth"]
-        assert wheel.read(names[0]).decode().split() == [str(ROOT)]
+        assert wheel.read(names[0]).decode().splitlines() == [str(ROOT)]
