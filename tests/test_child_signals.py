@@ -6,6 +6,7 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 from typing import Any
@@ -45,6 +46,29 @@ def test_a_child_does_not_hear_ctrl_c_and_its_parent_hears_again() -> None:
     assert signal.pthread_sigmask(signal.SIG_BLOCK, ()) == before
     assert after_ctrl_c(process) == ("alive\n", "", 0)
     assert "Traceback" in after_ctrl_c(child(ANSWERS))[1]
+
+
+def test_ctrl_c_that_another_thread_takes_is_heard_when_the_children_are_started() -> None:
+    """Was wrong: one start in twenty was broken off, and the child printed an EOFError."""
+    started = []
+
+    def start() -> None:
+        with deaf_children():
+            os.kill(os.getpid(), signal.SIGINT)
+            time.sleep(0.2)
+            started.append(True)
+
+    stay = threading.Event()
+    thread = threading.Thread(target=stay.wait)
+    thread.start()
+    try:
+        with pytest.raises(KeyboardInterrupt):
+            start()
+    finally:
+        stay.set()
+        thread.join()
+    assert started
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
 
 
 def test_a_deaf_child_may_end_in_silence() -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import signal
+import threading
 from collections.abc import Iterator
 
 _CTRL_C = {signal.SIGINT}
@@ -15,12 +16,24 @@ def deaf_children() -> Iterator[None]:
 
     Their parent is, and ends them; by themselves they would each print the traceback of whatever they were at, and
     until a child has loaded Python it cannot say otherwise.  It inherits the mask of the thread that starts it.
+
+    In the main thread, Ctrl-C is heard when all of them are started: another thread may take the signal, and a child
+    whose start is broken off prints a traceback too.
     """
     before = signal.pthread_sigmask(signal.SIG_BLOCK, _CTRL_C)
+    answer = signal.getsignal(signal.SIGINT)
+    came: list[int] = []
+    waits = callable(answer) and threading.current_thread() is threading.main_thread()
+    if waits:
+        signal.signal(signal.SIGINT, lambda number, _: came.append(number))
     try:
         yield
     finally:
+        if waits:
+            signal.signal(signal.SIGINT, answer)
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
+        if came:
+            signal.raise_signal(signal.SIGINT)
 
 
 def end_in_silence() -> None:
