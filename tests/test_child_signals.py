@@ -71,6 +71,27 @@ def test_ctrl_c_that_another_thread_takes_is_heard_when_the_children_are_started
     assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
 
 
+SPAWNS = """
+import multiprocessing, signal
+from video_ssl.child_signals import deaf_children
+
+if __name__ == "__main__":
+    with deaf_children():
+        child = multiprocessing.get_context("spawn").Process(target=print)
+        child.start()
+        print(signal.SIGINT in signal.pthread_sigmask(signal.SIG_BLOCK, ()))
+        child.join()
+"""
+
+
+def test_the_first_child_of_multiprocessing_is_deaf_too(tmp_path: Path) -> None:
+    """Was wrong: what multiprocessing starts before it let Ctrl-C through again, so the child printed a traceback."""
+    file = tmp_path / "spawns.py"
+    file.write_text(SPAWNS)
+    done = subprocess.run([sys.executable, str(file)], capture_output=True, text=True, timeout=60)
+    assert done.stdout.split() == ["True"], done.stderr
+
+
 def test_a_deaf_child_may_end_in_silence() -> None:
     with deaf_children():
         process = child(f"from video_ssl.child_signals import *; end_in_silence(); {ANSWERS}")

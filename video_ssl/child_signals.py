@@ -6,6 +6,7 @@ import contextlib
 import signal
 import threading
 from collections.abc import Iterator
+from multiprocessing import resource_tracker
 
 _CTRL_C = {signal.SIGINT}
 
@@ -20,12 +21,14 @@ def deaf_children() -> Iterator[None]:
     In the main thread, Ctrl-C is heard when all of them are started: another thread may take the signal, and a child
     whose start is broken off prints a traceback too.
     """
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, _CTRL_C)
     answer = signal.getsignal(signal.SIGINT)
     came: list[int] = []
     waits = callable(answer) and threading.current_thread() is threading.main_thread()
     if waits:
         signal.signal(signal.SIGINT, lambda number, _: came.append(number))
+    # multiprocessing starts it with the first child, and lets Ctrl-C through again afterwards (Python 3.11).
+    resource_tracker.ensure_running()
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, _CTRL_C)
     try:
         yield
     finally:
