@@ -109,7 +109,7 @@ def test_scan_transcode_embed_and_build_say_how_far_they_are(
     monkeypatch: pytest.MonkeyPatch,
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    monkeypatch.setattr(progress, "EVERY_SEC", 0.005)
+    monkeypatch.setattr(progress, "EVERY_SEC", 0.0005)  # two videos may be embedded in a moment
     table = read_folder(folder)
     with caplog.at_level(logging.INFO):
         scanned = scan_table(table, tmp_path / "t.arrow", ScanConfig(num_workers=1)).table
