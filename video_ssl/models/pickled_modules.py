@@ -12,12 +12,14 @@ from __future__ import annotations
 import pickle
 import warnings
 from collections import OrderedDict
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
-from typing import IO, Any, NoReturn
+from typing import IO, Any
 
 import torch
 from torch import Tensor
+
+from video_ssl.pickled_names import StandIn
 
 #: What such a file names of modules; the first must be there.
 MODULES = (
@@ -58,29 +60,13 @@ class PickledModule:
             own.update({str(k): v for k, v in entries.items() if isinstance(v, kind)})
 
 
-class _Call:
-    """A function of a pickle; without attributes, so that the pickle cannot change it."""
-
-    __slots__ = ("_call",)
-    _call: Callable[..., Any]
-
-    def __init__(self, call: Callable[..., Any]) -> None:
-        object.__setattr__(self, "_call", call)
-
-    def __call__(self, *args: Any) -> Any:
-        return self._call(*args)
-
-    def __setattr__(self, name: str, value: Any) -> NoReturn:
-        raise pickle.UnpicklingError("changes a function")
-
-
-_CALLS: Mapping[str, _Call] = {
-    "collections.OrderedDict": _Call(lambda *items: OrderedDict(*items)),
-    "torch._utils._rebuild_parameter": _Call(lambda data, *_: data),
-    "torch._utils._rebuild_tensor_v2": _Call(torch._utils._rebuild_tensor_v2),
-    "torch.device": _Call(lambda *_: "cpu"),
-    "builtins.set": _Call(lambda *items: set(*items)),
-    "__builtin__.set": _Call(lambda *items: set(*items)),
+_CALLS: Mapping[str, StandIn] = {
+    "collections.OrderedDict": StandIn(lambda *items: OrderedDict(*items)),
+    "torch._utils._rebuild_parameter": StandIn(lambda data, *_: data),
+    "torch._utils._rebuild_tensor_v2": StandIn(torch._utils._rebuild_tensor_v2),
+    "torch.device": StandIn(lambda *_: "cpu"),
+    "builtins.set": StandIn(lambda *items: set(*items)),
+    "__builtin__.set": StandIn(lambda *items: set(*items)),
 }
 
 

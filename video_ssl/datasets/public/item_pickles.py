@@ -11,13 +11,14 @@ import io
 import math
 import pickle
 import struct
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NoReturn
 
 import numpy as np
 
 from video_ssl.datasets.table import TableError
+from video_ssl.pickled_names import StandIn
 
 _STORAGES = {
     "ByteStorage": "u1", "CharStorage": "i1", "ShortStorage": "i2", "IntStorage": "i4", "LongStorage": "i8",
@@ -62,22 +63,6 @@ class _DType:
         if code[:1] not in ("i", "u", "f", "b", "?"):
             raise pickle.UnpicklingError(f"numbers of the type {code!r}")
         return np.dtype(self.order.replace("|", "=") + code if self.order in "<>|=" else code)
-
-
-class _StandIn:
-    """A function of a pickle; without attributes, so that the pickle cannot change it."""
-
-    __slots__ = ("_call",)
-    _call: Callable[..., Any]
-
-    def __init__(self, call: Callable[..., Any]) -> None:
-        object.__setattr__(self, "_call", call)
-
-    def __call__(self, *args: Any) -> Any:
-        return self._call(*args)
-
-    def __setattr__(self, name: str, value: Any) -> NoReturn:
-        raise pickle.UnpicklingError("changes a function")
 
 
 def read_items(path: Path) -> Any:
@@ -143,7 +128,7 @@ class _StorageReader(pickle.Unpickler):
     def find_class(self, module: str, name: str) -> Any:
         if module != "torch" or name not in _STORAGES:
             raise pickle.UnpicklingError(f"a storage that names {module}.{name}")
-        return _StandIn(lambda: np.dtype(_STORAGES[name]).newbyteorder("<"))
+        return StandIn(lambda: np.dtype(_STORAGES[name]).newbyteorder("<"))
 
     def persistent_load(self, pid: Any) -> Any:
         _, kind, _, _, count, *_ = pid
@@ -207,16 +192,16 @@ def _never(*_: Any) -> NoReturn:
     raise pickle.UnpicklingError("calls a type")
 
 
-_ALLOWED: Mapping[tuple[str, str], _StandIn] = {
-    ("collections", "OrderedDict"): _StandIn(lambda *items: dict(*items)),
-    ("torch._utils", "_rebuild_tensor_v2"): _StandIn(_tensor),
-    ("torch._utils", "_rebuild_tensor"): _StandIn(_tensor),
-    ("torch.storage", "_load_from_bytes"): _StandIn(_storage),
-    ("numpy.core.multiarray", "_reconstruct"): _StandIn(lambda *_: StoredArray()),
-    ("numpy.core.multiarray", "scalar"): _StandIn(_scalar),
-    ("numpy.core.numeric", "_frombuffer"): _StandIn(_from_buffer),
-    ("numpy", "dtype"): _StandIn(lambda code, *_: _DType(code)),
-    ("numpy", "ndarray"): _StandIn(_never),
-    ("_codecs", "encode"): _StandIn(_encode),
-    ("builtins", "bytearray"): _StandIn(lambda content=b"": _bytes(content)),
+_ALLOWED: Mapping[tuple[str, str], StandIn] = {
+    ("collections", "OrderedDict"): StandIn(lambda *items: dict(*items)),
+    ("torch._utils", "_rebuild_tensor_v2"): StandIn(_tensor),
+    ("torch._utils", "_rebuild_tensor"): StandIn(_tensor),
+    ("torch.storage", "_load_from_bytes"): StandIn(_storage),
+    ("numpy.core.multiarray", "_reconstruct"): StandIn(lambda *_: StoredArray()),
+    ("numpy.core.multiarray", "scalar"): StandIn(_scalar),
+    ("numpy.core.numeric", "_frombuffer"): StandIn(_from_buffer),
+    ("numpy", "dtype"): StandIn(lambda code, *_: _DType(code)),
+    ("numpy", "ndarray"): StandIn(_never),
+    ("_codecs", "encode"): StandIn(_encode),
+    ("builtins", "bytearray"): StandIn(lambda content=b"": _bytes(content)),
 }  # fmt: skip
