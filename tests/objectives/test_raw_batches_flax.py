@@ -32,6 +32,8 @@ SETTINGS = {
     },
     "const_cl": {
         **PAIR,
+        # The last map has 4 x 4 cells: on one of a single cell all boxes are alike.
+        "crop": {"size": 64, "flip_probability": 0.5},
         "num_frames": 4,
         "hidden_dims": [5],
         "out_dim": 4,

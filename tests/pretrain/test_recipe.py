@@ -81,10 +81,14 @@ def test_a_stage_follows_the_outer_run_to_its_data_seed_and_device(
     file = tmp_path / "inner.yaml"
     inner = helpers.tiny(VIDEOS, RUN, training__device="auto", training__duration=5, seed=1)
     file.write_text(to_yaml(inner), encoding="utf-8")
-    outer = helpers.recipe(Path("others"), Path("runs/outer"), seed=9)
+    outer = helpers.recipe(Path("others"), Path("runs/outer"), seed=9, training__trackers=None)
     stage = stage_recipe(outer, "image", EncoderSource(recipe=str(file)))
     assert stage.data == DataConfig(table="others")
     assert (stage.seed, stage.training.device, stage.training.duration) == (9, "cpu", 5)
+    assert outer.training.trackers != recipe_from_dict(inner).training.trackers
+    assert (
+        stage.training.trackers == outer.training.trackers
+    )  # nothing is sent that was switched off
     assert stage.run == "runs/outer/stages/image"
 
 
