@@ -14,7 +14,6 @@ from jax import Array
 from video_ssl.models.color_changes_flax import augmented_input
 from video_ssl.models.encoders_flax import init_variables
 from video_ssl.models.networks.r3d_flax import R3D
-from video_ssl.models.preprocess_config import VideoPreprocess
 from video_ssl.objectives.const_cl.config import Branch, Config
 from video_ssl.objectives.const_cl.loss_flax import local_loss
 from video_ssl.objectives.const_cl.model_flax import ConstClModel
@@ -115,13 +114,7 @@ class Objective(FlaxObjective):
     def encoders(self) -> dict[str, TrainedEncoder]:
         """Both branches, the one of `config.branch` first."""
         config = self.config
-        preprocess = VideoPreprocess(
-            num_frames=config.num_frames,
-            frame_stride=config.frame_stride,
-            size=config.crop.size,
-            mean=config.normalization.mean,
-            std=config.normalization.std,
-        )
+        preprocess = config.preprocess(config.num_frames, config.frame_stride)
         names: list[Branch] = ["global", "local"]
         names.sort(key=lambda name: name != config.branch)
         return {

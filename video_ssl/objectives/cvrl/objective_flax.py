@@ -12,7 +12,6 @@ from jax import Array
 from video_ssl.models.color_changes_flax import augmented_input
 from video_ssl.models.encoders_flax import init_variables
 from video_ssl.models.networks.r3d_flax import R3D
-from video_ssl.models.preprocess_config import VideoPreprocess
 from video_ssl.objectives.cvrl.config import Config
 from video_ssl.objectives.cvrl.loss_flax import contrastive_loss
 from video_ssl.objectives.cvrl.model_flax import CvrlModel
@@ -71,11 +70,5 @@ class Objective(FlaxObjective):
 
     def encoders(self) -> dict[str, TrainedEncoder]:
         config = self.config
-        preprocess = VideoPreprocess(
-            num_frames=config.num_frames,
-            frame_stride=config.frame_stride,
-            size=config.crop.size,
-            mean=config.normalization.mean,
-            std=config.normalization.std,
-        )
+        preprocess = config.preprocess(config.num_frames, config.frame_stride)
         return {"encoder": TrainedEncoder(self.encoder, part_of("encoder"), preprocess)}

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from video_ssl.clips.config import ColorConfig, CropConfig
 from video_ssl.models.config import Normalization
 from video_ssl.models.networks.r3d_config import R3DConfig
+from video_ssl.models.preprocess_config import VideoPreprocess
 from video_ssl.objectives.shared.sources import EncoderSource
 
 #: The references' pixels: in [0, 1], not centred.
@@ -26,7 +27,7 @@ def cvrl_crop() -> CropConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class PairConfig:
-    """What objectives have in common that compare two clips of a video, changed in different ways (CVRL, TeG).
+    """What objectives share that compare two clips of a video, changed in different ways (CVRL, TeG, ConST-CL).
 
     Attributes:
         crop: of each clip on its own.
@@ -72,6 +73,16 @@ class PairConfig:
     @property
     def clips_per_record(self) -> int:
         return 2
+
+    def preprocess(self, num_frames: int, frame_stride: int) -> VideoPreprocess:
+        """Returns what an encoder expects that learned from such clips."""
+        return VideoPreprocess(
+            num_frames=num_frames,
+            frame_stride=frame_stride,
+            size=self.crop.size,
+            mean=self.normalization.mean,
+            std=self.normalization.std,
+        )
 
     def stages(self) -> dict[str, EncoderSource]:
         return {}

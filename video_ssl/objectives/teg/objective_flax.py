@@ -12,7 +12,6 @@ from jax import Array
 from video_ssl.models.color_changes_flax import augmented_input
 from video_ssl.models.encoders_flax import init_variables
 from video_ssl.models.networks.r3d_flax import R3D
-from video_ssl.models.preprocess_config import VideoPreprocess
 from video_ssl.objectives.shared.contrastive_flax import kernel_penalty
 from video_ssl.objectives.shared.flax_objective import (
     FlaxObjective,
@@ -82,11 +81,5 @@ class Objective(FlaxObjective):
     def encoders(self) -> dict[str, TrainedEncoder]:
         """The encoder expects the long clip."""
         config = self.config
-        preprocess = VideoPreprocess(
-            num_frames=config.long_frames,
-            frame_stride=config.long_stride,
-            size=config.crop.size,
-            mean=config.normalization.mean,
-            std=config.normalization.std,
-        )
+        preprocess = config.preprocess(config.long_frames, config.long_stride)
         return {"encoder": TrainedEncoder(self.encoder, part_of("encoder"), preprocess)}
