@@ -1,4 +1,4 @@
-"""A stranger's folder: 50 videos as they come from phones, cameras and the web, in folders named like their classes."""
+"""A stranger's folder: 75 videos as they come from phones, cameras and the web, in folders named like their classes."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ CLASSES = {
     "sit down": ((200, 190, 40), (0, -1)),
     "wave hello": ((180, 50, 190), (1, 1)),
 }
-PER_CLASS = 10
+PER_CLASS = 15
 BROKEN = ("cut off.mp4", "empty.mov", "text.mp4")
 #: Copies of the first video: byte by byte, and coded again.
 COPY, AGAIN = "Kopie von 00.mp4", "00 (whatsapp).mp4"
@@ -44,7 +44,7 @@ STYLES: list[tuple[str, VideoStyle]] = [
 
 
 def make_strangers_folder(folder: Path) -> Path:
-    """Returns the folder, filled with 50 files: 45 videos, two copies of one of them, and three broken files."""
+    """Returns the folder, filled with 75 files: 70 videos, two copies of one of them, and three broken files."""
     for number, name in enumerate(CLASSES):
         (folder / name).mkdir(parents=True)
         for take in range(PER_CLASS if number else PER_CLASS - 5):
