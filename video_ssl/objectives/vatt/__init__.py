@@ -1,0 +1,1 @@
+"""VATT: one objective over video, sound and words (flax)."""
