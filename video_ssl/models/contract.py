@@ -5,6 +5,8 @@ An encoder turns a batch of clips of one modality into named outputs:
     "clip"     (B, D)      one vector for a clip
     "moments"  (B, T', D)  one for each of T' moments; `frame_positions` says where they lie
     "tokens"   (B, L, D)   one for each cell of a grid (t, h, w), L = t * h * w, time first; its t are the moments
+    "common_sound", "common_text"  (B, D')  one vector for a clip in the space that encoders of one training share with
+               that of sound, and with that of words; not normalised, compared by their cosine
 
 Not every encoder has all of them: `output_names` lists what there is.
 
@@ -26,6 +28,8 @@ import video_ssl
 from video_ssl.models.preprocess_config import Modality, Preprocess
 
 CLIP, MOMENTS, TOKENS = "clip", "moments", "tokens"
+#: Outputs in a space that encoders of several modalities share: what belongs together is similar there.
+COMMON_SOUND, COMMON_TEXT = "common_sound", "common_text"
 Precision = Literal["float32", "bfloat16"]
 Arrays = dict[str, np.ndarray]
 #: Beyond any pixel that is normalised by usual means and deviations, and well below 255.
