@@ -10,7 +10,14 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 Sampling = Literal[
-    "constant", "reference", "dense", "segments", "segments_videomae", "seconds", "looped"
+    "constant",
+    "reference",
+    "dense",
+    "segments",
+    "segments_videomae",
+    "seconds",
+    "looped",
+    "dmvr",
 ]
 
 
@@ -48,8 +55,8 @@ class ClipConfig:
             of short videos, "dense" its rule for fine-tuning; "segments" shows the whole video, one frame from each of
             `num_frames` parts (MVD's rule on Something-Something), "segments_videomae" is VideoMAE's version of it,
             which never sees the end; "seconds" is HiCo's rule: num_frames * frame_stride / fps seconds (fps 30 unless
-            set), spread over the frames of the file; "looped" is mmaction's (BEVT, Video Swin): exact stride, a short
-            video begins again.  docs/sampling.md compares them.
+            set), spread over the frames of the file; "looped" is mmaction's (BEVT, Video Swin) and "dmvr" VATT's:
+            exact stride, a short video begins again.  docs/sampling.md compares them.
         short_video: "constant": what fills a clip that a video is too short for. "repeat_last" repeats the last frame
             reached, "wrap" starts the clip again, "error" refuses the video.
         num_clips: clips per record and visit (`num_sample` of MVD's pre-training).

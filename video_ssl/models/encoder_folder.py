@@ -248,6 +248,7 @@ def read_preprocess(content: Mapping[str, Any], folder: Path) -> Preprocess:
             return found
         # The words are many, and not what a recipe would say.
         del settings["num_words"]
+        settings.pop("unknown", None)  # said for those who read the file
         text = build_config(TextPreprocess, {**settings, "vocabulary": ["<pad>", "<unk>"]}, where)
         return replace(text, vocabulary=_read_vocabulary(folder))
     except EncoderError:

@@ -153,9 +153,10 @@ def _sound(pre: Mapping[str, Any]) -> str:
 
 def _text(pre: Mapping[str, Any]) -> str:
     case = "in lower case" if pre["lower_case"] else "as they are written"
+    unknown = pre.get("unknown", UNKNOWN)
     return (
         f"{pre['length']} words, {case} and without punctuation, as their places in `{pre['vocabulary']}` "
-        f"({pre['num_words']} words; {PADDING} fills up a short text, {UNKNOWN} stands for unknown words)."
+        f"({pre['num_words']} words; {PADDING} fills up a short text, {unknown} stands for unknown words)."
     )
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import string
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -12,6 +11,7 @@ from typing import Any, ClassVar, Literal, get_args
 import numpy as np
 
 from video_ssl.clips.config import Sampling
+from video_ssl.clips.text import split_words
 from video_ssl.models.config import CAME_LATER
 from video_ssl.recipes import to_plain
 
@@ -20,8 +20,10 @@ MODALITIES: tuple[Modality, ...] = get_args(Modality)
 
 #: File of an encoder folder that holds the words of a text encoder, one a line.
 VOCABULARY = "vocabulary.txt"
-#: What the first two words of a vocabulary stand for.
-PADDING, UNKNOWN = 0, 1
+#: What the first word of a vocabulary stands for.
+PADDING = 0
+#: The word that stands for unknown ones; where a vocabulary has no such word, the one at this place does.
+UNKNOWN_WORD, UNKNOWN = "<unk>", 1
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -95,7 +97,8 @@ class TextPreprocess:
     """What an encoder expects of a text: the places of its words in a vocabulary.
 
     Args:
-        vocabulary: the words; the first stands for the filling behind a short text, the second for unknown words.
+        vocabulary: the words; the first stands for the filling behind a short text, "<unk>" for unknown words, or where
+            there is none the second.
         length: words of a text; the rest of a longer one is left out.
         lower_case: words are looked up in lower case.
     """
@@ -127,6 +130,11 @@ class TextPreprocess:
     def _places(self) -> dict[str, int]:
         return {word: place for place, word in enumerate(self.vocabulary)}
 
+    @property
+    def unknown(self) -> int:
+        """The place that stands for unknown words."""
+        return self._places.get(UNKNOWN_WORD, UNKNOWN)
+
     def ids(self, texts: Sequence[str]) -> np.ndarray:
         """Returns int64 (B, length), the places of the words of each text.
 
@@ -137,11 +145,10 @@ class TextPreprocess:
         [[2, 3, 1, 0]]
         """
         found = np.full((len(texts), self.length), PADDING, np.int64)
-        bare = str.maketrans("", "", string.punctuation)
+        unknown = self.unknown
         for row, text in zip(found, texts, strict=True):
-            words = (text.lower() if self.lower_case else text).translate(bare).split()
-            places = [self._places.get(word, UNKNOWN) for word in words[: self.length]]
-            row[: len(places)] = places
+            words = split_words(text, lower_case=self.lower_case)[: self.length]
+            row[: len(words)] = [self._places.get(word, unknown) for word in words]
         return found
 
 
@@ -158,6 +165,7 @@ def described(preprocess: Preprocess) -> dict[str, Any]:
         return {
             "vocabulary": VOCABULARY,
             "num_words": len(preprocess.vocabulary),
+            "unknown": preprocess.unknown,
             "length": preprocess.length,
             "lower_case": preprocess.lower_case,
         }

@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from video_ssl.clips.config import ClipConfig, Sampling
+from video_ssl.clips.sampling.dmvr import dmvr_clip, dmvr_views
 from video_ssl.clips.sampling.one_clip import (
     ClipIndices,
     Floats,
@@ -50,6 +51,8 @@ def training_rule(config: ClipConfig, uniforms: Floats, *, fps: float, name: str
         return lambda n: [sample_segment_clip(n, row, rule=segments) for row in uniforms]
     if config.sampling == "looped":
         return lambda n: [looped_clip(n, u, **shape) for u in first]
+    if config.sampling == "dmvr":
+        return lambda n: [dmvr_clip(n, u, **shape) for u in first]
     if config.sampling == "dense":
         return lambda n: [reference_dense_clip(n, u, **shape) for u in first]
     if config.sampling == "seconds":
@@ -88,6 +91,8 @@ def window_rule(
         return lambda n: segment_views(n, num_frames=num_frames, rule=rule, num_clips=num_clips)
     if sampling == "looped":
         return lambda n: looped_views(n, num_clips=num_clips, **shape)
+    if sampling == "dmvr":
+        return lambda n: dmvr_views(n, num_clips=num_clips, **shape)
     if sampling == "dense":
         return lambda n: reference_dense_views(n, num_clips=num_clips, **shape)
     if sampling == "seconds":

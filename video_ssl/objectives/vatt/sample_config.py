@@ -2,12 +2,30 @@
 
 from __future__ import annotations
 
+import functools
+import hashlib
+import logging
 import math
-from dataclasses import dataclass, field
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from typing import Self
 
+from video_ssl.clips.captions import caption_texts, late_captions
 from video_ssl.clips.config import ClipLength, ColorConfig, CropConfig
 from video_ssl.clips.sampling.one_clip import clip_span
+from video_ssl.clips.vocabulary import (
+    SPECIAL_WORDS,
+    check_vocabulary,
+    read_vocabulary,
+    vocabulary_of,
+)
+from video_ssl.datasets.paths import at_home
+from video_ssl.datasets.table import Table
 from video_ssl.models.config import Normalization
+from video_ssl.models.preprocess_config import TextPreprocess
+from video_ssl.recipes import nearest
+
+logger = logging.getLogger(__name__)
 
 #: The reference's pixels: in [-1, 1].
 CENTERED = Normalization(mean=(0.5, 0.5, 0.5), std=(0.5, 0.5, 0.5))
@@ -88,6 +106,16 @@ class SampleConfig:
         _check_rate(self.frame_stride, self.fps)
         if not 0 <= self.noise < math.inf:
             raise ValueError(f"noise={self.noise} must not be negative; 0 = no noise.")
+        if self.max_vocabulary <= len(SPECIAL_WORDS):
+            raise ValueError(
+                f"max_vocabulary={self.max_vocabulary} must be more than the {len(SPECIAL_WORDS)} special words."
+            )
+        if self.words is not None:
+            if self.vocabulary is not None:
+                raise ValueError(
+                    f"vocabulary={self.vocabulary!r} and {len(self.words)} words are given together: leave words out."
+                )
+            check_vocabulary(self.words, "words")
 
     def rate_of(self, table: str) -> tuple[int, float | None]:
         """Returns (frame_stride, fps) for the records of a table, by what the recipe calls it."""
@@ -95,6 +123,75 @@ class SampleConfig:
         if own is None:
             return self.frame_stride, self.fps
         return self.frame_stride if own.frame_stride is None else own.frame_stride, own.fps
+
+    @property
+    def is_settled(self) -> bool:
+        return self.words is not None or self.vocabulary_digest is not None
+
+    def settled(self, tables: Sequence[Table]) -> Self:
+        """Returns the settings with the vocabulary of the run: made of the captions of its tables, or the digest of the
+        file; and says in the log what of the captions is odd.
+
+        Args:
+            tables: that the training takes its records from, by the names that the recipe has for them.
+
+        Raises:
+            ValueError: `table_rates` of a table that there is not; a file that is no vocabulary, or another one than
+                when the run began.
+        """
+        self._refuse_unknown_tables([table.name for table in tables])
+        for table in tables:
+            _tell_late_captions(table)
+        if self.vocabulary is not None:
+            digest = _digest(read_vocabulary(at_home(self.vocabulary)))
+            if self.vocabulary_digest not in (None, digest):
+                raise ValueError(
+                    f"the words of {self.vocabulary} are others than when this run began: restore the file, or begin a "
+                    "new run with run=..."
+                )
+            return replace(self, vocabulary_digest=digest)
+        if self.words is not None:
+            return self
+        found = vocabulary_of(caption_texts(tables), size=self.max_vocabulary)
+        if not found.texts:
+            logger.warning(
+                "no record has a caption: nothing is learned about words. Captions come from a column `captions`, or "
+                "from subtitles beside the videos (docs/data.md)"
+            )
+        else:
+            logger.info(
+                "vocabulary: %d of %d different words of %d captions, which are %.1f %% of all (objective.vocabulary "
+                "names a file, objective.max_vocabulary the size)",
+                len(found.words) - len(SPECIAL_WORDS),
+                found.different,
+                found.texts,
+                100 * found.known / found.total,
+            )
+        return replace(self, words=found.words)
+
+    def _refuse_unknown_tables(self, names: Sequence[str]) -> None:
+        for name in self.table_rates:
+            if name not in names:
+                raise ValueError(
+                    f"table_rates names {name!r}, but the tables of this run are {list(names)}: write it as the recipe "
+                    f"writes data.table or data.mix.{nearest(name, names)}"
+                )
+
+    @property
+    def text_preprocess(self) -> TextPreprocess:
+        """How texts become places in the vocabulary.
+
+        Raises:
+            ValueError: the vocabulary is made of captions when a run begins, see `settled`; or its file is none.
+        """
+        if self.words is not None:
+            return _preprocess(self.words, self.num_words)
+        if self.vocabulary is None:
+            raise ValueError(
+                "the vocabulary is made of captions when a run begins (config.settled(tables)): name a file, "
+                "objective.vocabulary=FILE, where there is no run."
+            )
+        return _preprocess(_words_of(at_home(self.vocabulary)), self.num_words)
 
     @property
     def clip_length(self) -> ClipLength:
@@ -111,3 +208,28 @@ def _check_rate(frame_stride: int | None, fps: float | None) -> None:
         raise ValueError(f"frame_stride={frame_stride} must be at least 1.")
     if fps is not None and not 0 < fps < math.inf:
         raise ValueError(f"fps={fps} must be positive, or null to count frames of the file.")
+
+
+@functools.lru_cache(maxsize=4)
+def _words_of(path: str) -> tuple[str, ...]:
+    return read_vocabulary(path)
+
+
+@functools.lru_cache(maxsize=4)
+def _preprocess(words: tuple[str, ...], length: int) -> TextPreprocess:
+    return TextPreprocess(vocabulary=words, length=length)
+
+
+def _digest(words: Sequence[str]) -> str:
+    return hashlib.sha256("\n".join(words).encode()).hexdigest()[:16]
+
+
+def _tell_late_captions(table: Table) -> None:
+    count, first = late_captions(table)
+    if count:
+        logger.warning(
+            "%s: %d captions lie outside their videos and are not used; the first is of record %r",
+            table.name or "the table",
+            count,
+            first,
+        )

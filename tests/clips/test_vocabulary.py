@@ -1,0 +1,111 @@
+"""Vocabularies made of captions, and files that are none."""
+
+import numpy as np
+import pytest
+
+from video_ssl.clips.vocabulary import (
+    SPECIAL_WORDS,
+    VocabularyError,
+    read_vocabulary,
+    vocabulary_of,
+    write_vocabulary,
+)
+
+SPECIAL = "<pad>\n<bos>\n<eos>\n<unk>\n"
+TEXTS = ["The cat sits.", "the dog; the DOG!", "a cat-fish", "", "🎉", "zebra", "ape"]
+
+
+def test_most_frequent_first_and_ties_by_the_alphabet():
+    found = vocabulary_of(TEXTS, size=100)
+    assert found.words[:4] == SPECIAL_WORDS
+    assert found.words[4:] == ("the", "dog", "a", "ape", "cat", "catfish", "sits", "zebra", "🎉")
+    assert (found.texts, found.empty, found.total, found.known, found.different) == (
+        6,
+        1,
+        12,
+        12,
+        9,
+    )
+
+
+def test_the_order_of_captions_does_not_matter():
+    rng = np.random.default_rng(0)
+    texts = [" ".join(rng.choice(list("abcdefghij"), 4)) for _ in range(60)]
+    wanted = vocabulary_of(texts, size=9)
+    for _ in range(3):
+        assert vocabulary_of([texts[i] for i in rng.permutation(60)], size=9) == wanted
+
+
+def test_size_and_least_count():
+    found = vocabulary_of(TEXTS, size=6)
+    assert found.words == (*SPECIAL_WORDS, "the", "dog")
+    assert (found.known, found.total) == (5, 12)
+    assert vocabulary_of(TEXTS, size=100, min_count=2).words == (*SPECIAL_WORDS, "the", "dog")
+    for wrong in ({"size": 4}, {"size": 9, "min_count": 0}):
+        with pytest.raises(ValueError, match="must be more than the 4 special words"):
+            vocabulary_of(TEXTS, **wrong)
+
+
+def test_a_special_word_in_a_caption_is_a_word_like_others():
+    assert vocabulary_of(["<unk> <pad>"], size=9).words[4:] == ("pad", "unk")
+
+
+def test_a_file_comes_back(tmp_path):
+    words = vocabulary_of([*TEXTS, "座 übt"], size=100).words
+    write_vocabulary(tmp_path / "words.txt", words)
+    assert read_vocabulary(tmp_path / "words.txt") == words
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        SPECIAL + "a\nb\n",
+        SPECIAL + "a\nb",
+        "\ufeff" + SPECIAL + "a\nb\n",
+        (SPECIAL + "a\nb\n").replace("\n", "\r\n"),
+        "0 <pad>\n1 <bos>\n2 <eos>\n3 <unk>\n4 a\n5 b\n",
+        "5 b\n1\t<bos>\n2 <eos>\n3 <unk>\n4 a\n0 <pad>\n",
+    ],
+)
+def test_files_as_they_are_written(tmp_path, text):
+    file = tmp_path / "words.txt"
+    file.write_bytes(text.encode())
+    assert read_vocabulary(file) == (*SPECIAL_WORDS, "a", "b")
+
+
+def test_special_words_may_stand_elsewhere_but_for_the_padding(tmp_path):
+    file = tmp_path / "words.txt"
+    file.write_text("<pad>\na\n<unk>\n<bos>\n<eos>\n")
+    assert read_vocabulary(file)[2] == "<unk>"
+
+
+@pytest.mark.parametrize(
+    ("content", "told"),
+    [
+        (b"", "lacks <pad>, <bos>, <eos>, <unk>"),
+        (b"a\nb\n", "lacks <pad>, <bos>, <eos>, <unk>: a vocabulary holds"),
+        (b"<pad>\n<unk>\na\n", "lacks <bos>, <eos>"),
+        (b"a\n" + SPECIAL.encode(), "has <pad> at the place 1: it must be the first"),
+        (SPECIAL.encode() + b"a\nb\na\n", "has 'a' twice, at the places 4 and 6"),
+        (SPECIAL.encode() + b"a\n\nb\n", "line 6 holds '': a vocabulary has one word a line"),
+        (SPECIAL.encode() + b"a b\n", "line 5 holds 'a b'"),
+        (b"0 <pad>\n1 <bos>\n2 <eos>\n9 <unk>\n", "line 4 has the place '9': places of 4 words are 0"),
+        (b"0 <pad>\n1 <bos>\n2 <eos>\n2 <unk>\n", "line 4 has the place 2 a second time"),
+        (b"x <pad>\ny <bos>\n", "line 1 has the place 'x'"),
+        (SPECIAL.encode() + b"\xff\xfe\n", "is no text in UTF-8"),
+    ],
+)  # fmt: skip
+def test_files_that_are_no_vocabulary(tmp_path, content, told):
+    file = tmp_path / "words.txt"
+    file.write_bytes(content)
+    with pytest.raises(VocabularyError, match=told):
+        read_vocabulary(file)
+
+
+def test_a_file_that_is_not_there(tmp_path):
+    with pytest.raises(VocabularyError, match=r"no such file. `video-ssl data vocabulary TABLE"):
+        read_vocabulary(tmp_path / "words.txt")
+    with (tmp_path / "large.txt").open("wb") as file:
+        file.truncate(2**27)
+    with pytest.raises(VocabularyError, match="more than any vocabulary"):
+        read_vocabulary(tmp_path / "large.txt")
