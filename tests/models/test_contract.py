@@ -23,7 +23,7 @@ from video_ssl.models.networks.swin_config import SwinConfig
 from video_ssl.models.networks.zoo_config import ZooConfig
 from video_ssl.models.preprocess_config import VideoPreprocess
 from video_ssl.models.tokenizers.config import DalleConfig, PatchWordsConfig, VQKDConfig
-from video_ssl.models.tokenizers.vq_config import VQConfig
+from video_ssl.models.tokenizers.vq_config import DiscreteVAEConfig, VQConfig
 
 _VIT: dict[str, Any] = {"preset": None, "embed_dim": 32, "depth": 2, "num_heads": 2}
 CONFIGS: dict[str, Any] = {
@@ -34,6 +34,7 @@ CONFIGS: dict[str, Any] = {
         preset=None, embed_dim=4, depths=(1, 1, 2, 1), num_heads=(1, 1, 1, 1), num_frames=4
     ),
     "vq_tokenizer": VQConfig(width=4, dim=3, vocab_size=5),
+    "discrete_vae": DiscreteVAEConfig(width=4, vocab_size=5),
     "patch_words": PatchWordsConfig(vocab_size=5),
     "dalle": DalleConfig(width=4, vocab_size=5, blocks_per_group=1),
     "vqkd": VQKDConfig(

@@ -25,8 +25,10 @@ from video_ssl.models.config import ImageViTConfig
 from video_ssl.models.exchange.convert import convert
 from video_ssl.models.exchange.tokenizer_weights import load_tokenizer
 from video_ssl.models.tokenizers.config import DalleConfig, PatchWordsConfig, VQKDConfig
+from video_ssl.models.tokenizers.discrete_vae import DiscreteVAE
 from video_ssl.models.tokenizers.dvae import DalleEncoder
 from video_ssl.models.tokenizers.patch_words import PatchWords, nearest
+from video_ssl.models.tokenizers.vq_config import DiscreteVAEConfig
 from video_ssl.models.tokenizers.vqkd import VQKD
 from video_ssl.models.weights import WeightsError
 from video_ssl.objectives.tokenizer.config import Config
@@ -306,7 +308,89 @@ def test_squares_are_the_means_of_what_they_stand_for() -> None:
     assert torch.equal(nearest(rows, known), torch.cdist(rows, known).argmin(1))
 
 
+# A discrete VAE ------------------------------------------------------------------------------------
+
+
+def discrete(vocab_size: int = 5, **settings: Any) -> Training:
+    torch.manual_seed(0)
+    encoder = {"architecture": "discrete_vae", "width": 8, "vocab_size": vocab_size, **settings}
+    return Training(build_config(Config, {"encoder": encoder, "crop": {"size": 32}}))
+
+
+def test_what_is_drawn_cools_along_a_cosine_and_the_training_says_when() -> None:
+    objective = discrete(temperatures=[2.0, 0.5], cooling=0.5)
+    network = objective.encoder
+    assert isinstance(network, DiscreteVAE)
+    found = []
+    for progress in (0.0, 0.125, 0.25, 0.5, 1.0):
+        objective.after_step(progress)
+        found.append(float(network.temperature))
+    wanted = [2.0, 0.5 + 1.5 * (1 + np.cos(np.pi / 4)) / 2, 1.25, 0.5, 0.5]
+    np.testing.assert_allclose(found, wanted, rtol=1e-6)
+    again = discrete(temperatures=[2.0, 0.5], cooling=0.5)
+    objective.after_step(0.25)
+    again.load_state_dict(objective.state_dict())  # a training that goes on knows where it was
+    assert float(again.encoder.temperature) == pytest.approx(1.25)
+
+
+def test_its_loss_is_that_of_a_slow_version() -> None:
+    """Soft draws by Gumbel noise while it learns, the likeliest words else, and the divergence from all words alike."""
+    objective = discrete().train()
+    objective.after_step(0.1)
+    network = objective.encoder
+    video = torch.randint(0, 256, (2, 2, 32, 32, 3), dtype=torch.uint8)
+    pictures = video.flatten(0, 1).movedim(-1, 1).float() / 255
+    torch.manual_seed(3)
+    output = objective({"video": video})
+    torch.manual_seed(3)
+    logits = network.encoder(2 * pictures - 1)
+    gumbel = -torch.empty_like(logits).exponential_().log()
+    temperature = 1 / 16 + 15 / 16 * (1 + np.cos(0.2 * np.pi)) / 2
+    shares = torch.softmax((logits + gumbel) / temperature, 1)
+    p = logits.softmax(1)
+    divergence = (p * (p * 5).log()).sum(1).mean()
+    wanted = 10 * (network.decoder(shares) - pictures).square().mean() + 0.25 * divergence
+    torch.testing.assert_close(output.loss, wanted)
+    output.loss.backward()
+    assert all(p.grad is not None and p.grad.abs().sum() > 0 for p in network.parameters())
+    objective.eval()
+    words = network.encode(pictures)
+    assert torch.equal(words, logits.argmax(1))
+    seen = network.decoder(F.one_hot(words, 5).movedim(-1, 1).float())
+    torch.testing.assert_close(network.decode(words), seen.clamp(0, 1))
+    again = objective.reconstructed({"video": video})
+    torch.testing.assert_close(again.flatten(0, 1).movedim(-1, 1), seen.clamp(0, 1))
+    drawn = objective({"video": video}).loss
+    assert torch.equal(drawn, objective({"video": video}).loss)  # nothing is drawn in evaluation
+
+
+def test_it_learns_to_tell_colors_by_words() -> None:
+    """Pictures of four flat colors: with a little divergence it uses several words, and pictures come back."""
+    objective = discrete(vocab_size=8, width=16).train()
+    object.__setattr__(objective.config, "commitment_weight", 0.02)
+    optimizer = torch.optim.AdamW(objective.parameters(), 3e-3)
+    colors = np.array([[250, 10, 10], [10, 250, 10], [10, 10, 250], [250, 250, 250]], np.uint8)
+    rng = np.random.default_rng(0)
+    for step in range(400):
+        cells = colors[rng.integers(0, 4, (4, 2, 2, 2))].repeat(16, axis=2).repeat(16, axis=3)
+        output = objective({"video": torch.from_numpy(cells)})
+        optimizer.zero_grad()
+        output.loss.backward()
+        optimizer.step()
+        objective.after_step((step + 1) / 400)
+    objective.eval()
+    figures = objective({"video": torch.from_numpy(cells)}).figures
+    assert figures["words_used"] >= 3 / 8  # one word would be a collapse
+    assert figures["psnr_db"] > 9.5  # one grey for all of them gives 7.4, one color too few 8.5
+
+
 def test_settings_of_tokenizers() -> None:
+    with pytest.raises(ValueError, match=r"temperatures=\(0.5, 1.0\) must be positive, the second"):
+        DiscreteVAEConfig(temperatures=(0.5, 1.0))
+    with pytest.raises(ValueError, match=r"cooling=0.0 must lie in \(0, 1\]"):
+        DiscreteVAEConfig(cooling=0.0)
+    with pytest.raises(ValueError, match="width=7 must be even"):
+        DiscreteVAEConfig(width=7)
     with pytest.raises(ValueError, match="vocab_size=1 must be at least 2"):
         PatchWordsConfig(vocab_size=1)
     with pytest.raises(ValueError, match="width=6 must be a multiple of 4"):

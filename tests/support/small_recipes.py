@@ -29,6 +29,7 @@ NETWORKS = {
     ],
     "VQConfig": ["width=4", "dim=3", "vocab_size=7"],
     "PatchWordsConfig": ["vocab_size=7"],
+    "DiscreteVAEConfig": ["width=4", "vocab_size=7"],
     "S3DGConfig": ["width_divisor=16"],
     "ZooConfig": [],
 }
@@ -36,6 +37,7 @@ SIZES = {
     "SwinConfig": 64,
     "VQConfig": 32,
     "PatchWordsConfig": 32,
+    "DiscreteVAEConfig": 32,
     "FrameTransformerConfig": 80,
     "R2Plus1DConfig": 64,
 }

@@ -29,6 +29,7 @@ class Needs:
         frame_labels: frames have labels, at least in some videos.
         maps: the encoder gives tokens on a grid; they are not embedded, the evaluator makes them itself.
         boxes: some videos of both tables have boxes.
+        words: the encoder is a tokenizer; it tells every cell of a picture by a word.
         encoder: `Context.encoder`.
         reader: `Context.tables` and `Context.open`.
         processes: under several processes it runs in all of them, otherwise in process 0 only.
@@ -41,6 +42,7 @@ class Needs:
     frame_labels: bool = False
     maps: bool = False
     boxes: bool = False
+    words: bool = False
     encoder: bool = False
     reader: bool = False
     processes: bool = False
@@ -122,7 +124,8 @@ class Result:
         details: whatever else belongs in results.json (grids, intervals, confusions).
         notes: warnings a reader of the numbers must see.
         statement: the result as the rest of a sentence whose subject is the encoder, where it is not
-            `correct` of `total` videos; `details` then has headline and num_classes.
+            `correct` of `total` videos; `details` then has headline ("metric", "found" and, where there is one,
+            "position_only", as they are written) and, where it is a mean over classes, num_classes.
     """
 
     metrics: dict[str, float]

@@ -103,11 +103,13 @@ def _statements(
     40.2 %, position alone 61.0 % (phase classification, mean over 13 classes)."."""
     (name, first), *others = found.items()
     more = [f"{called(n, encoders[n])} {r['details']['headline']['found']}" for n, r in others]
-    more.append(f"position alone {first['details']['headline']['position_only']}")
-    title, count = title_of(evaluator), first["details"]["num_classes"]
+    if (alone := first["details"]["headline"].get("position_only")) is not None:
+        more.append(f"position alone {alone}")
+    title, count = title_of(evaluator), first["details"].get("num_classes", 1)
     mean = f", mean over {count} classes" if count > 1 else ""
     start = sentence_start(called(name, encoders[name]))
-    return f"{start} {first['statement']}; {', '.join(more)} ({title}{mean})."
+    beside = f"; {', '.join(more)}" if more else ""
+    return f"{start} {first['statement']}{beside} ({title}{mean})."
 
 
 def _warnings(encoders: Mapping[str, Any]) -> list[str]:

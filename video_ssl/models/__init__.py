@@ -83,6 +83,10 @@ NETWORKS: dict[str, Network] = {
         config=f"{_TOKENIZERS}.vq_config:VQConfig",
         torch=f"{_TOKENIZERS}.vq_tokenizer:VQTokenizer",
     ),
+    "discrete_vae": Network(
+        config=f"{_TOKENIZERS}.vq_config:DiscreteVAEConfig",
+        torch=f"{_TOKENIZERS}.discrete_vae:DiscreteVAE",
+    ),
     "patch_words": Network(
         config=f"{_TOKENIZERS}.config:PatchWordsConfig",
         torch=f"{_TOKENIZERS}.patch_words:PatchWords",

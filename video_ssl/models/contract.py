@@ -52,6 +52,7 @@ class Encoder(Protocol):
         max_frames: of encoders of whole videos, which are given all frames of a video at once where features of every
             frame are wanted: the most frames that see each other.  None = an encoder of clips.
         frames_stand_alone: the features of a frame depend on that frame alone.
+        vocab_size: words of a tokenizer of pictures (`tokenizers/contract.py`); None = it is none.
         fingerprint: 16 hexadecimal digits that change with any weight or setting; those of the other framework differ.
     """
 
@@ -64,6 +65,7 @@ class Encoder(Protocol):
     embed_dim: int
     output_names: tuple[str, ...]
     frames_stand_alone: bool
+    vocab_size: int | None
 
     @property
     def max_frames(self) -> int | None: ...
@@ -166,6 +168,7 @@ class BaseEncoder:
     embed_dim: int
     output_names: tuple[str, ...] = (CLIP, MOMENTS)
     frames_stand_alone = False
+    vocab_size: int | None = None
 
     def __call__(self, video: Any, **settings: Any) -> Any:
         """Returns the `VideoFeatures` of one video, see `Encoder.__call__`."""

@@ -20,7 +20,8 @@ class Trial(NamedTuple):
 
     Attributes:
         pictures: float (N, 3, S, S), not bounded: the pictures again, from their words.
-        distance: 0-d, mean squared distance of the vectors to their words, whose gradient moves the vectors.
+        distance: 0-d, a further loss whose gradient moves the vectors: their mean squared distance to their words, or
+            what the tokenizer has in its place.
         words: int64 (N, h, w).
         rows: (N * h * w, d), the vectors, without a graph.
     """
@@ -35,6 +36,10 @@ class PictureTokenizer(Tokenizer, TokenFeatures):
     """As an encoder its tokens are the vectors before they are told by words, (B, T * h * w, d)."""
 
     frames_stand_alone = True
+    vocab_size: int
+
+    def after_step(self, progress: float) -> None:
+        """Is told after every step of its training what share of it is over; most have nothing to do then."""
 
     @abstractmethod
     def latents(self, pictures: Tensor) -> Tensor:

@@ -1,4 +1,4 @@
-"""Settings of the tokenizer that we train ourselves, free of torch."""
+"""Settings of the autoencoders of pictures that we train ourselves, free of torch."""
 
 from __future__ import annotations
 
@@ -38,6 +38,43 @@ class VQConfig:
             raise ValueError(
                 f"decay={self.decay} must lie in [0, 1) and restart_below={self.restart_below} not be negative."
             )
+
+    @property
+    def num_frames(self) -> int:
+        """It sees frames one by one."""
+        return 1
+
+
+@dataclass(frozen=True, kw_only=True)
+class DiscreteVAEConfig:
+    """An autoencoder of pictures that draws a word for every cell of 8 x 8 pixels.  For experts: it may use few words.
+
+    Source: papers/bevt.md sections 10 and 11 C; the network and the defaults are our own.
+
+    Attributes:
+        width: channels of the convolutions.
+        vocab_size: words.
+        temperatures: of what is drawn, at first and at last.
+        cooling: share of the training in which the temperature falls.
+    """
+
+    architecture: Literal["discrete_vae"] = "discrete_vae"
+    width: int = 64
+    vocab_size: int = 512
+    temperatures: tuple[float, float] = (1.0, 1 / 16)
+    cooling: float = 0.5
+
+    def __post_init__(self) -> None:
+        if self.width < 2 or self.width % 2:
+            raise ValueError(f"width={self.width} must be even: the first layer has half of it.")
+        if self.vocab_size < 2:
+            raise ValueError(f"vocab_size={self.vocab_size} must be at least 2.")
+        if not 0 < self.temperatures[1] <= self.temperatures[0]:
+            raise ValueError(
+                f"temperatures={self.temperatures} must be positive, the second not above the first."
+            )
+        if not 0 < self.cooling <= 1:
+            raise ValueError(f"cooling={self.cooling} must lie in (0, 1].")
 
     @property
     def num_frames(self) -> int:

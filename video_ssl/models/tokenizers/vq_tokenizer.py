@@ -32,6 +32,23 @@ class Residual(nn.Module):
         return x + self.point(F.relu(self.space(F.relu(x))))
 
 
+def picture_encoder(w: int, out_dim: int) -> nn.Sequential:
+    """Returns what makes (N, out_dim, S / 8, S / 8) of pictures in [-1, 1]; w channels."""
+    return nn.Sequential(
+        nn.Conv2d(3, w // 2, 4, 2, 1), nn.ReLU(), nn.Conv2d(w // 2, w, 4, 2, 1), nn.ReLU(),
+        nn.Conv2d(w, w, 4, 2, 1), Residual(w), Residual(w), nn.ReLU(), nn.Conv2d(w, out_dim, 1),
+    )  # fmt: skip
+
+
+def picture_decoder(w: int, in_dim: int) -> nn.Sequential:
+    """Returns what makes pictures of (N, in_dim, S / 8, S / 8), the encoder the other way round."""
+    return nn.Sequential(
+        nn.Conv2d(in_dim, w, 1), Residual(w), Residual(w), nn.ReLU(),
+        nn.ConvTranspose2d(w, w, 4, 2, 1), nn.ReLU(), nn.ConvTranspose2d(w, w // 2, 4, 2, 1), nn.ReLU(),
+        nn.ConvTranspose2d(w // 2, 3, 4, 2, 1),
+    )  # fmt: skip
+
+
 class Codebook(nn.Module):
     """Words as vectors of unit length, running means of what was taken for them.
 
@@ -114,18 +131,10 @@ class VQTokenizer(PictureTokenizer):
         super().__init__()
         self.config = config
         self.embed_dim, self.vocab_size, self.num_frames = config.dim, config.vocab_size, 1
-        w, d = config.width, config.dim
-        self.encoder = nn.Sequential(
-            nn.Conv2d(3, w // 2, 4, 2, 1), nn.ReLU(), nn.Conv2d(w // 2, w, 4, 2, 1), nn.ReLU(),
-            nn.Conv2d(w, w, 4, 2, 1), Residual(w), Residual(w), nn.ReLU(), nn.Conv2d(w, d, 1),
-        )  # fmt: skip
-        self.norm = nn.BatchNorm2d(d, affine=False)
+        self.encoder = picture_encoder(config.width, config.dim)
+        self.norm = nn.BatchNorm2d(config.dim, affine=False)
         self.codebook = Codebook(config)
-        self.decoder = nn.Sequential(
-            nn.Conv2d(d, w, 1), Residual(w), Residual(w), nn.ReLU(),
-            nn.ConvTranspose2d(w, w, 4, 2, 1), nn.ReLU(), nn.ConvTranspose2d(w, w // 2, 4, 2, 1), nn.ReLU(),
-            nn.ConvTranspose2d(w // 2, 3, 4, 2, 1),
-        )  # fmt: skip
+        self.decoder = picture_decoder(config.width, config.dim)
 
     def latents(self, pictures: Tensor) -> Tensor:
         """Returns vectors of unit length, (N, d, S / 8, S / 8), for pictures in [0, 1]."""

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from video_ssl.clips.config import CropConfig
 from video_ssl.models.encoder_config import EncoderConfig
 from video_ssl.models.tokenizers.config import PatchWordsConfig
-from video_ssl.models.tokenizers.vq_config import VQConfig
+from video_ssl.models.tokenizers.vq_config import DiscreteVAEConfig, VQConfig
 from video_ssl.objectives.shared.sources import EncoderSource
 
 #: Side of a cell.
@@ -16,7 +16,7 @@ STRIDE = 8
 
 
 if TYPE_CHECKING:
-    TrainedTokenizer = VQConfig | PatchWordsConfig
+    TrainedTokenizer = VQConfig | DiscreteVAEConfig | PatchWordsConfig
 else:
 
     class TrainedTokenizer(EncoderConfig):
@@ -24,7 +24,11 @@ else:
 
         @classmethod
         def known(cls) -> dict[str, type]:
-            return {"vq_tokenizer": VQConfig, "patch_words": PatchWordsConfig}
+            return {
+                "vq_tokenizer": VQConfig,
+                "discrete_vae": DiscreteVAEConfig,
+                "patch_words": PatchWordsConfig,
+            }
 
 
 def picture_crop() -> CropConfig:
@@ -38,10 +42,13 @@ class Config:
     A batch holds `video` uint8 (B, F, S, S, 3): F = frames_per_video single pictures of every record, S = crop.size.
 
     Attributes:
-        encoder: what is trained: `architecture: vq_tokenizer`, or `patch_words`, which needs seconds.
+        encoder: what is trained: `architecture: vq_tokenizer`, `discrete_vae`, for experts, or `patch_words`, which
+            needs seconds.
         frames_per_video: pictures that a visit of a record gives, at random moments.
         reconstruction_weight: of the mean squared error of the pixels, in [0, 1].
-        commitment_weight: of the distance of the encoder's vectors to their words.
+        commitment_weight: of the distance of the encoder's vectors to their words; of `discrete_vae`: of the divergence
+            of a cell's words from all words alike (DALL-E's code gives it a weight of 6.6 / 192 beside a likelihood;
+            others saw it hurt).
 
     Source: papers/bevt.md section 11 A (our own specification).
     """

@@ -40,6 +40,9 @@ class Objective(TorchObjective):
         }
         return StepOutput(loss, figures, found.rows)
 
+    def after_step(self, progress: float) -> None:
+        self.encoder.after_step(progress)
+
     def reconstructed(self, batch: Mapping[str, Tensor]) -> Tensor:
         found = self.encoder.trial(_pictures(batch), learn=False).pictures
         return found.clamp(0, 1).movedim(1, -1).unflatten(0, batch["video"].shape[:2])
