@@ -1,5 +1,6 @@
 """torch and jax never meet in one file, and nobody meets TensorFlow."""
 
+import json
 import os
 import subprocess
 import sys
@@ -84,3 +85,33 @@ def test_without_jax_one_line_says_what_to_install():
     assert done.stderr.strip().splitlines()[-1] == (
         "ImportError: load_flax_encoder needs jax: pip install 'video_ssl[jax]'"
     )
+
+
+def test_a_pipeline_brings_neither_jax_nor_orbax_and_leaves_them_to_those_who_want_them():
+    """grain imports both where they are installed: half a second and 150 MiB of every training with torch."""
+    code = (
+        "import sys\n"
+        "from video_ssl.clips.streams import grain_module\n"
+        "grain = grain_module()\n"
+        "print(list(grain.MapDataset.range(5).seed(1).shuffle()))\n"
+        "print([name for name in ('jax', 'orbax') if name in sys.modules])\n"
+        "import jax, orbax.checkpoint\n"
+        "print(jax.numpy.arange(3).tolist())"
+    )
+    environment = {**os.environ, "JAX_PLATFORMS": "cpu"}
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, env=environment, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    order, brought, counted = done.stdout.strip().splitlines()
+    assert sorted(json.loads(order)) == [0, 1, 2, 3, 4]
+    assert (brought, counted) == ("[]", "[0, 1, 2]")
+
+
+def test_a_torch_training_that_divides_nothing_does_not_import_what_divides():
+    code = (
+        "import sys, video_ssl.pretrain.run, video_ssl.pretrain.torch_loop.run\n"
+        "print([name for name in ('jax', 'sympy', 'torch.distributed.tensor') if name in sys.modules])"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert done.stdout.strip() == "[]", done.stderr

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import functools
 import logging
+import sys
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -141,16 +142,23 @@ def derive_seed(*words: int) -> int:
 
 @functools.cache
 def grain_module() -> Any:
-    """Returns grain, imported on first use: it takes a second, and complains on stderr where jax is not installed."""
+    """Returns grain, imported on first use: it takes a moment, and complains on stderr where jax is not installed.
+
+    It would import jax and orbax, half a second and 150 MiB, for what is not used here; who wants them imports them.
+    """
     from absl import flags
 
     quiet = logging.getLogger("absl")
     level = quiet.level
     quiet.setLevel(logging.ERROR)
+    spared = [name for name in ("jax", "orbax") if name not in sys.modules]
+    sys.modules.update(dict.fromkeys(spared))  # type: ignore[arg-type]
     try:
         import grain
     finally:
         quiet.setLevel(level)
+        for name in spared:
+            sys.modules.pop(name, None)
     if not flags.FLAGS.is_parsed():  # worker processes read grain's flags
         flags.FLAGS.mark_as_parsed()
     return grain

@@ -7,9 +7,8 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.distributed.tensor import DTensor
 
-from video_ssl.pretrain.torch_loop.sharding import whole
+from video_ssl.pretrain.torch_loop.sharding import is_divided, whole
 
 
 class Lars(torch.optim.Optimizer):
@@ -99,4 +98,4 @@ def _trust(weight: Tensor, gradient: Tensor, decay: float, coefficient: float) -
 
 def _local(tensor: Tensor) -> Tensor:
     """This process's part of a divided tensor, or the tensor itself; writing to it writes to the tensor."""
-    return tensor.to_local() if isinstance(tensor, DTensor) else tensor
+    return tensor.to_local() if is_divided(tensor) else tensor  # type: ignore[attr-defined]

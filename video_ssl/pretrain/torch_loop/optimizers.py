@@ -10,14 +10,13 @@ from typing import Any
 
 import torch
 from torch import nn
-from torch.distributed.tensor import DTensor
 
 from video_ssl.models.layers import depth_by_names, layer_by_name
 from video_ssl.models.torch_encoder import TorchEncoder
 from video_ssl.objectives.shared.torch_objective import TorchObjective
 from video_ssl.pretrain.optimizers import OPTIMIZERS, OptimizerConfig, ParameterGroup, groups_of
 from video_ssl.pretrain.torch_loop.lars import Lars
-from video_ssl.pretrain.torch_loop.sharding import inner_optimizer, wrap_optimizer
+from video_ssl.pretrain.torch_loop.sharding import inner_optimizer, is_divided, wrap_optimizer
 from video_ssl.recipes import ConfigError
 
 
@@ -167,7 +166,7 @@ def build_optimizer(
     kind: Any = getattr(import_module(place), name)
     settings = {"lr": 0.0, **config.own_settings()}
     if "fused" in inspect.signature(kind).parameters:
-        sharded = any(isinstance(p, DTensor) for group in groups for p in group["params"])
+        sharded = any(is_divided(p) for group in groups for p in group["params"])
         settings["fused"] = not (sharded and kind is torch.optim.SGD)
     if divided:
         return wrap_optimizer(kind, groups, **settings)

@@ -4,11 +4,11 @@
     RUN/checkpoints/step_N/meta.json  as of an undivided one (see `checkpoints.py`)
 
 Either kind is read by a run of either kind, so `training.sharding` may change between a run and its continuation.
+torch.distributed.checkpoint is imported where one is divided: most runs do without what it brings.
 """
 
 from __future__ import annotations
 
-import pickle
 from collections.abc import Callable, Mapping
 from datetime import timedelta
 from pathlib import Path
@@ -16,9 +16,7 @@ from typing import Any
 
 import torch
 import torch.distributed as dist
-import torch.distributed.checkpoint as dcp
 from torch import Tensor, nn
-from torch.distributed.checkpoint.metadata import StorageMeta
 
 from video_ssl.checksums import checksums
 from video_ssl.pretrain.checkpoint_folders import (
@@ -57,6 +55,8 @@ class ShardWriter:
         Raises:
             CheckpointError: a process could not write; what was there before is untouched.  Here and by the result.
         """
+        import torch.distributed.checkpoint as dcp
+
         processes = self._processes
         temporary = Path(processes.on_main(lambda: str(begin_checkpoint(folder, step))))
         place = temporary / SHARDS
@@ -92,8 +92,12 @@ def load_for(checkpoint: Checkpoint, objective: nn.Module) -> dict[str, Any]:
     targets = dict(objective.named_parameters())
     if not (checkpoint.folder / SHARDS).is_dir():
         return _map(load_state(checkpoint), targets)
+    import torch.distributed.checkpoint as dcp
+
+    from video_ssl.pretrain.torch_loop.shard_reader import ShardReader
+
     try:
-        reader = _Reader(checkpoint.folder / SHARDS)
+        reader = ShardReader(checkpoint.folder / SHARDS)
         known = reader.read_metadata().state_dict_metadata
         _refuse_more_than_there_is(checkpoint.folder / SHARDS, known)
         flat: dict[str, Any] = {
@@ -115,52 +119,6 @@ def _refuse_more_than_there_is(folder: Path, known: Mapping[str, Any]) -> None:
     there = sum(path.stat().st_size for path in folder.iterdir())
     if wanted > there:
         raise ValueError(f"it describes {wanted:,} bytes of tensors, its files have {there:,}")
-
-
-class _Reader(dcp.FileSystemReader):
-    """The reader of torch, whose description of a checkpoint is a pickle: here one that makes nothing but that."""
-
-    def read_metadata(self, *args: Any, **kwargs: Any) -> Any:
-        with open(Path(self.path) / ".metadata", "rb") as file:
-            metadata = _MetadataUnpickler(file).load()
-        if getattr(metadata, "storage_meta", None) is None:
-            metadata.storage_meta = StorageMeta()
-        metadata.storage_meta.load_id = self.load_id
-        return metadata
-
-
-class _MetadataUnpickler(pickle.Unpickler):
-    def find_class(self, module: str, name: str) -> Any:
-        plain = module.startswith("torch.distributed.checkpoint.") and name in _METADATA
-        if plain or (module, name) in _PLAIN:
-            return super().find_class(module, name)
-        raise pickle.UnpicklingError(f"it names {module}.{name}, which describes no checkpoint")
-
-
-#: What torch's description of a checkpoint is made of.
-_METADATA = frozenset(
-    *(
-        (
-            "Metadata",
-            "MetadataIndex",
-            "StorageMeta",
-            "TensorStorageMetadata",
-            "BytesStorageMetadata",
-        )
-        + ("ChunkStorageMetadata", "TensorProperties", "_MEM_FORMAT_ENCODING", "_StorageInfo"),
-    )
-)
-_PLAIN = frozenset(
-    {
-        ("torch", "Size"),
-        ("torch.serialization", "_get_layout"),
-        ("collections", "OrderedDict"),
-        ("pathlib", "PosixPath"),
-        ("pathlib._local", "PosixPath"),
-        *(("torch", name) for name in ("float64", "float32", "float16", "bfloat16", "bool")),
-        *(("torch", f"{kind}{bits}") for kind in ("int", "uint") for bits in (8, 16, 32, 64)),
-    }
-)
 
 
 def _room(key: str, size: torch.Size, dtype: torch.dtype, targets: Mapping[str, Tensor]) -> Tensor:

@@ -6,19 +6,20 @@
 
 Frozen networks (`TorchObjective.frozen`) are outside the module tree of an objective and so outside all of it; frozen
 parameters inside the tree stay whole in every process.
+
+What torch divides weights with is imported where something is divided: it brings sympy, and takes most of a second.
 """
 
 from __future__ import annotations
 
 import ctypes
 import functools
+import sys
 from typing import Any, TypeVar
 
 import torch
 from torch import Tensor, nn
 from torch.distributed.device_mesh import init_device_mesh
-from torch.distributed.fsdp import FSDPModule, MixedPrecisionPolicy, fully_shard
-from torch.distributed.tensor import DTensor, distribute_tensor
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.utils.checkpoint import checkpoint
 
@@ -170,6 +171,8 @@ def shard(objective: nn.Module, processes: Processes, *, precision: str) -> None
     With bf16 the weights of blocks travel and compute in bfloat16; gradients are added up in float32.  What is not in
     a block (embeddings, heads, last norms) stays float32.
     """
+    from torch.distributed.fsdp import MixedPrecisionPolicy, fully_shard
+
     mesh = init_device_mesh(processes.device.type, (processes.world_size,))
     half = MixedPrecisionPolicy(
         param_dtype=torch.bfloat16, reduce_dtype=torch.float32, cast_forward_inputs=False
@@ -193,26 +196,40 @@ def _has_batch_norm(module: nn.Module) -> bool:
 
 def sync_gradients(module: nn.Module, wanted: bool) -> None:
     """Sets whether the next backward pass of a sharded module reduces gradients over processes."""
-    if isinstance(module, FSDPModule):
-        module.set_requires_gradient_sync(wanted)
+    if is_sharded(module):
+        module.set_requires_gradient_sync(wanted)  # type: ignore[operator]
 
 
 def whole(tensor: Tensor) -> Tensor:
     """Returns a tensor in one piece; of a sharded one, gathered from all processes, which must all call this."""
-    return tensor.full_tensor() if isinstance(tensor, DTensor) else tensor
+    return tensor.full_tensor() if is_divided(tensor) else tensor  # type: ignore[attr-defined]
 
 
 def like(tensor: Tensor, target: Tensor) -> Tensor:
     """Returns a whole tensor, divided as `target` is; the caller checks the shapes."""
-    if not isinstance(target, DTensor) or isinstance(tensor, DTensor):
+    if not is_divided(target) or is_divided(tensor):
         return tensor
+    from torch.distributed.tensor import DTensor, distribute_tensor
+
+    assert isinstance(target, DTensor)
     return distribute_tensor(
         tensor.to(target.device), target.device_mesh, target.placements, src_data_rank=None
     )
 
 
 def is_sharded(module: nn.Module) -> bool:
-    return isinstance(module, FSDPModule)
+    return _is_one(module, "torch.distributed.fsdp", "FSDPModule")
+
+
+def is_divided(tensor: Tensor) -> bool:
+    """Returns whether a tensor is one of several parts that processes hold (a DTensor)."""
+    return _is_one(tensor, "torch.distributed.tensor", "DTensor")
+
+
+def _is_one(thing: object, module: str, name: str) -> bool:
+    """Whether it is of a class; a module that nobody has imported cannot have made it."""
+    cls = getattr(sys.modules.get(module), name, None)
+    return cls is not None and isinstance(thing, cls)
 
 
 def wrap_optimizer(

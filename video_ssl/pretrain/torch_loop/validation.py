@@ -16,7 +16,6 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor
-from torch.distributed.fsdp import register_fsdp_forward_method
 
 from video_ssl.clips.decoders.reader import BadVideo
 from video_ssl.clips.pipeline import LoaderConfig
@@ -225,6 +224,8 @@ def open_validation(
     if is_sharded(
         objective
     ):  # what is divided is gathered for `forward` only, and for what is named here
+        from torch.distributed.fsdp import register_fsdp_forward_method
+
         register_fsdp_forward_method(objective, "scores")
     preprocess: Any = next(iter(objective.encoders().values())).preprocess
     assert isinstance(preprocess, VideoPreprocess)
