@@ -1,0 +1,35 @@
+"""VATT's evaluation against the numbers of its reference: zero-shot retrieval, and sounds of several classes."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from video_ssl.evaluate.multilabel_metrics import average_precisions, d_prime, roc_aucs
+from video_ssl.evaluate.pair_metrics import pair_ranks, ranked_shares, window_similarity
+from video_ssl.models.multilabel_loss import balanced_weights, multilabel_loss
+
+
+@pytest.mark.golden("vatt/misc", cases=lambda settings: "num_windows" in settings)
+@pytest.mark.parametrize("average", ["embd", "cosine"])
+def test_zero_shot_retrieval(golden_case, average):
+    text, windows = golden_case["text"], golden_case["video_windows"]
+    by_video = windows.reshape(len(text), golden_case.settings["num_windows"], -1)
+    similarity = window_similarity(text, by_video, average=average)
+    golden_case.check(f"sim_{average}", similarity)
+    shares, median = ranked_shares(pair_ranks(similarity, np.arange(len(text))), [1, 5, 10])
+    golden_case.check(f"{average}_R1_R5_R10_MedR", [*shares.values(), median])
+
+
+@pytest.mark.golden("vatt/misc", cases=lambda settings: "num_classes" in settings)
+def test_several_classes(golden_case):
+    if "logits" in golden_case:
+        labels = golden_case.tensor("labels")
+        golden_case.check("weights", balanced_weights(labels)[:, None])
+        golden_case.check("loss", multilabel_loss(golden_case.tensor("logits"), labels))
+        return
+    truth, scores = golden_case["gt"].astype(bool), golden_case["pred"]
+    precision, area = average_precisions(scores, truth), roc_aucs(scores, truth)
+    golden_case.check("ap", precision)
+    golden_case.check("auc", area)
+    golden_case.check("mAP_AUC_dprime", [precision.mean(), area.mean(), d_prime(area).mean()])
