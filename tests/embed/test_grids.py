@@ -26,7 +26,7 @@ def row(number, grid=(2, 3, 4), width=8, **changes):
 
 def written(path, rows, dtype="float16", rows_per_batch=2):
     column = GridColumn(name="tokens", width=8, dtype=dtype)
-    with FeatureWriter(path, embed_dim=5, grids=[column]) as writer:
+    with FeatureWriter(path, embed_dim=5, columns=[column]) as writer:
         for start in range(0, len(rows), rows_per_batch):
             writer.write(rows[start : start + rows_per_batch])
     return open_features(path)

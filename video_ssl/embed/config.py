@@ -7,7 +7,7 @@ from typing import Any, Literal
 
 from video_ssl.clips.config import Sampling
 from video_ssl.clips.windows import WindowConfig
-from video_ssl.models.contract import CLIP, MOMENTS
+from video_ssl.models.contract import CLIP, COMMON, MOMENTS
 from video_ssl.recipes import to_plain
 
 
@@ -36,9 +36,9 @@ class EmbedConfig:
         pooling: what the clip feature is made of: the mean or maximum over all tokens, or the class token.
         cells: features are the means of cells x cells parts of the frame, side by side; 1 = of the whole frame, as
             usual for frozen ViTs; 2 keeps a trace of where things are.
-        outputs: what is kept of what the encoder gives, with commas between: clip (in any case), moments (the frame
-            features), and where the encoder has them tokens (of patches, or cells of a feature map), which make files
-            large.
+        outputs: what is kept of what the encoder gives, with commas between: clip and vectors in spaces shared with
+            sound and text (in any case), moments (the frame features), and where the encoder has them tokens (of
+            patches, or cells of a feature map), which make files large.
         frames: keep the frame features; without them moments is taken out of outputs.
         tokens_dtype: in which tokens are stored.
         tokens_side: the means of so many parts of the frame in height and in width replace its tokens; by default all
@@ -125,8 +125,8 @@ class EmbedConfig:
 
     @property
     def grids(self) -> tuple[str, ...]:
-        """The outputs that are kept beside clip feature and moments."""
-        return tuple(name for name in self.names if name not in (CLIP, MOMENTS))
+        """The outputs on a grid that are kept beside vectors of clips and moments."""
+        return tuple(name for name in self.names if name not in (CLIP, MOMENTS, *COMMON))
 
     @property
     def content(self) -> dict[str, Any]:

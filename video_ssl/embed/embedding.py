@@ -42,8 +42,9 @@ from video_ssl.embed.jobs import job_key, make_job
 from video_ssl.embed.partial import PartialFeatures, discard
 from video_ssl.embed.rows import RowCollector
 from video_ssl.embed.text_windows import TextWindows
+from video_ssl.embed.vector_columns import Column, VectorColumn
 from video_ssl.embed.window_workers import Piece, WindowJob, describe, read_windows
-from video_ssl.models.contract import CLIP, MOMENTS, Encoder
+from video_ssl.models.contract import CLIP, COMMON, MOMENTS, Encoder
 from video_ssl.models.networks.layers import spatial_cells
 from video_ssl.models.preprocess_config import described
 from video_ssl.progress import Meter, duration_text, metered
@@ -97,6 +98,7 @@ class Embedder:
         try:
             self.positions(self._shape[0])
             self.grids = self._grid_columns()
+            self.columns: list[Column] = [*self._vector_columns(), *self.grids]
         except ValueError as err:
             raise EmbeddingError(f"{self.name} does not take such clips: {err}") from err
 
@@ -175,7 +177,7 @@ class Embedder:
             embed_dim=self.embed_dim,
             metadata=metadata if shard is None else {**metadata, "shard": dict(shard)},
             job=job,
-            grids=self.grids,
+            columns=self.columns,
             restart=restart,
         )
 
@@ -261,16 +263,21 @@ class Embedder:
         return entry
 
     def _outputs(self) -> tuple[str, ...]:
-        """The outputs that are kept; moments only where the encoder has them."""
+        """The outputs that are kept: moments only where the encoder has them, common ones always where it has them.
+
+        Common spaces are trained on the encoder's last output only, so that an earlier layer has none.
+        """
         config, there = self.config, self.encoder.output_names
-        names = tuple(name for name in config.names if name != MOMENTS or name in there)
+        asked = tuple(name for name in config.names if name != MOMENTS or name in there)
+        common = () if config.layer is not None else tuple(n for n in COMMON if n in there)
+        names = tuple(dict.fromkeys((*asked, *common)))
         lacking = [name for name in names if name not in there]
         if lacking:
             raise EmbeddingError(
                 f"{self.name} ({self.encoder.architecture}) has no output {lacking[0]!r}, only {', '.join(there)}: "
                 "leave it out of outputs."
             )
-        if config.per_frame and names == (CLIP,):
+        if config.per_frame and set(names) <= {CLIP, *COMMON}:
             raise EmbeddingError(
                 f"{self.name} ({self.encoder.architecture}) has no features of frames: leave out per_frame."
             )
@@ -279,6 +286,11 @@ class Embedder:
         except ValueError as err:
             raise EmbeddingError(f"{self.name}: {err}") from err
         return names
+
+    def _vector_columns(self) -> list[VectorColumn]:
+        """The columns of the outputs in common spaces."""
+        common = (name for name in self.outputs if name in COMMON)
+        return [VectorColumn(name=n, width=self.encoder.output_dim(n)) for n in common]
 
     def _grid_columns(self) -> list[GridColumn]:
         """The columns of the outputs on a grid."""
@@ -349,7 +361,8 @@ class Embedder:
         }
 
     def forward(self, video: np.ndarray) -> dict[str, np.ndarray]:
-        """Returns "clip" (B, D'), "moments" (B, T', D') and others (B, t, h, w, D) of clips as they are read."""
+        """Returns "clip" (B, D'), "moments" (B, T', D'), common ones (B, D) and others (B, t, h, w, D) of clips as they
+        are read."""
         config, names = self.config, self.outputs
         if self.windows.whole:  # float pixels of a long video would fill the memory
             pieces = (video[:, i : i + _PIECE] for i in range(0, video.shape[1], _PIECE))

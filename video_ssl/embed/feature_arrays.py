@@ -18,6 +18,7 @@ import numpy as np
 import pyarrow as pa
 
 from video_ssl.datasets.parts import SIGN, each_part
+from video_ssl.models.contract import COMMON
 from video_ssl.recipes import nearest
 
 OTHER_NAMES = {
@@ -98,6 +99,12 @@ def columns_of(
             )
         if key == "feature":
             made[key] = vectors(_floats(values, "features", where), width)
+        elif key in COMMON:
+            if values.ndim != 2 or values.shape[1] == 0:
+                raise FeatureError(
+                    f"{where}{key} must be (clips, width), but has shape {values.shape}."
+                )
+            made[key] = vectors(_floats(values, key, where), values.shape[1])
         elif key == "frame_features":
             made[key] = ragged_vectors(list(_frame_features(values, width, where)), width)
         elif key in _TEXTS:

@@ -16,6 +16,8 @@ import pyarrow.compute as pc
 from video_ssl.embed.feature_arrays import FeatureError
 from video_ssl.embed.feature_writer import LATER, METADATA_KEY
 from video_ssl.embed.grids import GRID, PLAIN, TIMES, Grid, grid_columns
+from video_ssl.embed.vector_columns import vector_columns
+from video_ssl.models.contract import COMMON
 from video_ssl.recipes import nearest
 
 
@@ -121,7 +123,7 @@ class FeatureFile:
 
     @functools.cached_property
     def outputs(self) -> dict[str, Output]:
-        """What the file has, by name: the clip features, the moments where there are any, outputs on a grid."""
+        """What the file has, by name: clip features, and where there are any moments, common ones, outputs on grids."""
         found = {"clip": Output(name="clip", width=self.embed_dim, dtype="float32", per_clip=1)}
         if self.has_frames:
             found["moments"] = Output(
@@ -129,6 +131,10 @@ class FeatureFile:
                 width=self.embed_dim,
                 dtype="float32",
                 per_clip=_only(self._lengths("frame_features").tolist()),
+            )
+        for vector in vector_columns(self.table.schema):
+            found[vector.name] = Output(
+                name=vector.name, width=vector.width, dtype="float32", per_clip=1
             )
         for column in grid_columns(self.table.schema):
             grids = self.table[column.name + GRID].combine_chunks().flatten().to_numpy()
@@ -143,7 +149,7 @@ class FeatureFile:
         return found
 
     def read(self, name: str, rows: Sequence[int] | np.ndarray) -> np.ndarray:
-        """Returns an output of some clips as it is stored: (n, D) of "clip", otherwise (n, L, D).
+        """Returns an output of some clips as it is stored: (n, D) of "clip" and common ones, otherwise (n, L, D).
 
         Only these rows are read, whatever the size of the file.
 
@@ -157,6 +163,8 @@ class FeatureFile:
         spec = self.require(name)
         if name == "clip":
             return self.features[np.asarray(rows, np.int64)]
+        if name in COMMON:
+            return self.vectors(name)[np.asarray(rows, np.int64)]
         column = PLAIN.get(name, name)
         cells = [_matrix(self._cell(column, int(row)), spec.width) for row in rows]
         lengths = sorted({len(cell) for cell in cells})
@@ -169,6 +177,19 @@ class FeatureFile:
             np.stack(cells) if cells else np.zeros((0, spec.per_clip or 0, spec.width), spec.dtype)
         )
 
+    def vectors(self, name: str) -> np.ndarray:
+        """Returns float32 (N, D): an output that is one vector a clip, "clip" or one in a common space.
+
+        Raises:
+            FeatureError: no such output, or it has several vectors a clip.
+        """
+        spec = self.require(name)
+        if name != "clip" and name not in COMMON:
+            raise FeatureError(f"{name} of {self._name} is not one vector a clip: use `read`.")
+        column = PLAIN.get(name, name)
+        parts = [_matrix(batch.column(column), spec.width) for batch in self._batches()]
+        return parts[0] if len(parts) == 1 else np.concatenate(parts)
+
     def grid(self, name: str, row: int) -> Grid:
         """Returns an output on a grid of one clip, read where it lies, with its grid and times.
 
@@ -176,7 +197,7 @@ class FeatureFile:
             FeatureError: no such output, or it is on no grid.
         """
         spec = self.require(name)
-        if name in PLAIN:
+        if name in PLAIN or name in COMMON:
             raise FeatureError(f"{name} is on no grid: use `read`, or `frames` for its times.")
         t, h, w = self._cell(name + GRID, row).to_pylist()
         return Grid(

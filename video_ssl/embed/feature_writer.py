@@ -16,7 +16,8 @@ import pyarrow as pa
 
 from video_ssl.datasets.arrow.checks import remember, seal, sealed
 from video_ssl.embed.feature_arrays import FeatureError, ragged_vectors, vectors
-from video_ssl.embed.grids import GridColumn, grid_bytes, grid_columns
+from video_ssl.embed.grids import grid_bytes
+from video_ssl.embed.vector_columns import Column, output_columns
 from video_ssl.files import MADE_BY, made, written_aside
 
 METADATA_KEY = b"video_ssl.features"
@@ -46,9 +47,9 @@ LATER = {
 
 
 def feature_schema(
-    embed_dim: int, metadata: Mapping[str, Any] | None = None, grids: Sequence[GridColumn] = ()
+    embed_dim: int, metadata: Mapping[str, Any] | None = None, columns: Sequence[Column] = ()
 ) -> pa.Schema:
-    """Returns the schema of a feature file of width `embed_dim` and outputs `grids`; `metadata` is JSON in it."""
+    """Returns the schema of a feature file of width `embed_dim` and other outputs; `metadata` is JSON in it."""
     vector = pa.list_(pa.float32(), embed_dim)
     fields = [
         pa.field("id", pa.string(), nullable=False),
@@ -62,7 +63,7 @@ def feature_schema(
         pa.field("frame_times_sec", pa.list_(pa.float64())),
         pa.field("frame_labels", pa.list_(pa.int16())),
         *(pa.field(name, kind) for name, kind in LATER.items()),
-        *(field for column in grids for field in column.fields()),
+        *(field for column in columns for field in column.fields()),
     ]
     about = json.dumps(dict(metadata or {}))
     return pa.schema(fields, metadata={METADATA_KEY: about, MADE_BY: made("embed")})
@@ -78,7 +79,7 @@ class FeatureWriter:
         path: of the file.
         embed_dim: width of clip features and moments.
         metadata: what the file says about itself.
-        grids: outputs that it has beside these.
+        columns: of outputs that it has beside these.
     """
 
     def __init__(
@@ -87,10 +88,10 @@ class FeatureWriter:
         *,
         embed_dim: int,
         metadata: Mapping[str, Any] | None = None,
-        grids: Sequence[GridColumn] = (),
+        columns: Sequence[Column] = (),
     ) -> None:
         self.path = Path(path)
-        self.schema = feature_schema(embed_dim, metadata, grids)
+        self.schema = feature_schema(embed_dim, metadata, columns)
         self.skipped: list[dict[str, Any]] = []
         self.num_rows = 0
         self._embed_dim = embed_dim
@@ -158,13 +159,13 @@ def rows_to_batch(
     Raises:
         FeatureError: a feature that is not finite or of another width.
     """
-    grids = grid_columns(schema)
+    others = output_columns(schema)
     for row in rows:
         _check_row(row, embed_dim)
-        for column in grids:
+        for column in others:
             column.refuse(row)
     columns = []
-    for field in list(schema)[: len(schema) - 3 * len(grids)]:
+    for field in list(schema)[: len(schema) - sum(len(column.fields()) for column in others)]:
         values = [row.get(field.name) for row in rows]
         if field.name == "feature":
             columns.append(vectors(np.stack([row["feature"] for row in rows]), embed_dim))
@@ -172,7 +173,7 @@ def rows_to_batch(
             columns.append(ragged_vectors(values, embed_dim))
         else:
             columns.append(pa.array(values, field.type))
-    for column in grids:
+    for column in others:
         columns += column.arrays([row[column.name] for row in rows])
     return pa.RecordBatch.from_arrays(columns, schema=schema)
 

@@ -18,8 +18,9 @@ A feature file is an Arrow IPC file with one row a clip, read through a memory m
     frame_times_sec   list<float64>          when they are, in seconds of the source
     frame_labels      list<int16>            their labels where the table has them, -1 for none
 
-Outputs have names: `feature` is "clip", `frame_features` is "moments".  On request there are others, such as "tokens",
-with columns of their own (see `grids.py`).
+Outputs have names: `feature` is "clip", `frame_features` is "moments".  Of encoders with spaces that video shares with
+sound and text there are `common_sound` and `common_text`, float32[D] (see `vector_columns.py`).  On request there are
+others, such as "tokens", with columns of their own (see `grids.py`).
 
 The schema carries JSON about encoder, preprocessing, table and versions.  Videos that could not be
 read are not in the rows; they are listed with the reason in `FeatureFile.skipped`.
@@ -27,7 +28,8 @@ read are not in the rows; they are listed with the reason in `FeatureFile.skippe
 `open_features` also reads what others have made, as long as it holds no pickled objects:
 
     .npz      features (N, D); labels (N,), numbers or names of classes; optionally ids, groups, sources, clips
-              (N,), frame_features (N, T, D), frame_times_sec (N, T), frame_labels (N, T)
+              (N,), frame_features (N, T, D), frame_times_sec (N, T), frame_labels (N, T), common_sound and
+              common_text (N, D')
     .parquet  columns of the names above (singular or plural), features as lists of numbers
 
 Which records of two files are the same is decided in `identity.py`.
@@ -63,9 +65,11 @@ from video_ssl.embed.feature_file import FeatureFile as FeatureFile
 from video_ssl.embed.feature_file import Output as Output
 from video_ssl.embed.feature_writer import COLUMNS, METADATA_KEY, SKIPPED_KEY, feature_schema
 from video_ssl.embed.grids import refuse_other_grids
+from video_ssl.embed.vector_columns import VectorColumn, refuse_other_vectors
+from video_ssl.models.contract import COMMON
 
 #: What arrays of others may be called, singular or plural.
-_ALLOWED = (*COLUMNS, "source", "record_start_sec", "record_end_sec")
+_ALLOWED = (*COLUMNS, "source", "record_start_sec", "record_end_sec", *COMMON)
 
 
 def open_features(path: str | Path, *, root: str | Path | None = None) -> FeatureFile:
@@ -108,7 +112,8 @@ def features_from_arrays(
     columns: Mapping[str, np.ndarray], *, metadata: Mapping[str, Any] | None = None, name: str = ""
 ) -> FeatureFile:
     """Returns features in memory from arrays: `features` (N, D), `labels` (N,), and optionally ids,
-    groups, clips (N,), frame_features (N, T, D), frame_times_sec and frame_labels (N, T).
+    groups, clips (N,), frame_features (N, T, D), frame_times_sec and frame_labels (N, T), common_sound and common_text
+    (N, D').
 
     Raises:
         FeatureError: see `open_features`.
@@ -117,10 +122,15 @@ def features_from_arrays(
     given = known_arrays(columns, _ALLOWED, where)
     count, width = given["feature"].shape
     folder = Path(os.path.abspath(name)).parent if name else None
-    made, about = columns_of(given, feature_schema(width), where, folder)
+    common = [
+        VectorColumn(name=key, width=given[key].shape[-1] if given[key].ndim == 2 else 0)
+        for key in COMMON
+        if key in given
+    ]
+    made, about = columns_of(given, feature_schema(width, columns=common), where, folder)
     made.setdefault("id", pa.array([str(row) for row in range(count)]))
     made.setdefault("clip", pa.array(_occurrence(made["id"].to_pylist()), pa.int32()))
-    schema = feature_schema(width, {**(metadata or {}), **about})
+    schema = feature_schema(width, {**(metadata or {}), **about}, common)
     arrays = [made.get(field.name, pa.nulls(count, field.type)) for field in schema]
     return FeatureFile(pa.Table.from_arrays(arrays, schema=schema), ids_are_rows="id" not in given)
 
@@ -168,6 +178,7 @@ def _refuse_other_kinds(table: pa.Table, path: Path) -> None:
             if not field.nullable and table[field.name].null_count:
                 raise FeatureError(f"{path} is damaged: its column {field.name!r} has empty cells.")
     refuse_other_grids(table, str(path))
+    refuse_other_vectors(table, str(path))
     try:
         about = json.loads((table.schema.metadata or {})[METADATA_KEY])
     except (ValueError, RecursionError) as err:

@@ -9,17 +9,23 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import cast
 
 import torch
 
 import video_ssl
+from video_ssl.datasets.paths import at_home
 from video_ssl.models.baselines import BASELINES
 from video_ssl.models.contract import Encoder
+from video_ssl.models.encoder_folder import find_encoder
+from video_ssl.models.encoder_partners import find_partner
 from video_ssl.models.encoders import EncoderError, load_encoder
+from video_ssl.models.preprocess_config import Modality
 from video_ssl.pretrain.processes import choose_device
 
 FLAX = "flax:"
+UNTRAINED = "untrained:"
 
 
 def open_encoder(spec: str, device: str | torch.device = "cpu") -> Encoder:
@@ -55,3 +61,28 @@ def without_flax(spec: str) -> str:
         if spec.startswith(kind + FLAX):
             return kind + spec.removeprefix(kind + FLAX)
     return spec
+
+
+def partner_spec(spec: str, sense: Modality) -> str:
+    """Returns the specification of the encoder of the same run that has another sense, in a common space with it.
+
+    What stands before the run (`flax:`, `untrained:`) and a seed behind it stay.
+
+    Args:
+        spec: an encoder, as `open_encoder` takes it.
+        sense: "sound" or "text" for an encoder of video, "video" for the others.
+
+    Raises:
+        EncoderError: there is no such encoder, or a baseline without weights, which has none.
+    """
+    plain = without_flax(spec)
+    kind = plain.partition(":")[0]
+    if kind in BASELINES:
+        raise EncoderError(f"{spec} shares no space with {sense}: name a run there.")
+    fresh = UNTRAINED if plain.startswith(UNTRAINED) else ""
+    place, seed = plain.removeprefix(fresh), ""
+    if fresh and not Path(at_home(place)).exists():
+        place, at, number = place.rpartition("@")
+        seed = at + number
+    partner = find_partner(find_encoder(place), sense)
+    return f"{fresh}{FLAX if plain != spec else ''}{partner}{seed}"

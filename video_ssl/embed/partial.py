@@ -33,8 +33,8 @@ from video_ssl.embed.feature_writer import (
     rows_to_batch,
 )
 from video_ssl.embed.features import FeatureError
-from video_ssl.embed.grids import GridColumn
 from video_ssl.embed.jobs import job_changes, job_key, listed
+from video_ssl.embed.vector_columns import Column
 from video_ssl.files import (
     FULL,
     OutputError,
@@ -76,7 +76,7 @@ class PartialFeatures:
         out: the feature file that it becomes.
         embed_dim: width of the features.
         metadata: of the feature file.
-        grids: outputs that it has beside clip features and moments.
+        columns: of outputs that it has beside clip features and moments.
         job: JSON that is the same exactly when the features are the same.
         restart: throw away what is there.
 
@@ -92,15 +92,15 @@ class PartialFeatures:
         embed_dim: int,
         metadata: Mapping[str, Any],
         job: Mapping[str, Any],
-        grids: Sequence[GridColumn] = (),
+        columns: Sequence[Column] = (),
         restart: bool = False,
     ) -> None:
         self.out = out
         self.folder = partial_folder(out)
         self.embed_dim = embed_dim
         self.metadata = metadata
-        self.grids = tuple(grids)
-        self.schema = feature_schema(embed_dim, metadata, grids)
+        self.columns = tuple(columns)
+        self.schema = feature_schema(embed_dim, metadata, columns)
         self.skipped: list[dict[str, Any]] = []
         self._job, self._job_key, self._restart = job, job_key(job), restart
         self._new_skips: list[dict[str, Any]] = []
@@ -225,7 +225,7 @@ class PartialFeatures:
         """
         try:
             with FeatureWriter(
-                self.out, embed_dim=self.embed_dim, metadata=self.metadata, grids=self.grids
+                self.out, embed_dim=self.embed_dim, metadata=self.metadata, columns=self.columns
             ) as writer:
                 writer.skipped.extend(self.skipped)
                 with pa.OSFile(str(self.folder / ROWS)) as file:

@@ -14,13 +14,13 @@ from video_ssl.datasets.table import Record, Table
 from video_ssl.embed.grids import Grid
 from video_ssl.embed.partial import PartialFeatures
 from video_ssl.embed.window_workers import Piece
-from video_ssl.models.contract import CLIP, MOMENTS
+from video_ssl.models.contract import CLIP, COMMON, MOMENTS
 
 #: Rows are written when there are this many of them, or bytes of features, or after this time.
 _ROWS, _BYTES, _COMMIT_SEC = 256, 8 * 2**20, 30.0
 
 #: Clips as they are read, uint8 (B, T, H, W, 3), float32 (B, N) or int64 (B, L) -> "clip" (B, D), perhaps "moments"
-#: (B, T', D), and outputs on a grid (B, t, h, w, D).
+#: (B, T', D), common ones (B, D), and outputs on a grid (B, t, h, w, D).
 Forward = Callable[[np.ndarray], Mapping[str, np.ndarray]]
 Positions = Callable[[int], np.ndarray]
 
@@ -202,7 +202,7 @@ def make_row(
 
     Args:
         clip: it.
-        outputs: of the encoder for it: "clip" (D,), "moments" (T', D), others (t, h, w, D).
+        outputs: of the encoder for it: "clip" (D,), "moments" (T', D), common ones (D,), others (t, h, w, D).
         positions: of the moments in units of sampled frames, (T',).
         every: which of them outputs on a grid have: every so many-th.
     """
@@ -225,7 +225,9 @@ def make_row(
         "digest": clip.digest,
     }
     for name, cells in outputs.items():
-        if name not in (CLIP, MOMENTS):
+        if name in COMMON:
+            row[name] = cells
+        elif name not in (CLIP, MOMENTS):
             row[name] = _grid(window, times, cells, positions[::every])
     moments = outputs.get(MOMENTS)
     if moments is not None:

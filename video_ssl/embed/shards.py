@@ -30,10 +30,10 @@ from video_ssl.embed.embed_videos import refuse_changed_contents
 from video_ssl.embed.embedding import Embedder, EmbeddingError
 from video_ssl.embed.feature_writer import METADATA_KEY, SKIPPED_KEY, FeatureWriter, larger_batches
 from video_ssl.embed.features import FeatureError, FeatureFile, open_features
-from video_ssl.embed.grids import grid_columns
 from video_ssl.embed.jobs import job_changes, listed
 from video_ssl.embed.open_encoder import open_encoder
 from video_ssl.embed.partial import claim_features, discard
+from video_ssl.embed.vector_columns import output_columns
 from video_ssl.pretrain.processes import Processes, choose_device
 from video_ssl.recipes import known_settings
 
@@ -217,7 +217,7 @@ def merge_shards(out: str | Path) -> FeatureFile:
         out,
         embed_dim=schema.field("feature").type.list_size,
         metadata=shards[0][1]["whole"],
-        grids=grid_columns(schema),
+        columns=output_columns(schema),
     ) as writer:
         for batch in larger_batches(_batches(shards, writer.skipped)):
             writer.write_batch(batch.replace_schema_metadata(writer.schema.metadata))

@@ -36,7 +36,7 @@ def compared(results: Mapping[str, Any]) -> dict[str, Any]:
     recipe = results["recipe"]
     return {
         "name": results["name"],
-        "train": recipe["train"],
+        "train": recipe["train"] or "nothing",
         "test": recipe["test"],
         "seed": results["seed"],
         "date": results["date"],

@@ -15,6 +15,7 @@ import numpy as np
 
 from video_ssl.embed.features import FeatureFile
 from video_ssl.evaluate import metrics
+from video_ssl.models.preprocess_config import Modality
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -23,6 +24,9 @@ class Needs:
 
     Attributes:
         outputs: of the encoder, by name; "clip" is there in any case.
+        train: clips to learn from.
+        senses: of the test videos, "sound" or "text": features of them by the encoder of the same run that has this
+            sense, with the output in the space that video shares with it (`Given.senses`).
         labels: every clip has a class.
         several_classes: the training videos are of two classes at least.
         extras: of video_ssl, whose packages it imports: "phases".
@@ -36,6 +40,8 @@ class Needs:
     """
 
     outputs: tuple[str, ...] = ("clip",)
+    train: bool = True
+    senses: tuple[Modality, ...] = ()
     labels: bool = True
     several_classes: bool = False
     extras: tuple[str, ...] = ()
@@ -53,14 +59,16 @@ class Given:
     """What every evaluator gets.
 
     Attributes:
-        train: features of the clips that it may learn from.
+        train: features of the clips that it may learn from; where no evaluator learns, those of test.
         test: features of the clips that it is judged by.
+        senses: sense -> features of the test videos as they are heard or told, of those that can be.
         seed: of whatever it draws.
         keep_predictions: say of every test video which class it was given.
     """
 
     train: FeatureFile
     test: FeatureFile
+    senses: Mapping[str, FeatureFile] = field(default_factory=dict)
     seed: int = 0
     keep_predictions: bool = False
 

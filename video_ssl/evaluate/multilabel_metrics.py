@@ -62,7 +62,9 @@ def d_prime(aucs: np.ndarray) -> np.ndarray:
     """
     quantile = NormalDist().inv_cdf
     ends = {0.0: -np.inf, 1.0: np.inf}
-    found = [np.nan if np.isnan(a) else ends[a] if a in ends else quantile(a) for a in aucs.tolist()]
+    found = [
+        np.nan if np.isnan(a) else ends[a] if a in ends else quantile(a) for a in aucs.tolist()
+    ]
     return np.sqrt(2) * np.asarray(found, np.float64)
 
 

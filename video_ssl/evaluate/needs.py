@@ -13,7 +13,8 @@ from video_ssl.datasets.table import Table
 from video_ssl.embed.config import EmbedConfig
 from video_ssl.embed.features import FeatureError, FeatureFile
 from video_ssl.evaluate.evaluators import Evaluator
-from video_ssl.models.contract import TOKENS, Encoder
+from video_ssl.models.contract import CLIP, COMMON_WITH, TOKENS, Encoder
+from video_ssl.models.preprocess_config import Modality
 
 #: Extra of video_ssl -> (module that is imported, package that brings it).
 EXTRAS = {"phases": ("sklearn", "scikit-learn")}
@@ -36,6 +37,29 @@ def embed_settings(config: EmbedConfig, evaluators: Mapping[str, Evaluator]) -> 
             if name not in names:
                 names.append(name)
     return replace(config, outputs=tuple(names))
+
+
+def sense_settings(config: EmbedConfig, sense: Modality) -> EmbedConfig:
+    """Returns how the test videos are embedded as they are heard or told: what `config` says of frames is left out."""
+    plain = EmbedConfig(
+        outputs=(CLIP,),
+        frames=False,
+        precision=config.precision,
+        batch_size=config.batch_size,
+        num_workers=config.num_workers,
+        backend=config.backend,
+        video_timeout_sec=config.video_timeout_sec,
+        strict=config.strict,
+        check=config.check,
+    )
+    if sense == "text":
+        return plain
+    return replace(plain, num_clips=config.num_clips, stride_sec=config.stride_sec)
+
+
+def wanted_senses(evaluators: Mapping[str, Evaluator]) -> tuple[Modality, ...]:
+    """Returns the senses beside video that evaluators need, each once."""
+    return tuple(dict.fromkeys(sense for own in evaluators.values() for sense in own.needs.senses))
 
 
 def check_encoder(name: str, encoder: Encoder, evaluators: Mapping[str, Evaluator]) -> None:
@@ -65,9 +89,26 @@ def check_files(
             raise FeatureError(
                 f"evaluators.{title} needs {what}, but encoders.{name} names feature files: name a run there."
             )
-        for file in files.values():
-            where = f"{file.path or 'the features'} has"
-            _check_outputs(title, evaluator, tuple(file.outputs), where)
+        if needs.train and "train" not in files:
+            raise FeatureError(
+                f"evaluators.{title} learns, but encoders.{name} names no features of train: features:TRAIN,TEST."
+            )
+        for sense in needs.senses:
+            if sense not in files:
+                raise FeatureError(
+                    f"evaluators.{title} needs features of {sense}: write features:TRAIN,TEST,{sense}=FILE behind "
+                    f"encoders.{name}."
+                )
+            lacking = COMMON_WITH[sense] not in files[sense].outputs
+            if lacking:
+                raise FeatureError(
+                    f"evaluators.{title} needs the output {COMMON_WITH[sense]!r}, but {files[sense].path} has "
+                    f"{', '.join(files[sense].outputs)} only."
+                )
+        for split in ("train", "test"):
+            if split in files and (needs.train or split == "test"):
+                where = f"{files[split].path or 'the features'} has"
+                _check_outputs(title, evaluator, tuple(files[split].outputs), where)
 
 
 def check_packages(evaluators: Mapping[str, Evaluator]) -> None:
@@ -84,7 +125,17 @@ def check_packages(evaluators: Mapping[str, Evaluator]) -> None:
 def check_tables(tables: Mapping[str, Table], evaluators: Mapping[str, Evaluator]) -> None:
     """Raises FeatureError where a table lacks the labels that an evaluator needs, or no class is in both tables."""
     for title, evaluator in evaluators.items():
+        told = "text" not in evaluator.needs.senses or all(
+            _has_captions(table) for split, table in tables.items() if split == "test"
+        )
+        if not told:
+            raise FeatureError(
+                f"evaluators.{title} needs captions, but no video of test has one. Use a table with them "
+                "(docs/data.md)."
+            )
         for split, table in tables.items():
+            if split == "train" and not evaluator.needs.train:
+                continue
             if evaluator.needs.labels and (lacking := _without_label(table)):
                 raise FeatureError(
                     f"evaluators.{title} needs the class of every video, but {lacking} of {len(table)} videos of "
@@ -159,6 +210,12 @@ def _without_label(table: Table) -> int:
     if "label" not in table.column_names:
         return len(table)
     return int((table.column("label") < 0).sum())
+
+
+def _has_captions(table: Table) -> bool:
+    if "captions" not in table.column_names:
+        return False
+    return any(table.record(index).captions for index in range(len(table)))
 
 
 def _has_frame_labels(table: Table) -> bool:

@@ -1,9 +1,10 @@
-"""Metrics of retrieval between two senses, where every query has one right answer: pure functions on numpy arrays.
+"""Metrics of retrieval between two senses: pure functions on numpy arrays.
 
-Q queries (texts, sounds, videos) are looked for in a gallery of V items.  The rank of a query counts from 0: how many
-items come before the right one.  Equal similarities are ordered by their place in the gallery, so a constant
-similarity gives the ranks of the places themselves, which is what guessing gives, and never an advantage.  R@k is the
-share of ranks below k; MedR is the median rank counted from 1.
+Q queries (texts, sounds, videos) are looked for in a gallery of V items, of which one is right, or some are (the
+captions of a video).  The rank of a query counts from 0: how many items come before the first right one.  Equal
+similarities are ordered by their place in the gallery, so a constant similarity gives the ranks of the places
+themselves, which is what guessing gives, and never an advantage.  R@k is the share of ranks below k; MedR is the
+median rank counted from 1.
 
 Source: papers/vatt.md section 6 (zero-shot retrieval); its reference averages windows in two orders.
 """
@@ -14,6 +15,8 @@ from collections.abc import Sequence
 from typing import Literal
 
 import numpy as np
+
+from video_ssl.evaluate.videos import mean_by
 
 Average = Literal["embd", "cosine"]
 
@@ -30,70 +33,86 @@ def unit_vectors(vectors: np.ndarray) -> np.ndarray:
     return np.asarray(vectors / length)
 
 
-def window_similarity(
-    asked: np.ndarray, windows: np.ndarray, *, average: Average = "embd"
+def window_vectors(
+    windows: np.ndarray, index: np.ndarray, *, average: Average = "embd"
 ) -> np.ndarray:
-    """Returns (Q, V): the cosine of every query with every item that is seen in several windows.
+    """Returns (V, D): a vector for every item, by which its inner product with a query of length 1 is their similarity.
 
     Args:
-        asked: (Q, D), not normalised.
-        windows: (V, W, D), not normalised; one window is a window like others, and is normalised too.
-        average: "embd": the mean of the vectors of the windows is scaled to length 1, as the paper has it; "cosine":
-            the mean of the cosines of the windows.
+        windows: (N, D), not normalised, N >= V; one window is a window like others, and is normalised too.
+        index: int (N,), the item 0..V-1 of each window; every item has at least one.
+        average: "embd": the mean of the vectors of the windows is scaled to length 1, as the paper has it, so that the
+            similarity is a cosine; "cosine": the mean of vectors that are scaled each, so that it is the mean of the
+            cosines of the windows.
 
     Source: papers/vatt.md section 6.  Its reference normalises nothing with "embd" and one window; this does.
 
-    >>> windows = np.array([[[1.0, 0.0], [0.0, 3.0]]])
-    >>> [round(float(window_similarity(np.array([[2.0, 0.0]]), windows, average=a)[0, 0]), 3) for a in ("embd", "cosine")]
-    [0.316, 0.5]
+    >>> windows, index = np.array([[1.0, 0.0], [0.0, 3.0]]), np.array([0, 0])
+    >>> window_vectors(windows, index).round(3).tolist()
+    [[0.316, 0.949]]
+    >>> window_vectors(windows, index, average="cosine").tolist()
+    [[0.5, 0.5]]
     """
-    if asked.ndim != 2 or windows.ndim != 3 or asked.shape[1] != windows.shape[2]:
+    if windows.ndim != 2 or index.shape != windows.shape[:1] or not len(windows):
         raise ValueError(
-            f"asked must be (queries, width) and windows (items, windows, width), but are {asked.shape} and "
-            f"{windows.shape}."
+            f"windows must be (windows, width) and index (windows,), but are {windows.shape} and {index.shape}."
         )
     if average not in ("embd", "cosine"):
         raise ValueError(f"average={average!r} must be 'embd' or 'cosine'.")
-    items = windows.mean(axis=1) if average == "embd" else unit_vectors(windows).mean(axis=1)
-    return np.asarray(unit_vectors(asked) @ (unit_vectors(items) if average == "embd" else items).T)
+    if average == "embd":
+        return unit_vectors(mean_by(windows, index))
+    return mean_by(unit_vectors(windows), index)
 
 
-def pair_ranks(similarity: np.ndarray, own: np.ndarray) -> np.ndarray:
-    """Returns int64 (Q,): how many items come before the right one of each query.
+def first_ranks(similarity: np.ndarray, right: np.ndarray) -> np.ndarray:
+    """Returns int64 (Q,): how many items come before the first right one of each query.
 
     Args:
         similarity: (Q, V), larger is better.
-        own: int (Q,), the column of the right item.
+        right: bool (Q, V), at least one in each row.
 
-    >>> pair_ranks(np.array([[0.1, 0.9, 0.9], [0.5, 0.2, 0.1]]), np.array([2, 0])).tolist()
+    >>> first_ranks(np.array([[0.1, 0.9, 0.9], [0.5, 0.2, 0.1]]), np.array([[0, 0, 1], [1, 0, 1]], bool)).tolist()
     [1, 0]
     """
-    if similarity.ndim != 2 or own.shape != similarity.shape[:1] or 0 in similarity.shape:
+    if similarity.ndim != 2 or right.shape != similarity.shape or 0 in similarity.shape:
         raise ValueError(
-            f"similarity must be (queries, items) and own (queries,), but are {similarity.shape} and {own.shape}."
+            f"similarity and right must be (queries, items), but are {similarity.shape} and {right.shape}."
         )
     if not np.isfinite(similarity).all():
         raise ValueError("similarities are not finite.")
-    right = np.take_along_axis(similarity, own[:, None], axis=1)
-    before = (similarity == right) & (np.arange(similarity.shape[1]) < own[:, None])
-    return np.asarray(((similarity > right) | before).sum(axis=1), np.int64)
+    if not right.any(axis=1).all():
+        raise ValueError("a query has no right item.")
+    best = np.where(right, similarity, -np.inf).max(axis=1, keepdims=True)
+    equal = similarity == best
+    place = (equal & right).argmax(axis=1)[:, None]
+    before = equal & (np.arange(similarity.shape[1]) < place)
+    return np.asarray(((similarity > best) | before).sum(axis=1), np.int64)
 
 
 def ranked_shares(ranks: np.ndarray, ks: Sequence[int]) -> tuple[dict[int, float], float]:
     """Returns for every k the share of ranks below it, R@k, and the median rank counted from 1, MedR.
 
-    >>> ranked_shares(np.array([0, 4, 20]), [1, 5, 10])
-    ({1: 0.3333333333333333, 5: 0.6666666666666666, 10: 0.6666666666666666}, 5.0)
+    >>> ranked_shares(np.array([0, 4, 19, 30]), [1, 5, 10])
+    ({1: 0.25, 5: 0.5, 10: 0.5}, 12.5)
     """
     if ranks.ndim != 1 or len(ranks) == 0:
         raise ValueError(f"ranks must be (queries,) of at least one query, but are {ranks.shape}.")
     return {k: float((ranks < k).mean()) for k in ks}, float(np.median(ranks)) + 1
 
 
-def chance_shares(num_items: int, ks: Sequence[int]) -> tuple[dict[int, float], float]:
-    """Returns R@k and MedR of a gallery of `num_items` in random order, where one item is right.
+def chance_median(right: np.ndarray, num_items: int) -> int:
+    """Returns MedR of a gallery of `num_items` in random order: the least k whose R@k is a half at least.
 
-    >>> chance_shares(40, [1, 10])
-    ({1: 0.025, 10: 0.25}, 20.5)
+    Args:
+        right: int (Q,), how many items are right for each query.
+
+    >>> chance_median(np.array([1, 1]), 40), chance_median(np.array([2]), 40)
+    (20, 12)
     """
-    return {k: min(k, num_items) / num_items for k in ks}, (num_items + 1) / 2
+    many, counts = np.unique(np.asarray(right, np.int64), return_counts=True)
+    miss, shares = np.ones(len(many)), counts / counts.sum()
+    for k in range(num_items):
+        miss *= np.maximum(num_items - many - k, 0) / (num_items - k)
+        if 1 - float(shares @ miss) >= 0.5 - 1e-12:
+            return k + 1
+    return num_items

@@ -23,8 +23,9 @@ class EvaluateRecipe:
         name: of the evaluation; names its folder.
         encoder: what `{encoder}` stands for in `encoders`: usually a run, or RUN@STEP while it trains.
         encoders: name in the report -> what `open_encoder` understands, or features:TRAIN,TEST: two
-            feature files, which nothing is embedded for.
-        train: the table that evaluators learn from, as `open_table` understands it.
+            feature files, which nothing is embedded for.  Evaluators of several senses take more of them:
+            features:TRAIN,TEST,text=FILE,sound=FILE; TRAIN may be empty where nothing is learned.
+        train: the table that evaluators learn from, as `open_table` understands it; null where none does.
         test: the table they are tested on.
         embed: how videos become features.
         evaluators: name in the table of evaluators -> its settings.
@@ -40,7 +41,7 @@ class EvaluateRecipe:
     name: str = "evaluation"
     encoder: str | None = None
     encoders: dict[str, str] = field(default_factory=lambda: {"encoder": "{encoder}"})
-    train: str = "demo:train"
+    train: str | None = "demo:train"
     test: str = "demo:val"
     embed: EmbedConfig = field(default_factory=EmbedConfig)
     evaluators: dict[str, dict[str, Any] | None] = field(default_factory=lambda: {"probe": None})
@@ -57,7 +58,11 @@ class EvaluateRecipe:
                 f"train and test are both {self.train!r}: the result would mean nothing. Name a "
                 "table of other videos as test."
             )
-        self.make_evaluators()
+        learning = [name for name, own in self.make_evaluators().items() if own.needs.train]
+        if self.train is None and learning:
+            raise ValueError(
+                f"train is null, but evaluators.{learning[0]} learns from it: name a table."
+            )
 
     def make_evaluators(self) -> dict[str, Evaluator]:
         """Returns the evaluators, made from their settings.

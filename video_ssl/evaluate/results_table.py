@@ -42,7 +42,7 @@ def results_table(results: Mapping[str, Any]) -> Table:
     alone = [_alone(first, e, m) for e, m in columns]
     if any(alone):
         table.add_row("position only", *alone, style="dim")
-    guess = [figure_of(e, m).written(first[e]["chance"]) if m == "top1" else "" for e, m in columns]
+    guess = [_guess(first, e, m) for e, m in columns]
     if any(guess):
         table.add_row("guessing", *guess, style="dim")
     return table
@@ -54,7 +54,9 @@ def _tall_table(title: str, encoders: Mapping[str, Any], rows: list[tuple[str, s
     table = Table(title=title, box=SIMPLE_HEAD, pad_edge=False, collapse_padding=True)
     table.add_column("", no_wrap=True)
     alone = any("position_only" in result["details"] for result in first.values())
-    for name in [*encoders, *(["position only"] if alone else [])]:
+    guess = any("chance" in result["details"] for result in first.values())
+    further = [*(["position only"] if alone else []), *(["guessing"] if guess else [])]
+    for name in [*encoders, *further]:
         # Over the numbers, which are short: a word a line.
         head = re.sub(r"[ _]", "\n", name)
         table.add_column(head, justify="right", no_wrap=True)
@@ -62,6 +64,8 @@ def _tall_table(title: str, encoders: Mapping[str, Any], rows: list[tuple[str, s
         cells = [_cell(entry["results"], evaluator, metric) for entry in encoders.values()]
         if alone:
             cells.append(_alone(first, evaluator, metric))
+        if guess:
+            cells.append(_guess(first, evaluator, metric))
         table.add_row(f"{evaluator} {figure_of(evaluator, metric).head}", *cells)
     return table
 
@@ -103,8 +107,11 @@ def _statements(
     40.2 %, position alone 61.0 % (phase classification, mean over 13 classes)."."""
     (name, first), *others = found.items()
     more = [f"{called(n, encoders[n])} {r['details']['headline']['found']}" for n, r in others]
-    if (alone := first["details"]["headline"].get("position_only")) is not None:
+    headline = first["details"]["headline"]
+    if (alone := headline.get("position_only")) is not None:
         more.append(f"position alone {alone}")
+    if (guessed := headline.get("guessing")) is not None:
+        more.append(f"guessing gives {guessed}")
     title, count = title_of(evaluator), first["details"].get("num_classes", 1)
     mean = f", mean over {count} classes" if count > 1 else ""
     start = sentence_start(called(name, encoders[name]))
@@ -143,3 +150,12 @@ def _alone(results: Mapping[str, Any], evaluator: str, metric: str) -> str:
     """What position alone gives; empty where the evaluator does not measure it."""
     alone = results[evaluator]["details"].get("position_only", {})
     return figure_of(evaluator, metric).written(alone[metric]) if metric in alone else ""
+
+
+def _guess(results: Mapping[str, Any], evaluator: str, metric: str) -> str:
+    """What guessing gives; empty where the evaluator does not say it."""
+    result, figure = results[evaluator], figure_of(evaluator, metric)
+    if metric == "top1":
+        return figure.written(result["chance"])
+    chance = result["details"].get("chance", {})
+    return figure.written(chance[metric]) if metric in chance else ""

@@ -38,7 +38,7 @@ from video_ssl.datasets.table import Table
 from video_ssl.embed.embed_videos import refuse_changed_contents
 from video_ssl.embed.embedding import Embedder, EmbeddingError, write_side_by_side
 from video_ssl.embed.features import FeatureError, FeatureFile, open_features
-from video_ssl.embed.open_encoder import open_encoder
+from video_ssl.embed.open_encoder import open_encoder, partner_spec
 from video_ssl.embed.partial import discard, partial_folder
 from video_ssl.embed.shards import embed_together
 from video_ssl.evaluate.context import Context
@@ -50,7 +50,9 @@ from video_ssl.evaluate.needs import (
     check_packages,
     check_tables,
     embed_settings,
+    sense_settings,
     told_about_classes,
+    wanted_senses,
 )
 from video_ssl.evaluate.recipe import EvaluateRecipe
 from video_ssl.evaluate.results_table import results_table, summary
@@ -62,6 +64,7 @@ from video_ssl.files import (
     made,
     write_atomically,
 )
+from video_ssl.models.contract import COMMON_WITH
 from video_ssl.pretrain.processes import Processes, choose_device, join_processes
 from video_ssl.recipes import to_plain
 
@@ -99,6 +102,7 @@ def _evaluate(recipe: EvaluateRecipe, processes: Processes, *, quiet: bool) -> d
     settings = embed_settings(recipe.embed, evaluators)
     given = {name: given_features(spec) for name, spec in specs.items() if is_features(spec)}
     embedders: dict[str, Embedder] = {}
+    partners: dict[str, dict[str, Embedder]] = {}
     for name, spec in specs.items():  # mistakes are reported now, not after an hour of decoding
         if name in given:
             check_files(name, given[name], evaluators)
@@ -106,9 +110,11 @@ def _evaluate(recipe: EvaluateRecipe, processes: Processes, *, quiet: bool) -> d
             encoder = open_encoder(spec, recipe.device)
             check_encoder(name, encoder, evaluators)
             embedders[name] = Embedder(encoder, settings, device=processes.device, name=name)
-    tables = _open_tables(recipe, processes) if embedders else {}
+            partners[name] = _partners(name, spec, recipe, evaluators, processes)
+    learns = any(evaluator.needs.train for evaluator in evaluators.values())
+    tables = _open_tables(recipe, processes, learns=learns) if embedders else {}
     check_tables(tables, evaluators)
-    if tables:
+    if "train" in tables:
         for line in told_about_classes(tables["train"], tables["test"]):
             logger.info("%s", line)
     made = _features_of(embedders, tables, out / "features", processes, progress=not quiet)
@@ -119,8 +125,14 @@ def _evaluate(recipe: EvaluateRecipe, processes: Processes, *, quiet: bool) -> d
         files = given[name] if embedder is None else made[name]
         if embedder is not None:
             about = {"source": embedder.encoder.source, "fingerprint": embedder.fingerprint}
+            senses = _features_of_senses(
+                partners.pop(name), tables["test"], out / "features", processes, progress=not quiet
+            )
+            files = {**files, **senses}
         context = Context(
-            **files,
+            train=files.get("train", files["test"]),
+            test=files["test"],
+            senses={s: file for s, file in files.items() if s in COMMON_WITH},
             seed=recipe.seed,
             keep_predictions=recipe.keep_predictions,
             processes=processes,
@@ -144,17 +156,53 @@ def _evaluate(recipe: EvaluateRecipe, processes: Processes, *, quiet: bool) -> d
     found = _found(recipe, tables, entries, processes.device)
     processes.on_main(lambda: _write_json(out / "results.json", found))
     if not quiet:
-        console = Console()
-        console.print(results_table(found))
-        # a notebook does not wrap what is long, it hides it
-        console.print(found["summary"], soft_wrap=not console.is_jupyter, markup=False)
-        console.print(f"Results: {out / 'results.json'}", soft_wrap=True, markup=False)
+        _print(found, out)
     return found
 
 
-def _open_tables(recipe: EvaluateRecipe, processes: Processes) -> dict[str, Table]:
-    """The tables of training and test videos."""
-    named = {"train": recipe.train, "test": recipe.test}
+def _print(found: Mapping[str, Any], out: Path) -> None:
+    console = Console()
+    console.print(results_table(found))
+    # a notebook does not wrap what is long, it hides it
+    console.print(found["summary"], soft_wrap=not console.is_jupyter, markup=False)
+    console.print(f"Results: {out / 'results.json'}", soft_wrap=True, markup=False)
+
+
+def _partners(
+    name: str,
+    spec: str,
+    recipe: EvaluateRecipe,
+    evaluators: Mapping[str, Evaluator],
+    processes: Processes,
+) -> dict[str, Embedder]:
+    """Sense -> what embeds the test videos as they are heard or told, by the encoder of the same run."""
+    found: dict[str, Embedder] = {}
+    for sense in wanted_senses(evaluators):
+        encoder = open_encoder(partner_spec(spec, sense), recipe.device)
+        settings = sense_settings(recipe.embed, sense)
+        found[sense] = Embedder(encoder, settings, device=processes.device, name=f"{name}_{sense}")
+    return found
+
+
+def _features_of_senses(
+    embedders: Mapping[str, Embedder],
+    table: Table,
+    folder: Path,
+    processes: Processes,
+    *,
+    progress: bool,
+) -> dict[str, FeatureFile]:
+    """Returns sense -> features of the test videos."""
+    return {
+        sense: cached_features([own], table, folder, "test", processes, progress=progress)[0]
+        for sense, own in embedders.items()
+    }
+
+
+def _open_tables(recipe: EvaluateRecipe, processes: Processes, *, learns: bool) -> dict[str, Table]:
+    """The tables of training and test videos; the first only where somebody learns from it."""
+    named = {"train": recipe.train} if learns and recipe.train is not None else {}
+    named["test"] = recipe.test
     # Generated videos that are missing are made by one process, while the others wait.
     processes.on_main(lambda: [len(open_table(table)) for table in named.values()])
     return {split: open_table(table) for split, table in named.items()}
@@ -181,7 +229,7 @@ def _found(
         },
         "device": _device_name(device),
         "videos": {split: len(table) for split, table in tables.items()},
-        "class_names": list(tables["train"].class_names) if tables else [],
+        "class_names": list(next(iter(tables.values())).class_names) if tables else [],
         "encoders": dict(entries),
     }
     found["summary"] = summary(found)
@@ -199,17 +247,28 @@ def is_features(spec: str) -> bool:
 
 
 def given_features(spec: str) -> dict[str, FeatureFile]:
-    """Returns the feature files of `features:TRAIN,TEST`, ours or anybody's.
+    """Returns the feature files of `features:TRAIN,TEST[,text=FILE][,sound=FILE]`, ours or anybody's.
+
+    They are named "train" (unless it is empty), "test", and by their senses.
 
     Raises:
-        FeatureError: not two names, or see `open_features`.
+        FeatureError: other names than these, or see `open_features`.
     """
-    names = spec.removeprefix("features:").split(",")
-    if len(names) != 2:
-        raise FeatureError(f"{spec!r} must name two files: features:TRAIN,TEST.")
-    return {
-        split: open_features(name) for split, name in zip(("train", "test"), names, strict=True)
-    }
+    train, *more = spec.removeprefix("features:").split(",")
+    test, *others = more or [""]
+    named = {"train": train, "test": test} if train else {"test": test}
+    for other in others:
+        sense, _, file = other.partition("=")
+        if sense not in COMMON_WITH or not file or sense in named:
+            raise FeatureError(
+                f"{spec!r}: {other!r} must be {' or '.join(f'{s}=FILE' for s in COMMON_WITH)}, each once."
+            )
+        named[sense] = file
+    if not test:
+        raise FeatureError(
+            f"{spec!r} must name two files: features:TRAIN,TEST; TRAIN may be empty where nothing is learned."
+        )
+    return {name: open_features(file) for name, file in named.items()}
 
 
 def _result(evaluator: Evaluator, context: Context) -> Result:

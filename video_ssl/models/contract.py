@@ -30,6 +30,9 @@ from video_ssl.models.preprocess_config import Modality, Preprocess
 CLIP, MOMENTS, TOKENS = "clip", "moments", "tokens"
 #: Outputs in a space that encoders of several modalities share: what belongs together is similar there.
 COMMON_SOUND, COMMON_TEXT = "common_sound", "common_text"
+#: Sense -> the output in the space that video shares with it.
+COMMON_WITH: dict[str, str] = {"sound": COMMON_SOUND, "text": COMMON_TEXT}
+COMMON: tuple[str, ...] = tuple(COMMON_WITH.values())
 Precision = Literal["float32", "bfloat16"]
 Arrays = dict[str, np.ndarray]
 #: Beyond any pixel that is normalised by usual means and deviations, and well below 255.

@@ -78,7 +78,7 @@ def _evaluation(data: RunData, results: Mapping[str, Any]) -> Evaluation:
     recipe = results.get("recipe", {})
     return Evaluation(
         name=results["name"],
-        train=str(recipe.get("train")),
+        train=str(recipe.get("train") or "nothing"),
         test=str(recipe.get("test")),
         seed=str(results.get("seed")),
         date=str(results.get("date", ""))[:10],
