@@ -20,13 +20,35 @@ from video_ssl.models.networks.r2plus1d_config import R2Plus1DConfig
 from video_ssl.models.networks.r3d_config import R3DConfig
 from video_ssl.models.networks.s3dg_config import S3DGConfig
 from video_ssl.models.networks.swin_config import SwinConfig
+from video_ssl.models.networks.vatt_config import (
+    VattAudioConfig,
+    VattHeadsConfig,
+    VattTextConfig,
+    VattVideoConfig,
+    VattWordsConfig,
+)
 from video_ssl.models.networks.zoo_config import ZooConfig
-from video_ssl.models.preprocess_config import VideoPreprocess
+from video_ssl.models.preprocess_config import (
+    Preprocess,
+    SoundPreprocess,
+    TextPreprocess,
+    VideoPreprocess,
+)
 from video_ssl.models.tokenizers.config import DalleConfig, PatchWordsConfig, VQKDConfig
 from video_ssl.models.tokenizers.vq_config import DiscreteVAEConfig, VQConfig
 
 _VIT: dict[str, Any] = {"preset": None, "embed_dim": 32, "depth": 2, "num_heads": 2}
+_VATT: dict[str, Any] = {"preset": None, "embed_dim": 8, "depth": 2, "num_heads": 2, "ffn_dim": 12}
+_VATT["heads"] = VattHeadsConfig(sound_dim=6, text_dim=5)
 CONFIGS: dict[str, Any] = {
+    "vatt_video": VattVideoConfig(
+        **_VATT, tubelet_size=2, patch_size=8, num_frames=4, image_size=32
+    ),
+    "vatt_audio": VattAudioConfig(**_VATT, patch_samples=8, num_samples=60, projection_dim=10),
+    "vatt_text": VattTextConfig(**_VATT, vocab_size=5, word_dim=4),
+    "vatt_words": VattWordsConfig(
+        **_VATT, vocab_size=5, word_dim=4, num_words=6, projection_dim=10, freeze_words=False
+    ),
     "vit": ViTConfig(**_VIT, image_size=32, num_frames=4, patch_size=8, cls_token=True),
     "image_vit": ImageViTConfig(**_VIT, image_size=32, patch_size=8),
     "r2plus1d": R2Plus1DConfig(widths=(4, 4, 4, 4, 8), num_frames=4),
@@ -62,7 +84,14 @@ CONFIGS: dict[str, Any] = {
         max_frames=6,
     ),
 }
-PREPROCESS = VideoPreprocess(num_frames=4, size=32)
+PREPROCESS: dict[str, Preprocess] = {
+    "video": VideoPreprocess(num_frames=4, size=32),
+    "sound": SoundPreprocess(rate=16, num_samples=60),
+    "text": TextPreprocess(vocabulary=("<pad>", "<unk>", "a", "b", "c"), length=6),
+}
+#: Whose clip feature is a token of its own, not the mean of the moments.
+OWN_CLIP = ("vatt_video", "vatt_audio", "vatt_text", "vatt_words")
+NAMES = [*CONFIGS, *(f"flax:{name}" for name in ("r3d", *OWN_CLIP))]
 #: Frames of a clip, where four leave nothing of the map.
 FRAMES = {"s3dg": 8}
 
@@ -77,23 +106,34 @@ def loaded(name: str, folder) -> Encoder:
         folder,
         cls(CONFIGS[architecture]),
         architecture=architecture,
-        preprocess=PREPROCESS,
+        preprocess=PREPROCESS[NETWORKS[architecture].modality],
         source={},
     )
     return load_flax_encoder(folder) if framework else load_encoder(folder)
+
+
+def clips_for(encoder: Encoder, architecture: str) -> np.ndarray:
+    """Two clips as they are read."""
+    rng = np.random.default_rng(0)
+    if encoder.modality == "sound":
+        return rng.uniform(-1, 1, (2, 60)).astype(np.float32)
+    if encoder.modality == "text":
+        return np.array([[2, 3, 4, 0, 0, 0], [4, 1, 1, 2, 3, 2]])
+    return rng.integers(0, 256, (2, FRAMES.get(architecture, 4), 32, 32, 3), dtype=np.uint8)
 
 
 def test_every_network_is_asked():
     assert set(CONFIGS) == set(NETWORKS)
 
 
-@pytest.mark.parametrize("name", [*CONFIGS, "flax:r3d"])
+@pytest.mark.parametrize("name", NAMES)
 def test_named_outputs_have_their_widths_and_places(name, tmp_path):
     encoder = loaded(name, tmp_path / "encoder")
-    assert encoder.modality == "video"
+    architecture = name.rpartition(":")[2]
+    assert encoder.modality == NETWORKS[architecture].modality
     assert encoder.framework == ("flax" if name.startswith("flax:") else "torch")
-    length = FRAMES.get(name, 4)
-    clips = np.random.default_rng(0).integers(0, 256, (2, length, 32, 32, 3), dtype=np.uint8)
+    clips = clips_for(encoder, architecture)
+    length = clips.shape[1]
     found = encoder.outputs_of_arrays(clips, encoder.output_names)
     assert tuple(found) == encoder.output_names
     moments = found[MOMENTS].shape[1]
@@ -105,7 +145,10 @@ def test_named_outputs_have_their_widths_and_places(name, tmp_path):
     assert positions.max() <= length - 1
     assert found[CLIP].shape == (2, encoder.output_dim(CLIP))
     assert found[MOMENTS].shape == (2, moments, encoder.output_dim(MOMENTS))
-    np.testing.assert_allclose(found[CLIP], found[MOMENTS].mean(1), atol=1e-5)
+    for key, value in found.items():
+        assert value.shape[-1] == encoder.output_dim(key)
+    if architecture not in OWN_CLIP:
+        np.testing.assert_allclose(found[CLIP], found[MOMENTS].mean(1), atol=1e-5)
     wide = encoder.outputs_of_arrays(clips, [MOMENTS, CLIP], cells=2)
     assert list(wide) == [MOMENTS, CLIP]
     assert wide[CLIP].shape == (2, encoder.output_dim(CLIP, cells=2))
@@ -126,7 +169,7 @@ def test_named_outputs_have_their_widths_and_places(name, tmp_path):
         np.testing.assert_allclose(value, found[key], atol=1e-5)
 
 
-@pytest.mark.parametrize("name", [*CONFIGS, "flax:r3d"])
+@pytest.mark.parametrize("name", NAMES)
 def test_what_an_encoder_does_not_have_is_told(name, tmp_path):
     encoder = loaded(name, tmp_path / "encoder")
     with pytest.raises(ValueError, match="gives no logits: it has clip, moments"):

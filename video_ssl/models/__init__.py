@@ -57,6 +57,17 @@ class Network:
         return import_module(self.bridge)
 
 
+def _vatt(name: str, modality: Literal["video", "sound", "text"]) -> Network:
+    """One of VATT's encoders, which lie in the same modules."""
+    return Network(
+        config=f"{_NETWORKS}.vatt_config:Vatt{name}Config",
+        torch=f"{_NETWORKS}.vatt:Vatt{name}",
+        flax=f"{_NETWORKS}.vatt_flax:Vatt{name}",
+        bridge=f"{_NETWORKS}.vatt_bridge",
+        modality=modality,
+    )
+
+
 #: architecture -> network; a new one is its files and a line here.
 NETWORKS: dict[str, Network] = {
     "vit": Network(
@@ -114,6 +125,10 @@ NETWORKS: dict[str, Network] = {
         bridge=f"{_NETWORKS}.r3d_bridge",
         published=dict.fromkeys(("cvrl", "const_cl"), f"{_EXCHANGE}.r3d_weights"),
     ),
+    "vatt_video": _vatt("Video", "video"),
+    "vatt_audio": _vatt("Audio", "sound"),
+    "vatt_text": _vatt("Text", "text"),
+    "vatt_words": _vatt("Words", "text"),
     "zoo": Network(
         config=f"{_NETWORKS}.zoo_config:ZooConfig",
         torch=f"{_NETWORKS}.zoo:ZooEncoder",

@@ -57,7 +57,12 @@ class FlaxNetwork(Protocol):
         """Makes all weights when it is initialised."""
 
     def feature_map(self, inputs: jax.Array, *, train: bool = False) -> jax.Array:
-        """Returns (B, t, h, w, D), what all outputs are made of."""
+        """Returns (B, t, h, w, D), what all outputs are made of.
+
+        A module whose config has `output_widths`, name -> width, has more: in place of this its `named_outputs(inputs)`
+        gives "tokens" (B, L, D), "clip" and the others by name.  `config.check_input(shape, largest=...)` then refuses
+        inputs that do not fit.
+        """
 
     def smallest_input(self) -> jax.Array:
         """Returns the smallest batch that shows all weights."""
@@ -78,7 +83,7 @@ class FlaxEncoder(BaseEncoder):
     """
 
     framework = "flax"
-    output_names = (CLIP, MOMENTS, TOKENS)
+    output_names: tuple[str, ...] = (CLIP, MOMENTS, TOKENS)
 
     def __init__(
         self,
@@ -95,6 +100,7 @@ class FlaxEncoder(BaseEncoder):
         self.architecture, self.preprocess, self.source = architecture, preprocess, source
         self.modality = preprocess.modality
         self.embed_dim: int = self.config.width
+        self.output_names = output_names_of(self.config)
         self._forward = jax.jit(self._outputs, static_argnames=("cells", "dtype", "with_tokens"))
         self._compiled = False
 
@@ -121,6 +127,9 @@ class FlaxEncoder(BaseEncoder):
         batch = jnp.asarray(inputs)
         if self.modality == "video":
             self._check_input(batch)
+        if hasattr(self.config, "check_input"):
+            largest = int(batch.max()) if batch.size and self.modality == "text" else None
+            self.config.check_input(batch.shape, largest=largest)
         with contextlib.nullcontext() if self._compiled else compiling("the encoder"):
             found = self._forward(
                 self.variables,
@@ -166,6 +175,10 @@ class FlaxEncoder(BaseEncoder):
 
     def output_dim(self, name: str, *, cells: int = 1) -> int:
         """Returns the width of an output."""
+        if hasattr(self.config, "output_widths"):
+            self.check_outputs([name])
+            width: int = self.config.output_widths[name]
+            return width * (cells * cells if name == MOMENTS else 1)
         return super().output_dim(name) * (1 if name == TOKENS else cells * cells)
 
     def token_grid(self, shape: Sequence[int]) -> tuple[int, int, int]:
@@ -210,12 +223,23 @@ class FlaxEncoder(BaseEncoder):
         with_tokens: bool,
     ) -> dict[str, jax.Array]:
         module = self.module if dtype is None else self.module.clone(dtype=jnp.dtype(dtype))
+        if hasattr(self.config, "output_widths"):
+            named = module.apply(variables, video, method="named_outputs")
+            named = {name: value.astype(jnp.float32) for name, value in named.items()}
+            grid = self.token_grid(video.shape[1:])
+            cut = named[TOKENS].reshape(len(video), *grid, -1)
+            return {**named, MOMENTS: spatial_cells(cut, cells)}
         feature_map = module.apply(variables, video, method="feature_map").astype(jnp.float32)
         moments = spatial_cells(feature_map, cells)
         found = {CLIP: moments.mean(1), MOMENTS: moments}
         if with_tokens:
             found[TOKENS] = feature_map.reshape(len(video), -1, feature_map.shape[-1])
         return found
+
+
+def output_names_of(config: Any) -> tuple[str, ...]:
+    """Returns the names of what the flax encoder of a config gives."""
+    return tuple(getattr(config, "output_widths", FlaxEncoder.output_names))
 
 
 def normalize_pixels(video: jax.Array, preprocess: VideoPreprocess) -> jax.Array:
@@ -271,7 +295,7 @@ def save_flax_encoder(
         source=source,
         num_parameters=sum(counted),
         embed_dim=config.width,
-        output_names=FlaxEncoder.output_names,
+        output_names=output_names_of(config),
         versions={"jax": jax.__version__},
     )
 

@@ -107,6 +107,8 @@ def _features(outputs: Sequence[str], modality: str) -> str:
         "clip": f"one for a {'text' if modality == 'text' else 'clip'}",
         "moments": f"one for {_MOMENTS[modality]}",
         "tokens": "one for every cell of a grid over it",
+        "common_sound": "one in the space that sounds of the same training share",
+        "common_text": "one in the space that texts of the same training share",
     }
     *most, last = [named.get(name, f"{name!r}") for name in outputs]
     return f"{', '.join(most)} and {last}" if most else last
@@ -114,6 +116,7 @@ def _features(outputs: Sequence[str], modality: str) -> str:
 
 def _loading(outputs: Sequence[str], modality: str, architecture: str) -> list[str]:
     shapes = {"clip": "(B, D)", "moments": "(B, T', D)", "tokens": "(B, L, D)"}
+    shapes |= dict.fromkeys(("common_sound", "common_text"), "(B, D')")
     listed = ", ".join(f"{name} {shapes.get(name, '')}".rstrip() for name in outputs)
     lines = [
         "```python",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 import numpy as np
 
@@ -112,6 +112,9 @@ class _EncoderConfig(_TransformerConfig):
         heads: the layers into the common spaces; null = none, and no such outputs.
     """
 
+    #: Fine-tuning has no use for it.
+    only_pretraining: ClassVar[tuple[str, ...]] = ("heads",)
+
     projection_dim: int | None = None
     aggregation_position: bool = False
     heads: VattHeadsConfig | None = None
@@ -135,6 +138,27 @@ class _EncoderConfig(_TransformerConfig):
         """Width of every output, by name; "clip" is the aggregation token."""
         own = dict.fromkeys((CLIP, MOMENTS, TOKENS), self.width)
         return own | (self.common_widths() if self.heads else {})
+
+    def grid(self, *shape: int) -> tuple[int, int, int]:
+        """Returns the (t, h, w) of the tokens of a clip of this shape, colors left out."""
+        raise NotImplementedError
+
+    def check_input(self, shape: tuple[int, ...], *, largest: int | None = None) -> None:
+        """Raises ValueError for a batch whose clips do not fill one token.
+
+        Args:
+            shape: of the batch, (B, T, H, W, 3), (B, N) or (B, L).
+            largest: number in a batch of words, where it is known.
+        """
+        axes = 5 if isinstance(self, VattVideoConfig) else 2
+        if len(shape) != axes:
+            raise ValueError(
+                f"a batch has the axes {shape}, but must have {axes}, a clip in each row."
+            )
+        if 0 in self.grid(*shape[1:4]):
+            raise ValueError(
+                f"clips of the shape {shape[1:]} do not fill one token: give longer or larger ones."
+            )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -183,14 +207,14 @@ class VattVideoConfig(_EncoderConfig):
         size = self.table_size or _needed(self, "image_size")
         return self.grid(frames, size, size)
 
-    def grid(self, num_frames: int, height: int, width: int) -> tuple[int, int, int]:
+    def grid(self, *shape: int) -> tuple[int, int, int]:
         """Returns the tokens of a clip along time, rows and columns.
 
         >>> VattVideoConfig(preset="B").grid(32, 224, 224)
         (8, 14, 14)
         """
-        p = self.patch_size
-        return num_frames // self.tubelet_size, height // p, width // p
+        (frames, height, width), p = shape, self.patch_size
+        return frames // self.tubelet_size, height // p, width // p
 
     def frame_positions(self, num_frames: int) -> np.ndarray:
         """Returns float64 (T',): the middle of every cube in time, in frames."""
@@ -235,9 +259,9 @@ class VattAudioConfig(_EncoderConfig):
         """Rows of the position table."""
         return ((self.table_samples or _needed(self, "num_samples")) // self.patch_samples,)
 
-    def grid(self, num_samples: int) -> tuple[int, int, int]:
-        """Returns (tokens, 1, 1) of a sound."""
-        return num_samples // self.patch_samples, 1, 1
+    def grid(self, *shape: int) -> tuple[int, int, int]:
+        """Returns (tokens, 1, 1) of a sound of so many samples."""
+        return shape[0] // self.patch_samples, 1, 1
 
     def frame_positions(self, num_samples: int) -> np.ndarray:
         """Returns float64 (T',): the middle of every piece, in samples."""
@@ -274,9 +298,17 @@ class _WordsConfig(_EncoderConfig):
         """Places of the vocabulary."""
         return _needed(self, "vocab_size")
 
-    def grid(self, num_words: int) -> tuple[int, int, int]:
+    def grid(self, *shape: int) -> tuple[int, int, int]:
         """Returns (words, 1, 1)."""
-        return num_words, 1, 1
+        return shape[0], 1, 1
+
+    def check_input(self, shape: tuple[int, ...], *, largest: int | None = None) -> None:
+        """Raises ValueError for places that the vocabulary does not have, or a batch of another shape."""
+        super().check_input(shape)
+        if largest is not None and largest >= self.places:
+            raise ValueError(
+                f"word {largest} of a vocabulary of {self.places}: make words with encoder.preprocess.ids."
+            )
 
     def frame_positions(self, num_words: int) -> np.ndarray:
         """Returns float64 (L,): the words."""
@@ -341,6 +373,15 @@ class VattWordsConfig(_WordsConfig):
     def table_grid(self) -> tuple[int]:
         """Rows of the position table."""
         return (self.num_words,)
+
+    def check_input(self, shape: tuple[int, ...], *, largest: int | None = None) -> None:
+        """Raises ValueError, as of all texts, and for another number of words than the table has."""
+        super().check_input(shape, largest=largest)
+        if shape[1] != self.num_words:
+            raise ValueError(
+                f"texts have {shape[1]} words, but the encoder has positions for {self.num_words}: cut or pad them to "
+                "that, as encoder.preprocess.ids does."
+            )
 
 
 @dataclass(frozen=True, kw_only=True)

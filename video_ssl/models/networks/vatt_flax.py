@@ -203,13 +203,13 @@ class VattWords(_Encoder):
 
     @nn.compact
     def __call__(self, words: Array, *, train: bool = False) -> Outputs:
-        """Returns what `VattText` does.
+        """Returns what `VattText` does, of texts of `num_words` words.
 
         Raises:
-            ValueError: texts of another length than `num_words`.
+            ValueError: texts of another length.
         """
         config = self.config
-        check_num_words(words.shape, config.num_words)
+        config.check_input(words.shape)
         vectors = WordVectors(config.places, config.word_dim, config.freeze_words, name="words")
         tokens = self._before(vectors(words).astype(self.dtype))
         positions = Positions(config.table_grid, config.inner, self.dtype, name="positions")
@@ -219,15 +219,6 @@ class VattWords(_Encoder):
 
     def smallest_input(self) -> Array:
         return jnp.zeros((1, self.config.num_words), jnp.int32)
-
-
-def check_num_words(shape: tuple[int, ...], num_words: int) -> None:
-    """Raises ValueError for texts of another length than a position table."""
-    if shape[-1] != num_words:
-        raise ValueError(
-            f"texts have {shape[-1]} words, but the encoder has positions for {num_words}: cut or pad them to that, as "
-            "encoder.preprocess.ids does."
-        )
 
 
 class PatchEmbed(nn.Module):
