@@ -182,7 +182,7 @@ class Recipe:
 
 
 def test_a_recipe_chooses_a_network_by_what_it_sees():
-    found = build_config(Recipe, {"sound": {"width": 3}})
+    found = build_config(Recipe, {"sound": {"architecture": "toy_sound", "width": 3}})
     assert found.sound == toy_senses.SoundConfig(width=3)
     with pytest.raises(ConfigError, match=r"architecture='toy_sound': allowed are .'vit'"):
         build_config(Recipe, {"video": {"architecture": "toy_sound"}})
