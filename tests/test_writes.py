@@ -269,6 +269,7 @@ VERBS = {
         ),
         slow=True,
     ),
+    "data vocabulary": Verb("data vocabulary {clips} {out}/w.txt", ("w.txt",), again=False),
     "scan": Verb("scan {clips} {out}/t.arrow --num-workers 1", ("t.arrow", "t.skipped.jsonl")),
     "transcode": Verb(
         "transcode {clips} {out} --num-workers 1",

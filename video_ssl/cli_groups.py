@@ -11,6 +11,7 @@ import typer
 
 from video_ssl.bench.config import LoaderBench, ReadersBench, StepBench
 from video_ssl.cli_flags import Flags, example, with_flags
+from video_ssl.clips.upkeep.config import VocabularyConfig
 from video_ssl.datasets.build.config import BuildConfig
 from video_ssl.datasets.demo.config import DemoConfig
 from video_ssl.recipes import ROOMS, list_recipes
@@ -113,6 +114,21 @@ def build(
     from video_ssl.datasets.opening import open_splits
 
     build_array_records(open_splits(source), out, **vars(config))
+
+
+@data_app.command(epilog=example("data vocabulary demo:train words.txt --max-words 5000"))
+@with_flags
+def vocabulary(
+    source: TableArgument,
+    out: Annotated[Path, typer.Argument(help="File for the words, one a line.")],
+    config: VocabularyConfig,
+) -> None:
+    """Make a vocabulary of captions.  For encoders of text; most frequent words first."""
+    from video_ssl.clips.vocabulary import save_vocabulary
+    from video_ssl.datasets.opening import open_table
+
+    table = open_table(source).named(source)
+    typer.echo(save_vocabulary(table, out, sources=[source], **vars(config)))
 
 
 @bench_app.command(epilog=example("bench step mvd/demo --batch-size 4"))

@@ -23,6 +23,9 @@ LARGEST: dict[str, float] = {
     **dict.fromkeys(("image_size", "table_size", "size", "patch_size", "tubelet_size"), 2**14),
     **dict.fromkeys(("num_frames", "table_frames", "num_clips", "views_per_clip"), 2**16),
     **dict.fromkeys(("time_kernels", "time_strides", "num_contexts", "prefetch_batches"), 2**10),
+    **dict.fromkeys(("num_captions", "num_words"), 2**14),
+    "num_samples": 2**26,
+    "max_vocabulary": 2**22,
     "frame_stride": 2**20,
     "mlp_ratio": 2**8,
 }

@@ -1,5 +1,8 @@
 """Vocabularies made of captions, and files that are none."""
 
+import subprocess
+import sys
+
 import numpy as np
 import pytest
 
@@ -16,7 +19,7 @@ TEXTS = ["The cat sits.", "the dog; the DOG!", "a cat-fish", "", "🎉", "zebra"
 
 
 def test_most_frequent_first_and_ties_by_the_alphabet():
-    found = vocabulary_of(TEXTS, size=100)
+    found = vocabulary_of(TEXTS, max_words=100)
     assert found.words[:4] == SPECIAL_WORDS
     assert found.words[4:] == ("the", "dog", "a", "ape", "cat", "catfish", "sits", "zebra", "🎉")
     assert (found.texts, found.empty, found.total, found.known, found.different) == (
@@ -31,27 +34,27 @@ def test_most_frequent_first_and_ties_by_the_alphabet():
 def test_the_order_of_captions_does_not_matter():
     rng = np.random.default_rng(0)
     texts = [" ".join(rng.choice(list("abcdefghij"), 4)) for _ in range(60)]
-    wanted = vocabulary_of(texts, size=9)
+    wanted = vocabulary_of(texts, max_words=9)
     for _ in range(3):
-        assert vocabulary_of([texts[i] for i in rng.permutation(60)], size=9) == wanted
+        assert vocabulary_of([texts[i] for i in rng.permutation(60)], max_words=9) == wanted
 
 
 def test_size_and_least_count():
-    found = vocabulary_of(TEXTS, size=6)
+    found = vocabulary_of(TEXTS, max_words=6)
     assert found.words == (*SPECIAL_WORDS, "the", "dog")
     assert (found.known, found.total) == (5, 12)
-    assert vocabulary_of(TEXTS, size=100, min_count=2).words == (*SPECIAL_WORDS, "the", "dog")
-    for wrong in ({"size": 4}, {"size": 9, "min_count": 0}):
+    assert vocabulary_of(TEXTS, max_words=100, min_count=2).words == (*SPECIAL_WORDS, "the", "dog")
+    for wrong in ({"max_words": 4}, {"max_words": 9, "min_count": 0}):
         with pytest.raises(ValueError, match="must be more than the 4 special words"):
             vocabulary_of(TEXTS, **wrong)
 
 
 def test_a_special_word_in_a_caption_is_a_word_like_others():
-    assert vocabulary_of(["<unk> <pad>"], size=9).words[4:] == ("pad", "unk")
+    assert vocabulary_of(["<unk> <pad>"], max_words=9).words[4:] == ("pad", "unk")
 
 
 def test_a_file_comes_back(tmp_path):
-    words = vocabulary_of([*TEXTS, "座 übt"], size=100).words
+    words = vocabulary_of([*TEXTS, "座 übt"], max_words=100).words
     write_vocabulary(tmp_path / "words.txt", words)
     assert read_vocabulary(tmp_path / "words.txt") == words
 
@@ -109,3 +112,39 @@ def test_a_file_that_is_not_there(tmp_path):
         file.truncate(2**27)
     with pytest.raises(VocabularyError, match="more than any vocabulary"):
         read_vocabulary(tmp_path / "large.txt")
+
+
+def data_vocabulary(*arguments):
+    command = [sys.executable, "-m", "video_ssl", "data", "vocabulary", *map(str, arguments)]
+    return subprocess.run(command, capture_output=True, text=True, check=False, timeout=120)
+
+
+def test_the_command_line(tmp_path):
+    """From a table with captions and subtitles to a file, which is not replaced."""
+    (tmp_path / "a.srt").write_text("00:00:01,000 --> 00:00:02,000\nThe dog runs, the dog!\n")
+    (tmp_path / "t.csv").write_text("path,caption,subtitles\na.mp4,A cat,a.srt\nb.mp4,?,\n")
+    words = tmp_path / "words.txt"
+    done = data_vocabulary(tmp_path / "t.csv", words, "--max-words", 7)
+    assert done.returncode == 0, done.stderr
+    assert read_vocabulary(words) == (*SPECIAL_WORDS, "dog", "the", "a")
+    told = "3 of 5 different words of 2 captions, which are 71.4 % of all, and 4 special ones"
+    assert f"{told}; 1 captions have no word" in done.stdout
+    again = data_vocabulary(tmp_path / "t.csv", words)
+    assert (again.returncode, "words.txt is there already" in again.stderr) == (2, True)
+    over = data_vocabulary(tmp_path / "t.csv", tmp_path / "t.csv")
+    assert (over.returncode, "t.csv, which is read" in over.stderr) == (2, True)
+
+
+@pytest.mark.parametrize(
+    ("flags", "told"),
+    [
+        ((), "has no captions with words"),
+        (("--max-words", 4), "max_words=4 must be at least 5"),
+        (("--min-count", 0), "min_count=0 must be at least 1"),
+    ],
+)
+def test_the_command_line_is_refused(tmp_path, flags, told):
+    (tmp_path / "t.csv").write_text("path,caption\na.mp4,!\n")
+    done = data_vocabulary(tmp_path / "t.csv", tmp_path / "w.txt", *flags)
+    assert (done.returncode, told in done.stderr) == (2, True), done.stderr
+    assert not (tmp_path / "w.txt").exists()

@@ -257,14 +257,15 @@ def test_what_is_left_out_of_a_folder_is_counted_and_named(tmp_path, caplog):
     assert ids == ["a/v0.mp4"]
     for text in (
         "2 × folders of pictures, which are taken as videos only where", ": b/clip0, b/clip1",
-        "2 × pictures beside videos: a/v0.jpg", "4 × files of other kinds (.srt 2, .txt 1, no suffix 1)",
+        "2 × pictures beside videos: a/v0.jpg", "2 × files of other kinds (.txt 1, no suffix 1)",
+        "1 × subtitles that belong to no video: a/v1.srt",
         "1 × tars, which", ": t/s-0.tar", "2 × links that lead nowhere: a/gone.mp4, a/itself.mp4",
         "1 × folders that are there under another name already (links): c",
         "1 × pipes, sockets and devices: a/pipe.mp4",
         "5 × hidden files and folders and what systems leave behind",
     ):  # fmt: skip
         assert any(text in line for line in lines), (text, lines)
-    assert len(lines) == 8
+    assert len(lines) == 9
     levels = {
         record.getMessage().partition(" × ")[2][:20]: record.levelname for record in caplog.records
     }

@@ -12,8 +12,10 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
+from video_ssl.clips.captions import caption_texts
 from video_ssl.clips.text import split_words
-from video_ssl.files import write_atomically
+from video_ssl.datasets.table import Table, TableError
+from video_ssl.files import claim_file, write_atomically
 
 PAD, BEGIN, END, UNKNOWN = SPECIAL_WORDS = ("<pad>", "<bos>", "<eos>", "<unk>")
 _MAX_BYTES = 2**26
@@ -44,24 +46,24 @@ class Vocabulary:
     different: int
 
 
-def vocabulary_of(texts: Iterable[str], *, size: int, min_count: int = 1) -> Vocabulary:
+def vocabulary_of(texts: Iterable[str], *, max_words: int, min_count: int = 1) -> Vocabulary:
     """Returns the vocabulary of captions.
 
     Args:
         texts: captions, in any order: the result does not depend on it.
-        size: at most so many words, the special ones among them.
+        max_words: at most so many words, the special ones among them.
         min_count: words that stand in them less often are left out.
 
-    >>> vocabulary_of(["A cat!", "a dog", "a cat, a bird"], size=7).words
+    >>> vocabulary_of(["A cat!", "a dog", "a cat, a bird"], max_words=7).words
     ('<pad>', '<bos>', '<eos>', '<unk>', 'a', 'cat', 'bird')
 
     Raises:
         ValueError: no room beside the special words, or a count below 1.
     """
-    if size <= len(SPECIAL_WORDS) or min_count < 1:
+    if max_words <= len(SPECIAL_WORDS) or min_count < 1:
         raise ValueError(
-            f"size={size} must be more than the {len(SPECIAL_WORDS)} special words, and min_count={min_count} at "
-            "least 1."
+            f"max_words={max_words} must be more than the {len(SPECIAL_WORDS)} special words, and min_count="
+            f"{min_count} at least 1."
         )
     counts: Counter[str] = Counter()
     filled = empty = 0
@@ -71,7 +73,7 @@ def vocabulary_of(texts: Iterable[str], *, size: int, min_count: int = 1) -> Voc
         filled, empty = filled + bool(words), empty + (not words)
     ordered = sorted(counts.items(), key=lambda item: (-item[1], item[0]))
     kept = [(word, count) for word, count in ordered if count >= min_count]
-    kept = kept[: size - len(SPECIAL_WORDS)]
+    kept = kept[: max_words - len(SPECIAL_WORDS)]
     return Vocabulary(
         words=(*SPECIAL_WORDS, *(word for word, _ in kept)),
         texts=filled,
@@ -79,6 +81,39 @@ def vocabulary_of(texts: Iterable[str], *, size: int, min_count: int = 1) -> Voc
         total=sum(counts.values()),
         known=sum(count for _, count in kept),
         different=len(counts),
+    )
+
+
+def save_vocabulary(
+    table: Table, out: str | Path, *, max_words: int, min_count: int, sources: Iterable[str] = ()
+) -> str:
+    """Makes a vocabulary of the captions of a table, writes it, and returns what to say of it.  Files are not replaced:
+    what was trained with one reads it by its places.
+
+    Args:
+        table: with captions.
+        out: the file.
+        max_words, min_count: as of `vocabulary_of`.
+        sources: files that are read and must not be written over.
+
+    Raises:
+        OutputError: the file is there already or cannot be written.
+        TableError: no caption has a word.
+    """
+    target = claim_file(out, "data vocabulary", sources=sources, is_ours=lambda file: False)
+    found = vocabulary_of(caption_texts([table]), max_words=max_words, min_count=min_count)
+    if not found.texts:
+        raise TableError(
+            f"{table.name or 'the table'} has no captions with words: they come from a column `captions`, or from "
+            "subtitles beside the videos or in a column `subtitles`."
+        )
+    write_vocabulary(target, found.words)
+    words = len(found.words) - len(SPECIAL_WORDS)
+    empty = f"; {found.empty} captions have no word" if found.empty else ""
+    share = f"{100 * found.known / found.total:.1f} %"
+    return (
+        f"{out}: {words} of {found.different} different words of {found.texts} captions, which are {share} of all, and "
+        f"{len(SPECIAL_WORDS)} special ones{empty}"
     )
 
 

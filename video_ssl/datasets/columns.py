@@ -16,6 +16,7 @@ from video_ssl.datasets.column_checks import refuse_doubled, refuse_wrong_number
 from video_ssl.datasets.errors import TableError, shown
 from video_ssl.datasets.parts import each_part, join_parts
 from video_ssl.datasets.paths import at_home
+from video_ssl.datasets.subtitle_files import add_subtitles
 from video_ssl.datasets.table import SCHEMA, Table, refuse_doubled_ids
 from video_ssl.limits import parse_json
 from video_ssl.recipes import nearest
@@ -41,8 +42,9 @@ SYNONYMS: dict[str, tuple[str, ...]] = {
     "duration_sec": ("duration",),
     "box_times_sec": ("box_times", "key_times"),
     "split": ("subset", "partition"),
+    "subtitles": ("subtitle", "subtitle_file", "subtitle_path", "vtt", "srt"),
 }
-_NAMES = {name: name for name in (*SCHEMA.names, "class_name", "split")} | {
+_NAMES = {name: name for name in (*SCHEMA.names, "class_name", "split", "subtitles")} | {
     other: name for name, others in SYNONYMS.items() for other in others
 }
 _NAMED = 20
@@ -53,7 +55,7 @@ _INTEGER = r"^\s*[+-]?\d+(\.0+)?\s*$"
 
 
 def known_column(name: str) -> str | None:
-    """Returns the column of a table that a name means, `class_name` or `split`, or None."""
+    """Returns the column of a table that a name means, `class_name`, `split` or `subtitles`, or None."""
     return _NAMES.get(_plain(name))
 
 
@@ -126,6 +128,8 @@ def table_of_columns(
     rows = None
     if splits is not None or split is not None:
         columns, rows = _of_split(columns, splits, split, where)
+    if "subtitles" in columns:
+        add_subtitles(columns, root=root, where=where)
     if "id" in columns:
         _refuse_doubled(columns["id"], rows, where)
     return Table.from_columns(columns, root=root, class_names=class_names, **metadata)

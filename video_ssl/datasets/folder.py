@@ -32,6 +32,8 @@ from video_ssl.datasets.paths import (
     source_of_path,
 )
 from video_ssl.datasets.record_ids import made_ids
+from video_ssl.datasets.subtitle_files import captions_beside
+from video_ssl.datasets.subtitles import SUBTITLE_SUFFIXES
 from video_ssl.datasets.table import Table, TableError
 
 
@@ -44,8 +46,9 @@ def read_folder(
     tars are read (`video_ssl.datasets.archives.tar_shards`).
 
     Labels are set if every video lies in a sub-folder and there are at least two of them: the class is the first
-    sub-folder on the way to the video, and labels number the class names in sorted order.  What is left out is counted
-    by rule, and named, in the log: hidden files, files of other kinds, folders of frames beside video files.
+    sub-folder on the way to the video, and labels number the class names in sorted order.  Captions are set where there
+    are subtitles beside videos (`subtitle_files`).  What is left out is counted by rule, and named, in the log: hidden
+    files, files of other kinds, folders of frames beside video files.
 
     Args:
         folder: searched recursively; links to folders are followed.
@@ -59,6 +62,7 @@ def read_folder(
     left_out = LeftOut()
     videos: list[str] = []
     tars: list[str] = []
+    subtitles: list[str] = []
     pictures: dict[str, tuple[str, int]] = {}
     for parent, name in walk(root, left_out):
         lower, path = name.lower(), os.path.join(parent, name)
@@ -69,6 +73,8 @@ def read_folder(
             pictures[parent] = first, count + 1
         elif lower.endswith(".tar"):
             tars.append(path)
+        elif lower.endswith(SUBTITLE_SUFFIXES):
+            subtitles.append(path)
         else:
             suffix = os.path.splitext(lower)[1]
             left_out.add(OTHER, _below(root, path), kind=suffix or "no suffix")
@@ -87,8 +93,10 @@ def read_folder(
         _leave_out_pictures(root, videos, pictures, left_out)
     for tar in tars:
         left_out.add(TARS, _below(root, tar))
+    paths = sorted(videos or list(pictures))
+    captions = captions_beside(paths, subtitles, root=root, left_out=left_out)
     left_out.log(str(folder))
-    return _table_of_paths(root, videos or list(pictures))
+    return _table_of_paths(root, paths, captions)
 
 
 def _leave_out_pictures(
@@ -114,14 +122,16 @@ def _existing(folder: str | os.PathLike[str]) -> Path:
     return root
 
 
-def _table_of_paths(root: Path, paths: list[str]) -> Table:
-    """Paths below `root`, with the first sub-folders as classes."""
+def _table_of_paths(root: Path, paths: list[str], captions: Sequence[Any]) -> Table:
+    """Sorted paths below `root`, with the first sub-folders as classes, and what is said in them."""
     skip = len(str(root).rstrip(os.sep)) + 1
-    paths = sorted(path[skip:] for path in paths)
+    paths = [path[skip:] for path in paths]
     columns: dict[str, Any] = {
         "id": made_ids(pa.array([printable(path) or root.name for path in paths])),
         "source": [_source(root, path) for path in paths],
     }
+    if any(captions):
+        columns["captions"] = captions
     first = [path.partition(os.sep)[0] if os.sep in path else "" for path in paths]
     class_names = sorted(set(first))
     if "" in class_names or len(class_names) < 2:

@@ -22,6 +22,8 @@ TRANSCODED = "folders that transcode has made (name the table in them, or the fo
 TARS = "tars, which are read only where there are no videos and pictures (name them by themselves)"
 DOUBLED = "members of a tar with the name of a later one, which is taken, as tar does"
 EMPTY = "empty members"
+BAD_SUBTITLES = "subtitles that cannot be read, so that their videos have none"
+BAD_CUES = "passages of subtitles"
 # What is seldom meant as a video.
 HIDDEN = (
     "hidden files and folders and what systems leave behind (.*, @eaDir, __MACOSX, Thumbs.db, ...)"
@@ -30,7 +32,9 @@ PICTURES = "pictures beside videos"
 SPECIAL = "pipes, sockets and devices"
 OTHER = "files of other kinds"
 NO_SAMPLE = "members that belong to no video"
-_USUAL = (HIDDEN, PICTURES, SPECIAL, OTHER)
+LONE_SUBTITLES = "subtitles that belong to no video"
+MORE_SUBTITLES = "further subtitles of a video, in other languages (a table may name others, in a column `subtitles`)"
+_USUAL = (HIDDEN, PICTURES, SPECIAL, OTHER, LONE_SUBTITLES, MORE_SUBTITLES)
 
 
 class LeftOut:

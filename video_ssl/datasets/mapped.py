@@ -18,7 +18,7 @@ from video_ssl.datasets.table import Table, TableError
 
 log = logging.getLogger(__name__)
 
-_FORMAT = 3  # older ones merged members of tars whose names hold dots
+_FORMAT = 4  # older ones merged members of tars whose names hold dots, or passed over subtitles
 _SMALL_BYTES = 2**20
 _KEEP_SEC = 30 * 24 * 3600
 

@@ -1,5 +1,5 @@
 """How files are looked at and made fast to read: the settings of `video-ssl scan` and `video-ssl transcode`;
-and how a table is divided: those of `video-ssl split`."""
+how a table is divided: those of `video-ssl split`; and which of its words are known: of `video-ssl data vocabulary`."""
 
 from __future__ import annotations
 
@@ -133,3 +133,24 @@ class VideoFormat:
             raise ValueError(f"fps={self.fps} must be in 0..1000, or left out to keep the frames.")
         if not 0 <= self.crf <= 51:
             raise ValueError(f"crf={self.crf} must be in 0..51.")
+
+
+@dataclass(frozen=True, kw_only=True)
+class VocabularyConfig:
+    """Which words of captions make a vocabulary.
+
+    Attributes:
+        max_words: at most so many words, the most frequent, the four special ones among them.
+        min_count: words that stand in the captions less often are left out.
+    """
+
+    max_words: int = 65536
+    min_count: int = 1
+
+    def __post_init__(self) -> None:
+        if self.max_words < 5:
+            raise ValueError(
+                f"max_words={self.max_words} must be at least 5: four special words, and words of captions."
+            )
+        if self.min_count < 1:
+            raise ValueError(f"min_count={self.min_count} must be at least 1.")

@@ -17,7 +17,7 @@ from video_ssl.datasets.archives.tars import Member
 from video_ssl.datasets.left_out import DOUBLED, EMPTY, HIDDEN, NO_SAMPLE, PICTURES, LeftOut
 from video_ssl.datasets.paths import PICTURE_SUFFIXES, VIDEO_SUFFIXES, is_hidden
 
-SIDE_SUFFIXES = (".json", ".cls", ".txt")
+SIDE_SUFFIXES = (".json", ".cls", ".txt", ".vtt", ".srt")
 
 
 @dataclass(frozen=True)

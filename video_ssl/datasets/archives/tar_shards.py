@@ -1,7 +1,7 @@
 """Tar shards in the WebDataset layout as a table: reading a video needs no pass over its tar.
 
-Beside a video lie what belongs to it: `a/0001.cls` (a number, or the name of a class), `a/0001.txt` (a caption) and
-`a/0001.json` (columns of a table) for `a/0001.mp4`; see `tar_samples`.
+Beside a video lie what belongs to it: `a/0001.cls` (a number, or the name of a class), `a/0001.txt` (a caption),
+`a/0001.vtt` or `a/0001.srt` (subtitles) and `a/0001.json` (columns of a table) for `a/0001.mp4`; see `tar_samples`.
 """
 
 from __future__ import annotations
@@ -24,16 +24,20 @@ from video_ssl.datasets.archives.tar_samples import divide_into_samples, members
 from video_ssl.datasets.archives.tars import Member, TarProblem, list_members
 from video_ssl.datasets.columns import caption_of, known_column, table_of_columns
 from video_ssl.datasets.errors import TableError
-from video_ssl.datasets.left_out import LeftOut
+from video_ssl.datasets.left_out import BAD_SUBTITLES, LeftOut
 from video_ssl.datasets.mapped import kept
 from video_ssl.datasets.paths import PICTURE_SUFFIXES, VIDEO_SUFFIXES, local_path, natural_key
 from video_ssl.datasets.remote.fetching import is_remote, list_uris, open_uri
+from video_ssl.datasets.subtitle_files import noted_captions
+from video_ssl.datasets.subtitles import MAX_BYTES, SubtitleError, parse_subtitles
 from video_ssl.datasets.table import Table
 
 log = logging.getLogger(__name__)
 
 _MAX_SIDE_BYTES = 2**20
 _SHARDS_AT_ONCE = 8
+#: What the tar says, or what would lead out of it.
+_NOT_FROM_JSON = ("id", "source", "byte_offset", "byte_size", "subtitles")
 
 
 def is_shards(text: str) -> bool:
@@ -196,7 +200,11 @@ def _samples(
             "id": f"{name}/{sample.key}", "source": f"{shard}!/{sample.video.name}",
             "byte_offset": sample.video.offset, "byte_size": sample.video.size,
         }  # fmt: skip
-        rows.append({**_said_beside(sample.beside, file, shard), **place, **about})
+        beside = _said_beside(sample.beside, file, shard)
+        cues = _subtitles_beside(sample.beside, file, shard, left_out)
+        if cues:
+            beside["captions"] = [*beside.get("captions", ()), *cues]
+        rows.append({**beside, **place, **about})
     return rows
 
 
@@ -225,13 +233,33 @@ def _said_beside(sample: Mapping[str, Member], file: IO[bytes], shard: str) -> d
     return given
 
 
+def _subtitles_beside(
+    sample: Mapping[str, Member], file: IO[bytes], shard: str, left_out: LeftOut
+) -> list[dict[str, Any]]:
+    """The captions of the .vtt of a sample, or else of its .srt."""
+    suffix = next((suffix for suffix in ("vtt", "srt") if suffix in sample), None)
+    if suffix is None:
+        return []
+    member = sample[suffix]
+    name = f"{os.path.basename(shard)}!/{member.name}"
+    try:
+        if member.size > MAX_BYTES:
+            raise SubtitleError(f"it has {member.size:,} bytes, more than any subtitles")
+        file.seek(member.offset)
+        found = parse_subtitles(file.read(member.size), is_vtt=suffix == "vtt")
+    except SubtitleError as err:
+        left_out.add(BAD_SUBTITLES, f"{name} ({err})")
+        return []
+    return noted_captions(found, name, left_out)
+
+
 def _columns_of(content: Any) -> dict[str, Any]:
     if not isinstance(content, dict):
         raise ValueError("it must hold one JSON object")  # noqa: TRY004
     given = {}
     for name, value in content.items():
         known = known_column(name)
-        if known is None or known in ("id", "source", "byte_offset", "byte_size"):
+        if known is None or known in _NOT_FROM_JSON:
             continue
         if known == "captions":
             items = value if isinstance(value, list) else [value]

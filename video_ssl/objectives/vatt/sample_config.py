@@ -152,7 +152,7 @@ class SampleConfig:
             return replace(self, vocabulary_digest=digest)
         if self.words is not None:
             return self
-        found = vocabulary_of(caption_texts(tables), size=self.max_vocabulary)
+        found = vocabulary_of(caption_texts(tables), max_words=self.max_vocabulary)
         if not found.texts:
             logger.warning(
                 "no record has a caption: nothing is learned about words. Captions come from a column `captions`, or "
