@@ -16,7 +16,7 @@ from video_ssl.clips.crops import Region
 # Regions ----------------------------------------------------------------------------------------
 
 sides = st.integers(8, 300)
-kinds = st.sampled_from(["multi_scale", "random_resized", "height_first", "center", "whole"])
+kinds = st.sampled_from(["multi_scale", "random_resized", "height_first", "center", "whole", "vgg"])
 
 
 @given(sides, sides, kinds, st.integers(4, 256), st.integers(0, 2**32), st.floats(0, 1))
@@ -93,6 +93,26 @@ def test_height_first_regions_follow_the_law_of_tensorflow():
         100, 10, np.random.default_rng(0), area=(0.9, 1.0), aspect=(0.8, 1.2)
     )
     assert never == crops.whole_region(100, 10)
+
+
+def test_a_square_of_a_stretched_frame_has_one_whole_side():
+    """papers/vatt.md 2, the code's crop: four of five views are stretched by uniforms of their own in 0.8 .. 1.2."""
+    drawn = draws(CropConfig(kind="vgg"), height=900, width=1600)
+    assert all(r.height == 900 for r in drawn)  # 1600 stays the longer side under any stretch
+    stretched = [r for r in drawn if r.width != 900]
+    assert len(stretched) / len(drawn) == pytest.approx(0.8, abs=0.03)
+    aspect = np.array([r.width / r.height for r in stretched])
+    rng = np.random.default_rng(1)
+    wanted = rng.uniform(0.8, 1.2, 10**5) / rng.uniform(0.8, 1.2, 10**5)
+    marks = (0.02, 0.1, 0.5, 0.9, 0.98)
+    np.testing.assert_allclose(np.quantile(aspect, marks), np.quantile(wanted, marks), atol=0.02)
+    place = np.array([r.left / (1600 - r.width) for r in drawn])
+    assert place.min() < 0.01
+    assert place.max() > 0.99
+    assert place.mean() == pytest.approx(0.5, abs=0.02)
+    either = draws(CropConfig(kind="vgg"), height=1000, width=1040, count=500)
+    assert all(r.height == 1000 or r.width == 1040 for r in either)
+    assert {r.height == 1000 for r in either} == {True, False}
 
 
 def test_data_that_forbid_the_mirror_win_and_shift_no_draw():

@@ -114,7 +114,8 @@ class CropConfig:
             aspect ratio, "height_first" aspect ratio and height (TensorFlow's law: CVRL, TeG, VATT), "center" is the
             central square of the short side, "whole" all of the frame, squeezed into a square (TCC, TCN), "short_side"
             a square at a random place, as large as `size` pixels are in a frame whose short side has a random whole
-            number of pixels (BEVT: 256 to 320, `scales` of 0.7 and 0.875).
+            number of pixels (BEVT: 256 to 320, `scales` of 0.7 and 0.875), "vgg" the largest square of a frame that is
+            stretched in height and width, each by 0.8 to 1.2, in four of five views (the default of VATT's code).
         size: side of the square output in pixels.
         scales: "multi_scale": shares of the short side from which width and height are drawn; "short_side": bounds of
             the share that the square has of it.
@@ -130,7 +131,7 @@ class CropConfig:
     """
 
     kind: Literal[
-        "multi_scale", "random_resized", "height_first", "center", "whole", "short_side"
+        "multi_scale", "random_resized", "height_first", "center", "whole", "short_side", "vgg"
     ] = "multi_scale"
     size: int = 224
     scales: tuple[float, ...] = (1.0, 0.875, 0.75, 0.66)

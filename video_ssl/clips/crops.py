@@ -90,6 +90,8 @@ def sample_region(
         side = round(min(height, width) * config.size / int(rng.integers(low, high + 1)))
         top, left = (int(rng.integers(0, length - side + 1)) for length in (height, width))
         region = Region(top=top, left=left, height=side, width=side)
+    elif config.kind == "vgg":
+        region = sample_vgg(height, width, rng)
     elif config.kind == "whole":
         region = Region(top=0, left=0, height=height, width=width)
     else:
@@ -199,6 +201,23 @@ def sample_height_first(
             left = int(rng.integers(width - w + 1))
             return Region(left=left, top=int(rng.integers(height - h + 1)), width=w, height=h)
     return whole_region(height, width)
+
+
+def sample_vgg(height: int, width: int, rng: np.random.Generator) -> Region:
+    """Returns the largest square of a stretched frame, at a random place: a rectangle of the frame as it is.
+
+    In four of five views height and width are stretched by factors of their own, uniform in 0.8 to 1.2; then the
+    short side of the stretched frame is the side of the square.
+
+    Source: papers/vatt.md section 2 (code only), in the order in which it names the steps.
+    """
+    happens, (tall, wide) = rng.random() < 0.8, rng.uniform(0.8, 1.2, 2)
+    if not happens:
+        tall = wide = 1.0
+    side = min(height * tall, width * wide)
+    h, w = max(1, min(height, round(side / tall))), max(1, min(width, round(side / wide)))
+    left = int(rng.integers(width - w + 1))
+    return Region(left=left, top=int(rng.integers(height - h + 1)), width=w, height=h)
 
 
 def whole_region(height: int, width: int) -> Region:
