@@ -18,6 +18,7 @@ from numpy.typing import ArrayLike, NDArray
 from PIL import Image
 
 from video_ssl.clips.config import CropConfig
+from video_ssl.clips.rand_augment import Change
 
 Frames = NDArray[np.uint8]
 
@@ -51,11 +52,13 @@ class ViewRequest:
         indices: frames of the video, int (T,), any order, duplicates allowed.
         region: what is shown of every frame.
         out: uint8 (T, h, w, 3), where the view goes, scaled to (h, w).
+        changes: of the whole frames, before the region is cut out; `read_views` sees to them.
     """
 
     indices: NDArray[np.int64]
     region: Region
     out: Frames
+    changes: tuple[Change, ...] = ()
 
 
 # Choosing a region ------------------------------------------------------------------------------

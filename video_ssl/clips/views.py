@@ -16,6 +16,12 @@ from video_ssl.clips.config import ClipConfig, CropConfig, MaskConfig
 from video_ssl.clips.crops import Frames, Region, ViewRequest, sample_region, view_frames
 from video_ssl.clips.decoders.reader import BadVideo, Reader
 from video_ssl.clips.masks import Grid, Mask, sample_mask
+from video_ssl.clips.rand_augment import (
+    Change,
+    RandAugmentConfig,
+    apply_changes,
+    sample_changes,
+)
 from video_ssl.clips.sampling.clip_rules import Rule, training_rule, uniforms_per_clip
 from video_ssl.clips.sampling.one_clip import (
     ClipIndices,
@@ -34,6 +40,7 @@ def sample_clip_views(
     clip: ClipConfig,
     crop: CropConfig,
     sizes: Sequence[int] = (),
+    augment: RandAugmentConfig | None = None,
 ) -> list[Frames]:
     """Returns the views of a record, once per size: uint8 (V, T, size, size, 3), V = clip.num_views, clips outermost.
 
@@ -43,16 +50,20 @@ def sample_clip_views(
     Args:
         record: names the video in errors.
         reader: of that video or segment.
-        rng: draws frames first, then one region per view, then with `clip.shuffle_frames` one order per view.
+        rng: draws frames first, then one region per view, then its changes, then with `clip.shuffle_frames` one order
+            per view.
         clip: which frames.
         crop: which region.
         sizes: of the outputs in pixels; empty = crop.size.
+        augment: what happens to the whole frames of a view before the crop; None = nothing.
 
     Raises:
         BadVideo: unreadable, or too short under short_video="error".
     """
     chosen = [found.indices for found in sample_clips(record, reader, rng, clip)]
-    return views_of_clips(record, reader, rng, chosen, clip=clip, crop=crop, sizes=sizes)
+    return views_of_clips(
+        record, reader, rng, chosen, clip=clip, crop=crop, sizes=sizes, augment=augment
+    )
 
 
 def views_of_clips(
@@ -64,18 +75,20 @@ def views_of_clips(
     clip: ClipConfig,
     crop: CropConfig,
     sizes: Sequence[int] = (),
+    augment: RandAugmentConfig | None = None,
 ) -> list[Frames]:
     """Returns `sample_clip_views` of frames that are chosen already, int64 (clip.num_frames,) of every clip."""
     info = reader.info
     shown = [indices for indices in clips for _ in range(clip.views_per_clip)]
     may_flip = not record.no_flip
     regions = [sample_region(info.height, info.width, crop, rng, may_flip=may_flip) for _ in shown]
+    changes = [() if augment is None else sample_changes(augment, rng) for _ in shown]
     views, requests = [], []
     for side in tuple(sizes) or (crop.size,):
         views.append(np.empty((len(shown), clip.num_frames, side, side, 3), np.uint8))
         requests += [
-            ViewRequest(indices=indices, region=region, out=out)
-            for indices, region, out in zip(shown, regions, views[-1], strict=True)
+            ViewRequest(indices=indices, region=region, out=out, changes=change)
+            for indices, region, out, change in zip(shown, regions, views[-1], changes, strict=True)
         ]
     read_views(reader, requests, resize=crop.resize)
     if clip.shuffle_frames:
@@ -97,17 +110,20 @@ def read_views(
         reader: of the video or segment.
         requests: what to show, and where to put it.
         resize: "decoder" leaves crop, scaling and conversion to the reader, in one pass over the pixels of the region,
-            where it can (`views`); "pillow" and "tensorflow" convert whole frames and scale them as the references do.
+            where it can (`views`); "pillow" and "tensorflow" convert whole frames and scale them as the references do,
+            and so does "decoder" (as "pillow") where a request changes whole frames.
     """
     fill = getattr(reader, "views", None)
-    if resize == "decoder" and fill is not None:
+    if resize == "decoder" and fill is not None and not any(r.changes for r in requests):
         fill(requests)
         return
     ends = np.cumsum([len(request.indices) for request in requests])
     frames, inverse = read_unique(reader, np.concatenate([r.indices for r in requests]))
     for request, places in zip(requests, np.split(inverse, ends[:-1]), strict=True):
         size = request.out.shape[1:3]
-        (view,) = view_clip(frames, places, request.region, [size], resize=resize)
+        (view,) = view_clip(
+            frames, places, request.region, [size], resize=resize, changes=request.changes
+        )
         request.out[:] = view
 
 
@@ -159,13 +175,16 @@ def view_clip(
     sizes: Sequence[int | tuple[int, int]],
     *,
     resize: Literal["decoder", "pillow", "tensorflow"] = "pillow",
+    changes: Sequence[Change] = (),
 ) -> list[Frames]:
     """Returns a region of the clip that `places` picks from `frames`, at every size: uint8 (T, size, size, 3) each.
 
-    A size is the side of a square, or (height, width); `resize` is "tensorflow", or else Pillow's filter.
+    A size is the side of a square, or (height, width); `resize` is "tensorflow", or else Pillow's filter.  `changes`
+    are of the whole frames, before the region is cut out.
     """
     unique, inverse = np.unique(places, return_inverse=True)
-    return [view_frames(frames[unique], region, size, resize)[inverse] for size in sizes]
+    changed = apply_changes(frames[unique], changes)
+    return [view_frames(changed, region, size, resize)[inverse] for size in sizes]
 
 
 def read_unique(reader: Reader, indices: Ints) -> tuple[Frames, NDArray[np.intp]]:
