@@ -5,9 +5,12 @@ import pytest
 from golden_models import encoder_config
 from reference_keys import CLASSIFIER_KEYS
 
+from video_ssl.clips.config import ClipConfig, CropConfig
 from video_ssl.models.classifier import VideoClassifier
 from video_ssl.models.networks.positions import position_table
 from video_ssl.models.weights import load_weights
+from video_ssl.objectives.supervised.config import Config
+from video_ssl.objectives.supervised.objective import Objective
 
 
 def table_of(case) -> np.ndarray:
@@ -51,3 +54,28 @@ def test_classifier(golden):
     double = model.double()
     golden.check("f64/features", double.features(video.double()))
     golden.check("f64/logits", double(video.double()))
+
+
+@pytest.mark.golden(
+    "mvd/finetune",
+    "videomae/finetune",
+    unsupported=[
+        ("use_mean_pooling", False, "is fine-tuned by a class token or by the mean of the patches")
+    ],
+)
+def test_the_network_that_is_fine_tuned(golden):
+    """The classifier of `pretrain supervised/...`, behind its normalisation of pixels."""
+    encoder = encoder_config(golden)
+    config = Config(
+        num_classes=golden.settings["num_classes"],
+        encoder=encoder,
+        clip=ClipConfig(num_frames=golden.setting("encoder.num_frames")),
+        crop=CropConfig(size=golden.setting("encoder.image_size")),
+        readout="patch_mean",
+    )
+    model = Objective(config).eval()
+    renamed = [("fc_norm.", "head.norm."), *CLASSIFIER_KEYS]
+    load_weights(model, golden.tensors(), rename=renamed)
+    features = model._features(golden.tensor("video"))
+    golden.check("features", model.head.norm(features))
+    golden.check("logits", model.head(features))

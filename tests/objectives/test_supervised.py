@@ -6,11 +6,13 @@ import torch
 
 from video_ssl.clips import color_changes
 from video_ssl.clips.decoders.reader import VideoInfo
+from video_ssl.clips.mixing import Mix
 from video_ssl.datasets.table import Record
 from video_ssl.embed.clips_of import windows_for
 from video_ssl.embed.config import EmbedConfig
 from video_ssl.models.encoders import load_encoder, save_encoder
 from video_ssl.models.networks.r2plus1d import R2Plus1D
+from video_ssl.models.preprocess import without_rectangles
 from video_ssl.objectives.supervised.config import Config
 from video_ssl.objectives.supervised.objective import Objective
 from video_ssl.objectives.supervised.plan import Plan
@@ -174,3 +176,120 @@ def test_what_learns(learns: str) -> None:
     weights = {name for name in inside if "running" not in name and "num_batches" not in name}
     assert bool(weights) == (learns == "all")
     assert bool(inside) == (learns != "head")
+
+
+# Fine-tuning as published --------------------------------------------------------------------------
+
+PUBLISHED = {
+    "readout": "patch_mean",
+    "head_scale": 0.5,
+    "label_smoothing": 0.1,
+    "mix": {},
+    "erase": {"probability": 1.0},
+    "augment": {},
+}
+
+
+def by_hand(objective, batch):
+    """Clip after clip in float64: rectangle away, mixed with its partner, mean of the patches, LayerNorm, soft loss."""
+    pixels = batch["video"].flatten(0, 1).permute(0, 4, 1, 2, 3).double() / 255
+    statistics = objective.config.normalization
+    mean, std = (
+        torch.tensor(x).double()[:, None, None, None] for x in (statistics.mean, statistics.std)
+    )
+    clips = (pixels - mean) / std
+    for clip, (top, left, h, w) in zip(clips, batch["erased"].flatten(0, 1).tolist(), strict=True):
+        clip[:, :, top : top + h, left : left + w] = 0
+    labels = batch["label"].repeat_interleave(batch["video"].shape[1])
+    lam, boxed, *box = batch["mix"][0].tolist()
+    top, bottom, left, right = map(int, box)
+    encoder, head, losses = objective.encoder, objective.head, []
+    for i, own in enumerate(clips):
+        other = clips[len(clips) - 1 - i]
+        mixed = own.clone()
+        if boxed:
+            mixed[:, :, top:bottom, left:right] = other[:, :, top:bottom, left:right]
+        else:
+            mixed = lam * own + (1 - lam) * other
+        x = encoder.embed(mixed[None])
+        for block in encoder.blocks:
+            x = block(x)
+        feature = x[0].mean(0)
+        feature = (feature - feature.mean()) / (feature.var(correction=0) + 1e-6).sqrt()
+        logits = head.weight @ (feature * head.norm.weight + head.norm.bias) + head.bias
+        share = torch.full((3,), 0.1 / 3).double()
+        share[labels[i]] += 0.9 * lam
+        share[labels[len(clips) - 1 - i]] += 0.9 * (1 - lam)
+        losses.append(-(share * logits.log_softmax(0)).sum())
+    return torch.stack(losses).mean()
+
+
+@pytest.mark.parametrize("boxed", [False, True])
+def test_the_published_loss_by_hand(boxed):
+    objective = objective_of(**PUBLISHED).eval().double()
+    torch.nn.init.normal_(objective.head.norm.weight)
+    batch = batch_of(objective.config)
+    assert batch["mix"].shape == (3, 6)
+    seed = next(s for s in range(9) if bool(batch_of(objective.config, s)["mix"][0, 1]) == boxed)
+    batch = batch_of(objective.config, seed)
+    assert (batch["erased"][..., 2] > 0).all()
+    pixels = objective_of(**PUBLISHED).eval()
+    pixels.load_state_dict(objective.state_dict())
+    torch.testing.assert_close(
+        pixels(batch).loss.double(), by_hand(objective, batch), rtol=1e-5, atol=1e-5
+    )
+
+
+def test_only_the_first_draw_of_a_batch_counts():
+    objective = objective_of(**PUBLISHED).eval()
+    batch = batch_of(objective.config)
+    before = objective(batch).loss
+    batch["mix"][1:] = float("nan")
+    assert torch.equal(objective(batch).loss, before)
+    batch["mix"][0] = torch.from_numpy(Mix(lam=0.123).row)
+    assert not torch.equal(objective(batch).loss, before)
+
+
+def test_noise_in_the_rectangle_differs_from_frame_to_frame():
+    video = torch.zeros(2, 3, 4, 8, 9)
+    rectangles = torch.tensor([[1, 2, 3, 4], [0, 0, 0, 0]])
+    torch.manual_seed(0)
+    found = without_rectangles(video, rectangles, fill="noise")
+    inside = found[0, :, :, 1:4, 2:6]
+    assert inside.std().item() == pytest.approx(1, abs=0.15)
+    assert len({frame.sum().item() for frame in inside.unbind(1)}) == 4
+    assert (found != 0).sum() == inside.numel()
+
+
+def test_what_a_head_reads():
+    torch.manual_seed(0)
+    video = torch.rand(2, 3, 4, 32, 32)
+    token = objective_of(encoder={**VIT, "cls_token": True}, readout="class_token").eval()
+    expected = token.encoder(video)[:, 0]
+    torch.testing.assert_close(token._features(video), expected)
+    assert token.classifier_pooling() == "cls"
+    scaled, whole = (objective_of(head_scale=s).head.weight for s in (0.01, 1.0))
+    torch.testing.assert_close(scaled, 0.01 * whole)
+
+
+@pytest.mark.parametrize(
+    ("changes", "text"),
+    [
+        ({"readout": "class_token"}, "has no class token"),
+        ({"readout": "patch_mean", "encoder": CONV}, "a r2plus1d has none to take"),
+        ({"head_scale": -1}, "head_scale=-1.0 must be 0 or a positive number"),
+        ({"mix": {"cut": "width"}}, "mix.cut"),
+        ({"augment": {"num_ops": 0}}, "leave the whole setting out"),
+        ({"erase": {"fill": "black"}}, "erase.fill"),
+    ],
+)
+def test_settings_that_cannot_be(changes, text):
+    with pytest.raises(ValueError, match=text):
+        config_of(**changes)
+
+
+def test_an_odd_number_of_clips_cannot_be_mixed():
+    clip = {"num_frames": 4, "frame_stride": 1}
+    objective = objective_of(mix={}, clip=clip)
+    with pytest.raises(ValueError, match="a batch of 3 clips cannot be mixed in pairs"):
+        objective(batch_of(objective.config))

@@ -141,30 +141,104 @@ def test_the_report_shows_the_accuracy(tuned, tmp_path):
 
 
 def test_the_classifier_beside_the_encoder_says_the_same(tuned, tables):
-    run, _ = tuned
-    classifier, encoder = load_classifier(run), video_ssl.load_encoder(run)
-    protocol = classifier.protocol
+    protocol = load_classifier(tuned[0]).protocol
     assert protocol.class_names == tuple(NAMES)
     assert (protocol.num_classes, protocol.clips, protocol.feature) == (3, 2, "clip")
     assert protocol.validation["val_top1"] == 1.0
-    preprocess = encoder.preprocess
+    right = says_what_the_run_said(tuned[0], tables)
+    assert right == 6
+
+
+def says_what_the_run_said(run, tables):
+    """Classes the validation videos with what lies in RUN/encoder alone; returns how many are right."""
+    classifier, encoder = load_classifier(run), video_ssl.load_encoder(run)
+    protocol, preprocess = classifier.protocol, encoder.preprocess
     windows = WindowConfig(
         num_frames=preprocess.num_frames,
         frame_stride=preprocess.frame_stride,
+        sampling=preprocess.sampling,
         size=preprocess.size,
         num_clips=protocol.clips,
     )
-    val, losses = Table.open(tables / "val.arrow"), []
+    val, losses, right = Table.open(tables / "val.arrow"), [], 0
     for row in range(6):
         record = val.record(row)
         with open_record(record) as reader:
             clips = [window.clips for window in iterate_windows(record, reader, windows)]
-        found = encoder.outputs_of_arrays(np.concatenate(clips), ("clip",))["clip"]
-        shares = classifier.shares(found)
+        features = encoder.outputs_of_arrays(
+            np.concatenate(clips), ("clip",), pooling=protocol.pooling
+        )
+        shares = classifier.shares(features["clip"])
         truth = val.class_names[record.label]
-        assert protocol.name(int(shares.argmax())) == truth
+        right += protocol.name(int(shares.argmax())) == truth
         losses.append(-np.log(shares[NAMES.index(truth)]))
     assert np.mean(losses) == pytest.approx(protocol.validation["val_loss"], rel=1e-4)
+    assert right == round(6 * protocol.validation["val_top1"])
+    return right
+
+
+AS_PUBLISHED = [
+    "objective.readout=patch_mean",
+    "objective.clip.views_per_clip=2",
+    "objective.augment={magnitude: 3}",
+    "objective.mix={}",
+    "objective.erase={fill: noise}",
+    "objective.label_smoothing=0.1",
+    "optimizer.layer_decay=0.75",
+    "training.checkpoint_every=5 steps",
+    "training.duration=12 steps",
+    "objective.dropout=0.1",
+]
+
+
+def test_fine_tuning_as_published_stops_resumes_and_leaves_its_classifier(
+    tables, trained, tmp_path, monkeypatch, helpers
+):
+    """Everything that VideoMAE and MVD fine-tune with, at once."""
+    whole, again = tmp_path / "whole", tmp_path / "again"
+    run_torch(recipe_of(tables, whole, trained, *AS_PUBLISHED))
+    right = says_what_the_run_said(whole, tables)
+    assert right >= 3
+    found = load_classifier(whole)
+    assert found.norm is not None
+    assert not np.allclose(found.norm[0], 1)
+    assert "norm.weight" in video_ssl.load_encoder(trained).state_dict()
+    assert "norm.weight" not in video_ssl.load_encoder(whole).state_dict()
+
+    class Killed(BaseException):
+        pass
+
+    def die(seed, step, rank):
+        seed_step(seed, step, rank)
+        if step == 7:
+            raise Killed
+
+    with monkeypatch.context() as patch:
+        patch.setattr("video_ssl.pretrain.torch_loop.loop.seed_step", die)
+        with pytest.raises(Killed):
+            run_torch(recipe_of(tables, again, trained, *AS_PUBLISHED))
+    run_torch(recipe_of(tables, again, trained, *AS_PUBLISHED))
+    one, two = helpers.weights(whole), helpers.weights(again)
+    assert [name for name in one if not torch.equal(one[name], two[name])] == []
+
+
+def test_a_class_token_classifies_as_the_run_did(tables, tmp_path):
+    """From random weights: the settings of the encoder are written out."""
+    size = "embed_dim: 32, depth: 1, num_heads: 2, patch_size: 8"
+    run = tmp_path / "run"
+    run_torch(
+        recipe_of(
+            tables,
+            run,
+            "nothing",
+            "objective.init=null",
+            f"objective.encoder={{preset: null, {size}, cls_token: true}}",
+            "objective.readout=class_token",
+            "training.duration=4 steps",
+        )
+    )
+    says_what_the_run_said(run, tables)
+    assert load_classifier(run).protocol.pooling == "cls"
 
 
 def test_a_trial_leaves_every_bit_of_the_training_alone(

@@ -1,13 +1,14 @@
 """A rectangle of a clip that is not shown: random erasing, the same in all frames.
 
-Source: papers/bevt.md section 2 (the settings of its fine-tuning on Something-Something v2; arXiv:1708.04896, as timm
-draws it).
+Source: papers/bevt.md section 2 (the settings of its fine-tuning on Something-Something v2) and papers/videomae.md
+section 6 (which fills it with noise); arXiv:1708.04896, as timm draws it.
 """
 
 from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,17 +18,20 @@ _TRIES = 10
 
 @dataclass(frozen=True, kw_only=True)
 class EraseConfig:
-    """A rectangle of the normalised clip becomes 0, the mean color.
+    """A rectangle of the normalised clip is not shown.
 
     Attributes:
         probability: of a clip that it happens.
         area: bounds of the share of the picture.
         aspect: bounds of height over width; its logarithm is uniform.
+        fill: what is there instead: "mean", the mean color (BEVT); "noise", N(0, 1) per value, other noise in every
+            frame (VideoMAE, MVD, V-JEPA's probes).
     """
 
     probability: float = 0.25
     area: tuple[float, float] = (0.02, 1 / 3)
     aspect: tuple[float, float] = (0.3, 3.3)
+    fill: Literal["mean", "noise"] = "mean"
 
     def __post_init__(self) -> None:
         if not 0 <= self.probability <= 1:

@@ -13,10 +13,11 @@ Source: papers/videomae.md section 6, papers/mvd.md sections 6 and 9, the fine-t
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Literal, get_args
 
 import numpy as np
+from numpy.typing import NDArray
 
 Cut = Literal["space", "time_and_height"]
 
@@ -59,16 +60,24 @@ class Mix:
     Attributes:
         lam: share of the own clip in its label, and without a box in its pixels; 1 changes nothing.
         box: (top, bottom, left, right) in pixels, the ends excluded; None = mixup.
-        cut: see `MixConfig`.
     """
 
     lam: float = 1.0
     box: tuple[int, int, int, int] | None = None
-    cut: Cut = "space"
 
     def __post_init__(self) -> None:
         if not 0 <= self.lam <= 1:
             raise ValueError(f"lam={self.lam} must lie in [0, 1].")
+
+    @property
+    def row(self) -> NDArray[np.float64]:
+        """As it travels to the device: float64 (6,), lam, 1 with a box and 0 without, top, bottom, left, right.
+
+        >>> Mix(lam=0.25).row.tolist()
+        [0.25, 0.0, 0.0, 0.0, 0.0, 0.0]
+        """
+        box = (0, 0, 0, 0) if self.box is None else self.box
+        return np.array([self.lam, self.box is not None, *box], np.float64)
 
 
 def sample_mix(config: MixConfig, height: int, width: int, rng: np.random.Generator) -> Mix:
@@ -81,7 +90,7 @@ def sample_mix(config: MixConfig, height: int, width: int, rng: np.random.Genera
     centre = (int(rng.integers(height)), int(rng.integers(width)))
     if happens >= config.probability:
         return Mix()
-    return replace(cut_mix(lam, centre, height, width), cut=config.cut) if cutmix else Mix(lam=lam)
+    return cut_mix(lam, centre, height, width) if cutmix else Mix(lam=lam)
 
 
 def cut_mix(lam: float, centre: tuple[int, int], height: int, width: int) -> Mix:
@@ -89,7 +98,7 @@ def cut_mix(lam: float, centre: tuple[int, int], height: int, width: int) -> Mix
     it really leaves.
 
     >>> cut_mix(0.75, (0, 8), 12, 16)
-    Mix(lam=0.875, box=(0, 3, 4, 12), cut='space')
+    Mix(lam=0.875, box=(0, 3, 4, 12))
     """
     ends: list[int] = []
     for middle, side in zip(centre, (height, width), strict=True):

@@ -1,9 +1,10 @@
 """The classifier beside an encoder: what names the classes of videos, as safetensors and JSON.  Free of torch and jax.
 
 `classifier.safetensors` holds `weight` float32 (K, D) and `bias` float32 (K,): scores of a clip are its clip feature
-(D,) times the weight, plus the bias.  `classifier.json` says which class is which, how a video is read (clips spread
-evenly over it, `clips`; how each is made stands in the encoder's `preprocess`) and how its clips are put together
-(`merge`: the mean of their softmax).
+(D,) times the weight, plus the bias.  Where it holds `norm.weight` and `norm.bias` (D,) too, the feature goes through
+that LayerNorm (eps 1e-6) first.  `classifier.json` says which class is which, how a video is read (clips spread evenly
+over it, `clips`; how each is made stands in the encoder's `preprocess`), what the clip feature is (`pooling` of the
+encoder's outputs: "mean" or "cls") and how its clips are put together (`merge`: the mean of their softmax).
 """
 
 from __future__ import annotations
@@ -29,6 +30,7 @@ from video_ssl.models.encoder_folder import (
 CLASSIFIER_WEIGHTS = "classifier.safetensors"
 FORMAT = "video_ssl.classifier"
 _MAX_BYTES = 2**26
+_NORM_EPS = 1e-6
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -40,6 +42,7 @@ class Protocol:
         num_classes: K.
         clips: of a video, spread evenly over it.
         feature: of the encoder, that the classifier reads.
+        pooling: what that feature is made of: "mean" of the tokens, or "cls", the class token.
         merge: how the clips of a video become one answer.
         labels: the table whose labels were learned.
         validation: accuracy that was found last, and on which table; empty where nothing was.
@@ -49,6 +52,7 @@ class Protocol:
     num_classes: int
     clips: int
     feature: str = "clip"
+    pooling: str = "mean"
     merge: str = "mean of the softmax"
     labels: str = ""
     validation: Mapping[str, Any] = field(default_factory=dict)
@@ -60,15 +64,24 @@ class Protocol:
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Classifier:
-    """A classifier as it was exported: `weight` float32 (K, D), `bias` float32 (K,)."""
+    """A classifier as it was exported: `weight` float32 (K, D), `bias` float32 (K,), `norm` the float32 (D,) weight and
+    bias of the LayerNorm before it, None where there is none."""
 
     weight: np.ndarray
     bias: np.ndarray
     protocol: Protocol
+    norm: tuple[np.ndarray, np.ndarray] | None = None
 
     def shares(self, clips: np.ndarray) -> np.ndarray:
         """Returns float64 (K,), adding up to 1: how sure it is of each class, for the clips (N, D) of one video."""
-        scores = clips.astype(np.float64) @ self.weight.T + self.bias
+        features = clips.astype(np.float64)
+        if self.norm is not None:
+            spread = features.var(axis=1, keepdims=True)
+            features = (features - features.mean(axis=1, keepdims=True)) / np.sqrt(
+                spread + _NORM_EPS
+            )
+            features = features * self.norm[0] + self.norm[1]
+        scores = features @ self.weight.T + self.bias
         shares = np.exp(scores - scores.max(axis=1, keepdims=True))
         found: np.ndarray = (shares / shares.sum(axis=1, keepdims=True)).mean(axis=0)
         return found
@@ -86,6 +99,7 @@ def write_protocol(folder: Path, protocol: Protocol) -> None:
             "num_classes": protocol.num_classes,
             "clips": protocol.clips,
             "feature": protocol.feature,
+            "pooling": protocol.pooling,
             "merge": protocol.merge,
             "labels": protocol.labels,
             "validation": dict(protocol.validation),
@@ -115,11 +129,19 @@ def load_classifier(path: str | Path) -> Classifier:
             num_classes=int(content["num_classes"]),
             clips=int(content["clips"]),
             feature=str(content["feature"]),
+            pooling=str(content.get("pooling", "mean")),
             merge=str(content["merge"]),
             labels=str(content["labels"]),
             validation=dict(content["validation"]),
         )
-        found = Classifier(weight=weights["weight"], bias=weights["bias"], protocol=protocol)
+        found = Classifier(
+            weight=weights["weight"],
+            bias=weights["bias"],
+            protocol=protocol,
+            norm=(weights["norm.weight"], weights["norm.bias"])
+            if "norm.weight" in weights
+            else None,
+        )
     except (OSError, ValueError, KeyError, TypeError, SafetensorError) as err:
         raise EncoderError(
             f"the classifier of {folder} cannot be read ({err}): copy it again."

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Literal
+
 import numpy as np
 import torch
 from torch import Tensor
@@ -77,12 +79,15 @@ def model_input(clips: Tensor, preprocess: Preprocess) -> Tensor:
     return clips
 
 
-def without_rectangles(video: Tensor, rectangles: Tensor) -> Tensor:
-    """Returns clips (N, C, T, H, W) that are 0 within a rectangle of each.
+def without_rectangles(
+    video: Tensor, rectangles: Tensor, *, fill: Literal["mean", "noise"] = "mean"
+) -> Tensor:
+    """Returns clips (N, C, T, H, W) that show nothing within a rectangle of each.
 
     Args:
         video: normalised.
         rectangles: int64 (N, 4): first row, first column, rows, columns; without rows nothing is changed.
+        fill: "mean" leaves 0 there, "noise" N(0, 1) of torch's generator, as dropout draws.
     """
     top, left, height, width = (x[:, None] for x in rectangles.unbind(1))
     rows = torch.arange(video.shape[3], device=video.device)[None]
@@ -90,4 +95,9 @@ def without_rectangles(video: Tensor, rectangles: Tensor) -> Tensor:
     inside_rows = (rows >= top) & (rows < top + height)
     inside_columns = (columns >= left) & (columns < left + width)
     inside = inside_rows[:, :, None] & inside_columns[:, None]
-    return video.masked_fill(inside[:, None, None], 0.0)
+    gone = inside[:, None, None]
+    return (
+        video.masked_fill(gone, 0.0)
+        if fill == "mean"
+        else video.where(~gone, torch.randn_like(video))
+    )

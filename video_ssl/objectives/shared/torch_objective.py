@@ -68,8 +68,12 @@ class TorchObjective(nn.Module, ABC):
 
     def classifier(self) -> nn.Linear | None:
         """Returns the layer behind the clip feature of the first encoder that names classes, which is exported beside
-        it; None = there is none, then `scores` is not asked either."""
+        it, maybe with a LayerNorm `norm` before it; None = there is none, then `scores` is not asked either."""
         return None
+
+    def classifier_pooling(self) -> str:
+        """Returns what the clip feature is that the classifier reads, by the names of `poolings` of the encoder."""
+        return "mean"
 
     def scores(self, video: Tensor) -> Tensor:
         """Returns (N, K): how much each of N clips, uint8 (N, T, S, S, 3), looks like each class.

@@ -9,6 +9,8 @@ from typing import Any, Literal
 
 from video_ssl.clips.config import ClipConfig, ColorConfig, CropConfig
 from video_ssl.clips.erasing import EraseConfig
+from video_ssl.clips.mixing import MixConfig
+from video_ssl.clips.rand_augment import RandAugmentConfig
 from video_ssl.datasets.class_names import listed
 from video_ssl.datasets.table import Table
 from video_ssl.models.config import Normalization, ViTConfig
@@ -28,16 +30,25 @@ class Config:
     """Settings of supervised classification.
 
     A batch holds `video` uint8 (B, V, T, S, S, 3) with V = clip.num_views, T = clip.num_frames, S = crop.size,
-    `label` int64 (B,) in [0, num_classes), where `color` is set `color` float32 (B, V, NUM_PARAMETERS), and where
-    `erase` is set `erased` int64 (B, V, 4).
+    `label` int64 (B,) in [0, num_classes), where `color` is set `color` float32 (B, V, NUM_PARAMETERS), where `erase`
+    is set `erased` int64 (B, V, 4), and where `mix` is set `mix` float64 (B, 6), of which the first row counts.
 
     Attributes:
         num_classes: K; null = as many as the table names.
         init: an encoder to start from (fine-tuning); null = random weights.
+        augment: RandAugment of the whole frames before the crop, in the workers; null = none.
         color: changes of color, applied on the device; null = none.
         erase: a rectangle that is not shown; null = none.
+        mix: mixup and CutMix of the clips of a batch, the same in all of them, on each device for itself; the number of
+            clips there must be even. `accuracy` of the metrics is then that of the mixed clips, by the own label. null
+            = none.
         encoder: `architecture: vit` (as in the other objectives), `r2plus1d`, `r3d`, `zoo` (pytorchvideo's networks) or
             another of the table of networks; null = as that of `init.run`, its normalization too.
+        readout: what the linear head reads. "clip": the clip feature of the encoder, of a ViT the mean of its tokens
+            behind the final norm. "patch_mean": the mean of the tokens of the last block, and a fresh LayerNorm of it
+            in place of the final norm, which goes (VideoMAE, MVD, MAE). "class_token": that behind the final norm, of
+            images the mean of those of the frames.
+        head_scale: factor on the fresh weights of the head, N(0, 0.02); 0.001 in the fine-tuning of VideoMAE and MVD.
         label_smoothing: share of the target spread over all classes.
         dropout: of the pooled feature before the linear head.
         learns: "all"; "head": the encoder stays as it is, in evaluation mode; "head_and_statistics": its weights stay,
@@ -49,10 +60,14 @@ class Config:
     init: EncoderSource | None = None
     clip: ClipConfig = field(default_factory=ClipConfig)
     crop: CropConfig = field(default_factory=CropConfig)
+    augment: RandAugmentConfig | None = None
     color: ColorConfig | None = None
     erase: EraseConfig | None = None
+    mix: MixConfig | None = None
     encoder: EncoderConfig | None = field(default_factory=ViTConfig)
     normalization: Normalization = field(default_factory=Normalization)
+    readout: Literal["clip", "patch_mean", "class_token"] = "clip"
+    head_scale: float = 1.0
     label_smoothing: float = 0.0
     dropout: float = 0.0
     learns: Literal["all", "head", "head_and_statistics"] = "all"
@@ -63,6 +78,8 @@ class Config:
         for name in ("label_smoothing", "dropout"):
             if not 0 <= getattr(self, name) < 1:
                 raise ValueError(f"{name}={getattr(self, name)} must lie in [0, 1).")
+        if not 0 <= self.head_scale < float("inf"):
+            raise ValueError(f"head_scale={self.head_scale} must be 0 or a positive number.")
         if self.encoder is None:
             if self.init is None or self.init.run is None:
                 raise ValueError(
@@ -71,6 +88,7 @@ class Config:
             return
         encoder = fit_encoder(self.encoder, size=self.crop.size, num_frames=self.clip.num_frames)
         object.__setattr__(self, "encoder", encoder)
+        _check_readout(self.readout, encoder)
 
     @property
     def clips_per_record(self) -> int:
@@ -78,6 +96,11 @@ class Config:
 
     def stages(self) -> dict[str, EncoderSource]:
         return {} if self.init is None else {"init": self.init}
+
+    @property
+    def not_compared(self) -> tuple[str, ...]:
+        """Settings of the encoder that may differ from those of `init`, as the read-out leaves that part out."""
+        return ("final_norm",) if self.readout == "patch_mean" else ()
 
     @property
     def is_settled(self) -> bool:
@@ -102,7 +125,9 @@ class Config:
         folder = find_encoder(self.init.run)
         content = read_config(folder)
         if self.encoder is not None:
-            refuse_other_settings(self.encoder, content["config"], str(folder))
+            refuse_other_settings(
+                self.encoder, content["config"], str(folder), free=self.not_compared
+            )
             return found
         kinds = choosable("video")
         if content["architecture"] not in kinds:
@@ -128,10 +153,26 @@ class Config:
 _FROM_CLIPS = ("image_size", "num_frames")
 
 
-def refuse_other_settings(encoder: Any, before: dict[str, Any], where: str | Path) -> None:
+def _check_readout(readout: str, encoder: Any) -> None:
+    """Raises ValueError for a read-out that an encoder of this config does not offer."""
+    if readout == "patch_mean" and not hasattr(encoder, "final_norm"):
+        raise ValueError(
+            f"readout='patch_mean' takes the final norm of a ViT away, and a {encoder.architecture} has none to take: "
+            "use readout='clip'."
+        )
+    if readout == "class_token" and not getattr(encoder, "cls_token", False):
+        raise ValueError(
+            "readout='class_token', but this encoder has no class token (encoder.cls_token): use readout='clip' or "
+            "'patch_mean'."
+        )
+
+
+def refuse_other_settings(
+    encoder: Any, before: dict[str, Any], where: str | Path, *, free: Sequence[str] = ()
+) -> None:
     """Raises ValueError if weights of an encoder of the settings `before` would mean something else in one of the
-    config `encoder`; what its `adaptable` names is made up for when they are filled in."""
-    now, free = to_plain(encoder), (*_MAY_DIFFER, *getattr(encoder, "adaptable", ()))
+    config `encoder`; what its `adaptable` names is made up for when they are filled in, and `free` is not looked at."""
+    now, free = to_plain(encoder), (*free, *_MAY_DIFFER, *getattr(encoder, "adaptable", ()))
     differ = [k for k in now if k not in free and k in before and before[k] != now[k]]
     if differ:
         wanted = ", ".join(f"{k}={before[k]!r} (not {now[k]!r})" for k in differ)

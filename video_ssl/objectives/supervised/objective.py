@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Self
 
@@ -12,6 +13,8 @@ from torch import Tensor, nn
 
 from video_ssl.models.color_changes import augmented_input
 from video_ssl.models.encoders import build_encoder, load_encoder
+from video_ssl.models.mixing import mix_labels, mix_videos
+from video_ssl.models.networks.layers import LAYER_NORM_EPS
 from video_ssl.models.preprocess import to_model_input, without_rectangles
 from video_ssl.models.weights import load_weights
 from video_ssl.objectives.shared.export import preprocess_of
@@ -24,22 +27,46 @@ from video_ssl.objectives.supervised.config import Config, refuse_other_settings
 from video_ssl.recipes import to_plain
 
 
+class ClassHead(nn.Linear):
+    """Dropout and a linear layer; with `normalized` a LayerNorm before both."""
+
+    def __init__(
+        self, width: int, num_classes: int, *, normalized: bool, dropout: float, scale: float
+    ) -> None:
+        super().__init__(width, num_classes)
+        self.norm = nn.LayerNorm(width, eps=LAYER_NORM_EPS) if normalized else nn.Identity()
+        self.dropout = nn.Dropout(dropout)
+        nn.init.trunc_normal_(self.weight, std=0.02)
+        nn.init.zeros_(self.bias)
+        with torch.no_grad():
+            self.weight.mul_(scale)
+
+    def forward(self, features: Tensor) -> Tensor:
+        """Returns (N, K) of (N, D)."""
+        return super().forward(self.dropout(self.norm(features)))
+
+
 class Objective(TorchObjective):
     """Cross-entropy of a linear head on the mean of all tokens: of a ViT after its final norm, of a
-    convolutional network of the last feature map."""
+    convolutional network of the last feature map; `Config.readout` has other ways."""
 
     def __init__(self, config: Config, *, stages: Mapping[str, Path] | None = None) -> None:
         super().__init__()
         assert config.encoder is not None, "the settings are settled"
         assert config.num_classes is not None, "the settings are settled"
         self.config = config
-        self.encoder = build_encoder(config.encoder)
+        mean = config.readout == "patch_mean"
+        encoder: Any = config.encoder
+        self.encoder = build_encoder(replace(encoder, final_norm=False) if mean else encoder)
         if config.init is not None:
-            _start_from(self.encoder, (stages or {}).get("init"))
-        self.dropout = nn.Dropout(config.dropout)
-        self.head = nn.Linear(config.encoder.width, config.num_classes)
-        nn.init.trunc_normal_(self.head.weight, std=0.02)
-        nn.init.zeros_(self.head.bias)
+            _start_from(self.encoder, (stages or {}).get("init"), free=config.not_compared)
+        self.head = ClassHead(
+            config.encoder.width,
+            config.num_classes,
+            normalized=mean,
+            dropout=config.dropout,
+            scale=config.head_scale,
+        )
         if config.learns != "all":
             self.encoder.requires_grad_(False)
 
@@ -57,24 +84,41 @@ class Objective(TorchObjective):
             batch["video"], batch.get("color"), config.normalization, config.color
         )
         if config.erase is not None:
-            video = without_rectangles(video, batch["erased"].flatten(0, 1))
+            rectangles = batch["erased"].flatten(0, 1)
+            video = without_rectangles(video, rectangles, fill=config.erase.fill)
+        if config.mix is not None:
+            video = mix_videos(video, batch["mix"][0], cut=config.mix.cut)
         label = batch["label"].repeat_interleave(batch["video"].shape[1])
-        features = self.encoder.clip_features(video)
-        logits = self.head(self.dropout(features))
+        features = self._features(video)
+        logits = self.head(features)
         with torch.autocast(video.device.type, enabled=False):
-            loss = F.cross_entropy(
-                logits.float(), label, label_smoothing=self.config.label_smoothing
-            )
+            loss = self._loss(logits.float(), label, batch)
         accuracy = (logits.detach().argmax(1) == label).float().mean()
         return StepOutput(loss, {"accuracy": accuracy}, features.detach().float())
 
+    def _loss(self, logits: Tensor, label: Tensor, batch: Mapping[str, Tensor]) -> Tensor:
+        smoothing = self.config.label_smoothing
+        if self.config.mix is None:
+            return F.cross_entropy(logits, label, label_smoothing=smoothing)
+        row = batch["mix"][0]
+        targets = mix_labels(label, logits.shape[1], row, label_smoothing=smoothing)
+        return F.cross_entropy(logits, targets)
+
+    def _features(self, video: Tensor) -> Tensor:
+        """What the head reads of normalised clips, (N, D)."""
+        if self.config.readout != "class_token":
+            return self.encoder.clip_features(video)
+        self.encoder.check_input(video)
+        return self.encoder.layer_outputs(video)[0].mean(1)
+
     def scores(self, video: Tensor) -> Tensor:
-        return self.head(
-            self.encoder.clip_features(to_model_input(video, self.config.normalization))
-        )
+        return self.head(self._features(to_model_input(video, self.config.normalization)))
 
     def classifier(self) -> nn.Linear:
         return self.head
+
+    def classifier_pooling(self) -> str:
+        return "cls" if self.config.readout == "class_token" else "mean"
 
     def no_weight_decay(self) -> set[str]:
         return {name for name, _ in self.named_parameters() if name == "encoder.cls_token"}
@@ -85,8 +129,9 @@ class Objective(TorchObjective):
         return {"encoder": TrainedEncoder(self.encoder, preprocess)}
 
 
-def _start_from(encoder: Any, path: Path | None) -> None:
-    """Fills an encoder with the weights of another one of the same shape, whose settings give them the same meaning.
+def _start_from(encoder: Any, path: Path | None, *, free: Sequence[str]) -> None:
+    """Fills an encoder with the weights of another one of the same shape, whose settings give them the same meaning;
+    `free` are settings that may differ.
 
     Raises:
         ValueError: no encoder was given, or it does not fit.
@@ -95,5 +140,5 @@ def _start_from(encoder: Any, path: Path | None) -> None:
         raise ValueError("init is set, but no encoder was given for it.")
     source = load_encoder(path)
     assert isinstance(source, nn.Module)
-    refuse_other_settings(encoder.config, to_plain(source.config), path)
+    refuse_other_settings(encoder.config, to_plain(source.config), path, free=free)
     load_weights(encoder, encoder.weights_from(source), min_share=1.0)

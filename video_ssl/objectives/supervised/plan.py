@@ -9,6 +9,7 @@ import numpy as np
 from video_ssl.clips.color_changes import color_fields
 from video_ssl.clips.decoders.reader import Reader
 from video_ssl.clips.erasing import sample_erased
+from video_ssl.clips.mixing import sample_mix
 from video_ssl.clips.views import sample_clip_views
 from video_ssl.datasets.table import Record
 from video_ssl.objectives.shared.objective_plan import ShownClip, shown_views
@@ -26,12 +27,16 @@ class Plan:
     ) -> dict[str, np.ndarray]:
         label = self._label(record)
         config = self.config
-        (video,) = sample_clip_views(record, reader, rng, clip=config.clip, crop=config.crop)
-        colors = color_fields(config.color, len(video), rng)
-        erased = {}
+        (video,) = sample_clip_views(
+            record, reader, rng, clip=config.clip, crop=config.crop, augment=config.augment
+        )
+        size, drawn = config.crop.size, color_fields(config.color, len(video), rng)
+        beside: dict[str, np.ndarray] = dict(drawn)
         if config.erase is not None:
-            erased["erased"] = sample_erased(config.erase, config.crop.size, len(video), rng)
-        return {"video": video, "label": label, **colors, **erased}
+            beside["erased"] = sample_erased(config.erase, size, len(video), rng)
+        if config.mix is not None:
+            beside["mix"] = sample_mix(config.mix, size, size, rng).row
+        return {"video": video, "label": label, **beside}
 
     def shown(self, sample: Mapping[str, np.ndarray]) -> list[ShownClip]:
         return shown_views(sample["video"])

@@ -127,6 +127,7 @@ def _protocol(recipe: PretrainRecipe, objective: TorchObjective, trained: Table)
         class_names=trained.class_names,
         num_classes=head.out_features,
         clips=ValidationConfig.num_clips if validation is None else validation.num_clips,
+        pooling=objective.classifier_pooling(),
         labels=recipe.data.table,
     )
 
