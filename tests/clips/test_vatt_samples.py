@@ -183,24 +183,38 @@ def test_files_of_other_rates(tmp_path, rate, codec):
         assert heard.std() == pytest.approx(wanted.std(), rel=0.05)
 
 
-def test_of_several_tracks_one_is_heard(tmp_path):
-    """The same one in every sample."""
-    video_maker.make_video(tmp_path / "one.mkv", num_frames=50, audio=chirp, audio_codec="pcm_s16le")  # fmt: skip
-    with (
-        av.open(str(tmp_path / "one.mkv")) as old,
-        av.open(str(tmp_path / "two.mkv"), "w") as new,
-    ):
+def make_with_track(target, wave, *, audio=None, rate=16000):
+    """A film of 2 s with one track of sound more, float (N,) in -1..1."""
+    source = target.with_suffix(".first.mkv")
+    video_maker.make_video(source, num_frames=50, b_frames=0, audio=audio, audio_codec="pcm_s16le")
+    with av.open(str(source)) as old, av.open(str(target), "w") as new:
         copies = [new.add_stream_from_template(stream) for stream in old.streams]
-        tone = new.add_stream("pcm_s16le", rate=16000, layout="mono")
+        tone = new.add_stream("pcm_s16le", rate=rate, layout="mono")
         for packet in old.demux():
             if packet.dts is not None:
                 packet.stream = copies[packet.stream.index]
                 new.mux(packet)
-        wave = (8000 * np.sin(np.arange(32000) / 3)).astype(np.int16)
-        frame = av.AudioFrame.from_ndarray(wave[None], "s16", "mono")
-        frame.sample_rate, frame.pts = 16000, 0
+        samples = (32000 * wave).astype(np.int16)
+        frame = av.AudioFrame.from_ndarray(samples[None], "s16", "mono")
+        frame.sample_rate, frame.pts = rate, 0
         new.mux(tone.encode(frame))
         new.mux(tone.encode())
+
+
+def test_a_track_that_is_longer_than_its_video(tmp_path):
+    """What is heard behind the last frame belongs to no clip: sound loops where the frames do."""
+    make_with_track(tmp_path / "long.mkv", chirp(np.arange(5 * 16000) / 16000))
+    table = write_table(tmp_path, [{"path": "long.mkv"}])
+    for sample in samples_of(table, config_of(table, num_samples=round(1.5 * RATE)), steps=2):
+        begin = read_index(sample["video"][0]) / 25
+        at = (begin + np.arange(sample["sound"].size) / RATE) % 2.0
+        seam = np.minimum(at, 2.0 - at) < 0.01
+        np.testing.assert_allclose(sample["sound"][~seam], chirp(at)[~seam], atol=0.03)
+
+
+def test_of_several_tracks_one_is_heard(tmp_path):
+    """The same one in every sample."""
+    make_with_track(tmp_path / "two.mkv", np.sin(np.arange(32000) / 3) / 4, audio=chirp)
     table = write_table(tmp_path, [{"path": "two.mkv"}])
     for sample in samples_of(table, config_of(table), steps=2):
         at = read_index(sample["video"][0]) / 25 + np.arange(sample["sound"].size) / RATE
