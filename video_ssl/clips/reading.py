@@ -22,6 +22,7 @@ from video_ssl.clips.decoders.reader import (
 )
 from video_ssl.clips.joined import JoinedReader
 from video_ssl.datasets.parts import divide_parts
+from video_ssl.datasets.paths import SOUND_SUFFIXES
 from video_ssl.datasets.table import Record
 from video_ssl.recipes import nearest
 
@@ -38,7 +39,8 @@ def open_video(
     """Returns a reader of the video at `source`.
 
     Args:
-        source: a local file, a folder of frames, a picture (a video of one frame, unless it is animated), a URI
+        source: a local file (one of sound alone has no pictures, only `audio`, see `SOUND_SUFFIXES`), a folder of
+            frames, a picture (a video of one frame, unless it is animated), a URI
             (fetched into the local cache), `SHARD.tar!/MEMBER`, or `SHARD.array_record-00000-of-00008#INDEX` (a record
             that `video-ssl data build` has written); tar and shard may be a local file or a URI.  Several of these
             with `||` between them are one video (see `JoinedReader`).
@@ -75,7 +77,11 @@ def open_video(
                 stated_count=stated_count,
             )
         else:
-            if place.byte_range is not None and not getattr(make, "READS_BYTE_RANGES", False):
+            if place.is_sound:
+                from video_ssl.clips.decoders.sound_file import SoundFileReader
+
+                make = SoundFileReader
+            elif place.byte_range is not None and not getattr(make, "READS_BYTE_RANGES", False):
                 make = _reader_class("pyav")
             reader = make(
                 place.path,
@@ -145,6 +151,8 @@ def _open_whole(record: Record, backend: str, timeout_sec: float | None) -> Read
     byte_range = None
     if record.byte_offset is not None and record.byte_size is not None:
         byte_range = (record.byte_offset, record.byte_size)
+    if record.source.lower().endswith(SOUND_SUFFIXES):
+        backend = "pyav"
     if backend != "pyav":
         from video_ssl.clips.decoders.backends import choose_backend
 

@@ -14,6 +14,21 @@ VIDEO_SUFFIXES = (
     ".ts", ".mts", ".m2ts", ".m2t", ".tod", ".wmv", ".asf", ".flv", ".f4v", ".3gp", ".3g2", ".gif", ".ogv", ".ogm",
     ".rm", ".rmvb", ".mxf", ".dv", ".wtv", ".nut",
 )  # fmt: skip
+#: Files of sound alone.
+SOUND_SUFFIXES = (
+    ".wav",
+    ".flac",
+    ".mp3",
+    ".m4a",
+    ".aac",
+    ".ogg",
+    ".oga",
+    ".opus",
+    ".aif",
+    ".aiff",
+    ".wma",
+    ".mka",
+)
 # What network storage, archives and file browsers put beside the files of people.
 #: What `video-ssl transcode` notes its work in; a folder that holds it is a copy of videos.
 TRANSCODE_JOURNAL = ".transcode.jsonl"

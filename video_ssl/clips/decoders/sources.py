@@ -20,7 +20,7 @@ from video_ssl.datasets.archives.array_records import (
 from video_ssl.datasets.archives.tars import TarProblem, divide_member, find_member
 from video_ssl.datasets.cache import CachedFile
 from video_ssl.datasets.parts import SIGN
-from video_ssl.datasets.paths import PICTURE_SUFFIXES, local_path
+from video_ssl.datasets.paths import PICTURE_SUFFIXES, SOUND_SUFFIXES, local_path
 from video_ssl.datasets.remote.errors import FetchError
 from video_ssl.datasets.remote.fetching import fetch, is_remote
 from video_ssl.datasets.table import Record
@@ -38,12 +38,14 @@ class LocalVideo:
         byte_range: (offset, size) within the file; the whole of it if None.
         name: the source as the user wrote it; what errors call the video.
         is_frames: a folder of frames, or one picture.
+        is_sound: a file of sound alone, by its name.
     """
 
     path: str
     byte_range: tuple[int, int] | None
     name: str
     is_frames: bool
+    is_sound: bool = False
     _cached: CachedFile | HeldBytes | None = field(default=None, repr=False)
 
     def release(self) -> None:
@@ -116,7 +118,12 @@ def locate(
         raise BadVideo(source, str(err)) from err
     is_frames = is_picture or (member is None and os.path.isdir(path))
     return LocalVideo(
-        path=path, byte_range=within, name=source, is_frames=is_frames, _cached=cached
+        path=path,
+        byte_range=within,
+        name=source,
+        is_frames=is_frames,
+        is_sound=inner.lower().endswith(SOUND_SUFFIXES),
+        _cached=cached,
     )
 
 
@@ -140,6 +147,7 @@ def _locate_record(source: str, shard: str, index: int, timeout_sec: float | Non
         byte_range=(0, len(content)),  # the optional backends read files with a name only
         name=source,
         is_frames=source.lower().endswith(PICTURE_SUFFIXES),
+        is_sound=source.lower().endswith(SOUND_SUFFIXES),
         _cached=held,
     )
 

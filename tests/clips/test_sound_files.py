@@ -1,0 +1,74 @@
+"""Files of sound alone: read as they are heard, in stretches too, and refused as pictures."""
+
+from __future__ import annotations
+
+import wave
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from video_ssl.clips.decoders.reader import BadVideo
+from video_ssl.clips.reading import open_record, open_video
+from video_ssl.datasets.table import Record, Table
+
+RATE = 8000
+
+
+def write(path: Path, samples: np.ndarray, *, channels: int = 1) -> Path:
+    with wave.open(str(path), "wb") as out:
+        out.setnchannels(channels)
+        out.setsampwidth(2)
+        out.setframerate(RATE)
+        out.writeframes((samples * 2**15).astype(np.int16).tobytes())
+    return path
+
+
+@pytest.fixture
+def ramp(tmp_path: Path) -> Path:
+    """1.255 s in which the sound is a tenth of the time in seconds."""
+    return write(tmp_path / "ramp.wav", np.arange(int(1.255 * RATE)) / RATE / 10)
+
+
+def test_what_is_heard(ramp: Path) -> None:
+    with open_video(ramp, timeout_sec=60) as reader:
+        info = reader.info
+        assert (info.has_audio, info.width, info.num_frames) == (True, 0, 126)
+        assert info.duration_sec == pytest.approx(1.255)
+        at = 0.5 + np.arange(2000) / RATE
+        np.testing.assert_allclose(reader.audio(0.5, 0.75, RATE), at / 10, atol=1e-4)
+        np.testing.assert_allclose(reader.audio(0.1, 0.2, RATE)[0], 0.01, atol=1e-4)
+        assert not reader.audio(1.3, 1.4, RATE).any()
+        assert reader.times([0, 125]).tolist() == [0.0, 1.25]
+        with pytest.raises(BadVideo, match="has no pictures, only sound"):
+            reader.frames([0])
+
+
+def test_a_stretch(ramp: Path) -> None:
+    record = Record(index=0, id="r", source=str(ramp), start_sec=0.5, end_sec=1.0)
+    with open_record(record) as reader:
+        assert reader.info.duration_sec == pytest.approx(0.5)
+        heard = reader.audio(0.0, 0.6, RATE)
+    np.testing.assert_allclose(heard[:4000], (0.5 + np.arange(4000) / RATE) / 10, atol=1e-4)
+    assert not heard[4000:].any()
+
+
+@pytest.mark.parametrize("backend", ["pyav", "auto", "decord"])
+def test_other_backends_hear_the_same(ramp: Path, backend: str) -> None:
+    record = Table.from_rows([{"id": "r", "source": str(ramp)}]).record(0)
+    with open_record(record, backend) as reader:
+        assert reader.audio(0.0, 0.1, RATE).shape == (800,)
+
+
+@pytest.mark.parametrize(
+    ("content", "reason"), [(b"no sound", "cannot be read as sound"), (b"", "empty")]
+)
+def test_what_is_no_sound(tmp_path: Path, content: bytes, reason: str) -> None:
+    (tmp_path / "x.wav").write_bytes(content)
+    with pytest.raises(BadVideo, match=reason):
+        open_video(tmp_path / "x.wav")
+
+
+def test_without_a_sample(tmp_path: Path) -> None:
+    with pytest.raises(BadVideo, match=r"has no sound|cannot be read"):
+        open_video(write(tmp_path / "none.wav", np.zeros(0)))
