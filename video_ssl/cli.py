@@ -217,9 +217,19 @@ def align(
 @app.command(epilog=example("search clip.mp4 --in features.arrow --encoder runs/mine -k 5"))
 @with_flags
 def search(
-    clip: Annotated[str, typer.Argument(help="A video file, or an id of the feature file.")],
     features: Annotated[Path, typer.Option("--in", help="The archive: a feature file.")],
     config: Annotated[SearchConfig, Flags(names={"k": "-k"})],
+    clip: Annotated[
+        str | None, typer.Argument(help="A video file, or an id of the feature file.")
+    ] = None,
+    text: Annotated[
+        str | None, typer.Option(help="Words, in place of a clip: what is to be seen.")
+    ] = None,
+    sound: Annotated[Path | None, typer.Option(help="A sound file, in place of a clip.")] = None,
+    vectors: Annotated[
+        Path | None,
+        typer.Option(help="For features of others: their vectors of texts, whose ids are these."),
+    ] = None,
     encoder: Annotated[str | None, typer.Option(help="That made it; embeds a video file.")] = None,
     start_sec: Annotated[float | None, typer.Option(help="Part of the clip: from.")] = None,
     end_sec: Annotated[float | None, typer.Option(help="Part of the clip: to.")] = None,
@@ -232,12 +242,15 @@ def search(
     ] = None,
     root: Root = None,
 ) -> None:
-    """Find the frames and moments of an archive that are like a clip."""
+    """Find the moments of an archive that are like a clip.  Or like words, or a sound; of a clip single frames too."""
     from video_ssl.explore.search import search
 
     search(
         clip,
         features,
+        text=text,
+        sound=sound,
+        vectors=vectors,
         encoder=encoder,
         start_sec=start_sec,
         end_sec=end_sec,

@@ -183,12 +183,16 @@ class FeatureFile:
         Raises:
             FeatureError: no such output, or it has several vectors a clip.
         """
+        parts = list(self.vector_batches(name))
+        return parts[0] if len(parts) == 1 else np.concatenate(parts)
+
+    def vector_batches(self, name: str) -> Iterator[np.ndarray]:
+        """Yields `vectors`, record batch by record batch, where they lie; raises as that does."""
         spec = self.require(name)
         if name != "clip" and name not in COMMON:
             raise FeatureError(f"{name} of {self._name} is not one vector a clip: use `read`.")
-        column = PLAIN.get(name, name)
-        parts = [_matrix(batch.column(column), spec.width) for batch in self._batches()]
-        return parts[0] if len(parts) == 1 else np.concatenate(parts)
+        for batch in self._batches():
+            yield _matrix(batch.column(PLAIN.get(name, name)), spec.width)
 
     def grid(self, name: str, row: int) -> Grid:
         """Returns an output on a grid of one clip, read where it lies, with its grid and times.

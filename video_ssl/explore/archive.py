@@ -71,6 +71,16 @@ class Archive:
     def __len__(self) -> int:
         return self.num_frames
 
+    @property
+    def counted(self) -> str:
+        """What it holds, in words."""
+        return f"{self.num_frames} frames"
+
+    def extent(self, key: str) -> tuple[float, float] | None:
+        """Returns when the first and the last frame of a video are; None where that is unknown."""
+        times = self.times(self.frames_of(int(np.flatnonzero(self.ids == key)[0])))
+        return (float(times[0]), float(times[-1])) if np.isfinite(times).all() else None
+
     def blocks(self, size: int | None = None) -> Iterator[Block]:
         """Yields all frames in order, at most `size` at a time (by default `BLOCK` numbers)."""
         size = size or max(1, BLOCK // self.features.embed_dim)

@@ -12,7 +12,7 @@ from video_ssl.clips.decoders.reader import BadVideo
 from video_ssl.clips.upkeep.config import VideoFormat
 from video_ssl.clips.upkeep.transcode_file import Transcode, transcode_file
 from video_ssl.embed.features import FeatureFile
-from video_ssl.explore.hits import Moment
+from video_ssl.explore.hits import Place
 from video_ssl.explore.tracks import record_of
 from video_ssl.files import OutputError, check_writable
 
@@ -42,7 +42,7 @@ def claim_new_folder(folder: str | Path) -> Path:
 
 
 def cut_moments(
-    moments: Sequence[Moment], features: FeatureFile, folder: Path
+    moments: Sequence[Place], features: FeatureFile, folder: Path
 ) -> tuple[list[Path | None], list[str]]:
     """Returns the mp4 file of each moment, None where it cannot be cut, and the reasons.
 
@@ -67,7 +67,7 @@ def cut_moments(
     return files, lost
 
 
-def _cut(moment: Moment, features: FeatureFile, folder: Path, rank: str) -> Path:
+def _cut(moment: Place, features: FeatureFile, folder: Path, rank: str) -> Path:
     record = record_of(features, moment.id)
     if record is None or moment.start_sec is None or moment.end_sec is None:
         raise BadVideo(

@@ -1,17 +1,21 @@
-"""`video-ssl search`: where in an archive is something like this clip?
+"""`video-ssl search`: where in an archive is something like this clip, or what these words or this sound say?
 
-Two answers.  *Frames*: the nearest frames to each of some frames of the clip (cosine).  *Moments*: the
+Of a clip two answers.  *Frames*: the nearest frames to each of some frames of the clip (cosine).  *Moments*: the
 stretches of videos that go like the clip as a whole, at half to double speed: the videos whose frames come
 nearest to all of it, and in them the best stretches (see `moments`).
 
 Exact up to `ann_frames` frames in one pass over the file (see `archive`); above, an approximate index
 finds the candidates, if usearch is installed, and the exact numbers are computed of those.
+
+A text or a sound is compared with every clip of the archive in the space that they share (`asked.py`,
+`clip_archive.py`).
 """
 
 from __future__ import annotations
 
 import logging
-from dataclasses import asdict, replace
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -19,17 +23,20 @@ import numpy as np
 from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
-from video_ssl.embed.features import FeatureError, open_features
+from video_ssl.embed.features import FeatureError, FeatureFile, open_features
 from video_ssl.evaluate.identity import record_keys
 from video_ssl.evaluate.neighbours import unit_rows
 from video_ssl.explore import search_index
 from video_ssl.explore.archive import Archive, Found, nearest_frames
+from video_ssl.explore.asked import Asked, ask
+from video_ssl.explore.clip_archive import ClipArchive
 from video_ssl.explore.config import SearchConfig
 from video_ssl.explore.cutting import claim_new_folder, cut_moments
-from video_ssl.explore.hits import FrameHit, Moment
+from video_ssl.explore.hits import FrameHit, Moment, Place
 from video_ssl.explore.moments import best_stretches
-from video_ssl.explore.pages.search_page import write_search_page
+from video_ssl.explore.pages.search_page import title_of, write_search_page
 from video_ssl.explore.search_notes import dependence_note, few_moments_note
 from video_ssl.explore.tracks import Track, find_track
 from video_ssl.files import MADE_BY, claim_file, made, write_json
@@ -219,10 +226,28 @@ def _seconds(value: float) -> float | None:
     return float(value) if np.isfinite(value) else None
 
 
+@dataclass(frozen=True, kw_only=True, eq=False)
+class _Answer:
+    """What was asked, and what was found where."""
+
+    query: Track | Asked
+    archive: Archive | ClipArchive
+    moments: Sequence[Place]
+    frames: Sequence[FrameHit]
+    notes: Sequence[str]
+
+    @property
+    def title(self) -> str:
+        return title_of(self.query)
+
+
 def search(
-    clip: str,
+    clip: str | None,
     features: str | Path,
     *,
+    text: str | None = None,
+    sound: str | Path | None = None,
+    vectors: str | Path | None = None,
     encoder: str | None = None,
     start_sec: float | None = None,
     end_sec: float | None = None,
@@ -235,12 +260,17 @@ def search(
     quiet: bool = False,
     **settings: Any,
 ) -> dict[str, Any]:
-    """Returns moments and frames like `clip`, prints them, and writes them to `out` as JSON.
+    """Returns moments and frames like `clip`, or moments that answer a text or a sound.
+
+    They are printed, and written to `out` as JSON.
 
     Args:
-        clip: a video file, or the id of a record of the archive.
+        clip: a video file, or the id of a record of the archive; None where a text or a sound is given.
         features: the archive: a feature file.
-        encoder: that made it; embeds a video file.
+        text, sound: in place of a clip: words, or a file with sound.  The archive needs vectors in a space shared with
+            it, which encoders give that were trained so.
+        vectors: for features of others: a feature file with vectors of texts by their model, whose ids are the texts.
+        encoder: that made it; embeds a video file, and leads to the encoders of text and sound beside it.
         start_sec, end_sec: part of the clip that is asked about.
         page: HTML file to write, with the moments to be looked at and played.
         cut: new folder for the moments as mp4 files.
@@ -248,7 +278,8 @@ def search(
         settings: fields of `SearchConfig`, the flags of `video-ssl search`: k=5, ...; in place of `config`.
 
     Raises:
-        FeatureError: see `find_track` and `search_track`; or no frame between start and end.
+        FeatureError: none or several of clip, text and sound; see `find_track`, `search_track` and `ask`; or no frame
+            between start and end.
         OutputError: a file to be written is somebody else's, or `cut` holds something already.
 
     >>> found = search("wave1.mp4", "features.arrow", k=2, quiet=True)
@@ -256,43 +287,122 @@ def search(
     ['wave2.mp4', 'bow1.mp4']
     """
     config = config or SearchConfig(**known_settings(SearchConfig, settings, "search"))
+    _refuse_other_questions(clip, text, sound, start_sec, end_sec)
+    sources = [given for given in (features, clip, sound, vectors) if given is not None]
     out, page = (
-        None if file is None else claim_file(file, "search", sources=[features, clip])
+        None if file is None else claim_file(file, "search", sources=sources)
         for file in (out, page)
     )
     folder = None if cut is None else claim_new_folder(cut)
     opened = open_features(features, root=root)
-    archive = Archive(opened)
+    if clip is not None:
+        answer = _like(clip, opened, encoder, (start_sec, end_sec), config, device)
+    else:
+        asked, archive = ask(
+            opened,
+            text=text,
+            sound=None if sound is None else str(sound),
+            vectors=vectors,
+            encoder=encoder,
+            device=device,
+        )
+        answer = _nearest_clips(asked, archive, config)
+    return _told(answer, features, config, out=out, page=page, folder=folder, quiet=quiet)
+
+
+def _refuse_other_questions(
+    clip: str | None,
+    text: str | None,
+    sound: str | Path | None,
+    start_sec: float | None,
+    end_sec: float | None,
+) -> None:
+    given = [
+        name
+        for name, value in (("a clip", clip), ("--text", text), ("--sound", sound))
+        if value is not None
+    ]
+    if len(given) != 1:
+        raise FeatureError(
+            f"{' and '.join(given) or 'nothing'} given: search for one of a clip, --text WORDS and --sound FILE."
+        )
+    if clip is None and (start_sec, end_sec) != (None, None):
+        raise FeatureError(
+            f"a part (--start-sec, --end-sec) goes with a clip, not with {given[0]}."
+        )
+
+
+def _like(
+    clip: str,
+    features: FeatureFile,
+    encoder: str | None,
+    part: tuple[float | None, float | None],
+    config: SearchConfig,
+    device: str,
+) -> _Answer:
+    """What goes like a clip."""
+    archive = Archive(features)
     if config.method == "ann":
         search_index.require_usearch()
-    whole = find_track(clip, features=opened, encoder=encoder, device=device)
-    query = _part(whole, start_sec, end_sec)
+    whole = find_track(clip, features=features, encoder=encoder, device=device)
+    query = _part(whole, *part)
     moments, frames = search_track(query, archive, config)
     notes = _notes(query, whole, moments, archive, config)
+    return _Answer(query=query, archive=archive, moments=moments, frames=frames, notes=notes)
+
+
+def _nearest_clips(asked: Asked, archive: ClipArchive, config: SearchConfig) -> _Answer:
+    """What answers a text or a sound."""
+    moments = archive.nearest(asked.vector, k=config.k, per_video=config.moments_per_video)
+    notes = [*asked.notes]
+    if len(moments) < config.k:
+        notes.append(
+            f"{len(moments)} moments instead of {config.k}: the archive has {len(archive)} clips of "
+            f"{len(archive.ids)} videos, and of each video at most {config.moments_per_video} that do not overlap are "
+            "taken (--moments-per-video)"
+        )
+    return _Answer(query=asked, archive=archive, moments=moments, frames=[], notes=notes)
+
+
+def _told(
+    answer: _Answer,
+    features: str | Path,
+    config: SearchConfig,
+    *,
+    out: Path | None,
+    page: Path | None,
+    folder: Path | None,
+    quiet: bool,
+) -> dict[str, Any]:
+    """What was found as JSON, written, shown and printed."""
+    archive, moments, notes = answer.archive, answer.moments, list(answer.notes)
     files: list[Path | None] = [None] * len(moments)
     if folder is not None:
-        files, lost = cut_moments(moments, opened, folder)
+        files, lost = cut_moments(moments, archive.features, folder)
         notes += lost
     found = {
         MADE_BY: made("search"),
-        "query": query.id,
+        "query": answer.title,
         "features": str(features),
-        "archive": {"videos": len(archive.ids), "frames": archive.num_frames},
+        "archive": {
+            "videos": len(archive.ids),
+            "clips" if isinstance(archive, ClipArchive) else "frames": len(archive),
+        },
         "settings": asdict(config),
         "notes": notes,
         "moments": [
             asdict(moment) | ({} if folder is None else {"file": file and str(file)})
             for moment, file in zip(moments, files, strict=True)
         ],
-        "frames": [asdict(hit) for hit in frames],
+        "frames": [asdict(hit) for hit in answer.frames],
     }
     if out is not None:
         out.parent.mkdir(parents=True, exist_ok=True)
         write_json(out, found, indent=1)
     if page is not None:
-        write_search_page(page, query, moments, archive, files=files, notes=notes)
+        write_search_page(page, answer.query, moments, archive, files=files, notes=notes)
     if not quiet:
-        _print(found, query, moments, out=out, page=page, folder=folder)
+        _print(found, answer, out=out, page=page, folder=folder)
     return found
 
 
@@ -317,24 +427,22 @@ def _notes(
 
 def _print(
     found: dict[str, Any],
-    query: Track,
-    moments: list[Moment],
+    answer: _Answer,
     *,
     out: Path | None,
     page: Path | None,
     folder: Path | None,
 ) -> None:
     console = Console()
-    console.print(moments_table(query.id, moments))
+    console.print(moments_table(answer.title, answer.moments))
     for note in found["notes"]:
         console.print(f"Note: {note}.", soft_wrap=True, markup=False)
     if out is not None:
-        console.print(
-            f"Moments and {len(found['frames'])} frames: {out}", soft_wrap=True, markup=False
-        )
-    for what, place in (("Page", page), ("Clips", folder)):
+        what = f"Moments and {len(answer.frames)} frames" if answer.frames else "Moments"
+        console.print(f"{what}: {out}", soft_wrap=True, markup=False)
+    for name, place in (("Page", page), ("Clips", folder)):
         if place is not None:
-            console.print(f"{what}: {place}", soft_wrap=True, markup=False)
+            console.print(f"{name}: {place}", soft_wrap=True, markup=False)
 
 
 def _part(track: Track, start_sec: float | None, end_sec: float | None) -> Track:
@@ -352,13 +460,13 @@ def _part(track: Track, start_sec: float | None, end_sec: float | None) -> Track
     return replace(track, **parts)
 
 
-def moments_table(query: str, moments: list[Moment]) -> Table:
+def moments_table(query: str, moments: Sequence[Place]) -> Table:
     """Returns the moments as a table, best first."""
-    table = Table(title=f"moments like {query}", box=SIMPLE_HEAD)
+    table = Table(title=Text(f"moments like {query}"), box=SIMPLE_HEAD)
     for head, justify in (("video", "left"), ("from s", "right"), ("to s", "right")):
         table.add_column(head, justify=justify)  # type: ignore[arg-type]
     table.add_column("cosine", justify="right")
     for moment in moments:
         ends = ("-" if t is None else f"{t:.2f}" for t in (moment.start_sec, moment.end_sec))
-        table.add_row(moment.id, *ends, f"{1 - moment.cost:.3f}")
+        table.add_row(Text(moment.id), *ends, f"{1 - moment.cost:.3f}")
     return table

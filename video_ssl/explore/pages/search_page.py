@@ -1,4 +1,4 @@
-"""The page of `video-ssl search`: the clip, and the moments that are like it, to be looked at and played.
+"""The page of `video-ssl search`: the clip, text or sound, and the moments like it, to be looked at and played.
 
 Pictures are inside the file, a few small frames of every moment; the videos themselves are only linked, as files.
 """
@@ -14,7 +14,9 @@ import numpy as np
 
 from video_ssl.datasets.table import Record
 from video_ssl.explore.archive import Archive
-from video_ssl.explore.hits import Moment
+from video_ssl.explore.asked import Asked
+from video_ssl.explore.clip_archive import ClipArchive
+from video_ssl.explore.hits import Place
 from video_ssl.explore.pages.links import clock, file_link, moment_link, span
 from video_ssl.explore.pages.pictures import MovingPicture, moving_picture
 from video_ssl.explore.pages.rendering import write_page
@@ -22,7 +24,7 @@ from video_ssl.explore.tracks import Track, record_of
 
 logger = logging.getLogger(__name__)
 
-__all__ = ["write_search_page"]
+__all__ = ["title_of", "write_search_page"]
 
 #: Moments with pictures, some 30 kB each; further ones are lines.
 _WITH_PICTURES = 60
@@ -56,9 +58,9 @@ class ShownMoment:
 
 def write_search_page(
     path: Path,
-    query: Track,
-    moments: Sequence[Moment],
-    archive: Archive,
+    query: Track | Asked,
+    moments: Sequence[Place],
+    archive: Archive | ClipArchive,
     *,
     files: Sequence[Path | None],
     notes: Sequence[str],
@@ -66,7 +68,7 @@ def write_search_page(
     """Returns the HTML file `path` that was written.
 
     Args:
-        query: the clip.
+        query: the clip, the text or the sound.
         moments: what was found, best first.
         files: the clips that were cut of them, None for those that were not.
         notes: in sentences without a full stop.
@@ -80,15 +82,29 @@ def write_search_page(
         "search.html.j2",
         verb="search",
         origin=archive.path or "features in memory",
-        clip=_clip(query, path),
+        clip=_clip(query, path) if isinstance(query, Track) else _asked(query, path),
+        title=title_of(query),
+        sense="video" if isinstance(query, Track) else query.sense,
         moments=shown[:_WITH_PICTURES],
         further=shown[_WITH_PICTURES:],
         no_pictures=bool(shown) and all(moment.picture is None for moment in shown),
         notes=notes,
-        subtitle=f"{len(moments)} moments in {len(archive.ids)} videos, {archive.num_frames} frames",
+        subtitle=f"{len(moments)} moments in {len(archive.ids)} videos, {archive.counted}",
     )
     logger.info("%s: %.1f MB, pictures inside", path, size / 1e6)
     return path
+
+
+def title_of(query: Track | Asked) -> str:
+    """Returns what a query is called: the id of its video, the text in quotation marks, or the name of its file."""
+    if isinstance(query, Track):
+        return query.id
+    return f"\u201c{query.title}\u201d" if query.sense == "text" else query.title
+
+
+def _asked(query: Asked, page: Path) -> ShownMoment:
+    found = moment_link(query.record.source, page, None, None) if query.record else ""
+    return ShownMoment(title=query.title, when="", file=found)
 
 
 def _clip(query: Track, page: Path) -> ShownMoment:
@@ -104,17 +120,21 @@ def _clip(query: Track, page: Path) -> ShownMoment:
 
 
 def _shown(
-    moment: Moment, archive: Archive, file: Path | None, page: Path, *, with_picture: bool
+    moment: Place,
+    archive: Archive | ClipArchive,
+    file: Path | None,
+    page: Path,
+    *,
+    with_picture: bool,
 ) -> ShownMoment:
     start, end = moment.start_sec, moment.end_sec
     record = record_of(archive.features, moment.id)
-    video = int(np.flatnonzero(archive.ids == moment.id)[0])
-    times = archive.times(archive.frames_of(video))
+    extent = archive.extent(moment.id)
     left, width, length = None, 0.0, ""
-    if start is not None and end is not None and np.isfinite(times).all():
-        first, whole = float(times[0]), max(float(times[-1] - times[0]), 1e-9)
+    if start is not None and end is not None and extent is not None:
+        first, whole = extent[0], max(extent[1] - extent[0], 1e-9)
         left, width = 100 * (start - first) / whole, 100 * (end - start) / whole
-        length = f"of {clock(float(times[-1]))}"
+        length = f"of {clock(extent[1])}"
     return ShownMoment(
         title=moment.id,
         when=span(start, end),
