@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import wave
 
 import av
 import numpy as np
@@ -243,6 +244,20 @@ def test_sound_that_cannot_be_decoded_costs_its_record(folder, tmp_path):
             rows = np.concatenate([batch["record_index"] for batch in made])
     assert set(rows.tolist()) == {0}
     assert "its sound cannot be decoded" in skipped.read_text()
+
+
+def test_a_recording_without_pictures_is_a_bad_video(folder, tmp_path):
+    with wave.open(str(folder / "alone.wav"), "wb") as out:
+        out.setparams((1, 2, RATE, 0, "NONE", ""))
+        out.writeframes((8000 * chirp(np.arange(2 * RATE) / RATE)).astype(np.int16).tobytes())
+    table = write_table(folder, [{"path": "loud.mkv"}, {"path": "alone.wav"}])
+    skipped = tmp_path / "skipped.jsonl"
+    settings = {"seed": 1, "global_batch_size": 2, "num_steps": 3, "skip_log": skipped}
+    loader = LoaderConfig(num_workers=0)
+    with Pipeline([(table, 1.0)], Plan(config_of(table)), config=loader, **settings) as made:
+        rows = np.concatenate([batch["record_index"] for batch in made])
+    assert set(rows.tolist()) == {0}
+    assert "it has no pictures: VATT takes videos" in skipped.read_text()
 
 
 # Words --------------------------------------------------------------------------------------------
