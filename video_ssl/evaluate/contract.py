@@ -32,6 +32,8 @@ class Needs:
         extras: of video_ssl, whose packages it imports: "phases".
         frame_labels: frames have labels, at least in some videos.
         maps: the encoder gives tokens on a grid; they are not embedded, the evaluator makes them itself.
+        tokens: tokens of the clips: of feature files those that they hold, otherwise they are not embedded, and the
+            evaluator makes them itself, with `Context.encoder`, `Context.tables` and `Context.open`.
         boxes: some videos of both tables have boxes.
         words: the encoder is a tokenizer; it tells every cell of a picture by a word.
         encoder: `Context.encoder`.
@@ -47,6 +49,7 @@ class Needs:
     extras: tuple[str, ...] = ()
     frame_labels: bool = False
     maps: bool = False
+    tokens: bool = False
     boxes: bool = False
     words: bool = False
     encoder: bool = False

@@ -13,6 +13,7 @@ from video_ssl.recipes import ConfigError, nearest
 
 EVALUATORS: dict[str, str] = {
     "probe": "video_ssl.evaluate.probe:LinearProbe",
+    "attentive": "video_ssl.evaluate.attentive.probe:AttentiveProbe",
     "knn": "video_ssl.evaluate.knn:NearestNeighbours",
     "retrieval": "video_ssl.evaluate.retrieval:Retrieval",
     "text_to_video": "video_ssl.evaluate.pair_retrieval:TextToVideo",

@@ -71,9 +71,9 @@ def check_encoder(name: str, encoder: Encoder, evaluators: Mapping[str, Evaluato
                 f"evaluators.{title} looks at the words of a tokenizer, and the encoder {name!r} has none: take the "
                 "encoder of a training of the objective tokenizer."
             )
-        if evaluator.needs.maps and TOKENS not in encoder.output_names:
+        if (evaluator.needs.maps or evaluator.needs.tokens) and TOKENS not in encoder.output_names:
             raise FeatureError(
-                f"evaluators.{title} looks at places in the frame, but the encoder {name!r} gives only "
+                f"evaluators.{title} looks at tokens, of places in the frame, but the encoder {name!r} gives only "
                 f"{', '.join(encoder.output_names)}: take one that gives tokens."
             )
 
@@ -108,7 +108,13 @@ def check_files(
         for split in ("train", "test"):
             if split in files and (needs.train or split == "test"):
                 where = f"{files[split].path or 'the features'} has"
-                _check_outputs(title, evaluator, tuple(files[split].outputs), where)
+                there = tuple(files[split].outputs)
+                _check_outputs(title, evaluator, there, where)
+                if needs.tokens and TOKENS not in there:
+                    raise FeatureError(
+                        f"evaluators.{title} needs tokens, but {where} {', '.join(there)} only: embed again with "
+                        "outputs=tokens (video-ssl embed --outputs clip,tokens), or name a run there."
+                    )
 
 
 def check_packages(evaluators: Mapping[str, Evaluator]) -> None:

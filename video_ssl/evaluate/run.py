@@ -277,8 +277,8 @@ def _result(evaluator: Evaluator, context: Context) -> Result:
     own = replace(
         context,
         processes=processes if needs.processes else ALONE,
-        encoder=context.encoder if needs.encoder else None,
-        tables=context.tables if needs.reader else {},
+        encoder=context.encoder if needs.encoder or needs.tokens else None,
+        tables=context.tables if needs.reader or needs.tokens else {},
     )
     if needs.processes:
         return evaluator.evaluate(own)
