@@ -1,15 +1,18 @@
 """Subtitles become captions with times: beside videos, in tars, named in a column; what is odd is named and counted."""
 
+import contextlib
 import io
 import json
 import logging
 import tarfile
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from video_ssl.datasets import open_table
 from video_ssl.datasets.subtitles import SubtitleError, parse_subtitles, read_subtitles
-from video_ssl.datasets.table import TableError
+from video_ssl.datasets.table import Table, TableError
 
 VTT = """\
 WEBVTT - some title
@@ -82,6 +85,7 @@ def test_captions_that_roll_are_taken_once():
         ("7\nno times at all\n\n", "line 4 is text without times, '7'"),
         ("7\n00:00:0x,000 --> 00:00:02,000\na\n\n", "line 5 has times that cannot be read"),
         ("00:61:00,000 --> 00:62:00,000\na\n\n", "line 4 has times that cannot be read"),
+        (f"{'9' * 5000}:00:00,000 --> 00:00:03,000\na\n\n", "line 4 has times that cannot be"),
         ("00:00:02,000 -> 00:00:03,000\na\n\n", "line 4 is text without times"),
         ("00:00:03,000 --> 00:00:02,000\na\n\n", "line 4 ends before it begins"),
         ("00:00:03,000 --> 00:00:03,000\na\n\n", "line 4 ends before it begins"),
@@ -140,6 +144,33 @@ def test_long_lines_take_no_time():
     long = "<" * 200_000 + "{\\" * 200_000 + "00:" * 100_000
     found, left_out = captions_of(cues(("00:00:01,000", "00:00:02,000", long), (long, long, "a")))
     assert len(found) == len(left_out) == 1
+
+
+PIECES = st.sampled_from(
+    ["WEBVTT", "\n", "\n\n", "-->", " --> ", "00:00:01,000", "00:01.000", "99999:59:59.999", "<i>", "<", ">", "{\\an8}",
+     "NOTE", "&amp;", "&#1114112;", "\u2028", "\r", "\t", "1", "\ud83c", "a b"]
+)  # fmt: skip
+
+
+@given(st.lists(PIECES, max_size=30).map("".join), st.booleans())
+def test_any_text_is_captions_or_refused(text, is_vtt):
+    """Captions have words and a stretch of time, and as tables hold them."""
+    content = text.encode("utf-8", "surrogatepass")
+    try:
+        found = parse_subtitles(content, is_vtt=is_vtt)
+    except SubtitleError:
+        return
+    for caption in found.captions:
+        assert caption.text.strip()
+        assert 0 <= caption.start_sec < caption.end_sec < 1e12
+    rows = [{"source": "a.mp4", "captions": [vars(c) for c in found.captions]}]
+    assert len(Table.from_rows(rows)) == 1
+
+
+@given(st.binary(max_size=200), st.booleans())
+def test_any_bytes_are_captions_or_refused(content, is_vtt):
+    with contextlib.suppress(SubtitleError):
+        parse_subtitles(content, is_vtt=is_vtt)
 
 
 # Beside videos ------------------------------------------------------------------------------------

@@ -61,8 +61,8 @@ class WindowConfig:
         frame_stride: source frames between two sampled ones.
         fps: choose frames by time, as in `ClipConfig`; None counts frames.
         num_clips: windows spread evenly from the start to the end of the video; one lies in the middle.
-        sampling: the training's; "dense", "segments", "segments_videomae" and "seconds" have test views of their own
-            (docs/sampling.md), "constant" and "reference" mean the evenly spread windows.
+        sampling: the training's; "dense", "segments", "segments_videomae", "seconds", "looped" and "dmvr" have test
+            views of their own (docs/sampling.md), "constant" and "reference" mean the evenly spread windows.
         hop: source frames (of `fps`, where set) between the starts of windows that cover the whole video; replaces
             `num_clips`.
         stride_sec: the same in seconds, by the times of the frames.

@@ -20,7 +20,7 @@ from video_ssl.datasets.record import Caption
 SUBTITLE_SUFFIXES = (".vtt", ".srt")
 #: Of a file.
 MAX_BYTES = 2**25
-_TIME = r"(?:(\d+):)?(\d{1,2}):(\d{2})[.,](\d{1,3})"
+_TIME = r"(?:(\d{1,6}):)?(\d{1,2}):(\d{2})[.,](\d{1,3})"
 _TIMING = re.compile(rf"\s*{_TIME}\s+-->\s+{_TIME}(?:\s.*)?")
 _ARROW = "-->"
 _FORMATTING = re.compile(r"<[^<>]{0,200}>|\{\\[^{}]{0,200}\}")
