@@ -10,6 +10,8 @@ from video_ssl.clips.decoders.reader import VideoInfo
 from video_ssl.clips.sampling import one_clip as sampling
 from video_ssl.clips.sampling import seconds as time_sampling
 from video_ssl.clips.sampling.clip_rules import window_rule
+from video_ssl.clips.sampling.dmvr import dmvr_clip
+from video_ssl.clips.sampling.parts import part_clips
 from video_ssl.clips.views import sample_clip_views, sample_clips
 from video_ssl.datasets.table import Record, Table
 
@@ -67,15 +69,26 @@ def test_each_sampling_is_its_rule():
         "segments_videomae": sampling.sample_segment_clip(100, many, rule="videomae"),
         "looped": sampling.looped_clip(100, one[0], **shape),
         "seconds": time_sampling.seconds_clip(100, 30.0, one[0], **shape),
+        "dmvr": dmvr_clip(100, one[0], **shape),
+        "parts": part_clips(100, one, num_clips=1, **shape)[0],
     }
     assert set(expected) == set(RULES)
     found = {rule: chosen(ClipConfig(sampling=rule, **shape), seed=4)[0] for rule in RULES}
     assert found == {rule: clip.indices.tolist() for rule, clip in expected.items()}
-    # Of this video and draw, "looped" begins where another rule does.
-    assert (
-        len({tuple(indices) for rule, indices in found.items() if rule != "looped"})
-        == len(RULES) - 1
-    )
+    # Of this video and draw these begin where another rule does; a clip from the only part is a "dense" one.
+    alike = {"looped", "dmvr", "parts"}
+    others = {tuple(indices) for rule, indices in found.items() if rule not in alike}
+    assert len(others) == len(RULES) - len(alike)
+
+
+def test_clips_of_parts_are_each_from_their_own():
+    config = ClipConfig(sampling="parts", num_frames=8, frame_stride=3, num_clips=3)
+    clips = np.array([chosen(config, 120, seed=seed) for seed in range(40)])
+    assert (clips[..., 0] >= [0, 40, 80]).all()
+    assert (clips[..., -1] < [40, 80, 120]).all()
+    assert (clips.min((0, 2)) == [0, 40, 80]).all()
+    tested = window_rule("parts", num_clips=3, num_frames=8, frame_stride=3, fps=30.0)(120)
+    assert [int(clip.indices[0]) for clip in tested] == [7, 47, 87]
 
 
 @pytest.mark.parametrize("rule", RULES)
@@ -88,7 +101,7 @@ def test_every_sampling_gives_frames_of_the_video_for_every_clip(rule, num_frame
         for indices in clips:
             assert len(indices) == 8
             assert indices[0] >= 0
-            if rule != "looped":  # which begins again where the video ends
+            if rule not in ("looped", "dmvr"):  # which begin again where the video ends
                 assert indices == sorted(indices)
             assert max(indices) < num_frames
 

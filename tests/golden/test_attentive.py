@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import re
+
 import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
 from frozen_protocols import files_of, read
 
+from video_ssl.clips.sampling.parts import part_clips
 from video_ssl.evaluate.attentive.grid import HeadGrid, HeadRates, Wave, parameter_groups
 from video_ssl.evaluate.attentive.one_layer import VideoGLUEPooler, VideoPrismPooler
 from video_ssl.evaluate.attentive.poolers import AttentiveClassifier, init_divisors
@@ -314,3 +317,33 @@ def test_the_head_of_the_first_v_jepa_trained(path):
     golden.check("last_lr_wd", last, atol=1e-12)
     check_weights(golden, "after/", model)
     golden.done("decayed")
+
+
+# Clips --------------------------------------------------------------------------------------------
+
+#: Place of the drawn end among those that are possible.
+DRAWS = {"lowest": 0.0, "highest": 1 - 1e-12, "middle (lo+hi-1)//2 of randint(lo, hi)": None}
+
+
+@pytest.mark.parametrize("path", files_of("attentive_probe_frames"))
+def test_frames_of_the_clips_of_a_video(path):
+    golden = read(path)
+    meanings = golden["draw_meaning"].tolist()
+    cases = sorted({name.split("/")[0] for name in golden.arrays if name.endswith("/frame_ids")})
+    assert cases
+    for case in cases:
+        sizes = re.fullmatch(r"fpc(\d+)_step(\d+)_segments(\d+)", case)
+        num_frames, stride, clips = map(int, sizes.groups())
+        shape = {"num_frames": num_frames, "frame_stride": stride, "num_clips": clips}
+        found = []
+        for n, draw in zip(golden[f"{case}/n_frames"], golden[f"{case}/draw"], strict=True):
+            place = DRAWS[meanings[draw]]
+            uniforms = None if place is None else [place] * clips
+            found.append([clip.indices for clip in part_clips(int(n), uniforms, **shape)])
+        golden.check(f"{case}/frame_ids", np.array(found))
+    # What the reference cannot read is read here; the public set has none.
+    assert golden["reference_fails/fpc_step_segments_n_frames"].shape[1] == 4
+    golden.done(
+        *("draw_meaning", "reference_fails/"),
+        *(f"{case}/{part}" for case in cases for part in ("n_frames", "draw")),
+    )

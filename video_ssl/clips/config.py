@@ -18,6 +18,7 @@ Sampling = Literal[
     "seconds",
     "looped",
     "dmvr",
+    "parts",
 ]
 
 
@@ -56,7 +57,8 @@ class ClipConfig:
             `num_frames` parts (MVD's rule on Something-Something), "segments_videomae" is VideoMAE's version of it,
             which never sees the end; "seconds" is HiCo's rule: num_frames * frame_stride / fps seconds (fps 30 unless
             set), spread over the frames of the file; "looped" is mmaction's (BEVT, Video Swin) and "dmvr" VATT's:
-            exact stride, a short video begins again.  docs/sampling.md compares them.
+            exact stride, a short video begins again; "parts" is the rule of V-JEPA's probes, each of `num_clips` from
+            its own part of the video.  docs/sampling.md compares them.
         short_video: "constant": what fills a clip that a video is too short for. "repeat_last" repeats the last frame
             reached, "wrap" starts the clip again, "error" refuses the video.
         num_clips: clips per record and visit (`num_sample` of MVD's pre-training).

@@ -22,6 +22,7 @@ from video_ssl.clips.sampling.one_clip import (
     sample_segment_clip,
     segment_views,
 )
+from video_ssl.clips.sampling.parts import part_clips
 from video_ssl.clips.sampling.seconds import TARGET_FPS, seconds_clip, seconds_views
 
 #: From the number of source frames to clips.
@@ -53,6 +54,8 @@ def training_rule(config: ClipConfig, uniforms: Floats, *, fps: float, name: str
         return lambda n: [looped_clip(n, u, **shape) for u in first]
     if config.sampling == "dmvr":
         return lambda n: [dmvr_clip(n, u, **shape) for u in first]
+    if config.sampling == "parts":
+        return lambda n: part_clips(n, first, num_clips=len(first), **shape)
     if config.sampling == "dense":
         return lambda n: [reference_dense_clip(n, u, **shape) for u in first]
     if config.sampling == "seconds":
@@ -93,6 +96,8 @@ def window_rule(
         return lambda n: looped_views(n, num_clips=num_clips, **shape)
     if sampling == "dmvr":
         return lambda n: dmvr_views(n, num_clips=num_clips, **shape)
+    if sampling == "parts":
+        return lambda n: part_clips(n, None, num_clips=num_clips, **shape)
     if sampling == "dense":
         return lambda n: reference_dense_views(n, num_clips=num_clips, **shape)
     if sampling == "seconds":
