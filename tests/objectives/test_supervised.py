@@ -268,6 +268,11 @@ def test_what_a_head_reads():
     expected = token.encoder(video)[:, 0]
     torch.testing.assert_close(token._features(video), expected)
     assert token.classifier_pooling() == "cls"
+    unit = objective_of(readout="clip_unit").eval()
+    features = unit.encoder.clip_features(video)
+    lengths = features.square().sum(1, keepdim=True).sqrt()
+    expected = features / lengths @ unit.head.weight.T + unit.head.bias
+    torch.testing.assert_close(unit.head(unit._features(video)), expected)
     scaled, whole = (objective_of(head_scale=s).head.weight for s in (0.01, 1.0))
     torch.testing.assert_close(scaled, 0.01 * whole)
 

@@ -21,6 +21,9 @@ from video_ssl.clips.windows import WindowConfig, iterate_windows
 from video_ssl.datasets.table import Table
 from video_ssl.models.classifier_folder import load_classifier
 from video_ssl.models.encoder_folder import EncoderError
+from video_ssl.models.encoders_flax import build_flax_module, init_variables, save_flax_encoder
+from video_ssl.models.networks.r3d_config import R3DConfig
+from video_ssl.models.preprocess_config import VideoPreprocess
 from video_ssl.pretrain.errors import RunError
 from video_ssl.pretrain.recipe import load_pretrain_recipe, recipe_to_dict
 from video_ssl.pretrain.reporting import read_metrics
@@ -239,6 +242,36 @@ def test_a_class_token_classifies_as_the_run_did(tables, tmp_path):
     )
     says_what_the_run_said(run, tables)
     assert load_classifier(run).protocol.pooling == "cls"
+
+
+def test_the_linear_protocol_of_cvrl_reads_an_encoder_of_flax(tables, tmp_path):
+    """The encoder stays as its run left it, and the layer reads its feature at length 1, in the folder too."""
+    config = R3DConfig(
+        preset=None, blocks=(1, 1, 1, 1), filters=(4, 4, 4, 8), stem_width=4, num_frames=4
+    )
+    module = build_flax_module(config)
+    source = tmp_path / "flax" / "encoder"
+    save_flax_encoder(
+        source,
+        init_variables(module, 0),
+        architecture="r3d",
+        config=config,
+        preprocess=VideoPreprocess(
+            num_frames=4, frame_stride=1, size=32, mean=(0.0,) * 3, std=(1.0,) * 3
+        ),
+        source={"objective": "cvrl"},
+    )
+    run = tmp_path / "run"
+    given = [
+        *words(tables, run, source.parent, "training.ema=null", "validation.size=32"),
+        "validation.num_crops=1",
+        "optimizer={name: sgd, base_lr: 8.0, lr_scaling: none, warmup: 2 steps, momentum: 0.9}",
+    ]
+    run_torch(load_pretrain_recipe("supervised/cvrl_linear_k600", given))
+    before, after = (video_ssl.load_encoder(place).state_dict() for place in (source, run))
+    assert [name for name in before if not torch.equal(before[name], after[name])] == []
+    assert load_classifier(run).protocol.unit_length
+    assert says_what_the_run_said(run, tables) >= 4  # colors are easy, chance gives 2
 
 
 def test_a_trial_leaves_every_bit_of_the_training_alone(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -182,3 +183,15 @@ def test_a_trial_sees_every_clip_in_several_crops(
     clips = trial._clips(0)
     assert clips is not None
     assert clips.shape == (6, 4, 32, 32, 3)
+    larger = replace(trial.config, size=40)
+    trial = validation.open_validation(
+        larger,
+        objective,
+        SimpleNamespace(column=lambda name: np.zeros(2, np.int64)),  # type: ignore[arg-type]
+        loader=SimpleNamespace(backend="auto", video_timeout_sec=None, num_workers=0),  # type: ignore[arg-type]
+        precision="fp32",
+        processes=None,  # type: ignore[arg-type]
+    )
+    clips = trial._clips(0)
+    assert clips is not None
+    assert clips.shape == (6, 4, 40, 40, 3)

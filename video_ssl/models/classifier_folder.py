@@ -1,10 +1,11 @@
 """The classifier beside an encoder: what names the classes of videos, as safetensors and JSON.  Free of torch and jax.
 
 `classifier.safetensors` holds `weight` float32 (K, D) and `bias` float32 (K,): scores of a clip are its clip feature
-(D,) times the weight, plus the bias.  Where it holds `norm.weight` and `norm.bias` (D,) too, the feature goes through
-that LayerNorm (eps 1e-6) first.  `classifier.json` says which class is which, how a video is read (clips spread evenly
-over it, `clips`; how each is made stands in the encoder's `preprocess`), what the clip feature is (`pooling` of the
-encoder's outputs: "mean" or "cls") and how its clips are put together (`merge`: the mean of their softmax).
+(D,) times the weight, plus the bias; with `unit_length` it is scaled to length 1 before. Where the file holds
+`norm.weight` and `norm.bias` (D,) too, the feature goes through that LayerNorm (eps 1e-6) first. `classifier.json` says
+which class is which, how a video is read (clips spread evenly over it, `clips`; how each is made stands in the
+encoder's `preprocess`), what the clip feature is (`pooling` of the encoder's outputs: "mean" or "cls") and how its
+clips are put together (`merge`: the mean of their softmax).
 """
 
 from __future__ import annotations
@@ -31,6 +32,7 @@ CLASSIFIER_WEIGHTS = "classifier.safetensors"
 FORMAT = "video_ssl.classifier"
 _MAX_BYTES = 2**26
 _NORM_EPS = 1e-6
+_LENGTH_EPS = 1e-12
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -43,6 +45,7 @@ class Protocol:
         clips: of a video, spread evenly over it.
         feature: of the encoder, that the classifier reads.
         pooling: what that feature is made of: "mean" of the tokens, or "cls", the class token.
+        unit_length: that feature is scaled to length 1 first.
         merge: how the clips of a video become one answer.
         labels: the table whose labels were learned.
         validation: accuracy that was found last, and on which table; empty where nothing was.
@@ -53,6 +56,7 @@ class Protocol:
     clips: int
     feature: str = "clip"
     pooling: str = "mean"
+    unit_length: bool = False
     merge: str = "mean of the softmax"
     labels: str = ""
     validation: Mapping[str, Any] = field(default_factory=dict)
@@ -75,6 +79,9 @@ class Classifier:
     def shares(self, clips: np.ndarray) -> np.ndarray:
         """Returns float64 (K,), adding up to 1: how sure it is of each class, for the clips (N, D) of one video."""
         features = clips.astype(np.float64)
+        if self.protocol.unit_length:
+            length = np.linalg.norm(features, axis=1, keepdims=True)
+            features = features / np.maximum(length, _LENGTH_EPS)
         if self.norm is not None:
             spread = features.var(axis=1, keepdims=True)
             features = (features - features.mean(axis=1, keepdims=True)) / np.sqrt(
@@ -100,6 +107,7 @@ def write_protocol(folder: Path, protocol: Protocol) -> None:
             "clips": protocol.clips,
             "feature": protocol.feature,
             "pooling": protocol.pooling,
+            "unit_length": protocol.unit_length,
             "merge": protocol.merge,
             "labels": protocol.labels,
             "validation": dict(protocol.validation),
@@ -130,6 +138,7 @@ def load_classifier(path: str | Path) -> Classifier:
             clips=int(content["clips"]),
             feature=str(content["feature"]),
             pooling=str(content.get("pooling", "mean")),
+            unit_length=bool(content.get("unit_length", False)),
             merge=str(content["merge"]),
             labels=str(content["labels"]),
             validation=dict(content["validation"]),

@@ -206,6 +206,7 @@ class ValidationConfig:
         every: duration between two trials, as `training.duration`; there is always one at the end.
         num_clips: clips of a video, spread evenly over it, whose softmax is averaged.
         num_crops: squares of every clip along the longer side of the picture; 1 = the one in the middle.
+        size: side of these squares in pixels; null = as in training.
         max_videos: of a larger table so many are taken, spread evenly over its rows.
         batch_size: clips that go through the network together.
     """
@@ -214,10 +215,13 @@ class ValidationConfig:
     every: str | int = "1 epoch"
     num_clips: int = 2
     num_crops: int = 1
+    size: int | None = None
     max_videos: int = 1000
     batch_size: int = 16
 
     def __post_init__(self) -> None:
+        if self.size is not None and self.size < 1:
+            raise ValueError(f"size={self.size} must be at least 1, or null: as in training.")
         for name in ("num_clips", "num_crops", "max_videos", "batch_size"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name}={getattr(self, name)} must be at least 1.")

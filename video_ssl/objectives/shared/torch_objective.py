@@ -75,6 +75,10 @@ class TorchObjective(nn.Module, ABC):
         """Returns what the clip feature is that the classifier reads, by the names of `poolings` of the encoder."""
         return "mean"
 
+    def classifier_unit_length(self) -> bool:
+        """Returns whether that clip feature is scaled to length 1 before the classifier reads it."""
+        return False
+
     def scores(self, video: Tensor) -> Tensor:
         """Returns (N, K): how much each of N clips, uint8 (N, T, S, S, 3), looks like each class.
 

@@ -47,7 +47,7 @@ class Config:
         readout: what the linear head reads. "clip": the clip feature of the encoder, of a ViT the mean of its tokens
             behind the final norm. "patch_mean": the mean of the tokens of the last block, and a fresh LayerNorm of it
             in place of the final norm, which goes (VideoMAE, MVD, MAE). "class_token": that behind the final norm, of
-            images the mean of those of the frames.
+            images the mean of those of the frames.  "clip_unit": as "clip", scaled to length 1 (CVRL's protocol).
         head_scale: factor on the fresh weights of the head, N(0, 0.02); 0.001 in the fine-tuning of VideoMAE and MVD.
         label_smoothing: share of the target spread over all classes.
         dropout: of the pooled feature before the linear head.
@@ -66,7 +66,7 @@ class Config:
     mix: MixConfig | None = None
     encoder: EncoderConfig | None = field(default_factory=ViTConfig)
     normalization: Normalization = field(default_factory=Normalization)
-    readout: Literal["clip", "patch_mean", "class_token"] = "clip"
+    readout: Literal["clip", "clip_unit", "patch_mean", "class_token"] = "clip"
     head_scale: float = 1.0
     label_smoothing: float = 0.0
     dropout: float = 0.0

@@ -28,12 +28,20 @@ from video_ssl.recipes import to_plain
 
 
 class ClassHead(nn.Linear):
-    """Dropout and a linear layer; with `normalized` a LayerNorm before both."""
+    """Dropout and a linear layer; `normalized`: a LayerNorm before both; `unit_length`: of features of length 1."""
 
     def __init__(
-        self, width: int, num_classes: int, *, normalized: bool, dropout: float, scale: float
+        self,
+        width: int,
+        num_classes: int,
+        *,
+        normalized: bool,
+        unit_length: bool,
+        dropout: float,
+        scale: float,
     ) -> None:
         super().__init__(width, num_classes)
+        self.unit_length = unit_length
         self.norm = nn.LayerNorm(width, eps=LAYER_NORM_EPS) if normalized else nn.Identity()
         self.dropout = nn.Dropout(dropout)
         nn.init.trunc_normal_(self.weight, std=0.02)
@@ -43,6 +51,8 @@ class ClassHead(nn.Linear):
 
     def forward(self, features: Tensor) -> Tensor:
         """Returns (N, K) of (N, D)."""
+        if self.unit_length:
+            features = F.normalize(features, dim=-1)
         return super().forward(self.dropout(self.norm(features)))
 
 
@@ -64,6 +74,7 @@ class Objective(TorchObjective):
             config.encoder.width,
             config.num_classes,
             normalized=mean,
+            unit_length=config.readout == "clip_unit",
             dropout=config.dropout,
             scale=config.head_scale,
         )
@@ -119,6 +130,9 @@ class Objective(TorchObjective):
 
     def classifier_pooling(self) -> str:
         return "cls" if self.config.readout == "class_token" else "mean"
+
+    def classifier_unit_length(self) -> bool:
+        return self.config.readout == "clip_unit"
 
     def no_weight_decay(self) -> set[str]:
         return {name for name, _ in self.named_parameters() if name == "encoder.cls_token"}

@@ -128,6 +128,7 @@ def _protocol(recipe: PretrainRecipe, objective: TorchObjective, trained: Table)
         num_classes=head.out_features,
         clips=ValidationConfig.num_clips if validation is None else validation.num_clips,
         pooling=objective.classifier_pooling(),
+        unit_length=objective.classifier_unit_length(),
         labels=recipe.data.table,
     )
 

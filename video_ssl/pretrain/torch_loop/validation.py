@@ -234,7 +234,7 @@ def open_validation(
         frame_stride=preprocess.frame_stride,
         fps=preprocess.fps,
         sampling=preprocess.sampling,
-        size=preprocess.size,
+        size=config.size or preprocess.size,
         num_clips=config.num_clips,
         num_crops=config.num_crops,
         crop="center" if config.num_crops == 1 else "spread",
