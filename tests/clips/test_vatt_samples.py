@@ -10,9 +10,13 @@ import pytest
 import video_maker
 from video_maker import chirp, read_index
 
+from video_ssl.clips.captions import late_captions
 from video_ssl.clips.config import CropConfig
 from video_ssl.clips.pipeline import LoaderConfig, Pipeline
+from video_ssl.clips.text import is_outside
 from video_ssl.datasets import open_table
+from video_ssl.datasets.record import Caption
+from video_ssl.datasets.table import Table
 from video_ssl.objectives.vatt.config import Config
 from video_ssl.objectives.vatt.plan import Plan
 from video_ssl.objectives.vatt.sample_config import TableRate
@@ -385,6 +389,36 @@ def test_captions_outside_the_video_are_not_used_and_told(folder, caplog):
         has = sample["record_index"] == 0
         assert words_of(sample, config) == (["inside"] if has else [""]) + [""] * 4
         assert sample["has_words"] == has
+
+
+def test_late_captions_by_hand():
+    """Against every caption alone, over rows with and without lengths, stretches and captions."""
+    rng = np.random.default_rng(5)
+    rows, late = [], []
+    for number in range(300):
+        times = [None, *np.round(rng.uniform(-3, 12, 3), 1).tolist()]
+        captions = []
+        for _ in range(int(rng.integers(4))):
+            begin, end = (times[i] for i in rng.integers(4, size=2))
+            if begin is not None and end is not None and end < max(begin, 0):
+                begin, end = begin, None
+            if begin is None and end is not None and end < 0:
+                end = None
+            captions.append(Caption(text="a", start_sec=begin, end_sec=end))
+        row = {"id": f"r{number}", "source": "a.mp4", "captions": captions}
+        row["duration_sec"] = [None, 4.0, 8.0][int(rng.integers(3))]
+        row["start_sec"] = 1.0 if rng.random() < 0.3 else None
+        rows.append(row)
+        if row["duration_sec"] and row["start_sec"] is None:
+            late += [row["id"]] * sum(is_outside(c, row["duration_sec"]) for c in captions)
+    table = Table.from_rows(rows)
+    assert len(late) > 20
+    assert late_captions(table) == (len(late), late[0])
+    chosen = table.select(np.arange(299, 100, -1))
+    ours = [name for name in late if int(name[1:]) > 100]
+    assert late_captions(chosen) == (len(ours), ours[-1])
+    bare = Table.from_rows([{"source": "a.mp4", "captions": [Caption(text="a", start_sec=9.0)]}])
+    assert late_captions(bare) == (0, "")
 
 
 # Tables ---------------------------------------------------------------------------------------------

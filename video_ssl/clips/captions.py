@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
-from video_ssl.clips.text import is_outside
-from video_ssl.datasets.record import Caption
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
 from video_ssl.datasets.table import Table
 
 _ROWS = 4096
@@ -18,27 +20,39 @@ def caption_texts(tables: Sequence[Table]) -> Iterator[str]:
             continue
         column = table.arrow["captions"]
         for begin in range(0, len(column), _ROWS):
-            for captions in column.slice(begin, _ROWS).to_pylist():
-                yield from (caption["text"] for caption in captions or ())
+            flat = pc.list_flatten(column.slice(begin, _ROWS))
+            yield from pc.struct_field(flat, "text").to_pylist()
 
 
 def late_captions(table: Table) -> tuple[int, str]:
     """Returns how many captions lie outside their videos, and the id of the first record that has one; (0, "") if none.
 
-    Only records of whole videos are looked at whose length the table knows (from a scan, `duration_sec`).
+    A caption is outside as `text.is_outside` says.  Only records of whole videos are looked at whose length the table
+    knows (from a scan, `duration_sec`).
     """
-    needed = ("captions", "duration_sec")
-    if any(name not in table.column_names for name in needed):
+    if any(name not in table.column_names for name in ("captions", "duration_sec")):
         return 0, ""
-    content = table.arrow
-    whole = [name for name in ("start_sec", "end_sec") if name in content.column_names]
     count, first = 0, ""
-    for begin in range(0, len(content), _ROWS):
-        for row in content.select(["id", *needed, *whole]).slice(begin, _ROWS).to_pylist():
-            if row["duration_sec"] is None or any(row[name] is not None for name in whole):
-                continue
-            captions = (Caption(**caption) for caption in row["captions"] or ())
-            late = sum(is_outside(caption, row["duration_sec"]) for caption in captions)
-            first = first or (row["id"] if late else "")
-            count += late
+    for part in table.arrow.to_batches(max_chunksize=_ROWS):
+        rows = _rows_of_late(part)
+        if len(rows) and not first:
+            first = str(part["id"][int(rows[0])].as_py())
+        count += len(rows)
     return count, first
+
+
+def _rows_of_late(part: pa.RecordBatch) -> np.ndarray:
+    """The row of every caption that is outside, in order."""
+    captions = part["captions"]
+    row = np.asarray(pc.list_parent_indices(captions))
+    flat = pc.list_flatten(captions)
+    begin, end = (
+        np.asarray(pc.fill_null(pc.struct_field(flat, name), value))
+        for name, value in (("start_sec", -np.inf), ("end_sec", np.inf))
+    )
+    duration = np.asarray(pc.fill_null(part["duration_sec"], np.inf))
+    for name in ("start_sec", "end_sec"):
+        if name in part.schema.names:  # of a stretch it is not known how long its video is
+            duration = np.where(np.asarray(pc.is_valid(part[name])), np.inf, duration)
+    known = np.isfinite(duration[row])
+    return np.asarray(row[known & ((begin >= duration[row]) | (end < 0))])
