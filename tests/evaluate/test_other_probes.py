@@ -1,0 +1,151 @@
+"""The probe with a bottleneck, the support vector machine, and the probe of several classes."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+import torch
+
+from video_ssl.datasets.table import Table
+from video_ssl.embed.features import FeatureError, features_from_arrays
+from video_ssl.evaluate.bottleneck_probe import (
+    BottleneckProbe,
+    BottleneckProbeConfig,
+    Layers,
+    fit_bottleneck,
+)
+from video_ssl.evaluate.context import Context
+from video_ssl.evaluate.contract import Given
+from video_ssl.evaluate.multilabel_probe import MultilabelProbe, MultilabelProbeConfig
+from video_ssl.evaluate.svm import Svm, SvmConfig
+
+CENTRES = np.random.default_rng(3).normal(size=(4, 6))
+
+
+def made(seed, videos, *, clips=2, noise=0.3, classes=4, shuffled=False, prefix=""):
+    rng = np.random.default_rng(seed)
+    labels = np.arange(videos) % classes
+    x = CENTRES[np.repeat(labels, clips)] + noise * rng.normal(size=(videos * clips, 6)) + 5.0
+    shown = rng.permutation(labels) if shuffled else labels
+    return features_from_arrays(
+        {
+            "features": x.astype(np.float32),
+            "labels": np.repeat(shown, clips),
+            "ids": np.repeat([f"{prefix}{seed}-{v}" for v in range(videos)], clips),
+        }
+    )
+
+
+def quick(**changes):
+    return BottleneckProbeConfig(**{"width": 16, "dropout": 0.5, "epochs": 60, "penalty": 0.01,
+                                    "learning_rate": 0.01, **changes})  # fmt: skip
+
+
+PROBES = [
+    (BottleneckProbe, quick()),
+    (Svm, SvmConfig(cost=0.1)),
+    (Svm, SvmConfig(cost=0.1, standardise=False)),
+]
+
+
+@pytest.mark.parametrize(("probe", "config"), PROBES)
+def test_classes_are_told_apart_and_chance_is_chance(probe, config):
+    given = Given(train=made(0, 40), test=made(1, 40), keep_predictions=True)
+    assert probe(config).evaluate(given).metrics["top1"] == 1.0
+    assert probe(config).evaluate(given) == probe(config).evaluate(given)
+    mixed = Given(train=made(0, 40, shuffled=True), test=made(1, 40, shuffled=True))
+    assert probe(config).evaluate(mixed).metrics["top1"] < 0.6
+
+
+@pytest.mark.parametrize(("probe", "config"), PROBES)
+def test_two_classes_and_a_class_that_train_lacks(probe, config):
+    given = Given(train=made(0, 20, classes=2), test=made(1, 20, classes=2))
+    assert probe(config).evaluate(given).metrics["top1"] == 1.0
+    result = probe(config).evaluate(Given(train=made(0, 20, classes=2), test=made(1, 20)))
+    assert result.metrics["top1"] <= 0.5
+    assert "10 test videos are of classes that train does not have: wrong" in result.notes
+    with pytest.raises(FeatureError, match="one class only"):
+        probe(config).evaluate(Given(train=made(0, 20, classes=1), test=made(1, 20)))
+
+
+def test_the_loss_of_the_bottleneck_against_loops():
+    rng = np.random.default_rng(0)
+    x, w1, b1, w2, b2 = (rng.normal(size=s) for s in ((3, 4), (4, 5), 5, (5, 2), 2))
+    kept, labels = rng.integers(0, 2, (3, 5)) / 0.5, [1, 0, 1]
+    total = 0.0
+    for i in range(3):
+        middle = [
+            (sum(x[i, d] * w1[d, m] for d in range(4)) + b1[m]) * kept[i, m] for m in range(5)
+        ]
+        logits = [sum(middle[m] * w2[m, k] for m in range(5)) + b2[k] for k in range(2)]
+        total += math.log(sum(math.exp(z) for z in logits)) - logits[labels[i]]
+    expected = total / 3 + 0.1 * sum(w**2 for w in w2.ravel())
+    layers = Layers(*(torch.from_numpy(np.asarray(a)) for a in (w1, b1, w2, b2)))
+    found = layers.loss(torch.from_numpy(x), torch.tensor(labels), torch.from_numpy(kept), 0.1)
+    assert float(found) == pytest.approx(expected, rel=1e-12)
+
+
+def test_a_first_step_of_adam_is_the_learning_rate():
+    rows, labels = CENTRES.astype(np.float32), np.arange(4)
+    config = quick(epochs=1, dropout=0.0, batch_size=4, learning_rate=1e-3)
+    after = fit_bottleneck(rows, labels, 4, config, torch.Generator().manual_seed(0))
+    assert after.b2.detach().abs().max() <= 1e-3
+    assert (after.b2.detach().abs() > 0.9e-3).all()
+    bound = math.sqrt(6 / (6 + 16)) + 1e-3
+    assert after.w1.detach().abs().max() <= bound
+    assert after.w1.detach().abs().max() > 0.8 * bound
+
+
+def several(features, classes):
+    """A context whose tables say the classes of the videos of two feature files."""
+    tables = {}
+    for split, file in features.items():
+        ids = list(dict.fromkeys(file.ids.tolist()))
+        rows = [
+            {"id": key, "source": f"{key}.mp4", "labels": classes(split, v)}
+            for v, key in enumerate(ids)
+        ]
+        tables[split] = Table.from_rows(rows, class_names=["a", "b", "c", "d", "even"])
+    return Context(**features, tables=tables)
+
+
+def test_several_classes_at_once():
+    files = {"train": made(0, 40), "test": made(1, 40)}
+    context = several(files, lambda _, v: [v % 4, 4] if v % 2 == 0 else [v % 4])
+    found = MultilabelProbe(MultilabelProbeConfig(learning_rate=0.05)).evaluate(context)
+    assert found.metrics["mAP"] > 0.98
+    assert found.metrics["AUC"] > 0.99
+    assert found.chance == pytest.approx((4 * 0.25 + 0.5) / 5)
+    assert found.details["num_classes"] == 5
+    rng = np.random.default_rng(0)
+    draws = {"train": rng.integers(0, 5, 40), "test": rng.integers(0, 5, 40)}
+    mixed = several(files, lambda split, v: [int(draws[split][v])])
+    assert MultilabelProbe(MultilabelProbeConfig()).evaluate(mixed).metrics["AUC"] < 0.7
+
+
+def test_classes_that_nothing_can_be_told_of():
+    files = {"train": made(0, 8), "test": made(1, 8)}
+    context = several(files, lambda _, v: [4] if v % 2 else [0, 4])
+    found = MultilabelProbe(MultilabelProbeConfig(epochs=5)).evaluate(context)
+    assert found.details["num_classes"] == 1
+    assert found.notes[0] == "4 of 5 classes are of no test video, or of all: left out"
+    with pytest.raises(FeatureError, match="no class can be judged"):
+        MultilabelProbe(MultilabelProbeConfig(epochs=1)).evaluate(several(files, lambda *_: [4]))
+    with pytest.raises(FeatureError, match="has a class: fill the column labels"):
+        MultilabelProbe(MultilabelProbeConfig(epochs=1)).evaluate(several(files, lambda *_: []))
+
+
+@pytest.mark.parametrize(
+    ("config", "changes", "text"),
+    [
+        (BottleneckProbeConfig, {"dropout": 1.0}, r"dropout=1\.0 must be at least 0 and below 1"),
+        (BottleneckProbeConfig, {"width": 0}, "width=0 must be at least 1"),
+        (SvmConfig, {"cost": 0.0}, r"cost=0\.0 must be above 0"),
+        (MultilabelProbeConfig, {"epochs": 0}, "epochs=0 and batch_size=256 must be at least 1"),
+    ],
+)
+def test_settings(config, changes, text):
+    with pytest.raises(ValueError, match=text):
+        config(**changes)

@@ -1,0 +1,171 @@
+"""A linear layer on frozen features where a clip has any number of classes (AudioSet): mAP, AUC and d-prime.
+
+Classes are those of the column `labels` of both tables, or `label` where a video has no others.  Logits are averaged
+over the clips of a video.  The loss is the published one of fine-tuning, in which rare classes count as much as
+frequent ones; that only a linear layer is trained is ours.
+
+Source: papers/vatt.md sections 5 and 6 (AudioSet), arXiv:2104.11178.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import ClassVar
+
+import numpy as np
+import torch
+
+from video_ssl.datasets.table import Table
+from video_ssl.embed.features import FeatureError
+from video_ssl.evaluate.context import Context
+from video_ssl.evaluate.contract import Figure, Needs, Result
+from video_ssl.evaluate.multilabel_metrics import average_precisions, d_prime, roc_aucs
+from video_ssl.evaluate.videos import Videos, shared_notes, videos_of
+from video_ssl.models.multilabel_loss import multilabel_loss
+
+
+@dataclass(frozen=True, kw_only=True)
+class MultilabelProbeConfig:
+    """Settings of the probe.
+
+    Attributes:
+        learning_rate: of Adam, at the start of a cosine that ends at 0.
+        epochs: passes over the training clips.
+        batch_size: clips in a step.
+        device: where it is trained.
+    """
+
+    learning_rate: float = 1e-3
+    epochs: int = 100
+    batch_size: int = 256
+    device: str = "cpu"
+
+    def __post_init__(self) -> None:
+        if self.epochs < 1 or self.batch_size < 1 or self.learning_rate <= 0:
+            raise ValueError(
+                f"epochs={self.epochs} and batch_size={self.batch_size} must be at least 1, "
+                f"learning_rate={self.learning_rate} above 0."
+            )
+
+
+class MultilabelProbe:
+    """The evaluator `multilabel_probe`."""
+
+    Config = MultilabelProbeConfig
+    title = "linear probe of several classes"
+    figures: ClassVar[Mapping[str, Figure]] = {"d_prime": Figure(title="d'", unit="", digits=2)}
+
+    def __init__(self, config: MultilabelProbeConfig) -> None:
+        self.config = config
+
+    @property
+    def needs(self) -> Needs:
+        return Needs(labels=False, reader=True)
+
+    def evaluate(self, given: Context) -> Result:
+        """Returns mAP, AUC and d-prime on `test`, means over the classes that some but not all test videos have.
+
+        Raises:
+            FeatureError: a video without a class in train, or no class that can be judged.
+        """
+        train, test = (videos_of(file, labelled=False) for file in (given.train, given.test))
+        count = max(_num_classes(table) for table in given.tables.values())
+        learned = class_table(train, given.tables["train"], count)
+        truth = class_table(test, given.tables["test"], count)
+        logits = self._logits(given, learned[train.index], count)
+        scores = test.mean(logits)
+        precision, area = average_precisions(scores, truth), roc_aucs(scores, truth)
+        known = ~np.isnan(area)
+        if not known.any():
+            raise FeatureError(
+                "no class can be judged: each of them is of all test videos, or of none. Use a table with several."
+            )
+        prime = d_prime(area[known])
+        found = {"mAP": float(precision[known].mean()), "AUC": float(area[known].mean())}
+        found["d_prime"] = float(prime.mean())
+        notes = shared_notes(train, test)
+        if (~known).any():
+            notes.append(
+                f"{int((~known).sum())} of {count} classes are of no test video, or of all: left out"
+            )
+        if np.isinf(prime).any():
+            notes.append(
+                f"{int(np.isinf(prime).sum())} classes are told apart without a mistake: their d' is infinite"
+            )
+        chance = float(truth[:, known].mean())
+        told = f"{100 * found['mAP']:.1f} %"
+        return Result(
+            metrics=found,
+            correct=0,
+            total=len(test),
+            chance=chance,
+            details={
+                "chance": {"mAP": chance, "AUC": 0.5, "d_prime": 0.0},
+                "headline": {"metric": "mAP", "found": told, "guessing": f"{100 * chance:.1f} %"},
+                "num_classes": int(known.sum()),
+                "average_precision": precision.tolist(),
+                "auc": area.tolist(),
+            },
+            notes=notes,
+            statement=f"has a mean average precision of {told}",
+        )
+
+    def _logits(self, given: Context, learned: np.ndarray, count: int) -> np.ndarray:
+        """float64 (N, K) of the test clips, by a layer that was trained on the standardised training clips."""
+        config = self.config
+        rows = torch.from_numpy(np.array(given.train.features, np.float32))
+        asked = torch.from_numpy(np.array(given.test.features, np.float32))
+        deviation, mean = torch.std_mean(rows, dim=0, correction=0)
+        scale = torch.where(deviation > 1e-6 * (1e-12 + mean.abs()), 1 / deviation, 0.0)
+        x = ((rows - mean) * scale).to(config.device)
+        y = torch.from_numpy(learned.astype(np.float32)).to(config.device)
+        generator = torch.Generator().manual_seed(given.seed)
+        layer = torch.nn.Linear(x.shape[1], count, device=config.device)
+        torch.nn.init.zeros_(layer.weight)
+        torch.nn.init.constant_(layer.bias, -math.log(max(count - 1, 1)))
+        optimizer = torch.optim.Adam(layer.parameters(), lr=config.learning_rate)
+        steps = config.epochs * math.ceil(len(x) / config.batch_size)
+        schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, steps)
+        for _ in range(config.epochs):
+            for batch in torch.randperm(len(x), generator=generator).split(config.batch_size):
+                optimizer.zero_grad()
+                multilabel_loss(layer(x[batch]), y[batch]).backward()
+                optimizer.step()
+                schedule.step()
+        with torch.no_grad():
+            found = layer(((asked - mean) * scale).to(config.device))
+        return np.asarray(found.cpu().numpy(), np.float64)
+
+
+def _num_classes(table: Table) -> int:
+    named = len(table.class_names)
+    seen = (max(_classes(table, index), default=-1) + 1 for index in range(len(table)))
+    return max(named, *seen, 0)
+
+
+def _classes(table: Table, index: int) -> tuple[int, ...]:
+    record = table.record(index)
+    if record.labels is not None:
+        return record.labels
+    return () if record.label is None else (record.label,)
+
+
+def class_table(videos: Videos, table: Table, count: int) -> np.ndarray:
+    """Returns bool (V, count): the classes of each video.
+
+    Raises:
+        FeatureError: no video has a class, or the table has not all of the videos.
+    """
+    rows = {str(key): row for row, key in enumerate(table.column("id").tolist())}
+    found = np.zeros((len(videos), count), bool)
+    for video, key in enumerate(videos.ids.tolist()):
+        if key not in rows:
+            raise FeatureError(f"the table has no record {key!r} any more: embed it again.")
+        found[video, list(_classes(table, rows[key]))] = True
+    if not found.any():
+        raise FeatureError(
+            f"no video of {table.path or 'the table'} has a class: fill the column labels (docs/data.md)."
+        )
+    return found
