@@ -50,6 +50,10 @@ PUBLIC_KINDS: dict[str, str] = {
     "ava": "video_ssl.datasets.public.ava:read_ava",
     "otb": "video_ssl.datasets.public.otb:read_otb",
     "got10k": "video_ssl.datasets.public.got10k:read_got10k",
+    "msrvtt": "video_ssl.datasets.public.msrvtt:read_msrvtt",
+    "youcook2": "video_ssl.datasets.public.youcook2:read_youcook2",
+    "esc50": "video_ssl.datasets.public.esc50:read_esc50",
+    "audioset": "video_ssl.datasets.public.audioset:read_audioset",
 }
 
 DATA_ENVIRONMENT = "VIDEO_SSL_DATA"
