@@ -25,7 +25,6 @@ LARGEST: dict[str, float] = {
     **dict.fromkeys(("time_kernels", "time_strides", "num_contexts", "prefetch_batches"), 2**10),
     **dict.fromkeys(("num_captions", "num_words"), 2**14),
     "num_samples": 2**26,
-    "max_vocabulary": 2**22,
     "frame_stride": 2**20,
     "mlp_ratio": 2**8,
 }

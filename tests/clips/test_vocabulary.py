@@ -13,6 +13,9 @@ from video_ssl.clips.vocabulary import (
     vocabulary_of,
     write_vocabulary,
 )
+from video_ssl.objectives.vatt.sample_config import SampleConfig
+from video_ssl.recipe_text import read_yaml, to_yaml
+from video_ssl.recipes import build_config
 
 SPECIAL = "<pad>\n<bos>\n<eos>\n<unk>\n"
 TEXTS = ["The cat sits.", "the dog; the DOG!", "a cat-fish", "", "🎉", "zebra", "ape"]
@@ -51,6 +54,33 @@ def test_size_and_least_count():
 
 def test_a_special_word_in_a_caption_is_a_word_like_others():
     assert vocabulary_of(["<unk> <pad>"], max_words=9).words[4:] == ("pad", "unk")
+
+
+def test_what_is_no_word_is_left_out():
+    """Control characters and endless words, which a recipe, where a run keeps its vocabulary, has no room for; it takes
+    words that YAML would read otherwise."""
+    texts = [
+        "y" * 65,
+        "x" * 64,
+        "bell\x07 \x1b[31mred del\x7f",
+        "no yes null 1 1e5 0x1f ~ 010 座 👩‍👩‍👧 \u200b",
+    ]
+    words = vocabulary_of(texts, max_words=99).words
+    assert words[4:] == (
+        "010",
+        "0x1f",
+        "1",
+        "1e5",
+        "no",
+        "null",
+        "x" * 64,
+        "yes",
+        "\u200b",
+        "座",
+        "👩‍👩‍👧",
+    )
+    settings = read_yaml(to_yaml({"words": list(words)}))
+    assert build_config(SampleConfig, settings).words == words
 
 
 def test_a_file_comes_back(tmp_path):

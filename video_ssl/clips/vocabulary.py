@@ -16,9 +16,14 @@ from video_ssl.clips.captions import caption_texts
 from video_ssl.clips.text import split_words
 from video_ssl.datasets.table import Table, TableError
 from video_ssl.files import claim_file, write_atomically
+from video_ssl.recipe_text import unprintable
 
 PAD, BEGIN, END, UNKNOWN = SPECIAL_WORDS = ("<pad>", "<bos>", "<eos>", "<unk>")
 _MAX_BYTES = 2**26
+#: Letters of the longest word that a vocabulary of captions takes up.
+LONGEST_WORD = 64
+#: So many words fit into the recipe of a run.
+MOST_IN_A_RECIPE = 12_000
 
 
 class VocabularyError(ValueError):
@@ -47,7 +52,7 @@ class Vocabulary:
 
 
 def vocabulary_of(texts: Iterable[str], *, max_words: int, min_count: int = 1) -> Vocabulary:
-    """Returns the vocabulary of captions.
+    """Returns the vocabulary of captions.  What is longer than `LONGEST_WORD`, or holds control characters, is no word.
 
     Args:
         texts: captions, in any order: the result does not depend on it.
@@ -72,7 +77,7 @@ def vocabulary_of(texts: Iterable[str], *, max_words: int, min_count: int = 1) -
         counts.update(words)
         filled, empty = filled + bool(words), empty + (not words)
     ordered = sorted(counts.items(), key=lambda item: (-item[1], item[0]))
-    kept = [(word, count) for word, count in ordered if count >= min_count]
+    kept = [(word, count) for word, count in ordered if count >= min_count and _is_word(word)]
     kept = kept[: max_words - len(SPECIAL_WORDS)]
     return Vocabulary(
         words=(*SPECIAL_WORDS, *(word for word, _ in kept)),
@@ -82,6 +87,10 @@ def vocabulary_of(texts: Iterable[str], *, max_words: int, min_count: int = 1) -
         known=sum(count for _, count in kept),
         different=len(counts),
     )
+
+
+def _is_word(word: str) -> bool:
+    return len(word) <= LONGEST_WORD and not unprintable(word)
 
 
 def save_vocabulary(

@@ -14,6 +14,7 @@ from video_ssl.clips.captions import caption_texts, late_captions
 from video_ssl.clips.config import ClipLength, ColorConfig, CropConfig
 from video_ssl.clips.sampling.one_clip import clip_span
 from video_ssl.clips.vocabulary import (
+    MOST_IN_A_RECIPE,
     SPECIAL_WORDS,
     check_vocabulary,
     read_vocabulary,
@@ -106,9 +107,11 @@ class SampleConfig:
         _check_rate(self.frame_stride, self.fps)
         if not 0 <= self.noise < math.inf:
             raise ValueError(f"noise={self.noise} must not be negative; 0 = no noise.")
-        if self.max_vocabulary <= len(SPECIAL_WORDS):
+        if not len(SPECIAL_WORDS) < self.max_vocabulary <= MOST_IN_A_RECIPE:
             raise ValueError(
-                f"max_vocabulary={self.max_vocabulary} must be more than the {len(SPECIAL_WORDS)} special words."
+                f"max_vocabulary={self.max_vocabulary} must be more than the {len(SPECIAL_WORDS)} special words and at "
+                f"most {MOST_IN_A_RECIPE:,}, which the recipe of a run keeps. Of more words make a file with "
+                "`video-ssl data vocabulary`, and name it: objective.vocabulary=FILE."
             )
         if self.words is not None:
             if self.vocabulary is not None:
