@@ -116,6 +116,7 @@ def test_odd_passages_are_left_out_and_told(passage, told):
         ("a.srt", b"a\0b", "holds zero bytes"),
         ("a.ass", b"", "subtitles end in .vtt or .srt, not in '.ass'"),
         ("nowhere.srt", None, "cannot be read"),
+        ("zero\0byte.srt", None, "cannot be read"),
     ],
 )
 def test_files_that_are_no_subtitles(tmp_path, name, content, told):
@@ -271,7 +272,7 @@ def test_a_column_names_subtitles(listed, caplog):
     assert "subs/nowhere.srt (it cannot be read (No such file or directory))" in caplog.text
 
 
-@pytest.mark.parametrize("name", ["vtt", "Subtitle File"])
+@pytest.mark.parametrize("name", ["subtitles", "Subtitle File"])
 def test_a_stretch_has_the_captions_that_are_seen_during_it(listed, name):
     rows = [
         {"path": "a.mp4", name: "subs/a.srt", "start": 1.5, "end": 4.0},
@@ -296,6 +297,15 @@ def test_a_table_of_which_no_subtitles_can_be_read_is_refused(listed):
         TableError, match=r"no subtitles can be read. 2 × .*wrong/a.srt \(it cannot"
     ):
         open_table(listed / "t.csv")
+
+
+def test_texts_in_the_place_of_files_are_told_shortly(listed):
+    (listed / "t.csv").write_text(f"path,subtitles\na.mp4,{'Hello you. ' * 99}\n")
+    with pytest.raises(
+        TableError, match=r"'Hello you.*\(\d+ characters\) \(subtitles end in"
+    ) as told:
+        open_table(listed / "t.csv")
+    assert len(str(told.value)) < 400
 
 
 # In tars ------------------------------------------------------------------------------------------

@@ -42,7 +42,7 @@ SYNONYMS: dict[str, tuple[str, ...]] = {
     "duration_sec": ("duration",),
     "box_times_sec": ("box_times", "key_times"),
     "split": ("subset", "partition"),
-    "subtitles": ("subtitle", "subtitle_file", "subtitle_path", "vtt", "srt"),
+    "subtitles": ("subtitle_file", "subtitle_path", "subtitles_file", "subtitles_path"),
 }
 _NAMES = {name: name for name in (*SCHEMA.names, "class_name", "split", "subtitles")} | {
     other: name for name, others in SYNONYMS.items() for other in others

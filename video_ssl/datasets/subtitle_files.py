@@ -10,7 +10,7 @@ from typing import Any
 
 import pyarrow as pa
 
-from video_ssl.datasets.errors import TableError
+from video_ssl.datasets.errors import TableError, shown
 from video_ssl.datasets.left_out import (
     BAD_CUES,
     BAD_SUBTITLES,
@@ -26,6 +26,7 @@ from video_ssl.datasets.subtitles import SUBTITLE_SUFFIXES, SubtitleError, Subti
 Captions = list[dict[str, Any]]
 #: Between the name of a video and .vtt or .srt: en, de-CH, pt_BR, en-orig.
 _LANGUAGE = re.compile(r"\.[A-Za-z]{2,3}([-_][A-Za-z0-9]+)*")
+_LONGEST_NAME = 200
 
 
 def captions_beside(
@@ -85,7 +86,7 @@ def add_subtitles(columns: dict[str, Any], *, root: Path, where: str) -> None:
     left_out, known = LeftOut(), dict[str, Captions | None]()
     for name in files:
         if name and name not in known:
-            known[name] = _read(_absolute(name, root), name, left_out)
+            known[name] = _read(_absolute(name, root), _short(name), left_out)
     left_out.log(where)
     if known and all(captions is None for captions in known.values()):
         raise TableError(f"{where}: no subtitles can be read. {left_out.lines()[0]}.")
@@ -100,22 +101,27 @@ def _absolute(name: str, root: Path) -> str:
     return name if is_remote(name) else os.path.join(root, at_home(local_path(name)))
 
 
-def _read(path: str, shown: str, left_out: LeftOut) -> Captions | None:
+def _read(path: str, name: str, left_out: LeftOut) -> Captions | None:
     try:
         if is_remote(path):
             raise SubtitleError("subtitles are read from files on this machine")
         found = read_subtitles(path)
     except SubtitleError as err:
-        left_out.add(BAD_SUBTITLES, f"{shown} ({err})")
+        left_out.add(BAD_SUBTITLES, f"{name} ({err})")
         return None
-    return noted_captions(found, shown, left_out)
+    return noted_captions(found, name, left_out)
 
 
-def noted_captions(found: Subtitles, shown: str, left_out: LeftOut) -> Captions:
+def noted_captions(found: Subtitles, name: str, left_out: LeftOut) -> Captions:
     """Returns the captions of subtitles as rows hold them, and notes what of the file is left out."""
     if found.left_out:
-        left_out.add(BAD_CUES, f"{shown} ({found.left_out[0]})", count=len(found.left_out))
+        left_out.add(BAD_CUES, f"{name} ({found.left_out[0]})", count=len(found.left_out))
     return [vars(caption) for caption in found.captions]
+
+
+def _short(name: str) -> str:
+    """A path as it is, and what is too long for one as errors show it."""
+    return name if len(name) <= _LONGEST_NAME else shown(name)
 
 
 def _during(captions: Captions, begin: float | None, end: float | None) -> Captions:

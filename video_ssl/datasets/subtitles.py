@@ -65,11 +65,13 @@ def read_subtitles(path: str | Path) -> Subtitles:
         raise SubtitleError(f"subtitles end in {' or '.join(SUBTITLE_SUFFIXES)}, not in {suffix!r}")
     try:
         size = file.stat().st_size
-        if size > MAX_BYTES:
-            raise SubtitleError(f"it has {size:,} bytes, more than any subtitles")
-        content = file.read_bytes()
+        content = file.read_bytes() if size <= MAX_BYTES else b""
     except OSError as err:
         raise SubtitleError(f"it cannot be read ({err.strerror})") from err
+    except ValueError as err:  # a zero byte in the name
+        raise SubtitleError(f"it cannot be read ({err})") from err
+    if size > MAX_BYTES:
+        raise SubtitleError(f"it has {size:,} bytes, more than any subtitles")
     return parse_subtitles(content, is_vtt=suffix == ".vtt")
 
 
