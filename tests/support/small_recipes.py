@@ -14,6 +14,15 @@ FRAMES = [
     *("num_heads=2", "ffn_dim=16", "embed_dim=12", "frozen_parts=0"),
 ]
 #: What is small of a network, by the class of its settings; and the side of a crop that leaves something of the maps.
+VATT_PARTS = {
+    "video": ["depth=1", "embed_dim=8", "ffn_dim=8", "num_heads=2", "patch_size=16"],
+    "audio": ["depth=1", "embed_dim=8", "ffn_dim=8", "num_heads=2", "patch_samples=16"],
+    "text": ["depth=1", "embed_dim=8", "ffn_dim=8", "num_heads=2", "word_dim=4"],
+    "shared": [
+        *("depth=1", "embed_dim=8", "ffn_dim=8", "num_heads=2", "patch_samples=16"),
+        *("word_dim=4", "projection_dim=8"),
+    ],
+}
 NETWORKS = {
     "ViTConfig": VIT,
     "ImageViTConfig": VIT,
@@ -69,6 +78,11 @@ OBJECTIVE = {
         *("local.decoder.num_layers=1", "local.decoder.num_heads=1", "regions.count=3"),
         "local.decoder.num_channels=4",
     ],
+    "vatt": [
+        *("num_frames=8", "rate=160", "num_samples=64", "num_words=4", "num_captions=2"),
+        *("vocabulary=null", "words=[<pad>, <bos>, <eos>, <unk>, a]", "heads.sound_dim=6"),
+        *("heads.text_dim=5", "loss.replicas=1"),
+    ],
     "teg": ["heads.hidden_dims=[5]", "heads.out_dim=4", "long_frames=4", "short_frames=4"],
 }
 RUN = [
@@ -100,6 +114,9 @@ def small_recipe(name: str, folder: Path, table: str = "nowhere") -> PretrainRec
         encoder is None
     ):  # fine-tuning takes it from the run that it goes on from, which is not there
         objective += [f"encoder={{{', '.join(text.replace('=', ': ') for text in VIT)}}}"]
+    elif full.objective_name == "vatt":  # it has three encoders, or one transformer for all
+        parts = ["shared"] if full.objective.shared else ["video", "audio", "text"]
+        objective += [f"{part}.{text}" for part in parts for text in VATT_PARTS[part]]
     else:
         objective += [f"encoder.{text}" for text in NETWORKS[kind]]
     if full.objective_name == "mvd":

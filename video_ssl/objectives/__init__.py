@@ -59,4 +59,5 @@ OBJECTIVES: dict[str, Entry] = {
     "bevt": Entry("video_ssl.objectives.bevt", several_streams=True),
     "tokenizer": Entry("video_ssl.objectives.tokenizer"),
     "hico": Entry("video_ssl.objectives.hico"),
+    "vatt": Entry("video_ssl.objectives.vatt", "flax"),
 }

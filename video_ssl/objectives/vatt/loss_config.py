@@ -20,6 +20,8 @@ class LossConfig:
         combine: "average" divides the weighted sum by the sum of the weights (the code), "sum" does not (the paper).
         positives_twice: the positives stand in the denominator of the asymmetric loss twice, once for each direction,
             as in the code: no pair can then cost less than log 2 = 0.693.  False: once, as in the paper.
+        padded_captions: where a clip has fewer captions than `num_captions`, those that are only padding are candidates
+            all the same, as in the code.  False (ours): they are neither positives nor negatives.
         replicas: into so many parts, in order, the batch is divided; each averages over its own videos that have the
             modality before the parts are averaged, and one without any counts as 0.  1 = all pairs of the batch weigh
             the same, on any number of devices; the reference's value is its number of replicas.
@@ -33,6 +35,7 @@ class LossConfig:
     text_weight: float = 1.0
     combine: Combination = "average"
     positives_twice: bool = True
+    padded_captions: bool = True
     replicas: int = 1
 
     def __post_init__(self) -> None:

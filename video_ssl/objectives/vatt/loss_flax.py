@@ -87,7 +87,13 @@ def replica_means(terms: Array, mask: Array, replicas: int = 1) -> Array:
     return total / jnp.maximum(mask.sum(1), 1)
 
 
-def pair_losses(video: Array, other: Array, mask: Array, config: LossConfig) -> Array:
+def pair_losses(
+    video: Array,
+    other: Array,
+    mask: Array,
+    config: LossConfig,
+    candidates: Array | None = None,
+) -> Array:
     """Returns the loss of video with one other modality of each part of the batch, float32 (replicas,).
 
     Args:
@@ -95,8 +101,11 @@ def pair_losses(video: Array, other: Array, mask: Array, config: LossConfig) -> 
         other: (B, L, D), L = 1 for sound, the captions for words.
         mask: bool (B,), True = the other modality is there.
         config: `kind`, `temperature`, `positives_twice` and `replicas` count.
+        candidates: bool (B, L), False = no candidate at all; every video that the mask has must have one.  None = all.
     """
     logits, mask = similarities(video, other, config.temperature), mask.astype(bool)
+    if candidates is not None:
+        logits = jnp.where(candidates[None], logits, NEVER)
     if config.kind == "symmetric":
         terms = symmetric_terms(logits, mask)
     else:
