@@ -5,8 +5,12 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from video_ssl.models.exchange.published_model import Source
+from video_ssl.models.exchange.sizes import Sizes
+from video_ssl.models.exchange.vatt_weights import read
 from video_ssl.models.networks import vatt_layers_flax as layers
 from video_ssl.models.networks.vatt_bridge import (
+    SUFFIX,
     from_kernel,
     from_tf,
     names_of_tf,
@@ -29,6 +33,7 @@ from video_ssl.models.networks.vatt_flax import (
     cut,
 )
 from video_ssl.models.networks.vatt_tables import spline_matrix
+from video_ssl.models.weights import WeightsError
 from video_ssl.objectives.vatt.loss_config import LossConfig
 from video_ssl.objectives.vatt.loss_flax import pair_losses, total_loss
 from video_ssl.pretrain.schedules import SCHEDULES
@@ -250,3 +255,41 @@ def test_a_step_of_training_its_losses_gradients_and_statistics(golden):
                 assert value.shape == from_kernel(theirs).shape
                 value = value.transpose(*range(2, value.ndim), 1, 0)
             golden.check(prefix + key, value)
+
+
+# Checkpoints --------------------------------------------------------------------------------------
+
+
+def written(golden, folder):
+    for array, name in golden.settings["file_names"].items():
+        (folder / name).write_bytes(golden[array].tobytes())
+    return next(folder.glob("*.index"))
+
+
+@pytest.mark.golden("vatt/tf_checkpoint")
+@pytest.mark.parametrize("name", ["video", "sound"])
+def test_a_checkpoint_of_the_reference_becomes_an_encoder(golden, name, tmp_path):
+    """Every variable of the encoder has its place, and is the file's."""
+    index = written(golden, tmp_path)
+    model = read(Source(index), family=f"vatt_{name}", sizes=Sizes(), num_heads=1, min_share=1.0)
+    assert model.report.share == 1
+    assert not model.report.unused
+    state, seen = model.encoder.state_dict(), set()
+    for key, value in golden.below("var/").items():
+        for encoder, place in names_of_tf(key.removesuffix(SUFFIX)):
+            if encoder == name and "OPTIMIZER_SLOT" not in key:
+                is_kernel = place.endswith("weight") and value.ndim > 1
+                np.testing.assert_array_equal(
+                    state[place], from_kernel(value) if is_kernel else value
+                )
+                seen.add(place)
+    assert seen == {key for key in state if not key.endswith("num_batches_tracked")}
+
+
+@pytest.mark.golden("vatt/tf_checkpoint")
+def test_the_shard_of_another_checkpoint_is_told(golden, tmp_path):
+    index = written(golden, tmp_path)
+    shard = next(tmp_path.glob("*.data-*"))
+    shard.write_bytes(bytes(len(shard.read_bytes())))
+    with pytest.raises(WeightsError, match="belongs to another checkpoint than the index"):
+        read(Source(index), family="vatt_video", sizes=Sizes(), num_heads=1, min_share=1.0)

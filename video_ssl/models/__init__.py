@@ -57,7 +57,9 @@ class Network:
         return import_module(self.bridge)
 
 
-def _vatt(name: str, modality: Literal["video", "sound", "text"]) -> Network:
+def _vatt(
+    name: str, modality: Literal["video", "sound", "text"], family: str | None = None
+) -> Network:
     """One of VATT's encoders, which lie in the same modules."""
     return Network(
         config=f"{_NETWORKS}.vatt_config:Vatt{name}Config",
@@ -65,6 +67,7 @@ def _vatt(name: str, modality: Literal["video", "sound", "text"]) -> Network:
         flax=f"{_NETWORKS}.vatt_flax:Vatt{name}",
         bridge=f"{_NETWORKS}.vatt_bridge",
         modality=modality,
+        published={family: f"{_EXCHANGE}.vatt_weights"} if family else {},
     )
 
 
@@ -125,9 +128,9 @@ NETWORKS: dict[str, Network] = {
         bridge=f"{_NETWORKS}.r3d_bridge",
         published=dict.fromkeys(("cvrl", "const_cl"), f"{_EXCHANGE}.r3d_weights"),
     ),
-    "vatt_video": _vatt("Video", "video"),
-    "vatt_audio": _vatt("Audio", "sound"),
-    "vatt_text": _vatt("Text", "text"),
+    "vatt_video": _vatt("Video", "video", family="vatt_video"),
+    "vatt_audio": _vatt("Audio", "sound", family="vatt_sound"),
+    "vatt_text": _vatt("Text", "text", family="vatt_text"),
     "vatt_words": _vatt("Words", "text"),
     "zoo": Network(
         config=f"{_NETWORKS}.zoo_config:ZooConfig",

@@ -34,6 +34,8 @@ DTYPES = {
     23: "<u8",
 }
 BFLOAT16 = 14
+#: Bytes of the largest tensor whose checksum is computed (in Python, slowly): enough to tell checkpoints apart.
+CHECKED = 4096
 
 
 class TFCheckpointError(ValueError):
@@ -49,6 +51,7 @@ class Entry:
         shape: of the tensor.
         shard: number of the data file.
         offset, size: in bytes.
+        checksum: masked CRC-32C of the bytes; 0 = not told.
     """
 
     dtype: int
@@ -56,6 +59,7 @@ class Entry:
     shard: int
     offset: int
     size: int
+    checksum: int = 0
 
 
 def checkpoint_prefix(path: str | Path) -> Path:
@@ -164,6 +168,11 @@ def _read_tensor(shard: Path, name: str, entry: Entry) -> NDArray[Any]:
         raise TFCheckpointError(
             f"{shard} is cut: {name} ends at byte {entry.offset + entry.size:,}, the file has {shard.stat().st_size:,}."
         )
+    if entry.checksum and entry.size <= CHECKED and masked_crc32c(raw) != entry.checksum:
+        raise TFCheckpointError(
+            f"{shard} is damaged, or belongs to another checkpoint than the index beside it: {name} has other bytes "
+            "than the index says. Download both files of one checkpoint again."
+        )
     array = np.frombuffer(raw, dtype).reshape(entry.shape)
     if entry.dtype == BFLOAT16:
         return (array.astype(np.uint32) << 16).view(np.float32)
@@ -243,4 +252,36 @@ def _entry(message: bytes) -> Entry:
     shape = tuple(
         int(dict(_fields(dim)).get(1, 0)) for number, dim in _fields(fields[2]) if number == 2
     )
-    return Entry(dtype=fields[1], shape=shape, shard=fields[3], offset=fields[4], size=fields[5])
+    return Entry(
+        dtype=fields[1],
+        shape=shape,
+        shard=fields[3],
+        offset=fields[4],
+        size=fields[5],
+        checksum=int.from_bytes(fields.get(6, b""), "little"),
+    )
+
+
+def masked_crc32c(data: bytes) -> int:
+    """Returns the checksum that TensorFlow keeps of bytes: CRC-32C, turned and shifted.
+
+    >>> hex(masked_crc32c(b"123456789"))
+    '0xc78ab0e5'
+    """
+    crc = 0xFFFFFFFF
+    for byte in data:
+        crc = _CRC32C[(crc ^ byte) & 0xFF] ^ (crc >> 8)
+    crc ^= 0xFFFFFFFF
+    return (((crc >> 15) | (crc << 17)) + 0xA282EAD8) & 0xFFFFFFFF
+
+
+def _crc_table() -> tuple[int, ...]:
+    rows = []
+    for value in range(256):
+        for _ in range(8):
+            value = (value >> 1) ^ (0x82F63B78 if value & 1 else 0)
+        rows.append(value)
+    return tuple(rows)
+
+
+_CRC32C = _crc_table()

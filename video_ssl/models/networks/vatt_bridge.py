@@ -245,13 +245,35 @@ def from_tf(arrays: Mapping[str, NDArray[Any]]) -> tuple[dict[str, Arrays], list
     """
     states: dict[str, Arrays] = {}
     unused = []
+    starts = _other_starts(arrays)
     for key, value in arrays.items():
-        places = names_of_tf(key.removesuffix(SUFFIX))
+        plain = key.removesuffix(SUFFIX)
+        start = next((s for s in starts if plain.startswith(s)), "")
+        places = names_of_tf(starts[start] + plain.removeprefix(start) if start else plain)
         if not places:
             unused.append(key)
         for encoder, name in places:
             _fill(states.setdefault(encoder, {}), name, np.asarray(value, np.float32))
     return states, unused
+
+
+#: Where a backbone is found in a checkpoint with other names around it, such as a fine-tuned one -> its usual place.
+_ANCHORS = {
+    "voxel_to_patch/kernel": "_base_layer/vid_backbone/_base/",
+    "wave_to_patch/kernel": "_base_layer/aud_backbone/_base/",
+    "raw_to_embeddings/video/kernel": "_base_layer/unified_backbone/unified_transformer/",
+}
+
+
+def _other_starts(arrays: Mapping[str, NDArray[Any]]) -> dict[str, str]:
+    """What stands before the names of a backbone -> what stands there in a pre-trained checkpoint."""
+    plain = [key.removesuffix(SUFFIX) for key in arrays]
+    return {
+        key.removesuffix(anchor): usual
+        for key in plain
+        for anchor, usual in _ANCHORS.items()
+        if key.endswith("/" + anchor)
+    }
 
 
 def _fill(state: Arrays, name: str, value: NDArray[Any]) -> None:
