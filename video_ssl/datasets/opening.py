@@ -48,6 +48,7 @@ PUBLIC_KINDS: dict[str, str] = {
     "finegym": "video_ssl.datasets.public.finegym:read_finegym",
     "segments": "video_ssl.datasets.public.segments:read_segments",
     "ava": "video_ssl.datasets.public.ava:read_ava",
+    "davis": "video_ssl.datasets.public.davis:read_davis",
     "otb": "video_ssl.datasets.public.otb:read_otb",
     "got10k": "video_ssl.datasets.public.got10k:read_got10k",
     "msrvtt": "video_ssl.datasets.public.msrvtt:read_msrvtt",

@@ -30,6 +30,7 @@ EVALUATORS: dict[str, str] = {
     "frame_probe": "video_ssl.evaluate.frames.frame_probe:FrameProbe",
     "localisation": "video_ssl.evaluate.places.localisation:ActionLocalisation",
     "tracking": "video_ssl.evaluate.places.tracking:Tracking",
+    "propagation": "video_ssl.evaluate.dense.label_propagation:LabelPropagation",
     "vocabulary": "video_ssl.evaluate.vocabulary:Vocabulary",
     "few_shot_phases": "video_ssl.evaluate.frames.few_shot:FewShotPhases",
 }
