@@ -23,7 +23,8 @@ def read_davis(root: Path) -> Annotations:
     lists = sorted((root / "ImageSets" / "2017").glob("*.txt"))
     if not lists:
         raise TableError(
-            f"{root} has no file ImageSets/2017/*.txt with the names of a split. Get it from {_SOURCE}; laid out as {_LAYOUT}."
+            f"{root} has no file ImageSets/2017/*.txt with the names of a split. Get it from {_SOURCE}; laid out as "
+            f"{_LAYOUT}."
         )
     splits = {}
     for file in lists:
