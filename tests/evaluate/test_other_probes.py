@@ -149,3 +149,20 @@ def test_classes_that_nothing_can_be_told_of():
 def test_settings(config, changes, text):
     with pytest.raises(ValueError, match=text):
         config(**changes)
+
+
+def test_what_is_kept_is_scaled_up(monkeypatch):
+    """Over many draws the middle has the size that it has without dropout."""
+    seen = []
+    original = Layers.loss
+
+    def noted(self, rows, labels, kept, penalty):
+        seen.append(kept)
+        return original(self, rows, labels, kept, penalty)
+
+    monkeypatch.setattr(Layers, "loss", noted)
+    rows, labels = np.repeat(CENTRES, 50, axis=0), np.repeat(np.arange(4), 50)
+    fit_bottleneck(rows, labels, 4, quick(dropout=0.9), torch.Generator().manual_seed(0))
+    kept = torch.cat(seen)
+    assert float(kept.mean()) == pytest.approx(1.0, abs=0.02)
+    assert sorted(kept.unique().tolist()) == pytest.approx([0.0, 10.0], rel=1e-5)
