@@ -12,7 +12,8 @@ import numpy as np
 import pytest
 import torch
 
-from video_ssl.clips.color_changes import NUM_PARAMETERS
+from video_ssl.clips.color_changes import NUM_PARAMETERS, changes_of, sample_color
+from video_ssl.models.color_changes_flax import apply_color
 from video_ssl.models.encoders import build_encoder
 from video_ssl.models.networks.vatt_bridge import to_torch_state
 from video_ssl.objectives.vatt.config import Config
@@ -210,6 +211,58 @@ def test_a_batch_over_devices_has_the_loss_of_the_whole_batch(count):
 
 
 # A step -------------------------------------------------------------------------------------------
+
+
+def slow_pair(video, other, mask, t=0.07):
+    """MIL-NCE of one pair of modalities, video by video, straight from the formula."""
+    v = video / jnp.linalg.norm(video, axis=-1, keepdims=True)
+    o = other / jnp.linalg.norm(other, axis=-1, keepdims=True)
+    losses = []
+    for i in np.flatnonzero(mask):
+        own = jnp.exp(o[i] @ v[i] / t)
+        to_others = sum(jnp.exp(o[j] @ v[i] / t).sum() for j in np.flatnonzero(mask))
+        of_videos = sum(jnp.exp(o[i] @ v[j] / t).sum() for j in range(len(v)))
+        losses.append(-jnp.log(own.sum() / (to_others + of_videos)))
+    return sum(losses) / len(losses)
+
+
+@pytest.mark.slow
+def test_loss_and_gradients_of_raw_batches_are_those_of_a_slow_version():
+    settings = config(drop_token=0.0, color={"law": "vatt"}, loss={"sound_weight": 2.0})
+    objective, batch = Objective(settings), raw()
+    rng = np.random.default_rng(0)
+    batch["color"] = np.stack([sample_color(settings.color, rng) for _ in range(4)])
+    variables = jax.tree.map(
+        lambda x: np.float32(0.3 * rng.standard_normal(x.shape)),
+        jax.eval_shape(lambda: objective.init(0)),
+    )
+    params = variables.pop("params")
+    clips = [
+        apply_color(video[None] / 255.0, changes_of(color[None]), "vatt")[0] * 2 - 1
+        for video, color in zip(batch["video"], batch["color"], strict=True)
+    ]
+
+    def found(params):
+        return objective.forward({"params": params, **variables}, batch, jax.random.key(0))[0].loss
+
+    def wanted(params):
+        out, _ = objective.model.apply(
+            {"params": params, **variables}, jnp.stack(clips), batch["sound"], batch["words"],
+            train=True, mutable=["batch_stats"],
+        )  # fmt: skip
+        video, texts = out["video"], out["text"]["common_text"].reshape(4, 3, -1)
+        sounds = out["sound"]["common_sound"][:, None]
+        heard = slow_pair(video["common_sound"], sounds, batch["has_sound"])
+        read = slow_pair(video["common_text"], texts, batch["has_words"])
+        return (2 * heard + read) / 3
+
+    loss, gradients = jax.jit(jax.value_and_grad(found))(params)
+    expected, slow = jax.jit(jax.value_and_grad(wanted))(params)
+    np.testing.assert_allclose(loss, expected, rtol=1e-5)
+    scale = max(float(jnp.abs(g).max()) for g in jax.tree.leaves(slow))
+    jax.tree.map(
+        lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-3, atol=1e-4 * scale), gradients, slow
+    )
 
 
 @pytest.mark.parametrize("kind", ["specific", "shared"])
