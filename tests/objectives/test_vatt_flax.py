@@ -5,6 +5,7 @@ The numbers of the reference are in tests/golden/test_vatt.py.
 
 import functools
 import logging
+import pickle
 
 import jax
 import jax.numpy as jnp
@@ -21,6 +22,7 @@ from video_ssl.objectives.vatt.loss_config import LossConfig
 from video_ssl.objectives.vatt.loss_flax import found_share, pair_losses, total_loss
 from video_ssl.objectives.vatt.model_flax import drawn_tokens
 from video_ssl.objectives.vatt.objective_flax import Objective, without_nan_gradients
+from video_ssl.objectives.vatt.word_vectors import read_word_vectors
 from video_ssl.recipes import build_config
 
 SIZES = {
@@ -361,6 +363,55 @@ def test_frozen_words_are_no_parameters():
     trained = Objective(config(text={**SIZES, "word_dim": 5, "freeze_words": False})).init(0)
     assert "frozen" not in trained
     assert trained["params"]["text"]["words"]["table"].shape == (20, 5)
+
+
+def written_vectors(folder, kind):
+    vectors = np.random.default_rng(0).normal(size=(20, 5)).astype(np.float32)
+    if kind == "npy":
+        np.save(folder / "vectors.npy", vectors)
+        return vectors, folder / "vectors.npy"
+    file = folder / "word2vec.pkl"
+    file.write_bytes(pickle.dumps({"word_embeddings": vectors}))
+    return vectors, file
+
+
+@pytest.mark.parametrize("kind", ["npy", "pkl"])
+@pytest.mark.parametrize("is_frozen", [True, False])
+def test_vectors_of_words_come_from_their_file(kind, is_frozen, tmp_path):
+    vectors, file = written_vectors(tmp_path, kind)
+    text = {**SIZES, "word_dim": 5, "freeze_words": is_frozen}
+    variables = Objective(config(text=text, word_vectors=str(file))).init(0)
+    place = variables["frozen" if is_frozen else "params"]["text"]["words"]
+    np.testing.assert_array_equal(place["frozen_table" if is_frozen else "table"], vectors)
+    assert jax.tree.structure(variables) == jax.tree.structure(
+        jax.eval_shape(lambda: Objective(config(text=text)).init(0))
+    )
+
+
+class Harm:
+    """What a pickle of a stranger may hold."""
+
+    def __reduce__(self):
+        return (print, ("this was run",))
+
+
+def test_vectors_that_do_not_fit_are_refused(tmp_path, capsys):
+    _, file = written_vectors(tmp_path, "npy")
+    with pytest.raises(ValueError, match=r"holds float32 \(20, 5\), but .* need float \(21, 5\)"):
+        read_word_vectors(file, (21, 5))
+    with pytest.raises(ValueError, match="there is no such file"):
+        read_word_vectors(tmp_path / "missing.npy", (20, 5))
+    other = tmp_path / "other.pkl"
+    other.write_bytes(pickle.dumps({"vectors": [1.0]}))
+    with pytest.raises(ValueError, match=r"has no key 'word_embeddings', only .'vectors'"):
+        read_word_vectors(other, (20, 5))
+    other.write_bytes(pickle.dumps({"word_embeddings": Harm()}))
+    with pytest.raises(ValueError, match="it is refused, nothing of it was run"):
+        read_word_vectors(other, (20, 5))
+    assert not capsys.readouterr().out
+    np.save(file, np.full((20, 5), np.nan, np.float32))
+    with pytest.raises(ValueError, match="not finite"):
+        read_word_vectors(file, (20, 5))
 
 
 def test_gradients_that_are_nan_become_zero_only_where_that_is_asked_for():

@@ -80,7 +80,12 @@ OBJECTIVE = {
     ],
     "vatt": [
         *("num_frames=8", "rate=160", "num_samples=64", "num_words=4", "num_captions=2"),
-        *("vocabulary=null", "words=[<pad>, <bos>, <eos>, <unk>, a]", "heads.sound_dim=6"),
+        *(
+            "vocabulary=null",
+            "word_vectors=null",
+            "words=[<pad>, <bos>, <eos>, <unk>, a]",
+            "heads.sound_dim=6",
+        ),
         *("heads.text_dim=5", "loss.replicas=1"),
     ],
     "teg": ["heads.hidden_dims=[5]", "heads.out_dim=4", "long_frames=4", "short_frames=4"],

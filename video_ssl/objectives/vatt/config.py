@@ -33,6 +33,8 @@ class Config(SampleConfig):
         video, audio, text: the encoders, the medium, the base and the small one where they are left out; sizes of clips
             and of the vocabulary follow from the sample.
         shared: in place of them, which are null then, one transformer for all three (modality-agnostic).
+        word_vectors: file of the vectors that words begin with, and keep where they are frozen: `.npy`, a row for every
+            place of the vocabulary, or the published word2vec.pkl.  Null = drawn.
         heads: from the encoders into the common spaces.
         loss: see `LossConfig`.
         drop_token: share of the tokens of video and of sound that are left out of a step, drawn once for all samples of
@@ -47,6 +49,7 @@ class Config(SampleConfig):
     audio: VattAudioConfig | None = None
     text: VattTextConfig | None = None
     shared: VattSharedConfig | None = None
+    word_vectors: str | None = None
     heads: VattHeadsConfig = field(default_factory=VattHeadsConfig)
     loss: LossConfig = field(default_factory=LossConfig)
     drop_token: float = 0.5

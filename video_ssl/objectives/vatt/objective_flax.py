@@ -11,6 +11,7 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 
+from video_ssl.datasets.paths import at_home
 from video_ssl.models.color_changes_flax import augmented_input
 from video_ssl.models.contract import CLIP, COMMON_SOUND, COMMON_TEXT
 from video_ssl.models.encoders_flax import build_flax_module, init_variables
@@ -26,6 +27,7 @@ from video_ssl.objectives.shared.flax_objective import (
 from video_ssl.objectives.vatt.config import Config
 from video_ssl.objectives.vatt.loss_flax import found_share, pair_losses, total_loss
 from video_ssl.objectives.vatt.model_flax import VattModel, drawn_tokens
+from video_ssl.objectives.vatt.word_vectors import read_word_vectors
 
 logger = logging.getLogger(__name__)
 
@@ -58,7 +60,18 @@ class Objective(FlaxObjective):
         video, sound = (build_flax_module(config) for config in self.configs[:2])
         words = jnp.zeros((1, 1, self.config.num_words), jnp.int32)
         inputs = (video.smallest_input(), sound.smallest_input(), words)
-        return init_variables(self.model, seed, inputs)
+        variables = init_variables(self.model, seed, inputs)
+        return variables if self.config.word_vectors is None else self._with_vectors(variables)
+
+    def _with_vectors(self, variables: dict[str, Any]) -> dict[str, Any]:
+        """The same with the vectors of words from their file."""
+        text = self.configs[2]
+        assert self.config.word_vectors is not None
+        file = at_home(self.config.word_vectors)
+        table = jnp.asarray(read_word_vectors(file, (text.places, text.word_dim)))
+        kind, name = ("frozen", "frozen_table") if text.freeze_words else ("params", "table")
+        own = {**variables[kind]["text"], "words": {name: table}}
+        return {**variables, kind: {**variables[kind], "text": own}}
 
     def forward(
         self, variables: Tree, batch: Mapping[str, Array], key: Array
