@@ -49,6 +49,8 @@ PUBLIC_KINDS: dict[str, str] = {
     "segments": "video_ssl.datasets.public.segments:read_segments",
     "ava": "video_ssl.datasets.public.ava:read_ava",
     "davis": "video_ssl.datasets.public.davis:read_davis",
+    "jhmdb": "video_ssl.datasets.public.jhmdb:read_jhmdb",
+    "vip": "video_ssl.datasets.public.vip:read_vip",
     "otb": "video_ssl.datasets.public.otb:read_otb",
     "got10k": "video_ssl.datasets.public.got10k:read_got10k",
     "msrvtt": "video_ssl.datasets.public.msrvtt:read_msrvtt",

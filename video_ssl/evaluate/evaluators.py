@@ -31,6 +31,7 @@ EVALUATORS: dict[str, str] = {
     "localisation": "video_ssl.evaluate.places.localisation:ActionLocalisation",
     "tracking": "video_ssl.evaluate.places.tracking:Tracking",
     "propagation": "video_ssl.evaluate.dense.label_propagation:LabelPropagation",
+    "joints": "video_ssl.evaluate.dense.joint_propagation:JointPropagation",
     "vocabulary": "video_ssl.evaluate.vocabulary:Vocabulary",
     "few_shot_phases": "video_ssl.evaluate.frames.few_shot:FewShotPhases",
 }
