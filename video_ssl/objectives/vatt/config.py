@@ -153,6 +153,7 @@ class Config(SampleConfig):
             frame_stride=self.frame_stride,
             fps=self.fps,
             size=self.crop.size,
+            sampling="dmvr",
             mean=self.normalization.mean,
             std=self.normalization.std,
         )
