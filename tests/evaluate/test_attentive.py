@@ -125,6 +125,14 @@ def test_the_choice_is_blind_to_the_test(monkeypatch):
     assert one.metrics["top1"] == pytest.approx(1 - two.metrics["top1"])
 
 
+def test_what_is_held_out_is_only_judged(monkeypatch):
+    settings = {"refit": False, "room": 0, "epochs": 5}
+    result, sources = evaluated(monkeypatch, (pairs(0, 50), pairs(1, 20)), **settings)
+    times = np.bincount(sources["train"].asked, minlength=50)
+    assert (times == 1).sum() == result.details["held_out_videos"] == 10
+    assert np.sort(times)[10] >= 5
+
+
 def test_a_head_in_a_grid_is_the_head_alone(monkeypatch):
     splits = pairs(0, 60), pairs(1, 40)
     grid, _ = evaluated(monkeypatch, splits, refit=False)

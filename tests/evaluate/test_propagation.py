@@ -144,6 +144,17 @@ def test_boxes_that_move_are_followed(run, boxed, tmp_path):
     )
     assert result["details"]["objects"] == 8
     assert "carries the labels of the first frame of 4 videos" in found["summary"]
+    # By hand, without the first and the last frame, over objects.
+    overlaps = []
+    for row in range(4):
+        truth = masks_of_boxes(Table.open(boxed).record(row), FRAMES, HEIGHT, WIDTH)
+        for k in (1, 2):
+            first = truth[0] == k
+            own = [
+                (first & (mask == k)).sum() / (first | (mask == k)).sum() for mask in truth[1:-1]
+            ]
+            overlaps.append(np.mean(own))
+    assert still["j"] == pytest.approx(np.mean(overlaps))
     files = sorted((tmp_path / "files" / "a" / "propagation" / "test0").glob("*.png"))
     assert len(files) == FRAMES
     table = Table.open(boxed)

@@ -359,9 +359,15 @@ def test_a_damaged_classifier_is_refused(tuned, tmp_path):
 
 
 @pytest.mark.slow
-def test_two_processes_with_divided_weights_try_as_one_does(tables, trained, tmp_path, helpers):
+@pytest.mark.parametrize(
+    "head",
+    [[], ["objective.readout=patch_mean", "objective.mix={}", "objective.clip.views_per_clip=2"]],
+)
+def test_two_processes_with_divided_weights_try_as_one_does(
+    tables, trained, tmp_path, helpers, head
+):
     """The same weights tried by one and by two processes: after steps of rate 0."""
-    still = ["training.duration=2 steps", "optimizer.base_lr=0", "optimizer.weight_decay=0"]
+    still = ["training.duration=2 steps", "optimizer.base_lr=0", "optimizer.weight_decay=0", *head]
     run_torch(recipe_of(tables, tmp_path / "one", trained, *still))
     recipe = recipe_of(tables, tmp_path / "two", trained, *still, "training.sharding=fsdp")
     file = tmp_path / "two.yaml"
