@@ -7,10 +7,14 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from colored_videos import write_video
 
 from video_ssl.clips.decoders.reader import BadVideo
+from video_ssl.clips.pipeline import LoaderConfig, Pipeline
 from video_ssl.clips.reading import open_record, open_video
 from video_ssl.datasets.table import Record, Table
+from video_ssl.objectives import OBJECTIVES
+from video_ssl.pretrain.recipe import load_pretrain_recipe
 
 RATE = 8000
 
@@ -46,7 +50,7 @@ def test_what_is_heard(ramp: Path) -> None:
 
 def test_a_stretch(ramp: Path) -> None:
     record = Record(index=0, id="r", source=str(ramp), start_sec=0.5, end_sec=1.0)
-    with open_record(record) as reader:
+    with open_record(record, sound_alone=True) as reader:
         assert reader.info.duration_sec == pytest.approx(0.5)
         heard = reader.audio(0.0, 0.6, RATE)
     np.testing.assert_allclose(heard[:4000], (0.5 + np.arange(4000) / RATE) / 10, atol=1e-4)
@@ -56,7 +60,7 @@ def test_a_stretch(ramp: Path) -> None:
 @pytest.mark.parametrize("backend", ["pyav", "auto", "decord"])
 def test_other_backends_hear_the_same(ramp: Path, backend: str) -> None:
     record = Table.from_rows([{"id": "r", "source": str(ramp)}]).record(0)
-    with open_record(record, backend) as reader:
+    with open_record(record, backend, sound_alone=True) as reader:
         assert reader.audio(0.0, 0.1, RATE).shape == (800,)
 
 
@@ -72,3 +76,28 @@ def test_what_is_no_sound(tmp_path: Path, content: bytes, reason: str) -> None:
 def test_without_a_sample(tmp_path: Path) -> None:
     with pytest.raises(BadVideo, match=r"has no sound|cannot be read"):
         open_video(write(tmp_path / "none.wav", np.zeros(0)))
+
+
+@pytest.mark.parametrize(("start", "end"), [(None, None), (0.5, 1.0)])
+def test_who_asks_for_pictures_gets_a_bad_video(
+    ramp: Path, start: float | None, end: float | None
+) -> None:
+    """Was wrong: it opened as a video of 0 x 0 pixels, and crops divided by zero in every objective but VATT."""
+    record = Record(index=0, id="r", source=str(ramp), start_sec=start, end_sec=end)
+    with pytest.raises(BadVideo, match=r"ramp\.wav: has no pictures, only sound"):
+        open_record(record)
+
+
+def test_training_goes_on_without_it(ramp: Path, tmp_path: Path) -> None:
+    write_video(tmp_path / "seen.mp4", 20, (200, 40, 40))
+    rows = [{"id": name, "source": str(tmp_path / name)} for name in ("seen.mp4", "ramp.wav")]
+    table = Table.from_rows(rows)
+    config = load_pretrain_recipe("tokenizer/demo", ["objective.crop.size=16"]).objective
+    skipped = tmp_path / "skipped.jsonl"
+    settings = {"seed": 1, "global_batch_size": 2, "num_steps": 3, "skip_log": skipped}
+    loader = LoaderConfig(num_workers=0)
+    plan = OBJECTIVES["tokenizer"].main_plan(config)
+    with Pipeline([(table, 1.0)], plan, config=loader, **settings) as made:  # type: ignore[arg-type]
+        rows_seen = np.concatenate([batch["record_index"] for batch in made])
+    assert set(rows_seen.tolist()) == {0}
+    assert "has no pictures, only sound" in skipped.read_text()

@@ -261,7 +261,7 @@ def test_a_recording_without_pictures_is_a_bad_video(folder, tmp_path):
     with Pipeline([(table, 1.0)], Plan(config_of(table)), config=loader, **settings) as made:
         rows = np.concatenate([batch["record_index"] for batch in made])
     assert set(rows.tolist()) == {0}
-    assert "it has no pictures: VATT takes videos" in skipped.read_text()
+    assert "has no pictures, only sound" in skipped.read_text()
 
 
 # Words --------------------------------------------------------------------------------------------

@@ -106,7 +106,11 @@ def _reader_class(backend: str) -> Callable[..., Reader]:
 
 
 def open_record(
-    record: Record, backend: str = "pyav", *, timeout_sec: float | None = None
+    record: Record,
+    backend: str = "pyav",
+    *,
+    timeout_sec: float | None = None,
+    sound_alone: bool = False,
 ) -> Reader:
     """Returns a reader of the record's video, restricted to its segment where `start_sec` or `end_sec` is set.
 
@@ -116,10 +120,18 @@ def open_record(
     A backend other than "pyav" (or "auto") is used only where it is exact on the file; see
     `video_ssl.clips.decoders.backends.choose_backend`.
 
+    Args:
+        record, backend, timeout_sec: see above.
+        sound_alone: a file of sound without pictures will do; who asks for frames leaves it false.
+
     Raises:
-        BadVideo: unreadable video, a segment without a frame, or a file that has changed since it was scanned.
+        BadVideo: unreadable video, a segment without a frame, a file that has changed since it was scanned, or one
+            without pictures.
     """
     reader = _open_whole(record, backend, timeout_sec)
+    if reader.info.width < 1 and not sound_alone:
+        reader.close()
+        raise BadVideo(record.source, "has no pictures, only sound.")
     if record.start_sec is None and record.end_sec is None:
         return reader
     try:

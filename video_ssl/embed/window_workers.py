@@ -131,7 +131,10 @@ def _windows_of(job: WindowJob, record: Record, first: int) -> Iterator[Window]:
     if isinstance(job.windows, TextWindows):
         yield from iterate_text_windows(record, job.windows, first=first)
         return
-    with open_record(record, job.backend, timeout_sec=job.video_timeout_sec) as reader:
+    sound = isinstance(job.windows, SoundWindows)
+    with open_record(
+        record, job.backend, timeout_sec=job.video_timeout_sec, sound_alone=sound
+    ) as reader:
         if isinstance(job.windows, SoundWindows):
             yield from iterate_sound_windows(record, reader, job.windows, first=first)
         else:

@@ -10,7 +10,7 @@ import numpy as np
 from video_ssl.clips.audio import add_noise, sound_of_clip
 from video_ssl.clips.color_changes import sample_color
 from video_ssl.clips.crops import Frames, ViewRequest, sample_region
-from video_ssl.clips.decoders.reader import BadVideo, Reader
+from video_ssl.clips.decoders.reader import Reader
 from video_ssl.clips.sampling.dmvr import dmvr_clip
 from video_ssl.clips.sampling.one_clip import ClipIndices
 from video_ssl.clips.text import nearest_captions
@@ -52,10 +52,6 @@ class Plan:
         self, record: Record, reader: Reader, clip: ClipIndices, rng: np.random.Generator
     ) -> Frames:
         info, crop = reader.info, self.config.crop
-        if info.width < 1:
-            raise BadVideo(
-                record.source, "it has no pictures: VATT takes videos, with or without sound"
-            )
         region = sample_region(info.height, info.width, crop, rng, may_flip=not record.no_flip)
         out = np.empty((len(clip.indices), crop.size, crop.size, 3), np.uint8)
         request = ViewRequest(indices=clip.indices, region=region, out=out)
