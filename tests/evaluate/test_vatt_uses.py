@@ -101,3 +101,23 @@ def test_words_and_sounds_are_looked_for(run, squares, tmp_path):
     toy_common.write_wav(tmp_path / "tone.wav", "red")
     heard = search(None, archive, sound=tmp_path / "tone.wav", k=6, quiet=True)
     assert len(heard["moments"]) == 6
+
+
+@pytest.mark.parametrize("sense", ["", "/encoders/sound"])
+def test_the_linear_protocols_of_pictures_and_of_sound(run, squares, tmp_path, sense):
+    other = toy_common.squares_table(tmp_path)
+    words = [
+        f"encoder={run}{sense}",
+        f"train={squares}",
+        f"test={other}",
+        f"out={tmp_path / 'out'}",
+        "embed.num_workers=0",
+        "device=cpu",
+        "evaluators.bottleneck_probe.epochs=3",
+    ]
+    found = evaluate(load_evaluate_recipe("vatt_linear", words), quiet=True)
+    assert list(found["encoders"]) == ["encoder", "untrained"]
+    for entry in found["encoders"].values():
+        assert set(entry["results"]) == {"bottleneck_probe", "svm"}
+        assert entry["results"]["svm"]["total"] == (5 if sense else 6)  # one video is mute
+    assert found["encoders"]["encoder"]["results"]["svm"]["metrics"]["top1"] == 1.0
