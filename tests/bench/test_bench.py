@@ -81,7 +81,7 @@ def test_recomputed_blocks_are_computed_again_and_counted_once(monkeypatch):
 )
 def test_an_encoder_without_a_twin_is_told(name, architecture):
     """Was wrong: settings that do not say their architecture, as only one is possible, ended in an AttributeError."""
-    with pytest.raises(ConfigError, match=rf"architecture={architecture} has no twin.*\['r3d'\]"):
+    with pytest.raises(ConfigError, match=rf"architecture={architecture} has no twin.*'r3d'"):
         bench_twins(load_pretrain_recipe(name, ["training.device=cpu"]))
 
 
