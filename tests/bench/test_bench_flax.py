@@ -7,6 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 import torch
+from colored_videos import make_table
 
 from video_ssl.bench.figures import random_clips
 from video_ssl.bench.step import bench_step, bench_twins
@@ -104,3 +105,15 @@ def test_twins_are_timed_on_the_same_clips_in_processes_of_their_own():
     assert flax.flops == pytest.approx(torch_.flops, rel=0.02)
     assert flax.compile_sec > 0
     assert torch_.compile_sec is None
+
+
+@pytest.mark.slow
+def test_twins_of_vatt_are_timed_by_their_clip_feature(tmp_path):
+    """Was wrong: only networks with a feature map had twins, and VATT's ended in an AttributeError."""
+    (tmp_path / "words.txt").write_text("<pad>\n<bos>\n<eos>\n<unk>\nwalks\n")
+    make_table(tmp_path, "train", 1, seed=0)
+    words = [f"objective.vocabulary={tmp_path / 'words.txt'}", "training.device=cpu"]
+    words += [f"data.table={tmp_path / 'train.arrow'}"]
+    flax, torch_ = bench_twins(load_pretrain_recipe("vatt/demo", words), batch_size=8, steps=1)
+    assert flax.clips == torch_.clips == 8
+    assert flax.flops == pytest.approx(torch_.flops, rel=0.05)

@@ -22,6 +22,7 @@ from video_ssl.bench.figures import (
     resident_gib,
     tidy,
 )
+from video_ssl.models.contract import CLIP
 from video_ssl.models.encoders_flax import build_flax_module, init_variables
 from video_ssl.models.networks.maps_flax import clip_features
 from video_ssl.pretrain.flax_loop.devices import FlaxProcesses, join_flax_processes, put_batch
@@ -61,22 +62,24 @@ def measure_step(
 
 def measure_encoder(recipe: PretrainRecipe, batch_size: int, timing: Timing) -> StepFigures:
     """Returns the figures of the encoder alone: forward pass, gradient of the mean square of the clip features."""
-    module = build_flax_module(recipe.objective.encoder, dtype=_dtype(recipe))
+    config = recipe.objective.encoder
+    module = build_flax_module(config, dtype=_dtype(recipe))
+    named = hasattr(config, "output_widths")  # see `FlaxNetwork.feature_map`
     with join_flax_processes(recipe.training.device) as processes:
         variables = jax.device_put(init_variables(module, recipe.seed), processes.whole)
         video = put_batch({"video": random_clips(recipe, batch_size)}, processes)["video"]
 
         def loss_of(params: Any, rest: Any, video: jax.Array) -> Any:
-            keys = {"dropout": jax.random.key(recipe.seed)}
-            feature_map, changed = module.apply(
+            found, changed = module.apply(
                 {"params": params, **rest},
                 video,
                 train=True,
                 mutable=["batch_stats"],
-                rngs=keys,
-                method="feature_map",
+                rngs={"dropout": jax.random.key(recipe.seed)},
+                method="__call__" if named else "feature_map",
             )
-            return jnp.square(clip_features(feature_map)).mean(), changed
+            features = found[CLIP] if named else clip_features(found)
+            return jnp.square(features).mean(), changed
 
         rest = {name: value for name, value in variables.items() if name != "params"}
         args = (variables["params"], rest, video)
