@@ -86,6 +86,18 @@ def test_the_demo_evaluation_by_both_frameworks(run, squares, tmp_path):
     assert "guessing gives" in found["summary"]
 
 
+@pytest.mark.parametrize("kind", ["", "flax:"])
+def test_features_with_cells_and_moments_are_of_one_width(run, squares, tmp_path, kind):
+    """Was wrong: with `embed.cells=2`, as `evaluate demo` has it, moments were four times as wide as the clip's
+    feature, and writing them ended the evaluation that goes with vatt/demo."""
+    if kind:
+        pytest.importorskip("jax")
+    settings = {"num_workers": 0, "cells": 2, "frames": True}
+    file = embed_table(f"{kind}{run}", str(squares), tmp_path / "f.arrow", **settings)
+    assert file.embed_dim == 16
+    assert file.frames(0)[0].shape[1] == 16
+
+
 def test_words_and_sounds_are_looked_for(run, squares, tmp_path):
     archive = tmp_path / "f.arrow"
     embedded = embed_table(str(run), str(squares), archive, num_workers=0)

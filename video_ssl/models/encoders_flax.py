@@ -60,8 +60,8 @@ class FlaxNetwork(Protocol):
         """Returns (B, t, h, w, D), what all outputs are made of.
 
         A module whose config has `output_widths`, name -> width, has more: in place of this its `named_outputs(inputs)`
-        gives "tokens" (B, L, D), "clip" and the others by name.  `config.check_input(shape, largest=...)` then refuses
-        inputs that do not fit.
+        gives "tokens" (B, L, D), "clip" (B, D) and the others by name; such an encoder has no cells, its "moments" are
+        D wide.  `config.check_input(shape, largest=...)` then refuses inputs that do not fit.
         """
 
     def smallest_input(self) -> jax.Array:
@@ -178,7 +178,7 @@ class FlaxEncoder(BaseEncoder):
         if hasattr(self.config, "output_widths"):
             self.check_outputs([name])
             width: int = self.config.output_widths[name]
-            return width * (cells * cells if name == MOMENTS else 1)
+            return width
         return super().output_dim(name) * (1 if name == TOKENS else cells * cells)
 
     def token_grid(self, shape: Sequence[int]) -> tuple[int, int, int]:
@@ -228,7 +228,7 @@ class FlaxEncoder(BaseEncoder):
             named = {name: value.astype(jnp.float32) for name, value in named.items()}
             grid = self.token_grid(video.shape[1:])
             cut = named[TOKENS].reshape(len(video), *grid, -1)
-            return {**named, MOMENTS: spatial_cells(cut, cells)}
+            return {**named, MOMENTS: spatial_cells(cut, 1)}
         feature_map = module.apply(variables, video, method="feature_map").astype(jnp.float32)
         moments = spatial_cells(feature_map, cells)
         found = {CLIP: moments.mean(1), MOMENTS: moments}

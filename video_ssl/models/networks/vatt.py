@@ -82,7 +82,9 @@ class _VattEncoder(TorchEncoder, nn.Module):
         layer: int | None = None,
         pooling: str = "mean",
     ) -> dict[str, Tensor]:
-        """Returns the outputs of these names, see `Encoder.outputs`; "clip" is the aggregation token, whatever `cells`.
+        """Returns the outputs of these names, see `Encoder.outputs`.
+
+        "clip" is the aggregation token, one vector for all of the frame, and "moments" are as wide: `cells` do nothing.
 
         Raises:
             ValueError: a name, layer or pooling that the encoder does not have, or inputs of another shape.
@@ -92,7 +94,7 @@ class _VattEncoder(TorchEncoder, nn.Module):
         clip, tokens = self.encoded(inputs)
         found = {CLIP: clip, TOKENS: tokens}
         if MOMENTS in names:
-            found[MOMENTS] = spatial_cells(tokens.unflatten(1, self._grid(inputs)), cells)
+            found[MOMENTS] = spatial_cells(tokens.unflatten(1, self._grid(inputs)), 1)
         if any(name not in (CLIP, MOMENTS, TOKENS) for name in names):
             found |= self.common(clip)
         return {name: found[name] for name in names}
@@ -102,10 +104,10 @@ class _VattEncoder(TorchEncoder, nn.Module):
         raise NotImplementedError
 
     def output_dim(self, name: str, *, cells: int = 1) -> int:
-        """Returns the width of an output; only "moments" have cells."""
+        """Returns the width of an output, whatever `cells`."""
         self.check_outputs([name])
         width: int = self.config.output_widths[name]
-        return width * (cells * cells if name == MOMENTS else 1)
+        return width
 
     def frame_positions(self, num_frames: int) -> np.ndarray:
         """Returns float64 (T',), see `Encoder.frame_positions`."""
