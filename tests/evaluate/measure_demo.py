@@ -13,6 +13,7 @@ sqrt(p (1 - p) / n).
     others       every other demo; carl and teg with three seeds
     hico         HiCo on sessions, three seeds; SimCLR on the same clips; either term alone; a constant distance
     places       `const_cl/demo` and CVRL on the same frames, three seeds: recognition, actions at boxes, tracking
+    vatt         `vatt/demo`, three seeds: recognition, and words and sounds that find their videos
     again        `mvd/demo` of seed 0 once more: numbers and weights must be the same to the bit
 """
 
@@ -170,6 +171,10 @@ GROUPS: dict[str, list[Measurement]] = {
             )
             for seed in range(3)
         ),
+    ],
+    "vatt": [
+        Measurement(f"vatt-{seed}", "vatt/demo", seed, evaluations=("demo", "demo_text"))
+        for seed in range(3)
     ],
     "again": [Measurement("mvd-0-again", "mvd/demo")],
 }
