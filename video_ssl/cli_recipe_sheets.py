@@ -115,8 +115,8 @@ def _size(objective: Mapping[str, Any]) -> str:
     config = build_config(OBJECTIVES[objective["name"]].config(), settings, "objective")
     plain = to_plain(config)
     frames = next((value for key, value in _numbers(plain) if key in _FRAMES), None)
-    # None: of an encoder that a fine-tuning starts from; VATT has several, video the first of them.
-    encoder = plain.get("encoder") or plain.get("shared") or plain.get("video") or {}
+    # None: of an encoder that a fine-tuning starts from.
+    encoder = {} if config.encoder is None else to_plain(config.encoder)
     preset = encoder.get("preset") or encoder.get("model")
     size = (plain["crop"] or {}).get("size")
     parts = [f"{size} px" if size else "", f"x {frames}" if frames else ""]

@@ -23,7 +23,7 @@ from video_ssl.bench.figures import (
     tidy,
 )
 from video_ssl.models.contract import CLIP
-from video_ssl.models.encoders_flax import build_flax_module, init_variables
+from video_ssl.models.encoders_flax import build_flax_module, init_variables, output_widths_of
 from video_ssl.models.networks.maps_flax import clip_features
 from video_ssl.pretrain.flax_loop.devices import FlaxProcesses, join_flax_processes, put_batch
 from video_ssl.pretrain.flax_loop.loop import make_step
@@ -64,7 +64,7 @@ def measure_encoder(recipe: PretrainRecipe, batch_size: int, timing: Timing) -> 
     """Returns the figures of the encoder alone: forward pass, gradient of the mean square of the clip features."""
     config = recipe.objective.encoder
     module = build_flax_module(config, dtype=_dtype(recipe))
-    named = hasattr(config, "output_widths")  # see `FlaxNetwork.feature_map`
+    named = output_widths_of(config) is not None
     with join_flax_processes(recipe.training.device) as processes:
         variables = jax.device_put(init_variables(module, recipe.seed), processes.whole)
         video = put_batch({"video": random_clips(recipe, batch_size)}, processes)["video"]

@@ -35,7 +35,7 @@ class Needs:
         tokens: tokens of the clips: of feature files those that they hold, otherwise they are not embedded, and the
             evaluator makes them itself, with `Context.encoder`, `Context.tables` and `Context.open`.
         boxes: some videos of both tables have boxes.
-        words: the encoder is a tokenizer; it tells every cell of a picture by a word.
+        visual_words: the encoder is a tokenizer; it tells every cell of a picture by a word.
         encoder: `Context.encoder`.
         reader: `Context.tables` and `Context.open`.
         processes: under several processes it runs in all of them, otherwise in process 0 only.
@@ -51,7 +51,7 @@ class Needs:
     maps: bool = False
     tokens: bool = False
     boxes: bool = False
-    words: bool = False
+    visual_words: bool = False
     encoder: bool = False
     reader: bool = False
     processes: bool = False

@@ -32,7 +32,7 @@ EVALUATORS: dict[str, str] = {
     "tracking": "video_ssl.evaluate.places.tracking:Tracking",
     "propagation": "video_ssl.evaluate.dense.label_propagation:LabelPropagation",
     "joints": "video_ssl.evaluate.dense.joint_propagation:JointPropagation",
-    "vocabulary": "video_ssl.evaluate.vocabulary:Vocabulary",
+    "visual_words": "video_ssl.evaluate.visual_words:VisualWords",
     "few_shot_phases": "video_ssl.evaluate.frames.few_shot:FewShotPhases",
 }
 

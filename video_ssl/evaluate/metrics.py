@@ -266,3 +266,13 @@ def _check_relevant(relevant: np.ndarray) -> None:
             f"relevant must be bool (queries, gallery) with at least one of each, but is "
             f"{relevant.dtype} {relevant.shape}."
         )
+
+
+def perplexity(counts: np.ndarray) -> float:
+    """Returns how many things of equal frequency would be as hard to guess as those counted, int (K,), not all 0.
+
+    >>> round(perplexity(np.array([5, 5, 0])), 3)
+    2.0
+    """
+    shares = counts[counts > 0] / counts.sum()
+    return float(np.exp(-(shares * np.log(shares)).sum()))

@@ -66,7 +66,7 @@ def check_encoder(name: str, encoder: Encoder, evaluators: Mapping[str, Evaluato
     """Raises FeatureError where an encoder does not have the outputs that an evaluator needs."""
     for title, evaluator in evaluators.items():
         _check_outputs(title, evaluator, encoder.output_names, f"the encoder {name!r} has")
-        if evaluator.needs.words and encoder.vocab_size is None:
+        if evaluator.needs.visual_words and encoder.vocab_size is None:
             raise FeatureError(
                 f"evaluators.{title} looks at the words of a tokenizer, and the encoder {name!r} has none: take the "
                 "encoder of a training of the objective tokenizer."

@@ -50,6 +50,10 @@ class Normalization:
             raise ValueError(f"std={self.std} must be positive for every color.")
 
 
+#: Pixels in [-1, 1], as ConST-CL's and VATT's references have them.
+CENTERED = Normalization(mean=(0.5, 0.5, 0.5), std=(0.5, 0.5, 0.5))
+
+
 @dataclass(frozen=True, kw_only=True)
 class _TransformerConfig:
     """What a video ViT and an image ViT share.  See `ViTConfig`."""

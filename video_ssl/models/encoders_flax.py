@@ -175,10 +175,10 @@ class FlaxEncoder(BaseEncoder):
 
     def output_dim(self, name: str, *, cells: int = 1) -> int:
         """Returns the width of an output."""
-        if hasattr(self.config, "output_widths"):
+        widths = output_widths_of(self.config)
+        if widths is not None:
             self.check_outputs([name])
-            width: int = self.config.output_widths[name]
-            return width
+            return widths[name]
         return super().output_dim(name) * (1 if name == TOKENS else cells * cells)
 
     def token_grid(self, shape: Sequence[int]) -> tuple[int, int, int]:
@@ -223,7 +223,7 @@ class FlaxEncoder(BaseEncoder):
         with_tokens: bool,
     ) -> dict[str, jax.Array]:
         module = self.module if dtype is None else self.module.clone(dtype=jnp.dtype(dtype))
-        if hasattr(self.config, "output_widths"):
+        if output_widths_of(self.config) is not None:
             named = module.apply(variables, video, method="named_outputs")
             named = {name: value.astype(jnp.float32) for name, value in named.items()}
             grid = self.token_grid(video.shape[1:])
@@ -239,7 +239,13 @@ class FlaxEncoder(BaseEncoder):
 
 def output_names_of(config: Any) -> tuple[str, ...]:
     """Returns the names of what the flax encoder of a config gives."""
-    return tuple(getattr(config, "output_widths", FlaxEncoder.output_names))
+    return tuple(output_widths_of(config) or FlaxEncoder.output_names)
+
+
+def output_widths_of(config: Any) -> Mapping[str, int] | None:
+    """Returns name -> width of a network with `named_outputs`; None where all is made of its feature map."""
+    found: Mapping[str, int] | None = getattr(config, "output_widths", None)
+    return found
 
 
 def normalize_pixels(video: jax.Array, preprocess: VideoPreprocess) -> jax.Array:

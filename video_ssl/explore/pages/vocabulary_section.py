@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from video_ssl.clips.decoders.reader import BadVideo
 from video_ssl.clips.reading import open_record
 from video_ssl.datasets.table import Table
+from video_ssl.evaluate.metrics import perplexity
 from video_ssl.explore.pages.charts import line_chart
 from video_ssl.explore.pages.trained_network import trained_network
 from video_ssl.objectives import OBJECTIVES
@@ -83,7 +84,7 @@ def section_of(counts: NDArray[np.int64], videos: int) -> VocabularySection:
         drawing=line_chart({"share": curve}, log=True),
         words=len(counts),
         dead=int((counts == 0).sum()),
-        perplexity=float(np.exp(-(used * np.log(used)).sum())),
+        perplexity=perplexity(counts),
         most_frequent=float(shares[0]),
         cells=int(counts.sum()),
         videos=videos,

@@ -8,15 +8,13 @@ from typing import Literal, get_args
 from video_ssl.clips.config import ClipLength
 from video_ssl.clips.regions_config import RegionsConfig
 from video_ssl.clips.sampling.one_clip import clip_span
-from video_ssl.models.config import Normalization
+from video_ssl.models.config import CENTERED, Normalization
 from video_ssl.models.networks.r3d_config import R3DConfig
 from video_ssl.models.networks.region_config import DecoderConfig, memory_frames
 from video_ssl.objectives.shared.pair_config import PairConfig
 from video_ssl.objectives.shared.wiring import fit_encoder
 
 Branch = Literal["global", "local"]
-#: The reference's pixels: in [-1, 1], unlike CVRL's.
-CENTERED = Normalization(mean=(0.5, 0.5, 0.5), std=(0.5, 0.5, 0.5))
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -22,14 +22,11 @@ from video_ssl.clips.vocabulary import (
 )
 from video_ssl.datasets.paths import at_home
 from video_ssl.datasets.table import Table
-from video_ssl.models.config import Normalization
+from video_ssl.models.config import CENTERED, Normalization
 from video_ssl.models.preprocess_config import TextPreprocess
 from video_ssl.recipes import nearest
 
 logger = logging.getLogger(__name__)
-
-#: The reference's pixels: in [-1, 1].
-CENTERED = Normalization(mean=(0.5, 0.5, 0.5), std=(0.5, 0.5, 0.5))
 
 
 def vatt_crop() -> CropConfig:

@@ -19,7 +19,7 @@ from video_ssl.embed.config import EmbedConfig
 from video_ssl.embed.features import FeatureError
 from video_ssl.evaluate.recipe import EvaluateRecipe
 from video_ssl.evaluate.run import evaluate
-from video_ssl.evaluate.vocabulary import VocabularyConfig
+from video_ssl.evaluate.visual_words import VisualWordsConfig
 from video_ssl.models.encoders import save_encoder
 from video_ssl.models.preprocess_config import VideoPreprocess
 from video_ssl.models.tokenizers.config import DalleConfig, PatchWordsConfig
@@ -58,7 +58,7 @@ def recipe(tables: Path, encoder: str, **settings: object) -> EvaluateRecipe:
         train=str(tables / "train.arrow"),
         test=str(tables / "test.arrow"),
         embed=EmbedConfig(num_clips=1, frames=False, num_workers=0),
-        evaluators={"vocabulary": settings},
+        evaluators={"visual_words": settings},
         out=str(tables / "out"),
         device="cpu",
     )
@@ -81,7 +81,7 @@ def test_shares_and_pictures_are_those_by_hand(tables: Path) -> None:
     """Five videos that can be read: two red, two green, one blue; the sixth is named and left out."""
     run = squares_run(tables / "run")
     found = evaluate(recipe(tables, str(run), per_video=2), quiet=True)
-    result = found["encoders"]["encoder"]["results"]["vocabulary"]
+    result = found["encoders"]["encoder"]["results"]["visual_words"]
     metrics = result["metrics"]
     assert metrics["words_used"] == 0.75
     assert metrics["most_frequent"] == pytest.approx(0.4)
@@ -96,7 +96,7 @@ def test_shares_and_pictures_are_those_by_hand(tables: Path) -> None:
     assert result["details"]["cells"] == 5 * 2 * 16
     assert "1 videos could not be read: test5" in " ".join(result["notes"])
     loud = evaluate(recipe(tables, str(run), per_video=2, noise=400.0), quiet=True)
-    metrics = loud["encoders"]["encoder"]["results"]["vocabulary"]["metrics"]
+    metrics = loud["encoders"]["encoder"]["results"]["visual_words"]["metrics"]
     assert 0.2 < metrics["noise_agreement"] < 0.9
     assert metrics["psnr_db"] == pytest.approx(by_hand, abs=0.02)  # of the pictures without noise
 
@@ -110,7 +110,7 @@ def test_a_tokenizer_that_only_encodes_has_no_pictures(tables: Path) -> None:
         source={"objective": "tokenizer"},
     )
     found = evaluate(recipe(tables, str(tables / "dalle")), quiet=True)
-    result = found["encoders"]["encoder"]["results"]["vocabulary"]
+    result = found["encoders"]["encoder"]["results"]["visual_words"]
     assert "psnr_db" not in result["metrics"]
     assert "only encodes" in " ".join(result["notes"])
 
@@ -118,7 +118,7 @@ def test_a_tokenizer_that_only_encodes_has_no_pictures(tables: Path) -> None:
 def test_the_command_says_it_in_a_sentence(tables: Path) -> None:
     words = [
         "evaluate",
-        "vocabulary",
+        "visual_words",
         f"encoder={squares_run(tables / 'run')}",
         f"train={tables / 'train.arrow'}",
         f"test={tables / 'test.arrow'}",
@@ -130,7 +130,9 @@ def test_the_command_says_it_in_a_sentence(tables: Path) -> None:
     assert said.exit_code == 0, said.output
     assert "uses 75.0 % of its 4 words on pictures of 5 videos" in " ".join(said.output.split())
     written = json.loads((tables / "out" / "results.json").read_text())
-    assert written["encoders"]["encoder"]["results"]["vocabulary"]["metrics"]["words_used"] == 0.75
+    assert (
+        written["encoders"]["encoder"]["results"]["visual_words"]["metrics"]["words_used"] == 0.75
+    )
 
 
 def test_what_has_no_words_is_refused_before_anything_is_embedded(tables: Path) -> None:
@@ -145,4 +147,4 @@ def test_what_has_no_words_is_refused_before_anything_is_embedded(tables: Path) 
 @pytest.mark.parametrize("settings", [{"per_video": 0}, {"size": 0}, {"noise": -1.0}])
 def test_settings(settings: dict[str, float]) -> None:
     with pytest.raises(ValueError, match="must"):
-        VocabularyConfig(**settings)  # type: ignore[arg-type]
+        VisualWordsConfig(**settings)  # type: ignore[arg-type]

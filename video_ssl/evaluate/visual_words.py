@@ -20,6 +20,7 @@ from video_ssl.datasets.table import Record
 from video_ssl.embed.features import FeatureError
 from video_ssl.evaluate.context import Context
 from video_ssl.evaluate.contract import Figure, Needs, Result
+from video_ssl.evaluate.metrics import perplexity
 
 if TYPE_CHECKING:
     from video_ssl.models.tokenizers.contract import Tokenizer
@@ -28,8 +29,8 @@ _NAMED = 3
 
 
 @dataclass(frozen=True, kw_only=True)
-class VocabularyConfig:
-    """Settings of the trial of a vocabulary.
+class VisualWordsConfig:
+    """Settings of the trial of visual words.
 
     Attributes:
         per_video: pictures of every test video, evenly spread, the central square of each.
@@ -50,11 +51,11 @@ class VocabularyConfig:
             raise ValueError(f"noise={self.noise} must not be negative.")
 
 
-class Vocabulary:
-    """The evaluator `vocabulary`."""
+class VisualWords:
+    """The evaluator `visual_words`."""
 
-    Config = VocabularyConfig
-    title = "vocabulary"
+    Config = VisualWordsConfig
+    title = "visual words"
     figures: ClassVar[dict[str, Figure]] = {
         "words_used": Figure(title="words used"),
         "perplexity": Figure(title="perplexity / words"),
@@ -63,12 +64,12 @@ class Vocabulary:
         "psnr_db": Figure(title="pictures again", unit="dB"),
     }
 
-    def __init__(self, config: VocabularyConfig) -> None:
+    def __init__(self, config: VisualWordsConfig) -> None:
         self.config = config
 
     @property
     def needs(self) -> Needs:
-        return Needs(labels=False, encoder=True, reader=True, words=True)
+        return Needs(labels=False, encoder=True, reader=True, visual_words=True)
 
     def evaluate(self, given: Context) -> Result:
         """Returns shares in 0..1, the perplexity as a share of the words, and, of a tokenizer that decodes, the peak
@@ -141,11 +142,10 @@ def _result(
     counts: NDArray[np.int64], same: int, errors: list[float | None], lost: list[str]
 ) -> Result:
     total = int(counts.sum())
-    shares = counts[counts > 0] / total
     metrics: dict[str, float] = {
         "words_used": float((counts > 0).mean()),
-        "perplexity": float(np.exp(-(shares * np.log(shares)).sum()) / len(counts)),
-        "most_frequent": float(shares.max()),
+        "perplexity": perplexity(counts) / len(counts),
+        "most_frequent": float(counts.max() / total),
         "noise_agreement": same / total,
     }
     known = [error for error in errors if error is not None]
