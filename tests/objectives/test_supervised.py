@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from video_ssl.clips import color_changes
+from video_ssl.clips import color_changes, rand_augment
 from video_ssl.clips.decoders.reader import VideoInfo
 from video_ssl.clips.mixing import Mix
 from video_ssl.datasets.table import Record
@@ -94,6 +94,18 @@ def test_color_travels_from_plan_to_model():
         bare = objective_of().eval()(without).features
         assert torch.equal(objective({**with_, "color": unchanged}).features, bare)
         assert (objective(with_).features - bare).abs().max() > 1e-3
+
+
+def test_a_sample_is_augmented_where_the_settings_say_so(monkeypatch):
+    """With one operation there is, negatives, and a crop that draws nothing: the same view, inverted."""
+    monkeypatch.setattr(rand_augment, "OPERATIONS", {"invert": rand_augment.OPERATIONS["invert"]})
+    crop = {"kind": "center", "size": 32, "flip_probability": 0.0}
+    plain = batch_of(config_of(crop=crop))["video"].int()
+    once = {"num_ops": 1, "probability": 1.0}
+    inverted = batch_of(config_of(crop=crop, augment=once))["video"].int()
+    assert (plain + inverted - 255).abs().max() <= 1  # the crop rounds
+    never = batch_of(config_of(crop=crop, augment={**once, "probability": 0.0}))["video"].int()
+    assert torch.equal(never, plain)
 
 
 @pytest.mark.parametrize("encoder", [VIT, CONV])
