@@ -29,6 +29,7 @@ import numpy as np
 from video_ssl.clips.balance import BalanceConfig
 from video_ssl.clips.decoders.reader import AUTO, READERS
 from video_ssl.clips.processes.in_flight import InFlightBoard, TableRow
+from video_ssl.clips.processes.shared_memory import interrupts_told
 from video_ssl.clips.processes.workers import (
     WorkerDied,
     WorkerGroup,
@@ -333,7 +334,10 @@ class Pipeline:
         """Copies arrays out of the workers' shared memory, so that it is freed now and not when a batch is."""
         if self._workers is None:
             return batch
-        return {name: np.array(value, subok=False) for name, value in batch.items()}
+        own = {name: np.array(value, subok=False) for name, value in batch.items()}
+        with interrupts_told():
+            batch.clear()
+        return own
 
 
 @dataclass

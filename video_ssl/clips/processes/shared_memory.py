@@ -11,6 +11,8 @@ import contextlib
 import gc
 import os
 import secrets
+import sys
+from collections.abc import Iterator
 from multiprocessing import resource_tracker, shared_memory
 from pathlib import Path
 
@@ -35,6 +37,30 @@ def name_shared_memory() -> None:
     if prefix and _FOLDER.is_dir() and hasattr(shared_memory, "_SHM_NAME_PREFIX"):
         shared_memory._SHM_NAME_PREFIX = f"/{prefix}"
         shared_memory._SHM_SAFE_NAME_LENGTH = _NAME_LENGTH  # type: ignore[attr-defined]
+
+
+@contextlib.contextmanager
+def interrupts_told() -> Iterator[None]:
+    """Raises KeyboardInterrupt at its end where one came while arrays of shared memory were collected within.
+
+    They free their memory in a `__del__` of Python, out of which nothing is raised: a Ctrl-C just then would be lost.
+    """
+    before, lost = sys.unraisablehook, False
+
+    def note(unraisable: sys.UnraisableHookArgs) -> None:
+        nonlocal lost
+        if issubclass(unraisable.exc_type, KeyboardInterrupt):
+            lost = True
+        else:
+            before(unraisable)
+
+    sys.unraisablehook = note
+    try:
+        yield
+    finally:
+        sys.unraisablehook = before
+    if lost:
+        raise KeyboardInterrupt
 
 
 def free_shared_memory(prefix: str) -> None:
