@@ -11,7 +11,7 @@ from scipy import stats
 from video_ssl.datasets.frame_labels import resampled_labels
 from video_ssl.evaluate import distances
 from video_ssl.evaluate.distances import nearest_in_each, squared_distances
-from video_ssl.evaluate.frames.few_shot import few_shot_accuracy, t_half_width
+from video_ssl.evaluate.frames.few_shot import few_shot_accuracy
 from video_ssl.evaluate.frames.frame_probe import ProbeSchedule, frame_accuracy, train_frame_probe
 from video_ssl.evaluate.frames.frame_retrieval import frame_precision
 from video_ssl.evaluate.frames.frame_sequences import first_share, position_features
@@ -194,7 +194,6 @@ def test_few_shot_episodes_with_one_phase_do_not_count():
     own = few_shot_accuracy(*train, *val, shots=(1,), num_episodes=30)[0]
     assert 0 < np.isnan(own.accuracies).sum() < 30
     assert own.mean == pytest.approx(np.nanmean(own.accuracies))
-    assert math.isnan(t_half_width(np.array([0.5])))
 
 
 def test_frame_probe_against_a_torch_loop():

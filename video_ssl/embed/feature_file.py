@@ -285,6 +285,21 @@ class FeatureFile:
                 )
             yield _matrix(column.flatten(), self.embed_dim), lengths
 
+    def select(self, rows: np.ndarray) -> FeatureFile:
+        """Returns the features of some clips, in memory: clip and frame features, without outputs on other grids.
+
+        Args:
+            rows: int (n,), which clips; they come in this order.
+        """
+        grids = {c.name + end for c in grid_columns(self.table.schema) for end in ("", GRID, TIMES)}
+        kept = self.table.select([name for name in self.table.column_names if name not in grids])
+        return FeatureFile(
+            kept.take(pa.array(rows, pa.int64())),
+            path=self.path,
+            ids_are_rows=self.ids_are_rows,
+            root=self.root,
+        )
+
     def require_labels(self) -> np.ndarray:
         """Returns the labels (N,), all known.
 

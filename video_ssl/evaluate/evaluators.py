@@ -15,6 +15,7 @@ EVALUATORS: dict[str, str] = {
     "probe": "video_ssl.evaluate.probe:LinearProbe",
     "attentive": "video_ssl.evaluate.attentive.probe:AttentiveProbe",
     "knn": "video_ssl.evaluate.knn:NearestNeighbours",
+    "low_shot": "video_ssl.evaluate.low_shot:LowShot",
     "retrieval": "video_ssl.evaluate.retrieval:Retrieval",
     "bottleneck_probe": "video_ssl.evaluate.bottleneck_probe:BottleneckProbe",
     "svm": "video_ssl.evaluate.svm:Svm",

@@ -6,8 +6,9 @@ any scale, and may be negative.  All results are shares in 0..1, not percent.  E
 ordered by class number, so a constant score predicts class 0 and results never depend on chance.
 
 Metrics: `merge_views`, `top_k_hits`, `top_k_accuracy`, `mean_class_accuracy`, `confusion_matrix`, `wilson_interval`,
-`paired_difference`, `mcnemar_p`, `majority_share`; for retrieval `top_k_similar` (nearest neighbours, lower index first
-when equal), `recall_at`, `chance_recall_at` and `average_precision`.
+`t_half_width` (of the mean of several runs), `paired_difference`, `mcnemar_p`, `majority_share`; for retrieval
+`top_k_similar` (nearest neighbours, lower index first when equal), `recall_at`, `chance_recall_at` and
+`average_precision`.
 
 Retrieval.  Q queries, each with a list of gallery videos, nearest first; one is relevant if it has
 the class of the query.  "Recall at k" is what the field calls it: the share of queries with at
@@ -125,6 +126,49 @@ def wilson_interval(correct: int, total: int, z: float = 1.959964) -> tuple[floa
     half = z * math.sqrt(p * (1 - p) / total + z * z / (4 * total * total))
     scale = 1 + z * z / total
     return max(0.0, (centre - half) / scale), min(1.0, (centre + half) / scale)
+
+
+def t_half_width(values: np.ndarray) -> float:
+    """Returns half the width of the 95 % t interval of the mean of `values` (n,); NaN for n < 2.
+
+    >>> round(t_half_width(np.array([1.0, 2.0, 3.0])), 4)
+    2.4841
+    """
+    if len(values) < 2:
+        return float("nan")
+    error = values.std(ddof=1) / math.sqrt(len(values))
+    return float(t_quantile(len(values) - 1) * error)
+
+
+def t_quantile(freedom: int, share: float = 0.95) -> float:
+    """Returns the t that Student's t of `freedom` degrees stays within, on both sides, with probability `share`.
+
+    >>> round(t_quantile(4), 4)
+    2.7764
+    """
+    low, high = 0.0, 1.0
+    while _within_t(high, freedom) < share:
+        high *= 2
+    for _ in range(200):
+        middle = (low + high) / 2
+        if _within_t(middle, freedom) < share:
+            low = middle
+        else:
+            high = middle
+    return high
+
+
+def _within_t(t: float, freedom: int) -> float:
+    """P(-t < T < t).  Source: Abramowitz and Stegun 26.7.3 and 26.7.4, finite sums for whole degrees of freedom."""
+    angle = math.atan(t / math.sqrt(freedom))
+    sine, square = math.sin(angle), math.cos(angle) ** 2
+    odd = freedom % 2 == 1
+    term = math.cos(angle) if odd else 1.0
+    total = 0.0
+    for k in range((freedom - 1) // 2 if odd else freedom // 2):
+        total += term
+        term *= square * ((2 * k + 2) / (2 * k + 3) if odd else (2 * k + 1) / (2 * k + 2))
+    return 2 / math.pi * (angle + sine * total) if odd else sine * total
 
 
 def paired_difference(

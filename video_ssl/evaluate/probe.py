@@ -12,6 +12,7 @@ processes, and the result is that of one process up to rounding.
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from itertools import product
 from typing import Any, Literal
@@ -50,7 +51,8 @@ class ProbeConfig:
         learning_rates: at the start of a cosine that ends at 0.
         weight_decays: decoupled for adamw.
         epochs: passes over the training clips.
-        held_out_share: part of the training videos that decides the choice.
+        held_out_share: part of the training videos that decides the choice; 0: nothing is chosen, the first of every
+            list is taken.
         refit: train the chosen head again on all training videos before the test.
         device: where the heads are trained.
     """
@@ -75,8 +77,12 @@ class ProbeConfig:
             raise ValueError(
                 f"epochs={self.epochs} and batch_size={self.batch_size} must be at least 1."
             )
-        if not 0 < self.held_out_share < 1:
-            raise ValueError(f"held_out_share={self.held_out_share} must lie between 0 and 1.")
+        if not 0 <= self.held_out_share < 1:
+            raise ValueError(
+                f"held_out_share={self.held_out_share} must lie between 0 and 1, or be 0 to choose nothing."
+            )
+        if self.held_out_share == 0 and not self.refit:
+            raise ValueError("refit=false needs a held_out_share: nothing would be trained.")
 
 
 class LinearProbe:
@@ -103,21 +109,25 @@ class LinearProbe:
         processes = given.processes if isinstance(given, Context) else ALONE
         train_videos, test_videos, matched = train_and_test(train, test)
         classes, train_labels, test_labels = classes_of(train_videos, test_videos)
-        held, notes = split_train(train_videos, config.held_out_share, seed)
         clips = train_labels[train_videos.index]
         mine = own_rows(len(train), processes)
-        grid, models = self._train_grid(
-            train, train_videos, clips, held, len(classes), self._fit(seed), processes
-        )
+        held, notes = self._held_out(train_videos, seed)
+        grid = [self._first(train)]
+        models: dict[str, LinearHeads] = {}
+        if held.any():
+            grid, models = self._train_grid(
+                train, train_videos, clips, held, len(classes), self._fit(seed), processes
+            )
         best = max(range(len(grid)), key=lambda i: _merit(grid[i]))
         chosen = grid[best]
-        heads = len(config.learning_rates) * len(config.weight_decays)
-        model, column = models[chosen["pooling"]], best % heads
         if config.refit:
             head = Head(lr=chosen["learning_rate"], weight_decay=chosen["weight_decay"])
             model, column = LinearHeads([head], len(classes), config.device), 0
             x = pooled_features(train, chosen["pooling"], mine)
             model.fit(x, clips[mine], self._fit(seed), Share(mine, len(train), processes))
+        else:
+            heads = len(config.learning_rates) * len(config.weight_decays)
+            model, column = models[chosen["pooling"]], best % heads
         mine = own_rows(len(test), processes)
         x = pooled_features(test, chosen["pooling"], mine)
         scores = Share(mine, len(test), processes).assemble(model.predict(x)[:, column])
@@ -138,6 +148,23 @@ class LinearProbe:
             train_clips=len(train),
         )
         return result
+
+    def _held_out(self, videos: Videos, seed: int) -> tuple[np.ndarray, list[str]]:
+        """Which videos decide the choice, bool (V,), and notes about them; none where nothing is chosen."""
+        if self.config.held_out_share == 0:
+            return np.zeros(len(videos), bool), []
+        return split_train(videos, self.config.held_out_share, seed)
+
+    def _first(self, train: FeatureFile) -> dict[str, Any]:
+        """The first setting of every list, about which nothing was measured."""
+        config = self.config
+        return {
+            "pooling": distinct_poolings(train, config.poolings)[0],
+            "learning_rate": config.learning_rates[0],
+            "weight_decay": config.weight_decays[0],
+            "held_out_top1": math.nan,
+            "held_out_loss": math.nan,
+        }
 
     def _train_grid(
         self,
@@ -192,7 +219,8 @@ class LinearProbe:
 
     def _edge_notes(self, chosen: dict[str, Any]) -> list[str]:
         rates = sorted(self.config.learning_rates)
-        if len(rates) > 2 and chosen["learning_rate"] in (rates[0], rates[-1]):
+        known = self.config.held_out_share > 0
+        if known and len(rates) > 2 and chosen["learning_rate"] in (rates[0], rates[-1]):
             return [
                 f"the chosen learning rate {chosen['learning_rate']} is at the edge of the grid: a "
                 "wider grid may do better"

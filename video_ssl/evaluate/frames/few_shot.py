@@ -25,6 +25,7 @@ from video_ssl.evaluate.frames.frame_sequences import (
     usable_frames,
 )
 from video_ssl.evaluate.frames.phase_classification import make_classifier
+from video_ssl.evaluate.metrics import t_half_width
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -49,16 +50,6 @@ class Episodes:
     @property
     def half_width(self) -> float:
         return t_half_width(self.known)
-
-
-def t_half_width(values: np.ndarray) -> float:
-    """Returns half the width of the 95 % t interval of the mean of `values` (n,); NaN for n < 2."""
-    if len(values) < 2:
-        return float("nan")
-    from scipy.stats import t
-
-    error = values.std(ddof=1) / np.sqrt(len(values))
-    return float(t.ppf(0.975, len(values) - 1) * error)
 
 
 def few_shot_accuracy(
