@@ -5,10 +5,10 @@ class that cannot be predicted and always counts as wrong.  Scores are (N, K), l
 any scale, and may be negative.  All results are shares in 0..1, not percent.  Equal scores are
 ordered by class number, so a constant score predicts class 0 and results never depend on chance.
 
-Metrics: `merge_views`, `top_k_hits`, `top_k_accuracy`, `mean_class_accuracy`, `confusion_matrix`, `wilson_interval`,
-`t_half_width` (of the mean of several runs), `paired_difference`, `mcnemar_p`, `majority_share`; for retrieval
-`top_k_similar` (nearest neighbours, lower index first when equal), `recall_at`, `chance_recall_at` and
-`average_precision`.
+Metrics: `merge_views`, `top_k_hits`, `top_k_accuracy`, `mean_class_accuracy`, `confusion_matrix`, `coarse_accuracy`,
+`within_accuracy`, `wilson_interval`, `t_half_width` (of the mean of several runs), `paired_difference`, `mcnemar_p`,
+`majority_share`; for retrieval `top_k_similar` (nearest neighbours, lower index first when equal), `recall_at`,
+`chance_recall_at` and `average_precision`.
 
 Retrieval.  Q queries, each with a list of gallery videos, nearest first; one is relevant if it has
 the class of the query.  "Recall at k" is what the field calls it: the share of queries with at
@@ -108,6 +108,42 @@ def mean_class_accuracy(confusion: np.ndarray) -> float:
     if not occurs.any():
         return float("nan")
     return float((np.diag(confusion)[occurs] / totals[occurs]).mean())
+
+
+def coarse_accuracy(scores: np.ndarray, labels: np.ndarray, parents: np.ndarray) -> float:
+    """Returns the share of videos whose highest score is of a class with the parent of their own class.
+
+    Args:
+        scores, labels: as everywhere here.
+        parents: int (K,), the coarse class of each class.
+
+    >>> coarse_accuracy(np.eye(3), np.array([1, 1, 1]), np.array([0, 0, 1])).__round__(3)
+    0.667
+    """
+    validate(scores, labels)
+    best = np.argsort(-scores, axis=1, kind="stable")[:, 0]
+    return float(((parents[best] == parents[labels]) & (labels >= 0)).mean())
+
+
+def within_accuracy(scores: np.ndarray, labels: np.ndarray, parents: np.ndarray) -> float:
+    """Returns the share of videos with the right class among those of their parent, the others left out of the choice.
+
+    Over videos of a known class whose parent has several; NaN where there is none.
+
+    Args:
+        scores, labels, parents: as `coarse_accuracy`.
+
+    >>> scores = np.array([[0.1, 0.2, 0.7], [0.1, 0.2, 0.7]])
+    >>> within_accuracy(scores, np.array([0, 1]), np.array([0, 0, 1]))
+    0.5
+    """
+    validate(scores, labels)
+    asked = (labels >= 0) & (np.bincount(parents)[parents[labels]] > 1)
+    if not asked.any():
+        return float("nan")
+    own = parents[None] == parents[labels[asked]][:, None]
+    best = np.argsort(-np.where(own, scores[asked], -np.inf), axis=1, kind="stable")[:, 0]
+    return float((best == labels[asked]).mean())
 
 
 def wilson_interval(correct: int, total: int, z: float = 1.959964) -> tuple[float, float]:

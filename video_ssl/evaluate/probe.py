@@ -13,7 +13,7 @@ processes, and the result is that of one process up to rounding.
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import product
 from typing import Any, Literal
 
@@ -22,7 +22,15 @@ import numpy as np
 from video_ssl.embed.features import FeatureFile
 from video_ssl.evaluate import metrics
 from video_ssl.evaluate.context import Context
-from video_ssl.evaluate.contract import RECOGNITION, Given, Needs, Result, recognition_result
+from video_ssl.evaluate.contract import (
+    RECOGNITION,
+    Figure,
+    Given,
+    Needs,
+    Result,
+    recognition_result,
+)
+from video_ssl.evaluate.granularity import add_granularity, check_coarse, parents_of
 from video_ssl.evaluate.linear import Fit, Head, LinearHeads
 from video_ssl.evaluate.pooling import (
     check_poolings,
@@ -54,6 +62,8 @@ class ProbeConfig:
         held_out_share: part of the training videos that decides the choice; 0: nothing is chosen, the first of every
             list is taken.
         refit: train the chosen head again on all training videos before the test.
+        coarse: name of a coarse class -> names of its classes; those that are not listed stand for themselves. Adds the
+            accuracy over coarse classes, and that within the right one, to the table.
         device: where the heads are trained.
     """
 
@@ -65,6 +75,7 @@ class ProbeConfig:
     batch_size: int = 256
     held_out_share: float = 0.2
     refit: bool = True
+    coarse: dict[str, tuple[str, ...]] = field(default_factory=dict)
     device: str = "cpu"
 
     def __post_init__(self) -> None:
@@ -83,6 +94,7 @@ class ProbeConfig:
             )
         if self.held_out_share == 0 and not self.refit:
             raise ValueError("refit=false needs a held_out_share: nothing would be trained.")
+        check_coarse(self.coarse)
 
 
 class LinearProbe:
@@ -90,7 +102,11 @@ class LinearProbe:
 
     Config = ProbeConfig
     title = "linear probe"
-    figures = RECOGNITION
+    figures = {  # noqa: RUF012
+        **RECOGNITION,
+        "coarse": Figure(title="coarse"),
+        "within": Figure(title="in coarse"),
+    }
 
     def __init__(self, config: ProbeConfig) -> None:
         self.config = config
@@ -109,6 +125,8 @@ class LinearProbe:
         processes = given.processes if isinstance(given, Context) else ALONE
         train_videos, test_videos, matched = train_and_test(train, test)
         classes, train_labels, test_labels = classes_of(train_videos, test_videos)
+        names = train.metadata.get("class_names") or ()
+        parents = parents_of(config.coarse, names, classes) if config.coarse else None
         clips = train_labels[train_videos.index]
         mine = own_rows(len(train), processes)
         held, notes = self._held_out(train_videos, seed)
@@ -132,14 +150,17 @@ class LinearProbe:
         x = pooled_features(test, chosen["pooling"], mine)
         scores = Share(mine, len(test), processes).assemble(model.predict(x)[:, column])
         notes += matched + shared_notes(train_videos, test_videos) + self._edge_notes(chosen)
+        probabilities = test_videos.mean(scores)
         result = recognition_result(
-            test_videos.mean(scores),
+            probabilities,
             train_labels,
             test_labels,
             classes,
             notes,
             ids=test_videos.ids if given.keep_predictions else None,
         )
+        if parents is not None:
+            add_granularity(result, probabilities, test_labels, parents)
         result.chosen.update(chosen)
         result.details.update(
             grid=grid,
