@@ -34,6 +34,7 @@ from video_ssl.clips.upkeep.config import (
 )
 from video_ssl.embed.config import EmbedConfig
 from video_ssl.errors import one_sentence, take_debug
+from video_ssl.evaluate.predict_config import PredictConfig
 from video_ssl.evaluate.retrieval_config import RetrieveConfig
 from video_ssl.explore.config import AlignConfig, ExploreConfig, ReportConfig, SearchConfig
 from video_ssl.models import published_families
@@ -163,6 +164,32 @@ def embed(
     from video_ssl.embed.command import embed
 
     embed(encoder, source, out, device=device, restart=restart, shard=shard, **vars(config))
+
+
+@app.command(epilog=example("predict runs/mine/evaluate/probe /my/videos labels.csv"))
+@with_flags
+def predict(
+    head: Annotated[
+        Path,
+        typer.Argument(help="A head or evaluation (RUN/evaluate/probe), or a fine-tuned run."),
+    ],
+    source: Annotated[
+        str, typer.Argument(help="A video, folder, list, table or data set, or features:FILE.")
+    ],
+    out: Annotated[Path, typer.Argument(help="The file to write: .json, .csv or .parquet.")],
+    config: Annotated[PredictConfig, Flags(names={"video_timeout_sec": "--timeout-sec"})],
+    encoder: Annotated[
+        str | None, typer.Option(help="That the head was made for, if it was moved.")
+    ] = None,
+    device: Device = "auto",
+    features: Annotated[
+        Path | None, typer.Option(help="Keep the features there (.arrow), to go on with.")
+    ] = None,
+) -> None:
+    """Name what new videos show.  Labels and scores with times, by a head that `evaluate` chose or fine-tuning made."""
+    from video_ssl.evaluate.predict import predict
+
+    predict(head, source, out, encoder=encoder, device=device, features=features, config=config)
 
 
 @app.command(epilog=example("merge features.arrow"))

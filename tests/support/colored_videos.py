@@ -23,15 +23,23 @@ def one_thread():
     torch.set_num_threads(before)
 
 
-def write_video(path: Path, num_frames: int, color: tuple[int, int, int], seed: int = 0) -> None:
-    """A video of 10 frames a second, 32 x 48, one color with a little noise, a ramp over time."""
+def write_video(
+    path: Path,
+    num_frames: int,
+    color: tuple[int, int, int],
+    seed: int = 0,
+    *,
+    then: tuple[int, int, int] | None = None,
+) -> None:
+    """A video of 10 frames a second, 32 x 48, one color (in its second half `then`) with a little noise, and a ramp."""
     rng = np.random.default_rng(seed)
     with av.open(str(path), "w") as container:
         stream = container.add_stream("libx264", rate=10, options={"crf": "10"})
         stream.width, stream.height, stream.pix_fmt = 48, 32, "yuv420p"
         stream.time_base = Fraction(1, 10)
         for number in range(num_frames):
-            picture = np.array(color) + number + rng.normal(0, 6, (32, 48, 3))
+            own = color if then is None or number < num_frames // 2 else then
+            picture = np.array(own) + number + rng.normal(0, 6, (32, 48, 3))
             frame = av.VideoFrame.from_ndarray(picture.clip(0, 255).astype(np.uint8), "rgb24")
             frame.pts, frame.time_base = number, Fraction(1, 10)
             container.mux(stream.encode(frame))

@@ -9,6 +9,8 @@
 
 from __future__ import annotations
 
+import os
+import re
 from pathlib import Path
 from typing import cast
 
@@ -61,6 +63,22 @@ def without_flax(spec: str) -> str:
         if spec.startswith(kind + FLAX):
             return kind + spec.removeprefix(kind + FLAX)
     return spec
+
+
+def lasting_spec(spec: str) -> str:
+    """Returns a specification that means the same from any folder: the place of its encoder is absolute.
+
+    Args:
+        spec: an encoder, as `open_encoder` takes it; what stands before the place, and a seed or size behind it, stay.
+    """
+    before = re.match(r"(?:[a-z_]+:)*", spec)
+    begin = before[0] if before else ""
+    place, behind = spec.removeprefix(begin), ""
+    if not Path(at_home(place)).exists():
+        place, at, behind = place.rpartition("@")
+        behind = at + behind
+    known = place and Path(at_home(place)).exists()
+    return f"{begin}{os.path.abspath(at_home(place))}{behind}" if known else spec
 
 
 def partner_spec(spec: str, sense: Modality) -> str:

@@ -15,6 +15,7 @@ import numpy as np
 
 from video_ssl.embed.features import FeatureFile
 from video_ssl.evaluate import metrics
+from video_ssl.evaluate.heads import ChosenHead
 from video_ssl.models.preprocess_config import Modality
 
 
@@ -134,6 +135,7 @@ class Result:
         chosen: the settings that were chosen, and on what grounds.
         details: whatever else belongs in results.json (grids, intervals, confusions).
         notes: warnings a reader of the numbers must see.
+        heads: name -> a head that was chosen and fitted, for `video-ssl predict`; in no table and no JSON.
         statement: the result as the rest of a sentence whose subject is the encoder, where it is not
             `correct` of `total` videos; `details` then has headline ("metric", "found" and, where there is one,
             "position_only", as they are written) and, where it is a mean over classes, num_classes.
@@ -147,6 +149,7 @@ class Result:
     details: dict[str, Any] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
     statement: str | None = None
+    heads: dict[str, ChosenHead] = field(default_factory=dict, compare=False)
 
 
 def recognition_result(

@@ -14,7 +14,7 @@ The classifiers of frames are others, each as its paper has it, and would give o
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -105,6 +105,36 @@ class LinearHeads:
             parts.append(self._probabilities(batch).cpu().numpy())
         shape = (0, len(self.heads), self.num_classes)
         return np.concatenate(parts) if parts else np.zeros(shape, np.float32)
+
+    def arrays(self, column: int) -> dict[str, np.ndarray]:
+        """Returns one of the heads as float32 arrays: mean and scale (D,) of the features, weight (D, K), bias (K,)."""
+        own = slice(column * self.num_classes, (column + 1) * self.num_classes)
+        parts = {
+            "mean": self.mean,
+            "scale": self.scale,
+            "weight": self.weight[:, own],
+            "bias": self.bias[own],
+        }
+        return {name: part.cpu().numpy().copy() for name, part in parts.items()}
+
+    @classmethod
+    def of_arrays(cls, arrays: Mapping[str, np.ndarray], device: str = "cpu") -> LinearHeads:
+        """Returns one fitted head, as `arrays` has given it, to predict with.
+
+        Raises:
+            ValueError: arrays that are missing or do not fit together.
+        """
+        mean, scale, weight, bias = (
+            torch.tensor(arrays[name]) for name in ("mean", "scale", "weight", "bias")
+        )
+        fitting = weight.ndim == 2 and mean.shape == scale.shape == weight.shape[:1]
+        if not fitting or bias.shape != weight.shape[1:]:
+            shapes = {name: list(array.shape) for name, array in arrays.items()}
+            raise ValueError(f"arrays of a linear head do not fit together: {shapes}.")
+        made = cls([Head(lr=0.0, weight_decay=0.0)], len(bias), device)
+        made.mean, made.scale = mean, scale
+        made.weight, made.bias = weight.to(made.device), bias.to(made.device)
+        return made
 
     def _standardise(self, rows: Tensor) -> Tensor:
         return ((rows - self.mean) * self.scale).to(self.device)

@@ -31,6 +31,7 @@ from video_ssl.evaluate.contract import (
     recognition_result,
 )
 from video_ssl.evaluate.granularity import add_granularity, check_coarse, parents_of
+from video_ssl.evaluate.heads import ChosenHead, names_of
 from video_ssl.evaluate.linear import Fit, Head, LinearHeads
 from video_ssl.evaluate.pooling import (
     check_poolings,
@@ -162,6 +163,12 @@ class LinearProbe:
         if parents is not None:
             add_granularity(result, probabilities, test_labels, parents)
         result.chosen.update(chosen)
+        result.heads["probe"] = ChosenHead(
+            kind="linear",
+            class_names=names_of(names, classes),
+            weights=model.arrays(column),
+            settings={"pooling": chosen["pooling"]},
+        )
         result.details.update(
             grid=grid,
             held_out_videos=int(held.sum()),

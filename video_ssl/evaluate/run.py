@@ -2,6 +2,7 @@
 
     OUT/features/ENCODER-SPLIT-KEY.arrow    one feature file for every encoder and table
     OUT/files/ENCODER/...                   what evaluators leave beside their numbers (tracks)
+    OUT/heads/ENCODER-HEAD/...              heads that were chosen, for `video-ssl predict`
     OUT/results.json                        every number, setting, seed and version
 
 A feature file is used again as long as its key is the same; the key changes with the encoder's
@@ -38,12 +39,13 @@ from video_ssl.datasets.table import Table
 from video_ssl.embed.embed_videos import refuse_changed_contents
 from video_ssl.embed.embedding import Embedder, EmbeddingError, write_side_by_side
 from video_ssl.embed.features import FeatureError, FeatureFile, open_features
-from video_ssl.embed.open_encoder import open_encoder, partner_spec
+from video_ssl.embed.open_encoder import lasting_spec, open_encoder, partner_spec
 from video_ssl.embed.partial import discard, partial_folder
 from video_ssl.embed.shards import embed_together
 from video_ssl.evaluate.context import Context
 from video_ssl.evaluate.contract import Result
 from video_ssl.evaluate.evaluators import Evaluator
+from video_ssl.evaluate.heads import ChosenHead, safe_name, write_head
 from video_ssl.evaluate.needs import (
     check_encoder,
     check_files,
@@ -142,9 +144,13 @@ def _evaluate(recipe: EvaluateRecipe, processes: Processes, *, quiet: bool) -> d
             folder=out / "files" / re.sub(r"[^\w.-]+", "_", name),
         )
         results = {}
+        heads: dict[str, ChosenHead] = {}
         for title, evaluator in evaluators.items():
             logger.info("%s: %s", name, title)
-            results[title] = dataclasses.asdict(_result(evaluator, context))
+            result = _result(evaluator, context)
+            heads |= result.heads
+            results[title] = dataclasses.asdict(replace(result, heads={}))
+            del results[title]["heads"]
         entries[name] = {
             "spec": spec,
             **about,
@@ -152,6 +158,9 @@ def _evaluate(recipe: EvaluateRecipe, processes: Processes, *, quiet: bool) -> d
             "clips": {split: len(file) for split, file in files.items()},
             "skipped": {split: file.skipped for split, file in files.items()},
             "results": results,
+            "heads": processes.on_main(
+                partial(_write_heads, out, name, spec, recipe, heads, files)
+            ),
         }
     found = _found(recipe, tables, entries, processes.device)
     processes.on_main(lambda: _write_json(out / "results.json", found))
@@ -236,8 +245,44 @@ def _found(
     return found
 
 
+def _write_heads(
+    out: Path,
+    name: str,
+    spec: str,
+    recipe: EvaluateRecipe,
+    heads: Mapping[str, ChosenHead],
+    files: Mapping[str, FeatureFile],
+) -> dict[str, str]:
+    """Leaves the heads that evaluators have chosen; name of the head -> its folder below `out`."""
+    written: dict[str, str] = {}
+    if not heads:
+        return written
+    made_with = files["train"].metadata
+    encoder = made_with.get("encoder") or {}
+    for title, head in heads.items():
+        place = out / "heads" / safe_name(f"{name}-{title}")
+        about = {
+            "encoder": {
+                "spec": None if is_features(spec) else lasting_spec(spec),
+                "name": encoder.get("name", name),
+                "fingerprint": encoder.get("fingerprint"),
+            },
+            "embed": made_with.get("settings") or {},
+            "evaluation": {
+                "name": recipe.name,
+                "train": recipe.train,
+                "seed": recipe.seed,
+                "video_ssl": __version__,
+            },
+        }
+        write_head(place, head, about)
+        written[title] = os.path.relpath(place, out)
+    return written
+
+
 def _claim(out: Path) -> None:
     claim_folder(out / "features", "evaluate", (), ours=True)
+    claim_folder(out / "heads", "evaluate", (), ours=True)
     claim_file(out / "results.json", "evaluate")
 
 

@@ -35,6 +35,7 @@ from video_ssl.evaluate.attentive.tokens import (
 )
 from video_ssl.evaluate.context import Context
 from video_ssl.evaluate.contract import RECOGNITION, Given, Needs, Result, recognition_result
+from video_ssl.evaluate.heads import ChosenHead, names_of
 from video_ssl.evaluate.videos import classes_of, shared_notes, split_train, train_and_test
 
 logger = logging.getLogger(__name__)
@@ -162,10 +163,11 @@ class AttentiveProbe:
         best = max(range(len(grid)), key=lambda i: _merit(grid[i]))
         on_test = fit.shares(heads, test, range(len(test_videos)))
         theirs = max(metrics.top_k_accuracy(own, test_labels) for own in on_test)
-        scores = on_test[best]
+        scores, model = on_test[best], heads.heads[best]
         if config.refit:
             chosen = fit.run(np.arange(len(train_videos)), [config.grid[best]])
             (scores,) = fit.shares(chosen, test, range(len(test_videos)))
+            (model,) = chosen.heads
         notes += matched + shared_notes(train_videos, test_videos)
         result = recognition_result(
             scores,
@@ -176,6 +178,20 @@ class AttentiveProbe:
             ids=test_videos.ids if given.keep_predictions else None,
         )
         result.chosen.update(grid[best])
+        result.heads["attentive"] = ChosenHead(
+            kind="attentive",
+            class_names=names_of(given.train.metadata.get("class_names"), classes),
+            weights={
+                name: t.detach().cpu().numpy().copy() for name, t in model.state_dict().items()
+            },
+            settings={
+                "pooler": config.pooler,
+                "depth": config.depth,
+                "num_heads": config.num_heads,
+                "clips": config.layout,
+                "num_crops": train.num_crops,
+            },
+        )
         result.details.update(
             grid=grid,
             best_of_grid_on_test_top1=theirs,

@@ -20,6 +20,7 @@ from video_ssl.datasets.class_names import listed, numbers_by_name
 from video_ssl.embed.features import FeatureError, FeatureFile
 from video_ssl.evaluate.contract import Figure, Given, Needs, Result
 from video_ssl.evaluate.frames.frame_sequences import Sequences, frame_sequences, position_features
+from video_ssl.evaluate.heads import ChosenHead
 from video_ssl.evaluate.identity import overlap_notes
 from video_ssl.evaluate.neighbours import unit_rows
 from video_ssl.evaluate.videos import matched_labels
@@ -74,6 +75,15 @@ class FrameEvaluator:
         """Returns name -> number for the videos of one class; NaN where it is not defined."""
         raise NotImplementedError(f"{type(self).__name__} measures nothing")
 
+    def head(self, train: Sequences, names: Sequence[str]) -> ChosenHead | None:
+        """Returns what names the phases of new frames of these videos, if the evaluator makes such a thing.
+
+        Args:
+            train: training videos of one class, phases numbered as in the file.
+            names: of all phases, by number.
+        """
+        return None
+
     def shown(self) -> list[str]:
         """Returns the names of the numbers that belong in the table."""
         raise NotImplementedError(f"{type(self).__name__} shows nothing")
@@ -126,7 +136,11 @@ class FrameEvaluator:
         names = _joint_names(train, test)
         pairs, more = class_pairs(sequences["train"], sequences["test"], self.config.classes, names)
         each, alone = {}, {}
+        heads: dict[str, ChosenHead] = {}
         for name, pair in pairs.items():
+            own = self.head(pair[0], train.metadata.get("phase_names") or ())
+            if own is not None:
+                heads["phases" if name == "all" else f"phases-{name}"] = own
             pair = _counted_phases(*pair)
             each[name] = self.measure(*pair, seed=seed)
             places = [q.with_features([position_features(p) for p in q.places]) for q in pair]
@@ -156,6 +170,7 @@ class FrameEvaluator:
                 **{f"{k}_interval_95": v for k, v in self.intervals(each).items()},
             },
             notes=notes,
+            heads=heads,
         )
 
 

@@ -27,6 +27,7 @@ from video_ssl.evaluate.frames.frame_sequences import (
     pooled_frames,
     require_sklearn,
 )
+from video_ssl.evaluate.heads import ChosenHead, names_of
 
 Classifier = Literal["linear", "svm"]
 
@@ -120,6 +121,26 @@ class PhaseClassification(FrameEvaluator):
                 found[name] = scores.val
                 found[f"train_{name}"] = scores.train
         return found
+
+    def head(self, train: Sequences, names: Sequence[str]) -> ChosenHead | None:
+        """The linear classifier of the largest share of videos; a support vector machine has no weights to keep."""
+        config = self.config
+        used = first_share(len(train), max(config.fractions))
+        x, y = pooled_frames(train.embs[:used], train.labels[:used])
+        phases = np.unique(y)
+        if "linear" not in config.classifiers or len(phases) < 2:
+            return None
+        model = make_classifier("linear", len(phases)).fit(x, y)
+        weight, bias = model.coef_, model.intercept_
+        if len(weight) == 1:  # of two phases: the score of the second, the first has none
+            weight = np.concatenate([np.zeros_like(weight), weight])
+            bias = np.concatenate([np.zeros_like(bias), bias])
+        return ChosenHead(
+            kind="frames",
+            class_names=names_of(names, phases),
+            weights={"weight": weight, "bias": bias},
+            settings={"normalize": config.normalize},
+        )
 
     def shown(self) -> list[str]:
         shares = [f"{100 * fraction:g}%" for fraction in self.config.fractions]
