@@ -169,6 +169,21 @@ def test_crops_lie_where_they_should(height, width):
     assert np.abs(center[0].astype(int) - spread["video"][1]).max() <= 4
 
 
+@pytest.mark.parametrize("turned", [False, True])
+def test_squares_in_equal_steps_may_end_before_the_frame_does(turned):
+    """13 pixels of room: V-JEPA's third of three begins at 12, VideoMAE's at 13."""
+    height, width = (37, 24) if turned else (24, 37)
+    reader = CountingReader(4, height=height, width=width)
+    base = {"num_frames": 2, "frame_stride": 2, "size": 24}
+    rng = np.random.default_rng(0)
+    whole = WindowPlan(WindowConfig(**base, crop="short_side"))(RECORD, reader, rng, 0.0)["video"]
+    even = WindowPlan(WindowConfig(**base, crop="even", num_crops=3))(RECORD, reader, rng, 0.0)
+    for k, start in enumerate([0, 6, 12]):
+        part = slice(start, start + 24)
+        cut = whole[0, :, part] if turned else whole[0, :, :, part]
+        assert np.array_equal(even["video"][k], cut)
+
+
 def test_short_videos_are_filled_and_marked_or_refused():
     config = WindowConfig(num_frames=4, frame_stride=4, num_clips=2, size=16)
     sample = WindowPlan(config)(RECORD, CountingReader(6), np.random.default_rng(0), 0.0)
@@ -195,7 +210,7 @@ def test_feature_times_lie_between_the_frames_of_a_tubelet():
     [
         (lambda: WindowConfig(hop=4, num_clips=2), "hop=4 with num_clips=2"),
         (lambda: WindowConfig(hop=0), "hop must be at least 1"),
-        (lambda: WindowConfig(num_crops=3), "goes with crop='spread', not crop='center'"),
+        (lambda: WindowConfig(num_crops=3), "goes with crop='spread' or 'even', not crop='center'"),
         (lambda: WindowConfig(num_frames=0), "num_frames=0 must be at least 1"),
         (lambda: WindowConfig(fps=-1.0), "fps=-1.0 must be positive"),
         (lambda: WindowPlan(WindowConfig(hop=4)), "cannot be batched: use num_clips"),

@@ -9,15 +9,18 @@ import numpy as np
 import pytest
 from untrained_run import untrained_run
 
+from video_ssl.datasets.table import Table
 from video_ssl.embed.config import EmbedConfig
 from video_ssl.embed.embed_videos import embed_table
 from video_ssl.embed.features import FeatureError, features_from_arrays
 from video_ssl.evaluate.attentive import probe
 from video_ssl.evaluate.attentive.probe import AttentiveConfig, AttentiveProbe
-from video_ssl.evaluate.attentive.tokens import VideoTokens
+from video_ssl.evaluate.attentive.tokens import LiveTokens, VideoTokens
+from video_ssl.evaluate.context import Context
 from video_ssl.evaluate.contract import Given
 from video_ssl.evaluate.recipe import EvaluateRecipe
 from video_ssl.evaluate.run import evaluate
+from video_ssl.models.encoders import load_encoder
 
 QUICK = {
     "depth": 2,
@@ -219,6 +222,32 @@ def test_tokens_of_a_file_and_of_the_videos_give_the_same(run, videos, tmp_path)
     assert "anew" in told[1]
     assert "read from the feature file" in told[2]
     assert json.loads((tmp_path / "live" / "results.json").read_text())["summary"]
+
+
+def test_codes_of_frames_are_those_of_the_frames_that_are_shown(run, videos, tmp_path):
+    """Catches codes of the clip in place of the video, of another moment, and of one crop only."""
+    embed = EmbedConfig(num_workers=0, num_clips=2, num_crops=2, crop="even", frames=False)
+    features = embed_table(
+        str(run), str(videos / "test.arrow"), tmp_path / "f.arrow", device="cpu",
+        num_workers=0, num_clips=2, num_crops=2, crop="even", frames=False,
+    )  # fmt: skip
+    tables = {"test": Table.open(videos / "test.arrow")}
+    encoder = load_encoder(run)
+    given = Context(train=features, test=features, encoder=encoder, tables=tables, settings=embed)
+    plain, coded = (
+        next(LiveTokens(given, "test", features, frame_positions=on).of_videos([0]))
+        for on in (False, True)
+    )
+    assert plain.shape == (4, 8, 16)  # 2 windows x 2 squares; 2 moments of 4 places
+    rates = 10000.0 ** -(np.arange(8) / 8)
+    for clip, first in enumerate((0, 0, 5, 5)):  # 12 frames, windows of 7: from 0 and from 5
+        for token in range(8):
+            frame = first + 4 * (token // 4)  # a moment is two frames, two apart
+            code = np.concatenate([np.sin(frame * rates), np.cos(frame * rates)])
+            off = coded[clip, token].astype(float) - plain[clip, token].astype(float)
+            np.testing.assert_allclose(off, code, atol=5e-3)
+    with pytest.raises(FeatureError, match="frame_positions needs the numbers of frames"):
+        probe._source_of(Given(features, features), "test", features, frame_positions=True)
 
 
 def test_features_without_tokens_are_refused(run, videos, tmp_path):

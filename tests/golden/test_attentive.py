@@ -10,11 +10,13 @@ import torch
 import torch.nn.functional as F
 from frozen_protocols import files_of, read
 
+from video_ssl.clips.crops import even_crop_region
 from video_ssl.clips.sampling.parts import part_clips
 from video_ssl.evaluate.attentive.grid import HeadGrid, HeadRates, Wave, parameter_groups
 from video_ssl.evaluate.attentive.one_layer import VideoGLUEPooler, VideoPrismPooler
 from video_ssl.evaluate.attentive.poolers import AttentiveClassifier, init_divisors
 from video_ssl.evaluate.attentive.probe import AttentiveConfig
+from video_ssl.evaluate.attentive.tokens import VideoTokens, with_frame_codes
 
 FORWARD = {"atol": 2e-5}
 GRADIENT = {"atol": 1e-5, "rtol": 1e-4}
@@ -347,3 +349,59 @@ def test_frames_of_the_clips_of_a_video(path):
         *("draw_meaning", "reference_fails/"),
         *(f"{case}/{part}" for case in cases for part in ("n_frames", "draw")),
     )
+
+
+@pytest.mark.parametrize("path", files_of("attentive_probe_crops"))
+def test_squares_of_a_test_clip(path):
+    """Catches the rounding of VideoMAE's squares, and the wrong side of frames that are as high as wide."""
+    golden = read(path)
+    found = []
+    for height, width, size, views, index in golden["h_w_side_views_index"].tolist():
+        square = even_crop_region(height, width, size=size, crop=index, num_crops=views)
+        found.append([square.top, square.left, square.height, square.width])
+    golden.check("y0_x0_h_w", np.array(found))
+    golden.done("h_w_side_views_index")
+
+
+class _ToyClips:
+    """Tokens that a linear layer makes of whole rows of pixels of a tubelet, as the reference's toy encoder does."""
+
+    origin = "toy"
+    num_bytes = 0
+
+    def __init__(self, golden, *, frame_positions):
+        clips, weight = golden["clips"], golden["weight"]
+        segments, views, videos, channels, _, height, width = clips.shape
+        tubelet = golden.setting("tubelet")
+        cut = clips.reshape(segments, views, videos, channels, -1, tubelet, height, width)
+        rows = np.transpose(cut, (0, 1, 2, 4, 6, 5, 3, 7)).reshape(
+            segments, views, videos, -1, len(weight)
+        )
+        self.tokens = rows @ weight
+        self.ids = golden["clip_indices"][..., ::tubelet]  # (segments, videos, moments)
+        self.frame_positions = frame_positions
+
+    def of_videos(self, videos):
+        for video in videos:
+            tokens = self.tokens[:, :, video]
+            if self.frame_positions:
+                moments = self.ids[:, video].repeat(tokens.shape[1], axis=0)
+                flat = with_frame_codes(tokens.reshape(-1, *tokens.shape[2:]), moments)
+                tokens = flat.reshape(tokens.shape)
+            yield tokens.reshape(-1, *tokens.shape[2:])
+
+
+@pytest.mark.parametrize("path", files_of("attentive_probe_views"))
+def test_segments_of_a_view_are_one_sequence(path):
+    """Catches clips in another order, crops that are mixed, and codes of other frames than the moments begin with."""
+    golden = read(path)
+    views = golden["clips"].shape[1]
+    for name, coded in (("tokens_per_view", False), ("tokens_per_view_pos", True)):
+        source = _ToyClips(golden, frame_positions=coded)
+        if not coded:
+            golden.check("tokens_per_clip", source.tokens, atol=1e-6, rtol=1e-6)
+        laid_out = VideoTokens(source, num_crops=views, layout="together", room=0)
+        ((_, found),) = laid_out.batches(list(range(golden["clips"].shape[2])), 10**6)
+        golden.check(name, found.swapaxes(0, 1), atol=1e-6, rtol=1e-6)
+    assert golden["clip_indices"].max() < golden.setting("max_frames")
+    golden.done("clips", "weight", "clip_indices")

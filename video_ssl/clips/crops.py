@@ -296,6 +296,28 @@ def spread_crop_region(height: int, width: int, *, size: int, crop: int, num_cro
     return Region(left=left, top=top, width=size, height=size)
 
 
+def even_crop_region(height: int, width: int, *, size: int, crop: int, num_crops: int) -> Region:
+    """Returns one of `num_crops` squares along the long side of frames resized to `size`, in equal steps of pixels.
+
+    The spatial test views of V-JEPA: crop k begins at k * (room // (num_crops - 1)), so that the last may end before
+    the frame does; one crop lies in the middle.
+
+    Args:
+        height, width, size, crop, num_crops: as `spread_crop_region`.
+
+    >>> [even_crop_region(32, 57, size=32, crop=k, num_crops=5).left for k in range(5)]
+    [0, 6, 12, 18, 24]
+
+    Source: papers/frozen_protocols.md section 1, views.
+    """
+    spread = spread_crop_region(height, width, size=size, crop=crop, num_crops=num_crops)
+    if num_crops == 1:
+        return spread
+    start = crop * ((max(height, width) - size) // (num_crops - 1))
+    top, left = (start, 0) if height >= width else (0, start)
+    return replace(spread, top=top, left=left)
+
+
 def three_crop_region(height: int, width: int, *, size: int, crop: int) -> Region:
     """Returns one of CVRL's three test crops of frames resized to a short side of at least `size`.
 

@@ -23,6 +23,7 @@ from video_ssl.clips.crops import (
     Frames,
     center_region,
     crop_frames,
+    even_crop_region,
     inner_square,
     resize_frames,
     short_side_size,
@@ -72,9 +73,9 @@ class WindowConfig:
         whole: `per_frame`: one window of the whole video, or where it has more than `num_frames` frames the fewest
             equal parts that have not (the last may be shorter); nothing overlaps.
         size: of the short side of the output in pixels.
-        crop: "center" is the central square, "spread" `num_crops` squares along the long side, "short_side" the whole
-            frame, the long side in proportion.
-        num_crops: for "spread": squares of every window.
+        crop: "center" is the central square, "spread" `num_crops` squares along the long side, from end to end, "even"
+            the same in equal steps of whole pixels (V-JEPA), "short_side" the whole frame, the long side in proportion.
+        num_crops: for "spread" and "even": squares of every window.
         center_share: for "center": side of the square in shares of the short side; HiCo's test crop is 0.875.
         short_video: "repeat_last" fills a video too short for a window with its last frame, marked invalid; "error"
             refuses it.
@@ -93,7 +94,7 @@ class WindowConfig:
     overlap: float = 0.5
     whole: bool = False
     size: int = 224
-    crop: Literal["center", "spread", "short_side"] = "center"
+    crop: Literal["center", "spread", "even", "short_side"] = "center"
     num_crops: int = 1
     center_share: float = 1.0
     short_video: Literal["repeat_last", "error"] = "repeat_last"
@@ -133,9 +134,9 @@ class WindowConfig:
                 "per_frame asks for the feature of every frame, but this encoder's clips are shuffled "
                 "(shuffle_frames), so a feature belongs to no moment: use num_clips."
             )
-        if self.num_crops > 1 and self.crop != "spread":
+        if self.num_crops > 1 and self.crop not in ("spread", "even"):
             raise ValueError(
-                f"num_crops={self.num_crops} goes with crop='spread', not crop={self.crop!r}."
+                f"num_crops={self.num_crops} goes with crop='spread' or 'even', not crop={self.crop!r}."
             )
         if self.fps is not None and self.fps <= 0:
             raise ValueError(f"fps={self.fps} must be positive, or null to count frames.")
@@ -356,11 +357,12 @@ def _scale(frames: Frames, config: WindowConfig) -> Frames:
 
 def _crops(frames: Frames, config: WindowConfig) -> Frames:
     """(T, H, W, 3) -> (num_crops, T, H', W', 3)."""
-    if config.crop != "spread":
+    if config.crop not in ("spread", "even"):
         return frames[None]
     height, width = frames.shape[1:3]
+    region_of = even_crop_region if config.crop == "even" else spread_crop_region
     regions = [
-        spread_crop_region(height, width, size=config.size, crop=k, num_crops=config.num_crops)
+        region_of(height, width, size=config.size, crop=k, num_crops=config.num_crops)
         for k in range(config.num_crops)
     ]
     return np.stack([crop_frames(frames, region) for region in regions])

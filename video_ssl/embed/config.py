@@ -28,7 +28,8 @@ class EmbedConfig:
         fps: sampled frames per second, chosen by time (with frame_stride: source frames per second); by default the
             encoder's own sampling.
         sampling: which test views num_clips means, see docs/sampling.md; by default those of the encoder's training.
-        crop: the center, or num_crops squares spread over the longer side.
+        crop: the center, or num_crops squares along the longer side: spread from end to end, or even, in equal steps of
+            whole pixels, as V-JEPA tests.
         center_share: side of the center crop as a share of the short side of the video.
         num_crops: of every window; each is a row of its own.
         layer: block whose output is taken, without the final norm, counted from 0, or from -1 = the last one; by
@@ -64,7 +65,7 @@ class EmbedConfig:
     frame_stride: int | None = None
     fps: float | None = None
     sampling: Sampling | None = None
-    crop: Literal["center", "spread"] = "center"
+    crop: Literal["center", "spread", "even"] = "center"
     center_share: float = 1.0
     num_crops: int = 1
     layer: int | None = None

@@ -218,7 +218,8 @@ def _linear(head: SavedHead, spec: str | None, embed: EmbedConfig, device: str) 
 
 def _attentive(head: SavedHead, spec: str | None, embed: EmbedConfig, device: str) -> _Answers:
     settings = head.settings
-    shown = {key: settings.get(key) for key in ("pooler", "depth", "num_heads", "clips")}
+    kept = ("pooler", "depth", "num_heads", "clips", "frame_positions")
+    shown = {key: settings[key] for key in kept if key in settings}
     try:
         config = build_config(AttentiveConfig, shown, f"{head.folder / HEAD}: settings")
     except ConfigError as err:
@@ -238,7 +239,7 @@ def _attentive(head: SavedHead, spec: str | None, embed: EmbedConfig, device: st
             tables={"test": table},
             settings=embed,
         )
-        source = LiveTokens(given, "test", found)
+        source = LiveTokens(given, "test", found, frame_positions=config.frame_positions)
         tokens = VideoTokens(
             source, num_crops=int(settings.get("num_crops", 1)), layout=config.layout, room=0
         )

@@ -21,7 +21,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from video_ssl.embed.features import FeatureFile
+from video_ssl.embed.features import FeatureError, FeatureFile
 from video_ssl.evaluate import metrics
 from video_ssl.evaluate.attentive.grid import HeadGrid, HeadRates, Wave
 from video_ssl.evaluate.attentive.one_layer import VideoGLUEPooler, VideoPrismPooler
@@ -59,6 +59,8 @@ class AttentiveConfig:
         depth: blocks of the first two, the cross block included; null = 4 and 1.
         num_heads: of every attention; null = 16 (videoglue 12), or the largest number below it that divides the width.
         clips: the clips of a crop "together" in one sequence, or "apart"; null = together for V-JEPA's.
+        frame_positions: add to every token a code of the frame that its moment begins with; off in every published
+            config.
         learning_rates, weight_decays: of the grid, every pair of them a head.
         final_weight_decay: that a cosine goes to; null = it stays.
         decay_all: biases and norms decay too; null = with "vjepa2" only.
@@ -77,6 +79,7 @@ class AttentiveConfig:
     depth: int | None = None
     num_heads: int | None = None
     clips: Layout | None = None
+    frame_positions: bool = False
     learning_rates: tuple[float, ...] = (5e-3, 3e-3, 1e-3, 3e-4, 1e-4)
     weight_decays: tuple[float, ...] = (0.01, 0.1, 0.4, 0.8)
     final_weight_decay: float | None = None
@@ -189,6 +192,7 @@ class AttentiveProbe:
                 "depth": config.depth,
                 "num_heads": config.num_heads,
                 "clips": config.layout,
+                "frame_positions": config.frame_positions,
                 "num_crops": train.num_crops,
             },
         )
@@ -204,7 +208,7 @@ class AttentiveProbe:
     def _tokens(self, given: Given, split: str) -> VideoTokens:
         file: FeatureFile = getattr(given, split)
         return VideoTokens(
-            _source_of(given, split, file),
+            _source_of(given, split, file, frame_positions=self.config.frame_positions),
             num_crops=_crops_of(file),
             layout=self.config.layout,
             room=int(self.config.memory_gib * 2**30),
@@ -312,10 +316,15 @@ def _merit(entry: dict[str, Any]) -> tuple[float, float]:
     return entry["held_out_top1"], -entry["held_out_loss"]
 
 
-def _source_of(given: Given, split: str, file: FeatureFile) -> ClipTokens:
+def _source_of(given: Given, split: str, file: FeatureFile, *, frame_positions: bool) -> ClipTokens:
     """The encoder where there is one, otherwise the feature file."""
     if isinstance(given, Context) and given.encoder is not None:
-        return LiveTokens(given, split, file)
+        return LiveTokens(given, split, file, frame_positions=frame_positions)
+    if frame_positions:
+        raise FeatureError(
+            f"frame_positions needs the numbers of frames, which {file.path or 'a feature file'} does not hold: name a "
+            "run in its place, or leave it out."
+        )
     return StoredTokens(file)
 
 

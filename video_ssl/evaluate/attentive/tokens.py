@@ -68,8 +68,18 @@ class LiveTokens:
 
     origin = "made by the encoder from the videos"
 
-    def __init__(self, given: Context, split: str, file: FeatureFile) -> None:
+    def __init__(
+        self, given: Context, split: str, file: FeatureFile, *, frame_positions: bool = False
+    ) -> None:
+        """
+        Args:
+            given: with encoder and tables.
+            split: whose tokens.
+            file: the features of its clips.
+            frame_positions: add to tokens a code of the frame that they begin with, see `with_frame_codes`.
+        """
         assert given.encoder is not None
+        self.frame_positions = frame_positions
         windows = windows_for(given.encoder, given.settings)
         if not isinstance(windows, WindowConfig):
             raise FeatureError("an attentive probe needs an encoder of videos.")
@@ -80,6 +90,7 @@ class LiveTokens:
         self.records = [place[record_id] for record_id in file.ids[first]]
         self.rows = rows_of_videos(file)
         shape = (windows.num_frames, windows.size, windows.size, 3)
+        self.moments = self.encoder.token_grid(shape)[0]
         per_clip = int(np.prod(self.encoder.token_grid(shape)))
         self.num_bytes = 2 * len(file) * per_clip * self.encoder.output_dim(TOKENS)
 
@@ -93,26 +104,29 @@ class LiveTokens:
         with ThreadPoolExecutor(ahead) as threads:
             for start in range(0, len(videos), ahead):
                 piece = videos[start : start + ahead]
-                for video, clips in zip(piece, threads.map(self._clips, piece), strict=True):
-                    yield self._tokens(clips, video)
+                for clips, frames in threads.map(self._clips, piece):
+                    yield self._tokens(clips, frames)
 
-    def _clips(self, video: int) -> NDArray[np.uint8]:
+    def _clips(self, video: int) -> tuple[NDArray[np.uint8], NDArray[np.int64]]:
+        """The clips of a video, and the source frames (clips, T) that they show."""
         record = self.table.record(self.records[video])
         try:
             with self.given.open(record) as reader:
-                found = [w.clips for w in iterate_windows(record, reader, self.windows)]
+                found = list(iterate_windows(record, reader, self.windows))
         except BadVideo as err:
             raise FeatureError(f"{err}, although it could be read before: start again.") from err
-        clips: NDArray[np.uint8] = np.concatenate(found)
+        clips: NDArray[np.uint8] = np.concatenate([window.clips for window in found])
+        frames = np.stack([w.indices for w in found]).repeat(self.windows.num_crops, axis=0)
         if len(clips) != len(self.rows[video]):
             raise FeatureError(
                 f"{record.source} has {len(clips)} clips, but {len(self.rows[video])} when it was embedded: it has "
                 "changed since. Start again."
             )
-        return clips
+        return clips, frames
 
-    def _tokens(self, clips: NDArray[np.uint8], video: int) -> Tokens:
+    def _tokens(self, clips: NDArray[np.uint8], frames: NDArray[np.int64]) -> Tokens:
         settings, made = self.given.settings, []
+        tubelet = self.windows.num_frames // self.moments
         for start in range(0, len(clips), settings.batch_size):
             arrays = self.encoder.outputs_of_arrays(
                 clips[start : start + settings.batch_size],
@@ -120,7 +134,11 @@ class LiveTokens:
                 precision=settings.precision,
                 layer=settings.layer,
             )
-            made.append(_half(arrays[TOKENS]))
+            tokens = arrays[TOKENS]
+            if self.frame_positions:
+                own = frames[start : start + settings.batch_size, : tubelet * self.moments]
+                tokens = with_frame_codes(tokens, own[:, ::tubelet])
+            made.append(_half(tokens))
         return np.concatenate(made)
 
 
@@ -189,6 +207,31 @@ def rows_of_videos(file: FeatureFile) -> list[NDArray[np.intp]]:
     """Returns the rows of every video of a feature file, in order of first appearance."""
     first, index = file.records
     return [np.flatnonzero(index == video) for video in range(len(first))]
+
+
+def with_frame_codes(
+    tokens: NDArray[np.floating], frames: NDArray[np.int64]
+) -> NDArray[np.float32]:
+    """Returns float32 (B, N, D): tokens with the sin-cos code of the source frame that their moment begins with added.
+
+    Code of frame p: sin(p w_i), then cos(p w_i), w_i = 10000^(-2 i / D), i = 0 .. D/2 - 1.
+
+    Args:
+        tokens: (B, N, D), moment by moment; D is even.
+        frames: int (B, t), the first frame of each moment, counted in the video; t divides N.
+
+    Source: papers/frozen_protocols.md section 1; an option of the reference that no published config uses.
+
+    Raises:
+        ValueError: an odd width.
+    """
+    width = tokens.shape[-1]
+    if width % 2:
+        raise ValueError(f"codes of frames need an even width, but tokens have {width} numbers.")
+    rates = 10000.0 ** -(np.arange(width // 2) / (width // 2))
+    angles = frames[..., None].astype(np.float64) * rates
+    codes = np.concatenate([np.sin(angles), np.cos(angles)], axis=-1).astype(np.float32)
+    return tokens.astype(np.float32) + codes.repeat(tokens.shape[1] // frames.shape[1], axis=1)
 
 
 def _half(tokens: NDArray[np.floating]) -> Tokens:
