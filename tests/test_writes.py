@@ -238,6 +238,11 @@ VERBS = {
         "align 0.mp4 1.mp4 --in {features} --out {out}",
         ("path.csv", "path.json", "path.npz", "path.png", "aligned.mp4"),
     ),
+    "sync": Verb(
+        "sync {clips}/0.mp4 {clips}/0.mp4 --by motion --out {out}/s.json --video {out}/v.mp4",
+        ("s.json", "v.mp4"),
+        again=False,  # so short a clip has no offset; tests/explore/test_sync.py replaces both
+    ),
     "explore": Verb("explore {features} {out}/e.html", ("e.html",)),
     "explore encoder": Verb(
         "explore {run} {out}/e.html --table {clips}",

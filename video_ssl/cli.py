@@ -36,7 +36,13 @@ from video_ssl.embed.config import EmbedConfig
 from video_ssl.errors import one_sentence, take_debug
 from video_ssl.evaluate.predict_config import PredictConfig
 from video_ssl.evaluate.retrieval_config import RetrieveConfig
-from video_ssl.explore.config import AlignConfig, ExploreConfig, ReportConfig, SearchConfig
+from video_ssl.explore.config import (
+    AlignConfig,
+    ExploreConfig,
+    ReportConfig,
+    SearchConfig,
+    SyncConfig,
+)
 from video_ssl.models import published_families
 from video_ssl.models.exchange.convert_config import ConvertConfig
 from video_ssl.models.exchange.sizes import Sizes
@@ -239,6 +245,32 @@ def align(
     from video_ssl.explore.align import align_videos
 
     align_videos(query, key, out, features=features, encoder=encoder, config=config, root=root)
+
+
+@app.command(epilog=example("sync left.mp4 right.mp4 --video both.mp4"))
+@with_flags
+def sync(
+    recordings: Annotated[
+        list[str], typer.Argument(help="Two or more files: videos, or sound alone.")
+    ],
+    config: SyncConfig,
+    out: Annotated[Path | None, typer.Option(help="JSON to write: times, and all pairs.")] = None,
+    video: Annotated[
+        Path | None, typer.Option(help="mp4 to write: all recordings side by side, in step.")
+    ] = None,
+    encoder: Annotated[
+        str | None, typer.Option(help="A run, or pixels:; its frame features are compared.")
+    ] = None,
+    device: Device = "auto",
+) -> None:
+    """When recordings of one scene began.  By sound, motion or an encoder; exit code 1 if some cannot be placed."""
+    from video_ssl.explore.sync import sync_recordings, told
+
+    found = sync_recordings(
+        recordings, out=out, video=video, encoder=encoder, config=config, device=device
+    )
+    typer.echo("\n".join(told(found)))
+    raise typer.Exit(0 if found["complete"] else 1)
 
 
 @app.command(epilog=example("search clip.mp4 --in features.arrow --encoder runs/mine -k 5"))

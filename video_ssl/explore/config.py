@@ -1,11 +1,11 @@
-"""Settings of `video-ssl search`, `align`, `explore` and `report`."""
+"""Settings of `video-ssl search`, `align`, `sync`, `explore` and `report`."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from typing import Literal
 
-__all__ = ["AlignConfig", "ExploreConfig", "ReportConfig", "SearchConfig"]
+__all__ = ["AlignConfig", "ExploreConfig", "ReportConfig", "SearchConfig", "SyncConfig"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -56,6 +56,47 @@ class AlignConfig:
 
     method: Literal["dtw", "nearest", "linear"] = "dtw"
     height: int = 240
+
+
+@dataclass(frozen=True, kw_only=True)
+class SyncConfig:
+    """How the offsets between recordings of one scene are found.
+
+    Attributes:
+        by: what is compared: sound, motion, hog, pixels, or auto: sound where all have it, else motion.
+        fps: frames compared per second; by default those of the slowest recording (10 to 60), of sound 100.
+        max_offset_sec: largest offset that is tried; by default any.
+        min_overlap_sec: how long two recordings must overlap; by default half of the shorter one.
+        threshold: trust from which on an offset counts; by default calibrated, see docs/frames.md.
+        drift: find how much faster or slower the clocks run, too, from sections of the recordings.
+        section_sec: of drift: length of a section.
+        frame_stride: of an encoder: source frames from one to the next; by default the encoder's own.
+        height: of each picture of the video, in pixels.
+    """
+
+    by: Literal["auto", "sound", "motion", "hog", "pixels"] = "auto"
+    fps: float | None = None
+    max_offset_sec: float | None = None
+    min_overlap_sec: float | None = None
+    threshold: float | None = None
+    drift: bool = False
+    section_sec: float = 20.0
+    frame_stride: int | None = None
+    height: int = 240
+
+    def __post_init__(self) -> None:
+        for name in ("fps", "max_offset_sec", "min_overlap_sec", "section_sec"):
+            value = getattr(self, name)
+            if value is not None and not 0 < value < float("inf"):
+                raise ValueError(f"{name}={value} must be more than 0.")
+        if self.threshold is not None and not 0 <= self.threshold <= 1:
+            raise ValueError(f"threshold={self.threshold} must be between 0 and 1.")
+        if self.frame_stride is not None and self.frame_stride < 1:
+            raise ValueError(f"frame_stride={self.frame_stride} must be at least 1.")
+        if self.height < 2:
+            raise ValueError(f"height={self.height} must be at least 2.")
+        if self.by not in ("auto", "sound", "motion", "hog", "pixels"):
+            raise ValueError(f"by={self.by!r} must be auto, sound, motion, hog or pixels.")
 
 
 @dataclass(frozen=True, kw_only=True)

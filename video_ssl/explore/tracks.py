@@ -126,6 +126,7 @@ def embed_video(
     *,
     like: Mapping[str, Any] | None = None,
     device: str = "auto",
+    **changes: Any,
 ) -> Track:
     """Returns the frames of a video file, embedded now.
 
@@ -133,6 +134,7 @@ def embed_video(
         encoder: see `open_encoder`.
         like: metadata of a feature file whose features these are to be compared with: the same settings
             are used.  Without it, every frame that the encoder samples is embedded.
+        changes: of `EmbedConfig`.
 
     Raises:
         FeatureError: the encoder is not that of the feature file, or the video cannot be read.
@@ -146,7 +148,7 @@ def embed_video(
     known = {f.name for f in fields(EmbedConfig)}
     settings = {k: v for k, v in (like or {}).get("settings", {}).items() if k in known}
     config = EmbedConfig(**settings) if like else EmbedConfig(per_frame=True)
-    config = replace(config, num_workers=0, batch_size=4, strict=True)
+    config = replace(config, num_workers=0, batch_size=4, strict=True, **changes)
     embedder = Embedder(open_encoder(encoder, device), config, device=where, name=encoder)
     expected = (like or {}).get("encoder", {}).get("fingerprint")
     if expected and expected != embedder.fingerprint:
