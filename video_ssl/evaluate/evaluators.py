@@ -29,6 +29,8 @@ EVALUATORS: dict[str, str] = {
     "kendalls_tau": "video_ssl.evaluate.frames.kendalls_tau:KendallsTau",
     "frame_retrieval": "video_ssl.evaluate.frames.frame_retrieval:FrameRetrieval",
     "frame_probe": "video_ssl.evaluate.frames.frame_probe:FrameProbe",
+    "segmentation": "video_ssl.evaluate.frames.segmentation:Segmentation",
+    "repetitions": "video_ssl.evaluate.frames.repetitions:Repetitions",
     "localisation": "video_ssl.evaluate.places.localisation:ActionLocalisation",
     "tracking": "video_ssl.evaluate.places.tracking:Tracking",
     "propagation": "video_ssl.evaluate.dense.label_propagation:LabelPropagation",

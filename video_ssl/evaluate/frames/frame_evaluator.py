@@ -57,6 +57,8 @@ class FrameEvaluator:
     title: ClassVar[str] = "frames"
     figures: ClassVar[Mapping[str, Figure]] = {}
     needs_labels: ClassVar[bool] = True
+    #: Frames without a label are measured, too; otherwise they are left out.
+    keeps_unlabelled: ClassVar[bool] = False
     extras: ClassVar[tuple[str, ...]] = ()
 
     def __init__(self, config: Any) -> None:
@@ -118,7 +120,7 @@ class FrameEvaluator:
                 is in train and in test.
         """
         train, test, seed = given.train, given.test, given.seed
-        labelled = self.needs_labels or None
+        labelled = False if self.keeps_unlabelled else self.needs_labels or None
         classes, notes = matched_labels(train, test)
         phases, told = matched_phases(train, test)
         notes += told

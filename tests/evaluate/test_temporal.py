@@ -1,0 +1,237 @@
+"""Temporal segmentation and counting: from feature files and tables to numbers, and what is refused."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from video_ssl.embed.feature_writer import FeatureWriter
+from video_ssl.embed.features import FeatureError, open_features
+from video_ssl.evaluate.contract import Given
+from video_ssl.evaluate.evaluators import evaluator_class
+from video_ssl.evaluate.frames.repetitions import count_repetitions, self_similarity
+from video_ssl.evaluate.frames.segment_metrics import (
+    Segments,
+    average_precisions,
+    count_errors,
+    edit_score,
+    f1_of_counts,
+    hits_and_misses,
+    segments_of,
+)
+from video_ssl.evaluate.frames.segmentation import segmentation_scores
+from video_ssl.evaluate.recipe import EvaluateRecipe
+from video_ssl.evaluate.run import evaluate
+
+WIDTH = 8
+
+
+def written(path, videos, **metadata):
+    """Videos are (id, label, features (L, D), frame labels or None)."""
+    with FeatureWriter(path, embed_dim=WIDTH, metadata=metadata) as writer:
+        for key, label, embs, labels in videos:
+            writer.write(
+                [
+                    {
+                        "id": key,
+                        "clip": 0,
+                        "label": label,
+                        "feature": embs.mean(axis=0),
+                        "frame_features": embs.astype(np.float32),
+                        "frame_times_sec": (np.arange(len(embs)) / 5).tolist(),
+                        "frame_labels": None if labels is None else labels.tolist(),
+                    }
+                ]
+            )
+    return open_features(path)
+
+
+def sessions(path, seed, *, count=12, noise=0.3):
+    """Actions 0..2 in any order, of 15 to 30 frames, idleness (-1) between.
+
+    Actions 1 and 2 have the same frames, forwards and backwards: no single frame tells them apart.
+    """
+    rng, videos = np.random.default_rng(seed), []
+    centres = 2 * np.random.default_rng(99).normal(size=(5, WIDTH))
+    for number in range(count):
+        embs, labels = [], []
+        for action in rng.permutation([0, 1, 2, *rng.integers(0, 3, 2)]):
+            idle, length = rng.integers(6, 12), rng.integers(15, 30)
+            way = np.linspace(0, 1, length)[:, None]
+            way = 1 - way if action == 2 else way
+            shown = centres[1] * np.ones((length, 1))
+            if action:
+                shown = centres[2] * (1 - way) + centres[3] * way
+            embs += [np.repeat(centres[4:], idle, axis=0), shown]
+            labels += [np.full(idle, -1), np.full(length, action)]
+        frames = np.concatenate(embs)
+        frames = frames + noise * rng.normal(size=frames.shape)
+        videos.append((f"{seed}-{number}", number % 2, frames, np.concatenate(labels)))
+    return written(path, videos)
+
+
+def segmented(train, test, **settings):
+    cls = evaluator_class("segmentation")
+    quick = {"layers": 5, "width": 24, "epochs": 25, "lr": 3e-3, "dropout": 0.2, **settings}
+    return cls(cls.Config(**quick)).evaluate(Given(train, test))
+
+
+def test_a_head_in_time_tells_what_frames_cannot(tmp_path):
+    """Forwards and backwards differ in time only; a head without a view of time cannot tell them, position neither."""
+    train, test = sessions(tmp_path / "a.arrow", 0, count=16), sessions(tmp_path / "b.arrow", 1)
+    found = segmented(train, test)
+    linear = segmented(train, test, layers=0, lr=3e-2)
+    assert found.metrics["accuracy"] > 0.85
+    assert found.metrics["f1@50"] > 0.8
+    assert found.metrics["map@50"] > 0.6
+    assert linear.metrics["f1@50"] < found.metrics["f1@50"] - 0.15
+    assert found.details["position_only"]["f1@50"] < 0.5
+    assert found.metrics["f1@10"] >= found.metrics["f1@25"] >= found.metrics["f1@50"]
+
+
+def test_same_seed_same_head(tmp_path):
+    """The generator of torch is neither read nor moved."""
+    import torch
+
+    train, test = sessions(tmp_path / "a.arrow", 0, count=4), sessions(tmp_path / "b.arrow", 1)
+    state = torch.get_rng_state()
+    first = segmented(train, test, epochs=2).details["all"]
+    assert torch.equal(torch.get_rng_state(), state)
+    torch.manual_seed(7)
+    assert segmented(train, test, epochs=2).details["all"] == first
+
+
+def test_a_whole_evaluation_by_its_files(tmp_path, capsys):
+    """As with `encoder=features:TRAIN,TEST`: idle frames are counted, and the table has the numbers."""
+    sessions(tmp_path / "train.arrow", 0, count=6)
+    sessions(tmp_path / "test.arrow", 1, count=3)
+    found = evaluate(
+        EvaluateRecipe(
+            encoders={"mine": f"features:{tmp_path / 'train.arrow'},{tmp_path / 'test.arrow'}"},
+            train="unused:train",
+            test="unused:test",
+            evaluators={"segmentation": {"layers": 3, "width": 16, "epochs": 3}},
+            out=str(tmp_path / "out"),
+            device="cpu",
+        )
+    )
+    result = found["encoders"]["mine"]["results"]["segmentation"]
+    assert set(result["metrics"]) == {
+        *("accuracy", "edit", "f1@10", "f1@25", "f1@50", "map", "map@50")
+    }
+    told = capsys.readouterr().out
+    assert "F1@50" in told
+    test = open_features(tmp_path / "test.arrow")
+    assert result["details"]["frames"]["test"] == sum(
+        len(test.frames(row)[0]) for row in range(len(test))
+    )
+
+
+def test_scores_of_a_perfect_and_of_a_mute_head():
+    """Right everywhere is 1 everywhere; background everywhere is right in the background only."""
+    labels = [np.repeat([0, 1, 0, 2], [3, 5, 2, 4]), np.repeat([2, 0], [6, 3])]
+    perfect = segmentation_scores([np.eye(3)[p] for p in labels], labels)
+    assert set(perfect.values()) == {1.0}
+    mute = segmentation_scores([np.eye(3)[np.zeros(len(p), int)] for p in labels], labels)
+    assert mute["accuracy"] == pytest.approx(8 / 23)
+    assert (mute["edit"], mute["f1@10"], mute["map"]) == (0, 0, 0)
+
+
+def test_empty_cases_of_the_metrics():
+    none, one = segments_of([0, 0], background=[0]), segments_of([0, 1], background=[0])
+    assert segments_of([]).labels.shape == (0,)
+    assert edit_score(none, none) == 1
+    assert edit_score(one, none) == 0
+    assert hits_and_misses(one, none, 0.1).tolist() == [0, 1, 0]
+    assert hits_and_misses(none, one, 0.1).tolist() == [0, 0, 1]
+    assert f1_of_counts([0, 0, 0]) == 0
+    # A second prediction of a segment that is taken is false, and touching is no overlap.
+    true = Segments(*(np.array(x) for x in ([1], [0], [10])))
+    twice = Segments(*(np.array(x) for x in ([1, 1], [0, 2], [9, 8])))
+    assert hits_and_misses(twice, true, 0.5).tolist() == [1, 1, 0]
+    away = Segments(*(np.array(x) for x in ([1], [10], [20])))
+    assert hits_and_misses(away, true, 0.1).tolist() == [0, 1, 1]
+
+
+def test_precision_by_hand():
+    """Two true segments; the best score hits one, the next is false, the last hits the other: AP = (1 + 2/3) / 2."""
+    truth = np.array([[0, 0, 0, 10.0], [1, 0, 5, 15]])
+    found = np.array([[1, 0, 5, 15, 0.2], [0, 0, 0, 10, 0.9], [0, 0, 40, 50, 0.5]])
+    precision = average_precisions(truth, found, num_classes=2, tious=[0.5])
+    assert precision[0, 0] == pytest.approx((1 + 2 / 3) / 2)
+    assert np.isnan(precision[0, 1])
+
+
+@pytest.mark.parametrize(
+    ("settings", "said"),
+    [
+        ({"layers": 13}, "from 0"),
+        ({"epochs": 0}, "at least 1"),
+        ({"lr": 0.0}, "positive"),
+        ({"dropout": 1.0}, "below 1"),
+    ],
+)
+def test_settings_of_the_head_that_are_refused(settings, said):
+    with pytest.raises(ValueError, match=said):
+        evaluator_class("segmentation").Config(**settings)
+
+
+# Counting -----------------------------------------------------------------------------------------
+
+
+def turning(count, length, *, seed, noise=0.2):
+    """An action that is repeated `count` times, at a pace that wanders."""
+    rng = np.random.default_rng(seed)
+    pace = np.interp(np.arange(length), np.linspace(0, length, 6), rng.uniform(0.85, 1.15, 6))
+    turn = 2 * np.pi * count * np.cumsum(pace) / pace.sum()
+    way = np.stack([np.cos(turn), np.sin(turn), np.cos(2 * turn)], axis=1)
+    mix = np.random.default_rng(5).normal(size=(3, WIDTH))
+    return way @ mix + noise * rng.normal(size=(length, WIDTH)) + 3
+
+
+def counted(features, **settings):
+    cls = evaluator_class("repetitions")
+    return cls(cls.Config(**settings)).evaluate(Given(features, features))
+
+
+def test_counts_of_repeated_actions(tmp_path):
+    """Twice or half the period, the usual mistake, would be off by far more than one."""
+    counts = [3, 4, 5, 6, 8, 9, 11, 12]
+    videos = [(f"v{c}", c, turning(c, 40 + 12 * c, seed=c), None) for c in counts]
+    result = counted(written(tmp_path / "a.arrow", videos))
+    assert result.metrics["obo"] == 1
+    assert result.metrics["mae"] < 0.1
+    assert result.details["constant"]["obo"] < 0.5
+    assert result.details["true"] == counts
+
+
+def test_what_does_not_repeat_itself():
+    ramp = np.linspace(0, 1, 50)[:, None] * np.ones(WIDTH)
+    assert count_repetitions(ramp) == 1
+    assert count_repetitions(np.ones((30, WIDTH))) == 0
+    assert count_repetitions(np.ones((1, WIDTH))) == 0
+    assert self_similarity(ramp)[0] == pytest.approx(1)
+
+
+def test_self_similarity_is_that_of_slow_loops():
+    x = np.random.default_rng(0).normal(size=(13, 4))
+    y = x - x.mean(axis=0)
+    slow = [np.mean([y[i] @ y[i + t] for i in range(13 - t)]) for t in range(13)]
+    np.testing.assert_allclose(self_similarity(x), np.array(slow) / slow[0], atol=1e-12)
+
+
+def test_counts_without_videos_and_of_zero():
+    assert np.isnan(count_errors([], [])["mae"])
+    assert count_errors([1.0], [0])["mae"] == pytest.approx(10)
+    assert np.isnan(count_errors([1.0], [0], rule="severe")["obo"])
+
+
+def test_classes_are_no_counts(tmp_path):
+    videos = [("a", 1, turning(3, 40, seed=0), None)]
+    features = written(tmp_path / "a.arrow", videos, class_names=["walk", "run"])
+    with pytest.raises(FeatureError, match="no counts"):
+        counted(features)
+    with pytest.raises(ValueError, match="transrac or severe"):
+        counted(features, rule="other")
+    with pytest.raises(ValueError, match="near"):
+        counted(features, near=0.0)
