@@ -14,7 +14,8 @@ from untrained_run import untrained_run
 from video_ssl.embed.features import FeatureError, FeatureFile, features_from_arrays
 from video_ssl.evaluate.contract import Given
 from video_ssl.evaluate.knn import KNNConfig, NearestNeighbours
-from video_ssl.evaluate.low_shot import LowShot, LowShotConfig, shuffled_by_class
+from video_ssl.evaluate.label_curve import budgets, drawn_parts, shuffled_by_class
+from video_ssl.evaluate.low_shot import LowShot, LowShotConfig
 from video_ssl.evaluate.metrics import t_half_width, wilson_interval
 from video_ssl.evaluate.probe import LinearProbe, ProbeConfig
 from video_ssl.evaluate.recipe import load_evaluate_recipe
@@ -121,8 +122,8 @@ def test_no_video_beyond_the_drawn_ones_is_looked_at(head):
 
 def test_parts_of_one_draw_lie_within_each_other_and_every_class_is_there():
     labels = np.array([0] * 50 + [3] * 30 + [7])  # one video of a class
-    parts = LowShot(replace(QUICK, per_class=(2, 40)))
-    taken = {b.name: next(parts._parts(b, 3, labels)) for b in parts._budgets}
+    asked = budgets(QUICK.shares, (2, 40))
+    taken = {b.name: next(drawn_parts(b, labels, seed=3, draws=1)) for b in asked}
     sizes = {
         name: np.bincount(labels[rows], minlength=8)[[0, 3, 7]].tolist()
         for name, (_, rows, _, _) in taken.items()

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from frozen_protocols import files_of, read
 
-from video_ssl.evaluate.low_shot import Budget, shuffled_by_class
+from video_ssl.evaluate.label_curve import Budget, shuffled_by_class
 
 
 @pytest.mark.parametrize("path", files_of("sample_size_subset"))

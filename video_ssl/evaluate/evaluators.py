@@ -14,6 +14,7 @@ from video_ssl.recipes import ConfigError, nearest
 EVALUATORS: dict[str, str] = {
     "probe": "video_ssl.evaluate.probe:LinearProbe",
     "attentive": "video_ssl.evaluate.attentive.probe:AttentiveProbe",
+    "finetune": "video_ssl.evaluate.finetune:Finetune",
     "knn": "video_ssl.evaluate.knn:NearestNeighbours",
     "low_shot": "video_ssl.evaluate.low_shot:LowShot",
     "retrieval": "video_ssl.evaluate.retrieval:Retrieval",

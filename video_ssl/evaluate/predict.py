@@ -78,6 +78,27 @@ def predict(
     """
     config = config or PredictConfig()
     place = claim_predictions(Path(at_home(str(out))), [source])
+    told = judged(head, source, encoder=encoder, device=device, features=features, config=config)
+    write_predictions(place, told, top_k=config.top_k, each=config.each)
+    logger.info("%s: %d videos by %s", place, len(told.answers), told.about["head"])
+    for entry in told.unreadable[:_NAMED]:
+        logger.warning("could not be read: %s: %s", entry["source"], entry["reason"])
+    if len(told.unreadable) > _NAMED:
+        logger.warning("and %d more, listed in %s", len(told.unreadable) - _NAMED, place)
+    return told
+
+
+def judged(
+    head: str | Path,
+    source: str,
+    *,
+    encoder: str | None = None,
+    device: str = "auto",
+    features: Path | None = None,
+    config: PredictConfig | None = None,
+) -> Predictions:
+    """Returns what a head says about videos; as `predict`, but nothing is written."""
+    config = config or PredictConfig()
     judge = _open_judge(Path(at_home(str(head))), encoder, config, device)
     with _features(judge, source, device, features) as (found, table):
         answers, parts = judge.answers(found, table)
@@ -85,20 +106,13 @@ def predict(
             {"id": e.get("id"), "source": e.get("source"), "reason": e.get("reason")}
             for e in found.skipped
         ]
-    told = Predictions(
+    return Predictions(
         class_names=judge.class_names,
         answers=answers,
         unreadable=skipped,
         parts="segments" if parts == "segments" else "clips",
         about={"head": judge.told, "encoder": judge.spec, "source": str(source)},
     )
-    write_predictions(place, told, top_k=config.top_k, each=config.each)
-    logger.info("%s: %d videos by %s", place, len(answers), judge.told)
-    for entry in skipped[:_NAMED]:
-        logger.warning("could not be read: %s: %s", entry["source"], entry["reason"])
-    if len(skipped) > _NAMED:
-        logger.warning("and %d more, listed in %s", len(skipped) - _NAMED, place)
-    return told
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)

@@ -1,0 +1,116 @@
+"""`evaluate finetune`: runs on parts of the labels, from given weights and from scratch, and what they leave."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from untrained_run import untrained_run
+
+from video_ssl.datasets.table import Table
+from video_ssl.embed.features import FeatureError
+from video_ssl.evaluate.finetune import FinetuneConfig
+from video_ssl.evaluate.predict import judged
+from video_ssl.evaluate.predict_config import PredictConfig
+from video_ssl.evaluate.recipe import EvaluateRecipe, load_evaluate_recipe
+from video_ssl.evaluate.run import evaluate
+from video_ssl.recipes import load_yaml
+
+SETTINGS = {
+    "objective.clip": {"num_frames": 4, "frame_stride": 2, "num_clips": 1},
+    "objective.crop": {"size": 16},
+    "loader.num_workers": 0,
+    "training.global_batch_size": 4,
+    "optimizer": {"base_lr": 3e-3, "lr_scaling": "none", "warmup": "2 steps"},
+}
+
+
+def recipe_of(run, videos, out, **changes):
+    settings = {"shares": [0.25, 1.0], "steps": 30, "settings": SETTINGS}
+    base = load_evaluate_recipe("finetune", [f"encoder={run}"])
+    return replace(
+        base,
+        train=str(videos / "train.arrow"),
+        test=str(videos / "test.arrow"),
+        evaluators={"finetune": settings},
+        embed=replace(base.embed, num_workers=0),
+        out=str(out),
+        device="cpu",
+        **changes,
+    )
+
+
+def test_parts_of_the_labels_from_given_weights_and_from_scratch(videos, tmp_path):
+    """Catches runs on other videos than the part, from other weights than the encoder's, and accuracies of others."""
+    run = untrained_run(tmp_path / "my 'own' run")
+    out = tmp_path / "out"
+    found = evaluate(recipe_of(run, videos, out), quiet=True)["encoders"]
+    assert list(found) == ["encoder", "scratch"]
+    runs = set()
+    for name, entry in found.items():
+        result = entry["results"]["finetune"]
+        assert list(result["metrics"]) == ["finetune 25 %", "finetune 100 %", "finetune area"]
+        assert result["metrics"]["finetune 100 %"] == 1.0  # the classes are colors
+        for point, count in zip(result["details"]["curve"], (3, 12), strict=True):
+            (draw,) = point["draws"]
+            settings = load_yaml(f"{draw['run']}/recipe.yaml")
+            table = Table.open(settings["data"]["table"])
+            assert len(table) == draw["labels"] == count
+            assert sorted(table.column("label").tolist()) == sorted([0, 1, 2] * (count // 3))
+            assert settings["objective"]["init"]["run"] == str(
+                out / "files" / name / "finetune" / "start"
+            )
+            told = judged(
+                draw["run"],
+                str(videos / "test.arrow"),
+                device="cpu",
+                config=PredictConfig(num_workers=0, num_clips=2),
+            )
+            names = ["red", "green", "blue"]
+            right = sum(
+                names[int(a.whole.shares.argmax())] == names[int(a.id[4:]) % 3]
+                for a in told.answers
+            )
+            assert right == draw["correct"]
+            assert draw["top1"] == right / 6
+            runs.add(draw["run"])
+    assert len(runs) == 4
+    kept = {run: _times(run) for run in runs}
+    again = evaluate(recipe_of(run, videos, out), quiet=True)["encoders"]
+    assert json.dumps(again["encoder"]["results"]) == json.dumps(found["encoder"]["results"])
+    assert {run: _times(run) for run in runs} == kept  # nothing was trained again
+
+
+def _times(run):
+    """When the checkpoints and the weights of a run were written."""
+    files = [*Path(run).glob("checkpoints/**/*"), Path(run) / "encoder" / "model.safetensors"]
+    return {str(file): file.stat().st_mtime_ns for file in files}
+
+
+def test_what_cannot_be_fine_tuned(videos, tmp_path):
+    run = untrained_run(tmp_path / "run")
+    pixels = {"pixels": f"pixels:{run}@4"}
+    with pytest.raises(FeatureError, match="cannot be fine-tuned: leave it out"):
+        evaluate(replace(recipe_of(run, videos, tmp_path / "o"), encoders=pixels), quiet=True)
+
+
+@pytest.mark.parametrize(
+    ("settings", "text"),
+    [
+        ({"shares": (2.0,)}, "up to 1"),
+        ({"steps": 0}, "steps=0"),
+        ({"settings": {"run": "x"}}, "settings has run, which follows from the evaluation"),
+    ],
+)
+def test_settings_that_cannot_be(settings, text):
+    with pytest.raises(ValueError, match=text):
+        FinetuneConfig(**settings)
+
+
+def test_the_recipe_is_that_of_the_demo():
+    recipe = load_evaluate_recipe("finetune", ["encoder=x"])
+    assert isinstance(recipe, EvaluateRecipe)
+    assert recipe.encoders == {"encoder": "{encoder}", "scratch": "untrained:{encoder}"}
+    assert recipe.evaluators["finetune"]["shares"] == [0.01, 0.05, 0.1, 1.0]
