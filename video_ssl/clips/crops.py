@@ -352,8 +352,14 @@ def crop_frames(frames: Frames, region: Region) -> Frames:
     return cut[:, :, ::-1] if region.flip else cut
 
 
-def resize_frames(frames: Frames, size: tuple[int, int]) -> Frames:
-    """Returns the frames at `size` (height, width), uint8, by Pillow's antialiased bilinear filter."""
+#: Pillow's filters by name; all but the last average when they shrink.
+Kernel = Literal["bilinear", "bicubic", "lanczos", "box", "hamming", "nearest"]
+
+
+def resize_frames(
+    frames: Frames, size: tuple[int, int], kernel: Kernel = "bilinear"
+) -> Frames:
+    """Returns the frames at `size` (height, width), uint8, by a filter of Pillow."""
     _check_frames(frames)
     height, width = size
     if frames.shape[1:3] == (height, width):
@@ -361,7 +367,7 @@ def resize_frames(frames: Frames, size: tuple[int, int]) -> Frames:
     out = np.empty((len(frames), height, width, 3), np.uint8)
     for target, frame in zip(out, frames, strict=True):
         image = Image.fromarray(np.ascontiguousarray(frame))
-        target[:] = np.asarray(image.resize((width, height), Image.Resampling.BILINEAR))
+        target[:] = np.asarray(image.resize((width, height), Image.Resampling[kernel.upper()]))
     return out
 
 

@@ -21,6 +21,7 @@ from numpy.typing import ArrayLike, NDArray
 from video_ssl.clips.config import Sampling
 from video_ssl.clips.crops import (
     Frames,
+    Kernel,
     center_region,
     crop_frames,
     even_crop_region,
@@ -28,7 +29,7 @@ from video_ssl.clips.crops import (
     resize_frames,
     short_side_size,
     spread_crop_region,
-    view_frames,
+    whole_region,
 )
 from video_ssl.clips.decoders.reader import BadVideo, Reader, stream_frames
 from video_ssl.clips.sampling.clip_rules import window_rule
@@ -77,6 +78,10 @@ class WindowConfig:
             the same in equal steps of whole pixels (V-JEPA), "short_side" the whole frame, the long side in proportion.
         num_crops: for "spread" and "even": squares of every window.
         center_share: for "center": side of the square in shares of the short side; HiCo's test crop is 0.875.
+        resize_to: for "center": the short side that frames are scaled to before the central square of `size` is cut
+            out of them; None = the square is cut out first.
+        stretch: for "center": the whole frame becomes the square, whatever its aspect.
+        kernel: filter that scales, one of Pillow's.
         short_video: "repeat_last" fills a video too short for a window with its last frame, marked invalid; "error"
             refuses it.
         shuffle_frames: the frames of every window are shown in an order drawn at random, a function of the record's id
@@ -97,6 +102,9 @@ class WindowConfig:
     crop: Literal["center", "spread", "even", "short_side"] = "center"
     num_crops: int = 1
     center_share: float = 1.0
+    resize_to: int | None = None
+    stretch: bool = False
+    kernel: Kernel = "bilinear"
     short_video: Literal["repeat_last", "error"] = "repeat_last"
     shuffle_frames: bool = False
 
@@ -128,6 +136,10 @@ class WindowConfig:
         if not 0 < self.center_share <= 1 or (self.center_share < 1 and self.crop != "center"):
             raise ValueError(
                 f"center_share={self.center_share} must lie in (0, 1], and below 1 goes with crop='center' only."
+            )
+        if self.resize_to is not None and (self.stretch or self.resize_to < self.size):
+            raise ValueError(
+                f"resize_to={self.resize_to} must be at least size={self.size}, and does not go with stretch."
             )
         if self.shuffle_frames and self.per_frame:
             raise ValueError(
@@ -347,12 +359,18 @@ def _scaled_frames(
 def _scale(frames: Frames, config: WindowConfig) -> Frames:
     """The frames at their final scale, before squares are cut out of them."""
     height, width = frames.shape[1:3]
-    if config.crop == "center":
-        region = center_region(height, width)
-        if config.center_share < 1:
-            region = inner_square(height, width, config.center_share)
-        return view_frames(frames, region, config.size)
-    return resize_frames(frames, short_side_size(height, width, config.size))
+    if config.crop != "center":
+        size = short_side_size(height, width, config.size)
+        return resize_frames(frames, size, config.kernel)
+    if config.center_share < 1:  # asked by name, so it comes before the rule of the encoder
+        region = inner_square(height, width, config.center_share)
+    elif config.resize_to is not None:
+        size = short_side_size(height, width, config.resize_to)
+        scaled = resize_frames(frames, size, config.kernel)
+        return crop_frames(scaled, center_region(*size, config.size))
+    else:
+        region = whole_region(height, width) if config.stretch else center_region(height, width)
+    return resize_frames(crop_frames(frames, region), (config.size,) * 2, config.kernel)
 
 
 def _crops(frames: Frames, config: WindowConfig) -> Frames:

@@ -16,7 +16,7 @@ from video_ssl.embed.config import EmbedConfig
 from video_ssl.embed.text_windows import TextWindows
 from video_ssl.embed.window_workers import AnyWindows
 from video_ssl.models.contract import Encoder
-from video_ssl.models.preprocess_config import SoundPreprocess, TextPreprocess, VideoPreprocess
+from video_ssl.models.preprocess_config import AnyText, SoundPreprocess, VideoPreprocess
 
 _OF_FRAMES = (
     "hop",
@@ -40,7 +40,7 @@ def windows_for(encoder: Encoder, config: EmbedConfig) -> AnyWindows:
         ValueError: a setting of frames for an encoder of sound or text, of time for one of text.
     """
     pre = encoder.preprocess
-    if isinstance(pre, TextPreprocess):
+    if isinstance(pre, AnyText):
         _refuse(config, (*_OF_FRAMES, *_OF_TIME), "text, of which all captions are embedded")
         return TextWindows(words=pre)
     if isinstance(pre, SoundPreprocess):
@@ -63,9 +63,9 @@ def _video_windows(encoder: Encoder, pre: VideoPreprocess, config: EmbedConfig) 
         num_frames=pre.num_frames,
         frame_stride=pre.frame_stride,
         fps=pre.fps,
-        size=pre.size,
         sampling=pre.sampling,
         shuffle_frames=pre.shuffle_frames,
+        **pre.scaling(),
     )
     asked = config.num_frames is not None or config.overlap is not None
     most = encoder.max_frames

@@ -114,7 +114,7 @@ def read_clip(
         num_frames=pre.num_frames,
         frame_stride=pre.frame_stride,
         fps=pre.fps,
-        size=pre.size if size is None else size,
+        **pre.scaling(size),
     )
     record = _record(video, start_sec=start_sec, end_sec=end_sec)
     with open_record(record, backend, timeout_sec=asked.video_timeout_sec) as reader:

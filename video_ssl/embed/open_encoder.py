@@ -2,6 +2,7 @@
 
     RUN, RUN@STEP, untrained:RUN[@SEED], ...  see `load_encoder`, also for further baselines; a run of flax gives its
                                               torch twin
+    hub:FOLDER, hub:NAME                      a model of Hugging Face's transformers, see docs/hub.md
     flax:RUN, flax:untrained:RUN[@SEED]       the flax encoder of a run of either framework, computed by jax
 
 `untrained:flax:RUN`, `pixels:flax:RUN` and their like are understood too: recipes need not know what `{encoder}` is.
@@ -20,9 +21,10 @@ import video_ssl
 from video_ssl.datasets.paths import at_home
 from video_ssl.models.baselines import BASELINES
 from video_ssl.models.contract import Encoder
-from video_ssl.models.encoder_folder import find_encoder
+from video_ssl.models.encoder_folder import find_encoder, read_config
 from video_ssl.models.encoder_partners import find_partner
 from video_ssl.models.encoders import EncoderError, load_encoder
+from video_ssl.models.hub.kinds import HUB, HUB_KINDS, HUB_TEXT
 from video_ssl.models.preprocess_config import Modality
 from video_ssl.pretrain.processes import choose_device
 
@@ -43,6 +45,8 @@ def open_encoder(spec: str, device: str | torch.device = "cpu") -> Encoder:
         EncoderError: see `load_encoder`; or jax is not installed or sees no such device.
     """
     plain = without_flax(spec)
+    if plain != spec and hub_parts(plain) is not None:
+        raise EncoderError(f"{spec}: models of transformers are computed by torch: leave out {FLAX!r}.")
     if plain == spec or plain.partition(":")[0] in BASELINES:
         return load_encoder(plain, choose_device(str(device)))
     try:
@@ -81,6 +85,17 @@ def lasting_spec(spec: str) -> str:
     return f"{begin}{os.path.abspath(at_home(place))}{behind}" if known else spec
 
 
+def hub_parts(spec: str) -> tuple[str, str, str] | None:
+    """Returns what stands before a model of the hub, which of its towers is meant, and its name; None where it is none.
+
+    >>> hub_parts("untrained:hub:google/siglip-base@3"), hub_parts("runs/a")
+    (('untrained:', 'hub', 'google/siglip-base@3'), None)
+    """
+    fresh = UNTRAINED if spec.startswith(UNTRAINED) else ""
+    kind, _, named = spec.removeprefix(fresh).partition(":")
+    return (fresh, kind, named) if kind in HUB_KINDS else None
+
+
 def partner_spec(spec: str, sense: Modality) -> str:
     """Returns the specification of the encoder of the same run that has another sense, in a common space with it.
 
@@ -97,10 +112,20 @@ def partner_spec(spec: str, sense: Modality) -> str:
     kind = plain.partition(":")[0]
     if kind in BASELINES:
         raise EncoderError(f"{spec} shares no space with {sense}: name a run there.")
+    of_hub = hub_parts(plain)
+    if of_hub is not None:
+        if sense == "sound":
+            raise EncoderError(f"{spec} shares no space with sound: name a run there.")
+        return f"{of_hub[0]}{HUB_TEXT if sense == 'text' else HUB}:{of_hub[2]}"
     fresh = UNTRAINED if plain.startswith(UNTRAINED) else ""
     place, seed = plain.removeprefix(fresh), ""
     if fresh and not Path(at_home(place)).exists():
         place, at, number = place.rpartition("@")
         seed = at + number
-    partner = find_partner(find_encoder(place), sense)
+    folder = find_encoder(place)
+    content = read_config(folder)
+    if sense == "text" and content["architecture"] == HUB and "hub" in content["source"]:
+        # A model that was converted left its tower of texts where it came from.
+        return f"{HUB_TEXT}:{content['source']['hub']}"
+    partner = find_partner(folder, sense)
     return f"{fresh}{FLAX if plain != spec else ''}{partner}{seed}"

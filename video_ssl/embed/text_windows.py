@@ -11,14 +11,14 @@ import numpy as np
 from video_ssl.clips.decoders.reader import BadVideo
 from video_ssl.clips.windows import Window
 from video_ssl.datasets.table import Record
-from video_ssl.models.preprocess_config import PADDING, TextPreprocess
+from video_ssl.models.preprocess_config import PADDING, AnyText
 
 
 @dataclass(frozen=True, kw_only=True)
 class TextWindows:
-    """All captions of a record, in their order; `words` turns them into places in a vocabulary."""
+    """All captions of a record, in their order; `words` turns them into places in a vocabulary, or into tokens."""
 
-    words: TextPreprocess
+    words: AnyText
     num_crops: ClassVar[int] = 1
     whole: ClassVar[bool] = False
 

@@ -17,8 +17,13 @@ from video_ssl.embed.features import FeatureError, FeatureFile, open_features
 from video_ssl.explore.clip_archive import ClipArchive
 from video_ssl.files import temporary_folder
 from video_ssl.models import NETWORKS
-from video_ssl.models.contract import COMMON_WITH
-from video_ssl.models.preprocess_config import Modality, TextPreprocess, split_words
+from video_ssl.models.contract import COMMON_WITH, Encoder
+from video_ssl.models.preprocess_config import (
+    Modality,
+    TextPreprocess,
+    TokenizerPreprocess,
+    split_words,
+)
 from video_ssl.recipes import nearest
 
 __all__ = ["Asked", "ask"]
@@ -132,6 +137,8 @@ def _told(text: str, encoder: str, device: str) -> Asked:
 
     reader = open_encoder(encoder, device)
     words = reader.preprocess
+    if isinstance(words, TokenizerPreprocess):
+        return _told_in_tokens(text, reader, words)
     assert isinstance(words, TextPreprocess)
     found = split_words(text, lower_case=words.lower_case)
     ids = words.ids([text])
@@ -151,6 +158,17 @@ def _told(text: str, encoder: str, device: str) -> Asked:
         notes.append(f"only the first {words.length} of {len(found)} words are read")
     common = COMMON_WITH["text"]
     vector = reader.outputs_of_arrays(ids, [common])[common][0]
+    return Asked(title=text, sense="text", vector=vector, notes=tuple(notes))
+
+
+def _told_in_tokens(text: str, reader: Encoder, words: TokenizerPreprocess) -> Asked:
+    if not text.strip():
+        raise FeatureError(f"the text {text!r} has no words: write what is to be seen.")
+    count, notes = words.num_tokens(text), []
+    if count > words.length:
+        notes.append(f"only the first {words.length} of {count} tokens of the text are read")
+    common = COMMON_WITH["text"]
+    vector = reader.outputs_of_arrays(words.ids([text]), [common])[common][0]
     return Asked(title=text, sense="text", vector=vector, notes=tuple(notes))
 
 

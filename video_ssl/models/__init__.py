@@ -138,6 +138,12 @@ NETWORKS: dict[str, Network] = {
         published={"pytorchvideo": f"{_EXCHANGE}.zoo_weights"},
         package="pytorchvideo",
     ),
+    "hub": Network(
+        config=f"{_HERE}.hub.config:HubConfig",
+        torch=f"{_HERE}.hub.network:HubEncoder",
+        published={"hub": f"{_EXCHANGE}.hub_weights"},
+        package="transformers",
+    ),
     "pixels": Network(
         config=f"{_NETWORKS}.pixels_config:PixelsConfig",
         torch=f"{_NETWORKS}.pixels:PixelEncoder",

@@ -11,6 +11,9 @@ understands the baselines that every evaluation needs beside a trained encoder:
     no_positions:PATH       the trained encoder, whose frames are not told where in the video they lie
     pixels[:SIZE]           raw pixels averaged down to SIZE x SIZE (default 16); default clips
     pixels:PATH[@SIZE]      raw pixels of exactly the clips that the encoder in PATH sees
+    hub:FOLDER, hub:NAME    a tower of a model of Hugging Face's transformers, see `models/hub`; behind untrained: and
+                            pixels: too
+    hub_text:FOLDER|NAME    its tower of texts
     hog_SHOWS:PATH[@SIZE]   histograms of oriented gradients of those clips, of frames averaged down to SIZE x SIZE
                             (default 64, or the frames as they are where they are smaller); SHOWS = frame, bag, order,
                             differences, each or window, see `HogConfig`
@@ -44,6 +47,7 @@ from video_ssl.models.encoder_folder import (
     read_preprocess,
     write_encoder_folder,
 )
+from video_ssl.models.hub.kinds import HUB, HUB_KINDS
 from video_ssl.models.networks.hog import HogConfig, HogEncoder
 from video_ssl.models.networks.pixels import PixelEncoder, PixelsConfig
 from video_ssl.models.preprocess_config import Preprocess, VideoPreprocess
@@ -134,7 +138,7 @@ def load_encoder(path_or_run: str | Path, device: str | torch.device = "cpu") ->
 
     Args:
         path_or_run: RUN, RUN@STEP, RUN/encoder, RUN/encoders/NAME, `untrained:PATH[@SEED]`, `no_positions:PATH`,
-            `pixels[:SIZE]`, `pixels:PATH[@SIZE]` or `hog_SHOWS:PATH[@SIZE]`.
+            `pixels[:SIZE]`, `pixels:PATH[@SIZE]`, `hog_SHOWS:PATH[@SIZE]`, `hub:FOLDER` or `hub:NAME`.
         device: where the weights go.
 
     Raises:
@@ -155,17 +159,10 @@ def load_encoder(path_or_run: str | Path, device: str | torch.device = "cpu") ->
         module, preprocess, content = _pixels(rest)
     elif kind in BASELINES:
         module, preprocess, content = _hog(kind, rest)
+    elif kind in HUB_KINDS:
+        module, preprocess, content = _of_hub(kind, rest, seed=None)
     elif kind == "untrained":
-        path, seed = _split_number(rest, default=0)
-        if not path:
-            raise EncoderError(
-                f"{spec!r} names no encoder: write untrained:RUN or untrained:RUN@SEED."
-            )
-        folder = find_encoder(path)
-        content = read_config(folder)
-        module, preprocess = _build(content, folder, seed=seed)
-        check_unchanged(folder)
-        content["source"] = {"objective": "none (untrained)", "seed": seed, "architecture of": path}
+        module, preprocess, content = _untrained(spec, rest)
     else:
         folder = find_encoder(rest if kind == NO_POSITIONS else spec)
         content = read_config(folder)
@@ -181,6 +178,36 @@ def load_encoder(path_or_run: str | Path, device: str | torch.device = "cpu") ->
     ):
         setattr(module, name, value)
     return typing.cast(Encoder, module)
+
+
+def _untrained(spec: str, rest: str) -> tuple[nn.Module, Preprocess, dict[str, Any]]:
+    """Reads what follows `untrained:`."""
+    path, seed = _split_number(rest, default=0)
+    if not path:
+        raise EncoderError(
+            f"{spec!r} names no encoder: write untrained:RUN or untrained:RUN@SEED."
+        )
+    kind, _, named = path.partition(":")
+    if kind in HUB_KINDS:
+        return _of_hub(kind, named, seed=seed)
+    folder = find_encoder(path)
+    content = read_config(folder)
+    module, preprocess = _build(content, folder, seed=seed)
+    check_unchanged(folder)
+    content["source"] = {"objective": "none (untrained)", "seed": seed, "architecture of": path}
+    return module, preprocess, content
+
+
+def _of_hub(
+    kind: str, named: str, *, seed: int | None
+) -> tuple[nn.Module, Preprocess, dict[str, Any]]:
+    """Reads what follows `hub:` or `hub_text:`."""
+    # Where it is used: without it nobody needs transformers.
+    from video_ssl.models.hub.opening import open_hub, open_hub_text
+
+    if not named:
+        raise EncoderError(f"'{kind}:' names no model: write {kind}:FOLDER or {kind}:NAME.")
+    return (open_hub if kind == HUB else open_hub_text)(named, seed=seed)
 
 
 def read_beside(folder: Path, name: str) -> dict[str, Tensor]:
@@ -324,6 +351,10 @@ def _hog(kind: str, rest: str) -> tuple[nn.Module, Preprocess, dict[str, Any]]:
 
 def _lent(kind: str, path: str) -> VideoPreprocess:
     """Returns how clips are made for the encoder in `path`, for a baseline beside it."""
+    if path.startswith(f"{HUB}:"):
+        _, lent, _ = _of_hub(HUB, path.removeprefix(f"{HUB}:"), seed=0)
+        assert isinstance(lent, VideoPreprocess)
+        return lent
     folder = find_encoder(path)
     content = read_config(folder)
     preprocess = read_preprocess(content, folder)

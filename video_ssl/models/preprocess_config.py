@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import InitVar, dataclass, field
 from functools import cached_property
 from typing import Any, ClassVar, Literal, get_args
 
 import numpy as np
 
 from video_ssl.clips.config import Sampling
+from video_ssl.clips.crops import Kernel
 from video_ssl.clips.text import split_words
 from video_ssl.models.config import CAME_LATER
 from video_ssl.recipes import to_plain
@@ -40,6 +43,10 @@ class VideoPreprocess:
         shuffle_frames: clips are shown in a random order of their frames, as in `ClipConfig`.
         mean: RGB mean that is subtracted, in the range 0..1.
         std: RGB standard deviation to divide by, in the range 0..1.
+        resize_to: short side in pixels that frames are scaled to before the central square of `size` is cut out; None =
+            the central square of the short side is scaled to `size`.
+        stretch: the whole frame is scaled to the square, whatever its aspect.
+        kernel: filter that scales, one of Pillow's.
     """
 
     modality: ClassVar[Modality] = "video"
@@ -52,9 +59,16 @@ class VideoPreprocess:
     shuffle_frames: bool = field(default=False, metadata=CAME_LATER)
     mean: tuple[float, float, float] = (0.485, 0.456, 0.406)
     std: tuple[float, float, float] = (0.229, 0.224, 0.225)
+    resize_to: int | None = field(default=None, metadata=CAME_LATER)
+    stretch: bool = field(default=False, metadata=CAME_LATER)
+    kernel: Kernel = field(default="bilinear", metadata=CAME_LATER)
 
     def __post_init__(self) -> None:
         _check_positive(self, "num_frames", "frame_stride", "size")
+        if self.resize_to is not None and (self.stretch or self.resize_to < self.size):
+            raise ValueError(
+                f"resize_to={self.resize_to} must be at least size={self.size}, and does not go with stretch."
+            )
         if self.fps is not None and not 0 < self.fps < math.inf:
             raise ValueError(f"fps={self.fps} must be positive, or null to count frames.")
         for name in ("mean", "std"):
@@ -62,6 +76,21 @@ class VideoPreprocess:
                 raise ValueError(f"{name}={getattr(self, name)} must be finite numbers.")
         if min(self.std) <= 0:
             raise ValueError(f"std={self.std} must be positive: pixels are divided by it.")
+
+    def scaling(self, size: int | None = None) -> dict[str, Any]:
+        """Returns how frames become squares, as `WindowConfig` takes it.
+
+        Args:
+            size: side of the squares in place of the encoder's own; the short side before the cut follows.
+        """
+        side = self.size if size is None else size
+        before = None if self.resize_to is None else round(self.resize_to * side / self.size)
+        return {
+            "size": side,
+            "resize_to": before,
+            "stretch": self.stretch,
+            "kernel": self.kernel,
+        }
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -152,7 +181,52 @@ class TextPreprocess:
         return found
 
 
-Preprocess = VideoPreprocess | SoundPreprocess | TextPreprocess
+@dataclass(frozen=True, kw_only=True)
+class TokenizerPreprocess:
+    """What an encoder with a tokenizer of its own expects of a text: tokens, filled up to a length by it.
+
+    Args:
+        tokenizer: of `transformers`, with a token to fill up with.
+        length: tokens of a text; the rest of a longer one is left out.
+
+    Attributes:
+        num_words: of the tokenizer.
+        vocabulary_digest: 16 hexadecimal digits that change with them.
+    """
+
+    modality: ClassVar[Modality] = "text"
+
+    tokenizer: InitVar[Any]
+    length: int
+    num_words: int = field(init=False)
+    vocabulary_digest: str = field(init=False)
+
+    def __post_init__(self, tokenizer: Any) -> None:
+        _check_positive(self, "length")
+        # No field: it is no setting, and its text holds the path that it was read from.
+        object.__setattr__(self, "_tokenizer", tokenizer)
+        tokens = json.dumps(tokenizer.get_vocab(), sort_keys=True).encode()
+        object.__setattr__(self, "num_words", len(tokenizer))
+        digest = hashlib.sha256(tokens).hexdigest()[:16]
+        object.__setattr__(self, "vocabulary_digest", digest)
+
+    def ids(self, texts: Sequence[str]) -> np.ndarray:
+        """Returns int64 (B, length), the tokens of each text."""
+        found = self._of(texts, padding="max_length", truncation=True, max_length=self.length)
+        return np.asarray(found, np.int64).reshape(-1, self.length)
+
+    def num_tokens(self, text: str) -> int:
+        """Returns how many tokens a text has, those that are left out included."""
+        return len(self._of([text])[0])
+
+    def _of(self, texts: Sequence[str], **settings: Any) -> list[list[int]]:
+        tokenizer: Any = self._tokenizer  # type: ignore[attr-defined]
+        found: list[list[int]] = tokenizer(list(texts), **settings)["input_ids"]
+        return found
+
+
+AnyText = TextPreprocess | TokenizerPreprocess
+Preprocess = VideoPreprocess | SoundPreprocess | TextPreprocess | TokenizerPreprocess
 
 PREPROCESS: dict[str, type[Any]] = {
     cls.modality: cls for cls in (VideoPreprocess, SoundPreprocess, TextPreprocess)

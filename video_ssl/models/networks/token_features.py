@@ -72,9 +72,25 @@ class TokenFeatures(TorchEncoder):
         self.check_outputs(names, layer=layer, pooling=pooling)
         self.check_input(inputs)
         prefix, tokens = self.layer_outputs(inputs, layer)
+        return self.outputs_of_tokens(
+            prefix, tokens, self.grid(inputs), names, cells=cells, pooling=pooling
+        )
+
+    def outputs_of_tokens(
+        self,
+        prefix: Tensor,
+        tokens: Tensor,
+        grid: tuple[int, int, int],
+        names: Sequence[str],
+        *,
+        cells: int,
+        pooling: str,
+    ) -> dict[str, Tensor]:
+        """Returns the outputs of class tokens (B, P, D) and tokens (B, L, D) on a grid; names and settings as in
+        `outputs`."""
         found = {TOKENS: tokens}
         if CLIP in names or MOMENTS in names:
-            moments = spatial_cells(tokens.unflatten(1, self.grid(inputs)), cells)
+            moments = spatial_cells(tokens.unflatten(1, grid), cells)
             if pooling == "cls" and self.frames_stand_alone:
                 moments = prefix
             found[MOMENTS] = moments

@@ -1,0 +1,1 @@
+"""Encoders that exist elsewhere: towers of models of Hugging Face's `transformers`, from a folder or by a name."""

@@ -1,0 +1,141 @@
+"""How frames are made for a model of `transformers`: from the file of its image or video processor, by its own rules.
+
+Source: `image_processing_backends.py` and `video_processing_utils.py` of transformers: resize, center crop, rescale,
+normalise, in this order.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping
+from typing import Any, cast
+
+from video_ssl.clips.crops import Kernel
+from video_ssl.models.encoder_folder import EncoderError
+from video_ssl.models.hub.config import HubConfig
+from video_ssl.models.hub.families import side_of
+from video_ssl.models.hub.folder import HubFolder
+from video_ssl.models.preprocess_config import VideoPreprocess
+
+logger = logging.getLogger(__name__)
+
+#: Pillow's numbers of its filters.
+_KERNELS = ("nearest", "lanczos", "bilinear", "bicubic", "box", "hamming")
+_IMAGES, _CLIPS, _ALL = "preprocessor_config.json", "video_preprocessor_config.json", "processor_config.json"
+#: Ours, where the model says nothing: the frames of a clip of a model of images, and the distance of frames.
+_FRAMES, _STRIDE = 8, 4
+
+
+def read_processing(folder: HubFolder, config: HubConfig) -> VideoPreprocess:
+    """Returns how clips are made for a tower.
+
+    Raises:
+        EncoderError: the folder has no processor, or one that does what is not done here.
+    """
+    name, found = _processor(folder, clips=config.num_frames is not None)
+    where = str(folder.path / name)
+    try:
+        scaling = _scaling(found, config)
+        mean, std = _statistics(found)
+        return VideoPreprocess(
+            num_frames=config.num_frames or _FRAMES,
+            frame_stride=_STRIDE,
+            mean=mean,
+            std=std,
+            **scaling,
+        )
+    except ValueError as err:
+        raise EncoderError(f"{where}: {err}") from err
+
+
+def _processor(folder: HubFolder, *, clips: bool) -> tuple[str, Mapping[str, Any]]:
+    """Name and content of the file that describes the processor."""
+    inside = ("video_processor", "image_processor") if clips else ("image_processor",)
+    names = (_CLIPS, _IMAGES) if clips else (_IMAGES,)
+    for name in names:
+        found = folder.json(name)
+        if found is not None:
+            return name, found
+    both = folder.json(_ALL) or {}
+    for key in inside:
+        if isinstance(both.get(key), Mapping):
+            return _ALL, both[key]
+    raise EncoderError(
+        f"{folder.path} does not say how frames are made for it: expected {' or '.join((*names, _ALL))}. Save the "
+        "processor of the model beside it (AutoImageProcessor, save_pretrained)."
+    )
+
+
+def _scaling(found: Mapping[str, Any], config: HubConfig) -> dict[str, Any]:
+    if found.get("do_resize") is False:
+        raise ValueError("do_resize=false: frames must get one size. Set do_resize and size.")
+    if found.get("do_pad"):
+        raise ValueError("do_pad=true: frames are not padded here. Set do_pad to false.")
+    kernel = _kernel(found.get("resample", 2))
+    if config.model_type == "siglip2_vision_model":
+        return {"size": _naflex_side(found, config), "kernel": kernel}
+    size = found.get("size")
+    if isinstance(size, int) and found.get("do_center_crop"):
+        size = {"shortest_edge": size}
+    if not isinstance(size, (int, Mapping)):
+        raise ValueError(f"size={size!r} must say height and width, or shortest_edge.")
+    shortest = size.get("shortest_edge") if isinstance(size, Mapping) else None
+    crop = side_of(found.get("crop_size"), "crop_size") if found.get("do_center_crop") else None
+    if shortest is None:
+        side = side_of(size, "size")
+        if crop is not None and crop != side:
+            raise ValueError(
+                f"crop_size={crop} of frames that are stretched to size={side} is not known here: make them equal."
+            )
+        return {"size": side, "stretch": True, "kernel": kernel}
+    if isinstance(size, Mapping) and size.get("longest_edge") is not None:
+        raise ValueError("size with longest_edge makes frames of many sizes. Give shortest_edge alone.")
+    short = side_of(shortest, "shortest_edge")
+    if crop is None:
+        logger.info("frames keep their aspect for %s; the central square is taken", config.family.title)
+        return {"size": short, "resize_to": short, "kernel": kernel}
+    if crop > short:
+        raise ValueError(
+            f"crop_size={crop} is larger than shortest_edge={short}: borders would be black. Make it at most that."
+        )
+    return {"size": crop, "resize_to": short, "kernel": kernel}
+
+
+def _naflex_side(found: Mapping[str, Any], config: HubConfig) -> int:
+    """Side of a square of as many patches as the processor allows, on whole patches."""
+    patches = found.get("max_num_patches", config.settings["num_patches"])
+    if not isinstance(patches, int) or not 1 <= patches <= 2**16:
+        raise ValueError(f"max_num_patches={patches!r} must be a number of patches.")
+    return int(patches**0.5) * config.patch_px
+
+
+def _kernel(value: Any) -> Kernel:
+    if value is None:
+        return "bilinear"
+    if not isinstance(value, int) or not 0 <= value < len(_KERNELS):
+        raise ValueError(f"resample={value!r} must be the number of one of Pillow's filters, 0 to 5.")
+    return cast(Kernel, _KERNELS[value])
+
+
+def _statistics(found: Mapping[str, Any]) -> tuple[tuple[float, float, float], tuple[float, float, float]]:
+    factor, rescales = found.get("rescale_factor", 1 / 255), found.get("do_rescale", True)
+    usual = isinstance(factor, float) and abs(factor * 255 - 1) < 1e-6
+    if not rescales or not usual or found.get("offset"):
+        raise ValueError(
+            f"do_rescale={rescales} with rescale_factor={factor!r} and offset={found.get('offset')}: pixels are brought "
+            "into 0..1 here. Set rescale_factor=1/255 without offset, and mean and std that fit."
+        )
+    if found.get("do_normalize") is False:
+        return (0.0, 0.0, 0.0), (1.0, 1.0, 1.0)
+    mean, std = (_three(found.get(name), name) for name in ("image_mean", "image_std"))
+    return mean, std
+
+
+def _three(value: Any, name: str) -> tuple[float, float, float]:
+    given = [value] * 3 if isinstance(value, (int, float)) else value
+    numbers = isinstance(given, list) and all(
+        isinstance(x, (int, float)) and not isinstance(x, bool) for x in given
+    )
+    if not numbers or len(given) != 3:
+        raise ValueError(f"{name}={value!r} must be three numbers, of red, green and blue.")
+    return float(given[0]), float(given[1]), float(given[2])
