@@ -356,9 +356,7 @@ def crop_frames(frames: Frames, region: Region) -> Frames:
 Kernel = Literal["bilinear", "bicubic", "lanczos", "box", "hamming", "nearest"]
 
 
-def resize_frames(
-    frames: Frames, size: tuple[int, int], kernel: Kernel = "bilinear"
-) -> Frames:
+def resize_frames(frames: Frames, size: tuple[int, int], kernel: Kernel = "bilinear") -> Frames:
     """Returns the frames at `size` (height, width), uint8, by a filter of Pillow."""
     _check_frames(frames)
     height, width = size

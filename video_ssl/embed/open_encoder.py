@@ -46,7 +46,9 @@ def open_encoder(spec: str, device: str | torch.device = "cpu") -> Encoder:
     """
     plain = without_flax(spec)
     if plain != spec and hub_parts(plain) is not None:
-        raise EncoderError(f"{spec}: models of transformers are computed by torch: leave out {FLAX!r}.")
+        raise EncoderError(
+            f"{spec}: models of transformers are computed by torch: leave out {FLAX!r}."
+        )
     if plain == spec or plain.partition(":")[0] in BASELINES:
         return load_encoder(plain, choose_device(str(device)))
     try:

@@ -73,6 +73,13 @@ def _vatt(
 
 #: architecture -> network; a new one is its files and a line here.
 NETWORKS: dict[str, Network] = {
+    # Before the ViTs, whose reader takes every folder of Hugging Face.
+    "hub": Network(
+        config=f"{_HERE}.hub.config:HubConfig",
+        torch=f"{_HERE}.hub.network:HubEncoder",
+        published={"hub": f"{_EXCHANGE}.hub_weights"},
+        package="transformers",
+    ),
     "vit": Network(
         config=f"{_HERE}.config:ViTConfig",
         torch=f"{_NETWORKS}.vit:VideoViT",
@@ -137,12 +144,6 @@ NETWORKS: dict[str, Network] = {
         torch=f"{_NETWORKS}.zoo:ZooEncoder",
         published={"pytorchvideo": f"{_EXCHANGE}.zoo_weights"},
         package="pytorchvideo",
-    ),
-    "hub": Network(
-        config=f"{_HERE}.hub.config:HubConfig",
-        torch=f"{_HERE}.hub.network:HubEncoder",
-        published={"hub": f"{_EXCHANGE}.hub_weights"},
-        package="transformers",
     ),
     "pixels": Network(
         config=f"{_NETWORKS}.pixels_config:PixelsConfig",

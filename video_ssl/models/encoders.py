@@ -184,9 +184,7 @@ def _untrained(spec: str, rest: str) -> tuple[nn.Module, Preprocess, dict[str, A
     """Reads what follows `untrained:`."""
     path, seed = _split_number(rest, default=0)
     if not path:
-        raise EncoderError(
-            f"{spec!r} names no encoder: write untrained:RUN or untrained:RUN@SEED."
-        )
+        raise EncoderError(f"{spec!r} names no encoder: write untrained:RUN or untrained:RUN@SEED.")
     kind, _, named = path.partition(":")
     if kind in HUB_KINDS:
         return _of_hub(kind, named, seed=seed)

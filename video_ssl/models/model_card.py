@@ -48,7 +48,7 @@ def model_card(content: Mapping[str, Any]) -> str:
     lines = [
         "---",
         "library_name: video_ssl",
-        "license: other",
+        f"license: {_licence(source)}",
         f"tags: [{modality}, self-supervised-learning]",
         "---",
         "",
@@ -78,12 +78,33 @@ def model_card(content: Mapping[str, Any]) -> str:
         "",
         "## Licence",
         "",
-        "The code is Apache-2.0. The licence of these weights depends on the videos and on the "
-        "teachers they were trained"
-        " with; whoever publishes them must settle it and replace this paragraph.",
+        *_about_licence(source),
         "",
     ]
     return "\n".join(lines)
+
+
+def _licence(source: Mapping[str, Any]) -> str:
+    """The licence that the model says it has, where it was converted, else what is to be settled."""
+    said = source.get("license")
+    return json.dumps(said) if isinstance(said, str) and said else "other"
+
+
+def _about_licence(source: Mapping[str, Any]) -> list[str]:
+    if source.get("license") == "unknown":
+        return [
+            f"The code is Apache-2.0. The weights are those of {source.get('hub', 'another model')}, which does not say "
+            "its licence: settle it before you pass them on."
+        ]
+    if source.get("license"):
+        return [
+            f"The code is Apache-2.0. The weights are those of {source.get('hub', 'another model')}, which says of its "
+            f"licence: {source['license']}. It holds here too."
+        ]
+    return [
+        "The code is Apache-2.0. The licence of these weights depends on the videos and on the teachers they were "
+        "trained with; whoever publishes them must settle it and replace this paragraph."
+    ]
 
 
 def _dependence(names: Sequence[str]) -> list[str]:
@@ -140,8 +161,15 @@ def _loading(outputs: Sequence[str], modality: str, architecture: str) -> list[s
 
 
 def _video(pre: Mapping[str, Any]) -> str:
+    how = ""
+    if pre.get("stretch"):
+        how = " (the whole frame, whatever its aspect)"
+    elif pre.get("resize_to"):
+        how = f" (cut out of the middle of frames whose short side is {pre['resize_to']})"
+    if pre.get("kernel", "bilinear") != "bilinear":
+        how += f", scaled by a {pre['kernel']} filter"
     return (
-        f"{_frames(pre)}, {pre['size']} x {pre['size']} pixels, RGB in 0..1 minus {list(pre['mean'])}, "
+        f"{_frames(pre)}, {pre['size']} x {pre['size']} pixels{how}, RGB in 0..1 minus {list(pre['mean'])}, "
         f"divided by {list(pre['std'])}."
     )
 

@@ -26,7 +26,11 @@ log = logging.getLogger(__name__)
 #: (prefix in the file, prefix here); None drops the key.  The first prefix that fits is used.
 Renames = Sequence[tuple[str, str | None]]
 
-CONTAINERS = ("model", "module", "state_dict", "model_state_dict", "model_state")
+#: The last two are V-JEPA 2's.
+CONTAINERS = (
+    *("model", "module", "state_dict", "model_state_dict", "model_state"),
+    *("target_encoder", "encoder"),
+)
 WRAPPERS = ("_orig_mod.", "module.")
 
 

@@ -47,6 +47,7 @@ def write_folder(folder: str | Path, model: Published, *, source: Mapping[str, A
     )
     given = {
         "objective": model.family,
+        **model.about,
         **source,
         "form": model.form,
         "container": model.container,

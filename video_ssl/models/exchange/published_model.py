@@ -63,6 +63,7 @@ class Published:
             only the norm, `fc_norm.*` where it reads its first token.  Empty = no classifier.
         decoders: `decoder.*`, or `decoders.image.*` and `decoders.video.*`, or what BEVT has around its encoder; empty
             = none.
+        about: what else is known of where it comes from, for the model card.
         classifier: `weight` and `bias` of a layer on the clip feature; empty = none, or one in `head`.
     """
 
@@ -77,6 +78,7 @@ class Published:
     head: Mapping[str, Tensor] = field(default_factory=dict)
     decoders: Mapping[str, Tensor] = field(default_factory=dict)
     classifier: Mapping[str, Tensor] = field(default_factory=dict)
+    about: Mapping[str, Any] = field(default_factory=dict)
 
     @property
     def num_classes(self) -> int:

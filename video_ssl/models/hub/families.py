@@ -11,7 +11,9 @@ from typing import Any, Literal
 
 #: Settings that bound how large a network becomes, and the most that anybody has.
 _LARGEST = {
-    **dict.fromkeys(("hidden_size", "intermediate_size", "projection_dim", "projection_size"), 2**16),
+    **dict.fromkeys(
+        ("hidden_size", "intermediate_size", "projection_dim", "projection_size"), 2**16
+    ),
     **dict.fromkeys(("num_hidden_layers", "num_attention_heads", "num_register_tokens"), 2**10),
     **dict.fromkeys(("pred_hidden_size", "pred_num_mask_tokens"), 2**16),
     **dict.fromkeys(("pred_num_hidden_layers", "pred_num_attention_heads"), 2**10),
@@ -26,9 +28,29 @@ _MOST_TOKENS = 2**18
 #: Settings of the library itself, and of heads that are left out; none changes a feature.
 LEFT_OUT = frozenset(
     {
-        *("architectures", "dtype", "torch_dtype", "transformers_version", "id2label", "label2id", "problem_type"),
-        *("return_dict", "output_attentions", "output_hidden_states", "is_encoder_decoder", "use_cache"),
-        *("chunk_size_feed_forward", "tie_word_embeddings", "attn_implementation", "model_type", "num_labels"),
+        *(
+            "architectures",
+            "dtype",
+            "torch_dtype",
+            "transformers_version",
+            "id2label",
+            "label2id",
+            "problem_type",
+        ),
+        *(
+            "return_dict",
+            "output_attentions",
+            "output_hidden_states",
+            "is_encoder_decoder",
+            "use_cache",
+        ),
+        *(
+            "chunk_size_feed_forward",
+            "tie_word_embeddings",
+            "attn_implementation",
+            "model_type",
+            "num_labels",
+        ),
         *("out_features", "out_indices", "stage_names", "apply_layernorm", "reshape_hidden_states"),
     }
 )
@@ -49,7 +71,7 @@ class Family:
         first: tokens before the patches, registers apart.
         sizes: frames of other sizes than trained: "never", "asked" (the library wants to be told), or "always".
         pooled: what stands for a class token is `pooler_output`.
-        common: "text" where `pooler_output` lies in a space with texts, "projected" where a layer behind it leads there.
+        common: "text" where `pooler_output` lies in a space with texts, "projected" where a layer behind leads there.
         argument: name of the input.
     """
 
@@ -126,7 +148,7 @@ FAMILIES: dict[str, Family] = {
         first=0,
         sizes="never",
     ),
-    # Its rotations count patches in rows of the trained size: frames of another size would get wrong places.
+    # Its rotations count patches in rows of the trained size; of other sizes they are told where a token is.
     "vjepa2": Family(
         title="V-JEPA 2",
         config="VJEPA2Config",
@@ -134,7 +156,7 @@ FAMILIES: dict[str, Family] = {
         sees="clips",
         trunk="encoder",
         first=0,
-        sizes="never",
+        sizes="always",
         argument="pixel_values_videos",
     ),
 }
@@ -183,7 +205,9 @@ def side_of(value: Any, name: str) -> int:
     sides = list(given) if isinstance(given, (list, tuple)) else [given]
     whole = all(isinstance(side, int) and not isinstance(side, bool) and side > 0 for side in sides)
     if not sides or not whole or len(set(sides)) != 1:
-        raise ValueError(f"{name}={value!r} must be a positive number, or two equal ones: a square.")
+        raise ValueError(
+            f"{name}={value!r} must be a positive number, or two equal ones: a square."
+        )
     return int(sides[0])
 
 
@@ -206,5 +230,5 @@ def check_settings(settings: Mapping[str, Any]) -> None:
     tokens = side * side * max(frames // max(settings.get("tubelet_size", 1), 1), 1)
     if side < 1 or tokens > _MOST_TOKENS:
         raise ValueError(
-            f"image_size={image} with patch_size={patch} makes {tokens:,} tokens: from 1 to {_MOST_TOKENS:,} are possible."
+            f"image_size={image} with patch_size={patch} makes {tokens:,} tokens: 1 to {_MOST_TOKENS:,} are possible."
         )

@@ -1,4 +1,4 @@
-"""Folders as `save_pretrained` writes them, and names of the hub: found, fetched, and looked at before anything is built.
+"""Folders as `save_pretrained` writes them, and names of the hub: found, fetched, looked at before anything is built.
 
 Weights are read from safetensors alone, and no code of a folder is ever run: a folder that has none of the one, or asks
 for the other, is refused.  What lies in a folder is a stranger's: every size is bounded.
@@ -137,7 +137,9 @@ class HubFolder:
             raise EncoderError(f"{self.path / INDEX} names no files beside it: copy it again.")
         lacking = sorted(file for file in files if not (self.path / file).is_file())
         if lacking:
-            raise EncoderError(f"{self.path} lacks {', '.join(lacking[:3])}, which {INDEX} names: copy it again.")
+            raise EncoderError(
+                f"{self.path} lacks {', '.join(lacking[:3])}, which {INDEX} names: copy it again."
+            )
         return [self.path / file for file in sorted(files)]
 
     def _refuse_others(self) -> None:
@@ -165,7 +167,9 @@ def find_hub_folder(named: str) -> HubFolder:
     if path.is_dir():
         return HubFolder(path, named)
     if path.is_file():
-        raise EncoderError(f"{path} is a file: give the folder that it lies in, with {CONFIG} beside it.")
+        raise EncoderError(
+            f"{path} is a file: give the folder that it lies in, with {CONFIG} beside it."
+        )
     name, _, revision = named.partition("@")
     if not _NAME.fullmatch(name):
         raise EncoderError(
@@ -178,13 +182,15 @@ def _fetched(name: str, revision: str | None, named: str) -> Path:
     try:
         from huggingface_hub import snapshot_download
     except ImportError as err:
-        raise ImportError("huggingface_hub is not installed: pip install 'video_ssl[hub]'.") from err
+        raise ImportError(
+            "huggingface_hub is not installed: pip install 'video_ssl[hub]'."
+        ) from err
     try:
         return Path(snapshot_download(name, revision=revision, allow_patterns=list(WANTED)))
     except Exception as err:  # its errors are those of several libraries of the network
         said = " ".join(str(err).split())[:300]
         raise EncoderError(
-            f"hub:{named}: there is no such folder here, and the model cannot be fetched: {said or type(err).__name__}. "
+            f"hub:{named}: there is no such folder, and the model cannot be fetched: {said or type(err).__name__}. "
             "Give a folder as save_pretrained writes it, or fetch it where there is a network."
         ) from err
 

@@ -9,7 +9,7 @@ from typing import Any
 
 from torch import nn
 
-from video_ssl.models.hub.families import LEFT_OUT, Family
+from video_ssl.models.hub.families import LEFT_OUT, Family, check_settings
 
 
 def library() -> ModuleType:
@@ -49,9 +49,10 @@ def complete_settings(family: Family, given: dict[str, Any]) -> dict[str, Any]:
     Raises:
         ValueError: values that the class does not take.
     """
+    check_settings(given)  # before the class of the library makes lists as long as a number says
     cls = getattr(library(), family.config)
-    known = {name for name in cls().to_dict() if not name.startswith("_")} - LEFT_OUT
     with quiet():
+        known = {name for name in cls().to_dict() if not name.startswith("_")} - LEFT_OUT
         full = cls(**{name: value for name, value in given.items() if name in known}).to_dict()
     return {name: full[name] for name in sorted(known & full.keys())}
 

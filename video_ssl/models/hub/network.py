@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, nullcontext
 from typing import Any
 
 import numpy as np
@@ -132,7 +133,9 @@ class HubEncoder(TokenFeatures, nn.Module):
             ValueError: `keep`: the library's towers see all of a clip.
         """
         if keep is not None:
-            raise ValueError("a tower of transformers sees all of a clip: it cannot keep only some tokens.")
+            raise ValueError(
+                "a tower of transformers sees all of a clip: it cannot keep only some tokens."
+            )
         return self.layer_outputs(video)[1]
 
     def layer_outputs(self, video: Tensor, layer: int | None = None) -> tuple[Tensor, Tensor]:
@@ -154,7 +157,7 @@ class HubEncoder(TokenFeatures, nn.Module):
         layer: int | None = None,
         pooling: str = "mean",
     ) -> dict[str, Tensor]:
-        """Returns the outputs of these names of one forward pass, see `TokenFeatures.outputs`; and "common_text" (B, D')."""
+        """Returns the outputs of these names of one pass, see `TokenFeatures.outputs`; and "common_text" (B, D')."""
         self.check_outputs(names, layer=layer, pooling=pooling)
         self.check_input(inputs)
         prefix, tokens, pooled = self._seen(inputs, layer)
@@ -204,10 +207,15 @@ class HubEncoder(TokenFeatures, nn.Module):
         """Last hidden states (N, P+L, D) or those behind a block, the library's pooled output, the common vector."""
         kept: list[Any] = []
         hook = None
-        if layer is not None:  # asked of the block: what the library calls hidden states differs by version
+        if (
+            layer is not None
+        ):  # asked of the block: what the library calls hidden states differs by version
             hook = self._blocks[layer].register_forward_hook(lambda _, __, out: kept.append(out))
+        side = self.config.side_px
+        moved = self.config.model_type == "vjepa2" and tuple(inputs.shape[-2:]) != (side, side)
         try:
-            found = self.model(**self._arguments(inputs))
+            with places_told(self._blocks, inputs, self.config) if moved else nullcontext():
+                found = self.model(**self._arguments(inputs))
         finally:
             if hook is not None:
                 hook.remove()
@@ -230,6 +238,32 @@ class HubEncoder(TokenFeatures, nn.Module):
         if family.sizes == "asked" and tuple(inputs.shape[-2:]) != (side, side):
             given["interpolate_pos_encoding"] = True
         return given
+
+
+@contextmanager
+def places_told(blocks: Sequence[Any], clips: Tensor, config: HubConfig) -> Iterator[None]:
+    """Tells the blocks of V-JEPA 2 where the tokens of clips (B, T, 3, H, W) are, whose frames have another size than
+    those it was made for: like its own code, and unlike the library, which counts in rows of the trained size."""
+    t, h, w = (
+        clips.shape[1] // config.tubelet_size,
+        clips.shape[3] // config.patch_px,
+        clips.shape[4] // config.patch_px,
+    )
+    row = max(h, w)  # of a square grid that holds the frame
+    grid = torch.arange(t * row * row, device=clips.device).reshape(t, row, row)
+    places = grid[:, :h, :w].flatten().expand(len(clips), -1)
+    before = [block.attention.grid_size for block in blocks]
+    hooks = [
+        block.register_forward_pre_hook(lambda _, given: (given[0], places)) for block in blocks
+    ]
+    try:
+        for block in blocks:
+            block.attention.grid_size = row
+        yield
+    finally:
+        for block, size, hook in zip(blocks, before, hooks, strict=True):
+            block.attention.grid_size = size
+            hook.remove()
 
 
 def class_of(config: HubConfig) -> str:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping
+import re
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import torch
@@ -23,10 +24,12 @@ from video_ssl.recipes import nearest
 
 logger = logging.getLogger(__name__)
 
+#: What stands before the number of a block in the name of one of its weights.
+_BLOCK = re.compile(r"(.*?\blayers?\.)\d+\.")
 _PROJECTION = "visual_projection.weight"
 #: Models that another way leads to.
 _ELSEWHERE = {
-    "vit_mae": "it hides patches even where none should be hidden: `video-ssl convert FOLDER NEW` makes an encoder of it."
+    "vit_mae": "it hides patches where none should be hidden: `video-ssl convert FOLDER NEW` makes an encoder of it."
 }
 
 
@@ -84,7 +87,9 @@ def tower_config(folder: HubFolder) -> HubConfig:
     name, family, given = _tower(folder, FAMILIES)
     try:
         settings = complete_settings(family, given)
-        return HubConfig(model_type=name, settings=settings, projected=_is_projected(folder, family))
+        return HubConfig(
+            model_type=name, settings=settings, projected=_is_projected(folder, family)
+        )
     except (ValueError, TypeError, AttributeError, KeyError) as err:
         raise EncoderError(f"{folder.path / 'config.json'}: {_short(err)}") from err
 
@@ -99,9 +104,7 @@ def text_config(folder: HubFolder) -> HubTextConfig:
         raise EncoderError(f"{folder.path / 'config.json'}: {_short(err)}") from err
 
 
-def _tower(
-    folder: HubFolder, families: Mapping[str, Family]
-) -> tuple[str, Family, dict[str, Any]]:
+def _tower(folder: HubFolder, families: Mapping[str, Family]) -> tuple[str, Family, dict[str, Any]]:
     """Model type, what is known of it, and settings of the tower that a configuration describes."""
     config = folder.config
     said = config.get("model_type")
@@ -112,7 +115,9 @@ def _tower(
         if family.whole and said == name.removesuffix("_vision_model").removesuffix("_text_model"):
             inside = config.get(family.whole) or {}
             if not isinstance(inside, dict):
-                raise EncoderError(f"{folder.path / 'config.json'}: {family.whole} must hold keys and values.")
+                raise EncoderError(
+                    f"{folder.path / 'config.json'}: {family.whole} must hold keys and values."
+                )
             shared = {k: config[k] for k in ("projection_dim",) if k in config}
             return name, family, {**inside, **shared}
     if families is TEXT_FAMILIES:
@@ -120,7 +125,9 @@ def _tower(
             f"{folder.name} ({said}) has no tower of texts: only CLIP and SigLIP models are asked by text."
         )
     why = _ELSEWHERE.get(str(said), f"known are {supported()}.{nearest(str(said), families)}")
-    raise EncoderError(f"{folder.name} is a {said!r} of transformers, which is no encoder here: {why}")
+    raise EncoderError(
+        f"{folder.name} is a {said!r} of transformers, which is no encoder here: {why}"
+    )
 
 
 def _is_projected(folder: HubFolder, family: Family) -> bool:
@@ -159,32 +166,83 @@ def _fill(
 ) -> None:
     """Fills a network by the library's own reader, which knows under which names its versions kept what."""
     folder.shapes  # noqa: B018  # a damaged file is named
+    _read_into(encoder, family, settings, name, str(folder.path))
+
+
+def _read_into(
+    encoder: nn.Module,
+    family: Family,
+    settings: dict[str, Any],
+    name: str,
+    where: str,
+    state: dict[str, torch.Tensor] | None = None,
+) -> None:
+    """Fills a network with the weights of a folder, or with `state`."""
     cls = getattr(library(), name)
+    given: dict[str, Any] = {"use_safetensors": True} if state is None else {"state_dict": state}
     try:
         with quiet():
             model, told = cls.from_pretrained(
-                str(folder.path),
+                where if state is None else None,
                 config=config_of(family, settings),
                 local_files_only=True,
-                use_safetensors=True,
                 trust_remote_code=False,
                 output_loading_info=True,
                 attn_implementation="sdpa",
                 dtype=torch.float32,
+                **given,
                 **family.options,
             )
     except (ValueError, RuntimeError, OSError, KeyError, TypeError) as err:
-        raise EncoderError(f"{folder.path} cannot be read by transformers: {_short(err)}") from err
+        raise EncoderError(f"{where} cannot be read by transformers: {_short(err)}") from err
     trunk = f"{family.trunk}." if family.trunk else ""
     lacking = sorted(str(key) for key in told["missing_keys"] if str(key).startswith(trunk))
-    wrong = sorted(str(key[0] if isinstance(key, tuple) else key) for key in told["mismatched_keys"])
+    wrong = sorted(
+        str(key[0] if isinstance(key, tuple) else key) for key in told["mismatched_keys"]
+    )
     if lacking or wrong:
         raise EncoderError(
-            f"the weights in {folder.path} are not whole for {family.title}: {len(lacking)} missing "
+            f"the weights in {where} are not whole for {family.title}: {len(lacking)} missing "
             f"({', '.join(lacking[:5])}), {len(wrong)} of another shape ({', '.join(wrong[:5])})."
         )
-    state = (getattr(model, family.trunk) if family.trunk else model).state_dict()
-    encoder.model.load_state_dict(state, strict=True)  # type: ignore[union-attr]
+    strange = _strange(told["unexpected_keys"], model)
+    if strange:
+        raise EncoderError(
+            f"{where} has {len(strange)} weights in its blocks that are not used by the {family.title} of its config.json: "
+            f"{', '.join(strange[:4])}. Its features would differ."
+        )
+    filled = getattr(model, family.trunk) if family.trunk else model
+    encoder.model.load_state_dict(filled.state_dict(), strict=True)  # type: ignore[union-attr]
+
+
+def _strange(unused: Iterable[str], model: Any) -> list[str]:
+    """Weights without a place that lie among the blocks of a tower; those of other towers and heads are none."""
+    own = {_BLOCK.match(name) for name in model.state_dict()}
+    blocks = {match[1] for match in own if match}
+    found = []
+    for key in sorted(map(str, unused)):
+        match = _BLOCK.match(key.removeprefix(f"{model.base_model_prefix}."))
+        if match and match[1] in blocks:
+            found.append(key)
+    return found
+
+
+def encoder_of_state(
+    config: HubConfig, state: Mapping[str, torch.Tensor], where: str
+) -> HubEncoder:
+    """Returns a tower with weights under the names that they have on the hub.
+
+    Args:
+        config: of the tower.
+        state: the weights.
+        where: what an error names.
+
+    Raises:
+        EncoderError: weights that are missing, or of another shape.
+    """
+    encoder: HubEncoder = _fresh(HubEncoder, config, 0)
+    _read_into(encoder, config.family, config.settings, class_of(config), where, state=dict(state))
+    return encoder
 
 
 def _clip_grid(
@@ -200,11 +258,15 @@ def _clip_grid(
 
 
 def _source(folder: HubFolder, seed: int | None) -> dict[str, Any]:
-    path = str(folder.path.absolute()) if folder.path.exists() and folder.name == str(folder.path) else folder.name
+    path = (
+        str(folder.path.absolute())
+        if folder.path.exists() and folder.name == str(folder.path)
+        else folder.name
+    )
     about: dict[str, Any] = {
-        "objective": f"that of {folder.config.get('model_type')} (transformers)",
+        "objective": str(folder.config.get("model_type")),
         "hub": path,
-        "license": folder.licence or "not said by the model",
+        "license": folder.licence or "unknown",
         "transformers": library().__version__,
     }
     if seed is not None:

@@ -21,7 +21,11 @@ logger = logging.getLogger(__name__)
 
 #: Pillow's numbers of its filters.
 _KERNELS = ("nearest", "lanczos", "bilinear", "bicubic", "box", "hamming")
-_IMAGES, _CLIPS, _ALL = "preprocessor_config.json", "video_preprocessor_config.json", "processor_config.json"
+_IMAGES, _CLIPS, _ALL = (
+    "preprocessor_config.json",
+    "video_preprocessor_config.json",
+    "processor_config.json",
+)
 #: Ours, where the model says nothing: the frames of a clip of a model of images, and the distance of frames.
 _FRAMES, _STRIDE = 8, 4
 
@@ -77,9 +81,10 @@ def _scaling(found: Mapping[str, Any], config: HubConfig) -> dict[str, Any]:
     size = found.get("size")
     if isinstance(size, int) and found.get("do_center_crop"):
         size = {"shortest_edge": size}
-    if not isinstance(size, (int, Mapping)):
-        raise ValueError(f"size={size!r} must say height and width, or shortest_edge.")
-    shortest = size.get("shortest_edge") if isinstance(size, Mapping) else None
+    said = size if isinstance(size, Mapping) else {}
+    if size is None:
+        raise ValueError("size=None must say height and width, or shortest_edge.")
+    shortest = said.get("shortest_edge")
     crop = side_of(found.get("crop_size"), "crop_size") if found.get("do_center_crop") else None
     if shortest is None:
         side = side_of(size, "size")
@@ -88,11 +93,15 @@ def _scaling(found: Mapping[str, Any], config: HubConfig) -> dict[str, Any]:
                 f"crop_size={crop} of frames that are stretched to size={side} is not known here: make them equal."
             )
         return {"size": side, "stretch": True, "kernel": kernel}
-    if isinstance(size, Mapping) and size.get("longest_edge") is not None:
-        raise ValueError("size with longest_edge makes frames of many sizes. Give shortest_edge alone.")
+    if said.get("longest_edge") is not None:
+        raise ValueError(
+            "size with longest_edge makes frames of many sizes. Give shortest_edge alone."
+        )
     short = side_of(shortest, "shortest_edge")
     if crop is None:
-        logger.info("frames keep their aspect for %s; the central square is taken", config.family.title)
+        logger.info(
+            "frames keep their aspect for %s; the central square is taken", config.family.title
+        )
         return {"size": short, "resize_to": short, "kernel": kernel}
     if crop > short:
         raise ValueError(
@@ -113,16 +122,20 @@ def _kernel(value: Any) -> Kernel:
     if value is None:
         return "bilinear"
     if not isinstance(value, int) or not 0 <= value < len(_KERNELS):
-        raise ValueError(f"resample={value!r} must be the number of one of Pillow's filters, 0 to 5.")
+        raise ValueError(
+            f"resample={value!r} must be the number of one of Pillow's filters, 0 to 5."
+        )
     return cast(Kernel, _KERNELS[value])
 
 
-def _statistics(found: Mapping[str, Any]) -> tuple[tuple[float, float, float], tuple[float, float, float]]:
+def _statistics(
+    found: Mapping[str, Any],
+) -> tuple[tuple[float, float, float], tuple[float, float, float]]:
     factor, rescales = found.get("rescale_factor", 1 / 255), found.get("do_rescale", True)
     usual = isinstance(factor, float) and abs(factor * 255 - 1) < 1e-6
     if not rescales or not usual or found.get("offset"):
         raise ValueError(
-            f"do_rescale={rescales} with rescale_factor={factor!r} and offset={found.get('offset')}: pixels are brought "
+            f"do_rescale={rescales} with rescale_factor={factor!r} and offset={found.get('offset')}: pixels come "
             "into 0..1 here. Set rescale_factor=1/255 without offset, and mean and std that fit."
         )
     if found.get("do_normalize") is False:

@@ -16,6 +16,9 @@ from video_ssl.models.hub.library import empty_model, library, quiet
 from video_ssl.models.preprocess_config import Modality, TokenizerPreprocess
 from video_ssl.models.torch_encoder import TorchEncoder
 
+#: Files that hold the words of a tokenizer.
+_TOKENIZERS = ("tokenizer.json", "vocab.json", "spiece.model", "tokenizer.model")
+
 
 class HubText(TorchEncoder, nn.Module):
     """A tower of texts; see `HubTextConfig` for its settings.  It gives "common_text" (B, D'), the library's
@@ -38,7 +41,9 @@ class HubText(TorchEncoder, nn.Module):
     def forward(self, ids: Tensor) -> Tensor:
         """Returns (B, D') for tokens, int64 (B, L)."""
         found = self.model(input_ids=ids)
-        vector = found.text_embeds if self.config.family.common == "projected" else found.pooler_output
+        vector = (
+            found.text_embeds if self.config.family.common == "projected" else found.pooler_output
+        )
         assert isinstance(vector, Tensor)
         return vector
 
@@ -58,8 +63,8 @@ class HubText(TorchEncoder, nn.Module):
                 f"text is {inputs.dtype} {tuple(inputs.shape)}, but must be int64 with two axes, a text of at most "
                 f"{self.config.length} tokens in each row: encoder.preprocess.ids([...]) makes it."
             )
-        vector = self(inputs)
-        return {name: vector for name in names}
+        vector = self.forward(inputs)
+        return dict.fromkeys(names, vector)
 
     def frame_positions(self, num_frames: int) -> np.ndarray:
         """Returns float64 (0,): a text has no moments."""
@@ -77,6 +82,12 @@ def read_tokenizer(folder: HubFolder, config: HubTextConfig) -> TokenizerPreproc
         raise EncoderError(
             f"{folder.path / 'tokenizer_config.json'} asks for code of its own (auto_map), which is never run."
         )
+    if not any((folder.path / name).is_file() for name in _TOKENIZERS):
+        # Of a folder without, the library makes one that knows three words.
+        raise EncoderError(
+            f"{folder.path} has no tokenizer, so it cannot be asked by text: expected {' or '.join(_TOKENIZERS)}. "
+            "Save the tokenizer of the model beside it (AutoTokenizer, save_pretrained)."
+        )
     try:
         with quiet():
             tokenizer = library().AutoTokenizer.from_pretrained(
@@ -91,5 +102,7 @@ def read_tokenizer(folder: HubFolder, config: HubTextConfig) -> TokenizerPreproc
             "tokenizer of the model beside it (AutoTokenizer, save_pretrained)."
         ) from err
     if tokenizer.pad_token is None:
-        raise EncoderError(f"the tokenizer in {folder.path} has no pad_token to fill up short texts with.")
+        raise EncoderError(
+            f"the tokenizer in {folder.path} has no pad_token to fill up short texts with."
+        )
     return TokenizerPreprocess(tokenizer=tokenizer, length=config.length)
