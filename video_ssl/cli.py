@@ -152,7 +152,7 @@ def embed(
     encoder: Annotated[
         str,
         typer.Argument(
-            help="A run, an encoder folder, untrained:PATH, no_positions:PATH, pixels:PATH, flax:PATH."
+            help="A run, an encoder folder, hub:NAME, untrained:PATH, no_positions:PATH, pixels:PATH, flax:PATH."
         ),
     ],
     source: Annotated[

@@ -13,6 +13,7 @@ from video_ssl.models.config import ImageViTConfig, ViTConfig
 from video_ssl.models.contract import CLIP, MOMENTS, TOKENS, Encoder
 from video_ssl.models.encoders import load_encoder, save_encoder
 from video_ssl.models.encoders_flax import load_flax_encoder
+from video_ssl.models.hub.config import HubConfig
 from video_ssl.models.networks.frame_config import FrameTransformerConfig
 from video_ssl.models.networks.hog_config import HogConfig
 from video_ssl.models.networks.pixels import PixelsConfig
@@ -69,6 +70,17 @@ CONFIGS: dict[str, Any] = {
         preset=None, blocks=(1, 1, 1, 1), filters=(4, 4, 4, 4), stem_width=4, num_frames=4
     ),
     "zoo": ZooConfig(model="x3d_xs", num_frames=4),
+    "hub": HubConfig(
+        model_type="siglip_vision_model",
+        settings={
+            "hidden_size": 32,
+            "num_hidden_layers": 2,
+            "num_attention_heads": 2,
+            "intermediate_size": 64,
+            "image_size": 32,
+            "patch_size": 8,
+        },
+    ),
     "pixels": PixelsConfig(num_frames=4, size=4),
     "hog": HogConfig(shows="window", num_frames=4, size=32),
     "frame_transformer": FrameTransformerConfig(
@@ -99,6 +111,8 @@ FRAMES = {"s3dg": 8}
 def loaded(name: str, folder) -> Encoder:
     if name == "zoo":
         pytest.importorskip("pytorchvideo")
+    if name == "hub":
+        pytest.importorskip("transformers")
     framework, _, architecture = name.rpartition(":")
     torch.manual_seed(0)
     cls = NETWORKS[architecture].torch_class()

@@ -1,6 +1,6 @@
 """Equality with Hugging Face's own classes, both ways; runs where transformers is installed.
 
-It is no dependency: `pip install transformers`, in any version from 4.57, into an environment of its own.
+In any version from 4.57: `pip install 'video_ssl[hub]'`, or an older one into an environment of its own.
 """
 
 import pytest
@@ -23,7 +23,7 @@ from video_ssl.models.exchange.converted import load_classifier
 from video_ssl.models.exchange.published import read_published
 from video_ssl.models.exchange.sizes import Sizes
 
-transformers = pytest.importorskip("transformers", reason="transformers is no dependency")
+transformers = pytest.importorskip("transformers", reason="pip install 'video_ssl[hub]'")
 
 OPTIONS = {"sizes": Sizes(**TRAINED), "num_heads": 2}
 SETTINGS = {"image_size": 12, "patch_size": 4, "hidden_size": 32, "num_hidden_layers": 2}

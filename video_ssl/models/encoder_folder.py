@@ -312,9 +312,9 @@ def _not_there(path: Path) -> str:
     names = sorted(p.name for p in parent.iterdir() if p.is_dir())
     rest = path.relative_to(parent) if parent in path.parents else path
     hint = nearest(rest.parts[0], names) if rest.parts else ""
-    words = "RUN, RUN@STEP, RUN/encoder, RUN/encoders/NAME, untrained:PATH[@SEED], no_positions:PATH, pixels[:SIZE] or "
-    words += f"KIND:PATH[@SIZE] with KIND of {', '.join(BASELINES)}"
-    kinds = ["untrained", "no_positions", *BASELINES]
+    words = "RUN, RUN@STEP, RUN/encoder, RUN/encoders/NAME, untrained:PATH[@SEED], no_positions:PATH, hub:NAME, "
+    words += f"pixels[:SIZE] or KIND:PATH[@SIZE] with KIND of {', '.join(BASELINES)}"
+    kinds = ["untrained", "no_positions", "hub", *BASELINES]
     kind = nearest(str(path).partition(":")[0], kinds) if ":" in str(path) else ""
     lacking = rest.parts[0] if rest.parts else path
     return f"no encoder {str(path)!r}: the folder {parent} has no {lacking}.{hint}{kind} Allowed are {words}."

@@ -93,8 +93,8 @@ def _licence(source: Mapping[str, Any]) -> str:
 def _about_licence(source: Mapping[str, Any]) -> list[str]:
     if source.get("license") == "unknown":
         return [
-            f"The code is Apache-2.0. The weights are those of {source.get('hub', 'another model')}, which does not say "
-            "its licence: settle it before you pass them on."
+            f"The code is Apache-2.0. The weights are those of {source.get('hub', 'another model')}, which does not "
+            "say its licence: settle it before you pass them on."
         ]
     if source.get("license"):
         return [

@@ -214,7 +214,7 @@ def _of_vjepa2(
     )
     note = (
         f"side {side} and {frames} frames do not show in the weights (V-JEPA 2: 256, some 384; 64 frames): "
-        "--image-size and --num-frames."
+        "--size and --num-frames."
     )
     return _of_file(source, state, "vjepa2", given, _OF_VJEPA2, preprocess, sizes, note)
 

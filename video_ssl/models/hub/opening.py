@@ -208,7 +208,7 @@ def _read_into(
     strange = _strange(told["unexpected_keys"], model)
     if strange:
         raise EncoderError(
-            f"{where} has {len(strange)} weights in its blocks that are not used by the {family.title} of its config.json: "
+            f"{where} has {len(strange)} weights in blocks that are not used by the {family.title} of its config.json: "
             f"{', '.join(strange[:4])}. Its features would differ."
         )
     filled = getattr(model, family.trunk) if family.trunk else model
