@@ -182,3 +182,21 @@ def test_siglips_own_tokenizer(tmp_path):
     expected = own(["A red Square!"], padding="max_length", truncation=True, max_length=16)
     assert ids.tolist() == expected["input_ids"]
     assert len(set(ids[0].tolist())) > 2
+
+
+def test_compare_takes_baselines_of_a_model(monkeypatch, tmp_path):
+    """`compare hub:NAME untrained: pixels:`: the kinds go with the model; catches a name that lost its `hub:`."""
+    from video_ssl.explore import comparing
+
+    asked = {}
+
+    def evaluate(settings):
+        asked.update(settings.encoders)
+        raise FeatureError("enough")
+
+    monkeypatch.setattr(comparing, "evaluate", evaluate)
+    with pytest.raises(FeatureError, match="enough"):
+        comparing.compare(
+            ["hub:a/model", "untrained:", "pixels:", "train=t", "test=u", f"out={tmp_path}"]
+        )
+    assert list(asked.values()) == ["hub:a/model", "untrained:hub:a/model", "pixels:hub:a/model"]

@@ -21,6 +21,7 @@ from video_ssl.evaluate.run import evaluate
 from video_ssl.explore.pages.compare_page import COMPARISON, write_comparison
 from video_ssl.files import MADE_BY, claim_file, made, write_atomically, write_json
 from video_ssl.models.exchange.convert import convert
+from video_ssl.models.hub.kinds import HUB
 from video_ssl.recipes import ConfigError
 
 logger = logging.getLogger(__name__)
@@ -86,7 +87,9 @@ def _with_first(specs: Sequence[str]) -> list[str]:
         raise ConfigError(
             f"{list(specs)} name no encoder: name a run too, video-ssl compare runs/a pixels:"
         )
-    of = first.rpartition(":")[2] if "://" not in first else first
+    hub = re.search(rf"(?:^|:)({HUB}:.*)", first)
+    plain = first.rpartition(":")[2] if "://" not in first else first
+    of = hub[1] if hub else plain
     return [spec + of if spec.endswith(":") else spec for spec in specs]
 
 

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from video_ssl.models.config import ImageViTConfig, Normalization, ViTConfig
 from video_ssl.models.exchange.published import load_teacher
+from video_ssl.models.hub.config import HubConfig
 from video_ssl.models.networks.layers import LAYER_NORM_EPS
 from video_ssl.models.networks.positions import Grid
 from video_ssl.models.preprocess import normalize
@@ -33,7 +34,7 @@ class Teacher(FrozenNetwork):
         """Wraps an encoder.
 
         Args:
-            module: a `VideoViT` or an `ImageViT`.
+            module: a `VideoViT`, an `ImageViT`, or a tower of transformers that was converted.
             config: the teacher's settings.
             objective: those of the objective, which give the student's tokens.
             name: for the text of errors.
@@ -122,6 +123,9 @@ def _check_grid(
     module: nn.Module, teacher: Teacher, grid: Grid, num_frames: int, name: str
 ) -> None:
     config = getattr(module, "config", None)
+    if isinstance(config, HubConfig):
+        _check_hub_grid(module, config, teacher, grid, num_frames, name)
+        return
     wanted = ViTConfig if teacher.frames == "clip" else ImageViTConfig
     if not isinstance(config, wanted):
         needs = "clips (VideoViT)" if teacher.frames == "clip" else "single frames (ImageViT)"
@@ -145,4 +149,28 @@ def _check_grid(
             name,
             "x".join(map(str, config.grid)),
             "x".join(map(str, grid)),
+        )
+
+
+def _check_hub_grid(
+    module: nn.Module, config: HubConfig, teacher: Teacher, grid: Grid, num_frames: int, name: str
+) -> None:
+    """The same of a tower of transformers, which says itself what it takes."""
+    clips = teacher.frames == "clip"
+    if clips != (config.num_frames is not None):
+        needs, sees = ("clips", "frames") if clips else ("single frames", "clips")
+        raise TypeError(
+            f"the {name} teacher must be an encoder of {needs}, but {config.family.title} sees {sees}: set "
+            f"objective.{name}.source to another encoder."
+        )
+    shape = (num_frames if clips else grid[0], teacher.size, teacher.size, 3)
+    try:
+        own = module.token_grid(shape)  # type: ignore[operator]
+    except ValueError as err:
+        raise ValueError(f"the {name} teacher: {err} Its side is objective.{name}.size.") from err
+    if own != grid:
+        raise ValueError(
+            f"the {name} teacher cuts {num_frames} frames of {teacher.size} px into tokens of "
+            f"{' x '.join(map(str, own))}, but the student's grid is {'x'.join(map(str, grid))}: set "
+            f"objective.{name}.size={grid[1] * config.patch_px}, or use a teacher whose tokens are the student's."
         )
