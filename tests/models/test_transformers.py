@@ -44,9 +44,9 @@ def theirs(name, folder, allowed=()):
     return model.eval()
 
 
-def written(tmp_path, state):
+def written(tmp_path, state, **options):
     torch.save({"model": state}, tmp_path / "a.pth")
-    convert(tmp_path / "a.pth", tmp_path / "hub", to="huggingface", **OPTIONS)
+    convert(tmp_path / "a.pth", tmp_path / "hub", to="huggingface", **OPTIONS, **options)
     return tmp_path / "hub"
 
 
@@ -72,8 +72,9 @@ def test_pretraining_written(tmp_path):
 @torch.no_grad()
 def test_classifier_written(tmp_path):
     state = {**prefixed("", video_vit(final_norm=False)), **head()}
-    model = theirs("VideoMAEForVideoClassification", written(tmp_path, state))
-    convert(tmp_path / "a.pth", tmp_path / "ours", **OPTIONS)
+    folder = written(tmp_path, state, family="videomae")
+    model = theirs("VideoMAEForVideoClassification", folder)
+    convert(tmp_path / "a.pth", tmp_path / "ours", family="videomae", **OPTIONS)
     model.fc_norm.eps = 1e-6
     close(model(video().transpose(1, 2)).logits, load_classifier(tmp_path / "ours")(video()))
 
