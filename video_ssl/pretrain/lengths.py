@@ -30,6 +30,7 @@ class Lengths:
     checkpoint_steps: int
     keep_steps: int | None
     validate_steps: int | None
+    probe_steps: int | None
 
 
 def lengths_of(recipe: PretrainRecipe, streams: Streams) -> Lengths:
@@ -62,6 +63,7 @@ def lengths_of(recipe: PretrainRecipe, streams: Streams) -> Lengths:
         checkpoint_steps=steps(training.checkpoint_every),
         keep_steps=steps(training.keep_every) if training.keep_every else None,
         validate_steps=steps(recipe.validation.every) if recipe.validation else None,
+        probe_steps=steps(training.probe.every) if training.probe else None,
     )
 
 

@@ -112,6 +112,34 @@ class EMAConfig:
 
 
 @dataclass(frozen=True, kw_only=True)
+class ProbeConfig:
+    """What is looked at of an encoder during its training: a small labelled table.  The training is the same without.
+
+    Attributes:
+        table: the videos, with labels; a few hundred, whose clips are kept in memory.
+        every: duration between two probes, as `training.duration`; there is always one at the end.
+        num_clips: clips of a video, spread evenly over it, whose features are averaged.
+        k: neighbours that vote.
+        max_videos: of a larger table so many are taken, spread evenly over its rows.
+        batch_size: clips that go through the network together.
+    """
+
+    table: str
+    every: str | int = "1 epoch"
+    num_clips: int = 1
+    k: int = 5
+    max_videos: int = 300
+    batch_size: int = 16
+
+    def __post_init__(self) -> None:
+        for name in ("num_clips", "k", "max_videos", "batch_size"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name}={getattr(self, name)} must be at least 1.")
+        if parse_duration(self.every).amount <= 0:
+            raise ValueError(f"every={self.every!r} must be longer than nothing.")
+
+
+@dataclass(frozen=True, kw_only=True)
 class TrainingConfig:
     """How long, how much at once, on what, and what is written on the way.
 
@@ -135,6 +163,7 @@ class TrainingConfig:
         grad_clip: largest norm of the gradient of all parameters; empty = no clipping.
         ema: moving average of the weights; empty = none.
         log_every: steps from one line of metrics to the next.
+        probe: kNN, linear accuracy and ranks on a small labelled table, every so often; empty = none.
         trackers: where metrics go besides metrics.jsonl, one or several of `TRACKERS`: "tensorboard", "mlflow",
             "wandb"; empty = nowhere.  All stays in the folder of the run unless a tracker's own environment variables
             say otherwise.
@@ -157,6 +186,7 @@ class TrainingConfig:
     grad_clip: float | None = None
     ema: EMAConfig | None = None
     log_every: int = 20
+    probe: ProbeConfig | None = None
     trackers: str | tuple[str, ...] | None = "tensorboard"
     checkpoint_every: str | int = "1 epoch"
     keep: int = 2
@@ -398,6 +428,7 @@ def stage_recipe(outer: PretrainRecipe, stage: str, source: EncoderSource) -> Pr
             inner.training,
             device=outer.training.device,
             trackers=outer.training.trackers,
+            probe=None,
             scale=round(inner.training.scale * outer.training.scale, 12),
         ),
         validation=None,  # its own videos may not belong to the data of the outer recipe

@@ -363,6 +363,7 @@ def job_settings(recipe: PretrainRecipe, streams: Streams, host: tuple[int, int]
         "checkpoint_steps": lengths.checkpoint_steps,
         "keep_steps": lengths.keep_steps,
         "validate_steps": lengths.validate_steps,
+        "probe_steps": lengths.probe_steps,
         "num_examples": lengths.num_examples,
         "clips_per_record": recipe.objective.clips_per_record,
         "tables": describe_tables([table for s in streams.values() for table in s.only_tables]),

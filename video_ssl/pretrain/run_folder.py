@@ -86,6 +86,7 @@ HARMLESS = (
     "loader.video_timeout_sec",
     "loader.max_bad_share",
     "training.log_every",
+    "training.probe",
     "training.trackers",
     "training.checkpoint_every",
     "training.keep",

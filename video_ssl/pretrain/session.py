@@ -23,6 +23,7 @@ from video_ssl.pretrain.background import BackgroundWriter
 from video_ssl.pretrain.checkpoint_folders import sweep
 from video_ssl.pretrain.errors import Interrupted
 from video_ssl.pretrain.foresight import Pace, pace_line, pace_warning
+from video_ssl.pretrain.probe import TrainingProbe
 from video_ssl.pretrain.recipe import TrainingConfig
 from video_ssl.pretrain.reporting import MetricsFile, Progress, Stopwatch, read_metrics
 from video_ssl.pretrain.run_folder import METRICS
@@ -49,6 +50,7 @@ class BaseJob:
         stream_records: name -> records of a step, for every stream beside the main one.
         start_step: steps already done.
         validate_steps: from one trial on other videos to the next; None = there is none.
+        probe_steps, probe: from one look at a small labelled table to the next, and that; None = there is none.
         averages: of the steps before it that are in no row of metrics yet, as `Session._averages` gave them.
     """
 
@@ -66,6 +68,8 @@ class BaseJob:
     tables: list[dict[str, Any]] = field(default_factory=list)
     stream_records: dict[str, int] = field(default_factory=dict)
     validate_steps: int | None = None
+    probe_steps: int | None = None
+    probe: TrainingProbe | None = None
     start_step: int = 0
     averages: dict[str, Any] | None = None
 
@@ -145,7 +149,7 @@ class Session(Generic[J]):
             self._look()
             signal_number = stop.agreed()
             saves = done % job.checkpoint_steps == 0 or done == job.num_steps
-            tried = {} if signal_number else self._tried(done)
+            tried = {} if signal_number else {**self._tried(done), **self._probed(done)}
             if done % job.log_steps == 0 or done == job.num_steps or tried:
                 self._report(done, tried)
             if saves and not signal_number:
@@ -171,6 +175,11 @@ class Session(Generic[J]):
 
     def _validate(self, done: int) -> dict[str, float]:
         """Returns figures of other videos than those that are trained on; asked where `validate_steps` are set."""
+        raise NotImplementedError
+
+    def _encode(self, clips: np.ndarray) -> np.ndarray:
+        """Returns the features (N, D) that the first encoder has of clips, uint8 (N, T, S, S, 3), as it would leave the
+        training now; nothing of the training changes.  Called by every process."""
         raise NotImplementedError
 
     def _averages(self) -> dict[str, Any]:
@@ -218,6 +227,20 @@ class Session(Generic[J]):
         tried = self._validate(done)
         self._clock.stood(time.perf_counter() - begin)
         return tried
+
+    def _probed(self, done: int) -> dict[str, float]:
+        """Figures of a small labelled table, where a look at it is due; every process makes the same."""
+        job = self._job
+        every = job.probe_steps
+        if job.probe is None or every is None or (done % every and done != job.num_steps):
+            return {}
+        self.check()
+        begin = time.perf_counter()
+        found = job.probe.run(self._encode)
+        if self._processes.is_main:
+            logger.info("step %d: %s", done, job.probe.told())
+        self._clock.stood(time.perf_counter() - begin)
+        return found
 
     def _tell(self, stop: StopSignals, step: int) -> None:
         """Says to whoever stops the run what that waits for."""

@@ -21,6 +21,18 @@ _CURVES: tuple[tuple[str, tuple[str, ...], str, str], ...] = (
         "of the validation table; of all videos, and the mean of the classes",
     ),
     ("Loss on other videos", ("val_loss",), "log", "of the validation table"),
+    (
+        "Classes of the probe",
+        ("probe_knn", "probe_linear"),
+        "percent",
+        "of training.probe.table: videos whose class their neighbours, or ridge regression on the other half, name",
+    ),
+    (
+        "Ranks of the probe",
+        ("probe_rankme", "probe_effective_rank"),
+        "plain",
+        "directions that the features of training.probe.table use",
+    ),
     ("Learning rate", ("lr",), "plain", ""),
     ("Gradient norm", ("grad_norm",), "log", "of all parameters, before clipping"),
     (
@@ -61,7 +73,7 @@ def chart_cards(data: RunData) -> list[ChartCard]:
     if not data.metrics:
         return []
     cards = []
-    known = {"step", "progress", "time", "val_videos"}
+    known = {"step", "progress", "time", "val_videos", "probe_videos"}
     for title, wanted, kind, caption in _CURVES:
         names = _matching(wanted, data.metrics)
         known.update(names)

@@ -21,6 +21,9 @@ import numpy as np
 import optax
 
 from video_ssl.files import write_json
+from video_ssl.models import architecture_of
+from video_ssl.models.contract import CLIP
+from video_ssl.models.encoders_flax import FlaxEncoder
 from video_ssl.models.health_flax import effective_rank, feature_std
 from video_ssl.objectives.shared.flax_objective import FlaxObjective, StepOutput
 from video_ssl.pretrain.errors import NonFiniteLoss
@@ -104,6 +107,7 @@ class _FlaxSession(Session[FlaxJob]):
         self._count: int = kept.get("count", 0)
         self._sums: dict[str, float] = dict(kept.get("sums", {}))
         self._features: jax.Array | None = None
+        self._encoder: FlaxEncoder | None = None
 
     def _step(self, step: int, batch: Batch) -> int:
         job = self._job
@@ -135,6 +139,22 @@ class _FlaxSession(Session[FlaxJob]):
         self._sums, self._count = {}, 0
         health = {} if self._features is None else jax.device_get(self._health(self._features))
         return {**means, **{name: float(value) for name, value in health.items()}}
+
+    def _encode(self, clips: np.ndarray) -> np.ndarray:
+        trained = next(iter(self._job.objective.encoders().values()))
+        # Copies on the host: the arrays of the state are given away by the next step.
+        variables = trained.variables(jax.device_get(self._job.variables()))
+        if self._encoder is None:  # compiled once
+            self._encoder = FlaxEncoder(
+                trained.module,
+                variables,
+                architecture=architecture_of(trained.module),
+                preprocess=trained.preprocess,
+                source={},
+            )
+        self._encoder.variables = variables
+        found: np.ndarray = self._encoder.outputs_of_arrays(clips, (CLIP,))[CLIP]
+        return found
 
     def _fold(self) -> None:
         """Adds the rows that have come to the sums, one after the other: when that happens does not matter to them."""

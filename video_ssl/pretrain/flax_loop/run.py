@@ -28,6 +28,7 @@ from video_ssl.pretrain.flax_loop.devices import (
 from video_ssl.pretrain.flax_loop.loop import FlaxJob, State, train, variables_of
 from video_ssl.pretrain.flax_loop.optimizers import build_optimizer
 from video_ssl.pretrain.lengths import Streams, check_batch
+from video_ssl.pretrain.probe import open_probe
 from video_ssl.pretrain.recipe import PretrainRecipe
 from video_ssl.pretrain.run import Framework, RunResult, existing_stages, job_settings, run
 from video_ssl.pretrain.run_folder import exported_folders
@@ -101,7 +102,16 @@ def build_job(
 ) -> FlaxJob:
     """Returns everything the loop needs to train from the start."""
     settings = job_settings(recipe, streams, (processes.rank, processes.world_size))
-    return FlaxJob(**settings, **trained_parts(recipe, stages, processes, settings["lrs"]))
+    parts = trained_parts(recipe, stages, processes, settings["lrs"])
+    probe = None
+    if recipe.training.probe is not None:
+        probe = open_probe(
+            recipe.training.probe,
+            next(iter(parts["objective"].encoders().values())).preprocess,
+            loader=recipe.loader,
+            whole=processes.world_size == 1,
+        )
+    return FlaxJob(**settings, **parts, probe=probe)
 
 
 def trained_parts(

@@ -21,7 +21,9 @@ from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
 from video_ssl.models.classifier_folder import Protocol
+from video_ssl.models.contract import CLIP
 from video_ssl.models.health import effective_rank, feature_std
+from video_ssl.models.preprocess import model_input, tensor_of
 from video_ssl.objectives.shared.torch_objective import StepOutput, TorchObjective
 from video_ssl.pretrain.processes import Processes, StopRequest
 from video_ssl.pretrain.recipe import TrainingConfig
@@ -172,6 +174,26 @@ class _Session(Session[Job]):
         logger.info("step %d: %s", done, job.validation.told())
         if done == job.num_steps:
             logger.info("%s", job.validation.yardsticks())
+        return found
+
+    def _encode(self, clips: np.ndarray) -> np.ndarray:
+        job = self._job
+        module, preprocess = next(iter(job.objective.encoders().values()))
+        encoder: Any = module
+        modes = {part: part.training for part in job.objective.modules()}
+        job.objective.eval()
+        try:
+            with (
+                torch.no_grad(),
+                torch.random.fork_rng(),
+                job.exported_weights(),
+                autocast(job.processes.device, job.training.precision),
+            ):
+                inputs = model_input(tensor_of(clips).to(job.processes.device), preprocess)
+                found: np.ndarray = encoder.outputs(inputs, (CLIP,))[CLIP].float().cpu().numpy()
+        finally:  # frozen parts stay in evaluation mode
+            for part, training in modes.items():
+                part.training = training
         return found
 
     def _averages(self) -> dict[str, Any]:

@@ -22,6 +22,7 @@ from video_ssl.objectives import OBJECTIVES
 from video_ssl.objectives.shared.torch_objective import TorchObjective
 from video_ssl.pretrain.checkpoint_folders import Checkpoint
 from video_ssl.pretrain.lengths import Streams, check_batch
+from video_ssl.pretrain.probe import open_probe
 from video_ssl.pretrain.processes import Processes, join_processes
 from video_ssl.pretrain.recipe import PretrainRecipe, ValidationConfig
 from video_ssl.pretrain.run import Framework, RunResult, existing_stages, job_settings, run
@@ -104,8 +105,17 @@ def build_job(
             precision=training.precision,
             processes=processes,
         )
+    probe = None
+    if training.probe is not None:
+        probe = open_probe(
+            training.probe,
+            next(iter(objective.encoders().values())).preprocess,
+            loader=recipe.loader,
+            whole=not is_sharded(objective),
+        )
     return Job(
         **settings,
+        probe=probe,
         processes=processes,
         objective=objective,
         optimizer=objective_optimizer(objective, recipe.optimizer, divided=divided),

@@ -1,0 +1,195 @@
+"""Probes during training: what they say, that they change no bit of it, in both loops, and what is refused."""
+
+from __future__ import annotations
+
+import logging
+
+import numpy as np
+import pytest
+from flax_runs import tiny as tiny_flax
+from flax_runs import weights as flax_weights
+
+from video_ssl.datasets.table import Table
+from video_ssl.explore.pages.report_page import write_report
+from video_ssl.pretrain.errors import RunError
+from video_ssl.pretrain.probe_figures import (
+    effective_rank,
+    leave_one_out_accuracy,
+    participation_ratio,
+    rankme,
+    ridge_accuracy,
+)
+from video_ssl.pretrain.reporting import read_metrics
+from video_ssl.pretrain.torch_loop.run import run_torch
+from video_ssl.recipes import ConfigError
+
+NAMES = ("probe_knn", "probe_linear", "probe_rankme", "probe_effective_rank", "probe_videos")
+TIMES = ("time", "clips_per_sec", "data_wait_share", "host_memory_gib")
+
+
+@pytest.fixture(scope="module")
+def labelled(videos, tmp_path_factory):
+    """The videos in two classes, in a folder with a space and a quote; one cannot be read."""
+    folder = tmp_path_factory.mktemp("a b's")
+    (folder / "broken.mp4").write_text("no video")
+    rows = [{"source": str(p), "label": i % 2} for i, p in enumerate(sorted(videos.iterdir()))]
+    rows.append({"source": str(folder / "broken.mp4"), "label": 1})
+    return str(Table.from_rows(rows).save(folder / "labelled.arrow").path)
+
+
+def probe(table, **settings):
+    return {"table": table, "every": "5 steps", **settings}
+
+
+def without_times(rows):
+    return [{k: v for k, v in row.items() if k not in (*TIMES, *NAMES)} for row in rows]
+
+
+def test_a_probed_run_ends_in_the_same_bits(videos, labelled, helpers, tmp_path, caplog):
+    """Drop path draws numbers in every step: a generator that the probe moves, or another order of data, would show."""
+    plain = helpers.recipe(videos, tmp_path / "plain")
+    probed = helpers.recipe(
+        videos, tmp_path / "probed", training__probe=probe(labelled), training__accumulation=1
+    )
+    run_torch(plain)
+    with caplog.at_level(logging.INFO):
+        run_torch(probed)
+    one, two = helpers.weights(tmp_path / "plain"), helpers.weights(tmp_path / "probed")
+    assert one.keys() == two.keys()
+    assert [k for k in one if not (one[k] == two[k]).all()] == []
+    rows = read_metrics(tmp_path / "probed" / "metrics.jsonl")
+    looked = {row["step"]: row for row in rows if "probe_knn" in row}
+    assert list(looked) == [5, 10, 12]  # every 5 steps, and at the end
+    for row in looked.values():
+        assert row["probe_videos"] == 12
+        assert 0 <= row["probe_knn"] <= 1
+        assert 0 <= row["probe_linear"] <= 1
+        assert 1 <= row["probe_effective_rank"] <= 12
+    assert looked[5]["probe_rankme"] != looked[12]["probe_rankme"]  # of the weights of that step
+    assert "probe of 12 videos" in caplog.text
+    assert "broken.mp4" in caplog.text
+    last = read_metrics(tmp_path / "plain" / "metrics.jsonl")[-1]
+    assert without_times([last])[0].keys() <= looked[12].keys()
+    page = write_report(tmp_path / "probed", tmp_path / "report.html")
+    assert "Classes of the probe" in page.read_text()
+    assert "Ranks of the probe" in page.read_text()
+
+
+def test_running_statistics_and_averages_stay(labelled, helpers, tmp_path, videos):
+    """Batch norms in training mode would take the clips of the probe into their statistics, an average its weights."""
+    content = {
+        "name": "supervised",
+        "num_classes": 2,
+        "clip": {"num_frames": 4, "frame_stride": 1},
+        "crop": {"size": 16},
+        "encoder": {
+            **{"architecture": "r3d", "preset": None, "blocks": [1, 1, 1, 1]},
+            **{"filters": [2, 2, 3, 3], "stem_width": 4},
+        },
+    }
+    runs = {}
+    for name, settings in (("plain", None), ("probed", probe(labelled, every="2 steps"))):
+        recipe = helpers.tiny(videos, tmp_path / name)
+        recipe["objective"] = content
+        recipe["data"]["table"] = labelled
+        recipe["loader"] |= {"max_bad_share": 0.5}
+        recipe["training"] |= {"probe": settings, "duration": "4 steps", "ema": {"decay": 0.9}}
+        from video_ssl.pretrain.recipe import recipe_from_dict
+
+        run_torch(recipe_from_dict(recipe))
+        runs[name] = helpers.weights(tmp_path / name)
+    assert any("running_mean" in k for k in runs["plain"])
+    assert [k for k in runs["plain"] if not (runs["plain"][k] == runs["probed"][k]).all()] == []
+
+
+def test_flax_is_probed_without_a_changed_bit(videos, labelled, tmp_path):
+    """The arrays of a step are given away to the next: a probe that held them would end in an error or in other bits."""
+    jax = pytest.importorskip("jax")
+    from video_ssl.pretrain.flax_loop.run import run_flax
+
+    found = {}
+    for name, settings in (("plain", None), ("probed", probe(labelled, every="2 steps"))):
+        recipe = tiny_flax(
+            videos, tmp_path / name, training__probe=settings, training__duration="4 steps"
+        )
+        run_flax(recipe, devices=jax.devices()[:1])
+        found[name] = flax_weights(tmp_path / name)
+    assert [
+        k for k in found["plain"] if not np.array_equal(found["plain"][k], found["probed"][k])
+    ] == []
+    rows = read_metrics(tmp_path / "probed" / "metrics.jsonl")
+    assert [row["step"] for row in rows if "probe_knn" in row] == [2, 4]
+    assert all(row["probe_videos"] == 12 for row in rows if "probe_knn" in row)
+
+
+@pytest.mark.parametrize(
+    ("rows", "said"),
+    [
+        ([{"label": 0}, {"label": 0}], "at least 2 are needed"),
+        ([{"label": 0}, {}], "1 of 2 of"),
+        ([{}, {}], "have no label"),
+    ],
+)
+def test_tables_that_are_refused_before_the_first_step(videos, helpers, tmp_path, rows, said):
+    files = sorted(videos.iterdir())
+    given = [{"source": str(files[i]), **row} for i, row in enumerate(rows)]
+    table = Table.from_rows(given).save(tmp_path / "t.arrow").path
+    recipe = helpers.recipe(videos, tmp_path / "run", training__probe=probe(str(table)))
+    with pytest.raises(RunError, match=said):
+        run_torch(recipe)
+
+
+def test_settings_and_memory_that_are_refused(videos, labelled, helpers, tmp_path, monkeypatch):
+    for wrong, said in (
+        ({"k": 0}, "k=0"),
+        ({"every": "0 steps"}, "every"),
+        ({"tabel": 1}, "tabel"),
+    ):
+        with pytest.raises((ConfigError, ValueError), match=said):
+            helpers.recipe(videos, tmp_path / "run", training__probe=probe(labelled, **wrong))
+    monkeypatch.setattr("video_ssl.pretrain.probe._KEPT_BYTES", 1000)
+    recipe = helpers.recipe(videos, tmp_path / "run", training__probe=probe(labelled))
+    with pytest.raises(RunError, match="lower training.probe.max_videos"):
+        run_torch(recipe)
+
+
+# The figures --------------------------------------------------------------------------------------
+
+
+def clusters(num=60, width=10, *, noise=0.5, seed=0):
+    rng = np.random.default_rng(seed)
+    labels = np.arange(num) % 3
+    return 3 * rng.normal(size=(3, width))[labels] + noise * rng.normal(size=(num, width)), labels
+
+
+def test_accuracies_of_clusters_and_of_noise():
+    x, labels = clusters()
+    assert leave_one_out_accuracy(x, labels) == 1
+    assert ridge_accuracy(x, labels) == 1
+    noise = np.random.default_rng(1).normal(size=(240, 6))
+    for accuracy in (leave_one_out_accuracy, ridge_accuracy):
+        assert accuracy(noise, np.arange(240) % 3) < 0.5  # a row that votes for itself gives 1
+
+
+def test_neighbours_are_those_of_slow_loops():
+    rng = np.random.default_rng(2)
+    x, labels = rng.normal(size=(30, 4)), rng.integers(0, 3, 30)
+    right = 0
+    for i in range(30):
+        cosine = [
+            -2 if j == i else x[i] @ x[j] / np.linalg.norm(x[i]) / np.linalg.norm(x[j])
+            for j in range(30)
+        ]
+        right += labels[int(np.argmax(cosine))] == labels[i]
+    assert leave_one_out_accuracy(x, labels, k=1) == pytest.approx(right / 30)
+
+
+def test_edges_of_the_figures():
+    same, labels = np.ones((6, 4)), np.array([0, 0, 0, 1, 1, 1])
+    assert 0 <= ridge_accuracy(same, labels) <= 1
+    assert effective_rank(same) == pytest.approx(1)
+    assert effective_rank(np.zeros((3, 2))) == 1
+    assert participation_ratio(same) == 1
+    assert rankme(np.eye(5)) == pytest.approx(5, rel=1e-4)
+    assert leave_one_out_accuracy(np.eye(2), np.array([0, 0]), k=9) == 1
+    assert ridge_accuracy(np.eye(2), np.array([0, 1])) == 0  # each half lacks the other's class
