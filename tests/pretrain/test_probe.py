@@ -46,7 +46,7 @@ def without_times(rows):
 
 
 def test_a_probed_run_ends_in_the_same_bits(videos, labelled, helpers, tmp_path, caplog):
-    """Drop path draws numbers in every step: a generator that the probe moves, or another order of data, would show."""
+    """Drop path draws numbers in every step: a generator that is moved, or another order, would show."""
     plain = helpers.recipe(videos, tmp_path / "plain")
     probed = helpers.recipe(
         videos, tmp_path / "probed", training__probe=probe(labelled), training__accumulation=1
@@ -83,8 +83,11 @@ def test_running_statistics_and_averages_stay(labelled, helpers, tmp_path, video
         "clip": {"num_frames": 4, "frame_stride": 1},
         "crop": {"size": 16},
         "encoder": {
-            **{"architecture": "r3d", "preset": None, "blocks": [1, 1, 1, 1]},
-            **{"filters": [2, 2, 3, 3], "stem_width": 4},
+            "architecture": "r3d",
+            "preset": None,
+            "blocks": [1, 1, 1, 1],
+            "filters": [2, 2, 3, 3],
+            "stem_width": 4,
         },
     }
     runs = {}
@@ -103,7 +106,7 @@ def test_running_statistics_and_averages_stay(labelled, helpers, tmp_path, video
 
 
 def test_flax_is_probed_without_a_changed_bit(videos, labelled, tmp_path):
-    """The arrays of a step are given away to the next: a probe that held them would end in an error or in other bits."""
+    """The arrays of a step are given away to the next: holding them would be an error or other bits."""
     jax = pytest.importorskip("jax")
     from video_ssl.pretrain.flax_loop.run import run_flax
 
@@ -149,7 +152,7 @@ def test_settings_and_memory_that_are_refused(videos, labelled, helpers, tmp_pat
             helpers.recipe(videos, tmp_path / "run", training__probe=probe(labelled, **wrong))
     monkeypatch.setattr("video_ssl.pretrain.probe._KEPT_BYTES", 1000)
     recipe = helpers.recipe(videos, tmp_path / "run", training__probe=probe(labelled))
-    with pytest.raises(RunError, match="lower training.probe.max_videos"):
+    with pytest.raises(RunError, match=r"lower training\.probe\.max_videos"):
         run_torch(recipe)
 
 
