@@ -18,7 +18,7 @@ quoted = '$(subst ','\'',$(1))'
 tier = $(if $(value DATA),$(if $(wildcard pretrain/$*/small.yaml),small,demo),demo)
 run = $(call quoted,$(or $(value RUN),runs/$*-$(tier)))
 
-.PHONY: help test test-trust test-fast golden mutation static check format clean
+.PHONY: help compare test test-trust test-fast golden mutation static check format clean
 .DEFAULT_GOAL := help
 
 help:  ## what there is
@@ -50,6 +50,9 @@ pretrain-%: .venv/.ready  ## train objective X and run the evaluations that its 
 	$(BIN)/video-ssl pretrain $(call quoted,$(or $(value RECIPE),pretrain/$*/$(tier).yaml)) run=$(run) \
 	  $(if $(value DATA),data.table=$(call quoted,$(value DATA)),--evaluate) $(SET)
 	$(if $(value DATA),@printf "To probe it: %s evaluate evaluate/probe.yaml encoder='%s' train=... test=...\n" $(BIN)/video-ssl $(run))
+
+compare: .venv/.ready  ## every objective with the same budget, on one page (hours; goes on where it was stopped)
+	$(BIN)/video-ssl compare $(call quoted,$(or $(value RECIPE),demo)) $(SET)
 
 test: .venv/.ready  ## every test
 	$(BIN)/python tests/run_all.py

@@ -135,14 +135,34 @@ def compare(
     words: Annotated[
         list[str],
         typer.Argument(
-            help="Encoders (runs, weights, pixels:, untrained:), and keys of an evaluation: train=TABLE test=TABLE.",
-            metavar="ENCODERS... [key=value ...]",
+            help="Encoders (runs, weights, pixels:, untrained:), and keys of an evaluation: train=TABLE test=TABLE. "
+            "Or the recipe of a comparison of objectives, demo, and keys of it: seeds=[0,1].",
+            metavar="ENCODERS|RECIPE... [key=value ...]",
         ),
     ],
+    profile: Annotated[
+        str | None,
+        typer.Option(help="Of launch: trainings of a comparison of objectives as its jobs."),
+    ] = None,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Of objectives: say what would be trained.")
+    ] = False,
 ) -> None:
-    """Compare encoders on the same videos.  Intervals, paired differences, classes; JSON, Markdown and a page."""
+    """Compare encoders, or objectives with the same budget.  Intervals, differences; JSON, Markdown and a page."""
+    from video_ssl.compare.recipe import is_comparison, load_comparison
+
+    if is_comparison(words[0]):
+        from video_ssl.compare.running import compare_objectives
+
+        recipe = load_comparison(words[0], words[1:])
+        typer.echo(compare_objectives(recipe, profile=profile, dry_run=dry_run))
+        return
     from video_ssl.explore.comparing import compare as run
 
+    if profile is not None or dry_run:
+        raise typer.BadParameter(
+            "--profile and --dry-run are for a comparison of objectives, which a recipe names first: compare demo."
+        )
     typer.echo(run(words))
 
 

@@ -61,6 +61,9 @@ T = TypeVar("T")
 
 ROOMS = ("pretrain", "evaluate", "datasets", "launch")
 
+#: Rooms of their own inside of others.
+_NESTED = ("launch/comparisons",)
+
 #: What other projects call a key -> its name here, for suggestions only.
 _OTHER_NAMES = {
     "learning_rate": "base_lr",
@@ -84,13 +87,13 @@ _OTHER_NAMES = {
 
 
 def recipe_folder(room: str) -> Path:
-    """Returns the folder that holds the recipes of `room`, one of `ROOMS`.
+    """Returns the folder that holds the recipes of `room`, one of `ROOMS` or a room inside of one.
 
     In a checkout it is the folder of that name beside the package, in a wheel the packaged copy.
     """
-    checkout = Path(__file__).resolve().parent.parent / room
-    if (checkout.parent / "pyproject.toml").is_file() and checkout.is_dir():
-        return checkout
+    root = Path(__file__).resolve().parent.parent
+    if (root / "pyproject.toml").is_file() and (root / room).is_dir():
+        return root / room
     return Path(str(resources.files("video_ssl"))) / "_recipes" / room
 
 
@@ -98,7 +101,9 @@ def list_recipes(room: str) -> dict[str, Path]:
     """Returns name -> file for every recipe of a room; a name is the path below it, no `.yaml`."""
     folder = recipe_folder(room)
     files = sorted(folder.rglob("*.yaml")) if folder.is_dir() else []
-    return {file.relative_to(folder).with_suffix("").as_posix(): file for file in files}
+    names = {file.relative_to(folder).with_suffix("").as_posix(): file for file in files}
+    nested = tuple(f"{other.removeprefix(f'{room}/')}/" for other in _NESTED if other != room)
+    return {name: file for name, file in names.items() if not name.startswith(nested)}
 
 
 def find_recipe(name: str, room: str) -> Path:

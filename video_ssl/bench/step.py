@@ -49,7 +49,7 @@ def bench_step(
     """
     recipe = settled_recipe(recipe, check=False)
     framework = OBJECTIVES[recipe.objective_name].framework
-    rows: list[StepFigures] = _bench(framework, recipe).measure_step(
+    rows: list[StepFigures] = framework_bench(framework, recipe).measure_step(
         recipe, batch_size, Timing(steps=steps, warmup=warmup), compile_too=compile_too
     )
     _print(f"{recipe.name}: one step", recipe, rows)
@@ -97,11 +97,18 @@ def _measure_encoder(
     framework: str, content: dict[str, Any], batch_size: int, timing: Timing
 ) -> StepFigures:
     recipe = recipe_from_dict(content)
-    row: StepFigures = _bench(framework, recipe).measure_encoder(recipe, batch_size, timing)
+    row: StepFigures = framework_bench(framework, recipe).measure_encoder(
+        recipe, batch_size, timing
+    )
     return row
 
 
-def _bench(framework: str, recipe: PretrainRecipe) -> Any:
+def framework_bench(framework: str, recipe: PretrainRecipe) -> Any:
+    """Returns the module that measures steps in a framework; see `BENCHES`.
+
+    Raises:
+        RunError: the framework is not installed.
+    """
     with missing_jax(f"objective.name={recipe.objective_name}"):
         return import_module(BENCHES[framework])
 

@@ -24,13 +24,13 @@ def verdict(evaluator: str, encoders: Mapping[str, Any]) -> str:
     (name, first), *others = encoders.items()
     if not _has_learned(first):
         return ""
-    found = _lead(first["results"][evaluator])
+    found = lead(first["results"][evaluator])
     rivals = [
         (called(other, entry), value)
         for other, entry in others
-        if not _has_learned(entry) and (value := _lead(entry["results"].get(evaluator))) is not None
+        if not _has_learned(entry) and (value := lead(entry["results"].get(evaluator))) is not None
     ]
-    alone = _alone(first["results"][evaluator])
+    alone = position_alone(first["results"][evaluator])
     if alone is not None:
         rivals.append(("position alone", alone))
     if found is None or not rivals:
@@ -72,15 +72,16 @@ def _has_learned(entry: Mapping[str, Any]) -> bool:
     return entry["spec"].partition(":")[0] not in ("untrained", *BASELINES)
 
 
-def _lead(result: Mapping[str, Any] | None) -> float | None:
-    """The number that the sentences of a result name."""
+def lead(result: Mapping[str, Any] | None) -> float | None:
+    """Returns the number that the sentences of a result name; None where it is not there or not a number."""
     if result is None:
         return None
     metric = result["details"].get("headline", {}).get("metric", "top1")
     return _finite(result["metrics"].get(metric))
 
 
-def _alone(result: Mapping[str, Any]) -> float | None:
+def position_alone(result: Mapping[str, Any]) -> float | None:
+    """Returns what the number of `lead` is for the positions of frames alone; None where that is not measured."""
     metric = result["details"].get("headline", {}).get("metric")
     return _finite(result["details"].get("position_only", {}).get(metric))
 

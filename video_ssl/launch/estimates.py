@@ -11,10 +11,9 @@ import numpy as np
 
 from video_ssl.datasets.opening import lacks_tables
 from video_ssl.launch.steps import LaunchPlan, Step
-from video_ssl.objectives.shared.sources import EncoderSource
 from video_ssl.pretrain.dry_run import describe_start
 from video_ssl.pretrain.lengths import lengths_of
-from video_ssl.pretrain.recipe import PretrainRecipe, recipe_from_dict, stage_recipe
+from video_ssl.pretrain.recipe import PretrainRecipe, recipe_from_dict, with_stages
 from video_ssl.pretrain.reporting import read_metrics
 from video_ssl.pretrain.run import fit_batch, open_streams
 from video_ssl.pretrain.run_folder import METRICS
@@ -65,7 +64,7 @@ def _job(step: Step) -> str:
 
 def _cost(recipes: Sequence[PretrainRecipe], step: Step) -> str:
     """GPU-hours and CPU-hours of all trainings, where a step of each was timed."""
-    seconds = [remaining_sec(part) for recipe in recipes for part in _with_stages(recipe)]
+    seconds = [remaining_sec(part) for recipe in recipes for part in with_stages(recipe)]
     if any(sec is None for sec in seconds):
         return (
             "cost: not known, since no step was timed in these run folders. `video-ssl bench step RECIPE` times one "
@@ -79,14 +78,6 @@ def _cost(recipes: Sequence[PretrainRecipe], step: Step) -> str:
         f"cost: {hours:.2g} hours at the pace of the steps so far: {hours * gpus:.2g} GPU-hours, "
         f"{hours * cpus:.2g} CPU-hours"
     )
-
-
-def _with_stages(recipe: PretrainRecipe) -> Iterator[PretrainRecipe]:
-    """The recipe, and those of the stages that it trains first."""
-    for name, source in recipe.objective.stages().items():
-        if isinstance(source, EncoderSource) and source.recipe is not None:
-            yield from _with_stages(stage_recipe(recipe, name, source))
-    yield recipe
 
 
 def remaining_sec(recipe: PretrainRecipe) -> float | None:

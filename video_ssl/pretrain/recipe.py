@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
@@ -25,6 +25,9 @@ from video_ssl.recipes import (
     read_typed,
     to_plain,
 )
+
+#: Largest `training.scale`: what is longer is most likely a mistake in the unit.
+MAX_SCALE = 1000.0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -147,7 +150,7 @@ class TrainingConfig:
 
     Attributes:
         duration: length of the training; the learning rate is laid out over it.
-        scale: share of every length that is trained: of duration, optimizer.warmup, checkpoint_every, keep_every and
+        scale: factor of every length that is trained: of duration, optimizer.warmup, checkpoint_every, keep_every and
             log_every, and of those of every stage.  0.01 is a trial of the whole chain in a hundredth of the time.
         global_batch_size: records of one optimizer step, over all processes and accumulated micro-batches.
         shrink_batch: where the data hold fewer records than that, halve it until they do not; the learning rate follows
@@ -197,9 +200,9 @@ class TrainingConfig:
         for name in ("global_batch_size", "accumulation", "log_every", "keep"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name}={getattr(self, name)} must be at least 1.")
-        if not 0 < self.scale <= 1:
+        if not 0 < self.scale <= MAX_SCALE:
             raise ValueError(
-                f"scale={self.scale:g} must be more than 0 and at most 1, which is the full length."
+                f"scale={self.scale:g} must be more than 0 and at most {MAX_SCALE:g}; 1 is the length as written."
             )
         for name in ("duration", "checkpoint_every", "keep_every"):
             text = getattr(self, name)
@@ -433,6 +436,14 @@ def stage_recipe(outer: PretrainRecipe, stage: str, source: EncoderSource) -> Pr
         ),
         validation=None,  # its own videos may not belong to the data of the outer recipe
     )
+
+
+def with_stages(recipe: PretrainRecipe) -> Iterator[PretrainRecipe]:
+    """Yields the recipes of the stages that a recipe trains first, in their order, then the recipe itself."""
+    for name, source in recipe.objective.stages().items():
+        if isinstance(source, EncoderSource) and source.recipe is not None:
+            yield from with_stages(stage_recipe(recipe, name, source))
+    yield recipe
 
 
 def _before(outer: PretrainRecipe, stage: str) -> dict[str, Source]:

@@ -8,11 +8,14 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from typing import TypedDict
 
 from markupsafe import Markup, escape
 
 COLORS = ("#2a6fdb", "#e07b39", "#2f9e6e", "#a155b9", "#c2405b", "#7a8599")
+#: Colors that people with any kind of color blindness tell apart (Okabe and Ito), darkened where they would be pale.
+CALM = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#5c6878", "#b8a800")
 WIDTH, HEIGHT = 420, 220
 _LEFT, _RIGHT, _TOP, _BOTTOM = 58, 12, 12, 28
 #: More points than pixels are thinned, keeping the extremes.
@@ -21,13 +24,20 @@ _MAX_POINTS = 400
 Points = Sequence[tuple[float, float]]
 
 
-def line_chart(series: Mapping[str, Points], *, percent: bool = False, log: bool = False) -> Markup:
+def line_chart(
+    series: Mapping[str, Points],
+    *,
+    percent: bool = False,
+    log: bool = False,
+    colors: Sequence[str] = COLORS,
+) -> Markup:
     """Returns an SVG of curves over steps, without the values that are not finite; empty if none is left.
 
     Args:
         series: name -> (step, value) pairs in order of steps.
         percent: values are shares, shown in percent from 0 to 100.
         log: a logarithmic axis, if all values are positive.
+        colors: of the curves, in turn; from the second turn on they are dashed.
     """
     clean = {name: _thin(_finite(points)) for name, points in series.items()}
     values = [y for points in clean.values() for _, y in points]
@@ -54,11 +64,13 @@ def line_chart(series: Mapping[str, Points], *, percent: bool = False, log: bool
         for step, anchor in _step_ticks(first, last)
     ]
     for number, points in enumerate(clean.values()):
-        parts.append(_curve([place(x, y) for x, y in points], COLORS[number % len(COLORS)]))
+        drawn = _curve([place(x, y) for x, y in points], colors[number % len(colors)])
+        dashed = number >= len(colors)
+        parts.append(drawn.replace("/>", ' stroke-dasharray="5 4"/>') if dashed else drawn)
     data = [
         {
             "name": name,
-            "color": COLORS[number % len(COLORS)],
+            "color": colors[number % len(colors)],
             "points": [
                 [*(round(v, 1) for v in place(x, y)), x, _number(y, percent)] for x, y in points
             ],
@@ -72,9 +84,86 @@ def line_chart(series: Mapping[str, Points], *, percent: bool = False, log: bool
     )
 
 
-def series_colors(names: Sequence[str]) -> list[tuple[str, str]]:
+def series_colors(names: Sequence[str], colors: Sequence[str] = COLORS) -> list[tuple[str, str]]:
     """Returns the names, each with the color that `line_chart` gives it."""
-    return [(name, COLORS[n % len(COLORS)]) for n, name in enumerate(names)]
+    return [(name, colors[n % len(colors)]) for n, name in enumerate(names)]
+
+
+class Dot(TypedDict):
+    """A row of `dot_plot`: a mean with its interval, the single numbers, and what it is held against."""
+
+    mean: float
+    interval: tuple[float, float] | None
+    seeds: list[float]
+    untrained: float | None
+    baseline: float | None
+
+
+def dot_plot(
+    rows: Mapping[str, Dot], *, chance: float | None, written: Callable[[float], str]
+) -> Markup:
+    """Returns a drawing with a line for each row: the mean as a filled dot on its interval, single seeds as small dots,
+    the untrained twin as a ring, the best that never learned as a cross, guessing as a dashed line through all.
+
+    Shapes and not colors say what is what.  Empty without rows.
+    """
+    if not rows:
+        return Markup()
+    values = [
+        v for row in rows.values() for v in (row["mean"], *row["seeds"], *(row["interval"] or ()))
+    ]
+    values += [
+        v for row in rows.values() for v in (row["untrained"], row["baseline"]) if v is not None
+    ]
+    values += [chance] if chance is not None else []
+    values = [v for v in values if math.isfinite(v)]
+    low, high, ticks = _axis(values, percent=False, log=False)
+    left, line, width = 96, 24, 560
+    height = line * len(rows) + 34
+
+    def across(value: float) -> float:
+        clipped = min(max(value, low), high)
+        return left + (clipped - low) / (high - low) * (width - left - 16)
+
+    parts = [
+        f'<line class="grid" x1="{across(tick):.1f}" x2="{across(tick):.1f}" y1="4" y2="{height - 24}"/>'
+        f'<text class="tick" x="{across(tick):.1f}" y="{height - 8}" text-anchor="middle">{written(tick)}</text>'
+        for tick in ticks
+    ]
+    if chance is not None:
+        parts.append(
+            f'<line class="guess" x1="{across(chance):.1f}" x2="{across(chance):.1f}" y1="4" y2="{height - 24}"/>'
+        )
+    for number, (name, row) in enumerate(rows.items()):
+        y = 4 + line * (number + 0.5)
+        title = f"{name}: {written(row['mean'])}"
+        parts.append(
+            f'<text class="tick" x="{left - 10}" y="{y + 4}" text-anchor="end">{escape(name)}</text>'
+        )
+        if row["interval"] is not None:
+            x1, x2 = (across(end) for end in row["interval"])
+            parts.append(f'<line class="range" x1="{x1:.1f}" x2="{x2:.1f}" y1="{y}" y2="{y}"/>')
+        parts += [
+            f'<circle class="seed" cx="{across(v):.1f}" cy="{y}" r="2"/>' for v in row["seeds"]
+        ]
+        if row["untrained"] is not None:
+            parts.append(
+                f'<circle class="twin" cx="{across(row["untrained"]):.1f}" cy="{y}" r="4.5">'
+                f"<title>untrained: {written(row['untrained'])}</title></circle>"
+            )
+        if row["baseline"] is not None:
+            x = across(row["baseline"])
+            parts.append(
+                f'<path class="cross" d="M{x - 4:.1f} {y - 4}l8 8m0 -8l-8 8"><title>without learning: '
+                f"{written(row['baseline'])}</title></path>"
+            )
+        parts.append(
+            f'<circle class="mean" cx="{across(row["mean"]):.1f}" cy="{y}" r="5.5">'
+            f"<title>{escape(title)}</title></circle>"
+        )
+    return Markup(
+        f'<svg class="dots" viewBox="0 0 {width} {height}" role="img">{"".join(parts)}</svg>'
+    )
 
 
 def share_bar(share: float, *, chance: float | None = None, color: str = COLORS[0]) -> Markup:

@@ -1,0 +1,1 @@
+from colored_videos import one_thread, videos  # noqa: F401

@@ -1,0 +1,325 @@
+"""`compare RECIPE`: objectives with the same budget, from videos to the page."""
+
+from __future__ import annotations
+
+import csv
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import yaml
+from browser import Browser, needs_browser
+from typer.testing import CliRunner
+
+from video_ssl.cli import app
+from video_ssl.compare.costs import Cost, clips_of, operations_of, planned
+from video_ssl.compare.recipe import load_comparison
+from video_ssl.compare.running import compare_objectives
+from video_ssl.recipes import ConfigError, list_recipes, to_yaml
+
+SMALL = {
+    "clip": {"num_frames": 4, "frame_stride": 2},
+    "crop": {"size": 16},
+    "encoder": {"preset": None, "embed_dim": 32, "depth": 1, "num_heads": 2, "patch_size": 8},
+    "decoder": {"embed_dim": 32, "depth": 1, "num_heads": 2},
+}
+
+
+def trained(folder: Path, table: Path, name: str, **changes: object) -> Path:
+    """The file of a pretrain recipe that takes a second."""
+    image = {key: value for key, value in SMALL.items() if key != "clip"}
+    content = {
+        "objective": {"name": name, **(SMALL if name == "videomae" else image), **changes},
+        "data": {"table": str(table)},
+        "loader": {"num_workers": 0},
+        "training": {
+            "duration": "40 steps",
+            "global_batch_size": 4,
+            "device": "cpu",
+            "log_every": 1,
+        },
+        "optimizer": {"base_lr": 1e-3, "lr_scaling": "none", "warmup": 0},
+    }
+    file = folder / f"{name}.yaml"
+    file.write_text(to_yaml(content))
+    return file
+
+
+def recipe_file(folder: Path, videos: Path, **changes: object) -> Path:
+    """A comparison of two objectives and one that cannot be evaluated, in a folder with a space."""
+    table = videos / "train.arrow"
+    evaluation = folder / "of colors.yaml"
+    evaluation.write_text(
+        to_yaml(
+            {
+                "encoders": {"encoder": "{encoder}", "pixels": "pixels:{encoder}@4"},
+                "train": str(table),
+                "test": str(videos / "test.arrow"),
+                "embed": {"num_clips": 1, "num_workers": 0},
+                "device": "cpu",
+                "evaluators": {
+                    "probe": {"poolings": ["clip"], "epochs": 5, "learning_rates": [0.01]},
+                    "knn": {"poolings": ["clip"]},
+                },
+            }
+        )
+    )
+    content = {
+        "name": "toys",
+        "out": str(folder / "the comparison"),
+        "seeds": [0],
+        "table": str(table),
+        "budget": {"kind": "clips", "amounts": [16, 8]},
+        "objectives": {
+            "video": {"recipe": str(trained(folder, table, "videomae"))},
+            "image": {"recipe": str(trained(folder, table, "mae"))},
+            "lost": {"recipe": str(folder / "videomae.yaml"), "words": ["training.device=cuda"]},
+        },
+        "evaluations": [str(evaluation)],
+    }
+    for key, value in changes.items():
+        content[key] = value
+    file = folder / "toys.yaml"
+    file.write_text(to_yaml(content))
+    return file
+
+
+@pytest.fixture(scope="module")
+def compared(videos, tmp_path_factory):
+    """(recipe file, folder, what was said) of a comparison by the command, of one seed and then of two."""
+    folder = tmp_path_factory.mktemp("a folder")
+    file = recipe_file(folder, videos)
+    first = CliRunner().invoke(app, ["compare", str(file)])
+    assert first.exit_code == 0, first.output
+    made = {
+        path: path.stat().st_mtime_ns
+        for path in (folder / "the comparison").rglob("seed_0/run/encoder/*")
+    }
+    second = CliRunner().invoke(app, ["compare", str(file), "seeds=[0, 1]"])
+    assert second.exit_code == 0, second.output
+    return file, folder / "the comparison", made, second.output
+
+
+@pytest.mark.slow
+def test_cells_that_are_there_are_kept_and_seeds_are_added(compared):
+    _, out, made, _ = compared
+    assert made
+    assert all(path.stat().st_mtime_ns == when for path, when in made.items())
+    runs = sorted(str(p.parent.parent.relative_to(out)) for p in out.rglob("run/encoder"))
+    want = [f"cells/{o}/{a}/seed_{s}" for o in ("image", "video") for a in (16, 8) for s in (0, 1)]
+    assert runs == sorted(want)
+
+
+@pytest.mark.slow
+def test_every_number_stands_beside_its_seed_its_twin_and_its_command(compared):
+    _, out, _, _ = compared
+    with open(out / "comparison.csv", newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert len(rows) == 2 * 2 * 2 * 2  # evaluators, objectives, amounts, seeds
+    for row in rows:
+        results = out / "cells" / row["objective"] / row["budget"] / f"seed_{row['seed']}"
+        found = json.loads((results / "run/evaluate/of colors/results.json").read_text())
+        evaluator = row["ability"].partition("/")[2]
+        own = found["encoders"]["encoder"]["results"][evaluator]["metrics"]["top1"]
+        twin = found["encoders"]["untrained"]["results"][evaluator]["metrics"]["top1"]
+        assert (float(row["value"]), float(row["untrained"])) == (own, twin)
+        assert f"seed={row['seed']}" in row["commands"]
+        assert "video-ssl pretrain" in row["commands"]
+        assert found["encoders"]["untrained"]["spec"].endswith(f"@{row['seed']}")
+
+
+@pytest.mark.slow
+def test_what_no_training_changes_is_measured_with_the_first_seed_only(compared):
+    _, out, _, _ = compared
+    of = {
+        seed: json.loads(
+            (out / f"cells/video/16/seed_{seed}/run/evaluate/of colors/results.json").read_text()
+        )["encoders"]
+        for seed in (0, 1)
+    }
+    assert list(of[0]) == ["encoder", "pixels", "untrained"]
+    assert list(of[1]) == ["encoder", "untrained"]
+
+
+@pytest.mark.slow
+def test_all_spend_the_same(compared):
+    """The shares that were trained are as many clips for a batch of frames as for one of images."""
+    _, out, _, _ = compared
+    for objective in ("video", "image"):
+        for amount in (8, 16):
+            run = out / f"cells/{objective}/{amount}/seed_1/run"
+            recipe = yaml.safe_load((run / "recipe.yaml").read_text())
+            assert recipe["training"]["scale"] == amount / 160
+            lines = (run / "metrics.jsonl").read_text().splitlines()
+            steps = [json.loads(line)["step"] for line in lines]
+            assert max(steps) * 4 == amount
+
+
+@pytest.mark.slow
+def test_an_objective_that_fails_is_told_and_stops_no_other(compared):
+    _, out, _, _said = compared
+    found = json.loads((out / "comparison.json").read_text())
+    lost = [line for line in found["failed"] if line.startswith("lost, 16, seed 1")]
+    assert len(lost) == 1
+    assert "cuda" in lost[0]
+    assert "lost" not in found["abilities"][0]["rows"]
+    assert "Not measured" in (out / "comparison.md").read_text()
+
+
+@pytest.mark.slow
+def test_the_page_says_what_the_tables_say(compared):
+    _, out, _, said = compared
+    assert said.rstrip().endswith("comparison.html")
+    page = (out / "comparison.html").read_text()
+    text = (out / "comparison.md").read_text()
+    found = json.loads((out / "comparison.json").read_text())
+    for ability in found["abilities"]:
+        for name, row in ability["rows"].items():
+            assert f"| {name} | {100 * row['mean']:.1f} |" in text
+            assert f">{100 * row['mean']:.1f}</td>" in page
+            assert len(row["values"]) == 2
+            low, high = row["interval"]
+            assert low <= row["mean"] <= high
+    assert "By budget" in page  # two amounts
+    assert "raw pixels" in page
+
+
+@pytest.mark.slow
+@needs_browser
+def test_the_page_fits_a_phone(compared):
+    _, out, _, _ = compared
+    with Browser() as browser:
+        page = browser.open(out / "comparison.html", width=390, height=800)
+        assert page.evaluate("document.documentElement.scrollWidth") <= 390
+        assert page.evaluate("document.querySelectorAll('svg.dots circle.mean').length") == 4
+
+
+@pytest.mark.slow
+def test_cells_with_other_words_are_not_mixed(compared):
+    """Numbers of two different trainings would stand in one row."""
+    file, out, _, _ = compared
+    with pytest.raises(ConfigError, match=r"another table.*Name another folder"):
+        compare_objectives(load_comparison(file, ["table=elsewhere"]))
+    with pytest.raises(ConfigError, match=r"budget\.kind"):
+        compare_objectives(load_comparison(file, ["budget.kind=operations"]))
+    with pytest.raises(ConfigError, match=r"objectives\.video"):
+        compare_objectives(load_comparison(file, ["objectives.video.words=[seed=4]"]))
+    assert (out / "comparison.html").is_file()
+
+
+@pytest.mark.slow
+def test_a_comparison_that_is_stopped_stops_its_training_too_and_goes_on(videos, tmp_path):
+    """Was wrong in the first draft: the training went on without anybody, and a second call met its lock."""
+    file = recipe_file(tmp_path, videos, budget={"kind": "clips", "amounts": [16000]})
+    content = yaml.safe_load(file.read_text())
+    content["objectives"] = {"video": content["objectives"]["video"]}
+    file.write_text(to_yaml(content))
+    slow = yaml.safe_load((tmp_path / "videomae.yaml").read_text())
+    slow["training"]["duration"] = "4000 steps"
+    (tmp_path / "videomae.yaml").write_text(to_yaml(slow))
+    command = [sys.executable, "-m", "video_ssl", "compare", str(file)]
+    process = subprocess.Popen(
+        command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True
+    )
+    run = tmp_path / "the comparison/cells/video/16000/seed_0/run"
+    deadline = time.monotonic() + 120
+    while not (run / "metrics.jsonl").is_file() and time.monotonic() < deadline:
+        time.sleep(0.1)
+    process.send_signal(signal.SIGTERM)
+    _, said = process.communicate(timeout=120)
+    assert process.returncode == 128 + signal.SIGTERM
+    assert "goes on where it was" in said
+    left = subprocess.run(["pgrep", "-f", str(run)], capture_output=True, text=True).stdout.split()
+    assert [pid for pid in left if int(pid) != os.getpid()] == []
+    assert not (run / "encoder").exists()
+
+
+def test_a_budget_becomes_a_share_of_a_length():
+    assert Cost(0, 160).scale_for(16) == 0.1
+    assert Cost(10, 100).scale_for(35) == 0.25
+    assert Cost(0, 3).scale_for(1) == 0.3333  # never more than the budget
+    assert Cost(0, 0.5).scale_for(1234.5) == 2469
+    with pytest.raises(ValueError, match="spent before the first step"):
+        Cost(10, 100).scale_for(9)
+
+
+def test_clips_and_operations_count_the_stages_too(videos, tmp_path):
+    """A student whose teachers are trained for it costs what all three cost."""
+    words = [f"data.table={videos / 'train.arrow'}", "loader.num_workers=0"]
+    whole = planned("mvd/demo", words)
+    teachers = [clips_of(planned(name, words)) for name in ("mae/demo", "videomae/demo")]
+    given = [f"objective.{t}.source={{recipe: null, run: r}}" for t in ("image", "video")]
+    alone = planned("mvd/demo", [*words, *given])
+    assert clips_of(whole) == sum(teachers) + clips_of(alone)
+    assert all(clips > 1000 for clips in teachers)
+    part = planned("mvd/demo", words, scale=0.1)
+    assert clips_of(part) == pytest.approx(clips_of(whole) / 10, rel=0.02)
+
+
+@pytest.mark.slow
+def test_operations_grow_with_the_length(videos, tmp_path):
+    file = trained(tmp_path, videos / "train.arrow", "videomae")
+    half, whole = (operations_of(planned(str(file), [], scale=scale)) for scale in (0.5, 1.0))
+    assert whole == 2 * half > 1e6
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["seeds=[]"], "at least one"),
+        (["seeds=[1, 1]"], "different numbers"),
+        (["budget.amounts=[0]"], "above 0"),
+        (["budget.amounts=[5, 5]"], "twice"),
+        (["budget.kind=hours"], "clips"),
+        (["objectives.video.recipe=mvd/dmeo"], "no recipe 'mvd/dmeo'"),
+        (["objectives.video.evaluations=[probe]"], "none of the comparison's"),
+        (["objectives={'../x': {recipe: mvd/demo}}"], "becomes a folder"),
+        (["objectives={Video: {recipe: mvd/demo}, video: {recipe: mvd/demo}}"], "upper and lower"),
+        (["evaluation=[demo]"], "evaluations"),
+        (["evaluations=[demo, a/demo.yaml]"], "same name"),
+    ],
+)
+def test_what_is_wrong_is_said_before_anything_is_written(videos, tmp_path, words, said):
+    file = recipe_file(tmp_path, videos)
+    with pytest.raises(ConfigError, match=said):
+        compare_objectives(load_comparison(file, words))
+    assert not (tmp_path / "the comparison").exists()
+
+
+def test_a_dry_run_writes_nothing(videos, tmp_path):
+    file = recipe_file(tmp_path, videos)
+    told = CliRunner().invoke(app, ["compare", str(file), "--dry-run"])
+    assert "3 objectives x 1 seeds x 2 budgets = 6 trainings" in told.output
+    assert not (tmp_path / "the comparison").exists()
+
+
+def test_somebody_elses_folder_is_left_alone(videos, tmp_path):
+    from video_ssl.files import OutputError
+
+    file = recipe_file(tmp_path, videos)
+    (tmp_path / "the comparison").mkdir()
+    mine = tmp_path / "the comparison/comparison.md"
+    mine.write_text("my notes")
+    with pytest.raises(OutputError, match="not made it"):
+        compare_objectives(load_comparison(file))
+    assert mine.read_text() == "my notes"
+
+
+def test_the_shipped_recipe_can_be_read_and_is_no_profile():
+    recipe = load_comparison("demo")
+    assert recipe.seeds == (0, 1, 2)
+    assert "mvd" in recipe.objectives
+    assert "comparisons/demo" not in list_recipes("launch")
+    for entry in recipe.objectives.values():
+        planned(entry.recipe, entry.words)
+
+
+def test_encoders_are_still_compared_by_the_same_verb():
+    told = CliRunner().invoke(app, ["compare", "runs/nowhere"])
+    assert told.exit_code != 0
+    assert "two encoders or more" in told.output

@@ -1,0 +1,200 @@
+"""The cells of a comparison: one objective, one budget, one seed; its commands, its folder, and how far it is.
+
+OUT/cells/OBJECTIVE/AMOUNT/seed_S/run/         the run, with its encoders and evaluations
+OUT/cells/OBJECTIVE/AMOUNT/seed_S/log.txt      what its commands said
+OUT/cells/OBJECTIVE/AMOUNT/seed_S/cell.json    its commands, what they cost, and how they ended
+OUT/evaluations/NAME.yaml, NAME_again.yaml     the evaluations as the cells run them
+"""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from video_ssl.compare.recipe import ComparisonRecipe, evaluation_key
+from video_ssl.files import MADE_BY, made, write_atomically, write_json
+from video_ssl.limits import parse_json
+from video_ssl.models.baselines import BASELINES
+from video_ssl.recipes import read_recipe, to_yaml
+
+CELL = "cell.json"
+LOG = "log.txt"
+
+
+@dataclass(frozen=True)
+class Spent:
+    """What a command took: seconds on the clock, seconds of processors, the largest resident size in GiB."""
+
+    wall_sec: float
+    processor_sec: float
+    peak_gib: float
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One training with its evaluations.
+
+    Attributes:
+        objective, amount, seed: which.
+        folder: its folder.
+        train: words of `video-ssl` that train it.
+        evaluations: name of an evaluation -> words of `video-ssl`.
+    """
+
+    objective: str
+    amount: float
+    seed: int
+    folder: Path
+    train: tuple[str, ...]
+    evaluations: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+
+    @property
+    def run(self) -> Path:
+        return self.folder / "run"
+
+    @property
+    def name(self) -> str:
+        return f"{self.objective}, {self.amount:g}, seed {self.seed}"
+
+    def results_of(self, evaluation: str) -> Path:
+        """Returns the file in which the results of an evaluation are, once it has ended."""
+        return self.run / "evaluate" / evaluation / "results.json"
+
+    def commands(self) -> list[str]:
+        """Returns the lines that a person would type for the same."""
+        return [
+            shlex.join(["video-ssl", *words]) for words in (self.train, *self.evaluations.values())
+        ]
+
+    def state(self) -> dict[str, Any]:
+        """Returns what cell.json says; empty where nothing was begun."""
+        return _read(self.folder / CELL) or {}
+
+    def is_trained(self) -> bool:
+        return (self.run / "encoder" / "config.json").is_file()
+
+    def missing(self) -> list[tuple[str, tuple[str, ...]]]:
+        """Returns what is still to be run, in order: "training" or the evaluation, and its words."""
+        todo = [] if self.is_trained() else [("training", self.train)]
+        return todo + [
+            (name, words)
+            for name, words in self.evaluations.items()
+            if not self.results_of(name).is_file()
+        ]
+
+    def keep(self, **said: Any) -> None:
+        """Writes into cell.json, beside what it says already."""
+        self.folder.mkdir(parents=True, exist_ok=True)
+        content = {MADE_BY: made("compare"), "commands": self.commands(), **self.state(), **said}
+        write_json(self.folder / CELL, content)
+
+
+def cells_of(recipe: ComparisonRecipe, scales: Mapping[tuple[str, float], float]) -> Iterator[Cell]:
+    """Yields every cell whose scale is known: small budgets first, then seed by seed, so that a comparison that is
+    stopped has all objectives.
+
+    Args:
+        scales: (objective, amount) -> `training.scale`.
+    """
+    for amount in sorted(recipe.budget.amounts):
+        for seed in recipe.seeds:
+            for name, entry in recipe.objectives.items():
+                if (name, amount) not in scales:
+                    continue
+                folder = recipe.folder / "cells" / name / f"{amount:g}" / f"seed_{seed}"
+                words = (
+                    *entry.words,
+                    f"data.table={entry.table or recipe.table}",
+                    f"seed={seed}",
+                    f"training.scale={scales[name, amount]}",
+                    f"run={folder / 'run'}",
+                )
+                yield Cell(
+                    name,
+                    amount,
+                    seed,
+                    folder,
+                    ("pretrain", entry.recipe, *words),
+                    {
+                        evaluation_key(each): _evaluation(recipe, each, seed, folder / "run")
+                        for each in recipe.evaluations_of(name)
+                    },
+                )
+
+
+def _evaluation(recipe: ComparisonRecipe, name: str, seed: int, run: Path) -> tuple[str, ...]:
+    file = evaluation_file(recipe, name, again=seed != recipe.seeds[0])
+    place = run / "evaluate" / evaluation_key(name)
+    return (
+        "evaluate",
+        str(file),
+        f"encoder={run}",
+        f"encoders.untrained=untrained:{{encoder}}@{seed}",
+        f"seed={seed}",
+        f"out={place}",
+        "keep_predictions=true",
+    )
+
+
+def evaluation_file(recipe: ComparisonRecipe, name: str, *, again: bool) -> Path:
+    """Returns the file of an evaluation as the cells of the first seed run it or, with `again`, those of others."""
+    return recipe.folder / "evaluations" / f"{evaluation_key(name)}{'_again' if again else ''}.yaml"
+
+
+def write_evaluations(recipe: ComparisonRecipe) -> None:
+    """Writes the evaluations: whole for the first seed, without what no training changes for the others."""
+    for name in recipe.evaluations:
+        content = read_recipe(name, room="evaluate")
+        content.setdefault("encoders", {"encoder": "{encoder}"})
+        content["encoders"].setdefault("encoder", "{encoder}")
+        content["encoders"].setdefault("untrained", "untrained:{encoder}")
+        for again in (False, True):
+            encoders = content["encoders"]
+            if again:
+                encoders = {
+                    row: spec
+                    for row, spec in encoders.items()
+                    if spec.partition(":")[0] not in BASELINES
+                }
+            file = evaluation_file(recipe, name, again=again)
+            file.parent.mkdir(parents=True, exist_ok=True)
+            write_atomically(file, to_yaml({**content, "encoders": encoders}))
+
+
+def last_words(log: Path, count: int = 400) -> str:
+    """Returns the last line that says something in a log, at most so many letters of it."""
+    if not log.is_file():
+        return ""
+    with open(log, "rb") as file:
+        file.seek(0, 2)
+        file.seek(max(0, file.tell() - 20_000))
+        lines = file.read().decode("utf-8", "replace").replace("\r", "\n").splitlines()
+    said = [line.strip() for line in lines if line.strip() and not line.startswith("$ ")]
+    return said[-1][-count:] if said else ""
+
+
+def read_results(cell: Cell, evaluation: str) -> dict[str, Any] | None:
+    """Returns the results of an evaluation of a cell; None where they are not there."""
+    return _read(cell.results_of(evaluation))
+
+
+def _read(path: Path) -> dict[str, Any] | None:
+    """What a file of ours says; None where it is not there, or damaged."""
+    try:
+        found = parse_json(path.read_bytes())
+    except (FileNotFoundError, ValueError):
+        return None
+    return found if isinstance(found, dict) else None
+
+
+def costs_of(cells: Sequence[Cell]) -> dict[str, list[Spent]]:
+    """Returns what the trainings of cells took, by objective."""
+    found: dict[str, list[Spent]] = {}
+    for cell in cells:
+        spent = cell.state().get("training")
+        if spent:
+            found.setdefault(cell.objective, []).append(Spent(**spent))
+    return found

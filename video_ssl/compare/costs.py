@@ -1,0 +1,100 @@
+"""What a training costs in each kind of budget, and which share of its length a budget buys."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import dataclass
+from multiprocessing import get_context
+from typing import Any
+
+from video_ssl.bench.figures import Timing
+from video_ssl.bench.step import framework_bench
+from video_ssl.child_signals import deaf_children, end_in_silence
+from video_ssl.objectives import OBJECTIVES
+from video_ssl.pretrain.lengths import lengths_of
+from video_ssl.pretrain.recipe import (
+    PretrainRecipe,
+    load_pretrain_recipe,
+    recipe_from_dict,
+    recipe_to_dict,
+    with_stages,
+)
+from video_ssl.pretrain.run import fit_batch, open_streams, settled_recipe
+
+#: Records of the step whose operations are counted; a step of another size has as many for each record.
+_COUNTED = 4
+
+
+@dataclass(frozen=True)
+class Cost:
+    """What a training costs: `fixed`, whatever its length, and `whole` for its length at `training.scale=1`."""
+
+    fixed: float
+    whole: float
+
+    def scale_for(self, amount: float) -> float:
+        """Returns the `training.scale` that spends an amount, to four digits, never more than it buys.
+
+        Raises:
+            ValueError: the amount is spent before the first step.
+        """
+        share = (amount - self.fixed) / self.whole
+        if not share > 0:
+            raise ValueError(
+                f"a budget of {amount:g} is spent before the first step, which {self.fixed:g} go to: use more."
+            )
+        digits = 3 - math.floor(math.log10(share))
+        return math.floor(share * 10**digits) / 10**digits
+
+
+def steps_of(recipe: PretrainRecipe) -> int:
+    """Returns the optimizer steps of a training, those of its stages too."""
+    return sum(_steps_and_clips(part)[0] for part in with_stages(recipe))
+
+
+def clips_of(recipe: PretrainRecipe) -> float:
+    """Returns the clips that the encoders of a training see, those of its stages too."""
+    return float(sum(steps * clips for steps, clips in map(_steps_and_clips, with_stages(recipe))))
+
+
+def operations_of(recipe: PretrainRecipe) -> float:
+    """Returns the operations of all steps of a training, forward and backward, those of its stages too.
+
+    Counted on one step of `_COUNTED` records, in a process of its own: torch and jax are never loaded in one.
+    """
+    total = 0.0
+    for part in with_stages(recipe):
+        steps, _ = _steps_and_clips(part)
+        with ProcessPoolExecutor(
+            1, mp_context=get_context("spawn"), initializer=end_in_silence
+        ) as alone:
+            with deaf_children():
+                counted = alone.submit(_operations_of_a_step, recipe_to_dict(part))
+            per_record = counted.result() / _COUNTED
+        total += steps * per_record * part.training.global_batch_size
+    return total
+
+
+def _operations_of_a_step(content: dict[str, Any]) -> float:
+    recipe = settled_recipe(recipe_from_dict(content), check=False)
+    framework = OBJECTIVES[recipe.objective_name].framework
+    timing = Timing(steps=1, warmup=0)
+    rows = framework_bench(framework, recipe).measure_step(
+        recipe, _COUNTED, timing, compile_too=False
+    )
+    return float(rows[0].flops)
+
+
+def _steps_and_clips(recipe: PretrainRecipe) -> tuple[int, int]:
+    """Steps of a recipe on its data, and clips of a step."""
+    fitted, streams = fit_batch(recipe, open_streams(recipe))
+    steps = lengths_of(fitted, streams).num_steps
+    further = sum(own.records for own in fitted.data.streams.values())
+    return steps, (fitted.training.global_batch_size + further) * fitted.objective.clips_per_record
+
+
+def planned(recipe: str, words: Sequence[str], *, scale: float = 1.0) -> PretrainRecipe:
+    """Returns a recipe of the room `pretrain` with overrides, at a share of its length."""
+    return load_pretrain_recipe(recipe, [*words, f"training.scale={scale}"])

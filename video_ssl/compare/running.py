@@ -1,0 +1,328 @@
+"""`video-ssl compare RECIPE`: every cell trained and evaluated, what failed told, the page written again after each.
+
+OUT/comparison.yaml      the recipe; a second call may add seeds, objectives and budgets, and change nothing else
+OUT/costs.json           what the recipes cost, measured or counted once
+OUT/cells/...            see `cells.py`
+OUT/comparison.{json,csv,md,html}
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import resource
+import shlex
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+from video_ssl.code_state import code_folder, git_state
+from video_ssl.compare.cells import LOG, Cell, Spent, cells_of, last_words, write_evaluations
+from video_ssl.compare.costs import Cost, clips_of, operations_of, planned, steps_of
+from video_ssl.compare.page import NAMES, write_outcome
+from video_ssl.compare.recipe import ComparisonRecipe, EntryConfig
+from video_ssl.errors import AlreadyReported
+from video_ssl.evaluate.recipe import load_evaluate_recipe
+from video_ssl.files import (
+    MADE_BY,
+    claim_folder,
+    made,
+    temporary_folder,
+    write_atomically,
+    write_json,
+)
+from video_ssl.launch.errors import LaunchError
+from video_ssl.launch.launching import launch
+from video_ssl.limits import parse_json
+from video_ssl.locks import alone
+from video_ssl.recipe_text import load_yaml
+from video_ssl.recipes import ConfigError, to_plain, to_yaml
+
+logger = logging.getLogger(__name__)
+
+RECIPE, COSTS = "comparison.yaml", "costs.json"
+#: Steps of the two trials from which the processor time of a step and that of the start are told apart.
+_TRIALS = (20, 80)
+
+
+def compare_objectives(
+    recipe: ComparisonRecipe, *, profile: str | None = None, dry_run: bool = False
+) -> str:
+    """Returns the page, or with `dry_run` what would be done.
+
+    What is finished is not done again; a cell that failed is told, tried again by the next call, and stops no other.
+
+    Args:
+        profile: of `video-ssl launch`: cells are jobs of it, the page is written by a later call; null = here, one
+            after the other.
+
+    Raises:
+        ConfigError: the folder holds a comparison with other words, or a recipe cannot be read.
+        OutputError: the folder is somebody else's.
+        LaunchError: another call is at work in it.
+    """
+    folder = recipe.folder
+    for entry in (
+        recipe.objectives.values()
+    ):  # a wrong name ends here, before anything is written or trained
+        planned(entry.recipe, _words(recipe, entry))
+    for name in recipe.evaluations:
+        load_evaluate_recipe(name)
+    claim_folder(folder, "compare", [RECIPE, *NAMES, "cells"], ours=(folder / ".lock").is_file())
+    if dry_run:
+        return "\n".join(_described(recipe))
+    folder.mkdir(parents=True, exist_ok=True)
+    with alone(folder / ".lock", lambda: _busy(folder)):
+        _keep_recipe(recipe)
+        write_evaluations(recipe)
+        costs, failed = _costs(recipe)
+        scales = _scales(recipe, costs, failed)
+        cells = list(cells_of(recipe, scales))
+        if profile is not None:
+            return _launched(cells, profile)
+        for number, cell in enumerate(cells, 1):
+            if cell.missing():
+                logger.info("%d of %d: %s", number, len(cells), cell.name)
+                _run(cell)
+                write_outcome(recipe, cells, failed)
+        page = write_outcome(recipe, cells, failed)
+        lost = [cell.name for cell in cells if cell.missing()]
+        if lost or failed:
+            logger.warning(
+                "not measured: %s. The logs say why; the same command tries them again.",
+                "; ".join([*lost, *failed]),
+            )
+        return str(page)
+
+
+def _busy(folder: Path) -> LaunchError:
+    return LaunchError(
+        f"another `video-ssl compare` is at work in {folder}: wait for it, or name another out=."
+    )
+
+
+def _words(recipe: ComparisonRecipe, entry: EntryConfig) -> list[str]:
+    return [*entry.words, f"data.table={entry.table or recipe.table}"]
+
+
+def _keep_recipe(recipe: ComparisonRecipe) -> None:
+    """Refuses a folder whose cells were made with other words; keeps the recipe.
+
+    Raises:
+        ConfigError: see above.
+    """
+    path = recipe.folder / RECIPE
+    now = to_plain(recipe)
+    if path.is_file():
+        before = load_yaml(path)
+        kept = {
+            name: entry
+            for name, entry in before.get("objectives", {}).items()
+            if name in now["objectives"]
+        }
+        changed = [key for key in ("table", "evaluations") if before.get(key) != _as_read(now)[key]]
+        changed += [
+            f"objectives.{name}"
+            for name, entry in kept.items()
+            if entry != _as_read(now)["objectives"][name]
+        ]
+        if before.get("budget", {}).get("kind") != recipe.budget.kind:
+            changed.append("budget.kind")
+        if changed:
+            raise ConfigError(
+                f"{recipe.folder} holds a comparison with another {', '.join(changed)}: its cells would not be "
+                "comparable. Name another folder, out=FOLDER, or remove it. Seeds, amounts and objectives may be added."
+            )
+    write_atomically(path, to_yaml(now))
+
+
+def _as_read(content: dict[str, Any]) -> dict[str, Any]:
+    """Settings as a YAML file gives them back: tuples are lists."""
+    found: dict[str, Any] = json.loads(json.dumps(content))
+    return found
+
+
+def _costs(recipe: ComparisonRecipe) -> tuple[dict[str, Cost], dict[str, str]]:
+    """What each objective costs, and the objectives for which that could not be found, with the reason."""
+    path = recipe.folder / COSTS
+    known: dict[str, Any] = {}
+    if path.is_file():
+        known = parse_json(path.read_bytes())["costs"]
+    costs, failed = {}, {}
+    for name, entry in recipe.objectives.items():
+        key = f"{recipe.budget.kind} {entry.recipe} {' '.join(_words(recipe, entry))}"
+        if key not in known:
+            logger.info("what %s costs in %s", name, recipe.budget.kind)
+            try:
+                cost = _cost(recipe, name, entry)
+            except (subprocess.CalledProcessError, OSError, ValueError, RuntimeError) as err:
+                failed[name] = f"{name}: its cost could not be found ({err})"
+                logger.warning("%s", failed[name])
+                continue
+            known[key] = [cost.fixed, cost.whole]
+            write_json(path, {MADE_BY: made("compare"), "costs": known})
+        costs[name] = Cost(*known[key])
+    return costs, failed
+
+
+def _cost(recipe: ComparisonRecipe, name: str, entry: EntryConfig) -> Cost:
+    whole = planned(entry.recipe, _words(recipe, entry))
+    if recipe.budget.kind == "clips":
+        return Cost(0.0, clips_of(whole))
+    if recipe.budget.kind == "operations":
+        return Cost(0.0, operations_of(whole))
+    total, trials = steps_of(whole), []
+    with temporary_folder("compare") as folder:
+        for number, wanted in enumerate(_TRIALS):
+            scale = round(min(1.0, wanted / total), 9)
+            words = (
+                *_words(recipe, entry),
+                f"training.scale={scale}",
+                f"run={folder / str(number)}",
+            )
+            log = recipe.folder / "trials" / f"{name}_{number}.txt"
+            code, took = _timed(("pretrain", entry.recipe, *words), log)
+            if code:
+                raise ValueError(f"a trial ended with code {code}: {last_words(log)}")
+            steps = steps_of(planned(entry.recipe, _words(recipe, entry), scale=scale))
+            trials.append((steps, took.processor_sec))
+    (few, short), (many, long) = trials
+    if many == few or long <= short:
+        raise ValueError(
+            f"trials of {few} and {many} steps took {short:.1f} s and {long:.1f} s: nothing to reckon with"
+        )
+    step_sec = (long - short) / (many - few)
+    return Cost(max(0.0, short - few * step_sec), total * step_sec)
+
+
+def _scales(
+    recipe: ComparisonRecipe, costs: Mapping[str, Cost], failed: dict[str, str]
+) -> dict[tuple[str, float], float]:
+    scales = {}
+    for name, cost in costs.items():
+        for amount in recipe.budget.amounts:
+            try:
+                scales[name, amount] = cost.scale_for(amount)
+            except ValueError as err:
+                failed[f"{name} {amount:g}"] = f"{name}: {err}"
+    return scales
+
+
+def _run(cell: Cell) -> None:
+    """Runs what is missing of a cell; after a command that fails the rest of the cell is left."""
+    cell.keep(error=None, code=git_state(code_folder()))
+    for what, words in cell.missing():
+        log = cell.folder / LOG
+        begin = time.strftime("%Y-%m-%d %H:%M")
+        code, spent = _timed(words, log)
+        if code:
+            said = f"{what} ended with code {code}: {last_words(log)}"
+            logger.warning("%s: %s (%s)", cell.name, said, log)
+            cell.keep(error=said)
+            return
+        if what == "training":
+            before = cell.state().get("training") or {}
+            cell.keep(training=_added(before, spent), date=begin)
+        else:
+            cell.keep(**{f"evaluation {what}": vars(spent)})
+
+
+def _added(before: Mapping[str, float], spent: Spent) -> dict[str, float]:
+    """What a training took in all its attempts that are known."""
+    if not before:
+        return vars(spent)
+    return {
+        "wall_sec": before["wall_sec"] + spent.wall_sec,
+        "processor_sec": before["processor_sec"] + spent.processor_sec,
+        "peak_gib": max(before["peak_gib"], spent.peak_gib),
+    }
+
+
+def _timed(words: Sequence[str], log: Path) -> tuple[int, Spent]:
+    """Runs `video-ssl` with these words, what it says in a file; returns its exit code and what it took.
+
+    Ctrl-C and SIGTERM reach the command too, which saves and ends; then this one ends.
+
+    Raises:
+        AlreadyReported: it was stopped so.
+    """
+    log.parent.mkdir(parents=True, exist_ok=True)
+    begin = time.monotonic()
+    stopped: list[int] = []
+    with open(log, "a", encoding="utf-8") as file:
+        print("$", shlex.join(["video-ssl", *words]), file=file, flush=True)
+        process = subprocess.Popen(
+            [sys.executable, "-m", "video_ssl", *words],
+            stdin=subprocess.DEVNULL,
+            stdout=file,
+            stderr=subprocess.STDOUT,
+        )
+
+        def pass_on(number: int, _: FrameType | None) -> None:
+            stopped.append(number)
+            process.send_signal(number)
+
+        before = signal.signal(signal.SIGTERM, pass_on)
+        try:
+            status, usage = _ended(process.pid, stopped)
+        finally:
+            signal.signal(signal.SIGTERM, before)
+    process.returncode = os.waitstatus_to_exitcode(status)
+    if stopped:
+        text = "the comparison was stopped; the same command goes on where it was"
+        logger.warning("%s", text)
+        raise AlreadyReported(text, 128 + stopped[0])
+    unit = 2**30 if sys.platform == "darwin" else 2**20
+    spent = Spent(
+        wall_sec=round(time.monotonic() - begin, 1),
+        processor_sec=round(usage.ru_utime + usage.ru_stime, 1),
+        peak_gib=round(usage.ru_maxrss / unit, 3),
+    )
+    return process.returncode, spent
+
+
+def _ended(pid: int, stopped: list[int]) -> tuple[int, resource.struct_rusage]:
+    """The status and the usage of a process that has ended, its own processes included."""
+    while True:
+        try:
+            _, status, usage = os.wait4(pid, 0)
+            return status, usage
+        except KeyboardInterrupt:  # that of the terminal has reached the process too
+            stopped.append(signal.SIGINT)
+
+
+def _launched(cells: Sequence[Cell], profile: str) -> str:
+    """Hands the cells that are not finished to `video-ssl launch`; returns what it says."""
+    said = []
+    for cell in cells:
+        if not cell.missing():
+            continue
+        verb, recipe, *words = cell.train
+        files = ",".join(words[1] for words in cell.evaluations.values())
+        said.append(launch(profile, verb, [recipe, *words, f"evaluate=[{files}]"], chain=True))
+        cell.keep(error=None, code=git_state(code_folder()), profile=profile)
+    return "\n".join(said) or "every cell is finished: call it without a profile for the page"
+
+
+def _described(recipe: ComparisonRecipe) -> Iterator[str]:
+    """Lines of what a call would do."""
+    budget, folder = recipe.budget, recipe.folder
+    amounts = ", ".join(f"{amount:g}" for amount in sorted(budget.amounts))
+    count = len(recipe.objectives) * len(recipe.seeds) * len(budget.amounts)
+    yield (
+        f"{folder}: {len(recipe.objectives)} objectives x {len(recipe.seeds)} seeds x {len(budget.amounts)} budgets "
+        f"= {count} trainings"
+    )
+    yield f"each for {amounts} {budget.kind}, on {recipe.table}, judged by {', '.join(recipe.evaluations)}"
+    for name, entry in recipe.objectives.items():
+        other = f", on {entry.table}" if entry.table else ""
+        yield f"{name}: {entry.recipe} {' '.join(entry.words)}{other}"
+    if budget.kind == "seconds":
+        hours = sum(budget.amounts) * len(recipe.objectives) * len(recipe.seeds) / 3600
+        yield f"processor time of the trainings: {hours:.2g} hours; evaluations come on top"

@@ -1,0 +1,205 @@
+"""What the cells of a comparison found: means, intervals, and which differences are none.  numpy only.
+
+Intervals come from resampling (a bootstrap): seeds with replacement and, where an evaluator says of every test video
+whether it was right, the videos too, the same draw for all objectives, so that a difference of two is one of pairs.
+Numbers that no video has alone (mean average precision, Kendall's tau) are resampled over seeds only; three seeds say
+little then, and the rows say so.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from itertools import combinations
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from video_ssl.compare.cells import Cell, read_results
+from video_ssl.evaluate.evaluators import figure_of, title_of
+from video_ssl.evaluate.verdict import called, lead, position_alone
+from video_ssl.models.baselines import BASELINES
+
+DRAWS = 2000
+_TRAINED, _TWIN = "encoder", "untrained"
+
+
+@dataclass
+class Row:
+    """An objective in one ability: its number for each seed, by seed, and that of its untrained twin.
+
+    Attributes:
+        right: seed -> test video -> whether it was right, where the evaluator says so.
+        interval: 95 % of the mean; None with one seed and nothing to resample.
+    """
+
+    values: dict[int, float] = field(default_factory=dict)
+    untrained: dict[int, float] = field(default_factory=dict)
+    right: dict[int, dict[str, bool]] = field(default_factory=dict)
+    alone: float | None = None
+    baselines: dict[str, float] = field(default_factory=dict)
+    interval: tuple[float, float] | None = None
+
+    @property
+    def mean(self) -> float | None:
+        return float(np.mean(list(self.values.values()))) if self.values else None
+
+    @property
+    def mean_untrained(self) -> float | None:
+        return float(np.mean(list(self.untrained.values()))) if self.untrained else None
+
+
+@dataclass
+class Ability:
+    """What one evaluator of one evaluation asks for.
+
+    Attributes:
+        key: EVALUATION/EVALUATOR.
+        title: in words.
+        metric: the number that counts.
+        unit: of `contract.Figure`.
+        chance: what guessing gives; None where it is not said.
+        over_videos: the intervals come from seeds and videos; else from seeds alone.
+        rows: objective -> its numbers, best first.
+        differences: (better, worse, difference, lower end, upper end) of all pairs.
+        level_with_best: objectives whose distance from the best may be none.
+    """
+
+    key: str
+    title: str
+    metric: str
+    unit: str
+    digits: int
+    chance: float | None = None
+    over_videos: bool = False
+    rows: dict[str, Row] = field(default_factory=dict)
+    differences: list[tuple[str, str, float, float, float]] = field(default_factory=list)
+    level_with_best: list[str] = field(default_factory=list)
+
+
+def abilities_of(cells: Sequence[Cell], amount: float) -> list[Ability]:
+    """Returns the abilities that the cells of one budget were asked for, in the order of the evaluations."""
+    found: dict[str, Ability] = {}
+    for cell in cells:
+        if cell.amount != amount:
+            continue
+        for evaluation in cell.evaluations:
+            results = read_results(cell, evaluation)
+            if results is not None:
+                _take(found, cell, evaluation, results)
+    for ability in found.values():
+        _judge(ability)
+    return list(found.values())
+
+
+def _take(
+    found: dict[str, Ability], cell: Cell, evaluation: str, results: Mapping[str, Any]
+) -> None:
+    encoders = results["encoders"]
+    for evaluator, result in encoders[_TRAINED]["results"].items():
+        value = lead(result)
+        if value is None:
+            continue
+        metric = result["details"].get("headline", {}).get("metric", "top1")
+        figure = figure_of(evaluator, metric)
+        key = f"{evaluation}/{evaluator}"
+        title = f"{title_of(evaluator)}, {figure.title or metric}"
+        ability = found.setdefault(key, Ability(key, title, metric, figure.unit, figure.digits))
+        ability.chance = result.get("chance") if ability.chance is None else ability.chance
+        row = ability.rows.setdefault(cell.objective, Row())
+        row.values[cell.seed] = value
+        row.alone = position_alone(result) if row.alone is None else row.alone
+        predictions = result["details"].get("predictions")
+        if metric == "top1" and predictions:
+            right = np.equal(predictions["predicted"], predictions["true"]).tolist()
+            row.right[cell.seed] = dict(zip(predictions["id"], right, strict=True))
+        for name, entry in encoders.items():
+            other = lead(entry["results"].get(evaluator))
+            if other is None or name == _TRAINED:
+                continue
+            if name == _TWIN:
+                row.untrained[cell.seed] = other
+            elif entry["spec"].partition(":")[0] in BASELINES:
+                row.baselines[called(name, entry)] = other
+
+
+def _judge(ability: Ability) -> None:
+    """Intervals, differences and who is level with the best; rows best first."""
+    ability.rows = dict(sorted(ability.rows.items(), key=lambda item: -(item[1].mean or -np.inf)))
+    ability.over_videos = all(set(row.right) == set(row.values) for row in ability.rows.values())
+    draws = _draws(ability)
+    for name, row in ability.rows.items():
+        if len(row.values) > 1 or ability.over_videos:
+            low, high = np.quantile(draws[name], (0.025, 0.975))
+            row.interval = (float(low), float(high))
+    best = next(iter(ability.rows), None)
+    for better, worse in combinations(ability.rows, 2):
+        gap = draws[better] - draws[worse]
+        low, high = np.quantile(gap, (0.025, 0.975))
+        mean = (ability.rows[better].mean or 0.0) - (ability.rows[worse].mean or 0.0)
+        ability.differences.append((better, worse, mean, float(low), float(high)))
+        sure = low > 0 and None not in (ability.rows[better].interval, ability.rows[worse].interval)
+        if better == best and not sure:
+            ability.level_with_best.append(worse)
+
+
+def _draws(ability: Ability) -> dict[str, NDArray[np.float64]]:
+    """objective -> float64 (DRAWS,): its mean over resampled seeds and, where it can be, resampled videos."""
+    rng = np.random.default_rng(0)
+    rows = ability.rows
+    found = {}
+    if not ability.over_videos:
+        for name, row in rows.items():
+            values = np.array(list(row.values.values()))
+            picked = rng.integers(len(values), size=(DRAWS, len(values)))
+            found[name] = values[picked].mean(axis=1)
+        return found
+    videos = sorted(
+        set.intersection(*(set(r) for row in rows.values() for r in row.right.values()))
+    )
+    weights = rng.multinomial(len(videos), np.full(len(videos), 1 / len(videos)), size=DRAWS)
+    for name, row in rows.items():
+        right = np.array([[seen[video] for video in videos] for seen in row.right.values()], float)
+        shares = weights @ right.T / len(videos)  # (DRAWS, seeds)
+        picked = rng.integers(len(right), size=(DRAWS, len(right)))
+        found[name] = np.take_along_axis(shares, picked, axis=1).mean(axis=1)
+    return found
+
+
+def most_confused(
+    cells: Sequence[Cell], amount: float, objective: str, count: int = 4
+) -> list[str]:
+    """Returns the pairs of classes that an objective takes for each other most, over its seeds, as sentences."""
+    total: NDArray[np.float64] | None = None
+    names: list[str] = []
+    for cell in cells:
+        if cell.objective != objective or cell.amount != amount:
+            continue
+        for evaluation in cell.evaluations:
+            results = read_results(cell, evaluation)
+            result = (
+                (results or {})
+                .get("encoders", {})
+                .get(_TRAINED, {})
+                .get("results", {})
+                .get("probe")
+            )
+            if result is None or "confusion" not in result["details"]:
+                continue
+            confusion = np.array(result["details"]["confusion"], float)
+            known = (results or {}).get("class_names", [])
+            labels = result["details"]["classes"]
+            names = [known[c] if c < len(known) else str(c) for c in labels]
+            total = confusion if total is None else total + confusion
+    if total is None:
+        return []
+    shares = total / np.maximum(total.sum(axis=1, keepdims=True), 1)
+    np.fill_diagonal(shares, 0)
+    order = np.argsort(-shares, axis=None, kind="stable")[:count]
+    pairs = [np.unravel_index(place, shares.shape) for place in order]
+    return [
+        f"{names[a]} for {names[b]} ({100 * shares[a, b]:.0f} %)"
+        for a, b in pairs
+        if shares[a, b] > 0
+    ]
