@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from video_ssl.compare.recipe import ROOM
 from video_ssl.recipes import ROOMS, list_recipes
 
 ROOT = Path(__file__).parents[1]
@@ -36,7 +37,9 @@ def test_the_wheel_holds_code_data_recipes_and_licence(tmp_path: Path) -> None:
         if file.is_file() and "__pycache__" not in file.parts
     }
     recipes = {
-        f"video_ssl/_recipes/{room}/{name}.yaml" for room in ROOMS for name in list_recipes(room)
+        f"video_ssl/_recipes/{room}/{name}.yaml"
+        for room in (*ROOMS, ROOM)
+        for name in list_recipes(room)
     }
     meta = {name for name in names if ".dist-info/" in name}
     assert recipes

@@ -344,6 +344,8 @@ def _write_html(outcome: Outcome, path: Path) -> None:
 def _section(ability: Ability, outcome: Outcome) -> Section:
     figure = _figure(ability)
     curves = outcome.curves.get(ability.key, {})
+    if all(len(points) < 2 for points in curves.values()):
+        curves = {}
     return Section(
         ability=ability,
         notes=notes(ability),

@@ -118,7 +118,7 @@ def dot_plot(
     values += [chance] if chance is not None else []
     values = [v for v in values if math.isfinite(v)]
     low, high, ticks = _axis(values, percent=False, log=False)
-    left, line, width = 96, 24, 560
+    left, line, width = 96, 24, 440
     height = line * len(rows) + 34
 
     def across(value: float) -> float:
