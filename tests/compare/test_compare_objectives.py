@@ -193,10 +193,10 @@ def test_the_page_says_what_the_tables_say(compared):
 @needs_browser
 def test_the_page_fits_a_phone(compared):
     _, out, _, _ = compared
-    with Browser() as browser:
-        page = browser.open(out / "comparison.html", width=390, height=800)
-        assert page.evaluate("document.documentElement.scrollWidth") <= 390
-        assert page.evaluate("document.querySelectorAll('svg.dots circle.mean').length") == 4
+    with Browser(390, 800) as browser:
+        browser.open(out / "comparison.html")
+        assert browser.eval("document.documentElement.scrollWidth") <= 390
+        assert browser.eval("document.querySelectorAll('svg.dots circle.mean').length") == 4
 
 
 @pytest.mark.slow
