@@ -105,6 +105,25 @@ def test_resuming_gives_the_tail(table, num_workers):
     assert run(table, ClipPlan(), steps=7, start_step=7)[0] == []
 
 
+def test_auto_is_a_process_for_every_core_that_is_ours(table, monkeypatch):
+    """On a machine of many cores the demos waited for one process; `auto` must not change what they see."""
+    auto = LoaderConfig(num_workers="auto")
+    for cores, processes, expected in ((1, 1, 1), (6, 1, 6), (64, 1, 8), (6, 4, 1), (16, 4, 4)):
+        monkeypatch.setattr(os, "sched_getaffinity", lambda _, n=cores: set(range(n)))
+        monkeypatch.setenv("LOCAL_WORLD_SIZE", str(processes))
+        assert auto.workers == expected
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _: {0, 1, 2})
+    monkeypatch.setenv("LOCAL_WORLD_SIZE", "1")
+    plan = {"seed": 0, "global_batch_size": 2, "num_steps": 5}
+    found = []
+    for config in (auto, LoaderConfig(num_workers=0)):
+        with Pipeline([(table, 1.0)], ClipPlan(), config=config, **plan) as pipeline:
+            batches = [next(pipeline)]
+            assert len(pipeline.worker_pids) == (3 if config is auto else 0)
+            found.append([batch["record_index"].tolist() for batch in (*batches, *pipeline)])
+    assert found[0] == found[1]
+
+
 def test_more_workers_than_batches(table):
     begin = time.monotonic()
     whole, _ = run(table, PickyPlan([]), steps=2)

@@ -29,6 +29,7 @@ def test_jobs_ask_for_what_their_recipes_need(tmp_path: Path) -> None:
     eight = ("nodes=2", "tasks_per_node=8")
     assert asked("pretrain", "mvd/vit_b_k400", settings=eight) == {"pretrain": (13, 8)}
     assert asked("pretrain", "mae/demo") == {"pretrain": (2, None)}
+    assert asked("pretrain", "mae/demo", "loader.num_workers=auto") == {"pretrain": (2, None)}
     cpu = ("training.device=cpu", "loader.num_workers=3")
     assert asked("pretrain", "mvd/vit_b_k400", *cpu) == {"pretrain": (4, None)}
     assert asked("pretrain", "mae/demo", "training.device=cuda") == {"pretrain": (2, 1)}

@@ -196,7 +196,7 @@ def _measure(
         cpu_ms=medians,
         stage_ms=stage_ms,
         plain_decoder=plain_decoder(),
-        num_workers=recipe.loader.num_workers,
+        num_workers=recipe.loader.workers,
         step_ms=step_ms,
         **_pipeline(streams, recipe, num_batches, step_ms),
     )

@@ -80,7 +80,7 @@ def _several_clips(recipe: PretrainRecipe) -> bool:
 
 
 def _all_cores(recipe: PretrainRecipe) -> bool:
-    return recipe.loader.num_workers >= len(os.sched_getaffinity(0))
+    return recipe.loader.workers >= len(os.sched_getaffinity(0))
 
 
 def _resizes_in_decoder(recipe: PretrainRecipe) -> bool:

@@ -57,13 +57,18 @@ log = logging.getLogger(__name__)
 # Two kills from outside within so few steps, at different records: the machine is short of something.
 _KILLS_APART_STEPS = 100
 
+#: Of "auto": each holds batches in memory, and takes a second to start.
+_MOST_WORKERS = 8
+
 
 @dataclass(frozen=True, kw_only=True)
 class LoaderConfig:
     """How clips are read.
 
     Attributes:
-        num_workers: processes that make batches; 0 makes them in the training process, without threads.
+        num_workers: processes that make batches; 0 makes them in the training process, without threads; "auto" has one
+            for every CPU core that this process may use, shared with the other training processes of the machine, at
+            most 8.  Batches are the same whatever it is.
         prefetch_batches: finished batches that each worker holds ready, in shared memory (/dev/shm).
         backend: decoder, a key of `clips.decoders.reader.READERS`, used on a file only where it is exact; or "auto".
         max_bad_share: training stops when more than this share of samples meets a video that cannot be read.
@@ -72,7 +77,7 @@ class LoaderConfig:
             at most this often in a run.
     """
 
-    num_workers: int = 2
+    num_workers: int | Literal["auto"] = 2
     prefetch_batches: int = 2
     backend: str = "pyav"
     max_bad_share: float = 0.05
@@ -80,8 +85,8 @@ class LoaderConfig:
     max_restarts: int = 10
 
     def __post_init__(self) -> None:
-        if self.num_workers < 0:
-            raise ValueError(f"num_workers={self.num_workers} must be 0 or more.")
+        if self.num_workers != "auto" and self.num_workers < 0:
+            raise ValueError(f"num_workers={self.num_workers} must be 0 or more, or auto.")
         if self.prefetch_batches < 1:
             raise ValueError(f"prefetch_batches={self.prefetch_batches} must be at least 1.")
         if self.backend not in (AUTO, *READERS):
@@ -94,6 +99,14 @@ class LoaderConfig:
             raise ValueError(f"max_restarts={self.max_restarts} must be 0 or more.")
         if not self.video_timeout_sec > 0:
             raise ValueError(f"video_timeout_sec={self.video_timeout_sec} must be positive.")
+
+    @property
+    def workers(self) -> int:
+        """`num_workers`, of "auto" what it is here."""
+        if self.num_workers != "auto":
+            return self.num_workers
+        here = max(1, int(os.environ.get("LOCAL_WORLD_SIZE", "1")))
+        return max(1, min(_MOST_WORKERS, len(os.sched_getaffinity(0)) // here))
 
 
 class Pipeline:
@@ -161,7 +174,7 @@ class Pipeline:
         self._iterator: Any = None
         self._closed = False
         self._workers: WorkerGroup | None = None
-        self._board = InFlightBoard() if min(config.num_workers, num_steps - start_step) else None
+        self._board = InFlightBoard() if min(config.workers, num_steps - start_step) else None
         self._restarts, self._killed = 0, _Killed()
         tables_of = {name: stream.only_tables for name, stream in self._streams.items()}
         self._tables = tuple(table for own in tables_of.values() for table in own)
@@ -187,7 +200,7 @@ class Pipeline:
             )
             for name, stream in self._streams.items()
         }
-        _tell_few_cores(config.num_workers)
+        _tell_few_cores(config.workers)
         self._begin()
         _open_pipelines.add(self)
 
@@ -195,7 +208,7 @@ class Pipeline:
         """Lays out the batches from the current step on; workers start with the first one that is requested."""
         if self._step == self._num_steps:
             return
-        num_workers = min(self._config.num_workers, self._num_steps - self._step)
+        num_workers = min(self._config.workers, self._num_steps - self._step)
         self._workers = WorkerGroup(num_workers) if num_workers else None
         parts = {
             name: stream_batches(

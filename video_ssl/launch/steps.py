@@ -17,6 +17,7 @@ from video_ssl.launch.profile import LaunchProfile
 from video_ssl.recipes import nearest, to_yaml, unprintable
 
 if TYPE_CHECKING:
+    from video_ssl.clips.pipeline import LoaderConfig
     from video_ssl.evaluate.recipe import EvaluateRecipe
     from video_ssl.pretrain.recipe import PretrainRecipe
 
@@ -194,9 +195,14 @@ def _stages(recipe: Any, profile: LaunchProfile, files: dict[Path, Any]) -> list
 def _asking_for(profile: LaunchProfile, recipes: Sequence[PretrainRecipe]) -> LaunchProfile:
     """The profile of a job that trains one of some recipes; those of an array ask for the same."""
     return profile.asking_for(
-        readers=max(recipe.loader.num_workers for recipe in recipes),
+        readers=max(_of_loader(recipe.loader) for recipe in recipes),
         gpus=any(recipe.made_for_gpus for recipe in recipes),
     )
+
+
+def _of_loader(loader: LoaderConfig) -> int:
+    """Processes that a job asks CPUs for; of "auto" one, which then is as many as the job was given."""
+    return 1 if loader.num_workers == "auto" else loader.num_workers
 
 
 def _evaluate(arguments: Sequence[str], profile: LaunchProfile) -> LaunchPlan:

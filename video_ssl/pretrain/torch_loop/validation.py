@@ -134,7 +134,7 @@ class Validation:
 
     def _named(self, rows: list[int]) -> list[tuple[int, int, float]]:
         """(row, predicted class, loss) of some videos."""
-        with ThreadPoolExecutor(max(1, self.loader.num_workers)) as threads:
+        with ThreadPoolExecutor(max(1, self.loader.workers)) as threads:
             read = list(threads.map(self._clips, rows))
         clips = [found for found in read if found is not None]
         if not clips:  # of a divided network every process must run as often as the others
