@@ -239,6 +239,26 @@ def test_a_comparison_that_is_stopped_stops_its_training_too_and_goes_on(videos,
     assert not (run / "encoder").exists()
 
 
+@pytest.mark.slow
+def test_cells_can_be_jobs_of_a_launch(videos, tmp_path):
+    """The page is that of cells which were trained here: same places, same evaluations, same numbers."""
+    file = recipe_file(tmp_path, videos, budget={"kind": "clips", "amounts": [8]})
+    content = yaml.safe_load(file.read_text())
+    content["objectives"] = {"video": content["objectives"]["video"]}
+    file.write_text(to_yaml(content))
+    launched = CliRunner().invoke(app, ["compare", str(file), "--profile", "local"])
+    assert launched.exit_code == 0, launched.output
+    results = tmp_path / "the comparison/cells/video/8/seed_0/run/evaluate/of colors/results.json"
+    there = results.stat().st_mtime_ns
+    told = CliRunner().invoke(app, ["compare", str(file)])
+    assert told.exit_code == 0, told.output
+    assert results.stat().st_mtime_ns == there
+    found = json.loads((tmp_path / "the comparison/comparison.json").read_text())
+    assert found["trainings"] == {"finished": 1, "all": 1}
+    assert found["failed"] == []
+    assert found["abilities"][0]["over_videos"]
+
+
 def test_a_budget_becomes_a_share_of_a_length():
     assert Cost(0, 160).scale_for(16) == 0.1
     assert Cost(10, 100).scale_for(35) == 0.25

@@ -3,7 +3,7 @@
 OUT/cells/OBJECTIVE/AMOUNT/seed_S/run/         the run, with its encoders and evaluations
 OUT/cells/OBJECTIVE/AMOUNT/seed_S/log.txt      what its commands said
 OUT/cells/OBJECTIVE/AMOUNT/seed_S/cell.json    its commands, what they cost, and how they ended
-OUT/evaluations/NAME.yaml, NAME_again.yaml     the evaluations as the cells run them
+OUT/evaluations/seed_S/NAME.yaml               the evaluations as the cells of a seed run them
 """
 
 from __future__ import annotations
@@ -126,42 +126,39 @@ def cells_of(recipe: ComparisonRecipe, scales: Mapping[tuple[str, float], float]
 
 
 def _evaluation(recipe: ComparisonRecipe, name: str, seed: int, run: Path) -> tuple[str, ...]:
-    file = evaluation_file(recipe, name, again=seed != recipe.seeds[0])
-    place = run / "evaluate" / evaluation_key(name)
-    return (
-        "evaluate",
-        str(file),
-        f"encoder={run}",
-        f"encoders.untrained=untrained:{{encoder}}@{seed}",
-        f"seed={seed}",
-        f"out={place}",
-        "keep_predictions=true",
-    )
+    return ("evaluate", str(evaluation_file(recipe, name, seed)), f"encoder={run}")
 
 
-def evaluation_file(recipe: ComparisonRecipe, name: str, *, again: bool) -> Path:
-    """Returns the file of an evaluation as the cells of the first seed run it or, with `again`, those of others."""
-    return recipe.folder / "evaluations" / f"{evaluation_key(name)}{'_again' if again else ''}.yaml"
+def evaluation_file(recipe: ComparisonRecipe, name: str, seed: int) -> Path:
+    """Returns the file of an evaluation as the cells of a seed run it."""
+    return recipe.folder / "evaluations" / f"seed_{seed}" / f"{evaluation_key(name)}.yaml"
 
 
 def write_evaluations(recipe: ComparisonRecipe) -> None:
-    """Writes the evaluations: whole for the first seed, without what no training changes for the others."""
+    """Writes the evaluations: whole for the first seed, without what no training changes for the others.
+
+    Everything stands in the file, so that a job that knows only its name does the same.
+    """
     for name in recipe.evaluations:
         content = read_recipe(name, room="evaluate")
-        content.setdefault("encoders", {"encoder": "{encoder}"})
-        content["encoders"].setdefault("encoder", "{encoder}")
-        content["encoders"].setdefault("untrained", "untrained:{encoder}")
-        for again in (False, True):
-            encoders = content["encoders"]
-            if again:
+        for seed in recipe.seeds:
+            encoders = {"encoder": "{encoder}", **content.get("encoders", {})}
+            if seed != recipe.seeds[0]:
                 encoders = {
                     row: spec
                     for row, spec in encoders.items()
                     if spec.partition(":")[0] not in BASELINES
                 }
-            file = evaluation_file(recipe, name, again=again)
+            encoders["untrained"] = f"untrained:{{encoder}}@{seed}"
+            own = {
+                "name": evaluation_key(name),
+                "seed": seed,
+                "encoders": encoders,
+                "keep_predictions": True,
+            }
+            file = evaluation_file(recipe, name, seed)
             file.parent.mkdir(parents=True, exist_ok=True)
-            write_atomically(file, to_yaml({**content, "encoders": encoders}))
+            write_atomically(file, to_yaml({**content, "out": None, "encoder": None, **own}))
 
 
 def last_words(log: Path, count: int = 400) -> str:

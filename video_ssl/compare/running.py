@@ -304,8 +304,8 @@ def _launched(cells: Sequence[Cell], profile: str) -> str:
         if not cell.missing():
             continue
         verb, recipe, *words = cell.train
-        files = ",".join(words[1] for words in cell.evaluations.values())
-        said.append(launch(profile, verb, [recipe, *words, f"evaluate=[{files}]"], chain=True))
+        files = json.dumps([words[1] for words in cell.evaluations.values()])
+        said.append(launch(profile, verb, [recipe, *words, f"evaluate={files}"], chain=True))
         cell.keep(error=None, code=git_state(code_folder()), profile=profile)
     return "\n".join(said) or "every cell is finished: call it without a profile for the page"
 
