@@ -114,6 +114,7 @@ def lengths(num_steps: int, warmup_steps: int) -> Lengths:
         checkpoint_steps=1,
         keep_steps=None,
         validate_steps=None,
+        probe_steps=None,
     )
 
 

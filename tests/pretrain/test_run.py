@@ -409,8 +409,8 @@ def test_a_scale_shortens_every_stage_and_every_length_of_it(
     assert [c.step for c in list_checkpoints(run / "checkpoints")] == [2, 3]
     with pytest.raises(RunError, match=r"training\.scale: 1\.0 <- 0\.1"):
         run_torch(mvd_with_a_teacher(helpers, videos, tmp_path, inner=inner, **lengths))
-    with pytest.raises(ConfigError, match=r"scale=2 must be more than 0 and at most 1"):
-        helpers.recipe(videos, run, training__scale=2)
+    with pytest.raises(ConfigError, match=r"scale=2000 must be more than 0 and at most 1000"):
+        helpers.recipe(videos, run, training__scale=2000)
 
 
 def test_stages_come_first_and_are_not_repeated(videos: Path, tmp_path: Path, helpers: Any) -> None:
