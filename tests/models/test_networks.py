@@ -148,8 +148,8 @@ def test_its_published_files_are_converted(toy, tmp_path, family):
 def test_files_of_nobody_are_told(tmp_path):
     torch.save({"toy.weight": torch.rand(5, 3)}, tmp_path / "toy.pth")
     with pytest.raises(
-        WeightsError, match=r"not a checkpoint of videomae, .*mae, hico, bevt, .*cvrl, .*carl"
+        WeightsError, match=r"not a checkpoint of hub, videomae, .*mae, hico, bevt, .*cvrl, .*carl"
     ):
         convert(tmp_path / "toy.pth", tmp_path / "e")
-    with pytest.raises(WeightsError, match="--family=toy must be one of auto, videomae"):
+    with pytest.raises(WeightsError, match="--family=toy must be one of auto, hub, videomae"):
         convert(tmp_path / "toy.pth", tmp_path / "e", family="toy")
