@@ -151,7 +151,7 @@ def compare(
     """Compare encoders, or objectives with the same budget.  Intervals, differences; JSON, Markdown and a page."""
     from video_ssl.compare.recipe import is_comparison, load_comparison
 
-    if is_comparison(words[0]):
+    if is_comparison(words):
         from video_ssl.compare.running import compare_objectives
 
         recipe = load_comparison(words[0], words[1:])

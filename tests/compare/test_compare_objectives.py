@@ -18,7 +18,7 @@ from typer.testing import CliRunner
 
 from video_ssl.cli import app
 from video_ssl.compare.costs import Cost, clips_of, operations_of, planned
-from video_ssl.compare.recipe import load_comparison
+from video_ssl.compare.recipe import is_comparison, load_comparison
 from video_ssl.compare.running import compare_objectives
 from video_ssl.recipes import ConfigError, list_recipes, to_yaml
 
@@ -343,3 +343,5 @@ def test_encoders_are_still_compared_by_the_same_verb():
     told = CliRunner().invoke(app, ["compare", "runs/nowhere"])
     assert told.exit_code != 0
     assert "two encoders or more" in told.output
+    assert not is_comparison(["demo", "runs/a", "train=a.csv"])  # a run that is called so
+    assert is_comparison(["demo", "seeds=[0]"])

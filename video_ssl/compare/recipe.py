@@ -123,11 +123,15 @@ def evaluation_key(name: str) -> str:
     return Path(name).stem if name.endswith((".yaml", ".yml")) else name.replace("/", "-")
 
 
-def is_comparison(word: str) -> bool:
-    """Returns whether a word names a recipe of a comparison, by name or as a YAML file."""
-    plain = word.removeprefix(f"{ROOM}/").removesuffix(".yaml")
+def is_comparison(words: Sequence[str]) -> bool:
+    """Returns whether the words of `compare` name the recipe of a comparison, by name or as a YAML file, and then only
+    keys of it; several encoders, one of them in a folder of that name, are no such thing."""
+    first, *others = words
+    if any("=" not in word for word in others):
+        return False
+    plain = first.removeprefix(f"{ROOM}/").removesuffix(".yaml")
     return plain in list_recipes(ROOM) or (
-        Path(word).suffix in (".yaml", ".yml") and Path(word).is_file()
+        Path(first).suffix in (".yaml", ".yml") and Path(first).is_file()
     )
 
 
