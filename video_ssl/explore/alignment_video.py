@@ -6,11 +6,11 @@ from collections.abc import Iterator
 from fractions import Fraction
 from pathlib import Path
 
-import av
 import numpy as np
 from PIL import Image
 
 from video_ssl.clips.decoders.reader import Reader
+from video_ssl.clips.picture_video import write_pictures
 from video_ssl.clips.reading import open_video
 from video_ssl.datasets.table import Record
 from video_ssl.explore.alignment import Alignment, key_times
@@ -68,7 +68,7 @@ def write_side_by_side(
         matched = key_times(alignment, query_sec, key_sec, left.times(shown))
         beside = frames_at(right, matched)
         rate = Fraction(left.info.fps or 25).limit_denominator(1001)
-        _encode(aside, _pictures(left, right, shown, beside, height), rate)
+        write_pictures(aside, _pictures(left, right, shown, beside, height), rate)
     return len(shown)
 
 
@@ -105,19 +105,6 @@ def _size(reader: Reader, height: int) -> tuple[int, int]:
     even = max(2, height - height % 2)
     width = round(even * reader.info.width / reader.info.height / 2) * 2
     return even, max(2, width)
-
-
-def _encode(path: Path, pictures: Iterator[np.ndarray], rate: Fraction) -> None:
-    with av.open(str(path), "w", format="mp4") as container:
-        stream = container.add_stream("libx264", rate=rate, options={"crf": "20"})
-        stream.pix_fmt = "yuv420p"
-        for number, picture in enumerate(pictures):
-            if number == 0:
-                stream.height, stream.width = picture.shape[:2]
-            frame = av.VideoFrame.from_ndarray(picture, "rgb24")
-            frame.pts, frame.time_base = number, 1 / rate
-            container.mux(stream.encode(frame))
-        container.mux(stream.encode())
 
 
 def distance_levels(cost: np.ndarray) -> np.ndarray:

@@ -8,10 +8,10 @@ from collections.abc import Iterator, Sequence
 from fractions import Fraction
 from pathlib import Path
 
-import av
 import numpy as np
 
 from video_ssl.clips.decoders.reader import Reader
+from video_ssl.clips.picture_video import write_pictures
 from video_ssl.clips.reading import open_video
 from video_ssl.explore.alignment_video import frames_at
 from video_ssl.files import written_aside
@@ -60,17 +60,7 @@ def write_in_step(
         own = [
             (moments - start) * (1 + gain) for start, gain in zip(starts_sec, gains, strict=True)
         ]
-        with av.open(str(aside), "w", format="mp4") as container:
-            container.metadata["comment"] = comment
-            stream = container.add_stream("libx264", rate=rate, options={"crf": "20"})
-            stream.pix_fmt = "yuv420p"
-            for number, picture in enumerate(_pictures(readers, own, height)):
-                if number == 0:
-                    stream.height, stream.width = picture.shape[:2]
-                frame = av.VideoFrame.from_ndarray(picture, "rgb24")
-                frame.pts, frame.time_base = number, 1 / rate
-                container.mux(stream.encode(frame))
-            container.mux(stream.encode())
+        write_pictures(aside, _pictures(readers, own, height), rate, comment=comment)
     return len(moments)
 
 

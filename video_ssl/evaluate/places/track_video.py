@@ -6,11 +6,11 @@ from collections.abc import Iterable
 from fractions import Fraction
 from pathlib import Path
 
-import av
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw
 
+from video_ssl.clips.picture_video import write_pictures
 from video_ssl.files import written_aside
 
 _TRUE, _FOUND = (60, 220, 60), (240, 80, 60)
@@ -34,18 +34,12 @@ def write_track_video(
         fps: of the video.
     """
     rate = Fraction(fps or 25).limit_denominator(1001)
-    with written_aside(path) as aside, av.open(str(aside), "w", format="mp4") as container:
-        stream = container.add_stream("libx264", rate=rate, options={"crf": "20"})
-        stream.pix_fmt = "yuv420p"
-        for number, (picture, true, own) in enumerate(zip(pictures, truth, found, strict=True)):
-            pair = [_drawn(picture, true, _TRUE), _drawn(picture, own, _FOUND)]
-            both = np.concatenate(pair, 1)
-            if number == 0:
-                stream.height, stream.width = both.shape[:2]
-            frame = av.VideoFrame.from_ndarray(both, "rgb24")
-            frame.pts, frame.time_base = number, 1 / rate
-            container.mux(stream.encode(frame))
-        container.mux(stream.encode())
+    both = (
+        np.concatenate([_drawn(picture, true, _TRUE), _drawn(picture, own, _FOUND)], 1)
+        for picture, true, own in zip(pictures, truth, found, strict=True)
+    )
+    with written_aside(path) as aside:
+        write_pictures(aside, both, rate)
 
 
 def _drawn(
