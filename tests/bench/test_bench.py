@@ -9,11 +9,13 @@ from pathlib import Path
 
 import av
 import numpy as np
+import psutil
 import pytest
 import torch
 from torch import nn
 
-from video_ssl.bench import loader_advice
+from video_ssl.bench import loader_advice, step_torch
+from video_ssl.bench.config import StepBench
 from video_ssl.bench.footage import FOOTAGE, Footage, make_footage
 from video_ssl.bench.loader import STAGES, _Clock, bench_loader
 from video_ssl.bench.loader_advice import advice
@@ -61,6 +63,26 @@ def test_step_counts_clips_and_the_share_of_frozen_networks(name, has_teachers):
     assert set(row.parts_sec) == {"frozen", "student", "backward", "optimizer"}
     assert row.flops > 0
     assert row.chip_flops > 0
+
+
+def test_a_busy_machine_is_part_of_the_bench(monkeypatch, capsys):
+    """Two OpenMP threads that spin on a busy core cost a factor of ten, and no figure of the bench showed it."""
+    alive, real = [], step_torch.measure_step
+
+    def measure(*args, **kw):
+        own = psutil.Process().children()
+        alive.append([p.pid for p in own if "getppid" in " ".join(p.cmdline())])
+        return real(*args, **kw)
+
+    monkeypatch.setattr(step_torch, "measure_step", measure)
+    recipe = load_pretrain_recipe("videomae/demo", SMALL)
+    plain, beside = bench_step(recipe, batch_size=2, steps=1, busy=2)
+    assert (plain.variant, beside.variant) == ("eager", "eager +2 busy")
+    assert "eager +2 busy" in capsys.readouterr().out
+    assert [len(pids) for pids in alive] == [0, 2]
+    assert not any(psutil.pid_exists(pid) for pid in alive[1])
+    with pytest.raises(ValueError, match="busy=-1"):
+        StepBench(busy=-1)
 
 
 def test_recomputed_blocks_are_computed_again_and_counted_once(monkeypatch):

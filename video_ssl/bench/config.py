@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
+_MOST_BUSY = 1024
+
 
 @dataclass(frozen=True, kw_only=True)
 class StepBench:
@@ -15,12 +17,18 @@ class StepBench:
         steps: timed steps; the median is shown.
         warmup: steps before them.
         compile_too: time torch.compile as well.  Flax compiles every step.
+        busy: time the step once more beside so many processes that keep cores busy, as other jobs of the machine do.
     """
 
     batch_size: int = 8
     steps: int = 5
     warmup: int = 2
     compile_too: bool = False
+    busy: int = 0
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.busy <= _MOST_BUSY:
+            raise ValueError(f"busy={self.busy} must lie in 0..{_MOST_BUSY} processes.")
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -24,7 +24,7 @@ from video_ssl.pretrain.recipe import PretrainRecipe
 #: Side of the square matrices of the yardstick, and products in one measurement.
 MATMUL_SIDE = {"cpu": 2048}
 LARGE_MATMUL_SIDE, CPU_REPEATS, REPEATS = 8192, 3, 20
-_WIDTH = 120
+_WIDTH = 160
 #: Of the video that random batches are made of.
 _SIDE, _NUM_FRAMES, _FPS = 128, 300, 30.0
 

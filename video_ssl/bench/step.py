@@ -8,12 +8,14 @@ is made is in `step_torch.py` and `step_flax.py`; each measures in a process of 
 from __future__ import annotations
 
 from concurrent.futures import ProcessPoolExecutor
+from dataclasses import replace
 from importlib import import_module
 from multiprocessing import get_context
 from typing import Any
 
 from video_ssl.bench.config import StepBench
 from video_ssl.bench.figures import StepFigures, Timing, print_figures
+from video_ssl.bench.neighbours import busy_processes
 from video_ssl.child_signals import deaf_children, end_in_silence
 from video_ssl.models import architecture_of, with_flax
 from video_ssl.objectives import OBJECTIVES
@@ -34,6 +36,7 @@ def bench_step(
     steps: int = StepBench.steps,
     warmup: int = StepBench.warmup,
     compile_too: bool = StepBench.compile_too,
+    busy: int = StepBench.busy,
 ) -> list[StepFigures]:
     """Times training steps of a recipe and prints a table; returns its rows.
 
@@ -43,15 +46,20 @@ def bench_step(
         steps: timed steps; the median is reported.
         warmup: steps before them.
         compile_too: time the step under torch.compile as well; flax compiles every step.
+        busy: all of it once more beside so many busy processes, for what a shared machine makes of it.
 
     Raises:
         RunError: the batch does not fit the devices; or the framework is not installed.
     """
     recipe = settled_recipe(recipe, check=False)
     framework = OBJECTIVES[recipe.objective_name].framework
-    rows: list[StepFigures] = framework_bench(framework, recipe).measure_step(
-        recipe, batch_size, Timing(steps=steps, warmup=warmup), compile_too=compile_too
-    )
+    measure = framework_bench(framework, recipe).measure_step
+    timing = Timing(steps=steps, warmup=warmup)
+    rows: list[StepFigures] = measure(recipe, batch_size, timing, compile_too=compile_too)
+    if busy:
+        with busy_processes(busy):
+            beside = measure(recipe, batch_size, timing, compile_too=compile_too)
+        rows += [replace(row, variant=f"{row.variant} +{busy} busy") for row in beside]
     _print(f"{recipe.name}: one step", recipe, rows)
     return rows
 
