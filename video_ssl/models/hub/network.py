@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from video_ssl.models.contract import CLIP, COMMON_TEXT, MOMENTS, TOKENS
 from video_ssl.models.hub.config import HubConfig
 from video_ssl.models.hub.library import empty_model
-from video_ssl.models.networks.token_features import TokenFeatures
+from video_ssl.models.networks.token_features import TokenFeatures, tubelet_middles
 
 Grid = tuple[int, int, int]
 #: CLIP's tower without the layer behind it.
@@ -177,10 +177,7 @@ class HubEncoder(TokenFeatures, nn.Module):
         Raises:
             ValueError: `num_frames` is not a multiple of the tubelet.
         """
-        d = self.config.tubelet_size
-        if num_frames % d:
-            raise ValueError(f"num_frames={num_frames} is not a multiple of tubelet_size={d}.")
-        return np.arange(num_frames // d, dtype=np.float64) * d + (d - 1) / 2
+        return tubelet_middles(num_frames, self.config.tubelet_size)
 
     def _seen(self, video: Tensor, layer: int | None) -> tuple[Tensor, Tensor, Tensor | None]:
         """Class tokens (B, P, D), tokens (B, L, D), and vectors in the common space (B, T, D') where there is one."""

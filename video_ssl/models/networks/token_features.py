@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -138,3 +139,22 @@ class MapFeatures(TokenFeatures):
             )
         cells: Tensor = self(video)
         return cells.flatten(2).transpose(1, 2)
+
+
+def tubelet_middles(num_frames: int, tubelet_size: int) -> np.ndarray:
+    """Returns float64 (T',): the middle of every tubelet, in frames of the clip.
+
+    Raises:
+        ValueError: the frames are no multiple of it.
+
+    >>> tubelet_middles(4, 2).tolist()
+    [0.5, 2.5]
+    """
+    if num_frames % tubelet_size:
+        raise ValueError(
+            f"num_frames={num_frames} is not a multiple of tubelet_size={tubelet_size}."
+        )
+    return (
+        np.arange(num_frames // tubelet_size, dtype=np.float64) * tubelet_size
+        + (tubelet_size - 1) / 2
+    )

@@ -20,7 +20,7 @@ from video_ssl.models.networks.layers import (
 )
 from video_ssl.models.networks.position_tables import make_positions
 from video_ssl.models.networks.positions import Grid
-from video_ssl.models.networks.token_features import TokenFeatures
+from video_ssl.models.networks.token_features import TokenFeatures, tubelet_middles
 
 
 class VideoViT(TokenFeatures, nn.Module):
@@ -125,7 +125,4 @@ class VideoViT(TokenFeatures, nn.Module):
         Raises:
             ValueError: `num_frames` is not a multiple of the tubelet.
         """
-        d = self.config.tubelet_size
-        if num_frames % d:
-            raise ValueError(f"num_frames={num_frames} is not a multiple of tubelet_size={d}.")
-        return np.arange(num_frames // d, dtype=np.float64) * d + (d - 1) / 2
+        return tubelet_middles(num_frames, self.config.tubelet_size)
