@@ -152,12 +152,12 @@ def compare(
     from video_ssl.compare.recipe import is_comparison, load_comparison
 
     if is_comparison(words):
-        from video_ssl.compare.running import compare_objectives
+        from video_ssl.compare.objectives import compare_objectives
 
         recipe = load_comparison(words[0], words[1:])
         typer.echo(compare_objectives(recipe, profile=profile, dry_run=dry_run))
         return
-    from video_ssl.explore.comparing import compare as run
+    from video_ssl.compare.encoders import compare as run
 
     if profile is not None or dry_run:
         raise typer.BadParameter(

@@ -18,8 +18,8 @@ from typer.testing import CliRunner
 
 from video_ssl.cli import app
 from video_ssl.compare.costs import Cost, clips_of, operations_of, planned
+from video_ssl.compare.objectives import compare_objectives
 from video_ssl.compare.recipe import is_comparison, load_comparison
-from video_ssl.compare.running import compare_objectives
 from video_ssl.recipes import ConfigError, list_recipes, to_yaml
 
 SMALL = {

@@ -186,7 +186,7 @@ def test_siglips_own_tokenizer(tmp_path):
 
 def test_compare_takes_baselines_of_a_model(monkeypatch, tmp_path):
     """`compare hub:NAME untrained: pixels:`: the kinds go with the model; catches a name that lost its `hub:`."""
-    from video_ssl.explore import comparing
+    from video_ssl.compare import encoders as comparing
 
     asked = {}
 

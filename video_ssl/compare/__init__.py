@@ -1,1 +1,1 @@
-"""`video-ssl compare RECIPE`: objectives on the same videos with the same budget, told on one page."""
+"""`video-ssl compare`: encoders on the same videos, or objectives with the same budget, told on one page."""

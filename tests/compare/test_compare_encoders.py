@@ -12,9 +12,9 @@ from typer.testing import CliRunner
 from untrained_run import untrained_run
 
 from video_ssl.cli import app
+from video_ssl.compare.encoders import compare
 from video_ssl.evaluate import metrics
 from video_ssl.evaluate.comparison import compared, markdown, verdicts
-from video_ssl.explore.comparing import compare
 from video_ssl.files import OutputError
 from video_ssl.recipes import ConfigError
 
