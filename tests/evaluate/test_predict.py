@@ -16,6 +16,7 @@ from typer.testing import CliRunner
 from untrained_run import untrained_run
 
 from video_ssl.cli import app
+from video_ssl.embed.command import embed
 from video_ssl.embed.features import open_features
 from video_ssl.evaluate.heads import HeadError, read_head
 from video_ssl.evaluate.predict import predict
@@ -206,6 +207,12 @@ def test_a_head_of_another_encoder_is_refused(heads, run, videos, tmp_path):
             encoder=str(other),
             config=QUICK,
         )
+    assert not (tmp_path / "o.csv").exists()
+    # Features of it have the same width: only the fingerprint tells them apart.
+    theirs = tmp_path / "theirs.arrow"
+    embed(str(other), str(videos / "test.arrow"), theirs, num_workers=0)
+    with pytest.raises(HeadError, match=r"made for another encoder \(fingerprint"):
+        predict(heads / "encoder-probe", f"features:{theirs}", tmp_path / "o.csv", config=QUICK)
     assert not (tmp_path / "o.csv").exists()
     moved = tmp_path / "moved"
     shutil.copytree(run / "encoder", moved / "encoder")

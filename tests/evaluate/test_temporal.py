@@ -153,6 +153,14 @@ def test_empty_cases_of_the_metrics():
     assert hits_and_misses(away, true, 0.1).tolist() == [0, 1, 1]
 
 
+def test_an_overlap_of_exactly_the_threshold_is_a_hit():
+    """Half of a segment found is F1@50's commonest border case; no golden has it, and `>` for `>=` went unseen."""
+    true = segments_of([1, 1, 1, 1])
+    half = segments_of([1, 1, 0, 0], background=[0])
+    assert hits_and_misses(half, true, 0.5).tolist() == [1, 0, 0]
+    assert hits_and_misses(half, true, 0.51).tolist() == [0, 1, 1]
+
+
 def test_precision_by_hand():
     """Two true segments; the best score hits one, the next is false, the last hits the other: AP = (1 + 2/3) / 2."""
     truth = np.array([[0, 0, 0, 10.0], [1, 0, 5, 15]])

@@ -6,11 +6,13 @@ import logging
 
 import numpy as np
 import pytest
+import torch
 from flax_runs import tiny as tiny_flax
 from flax_runs import weights as flax_weights
 
 from video_ssl.datasets.table import Table
 from video_ssl.explore.pages.report_page import write_report
+from video_ssl.models.networks.vit import VideoViT
 from video_ssl.pretrain.errors import RunError
 from video_ssl.pretrain.probe_figures import (
     effective_rank,
@@ -73,6 +75,23 @@ def test_a_probed_run_ends_in_the_same_bits(videos, labelled, helpers, tmp_path,
     page = write_report(tmp_path / "probed", tmp_path / "report.html")
     assert "Classes of the probe" in page.read_text()
     assert "Ranks of the probe" in page.read_text()
+
+
+def test_an_encoder_that_draws_when_it_is_asked_changes_no_step(
+    videos, labelled, helpers, tmp_path, monkeypatch
+):
+    """Every step seeds the generator itself; networks that are asked draw nothing, so no test saw it."""
+    outputs = VideoViT.outputs
+
+    def drawing(self, *args, **kw):
+        torch.rand(7)
+        return outputs(self, *args, **kw)
+
+    monkeypatch.setattr(VideoViT, "outputs", drawing)
+    run_torch(helpers.recipe(videos, tmp_path / "plain"))
+    run_torch(helpers.recipe(videos, tmp_path / "probed", training__probe=probe(labelled)))
+    one, two = helpers.weights(tmp_path / "plain"), helpers.weights(tmp_path / "probed")
+    assert [k for k in one if not (one[k] == two[k]).all()] == []
 
 
 def test_running_statistics_and_averages_stay(labelled, helpers, tmp_path, videos):
