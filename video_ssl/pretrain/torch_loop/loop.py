@@ -185,7 +185,6 @@ class _Session(Session[Job]):
         try:
             with (
                 torch.no_grad(),
-                torch.random.fork_rng(),
                 job.exported_weights(),
                 autocast(job.processes.device, job.training.precision),
             ):
