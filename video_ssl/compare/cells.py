@@ -8,6 +8,7 @@ OUT/evaluations/seed_S/NAME.yaml               the evaluations as the cells of a
 
 from __future__ import annotations
 
+import json
 import shlex
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -18,7 +19,8 @@ from video_ssl.compare.recipe import ComparisonRecipe, evaluation_key
 from video_ssl.files import MADE_BY, made, write_atomically, write_json
 from video_ssl.limits import parse_json
 from video_ssl.models.baselines import BASELINES
-from video_ssl.recipes import read_recipe, to_yaml
+from video_ssl.recipe_text import load_yaml
+from video_ssl.recipes import ConfigError, read_recipe, to_yaml
 
 CELL = "cell.json"
 LOG = "log.txt"
@@ -138,6 +140,9 @@ def write_evaluations(recipe: ComparisonRecipe) -> None:
     """Writes the evaluations: whole for the first seed, without what no training changes for the others.
 
     Everything stands in the file, so that a job that knows only its name does the same.
+
+    Raises:
+        ConfigError: a file of an earlier call says something else of an evaluation.
     """
     for name in recipe.evaluations:
         content = read_recipe(name, room="evaluate")
@@ -157,8 +162,20 @@ def write_evaluations(recipe: ComparisonRecipe) -> None:
                 "keep_predictions": True,
             }
             file = evaluation_file(recipe, name, seed)
+            whole = {**content, "out": None, "encoder": None, **own}
+            if file.is_file() and _judged_by(load_yaml(file)) != _judged_by(whole):
+                raise ConfigError(
+                    f"{file} was made when the evaluation {name} was another: the numbers would not be comparable. Name "
+                    "another folder, out=FOLDER, or give the evaluation another name."
+                )
             file.parent.mkdir(parents=True, exist_ok=True)
-            write_atomically(file, to_yaml({**content, "out": None, "encoder": None, **own}))
+            write_atomically(file, to_yaml(whole))
+
+
+def _judged_by(content: Mapping[str, Any]) -> Any:
+    """What the numbers of an evaluation depend on: all but what stands beside the encoder, as a file gives it back."""
+    kept = {key: value for key, value in content.items() if key not in ("base", "encoders")}
+    return json.loads(json.dumps(kept))
 
 
 def last_words(log: Path, count: int = 400) -> str:

@@ -126,20 +126,26 @@ def _keep_recipe(recipe: ComparisonRecipe) -> None:
             for name, entry in before.get("objectives", {}).items()
             if name in now["objectives"]
         }
-        changed = [key for key in ("table", "evaluations") if before.get(key) != _as_read(now)[key]]
+        changed = ["table"] if before.get("table") != _as_read(now)["table"] else []
         changed += [
             f"objectives.{name}"
             for name, entry in kept.items()
-            if entry != _as_read(now)["objectives"][name]
+            if _trained_by(entry) != _trained_by(_as_read(now)["objectives"][name])
         ]
         if before.get("budget", {}).get("kind") != recipe.budget.kind:
             changed.append("budget.kind")
         if changed:
             raise ConfigError(
                 f"{recipe.folder} holds a comparison with another {', '.join(changed)}: its cells would not be "
-                "comparable. Name another folder, out=FOLDER, or remove it. Seeds, amounts and objectives may be added."
+                "comparable. Name another folder, out=FOLDER, or remove it. Seeds, amounts, objectives and evaluations may be "
+                "added."
             )
     write_atomically(path, to_yaml(now))
+
+
+def _trained_by(entry: Mapping[str, Any]) -> dict[str, Any]:
+    """What of an objective's entry its trainings depend on."""
+    return {key: value for key, value in entry.items() if key != "evaluations"}
 
 
 def _as_read(content: dict[str, Any]) -> dict[str, Any]:

@@ -18,11 +18,14 @@ from numpy.typing import NDArray
 
 from video_ssl.compare.cells import Cell, read_results
 from video_ssl.evaluate.evaluators import figure_of, title_of
-from video_ssl.evaluate.verdict import called, lead, position_alone
+from video_ssl.evaluate.verdict import called, number_of, position_alone
 from video_ssl.models.baselines import BASELINES
 
 DRAWS = 2000
 _TRAINED, _TWIN = "encoder", "untrained"
+#: Numbers of an evaluator that are abilities of their own, beside the one that its sentences name: which of several
+#: classes with the same poses it is, where a probe was told which are (evaluate/demo_twins.yaml).
+_BESIDE = {"probe": ("within",)}
 
 
 @dataclass
@@ -55,7 +58,7 @@ class Ability:
     """What one evaluator of one evaluation asks for.
 
     Attributes:
-        key: EVALUATION/EVALUATOR.
+        key: EVALUATION/EVALUATOR, and /METRIC where it is not the one that the evaluator's sentences name.
         title: in words.
         metric: the number that counts.
         unit: of `contract.Figure`.
@@ -98,30 +101,36 @@ def _take(
 ) -> None:
     encoders = results["encoders"]
     for evaluator, result in encoders[_TRAINED]["results"].items():
-        value = lead(result)
-        if value is None:
-            continue
-        metric = result["details"].get("headline", {}).get("metric", "top1")
-        figure = figure_of(evaluator, metric)
-        key = f"{evaluation}/{evaluator}"
-        title = f"{title_of(evaluator)}, {figure.title or metric}"
-        ability = found.setdefault(key, Ability(key, title, metric, figure.unit, figure.digits))
-        ability.chance = result.get("chance") if ability.chance is None else ability.chance
-        row = ability.rows.setdefault(cell.objective, Row())
-        row.values[cell.seed] = value
-        row.alone = position_alone(result) if row.alone is None else row.alone
-        predictions = result["details"].get("predictions")
-        if metric == "top1" and predictions:
-            right = np.equal(predictions["predicted"], predictions["true"]).tolist()
-            row.right[cell.seed] = dict(zip(predictions["id"], right, strict=True))
-        for name, entry in encoders.items():
-            other = lead(entry["results"].get(evaluator))
-            if other is None or name == _TRAINED:
+        headline = result["details"].get("headline", {}).get("metric", "top1")
+        further = [name for name in _BESIDE.get(evaluator, ()) if name in result["metrics"]]
+        for metric in (headline, *further):
+            value = number_of(result, metric)
+            if value is None:
                 continue
-            if name == _TWIN:
-                row.untrained[cell.seed] = other
-            elif entry["spec"].partition(":")[0] in BASELINES:
-                row.baselines[called(name, entry)] = other
+            is_lead = metric == headline
+            figure = figure_of(evaluator, metric)
+            key = f"{evaluation}/{evaluator}" + ("" if is_lead else f"/{metric}")
+            title = f"{title_of(evaluator)}, {figure.title or metric}"
+            ability = found.setdefault(key, Ability(key, title, metric, figure.unit, figure.digits))
+            chance = result.get("chance") if is_lead else result["details"].get("chance", {}).get(metric)
+            ability.chance = chance if ability.chance is None else ability.chance
+            row = ability.rows.setdefault(cell.objective, Row())
+            row.values[cell.seed] = value
+            if row.alone is None and is_lead:
+                row.alone = position_alone(result)
+            predictions = result["details"].get("predictions")
+            if metric == "top1" and predictions:
+                right = np.equal(predictions["predicted"], predictions["true"]).tolist()
+                row.right[cell.seed] = dict(zip(predictions["id"], right, strict=True))
+            for name, entry in encoders.items():
+                own = entry["results"].get(evaluator)
+                other = None if own is None else number_of(own, metric)
+                if other is None or name == _TRAINED:
+                    continue
+                if name == _TWIN:
+                    row.untrained[cell.seed] = other
+                elif entry["spec"].partition(":")[0] in BASELINES:
+                    row.baselines[called(name, entry)] = other
 
 
 def _judge(ability: Ability) -> None:

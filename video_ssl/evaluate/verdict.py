@@ -77,6 +77,11 @@ def lead(result: Mapping[str, Any] | None) -> float | None:
     if result is None:
         return None
     metric = result["details"].get("headline", {}).get("metric", "top1")
+    return number_of(result, metric)
+
+
+def number_of(result: Mapping[str, Any], metric: str) -> float | None:
+    """Returns a number of a result; None where it is not there or not a number."""
     return _finite(result["metrics"].get(metric))
 
 
