@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -209,7 +210,36 @@ def test_cells_with_other_words_are_not_mixed(compared):
         compare_objectives(load_comparison(file, ["budget.kind=operations"]))
     with pytest.raises(ConfigError, match=r"objectives\.video"):
         compare_objectives(load_comparison(file, ["objectives.video.words=[seed=4]"]))
+    evaluation = file.parent / "of colors.yaml"
+    before = evaluation.read_text()
+    try:
+        evaluation.write_text(before.replace("epochs: ", "epochs: 1"))
+        assert evaluation.read_text() != before
+        with pytest.raises(ConfigError, match="when the evaluation .* was another"):
+            compare_objectives(load_comparison(file, ["seeds=[0, 1]"]))
+    finally:
+        evaluation.write_text(before)
     assert (out / "comparison.html").is_file()
+
+
+@pytest.mark.slow
+def test_an_evaluation_may_be_added(compared, tmp_path):
+    """Was refused: whoever wanted one more number had to train everything again."""
+    file, out, made, _ = compared
+    copy = tmp_path / "copy"
+    shutil.copytree(out, copy)
+    more = tmp_path / "more.yaml"
+    more.write_text((file.parent / "of colors.yaml").read_text().replace("of colors", "more"))
+    words = [f"evaluations=[{file.parent / 'of colors.yaml'}, {more}]", f"out={copy}"]
+    words += ["budget.amounts=[8]", "objectives.video.evaluations=null"]
+    told = CliRunner().invoke(app, ["compare", str(file), *words])
+    assert told.exit_code == 0, told.output
+    found = json.loads((copy / "comparison.json").read_text())
+    keys = {ability["key"]: set(ability["rows"]) for ability in found["abilities"]}
+    assert keys["more/probe"] == keys["of colors/probe"] == {"image", "video"}
+    assert all(
+        (copy / path.relative_to(out)).stat().st_mtime_ns == when for path, when in made.items()
+    )
 
 
 @pytest.mark.slow

@@ -132,3 +132,25 @@ def test_damaged_results_count_as_not_there(tmp_path):
     made = cell(tmp_path, "a", 0, np.array([1, 0]))
     made.results_of("clips").write_text('{"encoders": {"encod')
     assert abilities_of([made], 10.0) == []
+
+
+def test_what_a_probe_tells_within_a_pair_is_an_ability_of_its_own(tmp_path):
+    """The number that asks for the order of things stood in the results and on no page."""
+    cells = []
+    for name, within in (("still", 0.5), ("moving", 0.9)):
+        made = cell(tmp_path, name, 0, np.array([True, False]))
+        results = json.loads(made.results_of("clips").read_text())
+        for who, entry in results["encoders"].items():
+            probe = entry["results"]["probe"]
+            probe["metrics"]["within"] = within if who == "encoder" else 0.4
+            probe["details"]["chance"] = {"within": 0.5}
+        made.results_of("clips").write_text(json.dumps(results))
+        cells.append(made)
+    whole, order = abilities_of(cells, 10.0)
+    assert (whole.key, order.key) == ("clips/probe", "clips/probe/within")
+    assert (whole.chance, order.chance) == (0.5, 0.5)
+    assert list(order.rows) == ["moving", "still"]
+    row = order.rows["moving"]
+    assert (row.mean, row.mean_untrained) == (0.9, 0.4)
+    assert row.interval is None  # one seed, and no video that says whether it was right
+    assert list(row.baselines.values()) == [0.4]
