@@ -215,7 +215,7 @@ def test_cells_with_other_words_are_not_mixed(compared):
     try:
         evaluation.write_text(before.replace("epochs: ", "epochs: 1"))
         assert evaluation.read_text() != before
-        with pytest.raises(ConfigError, match="when the evaluation .* was another"):
+        with pytest.raises(ConfigError, match=r"when the evaluation .* was another"):
             compare_objectives(load_comparison(file, ["seeds=[0, 1]"]))
     finally:
         evaluation.write_text(before)

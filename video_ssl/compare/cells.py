@@ -165,8 +165,8 @@ def write_evaluations(recipe: ComparisonRecipe) -> None:
             whole = {**content, "out": None, "encoder": None, **own}
             if file.is_file() and _judged_by(load_yaml(file)) != _judged_by(whole):
                 raise ConfigError(
-                    f"{file} was made when the evaluation {name} was another: the numbers would not be comparable. Name "
-                    "another folder, out=FOLDER, or give the evaluation another name."
+                    f"{file} was made when the evaluation {name} was another: the numbers would not be comparable. "
+                    "Name another folder, out=FOLDER, or give the evaluation another name."
                 )
             file.parent.mkdir(parents=True, exist_ok=True)
             write_atomically(file, to_yaml(whole))

@@ -25,6 +25,7 @@ from typing import Any
 from video_ssl.code_state import code_folder, git_state
 from video_ssl.compare.cells import LOG, Cell, Spent, cells_of, last_words, write_evaluations
 from video_ssl.compare.costs import Cost, clips_of, operations_of, planned, steps_of
+from video_ssl.compare.forecast import describe_cells, job_of
 from video_ssl.compare.page import NAMES, write_outcome
 from video_ssl.compare.recipe import ComparisonRecipe, EntryConfig
 from video_ssl.errors import AlreadyReported
@@ -76,7 +77,7 @@ def compare_objectives(
         load_evaluate_recipe(name)
     claim_folder(folder, "compare", [RECIPE, *NAMES, "cells"], ours=(folder / ".lock").is_file())
     if dry_run:
-        return "\n".join(_described(recipe))
+        return "\n".join(_described(recipe, profile))
     folder.mkdir(parents=True, exist_ok=True)
     with alone(folder / ".lock", lambda: _busy(folder)):
         _keep_recipe(recipe)
@@ -137,8 +138,8 @@ def _keep_recipe(recipe: ComparisonRecipe) -> None:
         if changed:
             raise ConfigError(
                 f"{recipe.folder} holds a comparison with another {', '.join(changed)}: its cells would not be "
-                "comparable. Name another folder, out=FOLDER, or remove it. Seeds, amounts, objectives and evaluations may be "
-                "added."
+                "comparable. Name another folder, out=FOLDER, or remove it. Seeds, amounts, objectives and "
+                "evaluations may be added."
             )
     write_atomically(path, to_yaml(now))
 
@@ -154,15 +155,29 @@ def _as_read(content: dict[str, Any]) -> dict[str, Any]:
     return found
 
 
-def _costs(recipe: ComparisonRecipe) -> tuple[dict[str, Cost], dict[str, str]]:
-    """What each objective costs, and the objectives for which that could not be found, with the reason."""
+def _known(recipe: ComparisonRecipe) -> dict[str, Any]:
+    """What earlier calls have found of costs."""
     path = recipe.folder / COSTS
-    known: dict[str, Any] = {}
-    if path.is_file():
-        known = parse_json(path.read_bytes())["costs"]
+    return dict(parse_json(path.read_bytes())["costs"]) if path.is_file() else {}
+
+
+def _cost_key(recipe: ComparisonRecipe, name: str) -> str:
+    entry = recipe.objectives[name]
+    return f"{recipe.budget.kind} {entry.recipe} {' '.join(_words(recipe, entry))}"
+
+
+def _costs(
+    recipe: ComparisonRecipe, *, keep: bool = True
+) -> tuple[dict[str, Cost], dict[str, str]]:
+    """What each objective costs, and the objectives for which that could not be found, with the reason.
+
+    Args:
+        keep: write what was found.
+    """
+    known = _known(recipe)
     costs, failed = {}, {}
     for name, entry in recipe.objectives.items():
-        key = f"{recipe.budget.kind} {entry.recipe} {' '.join(_words(recipe, entry))}"
+        key = _cost_key(recipe, name)
         if key not in known:
             logger.info("what %s costs in %s", name, recipe.budget.kind)
             try:
@@ -172,7 +187,8 @@ def _costs(recipe: ComparisonRecipe) -> tuple[dict[str, Cost], dict[str, str]]:
                 logger.warning("%s", failed[name])
                 continue
             known[key] = [cost.fixed, cost.whole]
-            write_json(path, {MADE_BY: made("compare"), "costs": known})
+            if keep:
+                write_json(recipe.folder / COSTS, {MADE_BY: made("compare"), "costs": known})
         costs[name] = Cost(*known[key])
     return costs, failed
 
@@ -309,14 +325,12 @@ def _launched(cells: Sequence[Cell], profile: str) -> str:
     for cell in cells:
         if not cell.missing():
             continue
-        verb, recipe, *words = cell.train
-        files = json.dumps([words[1] for words in cell.evaluations.values()])
-        said.append(launch(profile, verb, [recipe, *words, f"evaluate={files}"], chain=True))
+        said.append(launch(profile, *job_of(cell), chain=True))
         cell.keep(error=None, code=git_state(code_folder()), profile=profile)
     return "\n".join(said) or "every cell is finished: call it without a profile for the page"
 
 
-def _described(recipe: ComparisonRecipe) -> Iterator[str]:
+def _described(recipe: ComparisonRecipe, profile: str | None) -> Iterator[str]:
     """Lines of what a call would do."""
     budget, folder = recipe.budget, recipe.folder
     amounts = ", ".join(f"{amount:g}" for amount in sorted(budget.amounts))
@@ -332,3 +346,13 @@ def _described(recipe: ComparisonRecipe) -> Iterator[str]:
     if budget.kind == "seconds":
         hours = sum(budget.amounts) * len(recipe.objectives) * len(recipe.seeds) / 3600
         yield f"processor time of the trainings: {hours:.2g} hours; evaluations come on top"
+    lacking = [name for name in recipe.objectives if _cost_key(recipe, name) not in _known(recipe)]
+    if lacking and budget.kind != "clips":
+        yield (
+            f"jobs, hours and disk: not known before the {budget.kind} of {', '.join(lacking)} are measured, which a "
+            "call begins with"
+        )
+        return
+    costs, failed = _costs(recipe, keep=False)
+    yield from failed.values()
+    yield from describe_cells(list(cells_of(recipe, _scales(recipe, costs, failed))), profile)

@@ -187,8 +187,8 @@ def as_markdown(outcome: Outcome) -> str:
             "",
         ]
         lines += [
-            "| objective | mean | 95 % | seeds | untrained | without learning |",
-            "|---|---|---|---|---|---|",
+            "| objective | mean | 95 % | place | seeds | untrained | without learning |",
+            "|---|---|---|---|---|---|---|",
         ]
         for name, row in ability.rows.items():
             lines.append("| " + " | ".join(_cells(ability, name, row)) + " |")
@@ -295,10 +295,18 @@ def _cells(ability: Ability, name: str, row: Row) -> list[str]:
         name,
         figure.written(row.mean),
         interval,
+        _place(row),
         str(len(row.values)),
         figure.written(row.mean_untrained),
         without or "-",
     ]
+
+
+def _place(row: Row) -> str:
+    """Which places an objective may have: "2", "2 to 5"; "-" where that cannot be told."""
+    if row.ranks is None:
+        return "-"
+    return " to ".join(dict.fromkeys(map(str, row.ranks)))
 
 
 def _names(outcome: Outcome) -> list[str]:

@@ -34,6 +34,7 @@ class Row:
 
     Attributes:
         right: seed -> test video -> whether it was right, where the evaluator says so.
+        ranks: 95 % of its place among the objectives, 1 = best, over the same resamplings; None as `interval`.
         interval: 95 % of the mean; None with one seed and nothing to resample.
     """
 
@@ -43,6 +44,7 @@ class Row:
     alone: float | None = None
     baselines: dict[str, float] = field(default_factory=dict)
     interval: tuple[float, float] | None = None
+    ranks: tuple[int, int] | None = None
 
     @property
     def mean(self) -> float | None:
@@ -112,7 +114,9 @@ def _take(
             key = f"{evaluation}/{evaluator}" + ("" if is_lead else f"/{metric}")
             title = f"{title_of(evaluator)}, {figure.title or metric}"
             ability = found.setdefault(key, Ability(key, title, metric, figure.unit, figure.digits))
-            chance = result.get("chance") if is_lead else result["details"].get("chance", {}).get(metric)
+            chance = (
+                result.get("chance") if is_lead else result["details"].get("chance", {}).get(metric)
+            )
             ability.chance = chance if ability.chance is None else ability.chance
             row = ability.rows.setdefault(cell.objective, Row())
             row.values[cell.seed] = value
@@ -142,6 +146,8 @@ def _judge(ability: Ability) -> None:
         if len(row.values) > 1 or ability.over_videos:
             low, high = np.quantile(draws[name], (0.025, 0.975))
             row.interval = (float(low), float(high))
+    if all(row.interval is not None for row in ability.rows.values()):
+        _rank(ability, draws)
     best = next(iter(ability.rows), None)
     for better, worse in combinations(ability.rows, 2):
         gap = draws[better] - draws[worse]
@@ -151,6 +157,15 @@ def _judge(ability: Ability) -> None:
         sure = low > 0 and None not in (ability.rows[better].interval, ability.rows[worse].interval)
         if better == best and not sure:
             ability.level_with_best.append(worse)
+
+
+def _rank(ability: Ability, draws: Mapping[str, NDArray[np.float64]]) -> None:
+    """Which places each objective takes in 95 % of the resamplings; of a tie it takes the better one."""
+    stacked = np.stack([draws[name] for name in ability.rows])  # (objectives, DRAWS)
+    places = 1 + (stacked[None] > stacked[:, None]).sum(axis=1)
+    low, high = np.quantile(places, (0.025, 0.975), axis=1, method="nearest")
+    for row, first, last in zip(ability.rows.values(), low, high, strict=True):
+        row.ranks = (int(first), int(last))
 
 
 def _draws(ability: Ability) -> dict[str, NDArray[np.float64]]:

@@ -82,17 +82,28 @@ def _cost(recipes: Sequence[PretrainRecipe], step: Step) -> str:
 
 def remaining_sec(recipe: PretrainRecipe) -> float | None:
     """Returns the seconds that a run still takes at the pace of the steps in its folder; None if none was timed."""
-    rows = read_metrics(Path(recipe.run) / METRICS)
+    pace, left = pace_of(Path(recipe.run)), steps_left(recipe)
+    return None if pace is None or left is None else pace * left
+
+
+def pace_of(run: Path) -> float | None:
+    """Returns the median of the seconds of a step in a run folder; None if none was timed."""
     paces = [
         (b["time"] - a["time"]) / (b["step"] - a["step"])
-        for a, b in itertools.pairwise(rows)
+        for a, b in itertools.pairwise(read_metrics(run / METRICS))
         if b["step"] > a["step"] and b["time"] > a["time"]
     ]
-    if not paces or lacks_tables(recipe.data.table):
+    return float(np.median(paces)) if paces else None
+
+
+def steps_left(recipe: PretrainRecipe) -> int | None:
+    """Returns the steps that a run still has before it; None where its data cannot be looked at from here."""
+    if lacks_tables(recipe.data.table):
         return None
     try:
         fitted, streams = fit_batch(recipe, open_streams(recipe))
         steps = lengths_of(fitted, streams).num_steps
     except _OUT_OF_REACH:
         return None
-    return float(np.median(paces)) * max(0, steps - rows[-1]["step"])
+    rows = read_metrics(Path(recipe.run) / METRICS)
+    return max(0, steps - (rows[-1]["step"] if rows else 0))
