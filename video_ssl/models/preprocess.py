@@ -30,6 +30,11 @@ def to_pixels(video: Tensor) -> Tensor:
     Raises:
         ValueError: other dtypes or shapes.
     """
+    return _clips(video).to(torch.float32).div_(255)
+
+
+def _clips(video: Tensor) -> Tensor:
+    """uint8 (N, C, T, H, W), a view."""
     if video.dtype != torch.uint8 or video.dim() not in (5, 6) or video.shape[-1] != 3:
         raise ValueError(
             f"video is {video.dtype} {tuple(video.shape)}, but must be uint8 (B, T, H, W, 3) or "
@@ -37,11 +42,13 @@ def to_pixels(video: Tensor) -> Tensor:
         )
     if video.dim() == 6:
         video = video.flatten(0, 1)
-    return video.permute(0, 4, 1, 2, 3).to(torch.float32).div_(255)
+    return video.permute(0, 4, 1, 2, 3)
 
 
 def normalize(pixels: Tensor, normalization: Normalization) -> Tensor:
     """Returns (pixels - mean) / std per color, for pixels (N, C, T, H, W) in [0, 1]."""
+    if _in_place(pixels):
+        return _written(pixels, normalization, divisor=None)
     # With python numbers, so that no constants travel to the device.
     parts = [
         (channel - mean) / std
@@ -54,7 +61,32 @@ def normalize(pixels: Tensor, normalization: Normalization) -> Tensor:
 
 def to_model_input(video: Tensor, normalization: Normalization) -> Tensor:
     """Returns float32 (N, C, T, H, W), normalised, of uint8 (B, T, H, W, 3) or (B, V, T, H, W, 3)."""
+    if _in_place(video):
+        return _written(_clips(video), normalization, divisor=255)
     return normalize(to_pixels(video), normalization)
+
+
+def _in_place(given: Tensor) -> bool:
+    """Whether `_written` may be used: a GPU would run many small kernels, and a compiler makes one pass by itself."""
+    return (
+        given.device.type == "cpu" and not given.requires_grad and not torch.compiler.is_compiling()
+    )
+
+
+def _written(clips: Tensor, normalization: Normalization, *, divisor: int | None) -> Tensor:
+    """Colors of clips (N, C, T, H, W), divided and normalised one by one where they will lie, while they are in the
+    cache: a third of the time of passes over the whole batch, and the same bits."""
+    dtype = torch.float32 if clips.dtype == torch.uint8 else clips.dtype
+    found = torch.empty(clips.shape, dtype=dtype, device=clips.device)
+    for own, given in zip(found, clips, strict=True):
+        for channel, (mean, std) in enumerate(
+            zip(normalization.mean, normalization.std, strict=True)
+        ):
+            part = own[channel].copy_(given[channel])
+            if divisor is not None:
+                part.div_(divisor)
+            part.sub_(mean).div_(std)
+    return found
 
 
 def model_input(clips: Tensor, preprocess: Preprocess) -> Tensor:
