@@ -6,6 +6,9 @@ import numpy as np
 
 from video_ssl.evaluate import metrics
 
+#: Rows that are scaled at a time, so that no more copies of all are held.
+_ROWS = 4096
+
 
 class Nearest:
     """The most similar of vectors that come block by block.
@@ -70,6 +73,10 @@ def nearest_neighbours(
 
 def unit_rows(x: np.ndarray) -> np.ndarray:
     """Returns float32 (n, D): rows of length 1; rows of zeros, and those that are not finite, become zeros."""
-    length = np.linalg.norm(x, axis=1, keepdims=True)
-    good = np.isfinite(length) & (length > 0)
-    return np.asarray(np.where(good, x, 0) / np.where(good, length, 1), np.float32)
+    found = np.empty(x.shape, np.float32)
+    for begin in range(0, len(x), _ROWS):
+        part = x[begin : begin + _ROWS]
+        length = np.linalg.norm(part, axis=1, keepdims=True)
+        good = np.isfinite(length) & (length > 0)
+        found[begin : begin + _ROWS] = np.where(good, part, 0) / np.where(good, length, 1)
+    return found

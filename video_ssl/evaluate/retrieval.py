@@ -172,12 +172,38 @@ def video_vectors(features: FeatureFile, videos: Videos, pooling: str) -> np.nda
     counts = np.bincount(videos.index, minlength=len(videos)).astype(np.float32)
     if pooling != "clip":
         return videos.mean(np.asarray(pooled_features(features, pooling), np.float32))
-    total = np.zeros((len(videos), features.embed_dim), np.float64)
     begin = 0
+    if len(features) == len(
+        videos
+    ):  # a clip of each, in order of first appearance: rows as they are
+        rows = np.empty((len(videos), features.embed_dim), np.float32)
+        for batch in features.feature_batches():
+            rows[begin : begin + len(batch)] = batch
+            begin += len(batch)
+        return rows
+    total = np.zeros((len(videos), features.embed_dim), np.float64)
     for batch in features.feature_batches():
-        np.add.at(total, videos.index[begin : begin + len(batch)], batch)
+        index = videos.index[begin : begin + len(batch)]
+        turn = _turns(index)
+        for number in range(int(turn.max(initial=-1)) + 1):  # one clip of a video at a time
+            own = turn == number
+            total[index[own]] += batch[own]
         begin += len(batch)
     return np.asarray(total / counts[:, None], np.float32)
+
+
+def _turns(index: np.ndarray) -> np.ndarray:
+    """Returns int64 (n,): how many equal ones stand before each.
+
+    >>> _turns(np.array([4, 4, 2, 4]))
+    array([0, 1, 0, 2])
+    """
+    order = np.argsort(index, kind="stable")
+    ordered = index[order]
+    begins = np.searchsorted(ordered, ordered)
+    found = np.empty(len(index), np.int64)
+    found[order] = np.arange(len(index)) - begins
+    return found
 
 
 def _counts(
