@@ -19,6 +19,8 @@ import json
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+import pyarrow as pa
+
 from video_ssl.clips.contents import content_digest, content_key
 from video_ssl.datasets.source_states import SourceStates
 from video_ssl.datasets.table import Record, Table
@@ -27,6 +29,10 @@ from video_ssl.recipes import recipe_changes
 
 FORMAT_VERSION = 4
 _MOST_LINES = 20
+#: What of a row the features depend on, behind its id and its source.
+_TOLD = ("start_sec", "end_sec", "label", "group", "fps")
+#: Rows that are looked at together.
+_ROWS = 2**14
 
 
 def make_job(
@@ -57,13 +63,25 @@ def _table_digests(table: Table) -> tuple[str, str]:
     if table.phase_names:
         rows.update(json.dumps(list(table.phase_names)).encode())
     files, states = hashlib.sha256(), SourceStates()
-    for index in range(len(table)):
-        record = table.record(index)
-        known = [record.id, record.source, record.start_sec, record.end_sec, record.label]
-        rows.update(json.dumps([*known, record.group, record.fps]).encode())
-        if record.frame_labels is not None:
-            rows.update(record.frame_labels.tobytes())
-        files.update(json.dumps(states.of(record)).encode())
+    columns = table.arrow
+    for begin in range(0, len(table), _ROWS):
+        # Column by column: a Record of every row, with all that the table says of it, took three times as long.
+        block = columns.slice(begin, _ROWS)
+        nothing = [None] * len(block)
+
+        def of(name: str, block: pa.Table = block, nothing: list[Any] = nothing) -> list[Any]:
+            return block[name].to_pylist() if name in block.column_names else nothing
+
+        sources = [table.absolute(source) for source in of("source")]
+        told = zip(of("id"), sources, *map(of, _TOLD), strict=True)
+        moments = block["frame_labels"] if "frame_labels" in block.column_names else None
+        for number, row in enumerate(told):
+            rows.update(json.dumps(row).encode())
+            if moments is not None and moments[number].is_valid:
+                rows.update(moments[number].values.to_numpy(zero_copy_only=False).tobytes())
+        for source, *place in zip(sources, of("byte_offset"), of("byte_size"), strict=True):
+            known = None if None in place else (place[0], place[1])
+            files.update(json.dumps(states.of_source(source, known)).encode())
     return rows.hexdigest()[:16], files.hexdigest()[:16]
 
 
