@@ -8,7 +8,7 @@ from boxed_videos import FRAMES, HEIGHT, WIDTH, boxed_table
 from PIL import Image
 from untrained_run import untrained_run
 
-from video_ssl.clips.reading import open_record
+from video_ssl.clips.reading import open_record, open_video
 from video_ssl.datasets.table import Table
 from video_ssl.embed.config import EmbedConfig
 from video_ssl.embed.features import FeatureError
@@ -93,6 +93,10 @@ def test_corners_of_a_box_that_moves_are_followed(run, jhmdb, tmp_path):
     assert sorted(result["metrics"].values()) == list(result["metrics"].values())
     assert "% of the joints were found; the others do not count" in result["notes"][0]
     assert "carries the joints of the first frame of 3 videos" in found["summary"]
+    drawn = sorted((tmp_path / "files" / "a" / "joints").iterdir())
+    assert [path.name for path in drawn] == ["000000_0.mp4", "000001_1.mp4", "000002_2.mp4"]
+    with open_video(drawn[0]) as reader:
+        assert reader.info.num_frames == FRAMES
 
 
 def test_a_joint_that_was_not_found_does_not_count():
@@ -143,6 +147,10 @@ def test_joints_that_do_not_fit_are_named(run, jhmdb, tmp_path, what, text):
 
 
 def test_settings_that_cannot_be():
-    for settings, text in (({"topk": 0}, "topk=0"), ({"size": (0, 1)}, "at least 1 pixel")):
+    for settings, text in (
+        ({"topk": 0}, "topk=0"),
+        ({"size": (0, 1)}, "at least 1 pixel"),
+        ({"videos": -1}, "videos=-1"),
+    ):
         with pytest.raises(ValueError, match=text):
             JointPropagationConfig(**settings)

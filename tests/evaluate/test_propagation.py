@@ -11,7 +11,7 @@ from boxed_videos import FRAMES, HEIGHT, WIDTH, boxed_table
 from PIL import Image
 from untrained_run import untrained_run
 
-from video_ssl.clips.reading import open_record
+from video_ssl.clips.reading import open_record, open_video
 from video_ssl.datasets import open_table
 from video_ssl.datasets.table import Table, TableError
 from video_ssl.embed.config import EmbedConfig
@@ -79,6 +79,7 @@ def test_pieces_of_the_table_change_nothing(monkeypatch):
         (lambda: PropagationConfig(temperature=0), "temperature=0 must be positive"),
         (lambda: PropagationConfig(radius=-1), "radius=-1 must not be negative"),
         (lambda: LabelPropagationConfig(size=(0, 4)), "at least 1 pixel"),
+        (lambda: LabelPropagationConfig(videos=-1), "videos=-1 must not be negative"),
         (lambda: LabelPropagationConfig(num_classes=1), "num_classes=1 must be at least 2"),
     ],
 )
@@ -155,7 +156,7 @@ def test_boxes_that_move_are_followed(run, boxed, tmp_path):
             ]
             overlaps.append(np.mean(own))
     assert still["j"] == pytest.approx(np.mean(overlaps))
-    files = sorted((tmp_path / "files" / "a" / "propagation" / "test0").glob("*.png"))
+    files = sorted((tmp_path / "files" / "a" / "propagation" / "000000_test0").glob("*.png"))
     assert len(files) == FRAMES
     table = Table.open(boxed)
     truth = masks_of_boxes(table.record(0), FRAMES, HEIGHT, WIDTH)
@@ -163,6 +164,30 @@ def test_boxes_that_move_are_followed(run, boxed, tmp_path):
     last = np.asarray(Image.open(files[-1]))
     assert set(np.unique(last)) <= {0, 1, 2}
     assert (last == truth[-1]).mean() > (truth[0] == truth[-1]).mean()
+
+
+def test_what_travelled_can_be_looked_at(run, boxed, tmp_path):
+    """Masks were written one by one as indexed PNGs, which are black to every viewer."""
+    found = evaluate(recipe(run, boxed, tmp_path, videos=2), quiet=True)
+    assert result_of(found)["details"]["videos"] == 4
+    folder = tmp_path / "files" / "a" / "propagation"
+    assert [path.name for path in sorted(folder.iterdir())] == [
+        "000000_test0.mp4",
+        "000001_test1.mp4",
+    ]
+    truth = masks_of_boxes(Table.open(boxed).record(0), FRAMES, HEIGHT, WIDTH)
+    with open_video(folder / "000000_test0.mp4") as reader:
+        assert reader.info.num_frames == FRAMES
+        assert reader.info.width == 2 * (reader.info.height * WIDTH // HEIGHT)
+        first = reader.frames(np.arange(1))[0].astype(int)
+    left, right = first[:, : first.shape[1] // 2], first[:, first.shape[1] // 2 :]
+    assert np.abs(left - right).mean() < 4  # the labels of the first frame are given
+    with open_record(Table.open(boxed).record(0)) as reader:
+        plain = Image.fromarray(reader.frames(np.arange(1))[0]).resize(left.shape[1::-1])
+    size = left.shape[1::-1]
+    mask = np.asarray(Image.fromarray(truth[0].astype(np.uint8)).resize(size, 0))
+    changed = np.abs(left - np.asarray(plain, int)).sum(-1)
+    assert changed[mask > 0].mean() > 5 * changed[mask == 0].mean()
 
 
 def test_the_preset_of_dino_and_classes(run, boxed, tmp_path):

@@ -14,13 +14,14 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from video_ssl.clips.decoders.reader import BadVideo
+from video_ssl.clips.decoders.reader import BadVideo, stream_frames
 from video_ssl.datasets.public.mat_files import read_mat_arrays
 from video_ssl.datasets.table import Record, TableError
 from video_ssl.embed.features import FeatureError
 from video_ssl.evaluate.context import Context
 from video_ssl.evaluate.contract import Figure, Needs, Result
 from video_ssl.evaluate.dense import poses
+from video_ssl.evaluate.dense.carried_video import write_joints_video
 from video_ssl.evaluate.dense.frame_maps import FrameMaps
 from video_ssl.evaluate.dense.propagation import PropagationConfig, propagate
 
@@ -40,6 +41,8 @@ class JointPropagationConfig:
         topk: places that a joint is the mean of.
         most_videos: of the table, evenly spread; null = all.
         device: where labels travel.
+        videos: so many are drawn into the folder of the evaluation, as mp4s with the true joints on the left and those
+            that were found on the right.
     """
 
     rule: PropagationConfig = field(default_factory=PropagationConfig)
@@ -49,10 +52,13 @@ class JointPropagationConfig:
     topk: int = 5
     most_videos: int | None = None
     device: str = "cpu"
+    videos: int = 4
 
     def __post_init__(self) -> None:
         if self.size is not None and min(self.size) < 1:
             raise ValueError(f"size={self.size} must be (height, width) of at least 1 pixel.")
+        if self.videos < 0:
+            raise ValueError(f"videos={self.videos} must not be negative.")
         if self.topk < 1 or (self.most_videos is not None and self.most_videos < 1):
             raise ValueError(
                 f"topk={self.topk} must be at least 1, and most_videos={self.most_videos} too, or null."
@@ -101,6 +107,8 @@ class JointPropagation:
             except (ValueError, TableError) as err:
                 raise FeatureError(str(err)) from err
             own.append(poses.joint_distances(found, truth, there))
+            if given.folder is not None and len(own) <= config.videos:
+                self._draw(given, record, truth, np.where(there[..., None], found, np.nan))
             stays = np.repeat(truth[:1], len(truth), 0)
             still.append(poses.joint_distances(stays, truth, np.ones_like(there)))
             seen.append(there[1:].mean())
@@ -128,6 +136,22 @@ class JointPropagation:
         )
         found, there = poses.poses_of_maps(maps.cpu().numpy(), size, topk=config.topk)
         return truth, found, there
+
+    def _draw(
+        self,
+        given: Context,
+        record: Record,
+        truth: NDArray[np.float64],
+        found: NDArray[np.float64],
+    ) -> None:
+        assert given.folder is not None
+        name = f"{record.index:06d}_{record.id.replace('/', '_')}.mp4"
+        path = given.folder / "joints" / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with given.open(record) as reader:
+            frames = stream_frames(reader, np.arange(len(found)))
+            pictures = (picture for _, picture in frames)
+            write_joints_video(path, pictures, truth, found, reader.info.fps)
 
     def _result(
         self,

@@ -15,12 +15,13 @@ import torch
 from numpy.typing import NDArray
 from PIL import Image
 
-from video_ssl.clips.decoders.reader import BadVideo
+from video_ssl.clips.decoders.reader import BadVideo, stream_frames
 from video_ssl.datasets.table import Record
 from video_ssl.embed.features import FeatureError
 from video_ssl.evaluate.context import Context
 from video_ssl.evaluate.contract import Figure, Needs, Result
 from video_ssl.evaluate.dense import label_maps, mask_metrics
+from video_ssl.evaluate.dense.carried_video import write_masks_video
 from video_ssl.evaluate.dense.frame_maps import FrameMaps
 from video_ssl.evaluate.dense.mask_metrics import Statistics
 from video_ssl.evaluate.dense.masks import Masks, masks_beside, masks_of_boxes
@@ -49,6 +50,7 @@ class LabelPropagationConfig:
         most_videos: of the table, evenly spread; null = all.
         device: where labels travel.
         keep: write the masks that were found, as PNGs, into the folder of the evaluation.
+        videos: so many are drawn there, as mp4s with the true masks on the left and those that were found on the right.
     """
 
     preset: Literal["notebook", "dino"] = "notebook"
@@ -61,10 +63,13 @@ class LabelPropagationConfig:
     most_videos: int | None = None
     device: str = "cpu"
     keep: bool = False
+    videos: int = 4
 
     def __post_init__(self) -> None:
         if self.size is not None and min(self.size) < 1:
             raise ValueError(f"size={self.size} must be (height, width) of at least 1 pixel.")
+        if self.videos < 0:
+            raise ValueError(f"videos={self.videos} must not be negative.")
         if self.num_classes < 2 or (self.most_videos is not None and self.most_videos < 1):
             raise ValueError(
                 f"num_classes={self.num_classes} must be at least 2, and most_videos={self.most_videos} at least 1, or "
@@ -125,8 +130,8 @@ class LabelPropagation:
                 continue
             own.add(truth, found)
             still.add(truth, np.repeat(truth[:1], len(truth), 0))
-            if self.config.keep and given.folder is not None:
-                self._write(given, record, found)
+            if given.folder is not None:
+                self._write(given, record, truth, found, drawn=own.videos <= self.config.videos)
         if not own.videos:
             raise FeatureError(
                 f"labels of no video could be carried: {'; '.join(lost[:_NAMED]) or 'test is empty'}."
@@ -176,12 +181,24 @@ class LabelPropagation:
             return label_maps.dino_masks_of_maps(soft, size[0] // grid[0], first.shape)
         return label_maps.masks_of_maps(soft, labels, size, first.shape)
 
-    def _write(self, given: Context, record: Record, found: Masks) -> None:
+    def _write(
+        self, given: Context, record: Record, truth: Masks, found: Masks, *, drawn: bool
+    ) -> None:
         assert given.folder is not None
-        folder = given.folder / "propagation" / record.id.replace("/", "_")
-        folder.mkdir(parents=True, exist_ok=True)
-        for number, mask in enumerate(found):
-            Image.fromarray(mask.astype(np.uint8)).save(folder / f"{number:05d}.png")
+        name = f"{record.index:06d}_{record.id.replace('/', '_')}"
+        if self.config.keep:
+            folder = given.folder / "propagation" / name
+            folder.mkdir(parents=True, exist_ok=True)
+            for number, mask in enumerate(found):
+                Image.fromarray(mask.astype(np.uint8)).save(folder / f"{number:05d}.png")
+        if drawn:
+            path = given.folder / "propagation" / f"{name}.mp4"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            with given.open(record) as reader:
+                frames = stream_frames(reader, np.arange(len(found)))
+                write_masks_video(
+                    path, (picture for _, picture in frames), truth, found, reader.info.fps
+                )
 
     def _result(self, own: _Scores, still: _Scores, lost: list[str]) -> Result:
         metrics, beside = own.metrics(), still.metrics()
