@@ -1,4 +1,4 @@
-"""Labels that travelled as people look at them: a video with the true ones, and beside it with those that came along."""
+"""Labels that travelled as people look at them: a video with the true ones, beside it with those that came along."""
 
 from __future__ import annotations
 
@@ -71,7 +71,7 @@ def _masks(masks: Masks) -> Draw:
         shown = (labels > 0) & (labels != _NOT_KNOWN)
         pixels = np.array(image)
         own = COLORS[(labels[shown].astype(int) - 1) % len(COLORS)].astype(int)
-        pixels[shown] = (own * _COVER + pixels[shown] * (256 - _COVER)) // 256
+        pixels[shown] = (own * _COVER + pixels[shown].astype(int) * (256 - _COVER)) // 256
         return Image.fromarray(pixels)
 
     return draw
