@@ -83,6 +83,28 @@ def test_parts_of_the_labels_from_given_weights_and_from_scratch(videos, tmp_pat
     assert {run: _times(run) for run in runs} == kept  # nothing was trained again
 
 
+def test_numbers_of_classes_count_where_one_table_has_no_names(videos, tmp_path):
+    """All test videos were wrong, and the probe beside it right: a number was compared with a name."""
+    run = untrained_run(tmp_path / "run")
+    test = Table.open(videos / "test.arrow")
+    rows = [
+        {"id": r.id, "source": r.source, "label": r.label}
+        for r in (test.record(n) for n in range(len(test)))
+    ]
+    Table.from_rows(rows).save(tmp_path / "numbers.arrow")
+    recipe = recipe_of(run, videos, tmp_path / "o")
+    settings = {"shares": [1.0], "steps": 30, "settings": SETTINGS}
+    recipe = replace(
+        recipe,
+        test=str(tmp_path / "numbers.arrow"),
+        encoders={"encoder": str(run)},
+        evaluators={"finetune": settings},
+    )
+    result = evaluate(recipe, quiet=True)["encoders"]["encoder"]["results"]["finetune"]
+    assert result["metrics"]["finetune 100 %"] == 1.0
+    assert not [note for note in result["notes"] if "count as wrong" in note]
+
+
 def _times(run):
     """When the checkpoints and the weights of a run were written."""
     files = [*Path(run).glob("checkpoints/**/*"), Path(run) / "encoder" / "model.safetensors"]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import json
 import shutil
+from dataclasses import replace
 
 import numpy as np
 import pyarrow.parquet as pq
@@ -186,6 +187,74 @@ def test_features_that_are_there_already_and_features_that_are_kept(
         predict(heads / "encoder-attentive", f"features:{stored}", tmp_path / "d.json")
 
 
+def test_features_that_were_made_otherwise_are_refused(heads, run, videos, tmp_path):
+    """Another pooling or crop gave other labels without a word: same encoder, same width, other numbers."""
+    test, words = str(videos / "test.arrow"), {"device": "cpu", "num_workers": 0}
+    for name, settings in (("max", {"pooling": "max"}), ("stride", {"frame_stride": 1})):
+        embed(str(run), test, tmp_path / f"{name}.arrow", **words, num_clips=2, **settings)
+        with pytest.raises(
+            HeadError, match=f"embedded otherwise.*{name if name == 'stride' else 'pooling'}"
+        ):
+            predict(
+                heads / "encoder-probe", f"features:{tmp_path / name}.arrow", tmp_path / "o.csv"
+            )
+    embed(str(run), test, tmp_path / "more.arrow", **words, num_clips=5)  # a head of single clips
+    told = predict(
+        heads / "encoder-probe", f"features:{tmp_path / 'more.arrow'}", tmp_path / "o.csv"
+    )
+    assert len(told.answers) == 6
+
+
+def test_an_attentive_head_of_stored_tokens_gets_those_again(run, videos, tmp_path):
+    """It was shown all tokens of the encoder where it had learned from the means of parts of the frame."""
+    few = {"device": "cpu", "num_workers": 0, "num_clips": 2, "tokens_side": 1}
+    for split in ("train", "test"):
+        place = tmp_path / f"{split}.arrow"
+        embed(str(run), str(videos / f"{split}.arrow"), place, outputs=("clip", "tokens"), **few)
+    spec = f"features:{tmp_path / 'train.arrow'},{tmp_path / 'test.arrow'}"
+    words = [f"encoders.encoder={spec}", "device=cpu", "keep_predictions=true"]
+    words += [f"train={videos / 'train.arrow'}", f"test={videos / 'test.arrow'}"]
+    base = load_evaluate_recipe("probe", [*words, f"out={tmp_path / 'o'}", EVALUATORS])
+    own = {"attentive": base.evaluators["attentive"]}
+    found = evaluate(replace(base, evaluators=own), quiet=True)
+    given = found["encoders"]["encoder"]["results"]["attentive"]["details"]["predictions"]
+    head = tmp_path / "o" / "heads" / "encoder-attentive"
+    assert read_head(head).settings["tokens"] == "stored"
+    test = str(videos / "test.arrow")
+    of_file = predict(head, f"features:{tmp_path / 'test.arrow'}", tmp_path / "a.csv")
+    of_videos = predict(head, test, tmp_path / "b.csv", encoder=str(run), config=QUICK)
+    for told in (of_file, of_videos):
+        labels = [int(answer.whole.shares.argmax()) for answer in told.answers]
+        assert labels == given["predicted"]
+    for a, b in zip(of_file.answers, of_videos.answers, strict=True):
+        np.testing.assert_allclose(a.whole.shares, b.whole.shares, atol=1e-3)
+
+
+def test_a_folder_that_is_not_there_yet_is_made(heads, videos, tmp_path):
+    """All was computed, and lost when the file could not be written."""
+    out = tmp_path / "new" / "folder" / "o.csv"
+    predict(heads / "encoder-probe", str(videos / "test.arrow"), out, config=QUICK)
+    assert len(rows_of(out)) == 6
+
+
+def test_heads_of_an_earlier_evaluation_do_not_stay(run, videos, tmp_path):
+    """`predict OUT` took the head of other classes that an evaluation before had left there."""
+    words = [f"encoder={run}", f"train={videos / 'train.arrow'}", f"test={videos / 'test.arrow'}"]
+    words += ["embed.num_workers=0", "device=cpu", f"out={tmp_path / 'o'}"]
+    quick = "evaluators={probe: {poolings: [clip], epochs: 2, learning_rates: [0.01]}}"
+    evaluate(load_evaluate_recipe("probe", [*words, quick]), quiet=True)
+    mine = tmp_path / "o" / "heads" / "mine"
+    mine.mkdir()
+    (mine / "notes.txt").write_text("not of video_ssl")
+    assert (tmp_path / "o/heads/encoder-probe/head.json").is_file()
+    without = replace(
+        load_evaluate_recipe("probe", words), evaluators={"knn": {"poolings": ["clip"]}}
+    )
+    evaluate(without, quiet=True)
+    assert sorted(path.name for path in (tmp_path / "o/heads").iterdir()) == ["mine"]
+    assert (mine / "notes.txt").is_file()
+
+
 def test_a_head_of_another_encoder_is_refused(heads, run, videos, tmp_path):
     other = tmp_path / "other"
     torch.manual_seed(5)
@@ -343,5 +412,11 @@ def test_a_fine_tuned_classifier(videos, tmp_path):
         own = found.features[found.ids == answer.id]
         assert len(own) == len(answer.parts) == 3
         np.testing.assert_allclose(answer.whole.shares, classifier.shares(own), atol=1e-6)
+    # An evaluation of the same run leaves a head of other classes, of its frozen features.
+    other = tmp_path / "fine tuned/evaluate/probe/heads/encoder-probe"
+    other.mkdir(parents=True)
+    (other / "head.json").write_text("{}")
+    again = predict(tmp_path / "fine tuned", str(videos / "test.arrow"), out, config=QUICK)
+    assert again.class_names == tuple(NAMES)
     with pytest.raises(HeadError, match="brings its own encoder"):
         predict(tmp_path / "fine tuned", str(videos), out, encoder="x", config=QUICK)

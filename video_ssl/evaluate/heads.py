@@ -8,8 +8,10 @@ A head reads the features of one encoder, which is known by its fingerprint.  No
 
 from __future__ import annotations
 
+import hashlib
 import re
-from collections.abc import Mapping
+import shutil
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -20,7 +22,7 @@ from safetensors.numpy import load_file, save_file
 
 from video_ssl.checksums import checksums, damage, file_sizes, seal_is_broken, sealed
 from video_ssl.datasets.class_names import listed
-from video_ssl.files import MADE_BY, folder_aside, made, write_json
+from video_ssl.files import MADE_BY, folder_aside, made, made_by, write_json
 from video_ssl.limits import read_json
 from video_ssl.recipes import nearest
 
@@ -112,13 +114,21 @@ def write_head(place: Path, head: ChosenHead, about: Mapping[str, Any]) -> Path:
     return place
 
 
-def safe_name(text: str) -> str:
-    """Returns a text as a part of the name of a file.
+def forget_other_heads(folder: Path, kept: Collection[Path]) -> None:
+    """Removes heads of earlier evaluations from OUT/heads, which `find_head` would take for this one's."""
+    for file in folder.glob(f"*/{HEAD}"):
+        if file.parent not in kept and made_by(file) == "evaluate":
+            shutil.rmtree(file.parent)
 
-    >>> safe_name("my run/probe")
-    'my_run_probe'
+
+def safe_name(text: str) -> str:
+    """Returns a text as the name of a folder; different texts have different names.
+
+    >>> safe_name("mine-probe"), safe_name("my run/probe"), safe_name("my_run_probe")
+    ('mine-probe', 'my_run_probe-54d9', 'my_run_probe')
     """
-    return re.sub(r"[^\w.-]+", "_", text)
+    plain = re.sub(r"[^\w.-]+", "_", text)
+    return plain if plain == text else f"{plain}-{hashlib.sha256(text.encode()).hexdigest()[:4]}"
 
 
 def find_head(path: Path) -> Path | None:

@@ -24,7 +24,7 @@ from video_ssl.embed.embed_videos import embed_table, open_source
 from video_ssl.embed.features import FeatureError, FeatureFile, open_features
 from video_ssl.embed.open_encoder import open_encoder
 from video_ssl.evaluate.attentive.probe import AttentiveConfig, head_maker
-from video_ssl.evaluate.attentive.tokens import LiveTokens, VideoTokens
+from video_ssl.evaluate.attentive.tokens import ClipTokens, LiveTokens, StoredTokens, VideoTokens
 from video_ssl.evaluate.context import Context
 from video_ssl.evaluate.frames.frame_sequences import frame_sequences
 from video_ssl.evaluate.heads import HEAD, HeadError, SavedHead, find_head, read_head
@@ -41,6 +41,7 @@ from video_ssl.evaluate.predictions import (
 )
 from video_ssl.files import temporary_folder
 from video_ssl.models.classifier_folder import Classifier, load_classifier
+from video_ssl.models.contract import TOKENS
 from video_ssl.models.encoder_folder import CLASSIFIER, EncoderError, find_encoder
 from video_ssl.pretrain.processes import choose_device
 from video_ssl.recipes import ConfigError, build_config
@@ -48,6 +49,8 @@ from video_ssl.recipes import ConfigError, build_config
 logger = logging.getLogger(__name__)
 
 _NAMED = 5
+#: Settings of an embedding that say where in a video its clips lie.
+_PLACES = ("num_clips", "hop", "stride_sec", "overlap", "per_frame", "sampling")
 
 
 def predict(
@@ -79,6 +82,7 @@ def predict(
     config = config or PredictConfig()
     place = claim_predictions(Path(at_home(str(out))), [source])
     told = judged(head, source, encoder=encoder, device=device, features=features, config=config)
+    place.parent.mkdir(parents=True, exist_ok=True)
     write_predictions(place, told, top_k=config.top_k, each=config.each)
     logger.info("%s: %d videos by %s", place, len(told.answers), told.about["head"])
     for entry in told.unreadable[:_NAMED]:
@@ -123,6 +127,7 @@ class _Judge:
         told: what it is, in words.
         spec: of the encoder; None where only features are judged.
         fingerprint: of the encoder that it was made for; None where nobody knows.
+        clips_apart: it judges every clip for itself, wherever in the video that lies.
         answers: of features, and the table they are of (None where there is none), and what their parts are.
     """
 
@@ -131,11 +136,19 @@ class _Judge:
     fingerprint: str | None
     class_names: tuple[str, ...]
     embed: EmbedConfig
+    clips_apart: bool
     answers: Callable[[FeatureFile, Table | None], tuple[list[Answer], str]]
 
 
 def _open_judge(path: Path, encoder: str | None, config: PredictConfig, device: str) -> _Judge:
     """The head that a path names."""
+    if path.is_dir() and not (path / HEAD).is_file() and (own := _classifier_of(path)) is not None:
+        # Heads of its evaluations are of other classes, and of frozen features.
+        if encoder is not None:
+            raise HeadError(f"{path} brings its own encoder: leave out --encoder.")
+        if any(path.glob(f"evaluate/*/heads/*/{HEAD}")):
+            logger.info("by the classifier of %s; heads of its evaluations: name their folder", own)
+        return _fine_tuned_judge(own, config)
     folder = find_head(path) if path.is_dir() else None
     if folder is not None:
         return _saved_judge(read_head(folder), encoder, config, device)
@@ -145,15 +158,20 @@ def _open_judge(path: Path, encoder: str | None, config: PredictConfig, device: 
         place = find_encoder(path)
     except EncoderError as err:
         raise HeadError(f"{path} has neither a head ({HEAD}) nor an encoder: {err}") from err
-    if not (place / CLASSIFIER).is_file():
-        raise HeadError(
-            f"{path} has no classifier ({CLASSIFIER}) and no head of an evaluation: fine-tune it (video-ssl pretrain "
-            f"supervised/finetune_demo objective.init.run={path} data.table=TABLE), or evaluate it (video-ssl evaluate "
-            f"probe encoder={path} train=TABLE test=TABLE)."
-        )
-    if encoder is not None:
-        raise HeadError(f"{path} brings its own encoder: leave out --encoder.")
-    return _fine_tuned_judge(place, config)
+    raise HeadError(
+        f"{path} has no classifier ({place / CLASSIFIER}) and no head of an evaluation: fine-tune it (video-ssl "
+        f"pretrain supervised/finetune_demo objective.init.run={path} data.table=TABLE), or evaluate it (video-ssl "
+        f"evaluate probe encoder={path} train=TABLE test=TABLE)."
+    )
+
+
+def _classifier_of(path: Path) -> Path | None:
+    """The encoder of a run that has a classifier; None where there is none."""
+    try:
+        place = find_encoder(path)
+    except EncoderError:
+        return None
+    return place if (place / CLASSIFIER).is_file() else None
 
 
 def _fine_tuned_judge(place: Path, config: PredictConfig) -> _Judge:
@@ -172,6 +190,7 @@ def _fine_tuned_judge(place: Path, config: PredictConfig) -> _Judge:
         fingerprint=open_encoder(str(place)).fingerprint,
         class_names=names,
         embed=config.embed(made, may_move=True),
+        clips_apart=True,
         answers=answers,
     )
 
@@ -206,6 +225,7 @@ def _saved_judge(
         fingerprint=head.fingerprint,
         class_names=head.class_names,
         embed=own,
+        clips_apart=apart,
         answers=answers,
     )
 
@@ -239,25 +259,40 @@ def _attentive(head: SavedHead, spec: str | None, embed: EmbedConfig, device: st
     except ConfigError as err:
         raise HeadError(str(err)) from err
 
+    stored = settings.get("tokens") == "stored"
+    thinned = embed.tokens_side is not None or embed.tokens_every != 1
+    if not stored and "tokens" not in settings and spec is not None and thinned:
+        raise HeadError(
+            f"{head.folder} was left by an earlier version, which did not say which tokens it has learned from, and "
+            "its features keep a part of them only: evaluate again."
+        )
+
     def answers(found: FeatureFile, table: Table | None) -> tuple[list[Answer], str]:
-        if table is None or spec is None:
+        if not stored and (table is None or spec is None):
             raise HeadError(
                 f"{head.folder} reads tokens, which the encoder makes of videos: give videos, and --encoder where the "
                 "head does not name one."
             )
         where = choose_device(device)
-        given = Context(
-            train=found,
-            test=found,
-            encoder=open_encoder(spec, device),
-            tables={"test": table},
-            settings=embed,
-        )
-        source = LiveTokens(given, "test", found, frame_positions=config.frame_positions)
+        source: ClipTokens
+        if stored:
+            source = StoredTokens(found)
+            width = found.require(TOKENS).width
+        else:
+            assert table is not None
+            assert spec is not None
+            given = Context(
+                train=found,
+                test=found,
+                encoder=open_encoder(spec, device),
+                tables={"test": table},
+                settings=embed,
+            )
+            source = LiveTokens(given, "test", found, frame_positions=config.frame_positions)
+            width = source.encoder.output_dim(TOKENS)
         tokens = VideoTokens(
             source, num_crops=int(settings.get("num_crops", 1)), layout=config.layout, room=0
         )
-        width = source.encoder.output_dim("tokens")
         try:
             model = head_maker(config, width, len(head.class_names))()
             model.load_state_dict({k: torch.tensor(v) for k, v in head.weights.items()})
@@ -367,6 +402,7 @@ def _features(
     if source.startswith("features:"):
         found = open_features(source.removeprefix("features:"))
         _refuse_other_encoder(judge, _fingerprint_of(found), str(found.path))
+        _refuse_other_settings(judge, found)
         yield found, None
         return
     if judge.spec is None:
@@ -404,6 +440,22 @@ def _refuse_other_encoder(judge: _Judge, fingerprint: str | None, where: str) ->
         raise HeadError(
             f"{judge.told} was made for another encoder (fingerprint {judge.fingerprint[:12]}) than that of {where} "
             f"({fingerprint[:12]}): name the encoder that it was made for with --encoder, or evaluate this one."
+        )
+
+
+def _refuse_other_settings(judge: _Judge, found: FeatureFile) -> None:
+    """Features of the same encoder that were made otherwise are other numbers, of the same width."""
+    there, wanted = found.metadata.get("settings") or {}, judge.embed.content
+    free = {"backend", "frames", "outputs", *(_PLACES if judge.clips_apart else ())}
+    other = [
+        f"{name} {there[name]} (the head: {wanted[name]})"
+        for name in wanted
+        if name in there and name not in free and there[name] != wanted[name]
+    ]
+    if other:
+        raise HeadError(
+            f"{found.path} was embedded otherwise than what {judge.told} has learned from: {'; '.join(other)}. Give "
+            "the videos, or embed them as it was made."
         )
 
 

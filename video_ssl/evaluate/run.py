@@ -45,7 +45,7 @@ from video_ssl.embed.shards import embed_together
 from video_ssl.evaluate.context import Context
 from video_ssl.evaluate.contract import Result
 from video_ssl.evaluate.evaluators import Evaluator
-from video_ssl.evaluate.heads import ChosenHead, safe_name, write_head
+from video_ssl.evaluate.heads import ChosenHead, forget_other_heads, safe_name, write_head
 from video_ssl.evaluate.needs import (
     check_encoder,
     check_files,
@@ -141,7 +141,7 @@ def _evaluate(recipe: EvaluateRecipe, processes: Processes, *, quiet: bool) -> d
             encoder=None if embedder is None else embedder.encoder,
             tables=tables,
             settings=settings,
-            folder=out / "files" / re.sub(r"[^\w.-]+", "_", name),
+            folder=out / "files" / safe_name(name),
         )
         results = {}
         heads: dict[str, ChosenHead] = {}
@@ -163,6 +163,8 @@ def _evaluate(recipe: EvaluateRecipe, processes: Processes, *, quiet: bool) -> d
             ),
         }
     found = _found(recipe, tables, entries, processes.device)
+    written = {out / place for entry in entries.values() for place in entry["heads"].values()}
+    processes.on_main(lambda: forget_other_heads(out / "heads", written))
     processes.on_main(lambda: _write_json(out / "results.json", found))
     if not quiet:
         _print(found, out)

@@ -194,6 +194,7 @@ class AttentiveProbe:
                 "clips": config.layout,
                 "frame_positions": config.frame_positions,
                 "num_crops": train.num_crops,
+                "tokens": "stored" if isinstance(train.source, StoredTokens) else "live",
             },
         )
         result.details.update(
