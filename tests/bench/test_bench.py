@@ -22,7 +22,7 @@ from video_ssl.bench.loader_advice import advice
 from video_ssl.bench.odd_videos import VideoStyle, write_video
 from video_ssl.bench.step import bench_step, bench_twins
 from video_ssl.bench.step_torch import _flops_of, random_batch
-from video_ssl.bench.yardsticks import Floor, RecordingReader, Shown, plain_loop
+from video_ssl.bench.yardsticks import Files, Floor, RecordingReader, Shown, plain_loop
 from video_ssl.clips.crops import Region, ViewRequest
 from video_ssl.clips.reading import open_video
 from video_ssl.clips.views import read_views
@@ -152,7 +152,7 @@ def test_the_plain_loop_shows_what_the_loader_shows(footage):
         recorder = RecordingReader(reader, lambda name: contextlib.nullcontext())
         read_views(recorder, [ViewRequest(indices=np.array([7, 30, 7]), region=region, out=out)])
         recorder.frames([3], (10, 20))
-    (view, whole) = plain_loop(source, recorder.asked)
+    (view, whole) = plain_loop(Files.of(source), recorder.asked)
     assert view.shape == (3, 3, 56, 64)
     assert whole.shape == (3, 1, 10, 20)
     assert view.dtype == torch.float32
@@ -174,10 +174,30 @@ def test_files_that_decord_gives_up_on_are_compared_too(style, tmp_path):
     """Was wrong: `bench loader` ended in DECORDError, "a bug", for upright videos of phones and for AV1."""
     write_video(tmp_path / "a.mp4", style)
     whole = Shown(indices=np.array([0, 3, 3]), region=None, size=(16, 16))
-    (view,) = plain_loop(str(tmp_path / "a.mp4"), [whole])
+    (view,) = plain_loop(Files.of(str(tmp_path / "a.mp4")), [whole])
     assert view.shape == (3, 3, 16, 16)
     assert torch.equal(view[:, 1], view[:, 2])
     assert not torch.equal(view[:, 0], view[:, 1])
+
+
+def test_a_video_in_several_files_is_compared_too(tmp_path):
+    """Was wrong: `bench loader` gave "a.mp4||b.mp4" to the decoder as a name, and ended in "a bug"."""
+    names = [str(tmp_path / name) for name in ("a.mp4", "b b.mp4", "c.mp4")]
+    for name, count in zip(names, (6, 7, 8), strict=True):
+        write_video(Path(name), VideoStyle(size=(72, 128), num_frames=count))
+    files = Files.of("||".join(names))
+    assert files.counts == (6, 7, 8)
+
+    def shown(*indices):
+        return [Shown(indices=np.array(indices), region=None, size=None)]
+
+    (found,) = plain_loop(files, shown(0, 5, 6, 12, 13, 20, 2))
+    one, two, three = (Files.of(name) for name in names)
+    parts = [(one, (0, 5)), (two, (0, 6)), (three, (0, 7)), (one, (2,))]
+    wanted = [plain_loop(own, shown(*indices))[0] for own, indices in parts]
+    assert torch.equal(found, torch.cat(wanted, 1))
+    with pytest.raises(ValueError, match="no file by itself"):
+        Files.of(f"{names[0]}||{tmp_path / 'd.tar!/e.mp4'}")
 
 
 def test_a_segment_is_counted_from_the_start_of_the_file():

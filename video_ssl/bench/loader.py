@@ -26,7 +26,7 @@ from rich.table import Table as ScreenTable
 from video_ssl.bench.config import LoaderBench
 from video_ssl.bench.footage import FOOTAGE, make_footage
 from video_ssl.bench.loader_advice import advice
-from video_ssl.bench.yardsticks import Floor, RecordingReader, plain_decoder, plain_loop
+from video_ssl.bench.yardsticks import Files, Floor, RecordingReader, plain_decoder, plain_loop
 from video_ssl.clips.decoders.pyav.views import RegionScaler
 from video_ssl.clips.pipeline import Pipeline
 from video_ssl.clips.reading import SegmentReader, open_record
@@ -223,13 +223,15 @@ def _turn(
         clips += recipe.objective.clips_per_record
         _transport(sample, device, clock)
         asked = [shown.moved(first) for shown in recorder.asked]
+        files = Files.of(record.source)
         with clock("plain"):
-            plain_loop(record.source, asked)
-        floor = Floor(record.source)
-        indices = np.concatenate([shown.indices for shown in asked])
+            plain_loop(files, asked)
+        wanted = np.unique(np.concatenate([shown.indices for shown in asked]))
+        floors = [(Floor(path), indices) for path, indices in files.divided(wanted)]
         for what, necessary in (("floor", True), ("floor_all", False)):
             with clock(what):
-                floor.decode(indices, necessary=necessary)
+                for floor, indices in floors:
+                    floor.decode(indices, necessary=necessary)
     return clock.spent, clips
 
 

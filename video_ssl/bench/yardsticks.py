@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import importlib.util
+import itertools
+import os
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -15,6 +17,7 @@ from PIL import Image
 
 from video_ssl.clips.crops import Region, ViewRequest
 from video_ssl.clips.decoders.reader import Reader
+from video_ssl.datasets.parts import divide_parts
 
 _MEAN, _STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 
@@ -68,14 +71,54 @@ def plain_decoder() -> str:
     return "decord" if importlib.util.find_spec("decord") else "pyav"
 
 
-def plain_loop(path: str, asked: Sequence[Shown]) -> list[torch.Tensor]:
+@dataclass(frozen=True, eq=False)
+class Files:
+    """The files of a video, one or several in a row, and how many frames each has, which loops over files must know."""
+
+    paths: tuple[str, ...]
+    counts: tuple[int, ...]
+
+    @classmethod
+    def of(cls, source: str) -> Files:
+        """Returns the files of a source.
+
+        Raises:
+            ValueError: one that is no file by itself: other loops cannot open it.
+        """
+        paths = tuple(divide_parts(source))
+        for path in paths:
+            if not os.path.isfile(path):
+                raise ValueError(
+                    f"{path} is no file by itself (a member of a tar, a record of a shard, a folder of frames or a "
+                    "URI), and the plain loop and decoding alone read files: give a table of files, or --footage easy."
+                )
+        counts = tuple(_times(path)[0].size if len(paths) > 1 else 0 for path in paths)
+        return cls(paths, counts)
+
+    def divided(self, indices: np.ndarray) -> Iterator[tuple[str, np.ndarray]]:
+        """Yields every file of which frames are wanted, and which of it, in the order they are wanted in."""
+        if len(self.paths) == 1:
+            yield self.paths[0], indices
+            return
+        first = np.cumsum((0, *self.counts[:-1]))
+        part = np.searchsorted(first, indices, side="right") - 1
+        for begin, end in itertools.pairwise(
+            [0, *(np.flatnonzero(np.diff(part)) + 1).tolist(), len(indices)]
+        ):
+            number = int(part[begin])
+            yield self.paths[number], indices[begin:end] - first[number]
+
+
+def plain_loop(files: Files, asked: Sequence[Shown]) -> list[torch.Tensor]:
     """Returns the views as the loaders of the field make them: float32 (C, T, H, W), normalised, per clip.
 
-    All frames decoded in one call (decord by path, one thread; PyAV for files that decord gives up on), each made a PIL
-    image, cropped, resized (bilinear), put into one array, divided by 255 and normalised in torch.  No masks are drawn.
+    Of a video in several files those with wanted frames are opened in turn.  All frames of a file are decoded in one
+    call (decord by path, one thread; PyAV for files that decord gives up on), each made a PIL image, cropped,
+    resized (bilinear), put into one array, divided by 255 and normalised in torch.  No masks are drawn.
     """
+    wanted = np.concatenate([shown.indices for shown in asked])
     clips = np.split(
-        _decode_all(path, np.concatenate([shown.indices for shown in asked])),
+        np.concatenate([_decode_all(path, indices) for path, indices in files.divided(wanted)]),
         np.cumsum([len(shown.indices) for shown in asked])[:-1],
     )
     return [_plain_view(frames, shown) for frames, shown in zip(clips, asked, strict=True)]
@@ -123,14 +166,7 @@ class Floor:
 
     def __init__(self, path: str) -> None:
         self.path = path
-        with av.open(path) as container:
-            packets = [
-                (p.pts, p.is_keyframe)
-                for p in container.demux(container.streams.best("video"))
-                if p.size and p.pts is not None and not p.is_discard
-            ]
-        self._pts = np.sort(np.array([pts for pts, _ in packets]))
-        self._keys = np.sort(np.array([pts for pts, is_key in packets if is_key]))
+        self._pts, self._keys = _times(path)
 
     def decode(self, indices: np.ndarray, *, necessary: bool) -> int:
         """Decodes what must be decoded to get the frames; returns how many of them came out."""
@@ -150,6 +186,18 @@ class Floor:
         keys = self._keys[np.maximum(np.searchsorted(self._keys, wanted, side="right") - 1, 0)]
         for key in np.unique(keys):
             yield int(key), wanted[keys == key].tolist()
+
+
+def _times(path: str) -> tuple[np.ndarray, np.ndarray]:
+    """Times of all frames and of the key frames, sorted, in ticks of the file."""
+    with av.open(path) as container:
+        packets = [
+            (p.pts, p.is_keyframe)
+            for p in container.demux(container.streams.best("video"))
+            if p.size and p.pts is not None and not p.is_discard
+        ]
+    pts = np.sort(np.array([pts for pts, _ in packets]))
+    return pts, np.sort(np.array([pts for pts, is_key in packets if is_key]))
 
 
 def _decode_run(container: Any, stream: Any, left: set[int], necessary: bool) -> int:
