@@ -9,7 +9,7 @@ from typing import Annotated
 
 import typer
 
-from video_ssl.bench.config import LoaderBench, ReadersBench, StepBench
+from video_ssl.bench.config import LoaderBench, ReadersBench, RetrieveBench, StartBench, StepBench
 from video_ssl.cli_flags import Flags, example, with_flags
 from video_ssl.clips.upkeep.config import VocabularyConfig
 from video_ssl.datasets.build.config import BuildConfig
@@ -179,6 +179,30 @@ def readers(
     from video_ssl.bench.readers import bench_readers
 
     bench_readers(folder, out=out, **vars(config))
+
+
+@bench_app.command(epilog=example("bench start"))
+@with_flags
+def start(
+    config: StartBench,
+    out: Annotated[Path | None, typer.Option(help="JSON file with the numbers.")] = None,
+) -> None:
+    """What it takes to begin.  A small training from command to end, beside importing torch."""
+    from video_ssl.bench.processes import bench_start
+
+    bench_start(config, json_path=out)
+
+
+@bench_app.command("retrieve", epilog=example("bench retrieve --gallery 20000"))
+@with_flags
+def bench_retrieval(
+    config: RetrieveBench,
+    out: Annotated[Path | None, typer.Option(help="JSON file with the numbers.")] = None,
+) -> None:
+    """Time and memory of `retrieve`.  Beside a short script of numpy, on random features."""
+    from video_ssl.bench.processes import bench_retrieve
+
+    bench_retrieve(config, json_path=out)
 
 
 @jobs_app.command(epilog=example("jobs status runs/mine"))

@@ -67,3 +67,40 @@ class ReadersBench:
     draws: int = 25
     num_frames: int = 300
     seed: int = 0
+
+
+@dataclass(frozen=True, kw_only=True)
+class StartBench:
+    """How the start of processes is timed.
+
+    Attributes:
+        repeats: turns; medians are shown.
+    """
+
+    repeats: int = 3
+
+    def __post_init__(self) -> None:
+        if self.repeats < 1:
+            raise ValueError(f"repeats={self.repeats} must be at least 1.")
+
+
+@dataclass(frozen=True, kw_only=True)
+class RetrieveBench:
+    """What retrieval is measured on: random features, of a clip a video.
+
+    Attributes:
+        queries: vectors that search.
+        gallery: vectors that are searched.
+        width: numbers of a vector.
+        repeats: turns; medians are shown.
+    """
+
+    queries: int = 1000
+    gallery: int = 100_000
+    width: int = 512
+    repeats: int = 3
+
+    def __post_init__(self) -> None:
+        for name in ("queries", "gallery", "width", "repeats"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name}={getattr(self, name)} must be at least 1.")
