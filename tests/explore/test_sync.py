@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import json
 import wave
+from dataclasses import dataclass, replace
 from fractions import Fraction
+from types import SimpleNamespace
 
 import av
 import numpy as np
@@ -13,6 +15,9 @@ from typer.testing import CliRunner
 
 from video_ssl.cli import app
 from video_ssl.clips.reading import open_video
+from video_ssl.explore import sync as sync_of
+from video_ssl.explore import sync_video
+from video_ssl.explore.alignment_video import frames_at
 from video_ssl.explore.config import SyncConfig
 from video_ssl.explore.offsets import (
     OffsetError,
@@ -22,6 +27,7 @@ from video_ssl.explore.offsets import (
     reconcile,
 )
 from video_ssl.explore.sync import sync_recordings, told
+from video_ssl.explore.sync_tracks import SyncTrack
 from video_ssl.files import OutputError
 
 SIDE = 64
@@ -231,8 +237,12 @@ def test_the_video_shows_one_moment_on_both_sides(tmp_path):
     assert left[-8:].max() < 3
 
 
-def test_drift_of_a_clock(tmp_path):
-    """The second clock runs 0.4 % fast, so after two minutes it is half a second off."""
+def test_drift_of_a_clock(tmp_path, monkeypatch):
+    """The second clock runs 0.4 % fast, so after two minutes it is half a second off.
+
+    Was wrong: the offset at the middle of the overlap was taken for that at the beginning, and the video ran on from
+    there: out of step by the drift of half the overlap, 0.24 s, from beginning to end.
+    """
     where, gain = scene(seconds=200), 0.004
     record(tmp_path / "a.mp4", where, even(10, 120), 5.0)
     # what is shown at t of the scene is shown at (t - start) * (1 + gain) of the recording
@@ -240,8 +250,88 @@ def test_drift_of_a_clock(tmp_path):
     fast = scene(seconds=200)
     record(tmp_path / "b.mp4", lambda t: fast(7.0 + (t - 7.0) / (1 + gain)), times, 7.0)
     config = SyncConfig(by="motion", drift=True, section_sec=15.0, threshold=0.05)
-    found = sync_recordings([tmp_path / "a.mp4", tmp_path / "b.mp4"], config=config)
-    assert found["recordings"][1]["drift_ppm"] == pytest.approx(4000, rel=0.15)
+    asked: dict[int, list] = {1200: [], 1150: []}  # by their frames
+
+    def noted(reader, at):
+        asked[reader.info.num_frames].extend(at)
+        return frames_at(reader, at)
+
+    monkeypatch.setattr(sync_video, "frames_at", noted)
+    recordings, video = [tmp_path / "a.mp4", tmp_path / "b.mp4"], tmp_path / "v.mp4"
+    found = sync_recordings(recordings, config=replace(config, height=16), video=video)
+    b = found["recordings"][1]
+    assert b["drift_ppm"] == pytest.approx(4000, rel=0.15)
+    assert b["start_sec"] == pytest.approx(2, abs=0.06)
+    pair = found["pairs"][0]
+    expected = (pair["middle_sec"] - 2) * 1.004 - pair["middle_sec"]
+    assert pair["offset_sec"] == pytest.approx(expected, abs=0.06)
+    # What the video takes of b while it takes t of a: at the beginning, in the middle, at the end.
+    of_a, of_b = map(np.array, asked.values())
+    first = np.flatnonzero(of_a >= b["start_sec"])[0]  # the moment at which b is seen first
+    for t in (3.0, 60.0, 115.0):
+        k = int(np.argmin(abs(of_a - t)))
+        assert of_b[k - first] == pytest.approx((of_a[k] - 2) * 1.004, abs=0.06)
+
+
+@dataclass(frozen=True)
+class Clock:
+    """A recording of a scene: what it shows at t was to be seen at begin + t / (1 + gain)."""
+
+    begin: float
+    gain: float
+    lasts: float
+
+    def shows(self, moment):
+        return (moment - self.begin) * (1 + self.gain)
+
+
+CLOCKS = {
+    "one hour at 300": [Clock(0, 0, 3600), Clock(40, 300e-6, 3500)],
+    "slow, and began first": [Clock(0, 0, 2400), Clock(-90, -500e-6, 2400)],
+    "three of 500 to 4000": [Clock(0, 0, 180), Clock(35, 4000e-6, 160), Clock(-12, 500e-6, 200)],
+    "the overlap is late": [Clock(0, 0, 1800), Clock(1200, 1500e-6, 900)],
+}
+
+
+@pytest.mark.parametrize("case", CLOCKS)
+def test_clocks_that_drift_are_in_step_all_the_time(case, monkeypatch):
+    """Was wrong: `start_sec` was the offset in the middle, so all was off by drift times that: 0.5 s in an hour at 300.
+
+    In step is a moment that is seen at the same time of the video in all recordings, wherever it lies.
+    """
+    clocks, rate = CLOCKS[case], 10
+    knots = np.arange(-200, 4000, 0.5)
+    values = np.random.default_rng(0).normal(size=(len(knots), 3))
+
+    def track(path, *_):
+        own = clocks[int(path)]
+        t = np.arange(int(own.lasts * rate)) / rate
+        moment = own.begin + t / (1 + own.gain)
+        seen = np.stack([np.interp(moment, knots, column) for column in values.T], axis=1)
+        return SyncTrack(times=t, values=seen.astype(np.float32), duration_sec=own.lasts)
+
+    def info(path):
+        return SimpleNamespace(
+            duration_sec=clocks[int(path)].lasts, width=64, fps=rate, has_audio=False
+        )
+
+    monkeypatch.setattr(sync_of, "_track", track)
+    monkeypatch.setattr(sync_of, "info_of", info)
+    config = SyncConfig(by="motion", drift=True, threshold=0.05)
+    found = sync_recordings([str(k) for k in range(len(clocks))], config=config)
+    assert found["complete"]
+    assert all(pair["agrees"] for pair in found["pairs"])
+    for own, recording in zip(clocks, found["recordings"], strict=True):
+        gain = recording["drift_ppm"] * 1e-6
+        assert gain == pytest.approx(own.gain, abs=1e-4)
+        assert recording["start_sec"] == pytest.approx(own.begin, abs=0.05)
+        shared = [
+            max(c.begin for c in clocks),
+            min(c.begin + c.lasts / (1 + c.gain) for c in clocks),
+        ]
+        for moment in np.linspace(*shared, 3):
+            shown = (moment - recording["start_sec"]) * (1 + gain)  # as `write_in_step` does
+            assert shown == pytest.approx(own.shows(moment), abs=0.03)
 
 
 @pytest.mark.parametrize(

@@ -17,6 +17,7 @@ from video_ssl.explore.config import SyncConfig
 from video_ssl.explore.offsets import (
     Offset,
     OffsetError,
+    Times,
     find_offset,
     local_offsets,
     reconcile,
@@ -56,17 +57,39 @@ _MIN_OVERLAP_SEC = 2.0
 _MIN_FRAMES = 8  # of the grid: below, chance fits anything
 _REACH_SEC = 1.0  # how far drift may take a section from the offset of the whole
 _MIN_SECTIONS = 3
+_ROUNDS = 20  # three do, unless clocks run at very different rates
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Line:
+    """The lag of b at time t of a, in seconds: start + gain * t; `gain` is what b's clock gains in a second of a's."""
+
+    start: float
+    gain: float
 
 
 @dataclass(frozen=True, kw_only=True)
 class _Pair:
-    """What was found of recordings a and b; offsets in seconds."""
+    """What was found of recordings a and b.
+
+    Attributes:
+        found: of the whole, in frames; where clocks drift it holds in the middle of the overlap.
+        middle_sec: of the overlap, on a's clock.
+        line: where drift was asked for, and there are sections enough to tell.
+    """
 
     a: int
     b: int
     found: Offset
     trust: float
-    drift: float | None
+    middle_sec: float
+    line: _Line | None
+
+    def offset_sec(self, rate: float) -> float:
+        """What a shows in the middle of the overlap, b shows so much later on its own clock."""
+        if self.line is None:
+            return self.found.subframe / rate
+        return self.line.start + self.line.gain * self.middle_sec
 
 
 def sync_recordings(
@@ -92,9 +115,12 @@ def sync_recordings(
 
     Returns:
         `complete`: one group holds all recordings; `by`, `rate` (frames a second), `threshold`; `recordings`: of each
-        `start_sec` after the first one of its `group` began, `drift_ppm` of its clock against that one's;
-        `pairs`: `offset_sec` (what `a` shows at t, `b` shows at t + offset_sec), `offset_frames` of the grid, `score`,
-        `confidence`, `trust`, `trusted`, `residual_sec` against the reconciled times, `agrees`, `overlap_sec`; `notes`.
+        `start_sec` after the first one of its `group` began, by that one's clock, and `drift_ppm` of its own clock
+        against that: what the first shows at s, it shows at (s - start_sec) * (1 + drift_ppm / 1e6);
+        `pairs`: `offset_sec` (what `a` shows at t, `b` shows at t + offset_sec; where clocks drift, at t =
+        `middle_sec`, the middle of the overlap), with drift `drift_ppm` of b against a and `offset_at_0_sec`, the
+        offset at t = 0; `offset_frames` of the grid, `score`, `confidence`, `trust`, `trusted`, `residual_sec` against
+        the reconciled times, `agrees`, `overlap_sec`; `video`, None where none was written; `notes`.
 
     Raises:
         OffsetError: fewer than two recordings, one without the sound or the pictures that are compared, too short,
@@ -207,8 +233,10 @@ def _compare(
         )
     }
     found = find_offset(x, y, window=window, **frames)
-    drift = _drift(x, y, found, rate, window, config) if config.drift else None
-    return _Pair(a=a, b=b, found=found, trust=trust_of(found, by, rate), drift=drift)
+    line = _drift(x, y, found, rate, window, config) if config.drift else None
+    middle = (max(0, -found.lag) + min(len(x), len(y) - found.lag)) / 2 / rate
+    trust = trust_of(found, by, rate)
+    return _Pair(a=a, b=b, found=found, trust=trust, middle_sec=middle, line=line)
 
 
 def trust_of(found: Offset, by: By, rate: float) -> float:
@@ -224,8 +252,8 @@ def trust_of(found: Offset, by: By, rate: float) -> float:
 
 def _drift(
     x: np.ndarray, y: np.ndarray, found: Offset, rate: float, window: int, config: SyncConfig
-) -> float | None:
-    """Seconds that b's clock gains in a second of a's; None where there are too few sections to tell."""
+) -> _Line | None:
+    """None where there are too few sections to tell."""
     middles, lags, trust = local_offsets(
         x,
         y,
@@ -236,16 +264,24 @@ def _drift(
     )
     if (trust > 0).sum() < _MIN_SECTIONS:
         return None
-    return _slope(middles, lags, trust)
+    start, gain = _line(middles, lags, trust)
+    return _Line(start=start / rate, gain=gain)
 
 
-def _slope(x: np.ndarray, y: np.ndarray, weights: np.ndarray) -> float:
-    """Of the line through points, half of which may be wrong: the weighted median of the slopes of all pairs."""
+def _line(x: np.ndarray, y: np.ndarray, weights: np.ndarray) -> tuple[float, float]:
+    """Where the line through points, half of which may be wrong, is at x = 0, and its slope.
+
+    The slope is the weighted median of those of all pairs, the line the weighted median of those through each point.
+    """
     i, j = np.triu_indices(len(x), 1)
-    slopes, both = (y[j] - y[i]) / (x[j] - x[i]), weights[i] * weights[j]
-    order = np.argsort(slopes)
-    total = np.cumsum(both[order])
-    return float(slopes[order][np.searchsorted(total, total[-1] / 2)])
+    slope = _median((y[j] - y[i]) / (x[j] - x[i]), weights[i] * weights[j])
+    return _median(y - slope * x, weights), slope
+
+
+def _median(values: np.ndarray, weights: np.ndarray) -> float:
+    order = np.argsort(values)
+    total = np.cumsum(weights[order])
+    return float(values[order][np.searchsorted(total, total[-1] / 2)])
 
 
 def _reconciled(
@@ -255,24 +291,18 @@ def _reconciled(
     rate: float,
     threshold: float,
 ) -> dict[str, Any]:
-    ends = [(pair.a, pair.b) for pair in pairs]
     trusted = [pair.trust >= threshold and pair.trust > 0 for pair in pairs]
     weights = [pair.trust if ok else 0.0 for pair, ok in zip(pairs, trusted, strict=True)]
-    times = reconcile(
-        ends, [pair.found.subframe / rate for pair in pairs], weights, num=len(paths), robust=True
-    )
-    gains = [pair.drift for pair in pairs]
-    known = [w if g is not None else 0.0 for w, g in zip(weights, gains, strict=True)]
-    drifts = reconcile(ends, [g or 0.0 for g in gains], known, num=len(paths), robust=True)
+    gains, placed = _gains(pairs, weights, num=len(paths))
+    times = _started(pairs, weights, gains, rate)
     recordings = [
         {
             "path": path,
             "duration_sec": info.duration_sec,
             "group": int(times.groups[k]),
-            "start_sec": -float(times.times[k]) + 0.0,  # not -0.0
-            "drift_ppm": float(drifts.times[k] * 1e6)
-            if any(g is not None for g in gains) and drifts.groups[k] == times.groups[k]
-            else None,
+            # It shows 0 when times[k] has been made up for, by a clock that runs 1 + gain as fast.
+            "start_sec": -float(times.times[k] / (1 + gains[k])) + 0.0,  # not -0.0
+            "drift_ppm": float(gains[k] * 1e6) if placed[k] else None,
         }
         for k, (path, info) in enumerate(zip(paths, infos, strict=True))
     ]
@@ -280,7 +310,10 @@ def _reconciled(
         {
             "a": pair.a,
             "b": pair.b,
-            "offset_sec": pair.found.subframe / rate,
+            "offset_sec": pair.offset_sec(rate),
+            "middle_sec": pair.middle_sec,
+            "offset_at_0_sec": None if pair.line is None else pair.line.start,
+            "drift_ppm": None if pair.line is None else pair.line.gain * 1e6,
             "offset_frames": pair.found.subframe,
             "score": pair.found.score,
             "confidence": pair.found.confidence,
@@ -300,6 +333,45 @@ def _reconciled(
         "recordings": recordings,
         "pairs": shown,
     }
+
+
+def _gains(
+    pairs: Sequence[_Pair], weights: Sequence[float], *, num: int
+) -> tuple[np.ndarray, list[bool]]:
+    """What each clock gains in a second of the first of its group, (N,), and whether that is known; else 0."""
+    ends = [(pair.a, pair.b) for pair in pairs]
+    groups = reconcile(ends, np.zeros(len(pairs)), weights, num=num).groups
+    lines = [pair.line for pair in pairs]
+    known = [w if line is not None else 0.0 for w, line in zip(weights, lines, strict=True)]
+    # Logarithms add up where factors multiply.
+    factors = [0.0 if line is None else np.log1p(line.gain) for line in lines]
+    drifts = reconcile(ends, factors, known, num=num, robust=True)
+    some = any(line is not None for line in lines)
+    placed = [some and bool(a == b) for a, b in zip(drifts.groups, groups, strict=True)]
+    return np.where(placed, np.expm1(drifts.times), 0.0), placed
+
+
+def _started(
+    pairs: Sequence[_Pair], weights: Sequence[float], gains: np.ndarray, rate: float
+) -> Times:
+    """What each recording shows when the first of its group shows 0, also where that lies before its beginning.
+
+    What a pair says holds in the middle of its overlap; from there it goes on by the clocks of both.  How far that is
+    depends on what is sought, so that it is found by rounds, each of which is closer by the difference of the clocks.
+    """
+    ends = [(pair.a, pair.b) for pair in pairs]
+    times = np.zeros(len(gains))
+    for _ in range(_ROUNDS):
+        offsets = [
+            pair.offset_sec(rate)
+            - ((1 + gains[pair.b]) / (1 + gains[pair.a]) - 1) * (pair.middle_sec - times[pair.a])
+            for pair in pairs
+        ]
+        found = reconcile(ends, offsets, weights, num=len(gains), robust=True)
+        if np.allclose(found.times, times, rtol=0, atol=1e-6):
+            break
+        times = found.times
+    return found
 
 
 def _notes(paths: Sequence[str], found: dict[str, Any], config: SyncConfig) -> list[str]:

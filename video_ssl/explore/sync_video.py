@@ -36,8 +36,8 @@ def write_in_step(
     A recording is black before it begins and after it ends.  Its frame rate is that of the fastest recording, up to 60.
 
     Args:
-        starts_sec: when each began on one clock.
-        gains: seconds that the clock of each gains in a second of that clock.
+        starts_sec: when each shows 0, on one clock.
+        gains: seconds that the clock of each gains in a second of that clock: at s it shows (s - start) * (1 + gain).
         height: of each picture; all keep their proportions, and stand in boxes as wide as the widest.
         comment: metadata of the file.
 
