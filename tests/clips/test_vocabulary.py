@@ -150,10 +150,13 @@ def data_vocabulary(*arguments):
 
 
 def test_the_command_line(tmp_path):
-    """From a table with captions and subtitles to a file, which is not replaced."""
+    """From a table with captions and subtitles to a file, which is not replaced.
+
+    Was wrong: a folder that was not there yet was accepted before all captions were read, and ended in an error after.
+    """
     (tmp_path / "a.srt").write_text("00:00:01,000 --> 00:00:02,000\nThe dog runs, the dog!\n")
     (tmp_path / "t.csv").write_text("path,caption,subtitles\na.mp4,A cat,a.srt\nb.mp4,?,\n")
-    words = tmp_path / "words.txt"
+    words = tmp_path / "new" / "deep" / "words.txt"
     done = data_vocabulary(tmp_path / "t.csv", words, "--max-words", 7)
     assert done.returncode == 0, done.stderr
     assert read_vocabulary(words) == (*SPECIAL_WORDS, "dog", "the", "a")

@@ -14,6 +14,7 @@ import pytest
 from typer.testing import CliRunner
 
 from video_ssl.cli import app
+from video_ssl.clips.decoders.reader import BadVideo
 from video_ssl.clips.reading import open_video
 from video_ssl.explore import sync as sync_of
 from video_ssl.explore import sync_video
@@ -368,6 +369,58 @@ def test_bad_input_is_one_sentence(cameras, tmp_path, words, said, monkeypatch):
     assert result.exit_code not in (0, 1) or isinstance(result.exception, (ValueError, SystemExit))
     assert said in result.output + str(result.exception)
     assert {p: p.read_bytes() for p in tmp_path.iterdir()} == before
+
+
+def test_folders_of_what_is_written_are_made(cameras, tmp_path):
+    """Was wrong: a FileNotFoundError after all the work, though the place had been accepted before it."""
+    out, video = tmp_path / "new" / "deep" / "o.json", tmp_path / "videos" / "v.mp4"
+    files = [cameras / "left.mp4", cameras / "right.mp4"]
+    words = ("--by", "motion", "--height", 16, "--out", out, "--video", video)
+    result = run(*files, *words)
+    assert result.exit_code == 0, result.output
+    assert video.stat().st_size > 0
+    # Was wrong: the file was written before the video, and did not know of it.
+    assert json.loads(out.read_text())["video"] == str(video)
+
+
+def test_the_file_says_that_there_is_no_video(cameras, tmp_path):
+    """Was wrong: the note went to the screen alone, and `video` was missing.  For no video no folder is made."""
+    record(tmp_path / "other.mp4", scene(seed=5), even(30, 12), 20.0)
+    out, video = tmp_path / "o.json", tmp_path / "no" / "v.mp4"
+    files = [cameras / "left.mp4", tmp_path / "other.mp4"]
+    assert run(*files, "--by", "motion", "--out", out, "--video", video).exit_code == 1
+    found = json.loads(out.read_text())
+    assert found["video"] is None
+    assert any("no video was written" in note for note in found["notes"])
+    assert not video.parent.exists()
+
+
+def test_links_stay_links(cameras, tmp_path):
+    """Was wrong: a link given as `--out` or `--video` was replaced by a file, and what it leads to stayed as it was."""
+    (tmp_path / "far").mkdir()
+    for name in ("o.json", "v.mp4"):
+        (tmp_path / name).symlink_to(tmp_path / "far" / name)
+    files = [cameras / "left.mp4", cameras / "right.mp4"]
+    places = {"out": tmp_path / "o.json", "video": tmp_path / "v.mp4"}
+    sync_recordings(files, config=SyncConfig(by="motion", height=16), **places)
+    for place in places.values():
+        assert place.is_symlink()
+        assert (tmp_path / "far" / place.name).stat().st_size > 0
+
+
+def test_times_are_kept_where_the_video_fails(cameras, tmp_path, monkeypatch):
+    """They are what took long; the video is written before them, since they say whether there is one."""
+
+    def broken(*_, **__):
+        raise BadVideo("left.mp4", "is broken.")
+
+    monkeypatch.setattr(sync_of, "write_in_step", broken)
+    files = [cameras / "left.mp4", cameras / "right.mp4"]
+    out = tmp_path / "o.json"
+    with pytest.raises(BadVideo):
+        sync_recordings(files, config=SyncConfig(by="motion"), out=out, video=tmp_path / "v.mp4")
+    found = json.loads(out.read_text())
+    assert (found["complete"], found["video"]) == (True, None)
 
 
 def test_a_foreign_json_is_not_replaced(cameras, tmp_path):

@@ -116,6 +116,7 @@ def save_vocabulary(
             f"{table.name or 'the table'} has no captions with words: they come from a column `captions`, or from "
             "subtitles beside the videos or in a column `subtitles`."
         )
+    target.parent.mkdir(parents=True, exist_ok=True)
     write_vocabulary(target, found.words)
     words = len(found.words) - len(SPECIAL_WORDS)
     empty = f"; {found.empty} captions have no word" if found.empty else ""

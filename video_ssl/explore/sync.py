@@ -139,11 +139,10 @@ def sync_recordings(
             f"--by {config.by} and --encoder {encoder} both say what is compared: give one of them."
         )
     targets = [
-        claim_file(place, "sync", sources=paths, is_ours=ours)
+        None if place is None else claim_file(place, "sync", sources=paths, is_ours=ours)
         for place, ours in ((out, None), (video, _is_our_video))
-        if place is not None
     ]
-    if len(targets) == 2 and targets[0] == targets[1]:
+    if out is not None and targets[0] == targets[1]:
         raise OffsetError(f"--out and --video are the same file, {targets[0]}: give two names.")
     infos = [info_of(path) for path in paths]
     by = _choice(infos, config, encoder)
@@ -159,10 +158,7 @@ def sync_recordings(
     found = _reconciled(pairs, paths, infos, rate, threshold)
     found["by"] = encoder if encoder is not None else by
     found["notes"] = _notes(paths, found, config)
-    if out is not None:
-        write_json(Path(out), found)
-    if video is not None:
-        found["video"] = _write_video(Path(video), paths, infos, found, config)
+    _write(targets, video, paths, infos, found, config)
     return found
 
 
@@ -404,20 +400,42 @@ def _notes(paths: Sequence[str], found: dict[str, Any], config: SyncConfig) -> l
     return notes
 
 
+def _write(
+    targets: Sequence[Path | None],
+    shown: str | os.PathLike[str] | None,
+    paths: Sequence[str],
+    infos: Sequence[VideoInfo],
+    found: dict[str, Any],
+    config: SyncConfig,
+) -> None:
+    """Writes the video, which `shown` is the name of as given, and then what was found, the video included."""
+    out, video = targets
+    try:
+        if video is not None and shown is not None:
+            found["video"] = None
+            if _write_video(video, paths, infos, found, config):
+                found["video"] = os.fspath(shown)
+    finally:  # the times stay where the video fails: they are what took long
+        if out is not None:
+            out.parent.mkdir(parents=True, exist_ok=True)
+            write_json(out, found)
+
+
 def _write_video(
     path: Path,
     paths: Sequence[str],
     infos: Sequence[VideoInfo],
     found: dict[str, Any],
     config: SyncConfig,
-) -> str | None:
-    """The recordings of the largest group that have pictures; None and a note where these are fewer than two."""
+) -> bool:
+    """The recordings of the largest group that have pictures; False and a note where these are fewer than two."""
     groups = [r["group"] for r in found["recordings"]]
     largest = max(sorted(set(groups)), key=groups.count)
     shown = [k for k, group in enumerate(groups) if group == largest and infos[k].width]
     if len(shown) < 2:
         found["notes"].append(f"no video was written: {len(shown)} recording in step has pictures")
-        return None
+        return False
+    path.parent.mkdir(parents=True, exist_ok=True)
     write_in_step(
         path,
         [paths[k] for k in shown],
@@ -426,7 +444,7 @@ def _write_video(
         height=config.height,
         comment=made("sync"),
     )
-    return str(path)
+    return True
 
 
 def told(found: dict[str, Any]) -> list[str]:
