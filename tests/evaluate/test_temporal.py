@@ -127,6 +127,84 @@ def test_a_whole_evaluation_by_its_files(tmp_path, capsys):
     )
 
 
+def with_cells(path, source, cells):
+    """The videos of a feature file with other frame labels; a cell of None or [] is no annotation."""
+    rows = source.table.select(["id", "clip", "label", "feature", "frame_times_sec"]).to_pylist()
+    with FeatureWriter(path, embed_dim=WIDTH) as writer:
+        for number, row in enumerate(rows):
+            embs = source.frames(number)[0]
+            feature = np.asarray(row["feature"], np.float32)
+            own = {"feature": feature, "frame_features": embs, "frame_labels": cells[number]}
+            writer.write([{**row, **own}])
+    return open_features(path)
+
+
+def test_a_video_without_annotation_is_not_idle(tmp_path):
+    """Was wrong: a null or empty cell became -1 throughout, which is idle here: taught and measured, without a note."""
+    own = {}
+    for name, seed, count in (("train", 0, 6), ("test", 1, 4)):
+        whole = sessions(tmp_path / f"{name}-whole.arrow", seed, count=count)
+        cells = [cell.as_py() for cell in whole.table["frame_labels"]]
+        own[name] = [
+            with_cells(tmp_path / f"{name}-holes.arrow", whole, [None, [], *cells[2:]]),
+            whole.select(np.arange(2, count)),
+        ]
+    holes, fewer = (segmented(*pair, epochs=2) for pair in zip(*own.values(), strict=True))
+    assert holes.details["all"] == fewer.details["all"]
+    assert holes.details["videos"] == {"train": 4, "test": 2}
+    assert holes.notes == [
+        "2 of 6 videos have no frame labels and are left out (train)",
+        "2 of 4 videos have no frame labels and are left out (test)",
+    ]
+
+
+def test_idle_from_beginning_to_end_is_annotated(tmp_path):
+    """-1 for every frame is said by somebody, other than nothing at all: the video stays."""
+    train, test = (
+        sessions(tmp_path / "a.arrow", 0, count=4),
+        sessions(tmp_path / "b.arrow", 1, count=2),
+    )
+    cells = [cell.as_py() for cell in test.table["frame_labels"]]
+    idle = with_cells(tmp_path / "c.arrow", test, [[-1] * len(cells[0]), cells[1]])
+    result = segmented(train, idle, epochs=2)
+    assert result.details["videos"]["test"] == 2
+    assert result.notes == []
+
+
+def test_segments_of_nothing_are_refused(tmp_path):
+    """Was wrong: feature files without any frame label had an accuracy of 1.0, those of nothing but idle frames too."""
+    train, test = (
+        sessions(tmp_path / "a.arrow", 0, count=3),
+        sessions(tmp_path / "b.arrow", 1, count=2),
+    )
+    bare = with_cells(tmp_path / "c.arrow", train, [None] * 3)
+    for pair in ((bare, test), (train, bare), (bare, bare)):
+        with pytest.raises(
+            FeatureError, match=r"no video with frame labels.*-1 where nothing happens"
+        ):
+            segmented(*pair, epochs=1)
+    lengths = [len(train.frames(row)[0]) for row in range(3)]
+    idle = with_cells(tmp_path / "d.arrow", train, [[-1] * length for length in lengths])
+    with pytest.raises(FeatureError, match="no frame of train has an action"):
+        segmented(idle, test, epochs=1)
+
+
+def test_a_class_without_an_action_in_train_has_no_number(tmp_path):
+    """Its head would know idle frames only: not in the mean, and said."""
+    train, test = (
+        sessions(tmp_path / "a.arrow", 0, count=4),
+        sessions(tmp_path / "b.arrow", 1, count=4),
+    )
+    cells = [cell.as_py() for cell in train.table["frame_labels"]]  # classes 0, 1, 0, 1
+    half = [[-1] * len(cell) if k % 2 else cell for k, cell in enumerate(cells)]
+    result = segmented(
+        with_cells(tmp_path / "c.arrow", train, half), test, epochs=2, classes="each"
+    )
+    assert np.isnan(result.details["classes"]["1"]["accuracy"])
+    assert result.details["all"]["accuracy"] == result.details["classes"]["0"]["accuracy"]
+    assert any("not defined for 1" in note for note in result.notes)
+
+
 def test_scores_of_a_perfect_and_of_a_mute_head():
     """Right everywhere is 1 everywhere; background everywhere is right in the background only."""
     labels = [np.repeat([0, 1, 0, 2], [3, 5, 2, 4]), np.repeat([2, 0], [6, 3])]

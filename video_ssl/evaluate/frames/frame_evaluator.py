@@ -57,7 +57,7 @@ class FrameEvaluator:
     title: ClassVar[str] = "frames"
     figures: ClassVar[Mapping[str, Figure]] = {}
     needs_labels: ClassVar[bool] = True
-    #: Frames without a label are measured, too; otherwise they are left out.
+    #: Frames with the label -1 are measured, too (not those of videos without labels); otherwise they are left out.
     keeps_unlabelled: ClassVar[bool] = False
     extras: ClassVar[tuple[str, ...]] = ()
 
@@ -72,6 +72,13 @@ class FrameEvaluator:
             frame_labels=self.needs_labels,
             extras=self.extras,
         )
+
+    def check(self, train: Sequences, test: Sequences) -> None:
+        """Refuses videos, of all classes, of which nothing can be measured.
+
+        Raises:
+            FeatureError: saying what is missing.
+        """
 
     def measure(self, train: Sequences, test: Sequences, *, seed: int) -> dict[str, float]:
         """Returns name -> number for the videos of one class; NaN where it is not defined."""
@@ -116,8 +123,8 @@ class FrameEvaluator:
         """Returns the mean over the classes, each class, and position alone.
 
         Raises:
-            FeatureError: no frame features, no frame labels where they are needed, or no class that
-                is in train and in test.
+            FeatureError: no frame features, no frame labels where they are needed, no class that
+                is in train and in test, or see `check`.
         """
         train, test, seed = given.train, given.test, given.seed
         labelled = False if self.keeps_unlabelled else self.needs_labels or None
@@ -125,9 +132,16 @@ class FrameEvaluator:
         phases, told = matched_phases(train, test)
         notes += told
         sequences = {
-            "train": frame_sequences(train, labelled=labelled),
-            "test": frame_sequences(test, labelled=labelled, classes=classes, phases=phases),
+            "train": frame_sequences(train, labelled=labelled, annotated=self.keeps_unlabelled),
+            "test": frame_sequences(
+                test,
+                labelled=labelled,
+                annotated=self.keeps_unlabelled,
+                classes=classes,
+                phases=phases,
+            ),
         }
+        self.check(**sequences)
         notes += [f"{note} ({name})" for name, q in sequences.items() for note in q.notes]
         notes += overlap_notes(*(q.origins for q in sequences.values() if q.origins is not None))
         if self.config.normalize:

@@ -20,6 +20,9 @@ from video_ssl.embed.features import FeatureError, FeatureFile
 from video_ssl.evaluate.identity import Origins, origins_of
 from video_ssl.evaluate.videos import renumbered
 
+#: Label of a frame whose row has no labels at all; -1 is said by somebody.
+_NOT_ANNOTATED = -2
+
 
 class Scores(NamedTuple):
     """A score on the training videos that were used, and on the validation videos."""
@@ -77,6 +80,7 @@ def frame_sequences(
     features: FeatureFile,
     *,
     labelled: bool | None = True,
+    annotated: bool = False,
     classes: np.ndarray | None = None,
     phases: np.ndarray | None = None,
 ) -> Sequences:
@@ -86,13 +90,14 @@ def frame_sequences(
         features: with frame features.
         labelled: keep only frames that have a phase label; False never looks at labels, None keeps all frames where
             no frame of the file has a label (CARL drops frames without one in every evaluation).
+        annotated: leave out the frames of rows without a label array (null or empty), where -1 is a label, too.
         classes: int64 (N,), of the rows, where they are numbered otherwise than in the file.
         phases: the number of every phase, where they are numbered otherwise than in the file; see `numbers_by_name`.
 
     A label array of another length than the frame features of its row is resampled.
 
     Raises:
-        FeatureError: no frame features, or (`labelled`) no frame with a label at all.
+        FeatureError: no frame features, or (`labelled`, `annotated`) no frame with a label at all.
     """
     name = str(features.path) if features.path else "the features"
     if not features.has_frames:
@@ -108,6 +113,12 @@ def frame_sequences(
         labelled = any((frames.labels >= 0).any() for frames in videos.values())
     kept: list[tuple[str, int, _Frames]] = []
     for key, frames in videos.items():
+        if annotated:
+            known = frames.labels > _NOT_ANNOTATED
+            if len(known) and not known.any():
+                lost.unannotated += 1
+                continue
+            frames = frames.only(known, lost, "of clips without frame labels")
         frames = frames.only(np.isfinite(frames.embs).all(axis=1), lost, "not finite")
         if labelled:
             frames = frames.only(frames.labels >= 0, lost, "without a label")
@@ -115,6 +126,11 @@ def frame_sequences(
             kept.append((key, int(numbers[rows[key][0]]), frames))
         else:
             lost.videos += 1
+    if lost.unannotated == len(rows):
+        raise FeatureError(
+            f"{name} has no video with frame labels: this evaluator needs a table with frame_labels, the action of "
+            "every frame, -1 where nothing happens."
+        )
     if not kept:
         raise FeatureError(
             f"{name} has no frame with {'a label' if labelled else 'finite numbers'}: this evaluator "
@@ -127,7 +143,7 @@ def frame_sequences(
         groups=[str(features.groups[rows[key][0]]) for key, _, _ in kept],
         classes=np.array([label for _, label, _ in kept], np.int64),
         embs=[f.embs for _, _, f in kept],
-        labels=[f.labels for _, _, f in kept],
+        labels=[np.maximum(f.labels, -1) for _, _, f in kept],
         places=[f.places for _, _, f in kept],
         times=[f.times for _, _, f in kept],
         notes=lost.notes(len(rows)),
@@ -151,10 +167,15 @@ class _Lost:
 
     frames: dict[str, int] = field(default_factory=dict)
     videos: int = 0
+    unannotated: int = 0
     resampled: int = 0
 
     def notes(self, total: int) -> list[str]:
         lines = [f"{n} frames {why} are left out" for why, n in self.frames.items() if n]
+        if self.unannotated:
+            lines.append(
+                f"{self.unannotated} of {total} videos have no frame labels and are left out"
+            )
         if self.videos:
             lines.append(f"{self.videos} of {total} videos have no usable frame and are left out")
         if self.resampled:
@@ -181,11 +202,11 @@ def _video(features: FeatureFile, rows: list[int], lost: _Lost) -> _Frames:
             continue
         embs, times = features.frames(row)
         cell = features.table["frame_labels"][row]
-        labels = np.full(len(embs), -1, np.int64)
+        labels = np.full(len(embs), _NOT_ANNOTATED, np.int64)
         if cell.is_valid and len(cell.values):
             given = cell.values.to_numpy(zero_copy_only=False).astype(np.int64)
             lost.resampled += len(given) != len(embs)
-            labels = resampled_labels(given, len(embs))
+            labels = np.maximum(resampled_labels(given, len(embs)), -1)
         parts.append((embs, labels, np.asarray(times, np.float64)))
     if not parts:
         empty = np.zeros((0, features.embed_dim), np.float32)
@@ -197,8 +218,9 @@ def _video(features: FeatureFile, rows: list[int], lost: _Lost) -> _Frames:
 
 
 def _with_phases(frames: _Frames, phases: np.ndarray, video: str) -> _Frames:
-    labels = renumbered(frames.labels, phases, f"video {video!r}: frame", "phases")
-    return replace(frames, labels=labels)
+    known = np.maximum(frames.labels, -1)
+    labels = renumbered(known, phases, f"video {video!r}: frame", "phases")
+    return replace(frames, labels=np.where(frames.labels < known, frames.labels, labels))
 
 
 def _in_time(

@@ -4,7 +4,8 @@ A head in time is trained on frozen frame features (`temporal_head`); measured a
 of the segments (edit score), F1 at overlaps of 10, 25 and 50 %, and the segments as detections, whose score is the mean
 probability of their frames: average mAP over tIoU 0.5 to 0.95, and at 0.5.  All in 0..1.
 
-Frames without a label are the background: they count in the share of right frames, and are no segments.
+Frames with the label -1 are the background: they count in the share of right frames, and are no segments.  Videos
+without annotation, whose frames may show anything, are left out.
 Source of the metrics: `segment_metrics`.
 """
 
@@ -16,6 +17,7 @@ from typing import ClassVar
 
 import numpy as np
 
+from video_ssl.embed.features import FeatureError
 from video_ssl.evaluate.contract import Figure
 from video_ssl.evaluate.frames.frame_evaluator import FrameConfig, FrameEvaluator
 from video_ssl.evaluate.frames.frame_sequences import Sequences
@@ -80,7 +82,16 @@ class Segmentation(FrameEvaluator):
     keeps_unlabelled = True
     config: SegmentationConfig
 
+    def check(self, train: Sequences, test: Sequences) -> None:
+        if not _has_action(train):
+            raise FeatureError(
+                "no frame of train has an action, all of them are idle (-1): nothing can be learned. Give a table "
+                "whose frame_labels are 0 or more where something happens."
+            )
+
     def measure(self, train: Sequences, test: Sequences, *, seed: int) -> dict[str, float]:
+        if not _has_action(train):  # one class of several
+            return dict.fromkeys(self.shown(), float("nan"))
         from video_ssl.evaluate.frames.temporal_head import (
             TemporalSchedule,
             probabilities,
@@ -113,6 +124,10 @@ class Segmentation(FrameEvaluator):
 
     def lead(self) -> str:
         return "f1@50"
+
+
+def _has_action(videos: Sequences) -> bool:
+    return any((labels >= 0).any() for labels in videos.labels)
 
 
 def segmentation_scores(
