@@ -9,7 +9,11 @@ from video_ssl.embed.feature_writer import FeatureWriter
 from video_ssl.embed.features import FeatureError, open_features
 from video_ssl.evaluate.contract import Given
 from video_ssl.evaluate.evaluators import evaluator_class
-from video_ssl.evaluate.frames.repetitions import count_repetitions, self_similarity
+from video_ssl.evaluate.frames.repetitions import (
+    count_repetitions,
+    even_frames,
+    self_similarity,
+)
 from video_ssl.evaluate.frames.segment_metrics import (
     Segments,
     average_precisions,
@@ -26,8 +30,8 @@ from video_ssl.evaluate.run import evaluate
 WIDTH = 8
 
 
-def written(path, videos, **metadata):
-    """Videos are (id, label, features (L, D), frame labels or None)."""
+def written(path, videos, *, times=None, **metadata):
+    """Videos are (id, label, features (L, D), frame labels or None); `times` (L,), else 5 frames a second."""
     with FeatureWriter(path, embed_dim=WIDTH, metadata=metadata) as writer:
         for key, label, embs, labels in videos:
             writer.write(
@@ -38,7 +42,9 @@ def written(path, videos, **metadata):
                         "label": label,
                         "feature": embs.mean(axis=0),
                         "frame_features": embs.astype(np.float32),
-                        "frame_times_sec": (np.arange(len(embs)) / 5).tolist(),
+                        "frame_times_sec": (
+                            np.arange(len(embs)) / 5 if times is None else times
+                        ).tolist(),
                         "frame_labels": None if labels is None else labels.tolist(),
                     }
                 ]
@@ -282,13 +288,62 @@ def counted(features, **settings):
 
 def test_counts_of_repeated_actions(tmp_path):
     """Twice or half the period, the usual mistake, would be off by far more than one."""
-    counts = [3, 4, 5, 6, 8, 9, 11, 12]
+    counts = [2, 3, 4, 5, 6, 8, 9, 11, 12]
     videos = [(f"v{c}", c, turning(c, 40 + 12 * c, seed=c), None) for c in counts]
     result = counted(written(tmp_path / "a.arrow", videos))
     assert result.metrics["obo"] == 1
     assert result.metrics["mae"] < 0.1
     assert result.details["constant"]["obo"] < 0.5
     assert result.details["true"] == counts
+
+
+@pytest.mark.parametrize("length", [60, 61, 90])
+def test_twice_is_a_count(length):
+    """Was wrong: the similarity was read up to half the length without it, where the peak of two repetitions is."""
+    turn = 2 * np.pi * 2 * np.arange(length) / length
+    assert count_repetitions(np.stack([np.cos(turn), np.sin(turn)], axis=1)) == pytest.approx(
+        2, abs=0.05
+    )
+    found = [round(count_repetitions(turning(2, length, seed=seed))) for seed in range(10)]
+    assert np.mean([abs(count - 2) < 0.5 for count in found]) >= 0.9, found
+
+
+def test_a_few_frames_have_no_period():
+    """Far lags of short videos are told by one pair of frames or two: chance, and no repetition."""
+    rng = np.random.default_rng(0)
+    found = {count_repetitions(rng.normal(size=(n, 2))) for n in range(1, 6) for _ in range(40)}
+    assert found == {0, 1}
+
+
+@pytest.mark.parametrize("pace", ["30 then 10 a second", "a gap", "even", "unknown"])
+def test_repetitions_go_by_time_and_not_by_frame(tmp_path, pace):
+    """Was wrong: 5 s at 30 and 5 s at 10 frames a second were read as even, 10 repetitions as 6.67."""
+    even = np.arange(300) / 30
+    times = {
+        "30 then 10 a second": np.r_[even[:150], 5 + np.arange(50) / 10],
+        "a gap": np.r_[even[:120], even[165:]],
+    }.get(pace, even)
+    turn = 2 * np.pi * times[:, None] * np.ones(WIDTH) + np.arange(WIDTH)
+    told = np.full(len(times), np.nan) if pace == "unknown" else times
+    result = counted(written(tmp_path / "a.arrow", [("a", 10, np.sin(turn), None)], times=told))
+    assert result.details["counts"][0] == pytest.approx(10, abs=0.2)
+    uneven = [
+        "the frames of 1 of 1 videos do not follow each other evenly: they are counted by their times"
+    ]
+    assert result.notes == (uneven if pace in ("30 then 10 a second", "a gap") else [])
+
+
+def test_times_that_are_rounded_are_even():
+    """Milliseconds of 30 frames a second are 33 or 34 apart: as good as even, features stay as they are."""
+    embs = np.random.default_rng(0).normal(size=(40, 3))
+    times = np.round(np.arange(40) / 30, 3)
+    assert even_frames(embs, times) is embs
+    assert even_frames(embs, np.zeros(40)) is embs
+    late = times.copy()
+    late[20:] += 1.0
+    drawn = even_frames(embs, late)
+    assert len(drawn) == round((late[-1] - late[0]) / np.median(np.diff(late))) + 1
+    np.testing.assert_allclose(drawn[[0, -1]], embs[[0, -1]])
 
 
 def test_what_does_not_repeat_itself():
@@ -310,6 +365,35 @@ def test_counts_without_videos_and_of_zero():
     assert np.isnan(count_errors([], [])["mae"])
     assert count_errors([1.0], [0])["mae"] == pytest.approx(10)
     assert np.isnan(count_errors([1.0], [0], rule="severe")["obo"])
+
+
+def test_an_unknown_count_is_no_count(tmp_path):
+    """Was wrong: in feature files the label -1, for unknown, was taken as a count, and the MAE fell below 0."""
+    videos = [("a", 3, turning(3, 60, seed=0), None), ("b", None, turning(4, 60, seed=1), None)]
+    with pytest.raises(FeatureError, match="1 of 2 clips without a label"):
+        counted(written(tmp_path / "a.arrow", videos))
+    with pytest.raises(ValueError, match=r"counts must be 0 or more.*-1"):
+        count_errors([2.0, 3.0], [2, -1])
+    with pytest.raises(ValueError, match="counts must be 0 or more"):
+        count_errors([-2.0], [2])
+
+
+def test_all_numbers_are_of_the_same_videos(tmp_path):
+    """Was wrong: of rule=severe the shares left out videos of count 0; the sentence, `correct` and `total` had them."""
+    still = np.random.default_rng(3).normal(size=(1, WIDTH)) * np.ones((40, 1))
+    videos = [(f"v{c}", c, turning(c, 80, seed=c), None) for c in (3, 4, 5)]
+    features = written(tmp_path / "a.arrow", [*videos, ("none", 0, still, None)])
+    severe, transrac = (counted(features, rule=rule) for rule in ("severe", "transrac"))
+    assert (severe.correct, severe.total) == (3, 3)
+    assert severe.metrics["obo"] == severe.correct / severe.total
+    assert severe.statement == "counts 3 of 3 videos to within one repetition"
+    assert severe.notes == ["1 of 4 videos have the count 0 and are left out (rule=severe)"]
+    assert severe.details["constant"]["count"] == 4
+    assert severe.details["true"] == [3, 4, 5, 0]
+    assert (transrac.correct, transrac.total, transrac.notes) == (4, 4, [])
+    only = counted(features.select(np.array([3])), rule="severe")
+    assert (only.total, only.statement) == (0, "has no result on these videos")
+    assert np.isnan(only.metrics["obo"])
 
 
 def test_classes_are_no_counts(tmp_path):

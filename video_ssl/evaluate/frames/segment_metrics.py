@@ -162,8 +162,16 @@ def count_errors(
     Args:
         predicted, true: counts (N,), c >= 0.
         rule: "transrac" divides by c + 0.1; "severe" by c, and leaves out videos with c = 0.  NaN without videos.
+
+    Raises:
+        ValueError: a count below 0.
     """
     p, c = np.round(np.asarray(predicted, np.float64)), np.asarray(true, np.float64)
+    for counts in (p, c):
+        if (counts < 0).any():
+            raise ValueError(
+                f"counts must be 0 or more, got {counts.min():g}: leave out videos whose count is unknown."
+            )
     if rule == "severe":
         p, c = p[c > 0], c[c > 0]
     if not len(c):
