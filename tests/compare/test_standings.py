@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 
 from video_ssl.compare.cells import Cell
-from video_ssl.compare.page import verdict
+from video_ssl.compare.page import _section, notes, verdict
 from video_ssl.compare.standings import abilities_of, most_confused
 
 
@@ -67,7 +69,7 @@ def test_a_small_but_steady_difference_is_seen_and_a_large_noisy_one_is_not(tmp_
     (ability,) = abilities_of(cells, 10.0)
     assert ability.over_videos
     assert next(iter(ability.rows)) == "steady"
-    gaps = {(a, b): (mean, low, high) for a, b, mean, low, high in ability.differences}
+    gaps = {(a, b): (mean, low, high) for a, b, mean, low, high, _ in ability.differences}
     mean, low, high = gaps["steady", "plain"]
     assert mean == pytest.approx(0.03)
     assert 0.01 < low < 0.03 < high < 0.05
@@ -117,6 +119,73 @@ def test_one_seed_has_no_order(tmp_path):
     assert tau.level_with_best == ["a"]
 
 
+def pairs_of(ability):
+    """The lines "pair by pair" of the page."""
+    return _section(ability, SimpleNamespace(curves={})).pairs
+
+
+@pytest.mark.parametrize("seeds", [(1, 1), (2, 1)])
+def test_a_difference_that_rests_on_one_seed_is_none_wherever_it_is_told(tmp_path, seeds):
+    """Was wrong: with videos one seed was "more than chance gives" and had a place, without them the list of pairs
+    said nothing of chance."""
+    many, few = np.arange(400) < 360, np.arange(400) < 40
+    cells = [cell(tmp_path, "a", s, many, frames=0.9) for s in range(seeds[0])]
+    cells += [cell(tmp_path, "b", s, few, frames=0.1) for s in range(seeds[1])]
+    probe, tau = abilities_of(cells, 10.0)
+    assert probe.over_videos
+    for ability in (probe, tau):
+        (pair,) = ability.differences
+        assert (pair.better, pair.worse) == ("a", "b")
+        assert pair.low > 0
+        assert not pair.sure
+        assert ability.level_with_best == ["b"]
+        assert [row.ranks for row in ability.rows.values()] == [None, None]
+        assert "no more than chance gives" in verdict(ability)
+        (line,) = pairs_of(ability)
+        assert line.endswith(", no more than chance gives")
+    assert probe.rows["b"].interval is not None  # of its videos
+    assert tau.rows["b"].interval is None
+
+
+def test_the_remark_says_what_was_resampled(tmp_path):
+    """Was wrong: "seeds and videos" of a single seed, and "seeds alone" where there was no interval at all."""
+    right = np.arange(20) < 10
+    one = [cell(tmp_path / "one", "a", 0, right, frames=0.1)]
+    probe, tau = abilities_of(one, 10.0)
+    assert notes(probe).startswith("intervals from resampled videos alone: one seed")
+    assert notes(tau).startswith("no intervals: one seed")
+    both = [cell(tmp_path / "two", "a", s, right, frames=0.1) for s in range(2)]
+    probe, tau = abilities_of(both, 10.0)
+    assert notes(probe).startswith("intervals from resampled seeds and videos; ")
+    assert notes(tau).startswith("intervals from resampled seeds alone (2: a rough idea); ")
+    both.append(cell(tmp_path / "two", "b", 0, right, frames=0.1))
+    probe, tau = abilities_of(both, 10.0)
+    assert "seeds and videos, from videos alone where there is one seed" in notes(probe)
+    assert "(2: a rough idea), none where there is one seed" in notes(tau)
+
+
+def test_without_a_test_video_in_common_seeds_are_resampled_alone(tmp_path):
+    """Was wrong: a ZeroDivisionError ended the comparison where two cells could read no video in common."""
+    cells = [cell(tmp_path, name, s, np.arange(8) < 4) for name in "ab" for s in range(2)]
+    path = cells[-1].results_of("clips")
+    content = json.loads(path.read_text())
+    for entry in content["encoders"].values():
+        entry["results"]["probe"]["details"]["predictions"]["id"] = [f"w{n}" for n in range(8)]
+    path.write_text(json.dumps(content))
+    (ability,) = abilities_of(cells, 10.0)
+    assert not ability.over_videos
+    assert ability.rows["b"].interval == (0.5, 0.5)
+    assert "seeds alone" in notes(ability)
+
+
+def test_a_mean_of_nothing_stands_above_one_below_nothing(tmp_path):
+    """Was wrong: a mean of exactly 0 counted as none and came last."""
+    right = np.arange(4) < 2
+    numbers = {"low": -0.5, "none": 0.0, "high": 0.5}
+    cells = [cell(tmp_path, name, 0, right, frames=tau) for name, tau in numbers.items()]
+    assert list(abilities_of(cells, 10.0)[1].rows) == ["high", "none", "low"]
+
+
 def test_untrained_twins_and_baselines_stand_apart(tmp_path):
     (ability,) = abilities_of([cell(tmp_path, "a", 4, np.array([1, 0]))], 10.0)
     row = ability.rows["a"]
@@ -126,6 +195,24 @@ def test_untrained_twins_and_baselines_stand_apart(tmp_path):
 def test_what_is_taken_for_what(tmp_path):
     cells = [cell(tmp_path, "a", s, np.array([1, 0])) for s in range(2)]
     assert most_confused(cells, 10.0, "a") == ["kick for bow (50 %)", "bow for kick (25 %)"]
+
+
+def test_confusions_of_different_classes_are_not_added(tmp_path):
+    """Was wrong: two evaluations with as many classes were one table of the names of the second, and of different
+    numbers of classes a ValueError, at the first cell."""
+    made = cell(tmp_path, "a", 0, np.array([1, 0]))
+    made = dataclasses.replace(made, evaluations={"clips": (), "more": ()})
+    content = json.loads(made.results_of("clips").read_text())
+    details = content["encoders"]["encoder"]["results"]["probe"]["details"]
+    content["class_names"] = ["run", "sit", "jump"]
+    details["classes"], details["confusion"] = [0, 2], [[1, 9], [0, 4]]
+    made.results_of("more").parent.mkdir(parents=True)
+    made.results_of("more").write_text(json.dumps(content))
+    want = ["run for jump (90 % in more)", "kick for bow (50 % in clips)"]
+    assert most_confused([made], 10.0, "a") == [*want, "bow for kick (25 % in clips)"]
+    details["classes"], details["confusion"] = [0, 1, 2], [[1, 0, 9], [0, 1, 0], [0, 0, 1]]
+    made.results_of("more").write_text(json.dumps(content))
+    assert most_confused([made], 10.0, "a", 2) == want
 
 
 def test_damaged_results_count_as_not_there(tmp_path):

@@ -257,18 +257,28 @@ def verdict(ability: Ability) -> str:
 
 def notes(ability: Ability) -> str:
     """Returns how the intervals were made, and what guessing gives."""
-    few = min((len(row.values) for row in ability.rows.values()), default=0)
-    text = (
-        "intervals from resampled seeds and videos"
-        if ability.over_videos
-        else f"intervals from resampled seeds alone ({few}: a rough idea)"
-    )
+    text = _resampled(ability)
     if ability.chance is not None:
         text += f"; guessing gives {_figure(ability).written(ability.chance)}"
     alone = [row.alone for row in ability.rows.values() if row.alone is not None]
     if alone:
         text += f"; position alone {_figure(ability).written(alone[0])}"
     return text
+
+
+def _resampled(ability: Ability) -> str:
+    """What the intervals are resamplings of."""
+    seeds = [len(row.values) for row in ability.rows.values()]
+    several = [count for count in seeds if count > 1]
+    if not several:
+        kind = "intervals from resampled videos alone" if ability.over_videos else "no intervals"
+        return f"{kind}: one seed, so that no difference is told from chance"
+    if ability.over_videos:
+        text, else_ = "intervals from resampled seeds and videos", "from videos alone"
+    else:
+        text = f"intervals from resampled seeds alone ({min(several)}: a rough idea)"
+        else_ = "none"
+    return text if len(several) == len(seeds) else f"{text}, {else_} where there is one seed"
 
 
 def _unit(ability: Ability) -> str:
@@ -375,8 +385,8 @@ def _section(ability: Ability, outcome: Outcome) -> Section:
         rows=[_cells(ability, name, row) for name, row in ability.rows.items()],
         pairs=[
             f"{better} over {worse}: {figure.written(gap)} ({figure.written(low)} to {figure.written(high)})"
-            + ("" if low > 0 else ", no more than chance gives")
-            for better, worse, gap, low, high in ability.differences
+            + ("" if sure else ", no more than chance gives")
+            for better, worse, gap, low, high, sure in ability.differences
         ],
         curve=line_chart(curves, percent=ability.unit == "%", colors=CALM) if curves else Markup(),
         legend=series_colors(list(curves), CALM),

@@ -8,10 +8,11 @@ little then, and the rows say so.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import combinations
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -34,7 +35,8 @@ class Row:
 
     Attributes:
         right: seed -> test video -> whether it was right, where the evaluator says so.
-        ranks: 95 % of its place among the objectives, 1 = best, over the same resamplings; None as `interval`.
+        ranks: 95 % of its place among the objectives, 1 = best, over the same resamplings; None where one of them has a
+            single seed.
         interval: 95 % of the mean; None with one seed and nothing to resample.
     """
 
@@ -55,6 +57,23 @@ class Row:
         return float(np.mean(list(self.untrained.values()))) if self.untrained else None
 
 
+class Difference(NamedTuple):
+    """How far one objective is above another.
+
+    Attributes:
+        mean: of the seeds of the one minus that of the other.
+        low, high: 95 % of it, over the resamplings.
+        sure: the interval is above 0, and both have more than one seed.
+    """
+
+    better: str
+    worse: str
+    mean: float
+    low: float
+    high: float
+    sure: bool
+
+
 @dataclass
 class Ability:
     """What one evaluator of one evaluation asks for.
@@ -65,10 +84,10 @@ class Ability:
         metric: the number that counts.
         unit: of `contract.Figure`.
         chance: what guessing gives; None where it is not said.
-        over_videos: the intervals come from seeds and videos; else from seeds alone.
+        over_videos: the intervals come from seeds and videos, of a single seed from videos; else from seeds alone.
         rows: objective -> its numbers, best first.
-        differences: (better, worse, difference, lower end, upper end) of all pairs.
-        level_with_best: objectives whose distance from the best may be none.
+        differences: of all pairs.
+        level_with_best: objectives whose distance from the best is not sure.
     """
 
     key: str
@@ -79,7 +98,7 @@ class Ability:
     chance: float | None = None
     over_videos: bool = False
     rows: dict[str, Row] = field(default_factory=dict)
-    differences: list[tuple[str, str, float, float, float]] = field(default_factory=list)
+    differences: list[Difference] = field(default_factory=list)
     level_with_best: list[str] = field(default_factory=list)
 
 
@@ -139,24 +158,42 @@ def _take(
 
 def _judge(ability: Ability) -> None:
     """Intervals, differences and who is level with the best; rows best first."""
-    ability.rows = dict(sorted(ability.rows.items(), key=lambda item: -(item[1].mean or -np.inf)))
-    ability.over_videos = all(set(row.right) == set(row.values) for row in ability.rows.values())
-    draws = _draws(ability)
+    ability.rows = dict(sorted(ability.rows.items(), key=_from_best))
+    videos = _common_videos(ability)
+    ability.over_videos = bool(videos)
+    draws = _draws(ability, videos)
+    single = {name for name, row in ability.rows.items() if len(row.values) < 2}
     for name, row in ability.rows.items():
-        if len(row.values) > 1 or ability.over_videos:
+        if name not in single or ability.over_videos:
             low, high = np.quantile(draws[name], (0.025, 0.975))
             row.interval = (float(low), float(high))
-    if all(row.interval is not None for row in ability.rows.values()):
+    if not single:
         _rank(ability, draws)
     best = next(iter(ability.rows), None)
     for better, worse in combinations(ability.rows, 2):
         gap = draws[better] - draws[worse]
         low, high = np.quantile(gap, (0.025, 0.975))
         mean = (ability.rows[better].mean or 0.0) - (ability.rows[worse].mean or 0.0)
-        ability.differences.append((better, worse, mean, float(low), float(high)))
-        sure = low > 0 and None not in (ability.rows[better].interval, ability.rows[worse].interval)
+        sure = bool(low > 0) and not single & {better, worse}
+        ability.differences.append(
+            Difference(better, worse, mean, float(low), float(high), sure=sure)
+        )
         if better == best and not sure:
             ability.level_with_best.append(worse)
+
+
+def _from_best(item: tuple[str, Row]) -> float:
+    mean = item[1].mean
+    return np.inf if mean is None else -mean
+
+
+def _common_videos(ability: Ability) -> list[str]:
+    """Test videos of which every number says whether they were right; none where a number does not say so."""
+    rows = ability.rows.values()
+    if any(set(row.right) != set(row.values) for row in rows):
+        return []
+    seen = [set(right) for row in rows for right in row.right.values()]
+    return sorted(set.intersection(*seen)) if seen else []
 
 
 def _rank(ability: Ability, draws: Mapping[str, NDArray[np.float64]]) -> None:
@@ -168,20 +205,17 @@ def _rank(ability: Ability, draws: Mapping[str, NDArray[np.float64]]) -> None:
         row.ranks = (int(first), int(last))
 
 
-def _draws(ability: Ability) -> dict[str, NDArray[np.float64]]:
-    """objective -> float64 (DRAWS,): its mean over resampled seeds and, where it can be, resampled videos."""
+def _draws(ability: Ability, videos: Sequence[str]) -> dict[str, NDArray[np.float64]]:
+    """objective -> float64 (DRAWS,): its mean over resampled seeds and, where there are any, resampled videos."""
     rng = np.random.default_rng(0)
     rows = ability.rows
     found = {}
-    if not ability.over_videos:
+    if not videos:
         for name, row in rows.items():
             values = np.array(list(row.values.values()))
             picked = rng.integers(len(values), size=(DRAWS, len(values)))
             found[name] = values[picked].mean(axis=1)
         return found
-    videos = sorted(
-        set.intersection(*(set(r) for row in rows.values() for r in row.right.values()))
-    )
     weights = rng.multinomial(len(videos), np.full(len(videos), 1 / len(videos)), size=DRAWS)
     for name, row in rows.items():
         right = np.array([[seen[video] for video in videos] for seen in row.right.values()], float)
@@ -194,36 +228,46 @@ def _draws(ability: Ability) -> dict[str, NDArray[np.float64]]:
 def most_confused(
     cells: Sequence[Cell], amount: float, objective: str, count: int = 4
 ) -> list[str]:
-    """Returns the pairs of classes that an objective takes for each other most, over its seeds, as sentences."""
-    total: NDArray[np.float64] | None = None
-    names: list[str] = []
+    """Returns the pairs of classes that an objective takes for each other most, over its seeds, as sentences.
+
+    Every evaluation is counted by itself, as its classes are others; where there are several, sentences name theirs.
+    """
+    counts = _confusions(cells, amount, objective)
+    shares: list[tuple[float, str, str, str]] = []
+    for evaluation, pairs in counts.items():
+        totals: Counter[str] = Counter()
+        for (true, _), number in pairs.items():
+            totals[true] += number
+        shares += [
+            (number / totals[true], true, named, evaluation)
+            for (true, named), number in pairs.items()
+            if true != named and number
+        ]
+    shares.sort(key=lambda pair: -pair[0])
+    return [
+        f"{true} for {named} ({100 * share:.0f} %{f' in {evaluation}' if len(counts) > 1 else ''})"
+        for share, true, named, evaluation in shares[:count]
+    ]
+
+
+def _confusions(
+    cells: Sequence[Cell], amount: float, objective: str
+) -> dict[str, Counter[tuple[str, str]]]:
+    """evaluation -> (true class, the class it was named) -> how often, over the seeds."""
+    counts: dict[str, Counter[tuple[str, str]]] = {}
     for cell in cells:
         if cell.objective != objective or cell.amount != amount:
             continue
         for evaluation in cell.evaluations:
-            results = read_results(cell, evaluation)
-            result = (
-                (results or {})
-                .get("encoders", {})
-                .get(_TRAINED, {})
-                .get("results", {})
-                .get("probe")
-            )
-            if result is None or "confusion" not in result["details"]:
+            results = read_results(cell, evaluation) or {}
+            own = results.get("encoders", {}).get(_TRAINED, {}).get("results", {})
+            details = own.get("probe", {}).get("details", {})
+            if "confusion" not in details:
                 continue
-            confusion = np.array(result["details"]["confusion"], float)
-            known = (results or {}).get("class_names", [])
-            labels = result["details"]["classes"]
-            names = [known[c] if c < len(known) else str(c) for c in labels]
-            total = confusion if total is None else total + confusion
-    if total is None:
-        return []
-    shares = total / np.maximum(total.sum(axis=1, keepdims=True), 1)
-    np.fill_diagonal(shares, 0)
-    order = np.argsort(-shares, axis=None, kind="stable")[:count]
-    pairs = [np.unravel_index(place, shares.shape) for place in order]
-    return [
-        f"{names[a]} for {names[b]} ({100 * shares[a, b]:.0f} %)"
-        for a, b in pairs
-        if shares[a, b] > 0
-    ]
+            known = results.get("class_names", [])
+            names = [known[c] if c < len(known) else str(c) for c in details["classes"]]
+            pairs = counts.setdefault(evaluation, Counter())
+            for true, row in zip(names, details["confusion"], strict=True):
+                for named, number in zip(names, row, strict=True):
+                    pairs[true, named] += number
+    return counts
