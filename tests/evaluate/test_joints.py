@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from boxed_videos import FRAMES, HEIGHT, WIDTH, boxed_table
@@ -12,7 +14,7 @@ from video_ssl.clips.reading import open_record, open_video
 from video_ssl.datasets.table import Table
 from video_ssl.embed.config import EmbedConfig
 from video_ssl.embed.features import FeatureError
-from video_ssl.evaluate.dense import poses
+from video_ssl.evaluate.dense import joint_propagation, poses
 from video_ssl.evaluate.dense.joint_propagation import JointPropagationConfig, joints_beside
 from video_ssl.evaluate.recipe import EvaluateRecipe
 from video_ssl.evaluate.run import evaluate
@@ -97,6 +99,22 @@ def test_corners_of_a_box_that_moves_are_followed(run, jhmdb, tmp_path):
     assert [path.name for path in drawn] == ["000000_0.mp4", "000001_1.mp4", "000002_2.mp4"]
     with open_video(drawn[0]) as reader:
         assert reader.info.num_frames == FRAMES
+
+
+def test_the_layer_of_the_evaluation_is_that_of_the_maps(run, jhmdb, tmp_path, monkeypatch):
+    """Was wrong: embed.layer and embed.precision did not reach the maps."""
+    seen = []
+
+    def made(_encoder, _size, *, cubic, settings=None):
+        seen.append(settings)
+        raise FeatureError(f"cubic={cubic} was seen")
+
+    monkeypatch.setattr(joint_propagation, "FrameMaps", made)
+    asked = recipe(run, jhmdb, tmp_path)
+    asked = replace(asked, embed=replace(asked.embed, layer=0, precision="bfloat16"))
+    with pytest.raises(FeatureError, match="was seen"):
+        evaluate(asked, quiet=True)
+    assert [(s.layer, s.precision) for s in seen] == [(0, "bfloat16")]
 
 
 def test_a_joint_that_was_not_found_does_not_count():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from types import SimpleNamespace
 
 import numpy as np
@@ -16,7 +17,7 @@ from video_ssl.datasets import open_table
 from video_ssl.datasets.table import Table, TableError
 from video_ssl.embed.config import EmbedConfig
 from video_ssl.embed.features import FeatureError
-from video_ssl.evaluate.dense import propagation
+from video_ssl.evaluate.dense import label_propagation, propagation
 from video_ssl.evaluate.dense.carried_video import COLORS
 from video_ssl.evaluate.dense.frame_maps import FrameMaps
 from video_ssl.evaluate.dense.label_propagation import LabelPropagationConfig
@@ -206,7 +207,7 @@ def test_the_preset_of_dino_and_classes(run, boxed, tmp_path):
 def test_maps_of_frames_are_those_of_windows(run, boxed):
     """4 frames a window, 2 a token: 12 frames are 3 windows; of 10 the last is filled up with the mean color."""
     encoder = load_encoder(run)
-    maker = FrameMaps(encoder, (32, 48), cubic=False)
+    maker = FrameMaps(encoder, (32, 48), cubic=False, settings=EmbedConfig())
     with open_record(Table.open(boxed).record(0)) as reader:
         frames = reader.frames(np.arange(FRAMES))
         found = maker.of_video(reader)
@@ -221,6 +222,41 @@ def test_maps_of_frames_are_those_of_windows(run, boxed):
     tokens = encoder.outputs_of_arrays(filled[None], ["tokens"])["tokens"].reshape(2, 4, 6, 16)
     assert short.shape[0] == 10
     np.testing.assert_allclose(short[8], tokens[0], atol=1e-5)
+
+
+def test_maps_are_of_the_layer_and_the_precision_that_were_asked_for(boxed, tmp_path):
+    """Was wrong: embed.layer and embed.precision changed the clip features and not the maps, so that a search for the
+    best layer found all of them equally good."""
+    encoder = load_encoder(untrained_run(tmp_path / "toy", width=16, depth=2))
+    found = {}
+    with open_record(Table.open(boxed).record(0)) as reader:
+        clip = reader.frames(np.arange(4))
+        for layer, precision in ((1, "float32"), (0, "float32"), (0, "bfloat16")):
+            settings = EmbedConfig(layer=layer, precision=precision)
+            maker = FrameMaps(encoder, (32, 48), cubic=False, settings=settings)
+            maps = found[layer, precision] = maker.of_video(reader)
+            asked = {"layer": layer, "precision": precision}
+            tokens = encoder.outputs_of_arrays(clip[None], ["tokens"], **asked)["tokens"]
+            np.testing.assert_allclose(maps[0], tokens.reshape(2, 4, 6, 16)[0], atol=1e-5)
+    last, first, coarse = found.values()
+    assert np.abs(last - first).max() > 0.1
+    assert 0 < np.abs(first - coarse).max() < 0.1
+
+
+def test_a_propagation_takes_the_layer_of_its_evaluation(run, boxed, tmp_path, monkeypatch):
+    """Was wrong: see above; here from the recipe to the maps."""
+    seen = []
+
+    def made(_encoder, _size, *, cubic, settings=None):
+        seen.append(settings)
+        raise FeatureError(f"cubic={cubic} was seen")
+
+    monkeypatch.setattr(label_propagation, "FrameMaps", made)
+    asked = recipe(run, boxed, tmp_path)
+    asked = replace(asked, embed=replace(asked.embed, layer=0, precision="bfloat16"))
+    with pytest.raises(FeatureError, match="was seen"):
+        evaluate(asked, quiet=True)
+    assert [(s.layer, s.precision) for s in seen] == [(0, "bfloat16")]
 
 
 # DAVIS --------------------------------------------------------------------------------------------

@@ -12,13 +12,13 @@ from video_ssl.models.networks.vit import VideoViT
 from video_ssl.models.preprocess_config import VideoPreprocess
 
 
-def untrained_run(folder: Path, *, width: int = 32) -> Path:
-    """`folder` with an encoder of one block and `width` features, for 4 frames of 16 px; the same one every time."""
+def untrained_run(folder: Path, *, width: int = 32, depth: int = 1) -> Path:
+    """`folder` with an encoder of `depth` blocks and `width` features, for 4 frames of 16 px; the same one every time."""
     torch.manual_seed(0)
     config = ViTConfig(
         preset=None,
         embed_dim=width,
-        depth=1,
+        depth=depth,
         num_heads=2,
         image_size=16,
         num_frames=4,

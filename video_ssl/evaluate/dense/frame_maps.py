@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from video_ssl.clips.decoders.reader import Reader
+from video_ssl.embed.config import EmbedConfig
 from video_ssl.embed.features import FeatureError
 from video_ssl.evaluate.dense.label_maps import frames_of_tubelets
 from video_ssl.models.contract import TOKENS, Encoder
@@ -26,18 +27,26 @@ class FrameMaps:
         encoder: gives tokens on a grid.
         size: (height, width) of the frames; None = the square that the encoder was made for.
         cubic: moments are interpolated by a cubic.
+        settings: how features are made; of them `layer` and `precision` count here.
 
     Raises:
         FeatureError: an encoder of something else than videos, or frames that do not divide into its tokens.
     """
 
-    def __init__(self, encoder: Encoder, size: tuple[int, int] | None, *, cubic: bool) -> None:
+    def __init__(
+        self,
+        encoder: Encoder,
+        size: tuple[int, int] | None,
+        *,
+        cubic: bool,
+        settings: EmbedConfig,
+    ) -> None:
         preprocess = encoder.preprocess
         if not isinstance(preprocess, VideoPreprocess):
             raise FeatureError(
                 "labels travel by the features of frames: this is no encoder of videos."
             )
-        self.encoder, self.cubic = encoder, cubic
+        self.encoder, self.cubic, self.settings = encoder, cubic, settings
         self.size = size or (preprocess.size, preprocess.size)
         self.window = 1 if encoder.frames_stand_alone else preprocess.num_frames
         self.filling = np.round(255 * np.array(preprocess.mean)).astype(np.uint8)
@@ -51,8 +60,13 @@ class FrameMaps:
         count = reader.info.num_frames
         tokens = []
         for clip in self._windows(reader, count):
-            found = self.encoder.outputs_of_arrays(clip[None], [TOKENS])[TOKENS][0]
-            tokens.append(found.reshape(*self.grid, -1))
+            found = self.encoder.outputs_of_arrays(
+                clip[None],
+                [TOKENS],
+                precision=self.settings.precision,
+                layer=self.settings.layer,
+            )
+            tokens.append(found[TOKENS][0].reshape(*self.grid, -1))
         maps = frames_of_tubelets(np.stack(tokens), count, self.window, cubic=self.cubic)
         return maps.astype(np.float32)
 

@@ -94,7 +94,7 @@ class JointPropagation:
         """
         config, table = self.config, given.tables["test"]
         assert given.encoder is not None
-        maker = FrameMaps(given.encoder, config.size, cubic=config.cubic)
+        maker = FrameMaps(given.encoder, config.size, cubic=config.cubic, settings=given.settings)
         count = min(config.most_videos or len(table), len(table))
         own, still, lost, seen = [], [], [], []
         for row in ((np.arange(count) + 0.5) * len(table) / max(count, 1)).astype(int):

@@ -157,7 +157,7 @@ class LabelPropagation:
             size = config.size
             if config.preset == "dino" and size is None:
                 size = label_maps.dino_size(info.height, info.width)
-            maker = FrameMaps(given.encoder, size, cubic=config.cubic)
+            maker = FrameMaps(given.encoder, size, cubic=config.cubic, settings=given.settings)
             features = maker.of_video(reader)
         found = self._masks(features, truth[0], maker.size)
         found[0] = truth[0]
