@@ -23,6 +23,7 @@ from video_ssl.cli import app
 from video_ssl.embed.features import open_features
 from video_ssl.models.contract import CLIP, COMMON_TEXT, MOMENTS, TOKENS
 from video_ssl.models.encoders import EncoderError, load_encoder
+from video_ssl.models.hub.processing import _CLASSES
 
 transformers = library()
 CLOSE = {"atol": 1e-4, "rtol": 1e-4}
@@ -287,6 +288,43 @@ def test_rules_of_processors_that_need_torchvision_are_read_from_their_file(made
     assert (pre.num_frames, pre.mean) == (4, (0.485, 0.456, 0.406))
     pre = load_encoder(f"hub:{made('dinov3')[0]}").preprocess
     assert (pre.size, pre.resize_to, pre.stretch) == (32, None, True)
+
+
+@pytest.mark.parametrize(
+    ("name", "changes", "expected"),
+    [
+        ("deit", {"size": 40, "crop_size": 32}, None),
+        ("dinov2", {"size": 40, "image_processor_type": "ViTImageProcessorFast"}, None),
+        ("dinov2", {"size": 40, "image_processor_type": "OthersImageProcessor"}, None),
+        ("dinov2", {"size": 40, "image_processor_type": "CLIPFeatureExtractor"}, (32, 40)),
+        ("dinov2", {"size": 40, "image_processor_type": None}, (32, 40)),
+        ("dinov2", {"size": 256, "crop_size": None}, (224, 256)),
+        ("dinov2", {"size": 256, "crop_size": None, "image_processor_type": "Others"}, None),
+    ],
+)
+def test_one_number_as_a_size_is_read_as_the_class_of_the_processor_reads_it(
+    name, changes, expected, made, tmp_path
+):
+    """Was wrong: a size of one number with a center crop was a short side, which it is not to ViT and DeiT: they
+    stretch the frame to a square; and a cut without a size was refused where the class has one."""
+    changes = {"do_center_crop": True, **changes}
+    copy = changed(made(name)[0], tmp_path, "preprocessor_config.json", **changes)
+    if expected is None:
+        with pytest.raises(EncoderError, match=r"is not known here|a square"):
+            load_encoder(f"hub:{copy}")
+    else:
+        pre = load_encoder(f"hub:{copy}").preprocess
+        assert (pre.size, pre.resize_to) == expected
+
+
+def test_what_classes_of_processors_do_unasked_is_what_the_library_says():
+    transformers = library()
+    known = {name: getattr(transformers, f"{name}ImageProcessorPil", None) for name in _CLASSES}
+    known = {name: cls for name, cls in known.items() if cls is not None}
+    assert len(known) > 5
+    for name, cls in known.items():
+        crop = getattr(cls, "crop_size", None)
+        assert _CLASSES[name] == (cls.default_to_square, crop["height"] if crop else None)
 
 
 def write_mp4(path: Path) -> Path:

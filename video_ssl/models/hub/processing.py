@@ -7,6 +7,7 @@ normalise, in this order.
 from __future__ import annotations
 
 import logging
+import re
 from collections.abc import Mapping
 from typing import Any, cast
 
@@ -26,6 +27,32 @@ _IMAGES, _CLIPS, _ALL = (
     "video_preprocessor_config.json",
     "processor_config.json",
 )
+#: What the library's classes take a size of one number for (a square, or the short side), and their own size of the
+#: cut, which a file may leave out.  Names without their endings (ImageProcessor, ImageProcessorFast, ...).
+_CLASSES: Mapping[str, tuple[bool, int | None]] = {
+    "ViT": (True, None),
+    "DeiT": (True, 224),
+    "DINOv3ViT": (True, None),
+    "VJEPA2": (True, 256),
+    "Siglip": (False, None),
+    "CLIP": (False, 224),
+    "Bit": (False, 224),
+    "VideoMAE": (False, 224),
+}
+_ENDING = re.compile(r"(?:(?:Image|Video)Processor(?:Fast|Pil)?|FeatureExtractor)$")
+#: Class of a model whose file names none.  Source: `image_processing_auto.py` of transformers.
+_CLASS_OF = {
+    "vit": "ViT",
+    "vit_msn": "ViT",
+    "ijepa": "ViT",
+    "deit": "DeiT",
+    "dinov2": "Bit",
+    "dinov3_vit": "DINOv3ViT",
+    "clip_vision_model": "CLIP",
+    "siglip_vision_model": "Siglip",
+    "videomae": "VideoMAE",
+    "vjepa2": "VJEPA2",
+}
 #: Ours, where the model says nothing: the frames of a clip of a model of images, and the distance of frames.
 _FRAMES, _STRIDE = 8, 4
 
@@ -78,14 +105,12 @@ def _scaling(found: Mapping[str, Any], config: HubConfig) -> dict[str, Any]:
     kernel = _kernel(found.get("resample", 2))
     if config.model_type == "siglip2_vision_model":
         return {"size": _naflex_side(found, config), "kernel": kernel}
-    size = found.get("size")
-    if isinstance(size, int) and found.get("do_center_crop"):
-        size = {"shortest_edge": size}
+    name = _class_of(found, config)
+    size, crop = _size(found, name), _crop(found, name)
     said = size if isinstance(size, Mapping) else {}
     if size is None:
         raise ValueError("size=None must say height and width, or shortest_edge.")
     shortest = said.get("shortest_edge")
-    crop = side_of(found.get("crop_size"), "crop_size") if found.get("do_center_crop") else None
     if shortest is None:
         side = side_of(size, "size")
         if crop is not None and crop != side:
@@ -108,6 +133,36 @@ def _scaling(found: Mapping[str, Any], config: HubConfig) -> dict[str, Any]:
             f"crop_size={crop} is larger than shortest_edge={short}: borders would be black. Make it at most that."
         )
     return {"size": crop, "resize_to": short, "kernel": kernel}
+
+
+def _class_of(found: Mapping[str, Any], config: HubConfig) -> str:
+    """The class that the library would make of a file, without its ending."""
+    keys = ("image_processor_type", "video_processor_type", "feature_extractor_type")
+    said = next((found[key] for key in keys if found.get(key)), None)
+    return _CLASS_OF.get(config.model_type, "") if said is None else _ENDING.sub("", str(said))
+
+
+def _size(found: Mapping[str, Any], name: str) -> Any:
+    """What the file says of the size; one number of a class that means the short side by it says so."""
+    size = found.get("size")
+    if not isinstance(size, int):
+        return size
+    if name not in _CLASSES and found.get("do_center_crop"):
+        raise ValueError(
+            f"size={size} of a {name or 'nameless'} processor may be a square or a short side, which a center crop "
+            "tells apart. Give height and width, or shortest_edge."
+        )
+    is_square, _ = _CLASSES.get(name, (True, None))
+    return size if is_square else {"shortest_edge": size}
+
+
+def _crop(found: Mapping[str, Any], name: str) -> int | None:
+    """Side of the central square that is cut out; None where nothing is."""
+    if not found.get("do_center_crop"):
+        return None
+    _, usual = _CLASSES.get(name, (True, None))
+    said = found.get("crop_size")
+    return side_of(usual if said is None else said, "crop_size")
 
 
 def _naflex_side(found: Mapping[str, Any], config: HubConfig) -> int:
