@@ -13,7 +13,7 @@ from video_ssl.models.preprocess_config import VideoPreprocess
 
 
 def untrained_run(folder: Path, *, width: int = 32, depth: int = 1) -> Path:
-    """`folder` with an encoder of `depth` blocks and `width` features, for 4 frames of 16 px; the same one every time."""
+    """`folder` with an encoder of `depth` blocks and `width` features, for 4 frames of 16 px; the same every time."""
     torch.manual_seed(0)
     config = ViTConfig(
         preset=None,
