@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -10,10 +11,15 @@ import torch
 from flax_runs import tiny as tiny_flax
 from flax_runs import weights as flax_weights
 
+from video_ssl.clips.pipeline import LoaderConfig
 from video_ssl.datasets.table import Table
+from video_ssl.embed.clips_of import windows_for
+from video_ssl.embed.config import EmbedConfig
 from video_ssl.explore.pages.report_page import write_report
 from video_ssl.models.networks.vit import VideoViT
+from video_ssl.models.preprocess_config import VideoPreprocess
 from video_ssl.pretrain.errors import RunError
+from video_ssl.pretrain.probe import open_probe
 from video_ssl.pretrain.probe_figures import (
     effective_rank,
     leave_one_out_accuracy,
@@ -21,6 +27,7 @@ from video_ssl.pretrain.probe_figures import (
     rankme,
     ridge_accuracy,
 )
+from video_ssl.pretrain.recipe import ProbeConfig
 from video_ssl.pretrain.reporting import read_metrics
 from video_ssl.pretrain.torch_loop.run import run_torch
 from video_ssl.recipes import ConfigError
@@ -75,6 +82,16 @@ def test_a_probed_run_ends_in_the_same_bits(videos, labelled, helpers, tmp_path,
     page = write_report(tmp_path / "probed", tmp_path / "report.html")
     assert "Classes of the probe" in page.read_text()
     assert "Ranks of the probe" in page.read_text()
+
+
+@pytest.mark.parametrize("scaling", [{"stretch": True, "kernel": "bicubic"}, {"resize_to": 40}])
+def test_a_probe_reads_clips_as_an_evaluation_reads_them(labelled, scaling):
+    """Was wrong: frames in order for an encoder of shuffled ones, and always the central square, bilinear."""
+    preprocess = VideoPreprocess(num_frames=4, size=32, shuffle_frames=True, **scaling)
+    config = ProbeConfig(table=labelled, num_clips=2)
+    made = open_probe(config, preprocess, loader=LoaderConfig(), whole=True)
+    encoder = SimpleNamespace(preprocess=preprocess, max_frames=None, frames_stand_alone=False)
+    assert made.windows == windows_for(encoder, EmbedConfig(num_clips=2))
 
 
 def test_an_encoder_that_draws_when_it_is_asked_changes_no_step(

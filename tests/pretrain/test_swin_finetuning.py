@@ -15,6 +15,8 @@ from video_ssl.clips.decoders.reader import VideoInfo
 from video_ssl.clips.erasing import EraseConfig, sample_erased
 from video_ssl.datasets import open_table
 from video_ssl.datasets.table import Record
+from video_ssl.embed.clips_of import windows_for
+from video_ssl.embed.config import EmbedConfig
 from video_ssl.models.encoders import load_encoder, save_encoder
 from video_ssl.models.networks.swin import VideoSwin
 from video_ssl.models.networks.swin_config import SwinConfig
@@ -195,3 +197,29 @@ def test_a_trial_sees_every_clip_in_several_crops(
     clips = trial._clips(0)
     assert clips is not None
     assert clips.shape == (6, 4, 40, 40, 3)
+
+
+@pytest.mark.parametrize("crops", [1, 3])
+def test_a_trial_reads_clips_as_an_evaluation_reads_them(
+    crops: int, videos: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Was wrong: frames in order for an encoder of shuffled ones, and always the central square, bilinear."""
+    monkeypatch.setattr(validation, "_labels", lambda *_: np.zeros(1, np.int64))
+    monkeypatch.setattr(validation, "is_sharded", lambda _: False)
+    preprocess = VideoPreprocess(
+        num_frames=4, size=32, shuffle_frames=True, resize_to=40, kernel="bicubic"
+    )
+    encoder: Any = SimpleNamespace(
+        preprocess=preprocess, max_frames=None, frames_stand_alone=False
+    )
+    trial = validation.open_validation(
+        ValidationConfig(table=str(videos), num_clips=2, num_crops=crops),
+        SimpleNamespace(classifier=object, encoders=lambda: {"e": encoder}),  # type: ignore[arg-type]
+        SimpleNamespace(column=lambda name: np.zeros(2, np.int64)),  # type: ignore[arg-type]
+        loader=SimpleNamespace(),  # type: ignore[arg-type]
+        precision="fp32",
+        processes=None,  # type: ignore[arg-type]
+    )
+    crop: Any = "center" if crops == 1 else "spread"
+    asked = EmbedConfig(num_clips=2, num_crops=crops, crop=crop)
+    assert trial.windows == windows_for(encoder, asked)

@@ -160,8 +160,9 @@ def open_probe(
         frame_stride=preprocess.frame_stride,
         fps=preprocess.fps,
         sampling=preprocess.sampling,
-        size=preprocess.size,
+        shuffle_frames=preprocess.shuffle_frames,
         num_clips=config.num_clips,
+        **preprocess.scaling(),
     )
     needed = len(table) * config.num_clips * windows.num_frames * windows.size**2 * 3
     if needed > _KEPT_BYTES:

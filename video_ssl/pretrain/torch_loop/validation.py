@@ -234,10 +234,11 @@ def open_validation(
         frame_stride=preprocess.frame_stride,
         fps=preprocess.fps,
         sampling=preprocess.sampling,
-        size=config.size or preprocess.size,
+        shuffle_frames=preprocess.shuffle_frames,
         num_clips=config.num_clips,
         num_crops=config.num_crops,
         crop="center" if config.num_crops == 1 else "spread",
+        **preprocess.scaling(config.size),
     )
     return Validation(
         config=config,
