@@ -12,6 +12,7 @@ from typer.testing import CliRunner
 from untrained_run import untrained_run
 
 from video_ssl.cli import app
+from video_ssl.compare import encoders
 from video_ssl.compare.encoders import compare
 from video_ssl.evaluate import metrics
 from video_ssl.evaluate.comparison import compared, markdown, verdicts
@@ -193,6 +194,61 @@ def test_a_table_of_markdown_survives_its_names():
 def test_mistakes_end_in_one_sentence(words, text):
     with pytest.raises(ConfigError, match=text):
         compare(words)
+
+
+def test_weights_of_one_name_are_not_one_encoder(tmp_path, monkeypatch):
+    """Was wrong: a/checkpoint.pth and b/checkpoint.pth became one folder, and one that was overwritten stayed what it
+    had been: an encoder was compared with itself, and nothing said so."""
+    made = []
+
+    def convert(file, folder):
+        folder.mkdir(parents=True)
+        made.append(file.read_text())
+
+    monkeypatch.setattr(encoders, "convert", convert)
+    files = [tmp_path / name / "checkpoint.pth" for name in "ab"]
+    for file in files:
+        file.parent.mkdir()
+        file.write_text(f"weights of {file.parent.name}")
+
+    def folders():
+        named = {f"{file.parent.name}/checkpoint.pth": str(file) for file in files}
+        return [encoders._converted(name, spec, tmp_path) for name, spec in named.items()]
+
+    first = folders()
+    assert len(set(first)) == 2
+    assert folders() == first  # made once
+    files[1].write_text("others")
+    assert folders()[0] == first[0]
+    assert folders()[1] not in first
+    assert made == ["weights of a", "weights of b", "others"]
+
+
+def test_encoders_of_the_same_names_have_a_folder_of_their_own(tmp_path, monkeypatch):
+    """Was wrong: another call with other runs of these names went on in the folder of the first."""
+    seen = []
+    monkeypatch.setattr(encoders, "evaluate", seen.append)
+    monkeypatch.setattr(encoders, "_write", lambda _, out: out)
+    monkeypatch.chdir(tmp_path)
+    words = ["train=a.csv", "test=b.csv"]
+    places = [["x/a", "x/b"], ["y/a", "y/b"], [str(tmp_path / "x/a"), "x/b"], ["x/a", "pixels:"]]
+    one, two, same, other = (encoders.compare([*place, *words]) for place in places)
+    assert one == same
+    assert len({one, two, other}) == 3
+    assert one.name.startswith("a-b-")
+
+
+def test_a_step_of_a_run_is_no_size(tmp_path, monkeypatch):
+    """Was wrong: `compare RUN@300 pixels: untrained:` compared with pixels of 300 x 300 and with seed 300."""
+    run = tmp_path / "run"
+    (run / "exports" / "step_300").mkdir(parents=True)
+    monkeypatch.setattr(encoders, "find_encoder", lambda spec: run / "exports" / "step_300")
+    folder = f"{run}/exports/step_300"
+    found = encoders._with_first([f"{run}@300", "pixels:", "untrained:"])
+    assert found == [f"{run}@300", f"pixels:{folder}", f"untrained:{folder}"]
+    found = encoders._with_first([f"untrained:{run}@3", "pixels:", f"{run}@300"])
+    assert found == [f"untrained:{run}@3", f"pixels:{run}", f"{run}@300"]
+    assert encoders._with_first([f"flax:{run}", "pixels:"])[1] == f"pixels:{run}"
 
 
 def test_nothing_of_others_is_replaced(tmp_path, run, videos):

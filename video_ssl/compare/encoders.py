@@ -8,7 +8,10 @@ OUT/compare.html                   the same as a page
 from __future__ import annotations
 
 import dataclasses
+import hashlib
+import json
 import logging
+import os
 import re
 from collections.abc import Sequence
 from pathlib import Path
@@ -20,6 +23,8 @@ from video_ssl.evaluate.recipe import load_evaluate_recipe
 from video_ssl.evaluate.run import evaluate
 from video_ssl.explore.pages.compare_page import COMPARISON, write_comparison
 from video_ssl.files import MADE_BY, claim_file, made, write_atomically, write_json
+from video_ssl.models.baselines import BASELINES
+from video_ssl.models.encoder_folder import find_encoder, named_step
 from video_ssl.models.exchange.convert import convert
 from video_ssl.models.hub.kinds import HUB
 from video_ssl.recipes import ConfigError
@@ -31,6 +36,9 @@ _MARK = "<!-- made by video-ssl compare -->\n"
 _OVERRIDE = re.compile(r"[a-z_][a-z_0-9.]*=")
 _WEIGHTS = (".pth", ".pt", ".bin", ".safetensors")
 _LONGEST = 60
+_DIGITS = 12
+#: A size or a seed behind an encoder.
+_BEHIND = re.compile(r"@\d+$")
 
 
 def compare(words: Sequence[str], *, recipe: str = "probe") -> Path:
@@ -56,7 +64,7 @@ def compare(words: Sequence[str], *, recipe: str = "probe") -> Path:
         )
     named = _named(_with_first(specs))
     settings = load_evaluate_recipe(recipe, overrides)
-    out = Path(at_home(settings.out)) if settings.out else Path("runs/compare") / _joined(named)
+    out = Path(at_home(settings.out)) if settings.out else Path("runs/compare") / _folder_of(named)
     for name, is_ours in ((COMPARISON, None), (PAGE, None), (TEXT, _is_ours)):
         claim_file(out / name, "compare", is_ours=is_ours)
     settings = dataclasses.replace(
@@ -89,8 +97,16 @@ def _with_first(specs: Sequence[str]) -> list[str]:
         )
     hub = re.search(rf"(?:^|:)({HUB}:.*)", first)
     plain = first.rpartition(":")[2] if "://" not in first else first
-    of = hub[1] if hub else plain
+    of = hub[1] if hub else _by_folder(first, plain)
     return [spec + of if spec.endswith(":") else spec for spec in specs]
+
+
+def _by_folder(first: str, plain: str) -> str:
+    """The run of an encoder, and instead of RUN@STEP the folder of that encoder: behind a kind it would be a size or a
+    seed, which what stands behind the first one's own kind is."""
+    if first.partition(":")[0] in (*BASELINES, "untrained"):
+        return plain if Path(at_home(plain)).exists() else _BEHIND.sub("", plain)
+    return plain if named_step(plain) is None else str(find_encoder(plain))
 
 
 def _named(specs: Sequence[str]) -> dict[str, str]:
@@ -115,19 +131,34 @@ def _name(spec: str, parts: int) -> str:
     return f"{kind} {place}" if colon else place
 
 
-def _joined(names: dict[str, str]) -> str:
-    return re.sub(r"[^\w.@-]+", "_", "-".join(names))[:_LONGEST]
+def _folder_of(named: dict[str, str]) -> str:
+    """The names, short, and a digest of the whole places: others of these names have another folder."""
+    short = re.sub(r"[^\w.@-]+", "_", "-".join(named))[:_LONGEST]
+    places = [spec.rpartition(":") for spec in named.values()]
+    whole = [[kind, os.path.abspath(at_home(path)) if path else ""] for kind, _, path in places]
+    return f"{short}-{hashlib.sha256(json.dumps(whole).encode()).hexdigest()[:_DIGITS]}"
 
 
 def _converted(name: str, spec: str, out: Path) -> str:
-    """The encoder, of published weights the folder that is made of them once."""
+    """The encoder, of published weights the folder that is made of them once, and again when they have changed."""
     file = Path(at_home(spec))
     if file.suffix not in _WEIGHTS or not file.is_file():
         return spec
-    folder = out / "encoders" / re.sub(r"[^\w.-]+", "_", Path(name).stem)
+    short = re.sub(r"[^\w.-]+", "_", Path(name).stem)
+    folder = out / "encoders" / f"{short}-{_digest(file)}"
     if not folder.exists():
         convert(file, folder)
     return str(folder)
+
+
+def _digest(file: Path) -> str:
+    """Of the content of weights, and of the settings beside them, which are read too."""
+    found = hashlib.sha256()
+    for each in (file, file.with_name("config.json")):
+        if each.is_file():
+            with open(each, "rb") as content:
+                found.update(hashlib.file_digest(content, "sha256").digest())
+    return found.hexdigest()[:_DIGITS]
 
 
 def _is_ours(file: Path) -> bool:
