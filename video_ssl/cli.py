@@ -147,6 +147,10 @@ def compare(
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Of objectives: say what would be trained.")
     ] = False,
+    page: Annotated[
+        bool,
+        typer.Option("--page", help="Of objectives: the page of what is there; train nothing."),
+    ] = False,
 ) -> None:
     """Compare encoders, or objectives with the same budget.  Intervals, differences; JSON, Markdown and a page."""
     from video_ssl.compare.recipe import is_comparison, load_comparison
@@ -155,13 +159,15 @@ def compare(
         from video_ssl.compare.objectives import compare_objectives
 
         recipe = load_comparison(words[0], words[1:])
-        typer.echo(compare_objectives(recipe, profile=profile, dry_run=dry_run))
+        if page and (dry_run or profile is not None):
+            raise typer.BadParameter("--page trains nothing: leave out --profile and --dry-run.")
+        typer.echo(compare_objectives(recipe, profile=profile, dry_run=dry_run, page=page))
         return
     from video_ssl.compare.encoders import compare as run
 
-    if profile is not None or dry_run:
+    if profile is not None or dry_run or page:
         raise typer.BadParameter(
-            "--profile and --dry-run are for a comparison of objectives, which a recipe names first: compare demo."
+            "--profile, --dry-run and --page are for a comparison of objectives, whose recipe comes first: compare demo."
         )
     typer.echo(run(words))
 

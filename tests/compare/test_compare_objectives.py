@@ -11,6 +11,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import yaml
@@ -18,9 +19,15 @@ from browser import Browser, needs_browser
 from typer.testing import CliRunner
 
 from video_ssl.cli import app
+from video_ssl.compare import costs, objectives
+from video_ssl.compare.cells import Cell, costs_of
 from video_ssl.compare.costs import Cost, clips_of, operations_of, planned
 from video_ssl.compare.objectives import compare_objectives
 from video_ssl.compare.recipe import is_comparison, load_comparison
+from video_ssl.errors import AlreadyReported
+from video_ssl.launch.errors import LaunchError
+from video_ssl.locks import alone
+from video_ssl.pretrain.run import fit_batch, open_streams
 from video_ssl.recipes import ConfigError, list_recipes, to_yaml
 
 SMALL = {
@@ -289,6 +296,186 @@ def test_cells_can_be_jobs_of_a_launch(videos, tmp_path):
     assert found["abilities"][0]["over_videos"]
 
 
+# Without a training --------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def begun(videos, tmp_path, monkeypatch):
+    """(recipe file, folder, names of the cells that calls have run): trainings are left out, cells are there."""
+    file = recipe_file(tmp_path, videos, budget={"kind": "clips", "amounts": [8]})
+    ran = []
+
+    def run(cell):
+        ran.append(cell.name)
+        cell.keep(error="left out")
+
+    monkeypatch.setattr(objectives, "_run", run)
+    compare_objectives(load_comparison(file))
+    return file, tmp_path / "the comparison", ran
+
+
+def as_before(out):
+    """The folder as an earlier version has left it."""
+    (out / "trainings.json").unlink()
+    content = json.loads((out / "costs.json").read_text())
+    content["costs"] = {key.rpartition(" ")[0]: cost for key, cost in content["costs"].items()}
+    (out / "costs.json").write_text(json.dumps(content))
+    return content["costs"]
+
+
+def test_a_training_recipe_that_was_edited_is_refused(begun):
+    """Was wrong: the words of an objective were compared, and not what its recipe says: cells of two trainings stood
+    in one mean."""
+    file, out, _ = begun
+    compare_objectives(load_comparison(file))
+    own = file.parent / "mae.yaml"
+    before = own.read_text()
+    own.write_text(before.replace("base_lr: 0.001", "base_lr: 0.002"))
+    assert own.read_text() != before
+    for more in ({}, {"page": True}):
+        with pytest.raises(ConfigError, match=r"objectives\.image \(words, or a recipe"):
+            compare_objectives(load_comparison(file), **more)
+    shutil.rmtree(out / "cells" / "image")
+    compare_objectives(load_comparison(file))
+    own.write_text(before)
+    with pytest.raises(ConfigError, match=r"objectives\.image"):
+        compare_objectives(load_comparison(file))
+
+
+def test_an_objective_that_comes_back_is_the_one_that_it_was(begun):
+    """Was wrong: left out for one call, an objective was forgotten, and came back with other words."""
+    file, _, _ = begun
+    content = yaml.safe_load(file.read_text())
+    less = {**content, "objectives": {"image": content["objectives"]["image"]}}
+    file.write_text(to_yaml(less))
+    compare_objectives(load_comparison(file))
+    other = {**content["objectives"]["video"], "words": ["optimizer.base_lr=0.01"]}
+    file.write_text(to_yaml({**content, "objectives": {"video": other}}))
+    with pytest.raises(ConfigError, match=r"objectives\.video"):
+        compare_objectives(load_comparison(file))
+    file.write_text(to_yaml(content))
+    compare_objectives(load_comparison(file))
+
+
+def test_a_setting_that_came_later_is_no_change(begun):
+    file, out, _ = begun
+    kept = json.loads((out / "trainings.json").read_text())
+    for part in kept["objectives"]["video"]["recipes"]:
+        del part["training"]["shrink_batch"]
+    (out / "trainings.json").write_text(json.dumps(kept))
+    compare_objectives(load_comparison(file))
+    again = json.loads((out / "trainings.json").read_text())
+    assert again["objectives"]["video"]["digest"] == kept["objectives"]["video"]["digest"]
+
+
+def test_costs_are_of_what_is_trained(begun, monkeypatch):
+    """Was wrong: they were known by the words of an objective, and stayed when its recipe changed.  Those that an
+    earlier version has found count as long as the words are the same."""
+    file, out, _ = begun
+    found = set(as_before(out))
+    asked = []
+
+    def cost(_, name, __):
+        asked.append(name)
+        return Cost(0.0, 160.0)
+
+    monkeypatch.setattr(objectives, "_cost", cost)
+    compare_objectives(load_comparison(file))
+    assert asked == []
+    now = json.loads((out / "costs.json").read_text())["costs"]
+    assert found < set(now)  # as they were, too
+    shutil.rmtree(out / "cells" / "image")
+    own = file.parent / "mae.yaml"
+    own.write_text(own.read_text().replace("base_lr: 0.001", "base_lr: 0.002"))
+    compare_objectives(load_comparison(file))
+    assert asked == ["image"]
+
+
+def test_an_earlier_comparison_without_trainings_goes_on(begun):
+    file, out, _ = begun
+    as_before(out)
+    compare_objectives(load_comparison(file), page=True)
+    assert not (out / "trainings.json").exists()
+    compare_objectives(load_comparison(file))
+    assert set(json.loads((out / "trainings.json").read_text())["objectives"]) == {
+        "video",
+        "image",
+        "lost",
+    }
+
+
+def test_a_page_of_what_is_there_runs_nothing(begun):
+    """Was wrong: there was no such call: the one for the page trained every cell that was missing."""
+    file, out, ran = begun
+    ran.clear()
+    (out / "comparison.html").unlink()
+    with alone(out / ".lock", lambda: AssertionError):  # another call is at work
+        told = CliRunner().invoke(app, ["compare", str(file), "--page"])
+    assert told.exit_code == 0, told.output
+    assert told.output.rstrip().endswith("comparison.html")
+    assert (out / "comparison.html").is_file()
+    assert ran == []
+    told = CliRunner().invoke(app, ["compare", str(file), f"out={file.parent / 'no'}", "--page"])
+    assert told.exit_code != 0
+    assert "holds no comparison yet" in " ".join(told.output.split())
+    assert not (file.parent / "no").exists()
+    told = CliRunner().invoke(app, ["compare", str(file), "--page", "--dry-run"])
+    assert told.exit_code == 2
+
+
+def test_jobs_are_left_alone_and_one_that_is_refused_stops_no_other(begun, monkeypatch, caplog):
+    """Was wrong: a call for the page trained cells here that were jobs in a queue, and a profile whose first cell had
+    a job already handed over none of the others."""
+    file, out, ran = begun
+    ran.clear()
+
+    def launch(_, __, words, *, chain):
+        if any("/video/" in word for word in words):
+            raise LaunchError("a job of it has not ended")
+        return "submitted"
+
+    monkeypatch.setattr(objectives, "launch", launch)
+    said = compare_objectives(load_comparison(file), profile="slurm").splitlines()
+    assert said[:2] == ["submitted", "submitted"]
+    assert said[2] == "video, 8, seed 0 was not handed over: a job of it has not ended"
+    assert ran == []
+    compare_objectives(load_comparison(file))
+    assert ran == ["video, 8, seed 0"]
+    assert "image, 8, seed 0 is left to its job of the profile slurm" in caplog.text
+    assert "- image, 8, seed 0: a job of the profile slurm" in (out / "comparison.md").read_text()
+    content = yaml.safe_load(file.read_text())
+    file.write_text(to_yaml({**content, "objectives": {"video": content["objectives"]["video"]}}))
+    with pytest.raises(LaunchError, match="has not ended"):
+        compare_objectives(load_comparison(file), profile="slurm")
+
+
+def cell_of(folder, *words):
+    return Cell("a", 8.0, 0, folder / "cell", words)
+
+
+def test_what_a_training_took_is_kept_however_it_ended(tmp_path, monkeypatch):
+    """Was wrong: attempts that failed or were stopped were free, and the cost on the page was that of the last one."""
+    cell = cell_of(tmp_path, "pretrain", "no/such/recipe")
+    objectives._run(cell)
+    once = cell.state()["training"]["processor_sec"]
+    assert cell.state()["error"].startswith("training ended with code")
+    assert once > 0
+    really = objectives._ended
+
+    def stopped(pid, signals):
+        signals.append(signal.SIGTERM)
+        return really(pid, signals)
+
+    monkeypatch.setattr(objectives, "_ended", stopped)
+    with pytest.raises(AlreadyReported):
+        objectives._run(cell)
+    assert cell.state()["training"]["processor_sec"] > 1.3 * once
+    assert costs_of([cell]) == {}  # not trained yet
+    (cell.run / "encoder").mkdir(parents=True)
+    (cell.run / "encoder" / "config.json").write_text("{}")
+    assert costs_of([cell])["a"][0].processor_sec == cell.state()["training"]["processor_sec"]
+
+
 def test_a_budget_becomes_a_share_of_a_length():
     assert Cost(0, 160).scale_for(16) == 0.1
     assert Cost(10, 100).scale_for(35) == 0.25
@@ -309,6 +496,35 @@ def test_clips_and_operations_count_the_stages_too(videos, tmp_path):
     assert all(clips > 1000 for clips in teachers)
     part = planned("mvd/demo", words, scale=0.1)
     assert clips_of(part) == pytest.approx(clips_of(whole) / 10, rel=0.02)
+
+
+def test_operations_are_those_of_the_batch_that_is_trained(videos, tmp_path, monkeypatch):
+    """Was wrong: a recipe with `shrink_batch` on few videos was charged for the batch that it does not have, and got a
+    fraction of the steps of the others."""
+    asked = []
+
+    class Pool:
+        def __init__(self, *_, **__):
+            pass
+
+        def __enter__(self):
+            return self
+
+        def __exit__(self, *_):
+            pass
+
+        def submit(self, _, content):
+            asked.append(content["training"]["global_batch_size"])
+            return SimpleNamespace(result=lambda: 400.0)  # of a step of 4 records
+
+    monkeypatch.setattr(costs, "ProcessPoolExecutor", Pool)
+    file = trained(tmp_path, videos / "train.arrow", "videomae")
+    words = ["training.global_batch_size=64", "training.shrink_batch=true"]
+    recipe = planned(str(file), words)
+    batch = fit_batch(recipe, open_streams(recipe))[0].training.global_batch_size
+    assert batch < 64
+    assert operations_of(recipe) == 40 * batch * 100
+    assert asked == [batch]
 
 
 @pytest.mark.slow

@@ -209,9 +209,7 @@ def test_a_trial_reads_clips_as_an_evaluation_reads_them(
     preprocess = VideoPreprocess(
         num_frames=4, size=32, shuffle_frames=True, resize_to=40, kernel="bicubic"
     )
-    encoder: Any = SimpleNamespace(
-        preprocess=preprocess, max_frames=None, frames_stand_alone=False
-    )
+    encoder: Any = SimpleNamespace(preprocess=preprocess, max_frames=None, frames_stand_alone=False)
     trial = validation.open_validation(
         ValidationConfig(table=str(videos), num_clips=2, num_crops=crops),
         SimpleNamespace(classifier=object, encoders=lambda: {"e": encoder}),  # type: ignore[arg-type]

@@ -75,6 +75,12 @@ class Cell:
         """Returns what cell.json says; empty where nothing was begun."""
         return _read(self.folder / CELL) or {}
 
+    @property
+    def profile(self) -> str | None:
+        """The profile whose job it is; None where it was handed to none."""
+        found: str | None = self.state().get("profile")
+        return found
+
     def is_trained(self) -> bool:
         return (self.run / "encoder" / "config.json").is_file()
 
@@ -205,10 +211,10 @@ def _read(path: Path) -> dict[str, Any] | None:
 
 
 def costs_of(cells: Sequence[Cell]) -> dict[str, list[Spent]]:
-    """Returns what the trainings of cells took, by objective."""
+    """Returns what the trainings of cells took, by objective; one that has not ended has no cost yet."""
     found: dict[str, list[Spent]] = {}
     for cell in cells:
         spent = cell.state().get("training")
-        if spent:
+        if spent and cell.is_trained():
             found.setdefault(cell.objective, []).append(Spent(**spent))
     return found

@@ -65,8 +65,8 @@ def operations_of(recipe: PretrainRecipe) -> float:
     Counted on one step of `_COUNTED` records, in a process of its own: torch and jax are never loaded in one.
     """
     total = 0.0
-    for part in with_stages(recipe):
-        steps, _ = _steps_and_clips(part)
+    for whole in with_stages(recipe):
+        part, steps = _fitted(whole)
         with ProcessPoolExecutor(
             1, mp_context=get_context("spawn"), initializer=end_in_silence
         ) as alone:
@@ -89,10 +89,15 @@ def _operations_of_a_step(content: dict[str, Any]) -> float:
 
 def _steps_and_clips(recipe: PretrainRecipe) -> tuple[int, int]:
     """Steps of a recipe on its data, and clips of a step."""
-    fitted, streams = fit_batch(recipe, open_streams(recipe))
-    steps = lengths_of(fitted, streams).num_steps
+    fitted, steps = _fitted(recipe)
     further = sum(own.records for own in fitted.data.streams.values())
     return steps, (fitted.training.global_batch_size + further) * fitted.objective.clips_per_record
+
+
+def _fitted(recipe: PretrainRecipe) -> tuple[PretrainRecipe, int]:
+    """A recipe with the batch that its data fill, and its steps on them."""
+    fitted, streams = fit_batch(recipe, open_streams(recipe))
+    return fitted, lengths_of(fitted, streams).num_steps
 
 
 def planned(recipe: str, words: Sequence[str], *, scale: float = 1.0) -> PretrainRecipe:

@@ -80,6 +80,8 @@ def _outcome(recipe: ComparisonRecipe, cells: Sequence[Cell], failed: Mapping[st
         state = cell.state()
         if cell.missing() and state.get("error"):
             problems.append(f"{cell.name}: {state['error']}")
+        elif cell.missing() and cell.profile is not None:
+            problems.append(f"{cell.name}: a job of the profile {cell.profile}, not finished")
     spent = costs_of([cell for cell in cells if cell.amount == largest])
     return Outcome(
         recipe,
