@@ -167,7 +167,7 @@ def compare(
 
     if profile is not None or dry_run or page:
         raise typer.BadParameter(
-            "--profile, --dry-run and --page are for a comparison of objectives, whose recipe comes first: compare demo."
+            "--profile, --dry-run and --page are for a comparison of objectives, by its recipe: compare demo."
         )
     typer.echo(run(words))
 
