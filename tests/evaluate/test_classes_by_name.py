@@ -13,6 +13,7 @@ from untrained_run import untrained_run
 from video_ssl.cli import app
 from video_ssl.datasets.table import Table
 from video_ssl.embed.features import FeatureError
+from video_ssl.evaluate.needs import told_about_classes
 from video_ssl.evaluate.recipe import load_evaluate_recipe
 from video_ssl.evaluate.run import evaluate
 
@@ -109,6 +110,23 @@ def test_tables_that_cannot_be_evaluated_are_refused_before_a_video_is_opened(
     with pytest.raises(FeatureError, match=text):
         evaluate(recipe, quiet=True)
     assert not list(tmp_path.glob("out/features/*"))
+
+
+def test_several_classes_of_a_video_are_looked_at_too():
+    """Tables that say their classes in `labels` were not looked at."""
+
+    def table(names, *labels):
+        rows = [{"source": f"{row}.mp4", "labels": found} for row, found in enumerate(labels)]
+        return Table.from_rows(rows, class_names=names)
+
+    train = table(["a", "b", "c"], [0, 1], None, [2])
+    assert told_about_classes(train, table(["b", "c", "new"], [0], [1, 2])) == [
+        "train and test number their classes differently: they are matched by name",
+        "classes without a test video: a",
+        "classes of test that train does not have, so that nothing is learned of them: new",
+    ]
+    with pytest.raises(FeatureError, match=r"no class of test \(new\) is in train \(a, b, c\)"):
+        told_about_classes(train, table(["new"], [0]))
 
 
 def test_a_missing_package_is_told_before_a_video_is_opened(videos, tmp_path, monkeypatch):

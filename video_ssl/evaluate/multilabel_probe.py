@@ -1,8 +1,9 @@
 """A linear layer on frozen features where a clip has any number of classes (AudioSet): mAP, AUC and d-prime.
 
-Classes are those of the column `labels` of both tables, or `label` where a video has no others.  Logits are averaged
-over the clips of a video.  The loss is the published one of fine-tuning, in which rare classes count as much as
-frequent ones; that only a linear layer is trained is ours.
+Classes are those of the column `labels` of both tables, or `label` where a video has no others; they are the same
+where their names are, whatever numbers each table gives them.  Logits are averaged over the clips of a video.  The loss
+is the published one of fine-tuning, in which rare classes count as much as frequent ones; that only a linear layer is
+trained is ours.
 
 Source: papers/vatt.md sections 5 and 6 (AudioSet), arXiv:2104.11178.
 """
@@ -17,12 +18,13 @@ from typing import ClassVar
 import numpy as np
 import torch
 
+from video_ssl.datasets.class_names import numbers_by_name
 from video_ssl.datasets.table import Table
 from video_ssl.embed.features import FeatureError
 from video_ssl.evaluate.context import Context
 from video_ssl.evaluate.contract import Figure, Needs, Result
 from video_ssl.evaluate.multilabel_metrics import average_precisions, d_prime, roc_aucs
-from video_ssl.evaluate.videos import Videos, shared_notes, videos_of
+from video_ssl.evaluate.videos import MATCHED, Videos, shared_notes, videos_of
 from video_ssl.models.multilabel_loss import multilabel_loss
 
 
@@ -68,12 +70,19 @@ class MultilabelProbe:
         """Returns mAP, AUC and d-prime on `test`, means over the classes that some but not all test videos have.
 
         Raises:
-            FeatureError: a video without a class in train, or no class that can be judged.
+            FeatureError: a video without a class in train, no class that can be judged, or a class without a name where
+                classes are matched by their names.
         """
         train, test = (videos_of(file, labelled=False) for file in (given.train, given.test))
-        count = max(_num_classes(table) for table in given.tables.values())
-        learned = class_table(train, given.tables["train"], count)
-        truth = class_table(test, given.tables["test"], count)
+        ours, theirs = given.tables["train"], given.tables["test"]
+        numbers = numbers_by_name(ours.class_names, theirs.class_names)
+        if numbers is None:
+            count = max(_num_classes(table) for table in (ours, theirs))
+        else:
+            count = max(len(ours.class_names), int(numbers.max()) + 1)
+        own = None if numbers is None else np.arange(len(ours.class_names))
+        learned = class_table(train, ours, count, own)
+        truth = class_table(test, theirs, count, None if numbers is None else numbers[:-1])
         logits = self._logits(given, learned[train.index], count)
         scores = test.mean(logits)
         precision, area = average_precisions(scores, truth), roc_aucs(scores, truth)
@@ -85,7 +94,8 @@ class MultilabelProbe:
         prime = d_prime(area[known])
         found = {"mAP": float(precision[known].mean()), "AUC": float(area[known].mean())}
         found["d_prime"] = float(prime.mean())
-        notes = shared_notes(train, test)
+        notes = [] if numbers is None else [MATCHED]
+        notes += shared_notes(train, test)
         if (~known).any():
             notes.append(
                 f"{int((~known).sum())} of {count} classes are of no test video, or of all: left out"
@@ -152,20 +162,43 @@ def _classes(table: Table, index: int) -> tuple[int, ...]:
     return () if record.label is None else (record.label,)
 
 
-def class_table(videos: Videos, table: Table, count: int) -> np.ndarray:
+def class_table(
+    videos: Videos, table: Table, count: int, numbers: np.ndarray | None = None
+) -> np.ndarray:
     """Returns bool (V, count): the classes of each video.
 
+    Args:
+        videos: of a feature file of the table.
+        table: says their classes.
+        count: of classes.
+        numbers: int64 (names,), the number of each name of the table; None = those of the table.
+
     Raises:
-        FeatureError: no video has a class, or the table has not all of the videos.
+        FeatureError: no video has a class, the table has not all of the videos, or there are `numbers` and a class has
+            no name.
     """
     rows = {str(key): row for row, key in enumerate(table.column("id").tolist())}
     found = np.zeros((len(videos), count), bool)
     for video, key in enumerate(videos.ids.tolist()):
         if key not in rows:
             raise FeatureError(f"the table has no record {key!r} any more: embed it again.")
-        found[video, list(_classes(table, rows[key]))] = True
+        classes = list(_classes(table, rows[key]))
+        if numbers is not None:
+            classes = _named(classes, numbers, f"{table.path or 'the table'}: row {rows[key] + 1}")
+        found[video, classes] = True
     if not found.any():
         raise FeatureError(
             f"no video of {table.path or 'the table'} has a class: fill the column labels (docs/data.md)."
         )
     return found
+
+
+def _named(classes: list[int], numbers: np.ndarray, row: str) -> list[int]:
+    """The classes by other numbers; raises FeatureError for one without a name."""
+    nameless = [label for label in classes if label >= len(numbers)]
+    if nameless:
+        raise FeatureError(
+            f"{row} has the class {nameless[0]}, but there are {len(numbers)} names of classes, by which both tables "
+            "are matched: name it too, or use the same numbers without names in both."
+        )
+    return [int(numbers[label]) for label in classes]

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 
 import numpy as np
+import pyarrow.compute as pc
 
 from video_ssl.datasets.class_names import listed, numbers_by_name, used_names
 from video_ssl.datasets.table import Table
@@ -179,13 +180,13 @@ def told_about_classes(train: Table, test: Table) -> list[str]:
     Raises:
         FeatureError: both tables have labels with names, and not one name is in both.
     """
-    if "label" not in train.column_names or "label" not in test.column_names:
-        return []
     ours, theirs = train.class_names, test.class_names
     if not ours or not theirs:
         return []
-    learned, asked = (used_names(t.class_names, t.column("label")) for t in (train, test))
-    if learned and asked and not learned & asked:
+    learned, asked = (used_names(t.class_names, _all_labels(t)) for t in (train, test))
+    if not learned or not asked:
+        return []
+    if not learned & asked:
         raise FeatureError(
             f"no class of test ({listed(sorted(asked))}) is in train ({listed(sorted(learned))}): the same names must "
             "stand for the same classes."
@@ -196,11 +197,21 @@ def told_about_classes(train: Table, test: Table) -> list[str]:
     if learned - asked:
         lines.append(f"classes without a test video: {listed(sorted(learned - asked))}")
     if asked - learned:
+        several = "labels" in train.column_names or "labels" in test.column_names
+        what = "nothing is learned of them" if several else "their videos count as wrong"
         lines.append(
-            "classes of test that train does not have, so that their videos count as wrong: "
-            f"{listed(sorted(asked - learned))}"
+            f"classes of test that train does not have, so that {what}: {listed(sorted(asked - learned))}"
         )
     return lines
+
+
+def _all_labels(table: Table) -> np.ndarray:
+    """The classes of all videos, those of the column `label` and those of `labels`."""
+    found = [table.column("label")] if "label" in table.column_names else []
+    if "labels" in table.column_names:
+        several = pc.drop_null(pc.list_flatten(table.arrow["labels"]))
+        found.append(several.to_numpy())
+    return np.concatenate([np.zeros(0, np.int32), *found])
 
 
 def _check_outputs(title: str, evaluator: Evaluator, there: tuple[str, ...], where: str) -> None:

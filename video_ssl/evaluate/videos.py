@@ -13,6 +13,9 @@ from video_ssl.embed.feature_arrays import NAMED_LABELS
 from video_ssl.embed.features import FeatureError, FeatureFile
 from video_ssl.evaluate.identity import Origins, origins_of, overlap_notes
 
+#: What is noted where two files or tables number their classes differently.
+MATCHED = "the files number their classes differently: they are matched by name"
+
 
 @dataclass(frozen=True, eq=False)
 class Videos:
@@ -86,7 +89,8 @@ def matched_labels(train: FeatureFile, test: FeatureFile) -> tuple[np.ndarray, l
     have get numbers behind its own.
 
     Raises:
-        FeatureError: one file has names of classes for labels, the other numbers without names.
+        FeatureError: one file has names of classes for labels, the other numbers without names; or a label has no name
+            where names decide.
     """
     ours, theirs = (list(file.metadata.get("class_names") or ()) for file in (train, test))
     if ours == theirs:
@@ -100,8 +104,12 @@ def matched_labels(train: FeatureFile, test: FeatureFile) -> tuple[np.ndarray, l
     numbers = numbers_by_name(ours, theirs)
     if numbers is None:
         return test.labels, []
-    labels = renumbered(test.labels, numbers, f"{test.path or 'the features'}: row", "classes")
-    note = "the files number their classes differently: they are matched by name"
+    rows = [f"{file.path or 'the features'}: row" for file in (train, test)]
+    renumbered(
+        train.labels, np.arange(-1, len(ours)), rows[0], "classes"
+    )  # numbers behind are of test's names
+    labels = renumbered(test.labels, numbers, rows[1], "classes")
+    note = MATCHED
     learned, asked = used_names(ours, train.labels), used_names(theirs, test.labels)
     for lone, side in ((learned - asked, "train"), (asked - learned, "test")):
         note += f"; only in {side}: {listed(sorted(lone))}" if lone else ""
