@@ -155,6 +155,31 @@ def test_what_a_table_says_of_key_frames():
     assert not len(first.detections)
 
 
+def test_a_table_with_labels_of_boxes_says_nothing_of_videos_without_them():
+    """The label of a video stood in where a row had no labels of boxes: an IndexError, or an action that nobody saw."""
+    boxes = np.float32([[[0, 0, 0.5, 0.5]]])
+    rows = [
+        {"id": "a", "source": "a.mp4", "label": 0, "boxes": boxes, "box_labels": [[[0]]]},
+        {"id": "b", "source": "b.mp4", "label": 3, "boxes": boxes, "box_labels": None},
+    ]
+    table = Table.from_rows(rows)
+    assert num_classes_of(table) == 1
+    assert [f.targets.tolist() for f in key_frames(table, 1, None)] == [[[True]], [[False]]]
+    never = Table.from_rows([{**row, "box_labels": None} for row in rows])
+    assert num_classes_of(never) == 4
+    assert [f.truth[1].tolist() for f in key_frames(never, 4, None)] == [[0], [3]]
+
+
+def test_a_label_without_a_name_is_told():
+    """It was a bare IndexError, of a box as well as of a video."""
+    row = {"id": "clip", "source": "a.mp4", "boxes": np.float32([[[0, 0, 0.5, 0.5]]])}
+    for labels in ({"box_labels": [[[5]]]}, {"label": 5}):
+        table = Table.from_rows([{**row, **labels}], class_names=["red", "green"])
+        told = "clip has the label 5 at a key frame, but there are 2 classes: 0 to 1"
+        with pytest.raises(FeatureError, match=told):
+            list(key_frames(table, num_classes_of(table), None))
+
+
 def test_a_key_frame_outside_the_video_is_named(tables):
     own = open_table(tables / "test.arrow").record(0)
     with open_record(own) as reader:
@@ -237,6 +262,30 @@ def test_detections_of_the_table_and_lost_key_frames(run, tables, tmp_path):
     assert result["details"]["key_frames"]["test"] == 9
     assert result["notes"][0].startswith("3 key frames of test could not be used and are left out")
     assert "60.000 s" in result["notes"][0]
+
+
+@pytest.mark.parametrize("of_boxes", [False, True])
+def test_another_order_of_names_gives_the_same_precision(run, tables, tmp_path, of_boxes):
+    """Numbers of classes were compared, not names: a split that lacks one was judged against the wrong ones."""
+    for name, names in (("test", ["red", "green"]), ("other", ["blue", "green", "red"])):
+        rows = []
+        for record in map(open_table(tables / "test.arrow").record, range(6)):
+            label = names.index(("red", "green")[record.label])
+            own = {"box_labels": [[[label], []]] * len(record.boxes)} if of_boxes else {}
+            row = {"id": record.id, "source": record.source, "boxes": record.boxes, **own}
+            rows.append({**row, "label": label})
+        Table.from_rows(rows, class_names=names).save(tables / f"named_{name}.arrow")
+    found = []
+    for test in ("named_test", "named_other"):
+        told = recipe(run, tables, tmp_path / test, test=test)
+        del told.encoders["encoder"]
+        result = evaluate(told, quiet=True)["encoders"]["pixels"]["results"]["localisation"]
+        found.append(result)
+    assert found[0]["metrics"]["true_boxes"] > 0.9
+    assert found[1]["metrics"] == pytest.approx(found[0]["metrics"], abs=0.05)
+    assert found[1]["details"]["classes_of_boxes"] == 3
+    assert not found[0]["notes"]
+    assert any("matched by name" in note for note in found[1]["notes"])
 
 
 def test_tables_and_encoders_that_lack_something_are_refused_before_anything_is_read(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -14,6 +14,7 @@ from video_ssl.clips.decoders.reader import Reader
 from video_ssl.clips.sampling.two_clips import keyframe_clip
 from video_ssl.clips.views import read_views
 from video_ssl.datasets.table import Record, Table
+from video_ssl.embed.features import FeatureError
 from video_ssl.models.preprocess_config import VideoPreprocess
 
 Floats = NDArray[np.float32]
@@ -50,36 +51,54 @@ class KeyFrame:
         return self.boxes[box], label.astype(np.int64)
 
 
+def has_box_labels(table: Table) -> bool:
+    """Whether boxes of this table say themselves what is done there; else the labels of videos do."""
+    return "box_labels" in table.column_names and any(
+        table.record(row).box_labels is not None for row in range(len(table))
+    )
+
+
 def num_classes_of(*tables: Table) -> int:
     """Returns the number of classes that boxes of these tables may have.
 
-    Those of `box_labels` where a table has them, else of the labels of videos; names of classes count.
+    Those that have names; where a table has none, those of `box_labels` if it has them, else of the labels of videos.
     """
-    found = [len(table.class_names) for table in tables]
+    found = [0]
     for table in tables:
-        if table.class_names and "label" not in table.column_names:
-            continue  # names of the classes of boxes: nobody needs to look at every row
-        if "box_labels" in table.column_names:
+        if table.class_names:
+            found.append(len(table.class_names))  # nobody needs to look at every row
+        elif has_box_labels(table):
             for row in range(len(table)):
                 labels = table.record(row).box_labels or ()
                 found += [1 + label for moment in labels for box in moment for label in box]
         elif "label" in table.column_names and len(table):
             found.append(1 + int(table.column("label").max()))
-    return max(found, default=0)
+    return max(found)
 
 
-def key_frames(table: Table, num_classes: int, per_video: int | None) -> Iterator[KeyFrame]:
+def key_frames(
+    table: Table,
+    num_classes: int,
+    per_video: int | None,
+    numbers: NDArray[np.int64] | None = None,
+) -> Iterator[KeyFrame]:
     """Yields the key frames of a table.
 
     A box with labels, or without a score, is a true one; a box with a score and without labels is a detection.  Where
     the table has no `box_labels`, the first box of a moment does what the label of its video says and the others do
-    nothing, as on the generated videos.
+    nothing, as on the generated videos.  In a table with them nothing is done in a video that has none.
 
     Args:
         table: with boxes.
         num_classes: K.
         per_video: so many moments of each video, evenly spread; None = all of them.
+        numbers: of the classes, where they are other ones than those of the table; see `numbers_by_name`.
+
+    Raises:
+        FeatureError: a label of a key frame without a name, where classes have names.
     """
+    of_boxes = has_box_labels(table)
+    named = len(table.class_names) or num_classes
     for row in range(len(table)):
         record = table.record(row)
         if record.boxes is None:
@@ -93,21 +112,36 @@ def key_frames(table: Table, num_classes: int, per_video: int | None) -> Iterato
             wanted = min(per_video or count, count)
             moments = np.linspace(0, count - 1, wanted).round().astype(int)
         for moment in moments:
-            yield _key_frame(record, row, int(moment), num_classes)
+            actions = _actions(record, int(moment), of_boxes=of_boxes)
+            targets = np.zeros((record.boxes.shape[1], num_classes), bool)
+            for target, labels in zip(targets, actions, strict=False):
+                target[_numbered(labels, record, named, numbers)] = True
+            yield _key_frame(record, row, int(moment), targets)
 
 
-def _key_frame(record: Record, row: int, moment: int, num_classes: int) -> KeyFrame:
+def _actions(record: Record, moment: int, *, of_boxes: bool) -> Sequence[Sequence[int]]:
+    """The labels of each box of a moment; boxes behind the last one have none."""
+    if of_boxes:
+        return () if record.box_labels is None else record.box_labels[moment]
+    return () if record.label is None else ((record.label,),)
+
+
+def _numbered(
+    labels: Sequence[int], record: Record, named: int, numbers: NDArray[np.int64] | None
+) -> list[int]:
+    known = [label for label in labels if label >= 0]
+    if known and max(known) >= named:
+        raise FeatureError(
+            f"{record.id} has the label {max(known)} at a key frame, but there are {named} classes: 0 to {named - 1}."
+        )
+    return known if numbers is None else numbers[known].tolist()
+
+
+def _key_frame(record: Record, row: int, moment: int, targets: NDArray[np.bool_]) -> KeyFrame:
     assert record.boxes is not None
     boxes = np.asarray(record.boxes[moment], np.float32)
     cut = np.clip(boxes, 0.0, 1.0)
     there = np.isfinite(boxes).all(-1) & has_area(cut)
-    targets = np.zeros((len(boxes), num_classes), bool)
-    if record.box_labels is not None:
-        own = record.box_labels[moment]
-        for target, labels in zip(targets, own, strict=False):
-            target[[label for label in labels if label >= 0]] = True
-    elif len(boxes) and record.label is not None and record.label >= 0:
-        targets[0, record.label] = True
     scores = np.full(len(boxes), np.nan, np.float32)
     if record.box_scores is not None:
         scores = np.asarray(record.box_scores[moment], np.float32)

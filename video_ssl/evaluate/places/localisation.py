@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from video_ssl.clips.decoders.reader import BadVideo
+from video_ssl.datasets.class_names import numbers_by_name
 from video_ssl.embed.features import FeatureError
 from video_ssl.evaluate.context import Context
 from video_ssl.evaluate.contract import Figure, Needs, Result
@@ -129,17 +130,23 @@ class ActionLocalisation:
 
         Key frames that cannot be read are left out, named and counted.
 
+        Classes are numbered as in train; those of test that train does not have get numbers behind its own.
+
         Raises:
-            FeatureError: no key frame of training with an action, or none of the test that can be read.
+            FeatureError: no key frame of training with an action, or none of the test that can be read; a label without
+                a name, where classes have names.
         """
         config = self.config
-        num_classes = num_classes_of(given.tables["train"], given.tables["test"])
-        clips = {
-            split: _Clips(
-                given, split, list(key_frames(table, num_classes, config.per_video)), config
-            )
-            for split, table in given.tables.items()
-        }
+        tables = given.tables
+        numbers = numbers_by_name(*(tables[split].class_names for split in ("train", "test")))
+        num_classes = num_classes_of(tables["train"], tables["test"])
+        if numbers is not None:
+            num_classes = max(num_classes, 1 + int(numbers.max()))
+        clips = {}
+        for split, table in tables.items():
+            renumbered = numbers if split == "test" else None
+            frames = list(key_frames(table, num_classes, config.per_video, renumbered))
+            clips[split] = _Clips(given, split, frames, config)
         train, test = clips["train"], clips["test"]
         train.keep([i for i, f in enumerate(train.frames) if len(f.boxes)])
         train.drop_unreadable()
@@ -177,7 +184,12 @@ class ActionLocalisation:
                     classes |= {key: values.tolist() for key, values in own.items()}
                 else:
                     alone |= means
-        return self._result(metrics, alone, classes, num_classes, clips)
+        result = self._result(metrics, alone, classes, num_classes, clips)
+        if numbers is not None:
+            result.notes.append(
+                "train and test number their classes differently: they are matched by name"
+            )
+        return result
 
     def _head(self, width: int, num_classes: int) -> nn.Module:
         config = self.config
