@@ -76,6 +76,20 @@ def test_detections_and_excluded_seconds_of_val(root, caplog):
     np.testing.assert_allclose(record.box_scores, [[np.nan, 0.93], [0.6, np.nan]], atol=1e-6)
 
 
+def test_a_box_detected_for_several_actions_is_one_box(root):
+    """It stood once for each action, and each repeat counted as a false detection: a perfect detector fell to 0.71."""
+    (root / "ava_val_predicted_boxes.csv").write_text(
+        "b,1000,0.1,0.1,0.5,0.9,12,0.7\n"
+        "b,1000,0.1,0.1,0.5,0.9,1,0.93\n"
+        "b,1000,0.6,0.1,0.9,0.9,1,0.5\n"
+        "b,1000,0.1,0.10,0.50,0.9,2,0.2\n"
+    )
+    record = open_table("ava:val").record(0)
+    assert record.box_labels == (((11,), (), ()),)
+    np.testing.assert_allclose(record.box_scores, [[np.nan, 0.93, 0.5]], atol=1e-6)
+    np.testing.assert_allclose(record.boxes[0, 1:, 0], [0.1, 0.6], atol=1e-6)
+
+
 def test_films_that_were_cut(root):
     train = read_ava(root, video_starts_at_sec=900).splits["train"]
     assert train.columns["box_times_sec"] == [[2, 3, 4]]

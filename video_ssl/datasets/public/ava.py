@@ -33,8 +33,8 @@ _NUMBER = re.compile(r"\b(?:id|label_id):\s*(\d+)")
 Box = tuple[float, float, float, float]
 #: second -> box -> numbers of actions from 0
 Truth = dict[float, dict[Box, set[int]]]
-#: second -> [(box, score)]
-Found = dict[float, list[tuple[Box, float]]]
+#: second -> box -> score
+Found = dict[float, dict[Box, float]]
 
 
 def read_ava(root: Path, video_starts_at_sec: float = 0.0, kinetics: bool = False) -> Annotations:
@@ -45,9 +45,9 @@ def read_ava(root: Path, video_starts_at_sec: float = 0.0, kinetics: bool = Fals
 
     Moments are all seconds of the lists, also those with nobody in them, but for excluded ones
     (`ava_SPLIT_excluded_timestamps_v2.2.csv`); where `ava_SPLIT_predicted_boxes.csv` is there, its moments and boxes
-    too.  True boxes have labels and no score, detections a score and no label.  Labels count from 0: action N of AVA is
-    N - 1.  Actions that the label map does not name (20 of 80 are left out by the evaluation's map) are left out of the
-    truth, and counted.
+    too.  True boxes have labels and no score, detections a score and no label; a box that a detector names for several
+    actions is one, with the highest of its scores.  Labels count from 0: action N of AVA is N - 1.  Actions that the
+    label map does not name (20 of 80 are left out by the evaluation's map) are left out of the truth, and counted.
 
     Args:
         root: of the data set.
@@ -150,6 +150,7 @@ def _truth(file: Path, actions: Mapping[int, str]) -> tuple[dict[str, Truth], Co
 
 
 def _detections(file: Path) -> dict[str, Found]:
+    """Detected boxes; one that is there again, for another action, is the same one, as sure as at best."""
     videos: dict[str, Found] = {}
     for where, fields in _fields(file, (7, 8), "VIDEO, second, x1, y1, x2, y2, (action,) score"):
         if not fields[-1]:
@@ -157,7 +158,8 @@ def _detections(file: Path) -> dict[str, Found]:
         score = _number(fields[-1], where, "score")
         moments = videos.setdefault(fields[0], {})
         second = _number(fields[1], where, "second")
-        moments.setdefault(second, []).append((_box(fields[2:6], where), score))
+        boxes, box = moments.setdefault(second, {}), _box(fields[2:6], where)
+        boxes[box] = max(score, boxes.get(box, 0.0))
     return videos
 
 
@@ -204,10 +206,10 @@ def _split(
         moments = sorted(s for s in own.keys() | detected.keys() if (name, s) not in excluded)
         rows: list[tuple[list[Any], list[Any], list[Any]]] = []
         for second in moments:
-            true, near = own.get(second, {}), detected.get(second, [])
-            boxes = [list(box) for box in true] + [list(box) for box, _ in near]
+            true, near = own.get(second, {}), detected.get(second, {})
+            boxes = [list(box) for box in (*true, *near)]
             labels = [sorted(actions) for actions in true.values()] + [[] for _ in near]
-            scores = [float("nan")] * len(true) + [score for _, score in near]
+            scores = [float("nan")] * len(true) + list(near.values())
             rows.append((boxes, labels, scores))
         columns["box_times_sec"].append([second - start_sec for second in moments])
         for column, values in zip(
