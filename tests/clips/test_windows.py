@@ -3,6 +3,7 @@
 import dataclasses
 import itertools
 import tracemalloc
+from typing import get_args
 
 import numpy as np
 import pytest
@@ -10,9 +11,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from video_ssl.clips import windows
+from video_ssl.clips.arrays import ArrayReader
+from video_ssl.clips.config import Sampling
 from video_ssl.clips.decoders.reader import BadVideo, VideoInfo
 from video_ssl.clips.sampling.clip_rules import window_rule
-from video_ssl.clips.windows import WindowConfig, WindowPlan
+from video_ssl.clips.windows import WindowConfig, WindowPlan, iterate_windows
 from video_ssl.datasets.table import Record
 
 RECORD = Record(index=0, id="a", source="a.mp4")
@@ -252,3 +255,24 @@ def test_the_centre_may_be_smaller_than_the_short_side():
     for settings_ in ({"center_share": 0.0}, {"center_share": 0.5, "crop": "spread"}):
         with pytest.raises(ValueError, match=r"must lie in \(0, 1\]"):
             WindowConfig(**settings_)
+
+
+@pytest.mark.parametrize("sampling", get_args(Sampling))
+@pytest.mark.parametrize("count", [1, 2, 5, 10, 40, 63, 64, 70])
+@pytest.mark.parametrize("num_clips", [1, 2, 5])
+def test_every_rule_shows_the_frames_that_it_names(sampling, count, num_clips):
+    """Was wrong: rules that begin a short video again (looped, dmvr) ended embedding and training in a KeyError."""
+    frames = np.broadcast_to(
+        np.arange(count, dtype=np.uint8)[:, None, None, None], (count, 8, 8, 3)
+    )
+    config = WindowConfig(
+        num_frames=16, frame_stride=4, num_clips=num_clips, sampling=sampling, size=8
+    )
+    reader = ArrayReader(np.ascontiguousarray(frames), fps=25.0)
+    record = Record(index=0, id="a", source="a")
+    windows = list(iterate_windows(record, reader, config))
+    assert windows
+    for window in windows:
+        assert window.clips[0, :, 0, 0, 0].tolist() == window.indices.tolist()
+    for number, window in enumerate(iterate_windows(record, reader, config, first=1), 1):
+        assert np.array_equal(window.clips, windows[number].clips)

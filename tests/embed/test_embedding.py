@@ -134,6 +134,10 @@ def test_no_readable_video_is_an_error(videos, tmp_path, encoder):
     table = Table.open(videos / "broken.arrow").select([1, 4])
     with pytest.raises(EmbeddingError, match=r"none of the 2 videos could be read.*broken1\.mp4"):
         Embedder(encoder, EmbedConfig(num_workers=0)).embed(table, tmp_path / "f.arrow")
+    # What was begun stayed, since its own process held it, and the mended videos were refused as another job.
+    assert list(tmp_path.iterdir()) == []
+    whole = Table.open(videos / "broken.arrow").select([0])
+    assert len(Embedder(encoder, EmbedConfig(num_workers=0)).embed(whole, tmp_path / "f.arrow"))
 
 
 def test_a_short_video_keeps_only_the_moments_it_has(videos, tmp_path):

@@ -386,7 +386,8 @@ def test_segments_of_a_classifier_of_phases(run, videos, tmp_path):
     assert len(rows_of(tmp_path / "o.csv")) == sum(len(a.parts) for a in told.answers)
 
 
-def test_a_fine_tuned_classifier(videos, tmp_path):
+@pytest.mark.parametrize(("crops", "size"), [(1, None), (2, 24)])
+def test_a_fine_tuned_classifier(videos, tmp_path, caplog, crops, size):
     """Its shares are those of `classifier_folder`: the mean of the softmax of its clips."""
     torch.manual_seed(1)
     config = ViTConfig(
@@ -399,7 +400,7 @@ def test_a_fine_tuned_classifier(videos, tmp_path):
         preprocess=VideoPreprocess(num_frames=4, frame_stride=2, size=16),
         source={},
         beside={"classifier.safetensors": {"weight": torch.randn(3, 32), "bias": torch.randn(3)}},
-        protocol=Protocol(class_names=tuple(NAMES), num_classes=3, clips=3),
+        protocol=Protocol(class_names=tuple(NAMES), num_classes=3, clips=3, crops=crops, size=size),
     )
     out = tmp_path / "o.json"
     told = predict(tmp_path / "fine tuned", str(videos / "test.arrow"), out, config=QUICK)
@@ -408,9 +409,11 @@ def test_a_fine_tuned_classifier(videos, tmp_path):
     predict(tmp_path / "fine tuned", str(videos / "test.arrow"), out, features=kept, config=QUICK)
     found = open_features(kept)
     assert len(told.answers) == 6
+    assert ("found on squares of 24 px" in caplog.text) == (size == 24)
     for answer in told.answers:
         own = found.features[found.ids == answer.id]
-        assert len(own) == len(answer.parts) == 3
+        assert len(own) == 3 * crops  # was one square of each clip, however many the accuracy is of
+        assert len(answer.parts) == 3
         np.testing.assert_allclose(answer.whole.shares, classifier.shares(own), atol=1e-6)
     # An evaluation of the same run leaves a head of other classes, of its frozen features.
     other = tmp_path / "fine tuned/evaluate/probe/heads/encoder-probe"

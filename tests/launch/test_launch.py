@@ -314,6 +314,39 @@ def test_a_grid_ends_in_a_table(tmp_path: Path) -> None:
     assert [Path(task.run).name for task in plan.steps[0].tasks] == ["seed=0", "seed=1"]
 
 
+def test_several_evaluations_are_jobs_of_their_own_and_the_table_waits_for_all(
+    tmp_path: Path,
+) -> None:
+    """Two files of one name were one job, whose file was written twice; the table waited for the last one only."""
+    files = []
+    for name in ("a", "b"):
+        (tmp_path / name).mkdir()
+        files.append(str(tmp_path / name / "x.yaml"))
+        content = {
+            "name": f"of_{name}",
+            "encoders": {"encoder": "{encoder}"},
+            "evaluators": {"knn": {}},
+        }
+        Path(files[-1]).write_text(to_yaml(content))
+    words = ["mvd/demo", f"run={tmp_path / 'r'}", f"evaluate={json.dumps(files)}", "seed=0,1"]
+    plan = plan_launch("pretrain", words, SLURM, chain=True)
+    assert [(s.name, s.after) for s in plan.steps] == [
+        ("pretrain", ()),
+        ("evaluate-x", ("pretrain",)),
+        ("evaluate-x-2", ("pretrain",)),
+        ("results", ("evaluate-x", "evaluate-x-2")),
+    ]
+    assert [s.tasks[0].arguments[0] for s in plan.steps[1:3]] == files
+
+
+def test_the_progress_of_one_of_several_evaluations_is_seen(tmp_path: Path) -> None:
+    """It was looked for in checkpoints, so that a job which went on was given up."""
+    journal = tmp_path / "evaluate" / "x" / "features" / "a.arrow.partial" / "journal.jsonl"
+    journal.parent.mkdir(parents=True)
+    journal.write_text("{}\n" * 10)
+    assert progress_of(tmp_path, "evaluate") == progress_of(tmp_path, "evaluate-x") == 30
+
+
 def test_shards_are_single_processes_and_merged_at_the_end(tmp_path: Path) -> None:
     profile = LaunchProfile(executor="slurm", nodes=2, tasks_per_node=4, gpus_per_node=4, shards=3)
     plan = plan_launch("embed", ["ENC", "videos", str(tmp_path / "o.arrow"), "--hop", "4"], profile)

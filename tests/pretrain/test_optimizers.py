@@ -86,6 +86,32 @@ def test_the_rate_of_a_group_is_scaled() -> None:
     assert {g["layer"]: g["lr"] for g in optimizer.param_groups} == {1: 0.5, 2: 1.0}
 
 
+def test_learned_positions_are_of_the_first_layer_and_not_decayed() -> None:
+    """They had the rate of the head, 270 times that of the patches for a ViT-S, and were decayed."""
+    config = ViTConfig(
+        preset=None,
+        embed_dim=16,
+        depth=2,
+        num_heads=2,
+        image_size=16,
+        num_frames=4,
+        patch_size=8,
+        positions="learned",
+    )
+    module = nn.ModuleDict({"encoder": VideoViT(config), "head": nn.Linear(16, 2)})
+    groups = parameter_groups(
+        module.named_parameters(),
+        weight_decay=0.1,
+        layer_decay=0.5,
+        no_decay={"encoder.positions.table"},
+        encoder=module["encoder"],
+    )
+    (own,) = (g for g in groups if "encoder.positions.table" in g["names"])
+    (patches,) = (g for g in groups if "encoder.patch_embed.proj.weight" in g["names"])
+    assert (own["layer"], own["lr_scale"]) == (patches["layer"], patches["lr_scale"]) == (0, 0.125)
+    assert (own["weight_decay"], patches["weight_decay"]) == (0.0, 0.1)
+
+
 def named(*names: str) -> list[tuple[str, nn.Parameter]]:
     return [(name, nn.Parameter(torch.zeros(2, 2))) for name in names]
 

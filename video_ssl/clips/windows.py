@@ -240,9 +240,10 @@ def iterate_windows(
     for number in range(first, len(layout)):
         clip = layout.clip(number)
         wanted = clip.indices.tolist()
-        for index in [index for index in held if index < wanted[0]]:
+        low = layout.lowest(number)
+        for index in [index for index in held if index < low]:
             del held[index]
-        while wanted[-1] not in held:
+        while max(wanted) not in held:
             index, frame = next(scaled)
             held[index] = frame
         assert clip.times is not None

@@ -39,7 +39,7 @@ from video_ssl.embed.config import EmbedConfig
 from video_ssl.embed.features import FeatureFile, open_features
 from video_ssl.embed.grids import GridColumn
 from video_ssl.embed.jobs import job_key, make_job
-from video_ssl.embed.partial import PartialFeatures, discard
+from video_ssl.embed.partial import PartialFeatures
 from video_ssl.embed.rows import RowCollector
 from video_ssl.embed.text_windows import TextWindows
 from video_ssl.embed.vector_columns import Column, VectorColumn
@@ -237,7 +237,7 @@ class Embedder:
         """
         if partial.num_rows == 0 and not may_be_empty:
             first = partial.skipped[0]
-            discard(partial.out)
+            partial.discard()
             raise EmbeddingError(
                 f"none of the {len(table)} videos could be read; the first: "
                 f"{first['source']}: {first['reason']}."

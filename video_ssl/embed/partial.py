@@ -69,6 +69,10 @@ class State:
     closed_rows: int = 0
 
 
+class OtherJob(FeatureError):
+    """OUT.partial was begun by another job; the text lists the differences."""
+
+
 class PartialFeatures:
     """The folder OUT.partial, held by one process; a context manager.
 
@@ -81,8 +85,8 @@ class PartialFeatures:
         restart: throw away what is there.
 
     Raises:
-        FeatureError: it is held by another process, belongs to another job (the differences are listed), is damaged, or
-            cannot be written.
+        OtherJob: it belongs to another job.
+        FeatureError: it is held by another process, is damaged, or cannot be written.
     """
 
     def __init__(
@@ -144,6 +148,10 @@ class PartialFeatures:
     @property
     def num_rows(self) -> int:
         return self.state.rows
+
+    def discard(self) -> None:
+        """Removes the folder, which this process holds; nothing may be written any more."""
+        _remove(self.folder)
 
     # Writing
 
@@ -274,7 +282,7 @@ class PartialFeatures:
             raise self._damaged(f"{JOB} is not JSON: {err}") from err
         changes = job_changes(before, json.loads(text))
         if changes:
-            raise FeatureError(
+            raise OtherJob(
                 f"{self.folder} was begun by another job (now <- before):\n  {listed(changes)}\n"
                 "Undo the change, give another output file, or start over with --restart, which throws it away."
             )

@@ -177,7 +177,22 @@ def _classifier_of(path: Path) -> Path | None:
 def _fine_tuned_judge(place: Path, config: PredictConfig) -> _Judge:
     classifier = load_classifier(place)
     protocol = classifier.protocol
-    made = EmbedConfig(num_clips=protocol.clips, pooling=_pooling(protocol.pooling), frames=False)
+    made = EmbedConfig(
+        num_clips=protocol.clips,
+        num_crops=protocol.crops,
+        crop="spread" if protocol.crops > 1 else "center",
+        pooling=_pooling(protocol.pooling),
+        frames=False,
+    )
+    encoder = open_encoder(str(place))
+    seen = getattr(encoder.preprocess, "size", None)
+    if protocol.size not in (None, seen):
+        logger.warning(
+            "the accuracy in %s was found on squares of %d px; videos are shown at %s px here, that of the encoder",
+            place / CLASSIFIER,
+            protocol.size,
+            seen,
+        )
     names = tuple(protocol.name(label) for label in range(protocol.num_classes))
 
     def answers(found: FeatureFile, table: Table | None) -> tuple[list[Answer], str]:
@@ -187,7 +202,7 @@ def _fine_tuned_judge(place: Path, config: PredictConfig) -> _Judge:
     return _Judge(
         told=f"the classifier of {place}",
         spec=str(place),
-        fingerprint=open_encoder(str(place)).fingerprint,
+        fingerprint=encoder.fingerprint,
         class_names=names,
         embed=config.embed(made, may_move=True),
         clips_apart=True,
@@ -378,6 +393,8 @@ def _of_clips(found: FeatureFile, shares: np.ndarray) -> list[Answer]:
         else np.full(len(found), np.nan)
         for name in ("start_sec", "end_sec")
     )
+    crops = int((found.metadata.get("settings") or {}).get("num_crops", 1))
+    windows = found.table["clip"].to_numpy() // crops
     answers = []
     for video, row in enumerate(first.tolist()):
         rows = np.flatnonzero(index == video)
@@ -388,10 +405,19 @@ def _of_clips(found: FeatureFile, shares: np.ndarray) -> list[Answer]:
             end_sec=float(np.nanmax(ends[rows])) if known else float("nan"),
             shares=shares[rows].mean(axis=0),
         )
-        parts = [Span(start_sec=starts[r], end_sec=ends[r], shares=shares[r]) for r in rows]
+        parts = [
+            Span(start_sec=starts[own[0]], end_sec=ends[own[0]], shares=shares[own].mean(axis=0))
+            for own in _windows(rows, windows)
+        ]
         source = found.table["source"][row].as_py() or ""
         answers.append(Answer(id=str(found.ids[row]), source=source, whole=whole, parts=parts))
     return answers
+
+
+def _windows(rows: np.ndarray, windows: np.ndarray) -> list[np.ndarray]:
+    """The rows of each window of a video, its crops together, in the order of `rows`."""
+    _, first, index = np.unique(windows[rows], return_index=True, return_inverse=True)
+    return [rows[index == number] for number in np.argsort(first, kind="stable")]
 
 
 @contextmanager

@@ -227,6 +227,7 @@ def _embedded(
     from video_ssl.embed.embed_videos import embed_table, open_source
     from video_ssl.embed.embedding import EmbeddingError
     from video_ssl.embed.open_encoder import open_encoder
+    from video_ssl.embed.partial import OtherJob
 
     chosen = out.with_name(f"{out.stem.removesuffix('.features')}.videos.arrow")
     claim_file(chosen, "explore")
@@ -243,7 +244,10 @@ def _embedded(
     settings: dict[str, Any] = {"per_frame": True, "num_workers": 1, "device": device}
     try:
         return embed_table(encoder, str(chosen), out, **settings)
-    except EmbeddingError:  # made of other videos or by another encoder: it is ours to replace
+    except (
+        EmbeddingError,
+        OtherJob,
+    ):  # made of other videos or by another encoder: it is ours to replace
         logger.info("%s is of something else and is written anew", out)
         return embed_table(encoder, str(chosen), out, restart=True, **settings)
 

@@ -127,7 +127,7 @@ def _with_room(
 def progress_of(run: str | Path, task: str) -> int:
     """Returns what grows whenever something was saved: the newest step, or the bytes of features and their journals."""
     folder = Path(run)
-    if task == "evaluate":
+    if task == "evaluate" or task.startswith("evaluate-"):
         kept = [*folder.rglob("features/**/journal.jsonl"), *folder.rglob("features/**/*.arrow")]
         return sum(file.stat().st_size for file in kept if file.is_file())
     if task.startswith("embed"):

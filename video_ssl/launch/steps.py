@@ -119,10 +119,7 @@ def _pretrain(
         ),
     ]
     read = _evaluations(recipes[0]) if chain else []
-    for evaluation, own in read:
-        name = (
-            "evaluate" if len(recipes[0].evaluations) == 1 else f"evaluate-{Path(evaluation).stem}"
-        )
+    for name, (evaluation, own) in zip(_names_of([e for e, _ in read]), read, strict=True):
         evaluations = [
             _task(name, "evaluate", [evaluation, f"encoder={task.run}"], Path(task.run))
             for task in tasks
@@ -144,11 +141,30 @@ def _pretrain(
                 name="results",
                 tasks=(_task("results", "results", [], home),),
                 profile=_one_process(profile),
-                after=(steps[-1].name,),
+                after=tuple(_names_of([e for e, _ in read])) or ("pretrain",),
                 how="afterany",
             )
         )
     return LaunchPlan(home, steps, files)
+
+
+def _names_of(evaluations: Sequence[str]) -> list[str]:
+    """What the jobs of evaluations are called, each otherwise: their files are written under these names.
+
+    >>> _names_of(["demo"]), _names_of(["a/x.yaml", "b/x.yaml", "c.yaml"])
+    (['evaluate'], ['evaluate-x', 'evaluate-x-2', 'evaluate-c'])
+    """
+    if len(evaluations) == 1:
+        return ["evaluate"]
+    names: list[str] = []
+    for evaluation in evaluations:
+        plain = name = f"evaluate-{Path(evaluation).stem}"
+        count = 1
+        while name in names:
+            count += 1
+            name = f"{plain}-{count}"
+        names.append(name)
+    return names
 
 
 def _evaluations(recipe: PretrainRecipe) -> list[tuple[str, EvaluateRecipe]]:

@@ -43,6 +43,8 @@ class Protocol:
         class_names: of the K classes, in the order of the scores; empty where the table had none.
         num_classes: K.
         clips: of a video, spread evenly over it.
+        crops: squares of every clip along the longer side of the picture; 1 = the one in the middle.
+        size: side in pixels of the squares that the accuracy was found with; None = that of the encoder.
         feature: of the encoder, that the classifier reads.
         pooling: what that feature is made of: "mean" of the tokens, or "cls", the class token.
         unit_length: that feature is scaled to length 1 first.
@@ -54,6 +56,8 @@ class Protocol:
     class_names: tuple[str, ...]
     num_classes: int
     clips: int
+    crops: int = 1
+    size: int | None = None
     feature: str = "clip"
     pooling: str = "mean"
     unit_length: bool = False
@@ -105,6 +109,8 @@ def write_protocol(folder: Path, protocol: Protocol) -> None:
             "class_names": list(names),
             "num_classes": protocol.num_classes,
             "clips": protocol.clips,
+            "crops": protocol.crops,
+            "size": protocol.size,
             "feature": protocol.feature,
             "pooling": protocol.pooling,
             "unit_length": protocol.unit_length,
@@ -136,6 +142,8 @@ def load_classifier(path: str | Path) -> Classifier:
             class_names=tuple(map(str, content["class_names"])),
             num_classes=int(content["num_classes"]),
             clips=int(content["clips"]),
+            crops=int(content.get("crops", 1)),
+            size=None if content.get("size") is None else int(content["size"]),
             feature=str(content["feature"]),
             pooling=str(content.get("pooling", "mean")),
             unit_length=bool(content.get("unit_length", False)),

@@ -6,13 +6,13 @@ import re
 from collections.abc import Iterable
 
 _BLOCK = re.compile(r"blocks\.(\d+)\.")
-_STEM = ("patch_embed", "cls_token", "pos_embed", "mask_token")
+_STEM = ("patch_embed", "cls_token", "pos_embed", "positions", "mask_token")
 
 
 def layer_by_name(name: str, depth: int) -> int:
     """Returns the layer of an encoder's parameter: 0 the embedding, i + 1 block i, depth + 1 everything after them.
 
-    >>> [layer_by_name(n, 12) for n in ("patch_embed.proj.weight", "blocks.0.norm1.bias", "norm.weight")]
+    >>> [layer_by_name(n, 12) for n in ("positions.table", "blocks.0.norm1.bias", "norm.weight")]
     [0, 1, 13]
     """
     if name.split(".")[0] in _STEM:

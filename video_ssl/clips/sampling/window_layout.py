@@ -67,6 +67,10 @@ class Layout:
             shown[self.grid[steps[steps < len(self.grid)]]] = True
         return np.flatnonzero(shown)
 
+    def lowest(self, number: int) -> int:
+        """Returns the smallest source frame that window `number` or a later one shows."""
+        return int(self.clip(number).indices[0])
+
     def _steps(self, start: int) -> Ints:
         return np.asarray(start + np.arange(self.num_frames) * self.frame_stride, np.int64)
 
@@ -109,10 +113,14 @@ class PartsLayout:
         """Returns the different source frames of the parts from number `first` on, in order."""
         return np.unique(self.grid[first * self._size :])
 
+    def lowest(self, number: int) -> int:
+        """Returns the smallest source frame that part `number` or a later one shows."""
+        return int(self.clip(number).indices[0])
+
 
 @dataclass(frozen=True, eq=False)
 class FixedLayout:
-    """A few windows that a rule has chosen; they may lie between each other.
+    """A few windows that a rule has chosen; they may lie between each other, and begin a short video again.
 
     Attributes:
         clips: in the order of their first frames.
@@ -133,6 +141,10 @@ class FixedLayout:
     def needed(self, first: int = 0) -> Ints:
         """Returns the different source frames that the windows from number `first` on show, in order."""
         return np.unique(np.concatenate([clip.indices for clip in self.clips[first:]]))
+
+    def lowest(self, number: int) -> int:
+        """Returns the smallest source frame that window `number` or a later one shows."""
+        return min(int(clip.indices.min()) for clip in self.clips[number:])
 
 
 def starts_by_hop(last: int, hop: int) -> Ints:

@@ -135,7 +135,9 @@ class Objective(TorchObjective):
         return self.config.readout == "clip_unit"
 
     def no_weight_decay(self) -> set[str]:
-        return {name for name, _ in self.named_parameters() if name == "encoder.cls_token"}
+        """Class token and learned positions: papers/videomae.md section 5."""
+        kept = ("encoder.cls_token", "encoder.positions.table")
+        return {name for name, _ in self.named_parameters() if name in kept}
 
     def encoders(self) -> dict[str, TrainedEncoder]:
         config = self.config

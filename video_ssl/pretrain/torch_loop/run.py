@@ -137,6 +137,8 @@ def _protocol(recipe: PretrainRecipe, objective: TorchObjective, trained: Table)
         class_names=trained.class_names,
         num_classes=head.out_features,
         clips=ValidationConfig.num_clips if validation is None else validation.num_clips,
+        crops=1 if validation is None else validation.num_crops,
+        size=None if validation is None else validation.size,
         pooling=objective.classifier_pooling(),
         unit_length=objective.classifier_unit_length(),
         labels=recipe.data.table,
