@@ -94,3 +94,10 @@ def test_a_clip_over_files_is_the_clip_of_the_joined_video(counts, start, length
     inside = (interval[0] - 5 * first, interval[1] - 5 * first)
     clip = ts.interval_clip(len(joined), 30.0, inside, num_frames=8)
     assert [joined[i] for i in clip.indices] == list(zip(segment, frame, strict=True))
+
+
+def test_a_clip_behind_the_last_file_is_one_of_that_file():
+    """Was wrong: an IndexError.  Files may last longer than the seconds that they are said to have."""
+    for interval in ((252.0, 254.0), (255.9, 256.0)):
+        segment, frame = ts.segment_clip([128] * 50, 25.0, interval, num_frames=4)
+        assert (segment.tolist(), frame.tolist()) == ([49] * 4, [127] * 4)

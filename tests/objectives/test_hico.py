@@ -13,6 +13,7 @@ import torch
 import torch.nn.functional as F
 
 from video_ssl.clips.decoders.reader import BadVideo, VideoInfo
+from video_ssl.clips.joined import JoinedReader, segment_seconds
 from video_ssl.datasets.table import Record
 from video_ssl.models.networks.r2plus1d_config import R2Plus1DConfig
 from video_ssl.models.networks.s3dg import S3DG, from_hico, to_hico
@@ -21,7 +22,7 @@ from video_ssl.models.preprocess_config import VideoPreprocess
 from video_ssl.objectives.hico.config import Config
 from video_ssl.objectives.hico.losses import topical_loss
 from video_ssl.objectives.hico.objective import Objective
-from video_ssl.objectives.hico.plan import Plan
+from video_ssl.objectives.hico.plan import Plan, _frames_of
 from video_ssl.recipes import build_config
 
 FPS = 10.0
@@ -97,6 +98,38 @@ def test_the_visual_pair_moves_apart_as_the_training_goes_on_and_the_last_clip_i
         assert np.abs(found[:, 2, 0] - found[:, 0, 0]).max() / FPS > 8
     lengths = found[..., 1] - found[..., 0]
     assert set(np.unique(lengths)) <= {int(CLIP_SEC * FPS) - 1, int(CLIP_SEC * FPS)}
+
+
+@pytest.mark.parametrize(
+    ("fps", "length", "count", "seconds"),
+    [
+        (25.0, 128, 117, None),
+        (25.0, 127, 60, None),
+        (30000 / 1001, 150, 720, None),
+        (30000 / 1001, 150, 24, 5),
+        (30.0, 150, 48, 5),
+    ],
+)
+def test_clips_of_a_video_in_several_files_begin_where_they_were_asked_for(
+    fps: float, length: int, count: int, seconds: int | None
+) -> None:
+    """Was wrong: only the length of each file was compared with whole seconds.  117 files of 5.12 s counted as files of
+    5 s, clips began up to 14 s beside the moment that was drawn, and one near the end was an IndexError."""
+    reader = JoinedReader(
+        [str(part) for part in range(count)],
+        lambda part: Clock(length, fps=fps),  # type: ignore[arg-type, return-value]
+        part_frames=[length] * count,
+        part_sec=[length / fps] * count,
+    )
+    assert segment_seconds(reader) == seconds
+    duration = reader.info.num_frames / reader.info.fps
+    plan, last = Plan(config_of()), duration - CLIP_SEC
+    drawn = [plan.intervals(duration, np.random.default_rng(seed), 0.5) for seed in range(50)]
+    drawn.append(np.array([[0.0, CLIP_SEC], [last - 0.01, duration - 0.01], [last, duration]]))
+    for begin, end in np.concatenate(drawn).tolist():
+        frames = _frames_of(reader, (begin, end), 4)
+        assert abs(frames[0] / fps - begin) < 0.2 + 1 / fps
+        assert abs(frames[-1] / fps - end) < 0.2 + 2 / fps
 
 
 def test_a_clip_lasts_as_long_at_any_rate() -> None:

@@ -33,7 +33,7 @@ Ints = NDArray[np.int64]
 _MOST_OPEN = 4
 # Means of whole videos differ that much by the rounding of durations.
 _SAME_RATE = 0.01
-# Files are cut at frames, so their lengths differ a little from the seconds that were asked for.
+# Files are cut at frames, so they end a little beside the seconds that were asked for.
 _CUT_AT_FRAMES_SEC = 0.2
 
 
@@ -217,12 +217,13 @@ def part_frames(reader: Reader) -> Ints:
 
 def segment_seconds(reader: Reader) -> int | None:
     """Returns the seconds of the files of a video that was cut into equal ones, the last may be shorter; None for one
-    that was not."""
+    that was not, or whose files are a little longer or shorter than that, which adds up to more than it may."""
     if not isinstance(reader, JoinedReader) or len(reader.part_sec) < 2:
         return None
     seconds = round(float(reader.part_sec[0]))
-    same = np.abs(reader.part_sec[:-1] - seconds) < _CUT_AT_FRAMES_SEC
-    return seconds if seconds > 0 and same.all() else None
+    ends = np.cumsum(reader.part_sec[:-1])
+    beside = np.abs(ends - seconds * np.arange(1, len(ends) + 1))
+    return seconds if seconds > 0 and (beside < _CUT_AT_FRAMES_SEC).all() else None
 
 
 def joined_indices(reader: Reader, parts: ArrayLike, frames: ArrayLike) -> Ints:

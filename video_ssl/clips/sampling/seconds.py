@@ -209,10 +209,11 @@ def segment_clip(
     """Returns the file and the frame within it, for an interval of a video that lies in files of `segment_sec` seconds.
 
     Files from floor(start / segment_sec) to ceil(end / segment_sec) are joined, and `interval_clip` chooses among their
-    frames.  Both arrays are int64 (num_frames,), the first counts segments of the whole video.
+    frames; of one behind the last file the last frame is shown.  Both arrays are int64 (num_frames,), the first
+    counts segments of the whole video.  Files of other lengths are for `interval_clip`: their errors add up here.
     """
     counts = np.asarray(frames_per_segment, np.int64)
-    first = int(interval[0] // segment_sec)
+    first = min(int(interval[0] // segment_sec), len(counts) - 1)
     last = min(max(math.ceil(interval[1] / segment_sec), first + 1), len(counts))
     joined = counts[first:last]
     begin = first * segment_sec

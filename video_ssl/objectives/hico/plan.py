@@ -84,7 +84,8 @@ def _frames_of(reader: Reader, interval: tuple[float, float], num_frames: int) -
     """The frames that show an interval in seconds.
 
     Of a video in equal files the reference counts from the start of the file in which the interval begins, which
-    differs from a count over the whole video by the rounding of the files.
+    differs from a count over the whole video by the rounding of the files.  Where their lengths differ from whole
+    seconds so that it adds up, the count over the whole video is right.
     """
     info, step = reader.info, segment_seconds(reader)
     if step is None:
