@@ -1,16 +1,21 @@
 import os
 import pickle
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
+from PIL import Image
 from video_maker import NUM_FRAMES, SIZE, chirp, read_index, sequential
 
 from video_ssl.clips.decoders.backends import missing
 from video_ssl.clips.decoders.reader import READERS, BadVideo, VideoInfo
-from video_ssl.clips.reading import open_record, open_video
+from video_ssl.clips.reading import open_record, open_video, origin_of
+from video_ssl.clips.regions import boxes_at
+from video_ssl.clips.windows import WindowConfig, WindowPlan
 from video_ssl.datasets.table import Record
+from video_ssl.evaluate.places.key_frames import frame_of
 
 GOOD = ["gop12.mp4", "gop250.mp4", "intra.mp4", "odd_size.mp4", "one_frame.mp4", "two_frames.mp4", "audio.mp4",
         "matroska.mkv", "fragmented.mp4", "mpeg4.avi", "h264.avi", "mpeg4.mp4", "transport.ts", "rotated.mp4",
@@ -188,6 +193,40 @@ def test_a_segment_counts_from_its_own_start(videos):
         sound = reader.audio(0.1, 1.0, 8000)
         np.testing.assert_allclose(sound[:5600], expected_sound(0.5, 1.2, 8000), atol=0.12)
         assert (sound[5600:] == 0).all()
+
+
+@pytest.fixture
+def slow_folder(tmp_path):
+    """Five pictures, one a second, each as bright as its number says; the stretch begins between the first two."""
+    for number in range(5):
+        picture = Image.new("RGB", (16, 16), (40 * number,) * 3)
+        picture.save(tmp_path / f"{number:03d}.png")
+    return Record(index=0, id="s", source=str(tmp_path), fps=1.0, start_sec=0.1)
+
+
+def test_times_of_a_stretch_are_those_of_the_source(slow_folder):
+    """They were early by up to a frame where no frame lies exactly at the start of the stretch."""
+    with open_record(slow_folder) as reader:
+        assert origin_of(reader, slow_folder) == 1.0
+        config = WindowConfig(num_frames=2, frame_stride=1, num_clips=1, size=16)
+        rng = np.random.default_rng(0)
+        sample = WindowPlan(config)(slow_folder, reader, rng, 0.0)
+    shown = sample["video"][0, :, 0, 0, 0] / 40
+    np.testing.assert_allclose(sample["times_sec"][0], shown, atol=1e-6)
+    assert origin_of(None, slow_folder) == 0.1  # of a reader that knows nothing of stretches
+
+
+def test_boxes_of_a_stretch_are_those_of_their_moments(slow_folder):
+    """Of a moment at 2 s the picture of 3 s was taken, and boxes were looked for at the same wrong place."""
+    moments = np.array([2.0, 4.0])
+    boxes = np.float32([[[0, 0, 0.5, 0.5]], [[0.5, 0.5, 1, 1]]])
+    record = replace(slow_folder, boxes=boxes, box_times_sec=moments)
+    with open_record(record) as reader:
+        frames = [frame_of(record, moment, reader) for moment in range(2)]
+        shown = reader.frames(frames)[:, 0, 0, 0] / 40
+        found, _ = boxes_at(record, reader, np.arange(4), max_distance_sec=0.25)
+    np.testing.assert_allclose(shown, moments)
+    assert [len(own) for own in found] == [0, 1, 0, 1]
 
 
 def test_a_segment_without_a_frame_is_bad(videos):

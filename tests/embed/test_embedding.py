@@ -19,6 +19,7 @@ from video_ssl.embed import window_workers
 from video_ssl.embed.config import EmbedConfig
 from video_ssl.embed.embed_videos import embed_table
 from video_ssl.embed.embedding import Embedder, EmbeddingError
+from video_ssl.embed.one_video import read_clip
 from video_ssl.embed.window_workers import Piece, WindowJob, read_windows
 from video_ssl.models.config import ViTConfig
 from video_ssl.models.contract import Encoder
@@ -161,6 +162,21 @@ def test_segments_have_times_of_the_source_and_hop_covers_a_video(videos, tmp_pa
     assert starts == pytest.approx([0.5, 0.9, 1.1])
     assert found.table["end_sec"].to_pylist()[-1] == pytest.approx(2.0)
     assert found.labels.tolist() == [-1, -1, -1]
+
+
+@pytest.mark.parametrize("end_sec", [None, 2.0])
+def test_times_are_those_of_the_frames_where_a_segment_begins_between_two(
+    videos, tmp_path, end_sec
+):
+    """They were those of a first frame at exactly `start_sec`, so early by up to a frame: 0.43 for 0.5."""
+    row = {"id": "s", "source": str(videos / "train3.mp4"), "start_sec": 0.43, "end_sec": end_sec}
+    config = EmbedConfig(num_clips=1, hop=4, num_workers=0)
+    table = Table.from_rows([row])
+    found = Embedder(pixels(), config).embed(table, tmp_path / "f.arrow", progress=False)
+    assert found.table["start_sec"][0].as_py() == pytest.approx(0.5)
+    assert found.table["record_start_sec"].to_pylist()[0] == pytest.approx(0.43)
+    clip = read_clip(row["source"], start_sec=0.43, num_frames=40, frame_stride=1, size=16)
+    assert clip.times_sec[0] == pytest.approx(0.5)
 
 
 def test_key_changes_with_what_changes_features(videos, encoder, folder, tmp_path):

@@ -202,11 +202,20 @@ def segment_frames(
     return int(first), int(last)
 
 
+def origin_of(reader: Reader, record: Record) -> float:
+    """Returns the second of the source from which the times of a record's reader count.
+
+    Of a segment that is the time of its first frame; of readers that do not know it, its `start_sec`.
+    """
+    return float(getattr(reader, "origin_sec", record.start_sec or 0.0))
+
+
 class SegmentReader:
     """A reader of the frames of another reader between two times; closing it closes the other.
 
     Attributes:
         first_frame: index of its first frame in the other reader.
+        origin_sec: time of that frame in the other reader, from which times count: seldom exactly `start_sec`.
     """
 
     def __init__(self, reader: Reader, record: Record) -> None:
@@ -224,8 +233,8 @@ class SegmentReader:
         self._reader = reader
         self.first_frame = first
         self._times = times[first:last]
-        self._origin_sec = float(times[first])
-        duration_sec = min(end, whole.duration_sec) - self._origin_sec
+        self.origin_sec = float(times[first])
+        duration_sec = min(end, whole.duration_sec) - self.origin_sec
         self.info = replace(whole, num_frames=last - first, duration_sec=float(duration_sec))
 
     def frames(
@@ -252,10 +261,10 @@ class SegmentReader:
             yield index - self.first_frame, picture
 
     def times(self, indices: Sequence[int] | np.ndarray) -> np.ndarray:
-        return np.asarray(self._times[check_indices(indices, self.info)] - self._origin_sec)
+        return np.asarray(self._times[check_indices(indices, self.info)] - self.origin_sec)
 
     def audio(self, start_sec: float, end_sec: float, rate: int) -> np.ndarray:
-        sound = self._reader.audio(start_sec + self._origin_sec, end_sec + self._origin_sec, rate)
+        sound = self._reader.audio(start_sec + self.origin_sec, end_sec + self.origin_sec, rate)
         at = start_sec + np.arange(len(sound)) / rate
         sound[(at < 0) | (at >= self.info.duration_sec)] = 0
         return sound

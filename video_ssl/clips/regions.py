@@ -17,6 +17,7 @@ from numpy.typing import ArrayLike, NDArray
 from video_ssl.clips.box_transforms import Geometry, has_area
 from video_ssl.clips.crops import Frames
 from video_ssl.clips.decoders.reader import Reader
+from video_ssl.clips.reading import origin_of
 from video_ssl.clips.regions_config import RegionsConfig, SegmentConfig
 from video_ssl.datasets.table import Record
 
@@ -188,7 +189,7 @@ def boxes_at(
     elif record.box_times_sec is None:
         moments = np.where(indices < len(record.boxes), indices, -1)
     else:
-        times = reader.times(indices) + (record.start_sec or 0.0)
+        times = reader.times(indices) + origin_of(reader, record)
         moments = nearest_moments(record.box_times_sec, times, max_distance_sec)
     boxes, scores = [], []
     for moment in moments:

@@ -9,6 +9,7 @@ from typing import ClassVar
 import numpy as np
 
 from video_ssl.clips.decoders.reader import BadVideo, Reader
+from video_ssl.clips.reading import origin_of
 from video_ssl.clips.sampling.window_layout import starts_by_hop
 from video_ssl.clips.windows import Window
 from video_ssl.datasets.table import Record
@@ -69,7 +70,7 @@ def iterate_sound_windows(
     if not reader.info.has_audio:
         raise BadVideo(record.source, "it has no sound")
     frames = reader.times(np.arange(reader.info.num_frames))
-    duration = reader.info.duration_sec
+    duration, origin = reader.info.duration_sec, origin_of(reader, record)
     for start in windows.starts(round(duration * windows.rate))[first:].tolist():
         times = (start + np.arange(windows.num_samples)) / windows.rate
         end = (start + windows.num_samples) / windows.rate
@@ -81,4 +82,5 @@ def iterate_sound_windows(
             valid=times < duration,
             indices=shown.clip(0, len(frames) - 1),
             num_source=len(frames),
+            origin_sec=origin,
         )

@@ -32,6 +32,7 @@ from video_ssl.clips.crops import (
     whole_region,
 )
 from video_ssl.clips.decoders.reader import BadVideo, Reader, stream_frames
+from video_ssl.clips.reading import origin_of
 from video_ssl.clips.sampling.clip_rules import window_rule
 from video_ssl.clips.sampling.one_clip import (
     TooShort,
@@ -166,6 +167,7 @@ class Window:
         num_source: how many the record has.
         own: bool (T,), the frames that no other window shows nearer to its middle; None where nobody asked.
         span: of a caption, whose words have no times of their own (NaN): when it begins and ends, None where unknown.
+        origin_sec: second of the source from which `times` count.
     """
 
     clips: NDArray[Any]
@@ -175,6 +177,7 @@ class Window:
     num_source: int
     own: NDArray[np.bool_] | None = None
     span: tuple[float | None, float | None] | None = None
+    origin_sec: float = 0.0
 
 
 def lay_out_windows(
@@ -237,6 +240,7 @@ def iterate_windows(
         return
     scaled = _scaled_frames(reader, layout.needed(first), config)
     held: dict[int, Frames] = {}
+    origin = origin_of(reader, record)
     for number in range(first, len(layout)):
         clip = layout.clip(number)
         wanted = clip.indices.tolist()
@@ -258,6 +262,7 @@ def iterate_windows(
             own=layout.own(number) & clip.valid
             if not isinstance(layout, FixedLayout) and config.per_frame
             else None,
+            origin_sec=origin,
         )
 
 
@@ -266,8 +271,7 @@ class WindowPlan:
 
     The sample holds, with V = num_clips * num_crops, clips outermost: `video` uint8 (V, T, H, W, 3); `clip` int64 (V,);
     `valid` bool (V, T), False where a short video was filled up; and `times_sec` float64 (V, T), in seconds of the
-    source: those of the reader plus the record's `start_sec`, so early by less than a frame where no frame lies exactly
-    at the start of a segment.
+    source.
     """
 
     def __init__(self, config: WindowConfig) -> None:
@@ -283,7 +287,7 @@ class WindowPlan:
     ) -> dict[str, np.ndarray]:
         windows = list(iterate_windows(record, reader, self.config))
         each = [len(window.clips) for window in windows]
-        times = np.stack([window.times for window in windows]) + (record.start_sec or 0.0)
+        times = np.stack([window.times + window.origin_sec for window in windows])
         return {
             "video": np.concatenate([window.clips for window in windows]),
             "clip": np.repeat(np.arange(len(windows)), each),

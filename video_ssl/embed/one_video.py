@@ -119,7 +119,7 @@ def read_clip(
     record = _record(video, start_sec=start_sec, end_sec=end_sec)
     with open_record(record, backend, timeout_sec=asked.video_timeout_sec) as reader:
         window = next(iterate_windows(record, reader, windows))
-    times = window.times + (start_sec or 0.0)
+    times = window.times + window.origin_sec
     return Clip(frames=window.clips[0], times_sec=times, valid=window.valid)
 
 

@@ -207,7 +207,7 @@ def make_row(
         every: which of them outputs on a grid have: every so many-th.
     """
     record, window = clip.record, clip.window
-    times = window.times + (record.start_sec or 0.0)
+    times = window.times + window.origin_sec
     start, end = (times[0], times[window.valid].max()) if window.span is None else window.span
     row: dict[str, Any] = {
         "record": record,

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from video_ssl.clips.box_transforms import Geometry, has_area, of_padding, of_scaling
 from video_ssl.clips.crops import ViewRequest, whole_region
 from video_ssl.clips.decoders.reader import Reader
+from video_ssl.clips.reading import origin_of
 from video_ssl.clips.sampling.two_clips import keyframe_clip
 from video_ssl.clips.views import read_views
 from video_ssl.datasets.table import Record, Table
@@ -189,7 +190,7 @@ def frame_of(record: Record, moment: int, reader: Reader) -> int:
                 f"{record.id}: boxes of frame {moment}, but the video has {count} frames."
             )
         return moment
-    time = float(record.box_times_sec[moment]) - (record.start_sec or 0.0)
+    time = float(record.box_times_sec[moment]) - origin_of(reader, record)
     times = reader.times(np.arange(count))
     step = 1.0 / reader.info.fps if reader.info.fps > 0 else 0.1
     if not -step <= time - times[0] or time > times[-1] + step:

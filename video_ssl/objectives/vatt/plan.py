@@ -11,6 +11,7 @@ from video_ssl.clips.audio import add_noise, sound_of_clip
 from video_ssl.clips.color_changes import sample_color
 from video_ssl.clips.crops import Frames, ViewRequest, sample_region
 from video_ssl.clips.decoders.reader import Reader
+from video_ssl.clips.reading import origin_of
 from video_ssl.clips.sampling.dmvr import dmvr_clip
 from video_ssl.clips.sampling.one_clip import ClipIndices
 from video_ssl.clips.text import nearest_captions
@@ -65,7 +66,7 @@ class Plan:
         words = np.full((config.num_captions, config.num_words), PADDING, np.int32)
         if not record.captions:
             return {"words": words, "has_words": np.array(False)}
-        begin = record.start_sec or 0.0
+        begin = origin_of(reader, record)
         ends = reader.times(clip.indices[clip.valid][[0, -1]]) + begin
         is_whole = record.start_sec is None and record.end_sec is None
         found = nearest_captions(
