@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from video_ssl.compare.cells import Cell
-from video_ssl.compare.page import _section, notes, verdict
+from video_ssl.compare.page import _section, notes, verdict, without_learning
 from video_ssl.compare.standings import abilities_of, most_confused
 
 
@@ -241,3 +241,24 @@ def test_what_a_probe_tells_within_a_pair_is_an_ability_of_its_own(tmp_path):
     assert (row.mean, row.mean_untrained) == (0.9, 0.4)
     assert row.interval is None  # one seed, and no video that says whether it was right
     assert list(row.baselines.values()) == [0.4]
+
+
+def test_retrieval_counts_and_what_stands_beside_all_is_said_once(tmp_path):
+    """A result without top1 and without a number of its own was on no page: R@1 of the retrieval of clips."""
+    cells = []
+    for name, found in (("near", 0.4), ("far", 0.2)):
+        made = cell(tmp_path, name, 0, np.array([True, False]))
+        results = json.loads(made.results_of("clips").read_text())
+        for who, entry in results["encoders"].items():
+            metrics = {"R@1": found if who == "encoder" else 0.1, "R@5": 0.9}
+            entry["results"] = {
+                "retrieval": {"metrics": metrics, "total": 2, "chance": 0.05, "details": {}}
+            }
+        made.results_of("clips").write_text(json.dumps(results))
+        cells.append(made)
+    (ability,) = abilities_of(cells, 10.0)
+    assert (ability.metric, list(ability.rows)) == ("R@1", ["near", "far"])
+    assert [row.mean_untrained for row in ability.rows.values()] == [0.1, 0.1]
+    assert without_learning(ability) == "Without learning: raw pixels 10.0."
+    ability.rows["far"].baselines["raw pixels"] = 0.3
+    assert without_learning(ability) == ""

@@ -189,11 +189,14 @@ def as_markdown(outcome: Outcome) -> str:
             "",
         ]
         lines += [
-            "| objective | mean | 95 % | place | seeds | untrained | without learning |",
-            "|---|---|---|---|---|---|---|",
+            "| objective | mean | 95 % | place | seeds | untrained |"
+            + ("" if without_learning(ability) else " without learning |"),
+            "|---" * (6 if without_learning(ability) else 7) + "|",
         ]
         for name, row in ability.rows.items():
             lines.append("| " + " | ".join(_cells(ability, name, row)) + " |")
+        if without_learning(ability):
+            lines += ["", without_learning(ability)]
         lines += ["", verdict(ability), ""]
     if outcome.costs:
         heads = list(next(iter(outcome.costs.values())))
@@ -302,7 +305,6 @@ def _cells(ability: Ability, name: str, row: Row) -> list[str]:
     interval = (
         "-" if row.interval is None else " to ".join(figure.written(end) for end in row.interval)
     )
-    without = ", ".join(f"{who} {figure.written(value)}" for who, value in row.baselines.items())
     return [
         name,
         figure.written(row.mean),
@@ -310,8 +312,19 @@ def _cells(ability: Ability, name: str, row: Row) -> list[str]:
         _place(row),
         str(len(row.values)),
         figure.written(row.mean_untrained),
-        without or "-",
+        *([] if without_learning(ability) else [_baselines(ability, row) or "-"]),
     ]
+
+
+def without_learning(ability: Ability) -> str:
+    """Returns what never learned reaches, as a sentence, where that is the same beside all objectives; else ""."""
+    found = {_baselines(ability, row) for row in ability.rows.values()}
+    return f"Without learning: {found.pop()}." if len(found) == 1 and found != {""} else ""
+
+
+def _baselines(ability: Ability, row: Row) -> str:
+    figure = _figure(ability)
+    return ", ".join(f"{who} {figure.written(value)}" for who, value in row.baselines.items())
 
 
 def _place(row: Row) -> str:
@@ -336,6 +349,7 @@ class Section:
     verdict: str
     dots: Markup
     rows: Sequence[Sequence[str]]
+    without: str
     pairs: Sequence[str]
     curve: Markup
     legend: Sequence[tuple[str, str]]
@@ -385,6 +399,7 @@ def _section(ability: Ability, outcome: Outcome) -> Section:
             written=figure.written,
         ),
         rows=[_cells(ability, name, row) for name, row in ability.rows.items()],
+        without=without_learning(ability),
         pairs=[
             f"{better} over {worse}: {figure.written(gap)} ({figure.written(low)} to {figure.written(high)})"
             + ("" if sure else ", no more than chance gives")

@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 
 from video_ssl.compare.cells import Cell, read_results
 from video_ssl.evaluate.evaluators import figure_of, title_of
-from video_ssl.evaluate.verdict import called, number_of, position_alone
+from video_ssl.evaluate.verdict import called, lead_metric, number_of, position_alone
 from video_ssl.models.baselines import BASELINES
 
 DRAWS = 2000
@@ -122,7 +122,7 @@ def _take(
 ) -> None:
     encoders = results["encoders"]
     for evaluator, result in encoders[_TRAINED]["results"].items():
-        headline = result["details"].get("headline", {}).get("metric", "top1")
+        headline = lead_metric(result)
         further = [name for name in _BESIDE.get(evaluator, ()) if name in result["metrics"]]
         for metric in (headline, *further):
             value = number_of(result, metric)

@@ -76,8 +76,14 @@ def lead(result: Mapping[str, Any] | None) -> float | None:
     """Returns the number that the sentences of a result name; None where it is not there or not a number."""
     if result is None:
         return None
-    metric = result["details"].get("headline", {}).get("metric", "top1")
-    return number_of(result, metric)
+    return number_of(result, lead_metric(result))
+
+
+def lead_metric(result: Mapping[str, Any]) -> str:
+    """Returns which number that is: the one that the evaluator names, top1, or the first one (R@1 of a retrieval)."""
+    named = result["details"].get("headline", {}).get("metric")
+    first = "top1" if "top1" in result["metrics"] else next(iter(result["metrics"]), "top1")
+    return str(named or first)
 
 
 def number_of(result: Mapping[str, Any], metric: str) -> float | None:
