@@ -99,6 +99,71 @@ def test_several_labels_and_lists_of_captions():
     assert table.class_names == ("x", "y")
 
 
+@pytest.mark.parametrize("one", ["label", "class_name"])
+@pytest.mark.parametrize("name", KINDS)
+def test_names_of_label_and_labels_have_one_numbering(name, one):
+    """Each was numbered over its own names and only those of `labels` were kept: "run" was read as "jump"."""
+    several = ["jump;run", "run", None]
+    if not name.endswith(("csv", "tsv")):
+        several = [text and text.split(";") for text in several]
+    rows = [
+        {"path": str(row), one: label, "labels": labels}
+        for row, (label, labels) in enumerate(zip(["run", None, "sit"], several, strict=True))
+    ]
+    table = open_table(write(name, rows))
+    assert table.class_names == ("jump", "run", "sit")
+    assert table.column("label").tolist() == [1, -1, 2]
+    assert [table.record(row).labels for row in range(3)] == [(0, 1), (1,), None]
+    numbers = [row | {"labels": None if name.endswith(("csv", "tsv")) else [1]} for row in rows]
+    if name.endswith(("csv", "tsv")):
+        numbers[0]["labels"] = "1;2"
+    with pytest.raises(
+        TableError, match="names of classes in the column 'label' and numbers in 'labels'"
+    ):
+        open_table(write(name, numbers))
+
+
+def test_names_and_no_class_at_all_have_one_numbering():
+    """A column that says nothing is no column of numbers."""
+    rows = [{"path": "a", "label": None, "labels": "run"}, {"path": "b", "label": None}]
+    table = open_table(write("t.csv", rows))
+    assert (table.class_names, table.record(0).labels) == (("run",), (0,))
+    rows = [{"path": "a", "class": 3, "class_name": "run", "labels": "3;1"}]
+    table = open_table(write("t.csv", rows))
+    assert (table.class_names, table.record(0).labels) == (("", "", "", "run"), (3, 1))
+
+
+def test_a_trailing_separator_is_no_class():
+    """`run;` was a class and None, which broke off with a TypeError after all videos had been embedded."""
+    write("t.csv", [{"path": "a", "labels": "run;"}, {"path": "b", "labels": ";"},
+                    {"path": "c", "labels": None}, {"path": "d", "labels": "|a;; run |"}])  # fmt: skip
+    table = open_table("t.csv")
+    assert [table.record(row).labels for row in range(4)] == [(1,), (), None, (0, 1)]
+    assert table.class_names == ("a", "run")
+    write("t.csv", [{"path": "a", "labels": "3;"}, {"path": "b", "labels": "2;1"}])
+    assert [open_table("t.csv").record(row).labels for row in range(2)] == [(3,), (2, 1)]
+
+
+@pytest.mark.parametrize("nothing", [["run", None], ["run", " "], [1, None]])
+@pytest.mark.parametrize("name", ["t.jsonl", "t.parquet"])
+def test_nothing_among_the_labels_is_refused(name, nothing):
+    """A null in a list was taken as a class and broke off the evaluation, hours later."""
+    rows = [
+        {"path": "a", "labels": None},
+        {"path": "b", "labels": []},
+        {"path": "c", "labels": nothing},
+    ]
+    with pytest.raises(TableError, match=f"row 3 has {nothing[1]!r} among its labels"):
+        open_table(write(name, rows))
+
+
+def test_nothing_among_the_labels_of_a_table_that_a_program_wrote(tmp_path):
+    """Our own format went past the check."""
+    table = Table.from_rows([{"source": "a"}, {"source": "b", "labels": [0, None]}])
+    with pytest.raises(TableError, match="row 2 has None among its labels"):
+        table.save(tmp_path / "t.arrow")
+
+
 def test_a_split_column_divides_one_file():
     rows = [
         {"path": f"{i}", "class": "ab"[i % 2], "split": "train" if i < 3 else "val"}

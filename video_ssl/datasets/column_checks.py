@@ -79,6 +79,9 @@ def refuse_wrong_content(data: pa.Table, schema: pa.Schema, about_key: bytes, wh
     refuse_wrong_numbers(
         {name: data[name] for name in (*_NUMBERS,) if name in data.column_names}, where
     )
+    if "labels" in data.column_names and pc.list_flatten(data["labels"]).null_count:
+        parents = pc.list_parent_indices(data["labels"].combine_chunks())
+        refuse_nothing_as_a_class(pc.list_flatten(data["labels"]), np.asarray(parents), where)
     try:
         about = json.loads((data.schema.metadata or {}).get(about_key, b"{}"))
     except (ValueError, RecursionError) as err:
@@ -138,6 +141,26 @@ def refuse_wrong_numbers(columns: Mapping[str, Any], where: str) -> None:
         raise TableError(
             f"{where}: row {row + 1} has end_sec={end[row].as_py():g} with start_sec={first or 0:g}: the end must come "
             "after the start. Times are seconds of the source; leave both empty for the whole video."
+        )
+
+
+def refuse_nothing_as_a_class(classes: Any, rows: np.ndarray, where: str) -> None:
+    """Raises TableError for a null, or an empty name, among the classes of a video.
+
+    Args:
+        classes: of all videos, one after the other.
+        rows: int (len(classes),), the row of each, from 0.
+        where: the file, for errors.
+    """
+    nothing = pc.is_null(classes)
+    if pa.types.is_string(classes.type) or pa.types.is_large_string(classes.type):
+        trimmed = pc.utf8_trim_whitespace(pc.fill_null(classes, ""))
+        nothing = pc.equal(trimmed, "")
+    place = _first(nothing)
+    if place is not None:
+        raise TableError(
+            f"{where}: row {int(rows[place]) + 1} has {shown(classes[place].as_py())} among its labels: take it out; "
+            "a video without a class has an empty list."
         )
 
 

@@ -12,7 +12,12 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from video_ssl.datasets.boxes import PER_MOMENT
-from video_ssl.datasets.column_checks import refuse_doubled, refuse_wrong_numbers, slip_of
+from video_ssl.datasets.column_checks import (
+    refuse_doubled,
+    refuse_nothing_as_a_class,
+    refuse_wrong_numbers,
+    slip_of,
+)
 from video_ssl.datasets.errors import TableError, shown
 from video_ssl.datasets.parts import each_part, join_parts
 from video_ssl.datasets.paths import at_home
@@ -79,7 +84,8 @@ def table_of_columns(
 ) -> Table:
     """Returns the table of columns as somebody wrote them.
 
-    A label is a number, or a name: names are numbered in sorted order over all rows, before a split is taken.  Columns
+    A label is a number, or a name: names of `label` and `labels` together are numbered in sorted order over all rows,
+    before a split is taken.  Columns
     that mean nothing here are left out with a line in the log, unless they look like a misspelt name.
 
     Args:
@@ -103,18 +109,7 @@ def table_of_columns(
     columns["source"] = _paths(columns["source"], where)
     _refuse_missing_sources(columns["source"], where)
     columns["source"] = _opened_homes(columns["source"])
-    names = columns.pop("class_name", None)
-    if "label" in columns:
-        columns["label"], found = label_numbers(columns["label"], where)
-        class_names = tuple(found) or class_names
-        if names is not None and not found:
-            class_names = _names_of_numbers(columns["label"], _strings(names), where)
-    elif names is not None:
-        columns["label"], found = label_numbers(names, where, are_names=True)
-        class_names = tuple(found)
-    if "labels" in columns:
-        columns["labels"], found = _multi_labels(columns["labels"], where)
-        class_names = tuple(found) or class_names
+    class_names = _number_classes(columns, where) or class_names
     for name in _IN_JSON:
         if name in columns:
             columns[name] = _from_json(columns[name], name, where)
@@ -235,6 +230,50 @@ def _strings(values: Any) -> Any:
     return pc.if_else(pc.equal(values, ""), pa.scalar(None, pa.string()), values)
 
 
+def _number_classes(columns: dict[str, Any], where: str) -> tuple[str, ...]:
+    """Makes numbers of `label` and `labels`, of one class the same in both, and returns the names of the classes."""
+    named = columns.pop("class_name", None)
+    found: dict[str, list[str]] = {}
+    if "label" in columns:
+        columns["label"], found["label"] = label_numbers(columns["label"], where)
+    elif named is not None:
+        columns["label"], found["label"] = label_numbers(named, where, are_names=True)
+        named = None
+    if "labels" in columns:
+        columns["labels"], found["labels"] = _multi_labels(columns["labels"], where)
+    with_names = [name for name, names in found.items() if names]
+    numbers = [name for name in found if name not in with_names and _says_a_class(columns[name])]
+    if with_names and numbers:
+        raise TableError(
+            f"{where} has names of classes in the column {with_names[0]!r} and numbers in {numbers[0]!r}: which number "
+            "is which name, it does not say. Use one or the other in both."
+        )
+    if len(with_names) == 2 and found["label"] != found["labels"]:
+        union = sorted({*found["label"], *found["labels"]})
+        for name in with_names:
+            places = np.searchsorted(union, found[name]).astype(np.int32)
+            columns[name] = _renumbered(columns[name], pa.array(places))
+        return tuple(union)
+    if with_names:
+        return tuple(found[with_names[0]])
+    if named is not None and "label" in columns:
+        return _names_of_numbers(columns["label"], _strings(named), where)
+    return ()
+
+
+def _says_a_class(values: Any) -> bool:
+    flat = pc.list_flatten(values) if pa.types.is_list(values.type) else values
+    return len(flat) > flat.null_count
+
+
+def _renumbered(values: Any, places: Any) -> Any:
+    """Labels (or an array of lists of them) i as places[i]."""
+    if not pa.types.is_list(values.type):
+        return pc.take(places, values)
+    flat = pc.take(places, values.values)
+    return pa.ListArray.from_arrays(values.offsets, flat, mask=pc.is_null(values))
+
+
 def label_numbers(values: Any, where: str, *, are_names: bool = False) -> tuple[Any, list[str]]:
     """Returns (int32 labels, class names) of numbers (no names), or of names, numbered in sorted order.
 
@@ -291,11 +330,17 @@ def _names_of_numbers(labels: Any, names: Any, where: str) -> tuple[str, ...]:
 
 
 def _multi_labels(values: Any, where: str) -> tuple[Any, list[str]]:
-    if not pa.types.is_list(values.type):  # "1;2" or "run;jump" in a CSV
+    in_text = not pa.types.is_list(values.type)
+    if in_text:  # "1;2" or "run;jump" in a CSV
         values = pc.split_pattern_regex(_strings(values), r"\s*[;|]\s*")
     values = values.combine_chunks() if isinstance(values, pa.ChunkedArray) else values
-    numbers, names = label_numbers(pa.chunked_array([pc.list_flatten(values)]), where)
-    counts = np.asarray(pc.fill_null(pc.list_value_length(values), 0))
+    flat, rows = pc.list_flatten(values), np.asarray(pc.list_parent_indices(values))
+    if in_text:  # "run;" is one class
+        said = np.asarray(pc.not_equal(flat, ""))
+        flat, rows = flat.filter(pa.array(said)), rows[said]
+    refuse_nothing_as_a_class(flat, rows, where)
+    numbers, names = label_numbers(pa.chunked_array([flat]), where)
+    counts = np.bincount(rows, minlength=len(values))
     offsets = np.concatenate([[0], np.cumsum(counts)]).astype(np.int32)
     flat = numbers.combine_chunks() if isinstance(numbers, pa.ChunkedArray) else numbers
     return pa.ListArray.from_arrays(pa.array(offsets), flat, mask=pc.is_null(values)), names
