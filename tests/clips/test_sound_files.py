@@ -5,10 +5,12 @@ from __future__ import annotations
 import wave
 from pathlib import Path
 
+import av
 import numpy as np
 import pytest
 from colored_videos import write_video
 
+from video_ssl.clips.decoders import sound_file
 from video_ssl.clips.decoders.reader import BadVideo
 from video_ssl.clips.pipeline import LoaderConfig, Pipeline
 from video_ssl.clips.reading import open_record, open_video
@@ -26,6 +28,24 @@ def write(path: Path, samples: np.ndarray, *, channels: int = 1) -> Path:
         out.setframerate(RATE)
         out.writeframes((samples * 2**15).astype(np.int16).tobytes())
     return path
+
+
+def write_coded(
+    path: Path, samples: np.ndarray, rate: int, codec: str, kind: str, options: dict[str, str]
+) -> None:
+    """Writes sound with an encoder of a variable rate, where it has one."""
+    with av.open(str(path), "w", format=kind, options=options) as out:
+        stream = out.add_stream(codec, rate=rate, layout="mono")
+        if codec == "libmp3lame":
+            stream.codec_context.flags |= 2
+            stream.codec_context.global_quality = 2 * 118
+        size = stream.codec_context.frame_size or 1152
+        for begin in range(0, len(samples), size):
+            piece = samples[None, begin : begin + size].astype(np.float32)
+            frame = av.AudioFrame.from_ndarray(piece, "fltp", "mono")
+            frame.sample_rate, frame.pts = rate, begin
+            out.mux(stream.encode(frame))
+        out.mux(stream.encode(None))
 
 
 @pytest.fixture
@@ -62,6 +82,40 @@ def test_other_backends_hear_the_same(ramp: Path, backend: str) -> None:
     record = Table.from_rows([{"id": "r", "source": str(ramp)}]).record(0)
     with open_record(record, backend, sound_alone=True) as reader:
         assert reader.audio(0.0, 0.1, RATE).shape == (800,)
+
+
+@pytest.mark.parametrize(
+    ("codec", "kind", "options", "extra_sec"),
+    [
+        ("aac", "adts", {}, 0.06),
+        ("libmp3lame", "mp3", {"write_xing": "0"}, 0.06),
+        ("libmp3lame", "mp3", {}, 0.0),
+    ],
+)
+def test_how_long_files_without_a_head_last(
+    tmp_path: Path, codec: str, kind: str, options: dict[str, str], extra_sec: float
+) -> None:
+    """FFmpeg guesses from the bit rate of the beginning: 5 s of silence and 5 of noise were 150 s, and windows of what
+    is not there were taken for good sound."""
+    path, rate = tmp_path / ("x.mp3" if kind == "mp3" else "x.aac"), 48000
+    noise = 0.3 * np.random.default_rng(0).standard_normal(5 * rate)
+    write_coded(path, np.concatenate([np.zeros(5 * rate), noise]), rate, codec, kind, options)
+    with open_video(path) as reader:
+        duration = reader.info.duration_sec
+        heard = reader.audio(0.0, 20.0, rate)
+    assert 10.0 - 1e-6 <= duration <= 10.0 + extra_sec + 1e-6
+    assert np.flatnonzero(heard).max() < round((duration + 0.03) * rate)
+    assert np.abs(heard[round((duration - 0.1) * rate) : round(duration * rate)]).max() > 0.01
+
+
+def test_files_whose_packets_tell_no_duration_are_decoded(
+    ramp: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The end of what was demultiplexed is no beginning of what is decoded."""
+    monkeypatch.setattr(sound_file, "_RAW", {"wav"})
+    assert open_video(ramp).info.duration_sec == pytest.approx(1.255)
+    monkeypatch.setattr(sound_file.SoundFileReader, "_counted_seconds", lambda *_: None)
+    assert open_video(ramp).info.duration_sec == pytest.approx(1.255)
 
 
 @pytest.mark.parametrize(

@@ -21,6 +21,9 @@ from video_ssl.clips.decoders.reader import BadVideo, VideoInfo, check_indices
 
 #: Ticks of the clock in a second.
 CLOCK = 100
+#: Containers without a head, whose length FFmpeg guesses from the bit rate of the first packets: of 20 s that begin
+#: with silence, 310.
+_RAW = {"aac", "mp3"}
 
 
 class SoundFileReader:
@@ -63,11 +66,15 @@ class SoundFileReader:
             stream = container.streams.best("audio") if container.streams.audio else None
             if stream is None:
                 raise BadVideo(self.path, "has no sound.")
-            seconds = _stated_seconds(container, stream)
-            if seconds is None:
-                frames = container.decode(stream)
-                seconds = sum(frame.samples / frame.sample_rate for frame in frames)
             codec = stream.codec_context.name
+            guessed = bool(_RAW & set(container.format.name.split(",")))
+            seconds = (
+                self._counted_seconds(container, stream)
+                if guessed
+                else _stated_seconds(container, stream)
+            )
+        if seconds is None:
+            seconds = self._decoded_seconds(address)
         if not seconds > 0:
             raise BadVideo(self.path, "has no sound: it lasts 0 s.")
         return VideoInfo(
@@ -80,6 +87,32 @@ class SoundFileReader:
             rotation=0,
             has_audio=True,
         )
+
+    def _counted_seconds(
+        self, container: av.container.InputContainer, stream: av.AudioStream
+    ) -> float | None:
+        """How long the packets last, without what the encoder put before the sound; None where they do not say."""
+        stated, ticks = _stated_seconds(container, stream), 0
+        start = float((stream.start_time or 0) * stream.time_base)
+        for packet in container.demux(stream):
+            self._check()
+            if packet.size and not packet.duration:
+                return None
+            ticks += packet.duration or 0
+        seconds = float(ticks * stream.time_base)
+        # LAME notes what it put before the sound and behind it, 12 bits each: what is stated is exact then.
+        most = 2 * 2**12 / stream.rate
+        if start > 0 and stated is not None and 0 <= seconds - stated <= most:
+            return stated
+        return seconds - start
+
+    def _decoded_seconds(self, address: str) -> float:
+        with av.open(address) as container:
+            seconds = 0.0
+            for frame in container.decode(container.streams.best("audio")):
+                self._check()
+                seconds += frame.samples / frame.sample_rate
+        return seconds
 
     def _check(self) -> None:
         if self._deadline is not None and time.monotonic() > self._deadline:
