@@ -79,6 +79,27 @@ def test_captions_that_roll_are_taken_once():
     ]
 
 
+def test_a_line_of_a_blank_ends_no_cue_of_webvtt():
+    """The automatic subtitles of YouTube have such a line before the text of the first cue: the cue was empty, and its
+    words had the 10 ms of the cue behind it."""
+    text = "WEBVTT\nKind: captions\n \nLanguage: en\n\n" + cues(
+        ("00:00:00.160", "00:00:02.500", " \nhello<00:00:00.560><c> everyone</c>"),
+        ("00:00:02.500", "00:00:02.510", "hello everyone\n "),
+        ("00:00:02.510", "00:00:05.030", "hello everyone\nwelcome<00:00:03.000><c> back</c>"),
+        ("00:00:05.030", "00:00:05.040", "welcome back\n\t"),
+        ("00:00:09.000", "00:00:12.000", " \nchop"),
+    )
+    expected = [("hello everyone", 0.16, 2.5), ("welcome back", 2.51, 5.03), ("chop", 9.0, 12.0)]
+    assert captions_of(text, is_vtt=True) == (expected, ())
+    assert captions_of(text.replace("\n", "\r\n"), is_vtt=True) == (expected, ())
+    no_empty_line = text.replace("\n\n", "\n \n")
+    assert captions_of(no_empty_line, is_vtt=True) == (expected, ())
+    in_srt = cues(
+        ("00:00:01,000", "00:00:02,000", "one\n "), ("00:00:02,000", "00:00:03,000", "two")
+    )
+    assert captions_of(in_srt) == ([("one", 1.0, 2.0), ("two", 2.0, 3.0)], ())
+
+
 @pytest.mark.parametrize(
     ("passage", "told"),
     [

@@ -94,11 +94,12 @@ def parse_subtitles(content: bytes, *, is_vtt: bool) -> Subtitles:
     if is_vtt:
         if not re.match(r"WEBVTT([ \t]|$)", lines[0]):
             raise SubtitleError(f"its first line must begin with WEBVTT, but is {shown(lines[0])}")
-        begin = next((i for i, line in enumerate(lines) if not line.strip()), len(lines))
+        ends = (i for i, line in enumerate(lines) if not line or _TIMING.fullmatch(line))
+        begin = next(ends, len(lines))
     cues: list[_Cue] = []
     left_out: list[str] = []
-    for first, block in _blocks(lines, begin):
-        if is_vtt and block[0].split(maxsplit=1)[0] in _NO_CUES:
+    for first, block in _blocks(lines, begin, is_vtt=is_vtt):
+        if is_vtt and _is_no_cue(block):
             continue
         found = _cue_of(block, first)
         if isinstance(found, str):
@@ -110,15 +111,30 @@ def parse_subtitles(content: bytes, *, is_vtt: bool) -> Subtitles:
     return Subtitles(tuple(_captions(cues)), tuple(left_out))
 
 
-def _blocks(lines: Sequence[str], begin: int) -> Iterator[tuple[int, list[str]]]:
-    """Yields (number of the first line from 1, lines) of what blank lines divide."""
+def _blocks(lines: Sequence[str], begin: int, *, is_vtt: bool) -> Iterator[tuple[int, list[str]]]:
+    """Yields (number of the first line from 1, lines) of what blank lines divide; none begins with a blank one.
+
+    In WebVTT only an empty line ends a cue, or the times of the next: YouTube writes a line of one blank before the
+    text of the first.
+    """
     block: list[str] = []
     for number, line in enumerate([*lines[begin:], ""], begin + 1):
-        if line.strip():
-            block.append(line)
-        elif block:
+        is_blank = not line if is_vtt and block else not line.strip()
+        if block and (is_blank or (is_vtt and _begins_a_cue(line, block))):
             yield number - len(block), block
             block = []
+        if not is_blank:
+            block.append(line)
+
+
+def _begins_a_cue(line: str, block: Sequence[str]) -> bool:
+    """Whether a line of WebVTT is the times of a cue after the one that the block holds."""
+    is_cue = any(_ARROW in before for before in block[:2]) and not _is_no_cue(block)
+    return is_cue and _TIMING.fullmatch(line) is not None
+
+
+def _is_no_cue(block: Sequence[str]) -> bool:
+    return block[0].split(maxsplit=1)[0] in _NO_CUES
 
 
 def _cue_of(block: Sequence[str], first: int) -> _Cue | str:
