@@ -194,6 +194,24 @@ def test_what_travelled_can_be_looked_at(run, boxed, tmp_path):
     assert np.abs(left - np.asarray(plain, int))[mask == 0].mean() < 4
 
 
+def test_what_an_earlier_evaluation_left_goes(run, boxed, tmp_path):
+    """Videos and masks of another table stood among those of this one, and nobody could tell them apart."""
+    folder = tmp_path / "files" / "a" / "propagation"
+    (folder / "000009_old").mkdir(parents=True)
+    (folder / "000000_test0").mkdir()
+    others = ("000009_old.mp4", "000009_old/00000.png", "000000_test0/00099.png")
+    mine = ("000009_old.png", "notes.txt", "000000_test0/notes.txt")
+    for name in (*others, *mine):
+        (folder / name).write_text("")
+    told = recipe(run, boxed, tmp_path, videos=1, keep=True, most_videos=1)
+    evaluate(told, quiet=True)
+    (row,) = (path.stem for path in folder.glob("*.mp4"))
+    made = {f"{row}.mp4", *(f"{row}/{number:05d}.png" for number in range(FRAMES))}
+    found = {p.relative_to(folder).as_posix() for p in folder.rglob("*") if p.is_file()}
+    assert found == {*made, *mine}
+    assert not (folder / "000009_old").exists()
+
+
 def test_the_preset_of_dino_and_classes(run, boxed, tmp_path):
     dino = {"preset": "dino", "rule": None, "size": [64, 96]}
     one = result_of(evaluate(recipe(run, boxed, tmp_path / "one", **dino), quiet=True))

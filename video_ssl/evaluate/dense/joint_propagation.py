@@ -24,6 +24,7 @@ from video_ssl.evaluate.dense import poses
 from video_ssl.evaluate.dense.carried_video import write_joints_video
 from video_ssl.evaluate.dense.frame_maps import FrameMaps
 from video_ssl.evaluate.dense.propagation import PropagationConfig, propagate
+from video_ssl.evaluate.leftovers import forget_others
 
 _NAMED = 3
 _FILE, _ARRAY = "joint_positions.mat", "pos_img"
@@ -97,6 +98,7 @@ class JointPropagation:
         maker = FrameMaps(given.encoder, config.size, cubic=config.cubic, settings=given.settings)
         count = min(config.most_videos or len(table), len(table))
         own, still, lost, seen = [], [], [], []
+        drawn: list[Path] = []
         for row in ((np.arange(count) + 0.5) * len(table) / max(count, 1)).astype(int):
             record = table.record(int(row))
             try:
@@ -108,7 +110,8 @@ class JointPropagation:
                 raise FeatureError(str(err)) from err
             own.append(poses.joint_distances(found, truth, there))
             if given.folder is not None and len(own) <= config.videos:
-                self._draw(given, record, truth, np.where(there[..., None], found, np.nan))
+                shown = np.where(there[..., None], found, np.nan)
+                drawn.append(self._draw(given, record, truth, shown))
             stays = np.repeat(truth[:1], len(truth), 0)
             still.append(poses.joint_distances(stays, truth, np.ones_like(there)))
             seen.append(there[1:].mean())
@@ -116,6 +119,8 @@ class JointPropagation:
             raise FeatureError(
                 f"joints of no video could be carried: {'; '.join(lost[:_NAMED]) or 'test is empty'}."
             )
+        if given.folder is not None:
+            forget_others(given.folder / "joints", drawn)
         return self._result(own, still, float(np.mean(seen)), lost)
 
     def _carried(
@@ -143,7 +148,7 @@ class JointPropagation:
         record: Record,
         truth: NDArray[np.float64],
         found: NDArray[np.float64],
-    ) -> None:
+    ) -> Path:
         assert given.folder is not None
         name = f"{record.index:06d}_{record.id.replace('/', '_')}.mp4"
         path = given.folder / "joints" / name
@@ -152,6 +157,7 @@ class JointPropagation:
             frames = stream_frames(reader, np.arange(len(found)))
             pictures = (picture for _, picture in frames)
             write_joints_video(path, pictures, truth, found, reader.info.fps)
+        return path
 
     def _result(
         self,

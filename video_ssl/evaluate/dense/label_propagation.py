@@ -8,6 +8,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import ClassVar, Literal
 
 import numpy as np
@@ -26,6 +27,7 @@ from video_ssl.evaluate.dense.frame_maps import FrameMaps
 from video_ssl.evaluate.dense.mask_metrics import Statistics
 from video_ssl.evaluate.dense.masks import Masks, masks_beside, masks_of_boxes
 from video_ssl.evaluate.dense.propagation import DINO, PropagationConfig, propagate
+from video_ssl.evaluate.leftovers import forget_others
 
 logger = logging.getLogger(__name__)
 
@@ -117,6 +119,7 @@ class LabelPropagation:
         """
         assert given.encoder is not None
         own, still, lost = _Scores(self.config), _Scores(self.config), []
+        written: list[Path] = []
         for record in self._records(given):
             try:
                 truth, found = self._carried(given, record)
@@ -131,11 +134,14 @@ class LabelPropagation:
             own.add(truth, found)
             still.add(truth, np.repeat(truth[:1], len(truth), 0))
             if given.folder is not None:
-                self._write(given, record, truth, found, drawn=own.videos <= self.config.videos)
+                drawn = own.videos <= self.config.videos
+                written += self._write(given, record, truth, found, drawn=drawn)
         if not own.videos:
             raise FeatureError(
                 f"labels of no video could be carried: {'; '.join(lost[:_NAMED]) or 'test is empty'}."
             )
+        if given.folder is not None:
+            forget_others(given.folder / "propagation", written)
         return self._result(own, still, lost)
 
     def _records(self, given: Context) -> Iterator[Record]:
@@ -183,22 +189,27 @@ class LabelPropagation:
 
     def _write(
         self, given: Context, record: Record, truth: Masks, found: Masks, *, drawn: bool
-    ) -> None:
+    ) -> list[Path]:
+        """Writes what is wanted of a video, and returns the files."""
         assert given.folder is not None
+        written = []
         name = f"{record.index:06d}_{record.id.replace('/', '_')}"
         if self.config.keep:
             folder = given.folder / "propagation" / name
             folder.mkdir(parents=True, exist_ok=True)
             for number, mask in enumerate(found):
-                Image.fromarray(mask.astype(np.uint8)).save(folder / f"{number:05d}.png")
+                written.append(folder / f"{number:05d}.png")
+                Image.fromarray(mask.astype(np.uint8)).save(written[-1])
         if drawn:
             path = given.folder / "propagation" / f"{name}.mp4"
             path.parent.mkdir(parents=True, exist_ok=True)
+            written.append(path)
             with given.open(record) as reader:
                 frames = stream_frames(reader, np.arange(len(found)))
                 write_masks_video(
                     path, (picture for _, picture in frames), truth, found, reader.info.fps
                 )
+        return written
 
     def _result(self, own: _Scores, still: _Scores, lost: list[str]) -> Result:
         metrics, beside = own.metrics(), still.metrics()
