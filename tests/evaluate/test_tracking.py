@@ -9,12 +9,15 @@ import torch
 from boxed_videos import FRAMES, HEIGHT, SIDE, WIDTH, boxed_table
 from untrained_run import untrained_run
 
+from video_ssl.clips.decoders.reader import BadVideo
 from video_ssl.clips.reading import open_record
 from video_ssl.datasets import open_table
 from video_ssl.datasets.table import Record, Table
 from video_ssl.embed.config import EmbedConfig
 from video_ssl.embed.features import FeatureError
 from video_ssl.embed.open_encoder import open_encoder
+from video_ssl.evaluate.heads import safe_name
+from video_ssl.evaluate.places import tracking
 from video_ssl.evaluate.places.siam import SiamConfig, balanced_loss
 from video_ssl.evaluate.places.track_metrics import track_scores
 from video_ssl.evaluate.places.tracker import TrackerConfig, Windows, cut_window, samples
@@ -156,6 +159,82 @@ def test_pairs_know_where_the_target_lies_in_a_shifted_window(run, tables):
         target_color = samples(pair.first[None], pair.box[None, None])[0, 0, 1, 1]
         assert float((inside - target_color).abs().max()) < 1.0
         assert 1 <= pair.near.sum() < 40
+
+
+def test_windows_of_pairs_go_through_the_encoder_in_pieces(run, tables, monkeypatch):
+    """All pairs of a target went through in one pass, a thousand of them where there is one target."""
+    encoder = open_encoder(f"pixels:{run}@16", "cpu")
+    windows = Windows(encoder, TrackerConfig(window_px=48, frames=1))
+    plain, sizes = encoder.outputs_of_arrays, []
+
+    def noted(clips, *more):
+        sizes.append(len(clips))
+        return plain(clips, *more)
+
+    monkeypatch.setattr(encoder, "outputs_of_arrays", noted)
+    record = open_table(tables / "test.arrow").record(0)
+    target = targets_of(record, 1)[0]
+    made = []
+    with open_record(record) as reader:
+        for batch_size in (20, 3):
+            rng = np.random.default_rng(0)
+            made.append(
+                draw_pairs(target, reader, windows, SiamConfig(), 20, rng, batch_size=batch_size)
+            )
+    assert sizes == [20, 20, *[3, 3, 3, 3, 3, 3, 2] * 2]
+    for one, other in zip(*made, strict=True):
+        for name in ("first", "second", "box", "candidates"):
+            torch.testing.assert_close(getattr(one, name), getattr(other, name))
+        assert (one.near == other.near).all()
+
+
+def test_a_video_that_breaks_midway_costs_no_other_one(run, tables, tmp_path, monkeypatch):
+    """All were opened and counted again one by one: what was lost before was named twice."""
+    rows = [open_table(tables / "test.arrow").record(i) for i in range(4)]
+    changed = [
+        {"id": row.id, "source": "gone.mp4" if i == 0 else row.source, "boxes": row.boxes}
+        for i, row in enumerate(rows)
+    ]
+    Table.from_rows(changed).save(tables / "breaks.arrow")
+    plain = tracking._pictures
+
+    def breaking(target, reader):
+        for number, picture in enumerate(plain(target, reader)):
+            if target.record.id == rows[1].id and number == 5:
+                raise BadVideo(target.record.source, "frame 5 is damaged")
+            yield picture
+
+    monkeypatch.setattr(tracking, "_pictures", breaking)
+    told = recipe(run, tables, tmp_path, test="breaks", objects=["mover"], videos=0)
+    result = evaluate(told, quiet=True)["encoders"]["encoder"]["results"]["tracking"]
+    assert result["details"]["targets"] == 2
+    (note,) = result["notes"]
+    assert note.startswith("2 targets could not be followed")
+    assert note.count("gone.mp4") == 1
+    assert note.count("frame 5 is damaged") == 1
+
+
+def test_tracks_bear_any_name_and_those_of_before_go(run, tables, tmp_path):
+    """A name with a slash lost the evaluation after everything was tracked, a line break in an id broke the file, and
+    tracks of an earlier run stood among those of this one."""
+    row = open_table(tables / "test.arrow").record(0)
+    rows = [{"id": "a\nb", "source": row.source, "boxes": row.boxes}]
+    Table.from_rows(rows).save(tables / "names.arrow")
+    folder = tmp_path / "files" / "encoder" / "tracks"
+    folder.mkdir(parents=True)
+    for name in ("000003_old.txt", "000003_old.mp4", "000000_target_0.txt", "notes.txt"):
+        (folder / name).write_text("")
+    told = recipe(run, tables, tmp_path, test="names", objects=["left/hand", "other"])
+    evaluate(told, quiet=True)
+    assert sorted(path.name for path in folder.iterdir()) == [
+        f"000000_{safe_name('left/hand')}.mp4",
+        f"000000_{safe_name('left/hand')}.txt",
+        "000000_other.txt",
+        "notes.txt",
+    ]
+    lines = (folder / "000000_other.txt").read_text().splitlines()
+    assert lines[0].startswith(r'# "a\nb": from frame 0 on')
+    assert len(lines) == FRAMES + 1
 
 
 def test_an_encoder_of_clips_tracks_too_and_lost_videos_are_named(run, tables, tmp_path):

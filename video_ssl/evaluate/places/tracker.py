@@ -97,12 +97,14 @@ class Windows:
 
     def maps(self, pictures: list[NDArray[np.uint8]], centers: Floats, spans: Floats) -> Tensor:
         """Returns the feature maps of windows, the mean over time, float32 (B, h, w, D)."""
-        windows = np.stack(
-            [
-                cut_window(picture, center, float(span), self.side)
-                for picture, center, span in zip(pictures, centers, spans, strict=True)
-            ]
-        )
+        windows = [
+            cut_window(picture, center, float(span), self.side)
+            for picture, center, span in zip(pictures, centers, spans, strict=True)
+        ]
+        return self.encoded(np.stack(windows))
+
+    def encoded(self, windows: NDArray[np.uint8]) -> Tensor:
+        """Returns the feature maps of windows that are cut already, uint8 (B, side, side, 3), in one pass."""
         clips = np.repeat(windows[:, None], self.frames, 1)
         tokens = self.encoder.outputs_of_arrays(clips, [TOKENS])[TOKENS]
         return torch.from_numpy(tokens).unflatten(1, self.grid).mean(1)

@@ -5,12 +5,14 @@ Source: papers/const_cl.md section 6.2; the tracker is ours.
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from typing import ClassVar
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 
 from video_ssl.clips.box_transforms import has_area
@@ -19,10 +21,18 @@ from video_ssl.datasets.table import Record
 from video_ssl.embed.features import FeatureError
 from video_ssl.evaluate.context import Context
 from video_ssl.evaluate.contract import Figure, Needs, Result
+from video_ssl.evaluate.heads import safe_name
+from video_ssl.evaluate.leftovers import forget_others
 from video_ssl.evaluate.places.siam import Pair, SiamConfig, SiamHead, fit_head
 from video_ssl.evaluate.places.track_metrics import track_scores
 from video_ssl.evaluate.places.track_video import write_track_video
-from video_ssl.evaluate.places.tracker import CorrelationTracker, TrackerConfig, Windows, samples
+from video_ssl.evaluate.places.tracker import (
+    CorrelationTracker,
+    TrackerConfig,
+    Windows,
+    cut_window,
+    samples,
+)
 from video_ssl.files import write_atomically
 from video_ssl.models.preprocess_config import VideoPreprocess
 
@@ -39,7 +49,7 @@ class TrackingConfig:
         most_videos: of the table, evenly spread; null = all.
         tracker: see `TrackerConfig`.
         head: of training on the boxes of train, see `SiamConfig`; null = features are compared as they are.
-        batch_size: videos that are tracked side by side.
+        batch_size: videos that are tracked side by side, and windows for the head's training in one pass.
         videos: so many of the tracks are drawn, as mp4: the truth at the left, the track at the right.
     """
 
@@ -188,7 +198,15 @@ class Tracking:
         for place in rng.permutation(len(targets))[: config.pairs]:
             try:
                 with given.open(targets[place].record) as reader:
-                    pairs += draw_pairs(targets[place], reader, windows, config, each, rng)
+                    pairs += draw_pairs(
+                        targets[place],
+                        reader,
+                        windows,
+                        config,
+                        each,
+                        rng,
+                        batch_size=self.config.batch_size,
+                    )
             except (BadVideo, OSError, IndexError):
                 lost += 1
         if not pairs:
@@ -234,12 +252,12 @@ class Tracking:
             streams = [_pictures(target, reader) for target, reader in open_ones]
             try:
                 return self._run(windows, head, [t for t, _ in open_ones], truths, streams), lost
-            except BadVideo as err:
-                if len(targets) == 1:
+            except (BadVideo, OSError) as err:
+                if len(open_ones) == 1:
                     return [], [*lost, str(err)]
         # One of them breaks in the middle: each on its own tells which.
         found = []
-        for target in targets:
+        for target, _ in open_ones:
             own, gone = self._follow(given, windows, head, [target])
             found += own
             lost += gone
@@ -268,18 +286,21 @@ class Tracking:
         ]
 
     def _keep(self, given: Context, tracks: Sequence[Track]) -> None:
-        """Writes every track, and draws some."""
+        """Writes every track, and draws some; those of an earlier evaluation go."""
         if given.folder is None:
             return
-        folder = given.folder / "tracks"
+        folder, written = given.folder / "tracks", []
         drawn = sorted(tracks, key=lambda track: (track.target.record.index, track.target.place))
         for number, track in enumerate(drawn):
-            name = f"{track.target.record.index:06d}_{self._object(track.target)}"
+            name = f"{track.target.record.index:06d}_{safe_name(self._object(track.target))}"
             lines = [",".join(f"{value:.2f}" for value in box) for box in track.found]
-            head = f"# {track.target.record.id}: from frame {track.target.first} on, left,top,width,height in pixels"
+            known = json.dumps(track.target.record.id)
+            head = f"# {known}: from frame {track.target.first} on, left,top,width,height in pixels"
             folder.mkdir(parents=True, exist_ok=True)
             write_atomically(folder / f"{name}.txt", "\n".join([head, *lines]) + "\n")
+            written.append(folder / f"{name}.txt")
             if number < self.config.videos:
+                written.append(folder / f"{name}.mp4")
                 with given.open(track.target.record) as reader:
                     write_track_video(
                         folder / f"{name}.mp4",
@@ -288,6 +309,7 @@ class Tracking:
                         track.found,
                         reader.info.fps,
                     )
+        forget_others(folder, written)
 
     def _object(self, target: Target) -> str:
         names = self.config.objects
@@ -344,24 +366,27 @@ def draw_pairs(
     config: SiamConfig,
     count: int,
     rng: np.random.Generator,
+    *,
+    batch_size: int = 16,
 ) -> list[Pair]:
-    """Returns pairs of frames of a target, encoded; none where it has a box in one frame only."""
+    """Returns pairs of frames of a target, encoded, `batch_size` windows in one pass."""
     truth = in_pixels(target.boxes, reader.info.height, reader.info.width)
     there = np.flatnonzero(np.isfinite(truth).all(1))
     one = rng.choice(there, count)
     other = [rng.choice(there[np.abs(there - i) <= config.max_gap]) for i in one]
     frames = target.first + np.stack([one, other], 1)
-    unique, inverse = np.unique(frames, return_inverse=True)
-    pictures = reader.frames(unique)
-    first, second = ([pictures[i] for i in column] for column in inverse.reshape(-1, 2).T)
     sizes = [np.maximum(truth[rows][:, 2:], 1.0) for rows in (one, other)]
     centers = [truth[rows][:, :2] + truth[rows][:, 2:] / 2 for rows in (one, other)]
     spans = [windows.spans(size) for size in sizes]
     shift = rng.uniform(-config.shift, config.shift, (count, 2))
-    maps = [
-        windows.maps(first, centers[0], spans[0]),
-        windows.maps(second, centers[1] + shift * spans[1][:, None], spans[1]),
-    ]
+    middles = [centers[0], centers[1] + shift * spans[1][:, None]]
+    cut = np.empty((2, count, windows.side, windows.side, 3), np.uint8)
+    for index, picture in stream_frames(reader, np.unique(frames)):
+        for pair, side in np.argwhere(frames == index):
+            span = float(spans[side][pair])
+            cut[side, pair] = cut_window(picture, middles[side][pair], span, windows.side)
+    pieces = range(0, count, batch_size)
+    maps = [torch.cat([windows.encoded(own[i : i + batch_size]) for i in pieces]) for own in cut]
     mean = maps[0].mean((1, 2), keepdim=True)
     own = windows.candidates(sizes[0], spans[0], np.zeros((1, 2)), np.ones(1))[:, 0]
     around = windows.candidates(sizes[1], spans[1], windows.offsets, np.ones(1))
