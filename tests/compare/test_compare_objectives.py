@@ -22,13 +22,16 @@ from video_ssl.cli import app
 from video_ssl.compare import costs, objectives
 from video_ssl.compare.cells import Cell, costs_of
 from video_ssl.compare.costs import Cost, clips_of, operations_of, planned
-from video_ssl.compare.objectives import compare_objectives
+from video_ssl.compare.objectives import _cost, _scales, compare_objectives
 from video_ssl.compare.recipe import is_comparison, load_comparison
 from video_ssl.errors import AlreadyReported
 from video_ssl.launch.errors import LaunchError
 from video_ssl.locks import alone
 from video_ssl.pretrain.run import fit_batch, open_streams
 from video_ssl.recipes import ConfigError, list_recipes, to_yaml
+
+#: The comparison that most of these look at is twelve trainings, each a process of its own.
+pytestmark = pytest.mark.timeout(900)
 
 SMALL = {
     "clip": {"num_frames": 4, "frame_stride": 2},
@@ -486,6 +489,17 @@ def test_what_a_training_took_is_kept_however_it_ended(tmp_path, monkeypatch):
     (cell.run / "encoder").mkdir(parents=True)
     (cell.run / "encoder" / "config.json").write_text("{}")
     assert costs_of([cell])["a"][0].processor_sec == cell.state()["training"]["processor_sec"]
+
+
+def test_every_recipe_at_its_own_length(videos, tmp_path):
+    """Nothing is run or counted for that: the shares are the amounts."""
+    budget = {"kind": "lengths", "amounts": [1, 0.25]}
+    file = recipe_file(tmp_path, videos, budget=budget)
+    lines = compare_objectives(load_comparison(file), dry_run=True).splitlines()
+    assert "finished: 0 of 6" in lines
+    recipe = load_comparison(file)
+    scales = _scales(recipe, {"video": _cost(recipe, "video", recipe.objectives["video"])}, {})
+    assert scales == {("video", 1.0): 1.0, ("video", 0.25): 0.25}
 
 
 def test_a_budget_becomes_a_share_of_a_length():

@@ -61,6 +61,8 @@ RECIPE, TRAININGS, COSTS = "comparison.yaml", "trainings.json", "costs.json"
 _BESIDE = ("name", "run", "evaluate")
 #: Steps of the two trials from which the processor time of a step and that of the start are told apart.
 _TRIALS = (20, 80)
+#: Budgets for which nothing has to be run or counted.
+_KNOWN_AT_ONCE = ("clips", "lengths")
 
 
 def compare_objectives(
@@ -290,7 +292,7 @@ def _costs(
     costs, failed = {}, {}
     for name, entry in recipe.objectives.items():
         key = _cost_key(recipe, name, trainings[name])
-        if key not in known and not measure and recipe.budget.kind != "clips":
+        if key not in known and not measure and recipe.budget.kind not in _KNOWN_AT_ONCE:
             failed[name] = f"{name}: its cost was not found yet"
             continue
         if key not in known:
@@ -310,6 +312,8 @@ def _costs(
 
 def _cost(recipe: ComparisonRecipe, name: str, entry: EntryConfig) -> Cost:
     whole = planned(entry.recipe, _words(recipe, entry))
+    if recipe.budget.kind == "lengths":
+        return Cost(0.0, 1.0)
     if recipe.budget.kind == "clips":
         return Cost(0.0, clips_of(whole))
     if recipe.budget.kind == "operations":
@@ -489,7 +493,7 @@ def _described(recipe: ComparisonRecipe, profile: str | None) -> Iterator[str]:
         for name, training in _trainings(recipe).items()
         if _cost_key(recipe, name, training) not in known
     ]
-    if lacking and budget.kind != "clips":
+    if lacking and budget.kind not in _KNOWN_AT_ONCE:
         yield (
             f"jobs, hours and disk: not known before the {budget.kind} of {', '.join(lacking)} are measured, which a "
             "call begins with"

@@ -242,6 +242,7 @@ _BUDGETS = {
     "clips": "clips seen by encoders",
     "seconds": "seconds of processor time",
     "operations": "operations",
+    "lengths": "of its own length",
 }
 
 

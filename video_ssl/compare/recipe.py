@@ -23,11 +23,12 @@ class BudgetConfig:
 
     Attributes:
         kind: "clips", that encoders see in training; "seconds", of all processors in training, its start and its
-            loader included; "operations", multiplications and additions of the steps, counted as two.
+            loader included; "operations", multiplications and additions of the steps, counted as two; "lengths", of the
+            recipes themselves (1 = each as it is): then nothing is equal but the judges.
         amounts: one or several; objectives are compared at the largest, the others give the curve.
     """
 
-    kind: Literal["clips", "seconds", "operations"] = "seconds"
+    kind: Literal["clips", "seconds", "operations", "lengths"] = "seconds"
     amounts: tuple[float, ...]
 
     def __post_init__(self) -> None:
