@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import wave
+from fractions import Fraction
 from pathlib import Path
 
 import av
@@ -10,6 +11,7 @@ import numpy as np
 import pytest
 from colored_videos import write_video
 
+from video_ssl.clips.audio import sound_of_clip
 from video_ssl.clips.decoders import sound_file
 from video_ssl.clips.decoders.reader import BadVideo
 from video_ssl.clips.pipeline import LoaderConfig, Pipeline
@@ -106,6 +108,39 @@ def test_how_long_files_without_a_head_last(
     assert 10.0 - 1e-6 <= duration <= 10.0 + extra_sec + 1e-6
     assert np.flatnonzero(heard).max() < round((duration + 0.03) * rate)
     assert np.abs(heard[round((duration - 0.1) * rate) : round(duration * rate)]).max() > 0.01
+
+
+@pytest.mark.parametrize("wrong", [np.nan, -np.inf])
+@pytest.mark.parametrize("kind", ["wav", "mkv"])
+def test_sound_that_is_not_finite_is_refused(tmp_path: Path, kind: str, wrong: float) -> None:
+    """A track of floats may hold NaN, which went into the batch as good sound: the loss was NaN, or all similarities
+    of the file were."""
+    path, sound = tmp_path / f"x.{kind}", np.full(2 * RATE, 0.1, np.float32)
+    sound[RATE + 100] = wrong
+    with av.open(str(path), "w") as out:
+        video = None
+        if kind == "mkv":
+            video = out.add_stream("libx264", rate=10)
+            video.width, video.height, video.pix_fmt = 48, 32, "yuv420p"
+        stream = out.add_stream("pcm_f32le", rate=RATE, layout="mono")
+        for number in range(20 if video else 0):
+            picture = av.VideoFrame.from_ndarray(np.zeros((32, 48, 3), np.uint8), "rgb24")
+            picture.pts, picture.time_base = number, Fraction(1, 10)
+            out.mux(video.encode(picture))
+        if video:
+            out.mux(video.encode())
+        for begin in range(0, len(sound), 1000):
+            frame = av.AudioFrame.from_ndarray(sound[None, begin : begin + 1000], "flt", "mono")
+            frame.sample_rate, frame.pts, frame.time_base = RATE, begin, Fraction(1, RATE)
+            out.mux(stream.encode(frame))
+        out.mux(stream.encode())
+    with open_video(path) as reader:
+        assert reader.audio(0.0, 0.5, RATE).max() == pytest.approx(0.1)
+        for _ in range(2):
+            with pytest.raises(BadVideo, match="its sound holds numbers that are not finite"):
+                reader.audio(0.5, 1.5, RATE)
+        with pytest.raises(BadVideo, match="not finite"):
+            sound_of_clip(reader, 0, rate=2 * RATE, num_samples=4 * RATE)
 
 
 def test_files_whose_packets_tell_no_duration_are_decoded(

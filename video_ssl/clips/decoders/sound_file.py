@@ -59,7 +59,7 @@ class SoundFileReader:
             self.info = self._look(address)
         except FFmpegError as err:
             raise BadVideo(self.path, f"cannot be read as sound: {err.strerror}.") from err
-        self._sound = Sound(address, can_seek=False, check=self._check)
+        self._sound = Sound(address, name=self.path, can_seek=False, check=self._check)
 
     def _look(self, address: str) -> VideoInfo:
         with av.open(address) as container:

@@ -20,6 +20,8 @@ import av
 import numpy as np
 from av.error import FFmpegError
 
+from video_ssl.clips.decoders.reader import BadVideo
+
 # Decoded before the start and after the end, so that neither codec nor resampling filter is cut at the border.
 _MARGIN_SEC = 0.25
 # Decoding on is cheaper than a seek, which decodes some packets twice.
@@ -37,6 +39,7 @@ class Sound:
         self,
         address: str,
         *,
+        name: str,
         can_seek: bool,
         check: Callable[[], None],
         clock_offsets: Sequence[float] = (0.0,),
@@ -44,12 +47,14 @@ class Sound:
         """
         Args:
             address: a file or another address that FFmpeg opens.
+            name: what errors call it.
             can_seek: whether packets are found by their time.
             check: called between packets; may raise to give up.
             clock_offsets: seconds to add to the times of the first stretch of the file, the second, and so on, where
                 the file's clock starts anew in its middle.
         """
         self._address = address
+        self._name = name
         self._can_seek = can_seek
         self._check = check
         self._offsets = clock_offsets
@@ -74,6 +79,8 @@ class Sound:
 
         Raises:
             FFmpegError: sound that cannot be decoded.
+            BadVideo: samples that are NaN or infinite, as a track of floats may hold: one of them would spread over all
+                that is computed of the batch.
         """
         if not end_sec >= start_sec or rate <= 0:
             raise ValueError(
@@ -91,6 +98,8 @@ class Sound:
         if self._first is not None:
             for chunk_sec, samples in _resampled(frames, rate, self._first[0]):
                 _place(out, samples, round((chunk_sec - start_sec) * rate))
+        if not np.isfinite(out).all():
+            raise BadVideo(self._name, "its sound holds numbers that are not finite.")
         return out
 
     def close(self) -> None:

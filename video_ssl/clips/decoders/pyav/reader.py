@@ -191,6 +191,7 @@ class PyAVReader:
         if self._sound is None:
             self._sound = Sound(
                 self._address,
+                name=self.path,
                 can_seek=self._list is not None,
                 check=self._check_time,
                 clock_offsets=self._clock_offsets,
