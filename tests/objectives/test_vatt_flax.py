@@ -434,6 +434,15 @@ def test_a_batch_of_one_video_is_told(caplog):
     assert "a batch of one video has no others to be told from" in caplog.text
 
 
+@pytest.mark.parametrize("drop_token", [0.0, 0.5])
+def test_replicas_that_do_not_divide_the_batch_are_refused(drop_token):
+    """With tokens dropped the first to notice was a reshape inside jax, with a TypeError that named neither number."""
+    objective = Objective(config(drop_token=drop_token, loss={"replicas": 3}))
+    variables = jax.eval_shape(lambda: objective.init(0))
+    with pytest.raises(ValueError, match=r"loss\.replicas=3 does not divide the 4 videos"):
+        jax.eval_shape(objective.forward, variables, raw(4), jax.random.key(0))
+
+
 # What leaves the training -------------------------------------------------------------------------
 
 

@@ -76,8 +76,13 @@ class Objective(FlaxObjective):
     def forward(
         self, variables: Tree, batch: Mapping[str, Array], key: Array
     ) -> tuple[StepOutput, Tree]:
-        config = self.config
-        if len(batch["video"]) == 1:
+        config, count = self.config, len(batch["video"])
+        if count % config.loss.replicas:
+            raise ValueError(
+                f"objective.loss.replicas={config.loss.replicas} does not divide the {count} videos of the batch: set "
+                "another number, or 1."
+            )
+        if count == 1:
             logger.warning(
                 "a batch of one video has no others to be told from: nothing is learned. Set "
                 "training.global_batch_size to 2 or more."
