@@ -14,6 +14,8 @@ from video_ssl.datasets.table import Table
 from video_ssl.embed.config import EmbedConfig
 from video_ssl.embed.embedding import Embedder, EmbeddingError
 from video_ssl.embed.features import open_features
+from video_ssl.embed.jobs import make_job
+from video_ssl.embed.text_windows import TextWindows, iterate_text_windows
 from video_ssl.models.preprocess_config import SoundPreprocess, TextPreprocess
 
 RATE = 8000
@@ -139,6 +141,37 @@ def test_captions_are_rows(table, tmp_path):
     np.testing.assert_allclose(found.features[0], words[[2, 3, 0, 0]].mean(0), atol=1e-6)
     assert found.labels.tolist() == [0, 0, 2]
     assert open_features(tmp_path / "f.arrow").metadata["preprocess"]["vocabulary"]
+
+
+def test_captions_without_a_word_are_left_out(tmp_path):
+    """They were rows of padding, and so queries and items of an evaluation that nothing can be told of."""
+    texts = [["...", "dog", " ", "a dog", "?!"], ["!"], ["cat"]]
+    rows = [
+        {"id": str(row), "source": f"{row}.mp4", "captions": [{"text": text} for text in told]}
+        for row, told in enumerate(texts)
+    ]
+    table = Table.from_rows(rows)
+    found = Embedder(reading(), QUICK).embed(table, tmp_path / "f.arrow", progress=False)
+    assert found.ids.tolist() == ["0", "0", "2"]
+    assert found.table["clip"].to_pylist() == [0, 1, 0]
+    assert [(entry["id"], entry["reason"]) for entry in found.skipped] == [
+        ("1", "it has no caption with a word")
+    ]
+    windows = TextWindows(words=reading().preprocess)
+    record = table.record(0)
+    rest = [window.clips.tolist() for window in iterate_text_windows(record, windows, first=1)]
+    assert rest == [[[2, 3, 0, 0]]]
+    assert not list(iterate_text_windows(record, windows, first=2))
+
+
+def test_features_with_captions_without_a_word_are_another_job(table, monkeypatch):
+    """Those of an earlier version have rows of them and must not be taken for complete."""
+    other = Table.from_rows([{"source": "a.mp4", "captions": [{"text": "..."}, {"text": "dog"}]}])
+    now = [make_job("", {}, one, captions=True)["table"]["captions"] for one in (table, other)]
+    monkeypatch.setattr("video_ssl.embed.jobs.split_words", str.split)
+    then = [make_job("", {}, one, captions=True)["table"]["captions"] for one in (table, other)]
+    assert now[0] == then[0]
+    assert now[1] != then[1]
 
 
 def test_other_captions_are_another_job(table):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import html
 import json
 import re
+import wave
 from pathlib import Path
 
 import av
@@ -198,6 +199,18 @@ def test_a_mute_video_is_no_sound(archive, tmp_path):
     toy_common.write_square(tmp_path / "mute.mkv", "red", tone=None)
     with pytest.raises(FeatureError, match="it has no sound"):
         search(None, archive, sound=tmp_path / "mute.mkv", quiet=True)
+
+
+def test_silence_is_no_question(archive, tmp_path):
+    """The nearest to a silent file were printed as if it had said something."""
+    path = tmp_path / "silent.wav"
+    with wave.open(str(path), "wb") as out:
+        out.setnchannels(1)
+        out.setsampwidth(2)
+        out.setframerate(8000)
+        out.writeframes(bytes(2 * 8000))
+    with pytest.raises(FeatureError, match=r"silent\.wav is silent from \d\.\d to \d\.\d s"):
+        search(None, archive, sound=path, quiet=True)
 
 
 def test_another_encoder_than_the_archives(archive, tmp_path, run):

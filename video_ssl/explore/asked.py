@@ -12,6 +12,9 @@ from typing import Any, Literal
 
 import numpy as np
 
+from video_ssl.clips.audio import SILENCE
+from video_ssl.clips.reading import open_record
+from video_ssl.clips.sound_windows import SoundWindows, iterate_sound_windows
 from video_ssl.datasets.table import Record, Table
 from video_ssl.embed.features import FeatureError, FeatureFile, open_features
 from video_ssl.explore.clip_archive import ClipArchive
@@ -172,6 +175,19 @@ def _told_in_tokens(text: str, reader: Encoder, words: TokenizerPreprocess) -> A
     return Asked(title=text, sense="text", vector=vector, notes=tuple(notes))
 
 
+def _refuse_silence(record: Record, windows: SoundWindows) -> None:
+    """Raises FeatureError where there is nothing to be heard in the windows: the nearest to silence mean nothing."""
+    with open_record(record, sound_alone=True) as reader:
+        for window in iterate_sound_windows(record, reader, windows):
+            if float(np.abs(window.clips).max()) > SILENCE:
+                return
+        begin, end = (float(time) for time in (window.times[0], window.times[-1]))
+    raise FeatureError(
+        f"{record.source} is silent from {begin:.1f} to {end:.1f} s, which is what the encoder hears: give a recording "
+        "in which something is to be heard there, or cut one out."
+    )
+
+
 def _heard(sound: str, encoder: str, device: str) -> Asked:
     from video_ssl.embed.config import EmbedConfig
     from video_ssl.embed.embedding import Embedder, EmbeddingError
@@ -192,4 +208,6 @@ def _heard(sound: str, encoder: str, device: str) -> Asked:
         except EmbeddingError as err:
             raise FeatureError(str(err)) from err
         vector = found.vectors(COMMON_WITH["sound"]).mean(axis=0)
+    assert isinstance(embedder.windows, SoundWindows)
+    _refuse_silence(table.record(0), embedder.windows)
     return Asked(title=path.name, sense="sound", vector=vector, record=table.record(0))

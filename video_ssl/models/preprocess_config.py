@@ -164,6 +164,10 @@ class TextPreprocess:
         """The place that stands for unknown words."""
         return self._places.get(UNKNOWN_WORD, UNKNOWN)
 
+    def has_words(self, text: str) -> bool:
+        """Returns whether there is a word in a text, known or not."""
+        return bool(split_words(text, lower_case=self.lower_case))
+
     def ids(self, texts: Sequence[str]) -> np.ndarray:
         """Returns int64 (B, length), the places of the words of each text.
 
@@ -209,6 +213,10 @@ class TokenizerPreprocess:
         object.__setattr__(self, "num_words", len(tokenizer))
         digest = hashlib.sha256(tokens).hexdigest()[:16]
         object.__setattr__(self, "vocabulary_digest", digest)
+
+    def has_words(self, text: str) -> bool:
+        """Returns whether there is more than white space in a text: a tokenizer reads signs too."""
+        return bool(text.strip())
 
     def ids(self, texts: Sequence[str]) -> np.ndarray:
         """Returns int64 (B, length), the tokens of each text."""
