@@ -13,6 +13,7 @@ from video_ssl.datasets import open_table
 from video_ssl.datasets.table import Record, Table
 from video_ssl.embed.config import EmbedConfig
 from video_ssl.embed.features import FeatureError
+from video_ssl.evaluate.places import localisation
 from video_ssl.evaluate.places.frame_map import KeyFrame, average_precisions, mean_average_precision
 from video_ssl.evaluate.places.heads import action_loss
 from video_ssl.evaluate.places.key_frames import (
@@ -237,6 +238,26 @@ def test_pixels_tell_the_color_of_a_box_and_its_place_does_not(run, tables, tmp_
     torch.manual_seed(len(head))  # whatever was drawn before
     again = evaluate(recipe(run, tables, tmp_path, head=head, decoder=small), quiet=True)
     assert again["encoders"]["pixels"]["results"]["localisation"]["metrics"] == result["metrics"]
+
+
+def test_the_position_of_boxes_costs_no_decoding(run, tables, tmp_path, monkeypatch):
+    """Where maps do not fit into memory, all were read and encoded a second time for what never looks at them."""
+    read = []
+    plain = localisation.read_key_clip
+    monkeypatch.setattr(
+        localisation, "read_key_clip", lambda *given: read.append(given[1]) or plain(*given)
+    )
+    found = []
+    for memory in (4.0, 0.0):
+        read.clear()
+        told = recipe(run, tables, tmp_path / f"{memory}", epochs=2, memory_gib=memory)
+        del told.encoders["encoder"]
+        result = evaluate(told, quiet=True)["encoders"]["pixels"]["results"]["localisation"]
+        found.append((result["metrics"], result["details"]["position_only"]))
+    assert found[0] == found[1]
+    train, test = 24, 12
+    # Whether they can be read, means and deviations, two epochs; true and jittered boxes.
+    assert len(read) == (1 + 1 + 2) * train + (1 + 2) * test
 
 
 def test_detections_of_the_table_and_lost_key_frames(run, tables, tmp_path):

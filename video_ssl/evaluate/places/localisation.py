@@ -16,6 +16,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from video_ssl.clips.box_transforms import Geometry
 from video_ssl.clips.decoders.reader import BadVideo
 from video_ssl.datasets.class_names import numbers_by_name
 from video_ssl.embed.features import FeatureError
@@ -267,7 +268,9 @@ class _Clips:
         self.encoder = given.encoder
         self.lost: list[str] = []
         self.room = int(config.memory_gib * 2**30 / 2)  # training and test share it
-        self.kept: dict[tuple[int, int], tuple[NDArray[np.float16], Any]] = {}
+        self.kept: dict[tuple[int, int], NDArray[np.float16]] = {}
+        #: Of every key frame that was looked at: small, and all that is needed of those whose maps are not.
+        self.geometries: dict[tuple[int, int], Geometry] = {}
         shape = (preprocess.num_frames, preprocess.size, preprocess.size, 3)
         self.grid = self.encoder.token_grid(shape)
 
@@ -286,14 +289,14 @@ class _Clips:
             good.append(frame)
         self.frames = good
 
-    def map_of(self, frame: KeyFrame) -> tuple[NDArray[np.float16], Any]:
-        """Returns the feature map of a key frame (t, h, w, D), and the geometry of its boxes."""
+    def map_of(self, frame: KeyFrame) -> NDArray[np.float16]:
+        """Returns the feature map of a key frame (t, h, w, D), and notes the geometry of its boxes."""
         key = (frame.row, frame.moment)
         if key in self.kept:
             return self.kept[key]
         record = self.table.record(frame.row)
         with self.given.open(record) as reader:
-            clip, geometry = read_key_clip(
+            clip, self.geometries[key] = read_key_clip(
                 reader, frame_of(record, frame.moment, reader), self.preprocess
             )
         tokens = self.encoder.outputs_of_arrays(clip[None], [TOKENS])[TOKENS][0]
@@ -301,19 +304,22 @@ class _Clips:
         made = tokens.reshape(*self.grid, -1).clip(-6e4, 6e4).astype(np.float16)
         if self.room >= made.nbytes:
             self.room -= made.nbytes
-            self.kept[key] = (made, geometry)
-        return made, geometry
+            self.kept[key] = made
+        return made
 
     def statistics(self) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
         """Returns mean and deviation of every channel, of up to 500 key frames."""
-        some = [self.map_of(frame)[0] for frame in self.frames[:: max(1, len(self.frames) // 500)]]
+        some = [self.map_of(frame) for frame in self.frames[:: max(1, len(self.frames) // 500)]]
         flat = np.concatenate([m.reshape(-1, m.shape[-1]).astype(np.float32) for m in some])
         return flat.mean(0), flat.std(0) + 1e-5
 
     def batches(
-        self, order: Sequence[int], size: int, boxes_of: Any
+        self, order: Sequence[int], size: int, boxes_of: Any, *, with_maps: bool
     ) -> Iterator[tuple[Tensor, Tensor, Tensor, list[Any]]]:
-        """Yields maps (B, t, h, w, D), boxes (B, N, 4) in shares of the view, mask (B, N), and what `boxes_of` says."""
+        """Yields maps (B, t, h, w, D), boxes (B, N, 4) in shares of the view, mask (B, N), and what `boxes_of` says.
+
+        Without maps these are empty, and nothing is decoded.
+        """
         for start in range(0, len(order), size):
             frames = [self.frames[i] for i in order[start : start + size]]
             told = [boxes_of(frame) for frame in frames]
@@ -322,11 +328,12 @@ class _Clips:
             mask = np.zeros((len(frames), count), bool)
             maps = []
             for i, (frame, (own, _)) in enumerate(zip(frames, told, strict=True)):
-                made, geometry = self.map_of(frame)
-                maps.append(made.astype(np.float32))
+                if with_maps:
+                    maps.append(self.map_of(frame).astype(np.float32))
+                geometry = self.geometries[frame.row, frame.moment]
                 boxes[i, : len(own)], _ = geometry.boxes(own)
                 mask[i, : len(own)] = True
-            arrays = (np.stack(maps), boxes, mask)
+            arrays = (np.stack(maps) if with_maps else np.empty(0, np.float32), boxes, mask)
             x, b, m = (torch.from_numpy(array) for array in arrays)
             yield x, b, m, [more for _, more in told]
 
@@ -348,7 +355,7 @@ class _Standard(nn.Module):
 
 
 class _Position(nn.Module):
-    """What the place and the size of a box alone tell."""
+    """What the place and the size of a box alone tell; it takes no maps."""
 
     def __init__(self, num_classes: int) -> None:
         super().__init__()
@@ -371,7 +378,9 @@ def _fit(model: nn.Module, clips: _Clips, config: LocalisationConfig, seed: int)
     model.train()
     for _ in range(config.epochs):
         order = rng.permutation(len(clips.frames)).tolist()
-        for maps, boxes, mask, targets in clips.batches(order, config.batch_size, boxes_of):
+        for maps, boxes, mask, targets in clips.batches(
+            order, config.batch_size, boxes_of, with_maps=not isinstance(model, _Position)
+        ):
             wanted = torch.zeros(*mask.shape, targets[0].shape[1])
             for row, own in zip(wanted, targets, strict=True):
                 row[: len(own)] = torch.from_numpy(own)
@@ -401,7 +410,9 @@ def _scored(
     judged = []
     with torch.no_grad():
         order = range(len(clips.frames))
-        for maps, boxes, _, told in clips.batches(order, config.batch_size, boxes_of):
+        for maps, boxes, _, told in clips.batches(
+            order, config.batch_size, boxes_of, with_maps=not isinstance(model, _Position)
+        ):
             shares = torch.sigmoid(model(maps, boxes)).numpy()
             for row, (frame, own, sure) in zip(shares, told, strict=True):
                 judged.append(Judged(own, row[: len(own)] * sure[:, None], *frame.truth))
