@@ -10,11 +10,14 @@ import pytest
 import torch
 import toy_senses
 
+from video_ssl.clips.audio import sound_of_clip
+from video_ssl.clips.reading import open_record
+from video_ssl.clips.sound_windows import SoundWindows, iterate_sound_windows
 from video_ssl.datasets.table import Table
 from video_ssl.embed.config import EmbedConfig
 from video_ssl.embed.embedding import Embedder, EmbeddingError
 from video_ssl.embed.features import open_features
-from video_ssl.embed.jobs import make_job
+from video_ssl.embed.jobs import job_changes, make_job
 from video_ssl.embed.text_windows import TextWindows, iterate_text_windows
 from video_ssl.models.preprocess_config import SoundPreprocess, TextPreprocess
 
@@ -95,10 +98,37 @@ def test_what_is_heard_has_its_times(table, tmp_path):
         np.testing.assert_allclose(grid.map[:, 0, 0], moments, atol=1e-3)
     # A frame lasts 0.1 s, five of them have one label; 0.9 s is in the tenth frame.
     assert found.table["frame_labels"][1].as_py() == [1] * 10 + [2] * 10
-    # A tenth of a second, then silence that does not count.
+    # A tenth of a second, which goes on at its beginning and counts once.
     assert found.frames(3)[1].max() < 0.1
     assert found.table["end_sec"][3].as_py() < 0.1
     assert np.isnan(found.grid("tokens", 3).times[10:]).all()
+
+
+def test_a_short_recording_is_heard_as_in_training(table):
+    """Training loops it, but embedding put silence behind it: of a second in a window of three, two were silent."""
+    windows = SoundWindows(rate=RATE, num_samples=2000)
+    for name, long_enough in (("short", False), ("long", True)):
+        record = next(r for r in (table.record(i) for i in range(len(table))) if r.id == name)
+        with open_record(record, sound_alone=True) as reader:
+            (window,) = iterate_sound_windows(record, reader, windows)
+            begin = 0 if not long_enough else (2 * RATE - 2000) // 2
+            sound = reader.audio(begin / RATE, (begin + 2000) / RATE, RATE)
+            trained, _ = sound_of_clip(reader, 0, rate=RATE, num_samples=2000)
+        if long_enough:
+            assert np.array_equal(window.clips[0], sound)
+            assert window.valid.all()
+        else:
+            assert np.array_equal(window.clips[0], trained)
+            assert not sound[800:].any()
+            assert window.valid.tolist() == [True] * 800 + [False] * 1200
+
+
+def test_features_with_silence_behind_short_recordings_are_another_job(table):
+    """Those of an earlier version must not be taken for complete."""
+    job = Embedder(hearing(), QUICK).job(table)
+    before = {key: value for key, value in job.items() if key != "short_sound"}
+    assert list(job_changes(before, job)) == ["short_sound"]
+    assert "short_sound" not in Embedder(reading(), QUICK).job(table)
 
 
 @pytest.mark.parametrize(

@@ -43,14 +43,20 @@ def sound_of_clip(
     total = max(round(duration * rate), 1)
     share = float(reader.times([first_frame])[0]) / duration if duration > 0 else 0.0
     begin = min(offset_in_step(share, total), total - 1)
-    sound = _looped(reader, begin, total, rate=rate, num_samples=num_samples)
+    sound = looped_sound(reader, begin, total, rate=rate, num_samples=num_samples)
     if float(np.abs(sound).max()) <= SILENCE:
         return np.zeros(num_samples, np.float32), False
     return sound, True
 
 
-def _looped(reader: Reader, begin: int, total: int, *, rate: int, num_samples: int) -> Samples:
-    """Samples begin, begin + 1, ... of a sound of `total`, each modulo its length; every one is decoded once."""
+def looped_sound(reader: Reader, begin: int, total: int, *, rate: int, num_samples: int) -> Samples:
+    """Returns samples begin, begin + 1, ... of a sound of `total`, each modulo its length, float32 (num_samples,).
+
+    Every one is decoded once.
+
+    Raises:
+        BadVideo: the sound cannot be decoded.
+    """
     if begin + num_samples <= total:
         return _read(reader, begin, begin + num_samples, rate)
     if num_samples >= total:

@@ -8,6 +8,7 @@ from typing import ClassVar
 
 import numpy as np
 
+from video_ssl.clips.audio import looped_sound
 from video_ssl.clips.decoders.reader import BadVideo, Reader
 from video_ssl.clips.reading import origin_of
 from video_ssl.clips.sampling.window_layout import starts_by_hop
@@ -62,7 +63,7 @@ def iterate_sound_windows(
     """Yields the windows of the sound of a video in temporal order, from number `first` on.
 
     The `clips` of a window are float32 (1, num_samples), its `indices` the frames shown meanwhile.  A recording
-    shorter than a window is followed by silence, which is not valid.
+    shorter than a window goes on at its beginning, as in training; only the first time is valid.
 
     Raises:
         BadVideo: the video has no sound, or it cannot be decoded.
@@ -71,10 +72,12 @@ def iterate_sound_windows(
         raise BadVideo(record.source, "it has no sound")
     frames = reader.times(np.arange(reader.info.num_frames))
     duration, origin = reader.info.duration_sec, origin_of(reader, record)
-    for start in windows.starts(round(duration * windows.rate))[first:].tolist():
+    total = max(round(duration * windows.rate), 1)
+    for start in windows.starts(total)[first:].tolist():
         times = (start + np.arange(windows.num_samples)) / windows.rate
-        end = (start + windows.num_samples) / windows.rate
-        sound = reader.audio(start / windows.rate, end, windows.rate)
+        sound = looped_sound(
+            reader, start, total, rate=windows.rate, num_samples=windows.num_samples
+        )
         shown = np.searchsorted(frames, times, side="right") - 1
         yield Window(
             clips=sound[None],

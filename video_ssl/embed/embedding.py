@@ -32,6 +32,7 @@ import numpy as np
 import torch
 
 from video_ssl import __version__
+from video_ssl.clips.sound_windows import SoundWindows
 from video_ssl.clips.windows import WindowConfig
 from video_ssl.datasets.table import Table
 from video_ssl.embed.clips_of import clip_shape, windows_for
@@ -122,8 +123,13 @@ class Embedder:
 
     def job(self, table: Table) -> dict[str, Any]:
         """Returns JSON that changes with whatever changes the features of a table, see `jobs.py`."""
-        captions = isinstance(self.windows, TextWindows)
-        return make_job(self.fingerprint, self.config.content, table, captions=captions)
+        return make_job(
+            self.fingerprint,
+            self.config.content,
+            table,
+            captions=isinstance(self.windows, TextWindows),
+            sound=isinstance(self.windows, SoundWindows),
+        )
 
     def key(self, table: Table) -> str:
         """Returns 16 hexadecimal digits that change when `job` does."""

@@ -6,6 +6,8 @@
     table.records        their number
     table.rows           digest of ids, sources, stretches, labels and their names
     table.captions       digest of the captions, where these are what is embedded
+    short_sound          what a recording shorter than a window is heard as, where sound is embedded: it "loops";
+                         features of an earlier version, without this, have silence behind it
     table.files          digest of sizes, times and places of the videos (`source_states`)
 
 Up to format 3 only the sizes of files were noted: whether such features are those of the videos that are here now,
@@ -37,9 +39,14 @@ _ROWS = 2**14
 
 
 def make_job(
-    encoder: str, settings: Mapping[str, Any], table: Table, *, captions: bool = False
+    encoder: str,
+    settings: Mapping[str, Any],
+    table: Table,
+    *,
+    captions: bool = False,
+    sound: bool = False,
 ) -> dict[str, Any]:
-    """Returns the job of embedding a table, or its captions.
+    """Returns the job of embedding a table, its captions, or its sound.
 
     Raises:
         TableError: two records have one id.
@@ -50,6 +57,8 @@ def make_job(
     if captions:
         about["captions"] = _captions_digest(table)
     job = {"format": FORMAT_VERSION, "encoder": encoder, "settings": settings, "table": about}
+    if sound:
+        job["short_sound"] = "loops"
     return dict(json.loads(json.dumps(job)))
 
 
