@@ -9,6 +9,7 @@ import sys
 import types
 from collections import OrderedDict
 from collections.abc import Iterator
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -28,7 +29,8 @@ from video_ssl.models.tokenizers.config import DalleConfig, PatchWordsConfig, VQ
 from video_ssl.models.tokenizers.discrete_vae import DiscreteVAE
 from video_ssl.models.tokenizers.dvae import DalleEncoder
 from video_ssl.models.tokenizers.patch_words import PatchWords, nearest
-from video_ssl.models.tokenizers.vq_config import DiscreteVAEConfig
+from video_ssl.models.tokenizers.vq_config import DiscreteVAEConfig, VQConfig
+from video_ssl.models.tokenizers.vq_tokenizer import Codebook, VQTokenizer
 from video_ssl.models.tokenizers.vqkd import VQKD
 from video_ssl.models.weights import WeightsError
 from video_ssl.objectives.tokenizer.config import Config
@@ -306,6 +308,53 @@ def test_squares_are_the_means_of_what_they_stand_for() -> None:
     rows = torch.randn(20, 3)
     known = torch.randn(6, 3)
     assert torch.equal(nearest(rows, known), torch.cdist(rows, known).argmin(1))
+
+
+# Words under autocast -------------------------------------------------------------------------------
+
+
+def test_words_are_compared_in_float32_under_autocast_too(
+    dalle: DalleEncoder, pictures: torch.Tensor
+) -> None:
+    """Was wrong: with training.precision=bf16 words were compared in bfloat16, in which neighbours are equally near:
+    one cell in seven got another word."""
+    autocast = torch.autocast("cpu", torch.bfloat16)
+    rng = torch.Generator().manual_seed(0)
+    squares = PatchWords(PatchWordsConfig(vocab_size=64))
+    colors = torch.rand(4, 3, 16, 16, generator=rng).repeat_interleave(8, 2).repeat_interleave(8, 3)
+    shown = (colors + 0.03 * torch.randn(colors.shape, generator=rng)).clamp(0, 1)
+    states = []
+    for inside in (nullcontext(), autocast):
+        torch.manual_seed(0)
+        with inside:
+            squares.filled.fill_(False)
+            squares.trial(shown, learn=True)
+        states.append(squares.squares.detach().clone())
+    assert torch.equal(*states)
+    told = squares.encode(shown)
+    with autocast:
+        assert torch.equal(squares.encode(shown), told)
+
+    books, found = [], []
+    vectors = F.normalize(torch.randn(2000, 16, generator=rng), dim=1)
+    for inside in (nullcontext(), autocast):
+        torch.manual_seed(0)
+        book = Codebook(VQConfig(dim=16, vocab_size=256))
+        with inside:
+            book.learn(vectors)
+            book.learn(vectors.flip(0))
+            found.append(book.nearest(vectors))
+        books.append(book.state_dict())
+    assert torch.equal(*found)
+    for name, value in books[0].items():
+        assert torch.equal(books[1][name], value), name
+
+    with torch.no_grad(), autocast:
+        for network in (dalle, DiscreteVAE(DiscreteVAEConfig(width=4, vocab_size=5))):
+            logits = network.logits if isinstance(network, DalleEncoder) else network.latents
+            assert logits(pictures).dtype == torch.float32
+        vq = VQTokenizer(VQConfig(width=4, dim=5, vocab_size=7)).eval()
+        assert vq.latents(pictures).dtype == torch.float32
 
 
 # A discrete VAE ------------------------------------------------------------------------------------

@@ -91,7 +91,10 @@ class DalleEncoder(PictureTokenizer):
         """Returns (N, vocab_size, S / 8, S / 8) for pictures in [0, 1]."""
         output = self.blocks["output"]
         assert isinstance(output, nn.ModuleDict)
-        found: Tensor = output["conv"](self.latents(pictures))
+        latents = self.latents(pictures)
+        # In the reference too: in bfloat16 many cells have several largest logits.
+        with torch.autocast(latents.device.type, enabled=False):
+            found: Tensor = output["conv"](latents.float())
         return found
 
     def words(self, pictures: Tensor) -> Tensor:

@@ -32,11 +32,19 @@ class Residual(nn.Module):
         return x + self.point(F.relu(self.space(F.relu(x))))
 
 
+class Conv32(nn.Conv2d):
+    """A convolution in float32, whatever autocast says: what it gives is told by words, which lie near each other."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        with torch.autocast(x.device.type, enabled=False):
+            return super().forward(x.to(self.weight.dtype))
+
+
 def picture_encoder(w: int, out_dim: int) -> nn.Sequential:
     """Returns what makes (N, out_dim, S / 8, S / 8) of pictures in [-1, 1]; w channels."""
     return nn.Sequential(
         nn.Conv2d(3, w // 2, 4, 2, 1), nn.ReLU(), nn.Conv2d(w // 2, w, 4, 2, 1), nn.ReLU(),
-        nn.Conv2d(w, w, 4, 2, 1), Residual(w), Residual(w), nn.ReLU(), nn.Conv2d(w, out_dim, 1),
+        nn.Conv2d(w, w, 4, 2, 1), Residual(w), Residual(w), nn.ReLU(), Conv32(w, out_dim, 1),
     )  # fmt: skip
 
 
@@ -73,13 +81,18 @@ class Codebook(nn.Module):
         self.register_buffer("filled", torch.tensor(False))
 
     def nearest(self, vectors: Tensor) -> Tensor:
-        """Returns the word of each vector, int64 (N,), for vectors (N, d) of unit length."""
-        return (vectors @ self.words.T).argmax(1)
+        """Returns the word of each vector, int64 (N,), for vectors (N, d) of unit length, compared in float32: in
+        bfloat16 the cosines of neighbours are the same number."""
+        with torch.autocast(vectors.device.type, enabled=False):
+            return (vectors.float() @ self.words.float().T).argmax(1)
 
     @torch.no_grad()
     def learn(self, vectors: Tensor) -> None:
-        """Moves the words by a batch of vectors (N, d) of unit length; all processes must call it."""
-        vectors = gathered(vectors.float())
+        """Moves the words by a batch of vectors (N, d) of unit length, in float32; all processes must call it."""
+        with torch.autocast(vectors.device.type, enabled=False):
+            self._learn(gathered(vectors.float()))
+
+    def _learn(self, vectors: Tensor) -> None:
         if not self.filled:
             self._fill(vectors)
         chosen = F.one_hot(self.nearest(vectors), self.config.vocab_size).to(vectors.dtype)
@@ -146,7 +159,7 @@ class VQTokenizer(PictureTokenizer):
         rows = vectors.movedim(1, -1).flatten(0, 2)
         if learn:
             self.codebook.learn(rows.detach())
-        chosen = self.codebook.nearest(rows.detach().to(self.codebook.words.dtype))
+        chosen = self.codebook.nearest(rows.detach())
         words = chosen.view(len(vectors), *vectors.shape[2:])
         return Quantized(vectors, self._vectors_of(words).to(vectors.dtype), words)
 
