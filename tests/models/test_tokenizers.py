@@ -357,6 +357,52 @@ def test_words_are_compared_in_float32_under_autocast_too(
         assert vq.latents(pictures).dtype == torch.float32
 
 
+# Words that start anew -------------------------------------------------------------------------------
+
+
+def test_words_are_not_all_drawn_anew_where_a_batch_has_fewer_cells_than_words(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """Was wrong: a word was dead below a running count of 1, so that with fewer cells than words every word was drawn
+    anew at every step, and nothing said so."""
+    torch.manual_seed(0)
+    vectors = F.normalize(torch.randn(32, 16), dim=1)
+    book = Codebook(VQConfig(dim=16, vocab_size=64))
+    book.learn(vectors)
+    moved = []
+    for _ in range(10):
+        before = book.words.clone()
+        book.learn(vectors)
+        moved.append(int(((book.words - before).norm(dim=1) > 0.1).sum()))
+    assert moved == [0] * 10
+    told = [r.getMessage() for r in caplog.records]
+    assert len(told) == 1
+    for text in ("64 words", "32 cells", "0.5 for each", "global_batch_size", "vocab_size=16"):
+        assert text in told[0]
+
+
+def test_words_that_hardly_anything_is_taken_for_start_anew(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    torch.manual_seed(0)
+    vectors = F.normalize(torch.randn(128, 16), dim=1)
+    for counts, limit in ((4.0, 1.0), (2.0, 1.0), (1.0, 0.5)):
+        book = Codebook(VQConfig(dim=16, vocab_size=64))
+        book.counts.fill_(counts)
+        book.counts[:8] = torch.arange(8) * limit / 4
+        book.counts[8:16] = 2 * counts - book.counts[:8]  # the mean is what it was
+        before = book.words.clone()
+        book._restart(vectors)
+        anew = (book.words != before).any(1)
+        assert anew.nonzero().flatten().tolist() == [0, 1, 2, 3]
+        assert (book.counts[:4] == counts).all()
+        assert all((word == vectors).all(1).any() for word in book.words[:4])
+    book = Codebook(VQConfig(dim=16, vocab_size=64, restart_below=0.0))
+    book.counts.zero_()
+    book.learn(vectors)
+    assert not caplog.records
+
+
 # A discrete VAE ------------------------------------------------------------------------------------
 
 

@@ -70,8 +70,8 @@ class PatchWords(PictureTokenizer):
 
 
 def nearest(rows: Tensor, words: Tensor) -> Tensor:
-    """Returns the nearest word of each row, int64 (N,), for (N, d) and (K, d), compared in float32: the squared distances
-    of neighbours differ by less than bfloat16 tells apart."""
+    """Returns the nearest word of each row, int64 (N,), for (N, d) and (K, d), compared in float32: the squared
+    distances of neighbours differ by less than bfloat16 tells apart."""
     with torch.autocast(rows.device.type, enabled=False):
         rows, words = rows.float(), words.detach().float()
         return (words.square().sum(1) - 2 * rows @ words.T).argmin(1)

@@ -18,7 +18,8 @@ class VQConfig:
         dim: of the vectors that the words are.
         vocab_size: words.
         decay: of the running counts and sums that the words are the means of.
-        restart_below: a word whose running count is smaller becomes a vector of the batch; 0 = never.
+        restart_below: a word whose running count is smaller, and smaller than half of the mean, becomes a vector of the
+            batch; 0 = never.
     """
 
     architecture: Literal["vq_tokenizer"] = "vq_tokenizer"

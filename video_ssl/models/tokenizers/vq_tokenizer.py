@@ -6,6 +6,7 @@ by their angle; words are running means of the vectors that chose them, and thos
 
 from __future__ import annotations
 
+import logging
 from typing import NamedTuple
 
 import torch
@@ -16,8 +17,12 @@ from video_ssl.models.tokenizers.gathering import gathered, same_everywhere
 from video_ssl.models.tokenizers.pictures import PictureTokenizer, Trial
 from video_ssl.models.tokenizers.vq_config import VQConfig
 
+log = logging.getLogger(__name__)
+
 _SMOOTHING = 1e-5
 _KMEANS_ROUNDS = 10
+# Below so many cells a word, restart_below = 1 is more than half of what a word is chosen for on average.
+_FEW_CELLS = 2
 
 
 class Residual(nn.Module):
@@ -74,6 +79,7 @@ class Codebook(nn.Module):
     def __init__(self, config: VQConfig) -> None:
         super().__init__()
         self.config = config
+        self._told = False
         start = F.normalize(torch.randn(config.vocab_size, config.dim), dim=-1)
         self.register_buffer("words", start)
         self.register_buffer("counts", torch.ones(config.vocab_size))
@@ -90,7 +96,11 @@ class Codebook(nn.Module):
     def learn(self, vectors: Tensor) -> None:
         """Moves the words by a batch of vectors (N, d) of unit length, in float32; all processes must call it."""
         with torch.autocast(vectors.device.type, enabled=False):
-            self._learn(gathered(vectors.float()))
+            vectors = gathered(vectors.float())
+            if not self._told and len(vectors) < _FEW_CELLS * len(self.words):
+                self._told = True
+                log.warning(_few_cells(len(vectors), len(self.words)))
+            self._learn(vectors)
 
     def _learn(self, vectors: Tensor) -> None:
         if not self.filled:
@@ -119,14 +129,25 @@ class Codebook(nn.Module):
         self.filled.fill_(True)
 
     def _restart(self, vectors: Tensor) -> None:
-        """Gives words that hardly anything was taken for the place of a vector of the batch."""
-        dead = self.counts < self.config.restart_below
+        """Gives words that hardly anything was taken for the place of a vector of the batch.
+
+        At half of the mean count at most, or a batch of fewer cells than words would begin every word anew.
+        """
+        mean = self.counts.mean()
+        dead = self.counts < (mean / 2).clamp(max=self.config.restart_below)
         picked = torch.randint(len(vectors), (len(dead),), device=vectors.device)
         new = same_everywhere(vectors[picked])
-        mean = self.counts.mean()
         self.words.copy_(torch.where(dead[:, None], new, self.words))
         self.counts.copy_(torch.where(dead, mean, self.counts))
         self.sums.copy_(torch.where(dead[:, None], new * mean, self.sums))
+
+
+def _few_cells(cells: int, words: int) -> str:
+    return (
+        f"{words} words learn from {cells} cells at a time, {cells / words:.2g} for each: they will learn slowly. Give "
+        f"at least {_FEW_CELLS} for each: more training.global_batch_size, less training.accumulation, more "
+        f"objective.frames_per_video, or objective.encoder.vocab_size={max(2, cells // _FEW_CELLS)} or fewer."
+    )
 
 
 class Quantized(NamedTuple):
