@@ -19,10 +19,15 @@ from video_ssl.objectives.shared.sources import EncoderSource
 from video_ssl.objectives.tokenizer.objective import Objective as Tokenizer
 from video_ssl.pretrain.dry_run import describe_start
 from video_ssl.pretrain.errors import RunError
-from video_ssl.pretrain.recipe import PretrainRecipe, load_pretrain_recipe, stage_recipe
+from video_ssl.pretrain.recipe import (
+    PretrainRecipe,
+    load_pretrain_recipe,
+    stage_recipe,
+    with_stages,
+)
 from video_ssl.pretrain.run import batch_source, existing_stages, open_streams, prepare_stages
 from video_ssl.pretrain.torch_loop.run import build_objective, run_torch
-from video_ssl.recipes import to_yaml
+from video_ssl.recipes import ConfigError, to_yaml
 
 TRAINING = {
     "duration": 3,
@@ -173,6 +178,48 @@ def test_every_stage_goes_on_where_it_was_stopped(
         ours, theirs = (weights_of(r.folder / run) for r in (recipe, trained))
         assert ours.keys() == theirs.keys()
         assert all(torch.equal(ours[name], theirs[name]) for name in ours)
+
+
+PUBLISHED = "bevt/swin_b_in1k_k400"
+FIRST = "objective.init={recipe: bevt/swin_b_in1k, stream: images}"
+
+
+@pytest.mark.parametrize(
+    ("changes", "pictures"),
+    [([], "imagenet1k:train"), (["data.streams.images.table=FOLDER"], "FOLDER")],
+)
+def test_stages_of_pictures_are_trained_on_the_pictures(changes: list[str], pictures: str) -> None:
+    """Was wrong: a stage took data.table, so that the tokenizer of ImageNet and the stage of pictures alone learned
+    from frames of Kinetics; `stream` says whose tables are meant."""
+    run = load_pretrain_recipe(PUBLISHED, [FIRST, *changes])
+    tables = {r.name.rpartition("/")[2]: r.data.tables_of() for r in with_stages(run)}
+    assert tables == {
+        "tokenizer": {pictures: 1.0},
+        "init": {pictures: 1.0},
+        "swin_b_in1k_k400": {"kinetics400:train": 1.0},
+    }  # one tokenizer: the stage of pictures has no stream to name, and takes it all the same
+    images = load_pretrain_recipe("bevt/swin_b_in1k", changes and ["data.table=FOLDER"])
+    assert {r.data.table for r in with_stages(images)} == {pictures}
+    given = load_pretrain_recipe(
+        PUBLISHED, ["objective.tokenizer.recipe=null", "objective.tokenizer.file=encoder.pkl"]
+    )
+    assert [r.name for r in with_stages(given)] == [PUBLISHED]
+
+
+def test_a_stage_on_a_stream_keeps_the_tables_of_the_others_and_must_find_it() -> None:
+    mixed = ["data.mix={more: 2.0}", "data.streams.images.mix={other: 0.5}"]
+    run = load_pretrain_recipe(PUBLISHED, mixed)
+    (tokenizer, _) = with_stages(run)
+    assert tokenizer.data.tables_of() == {"imagenet1k:train": 1.0, "other": 0.5}
+    again = EncoderSource(recipe=PUBLISHED, stream="images")
+    inner = stage_recipe(run, "init", again)
+    assert inner.data.tables_of("images") == {"imagenet1k:train": 1.0, "other": 0.5}
+    same = load_pretrain_recipe(
+        PUBLISHED, [*mixed[:1], "data.streams.images={table: null, records: 2}"]
+    )
+    assert stage_recipe(same, "init", again).data.tables_of() == same.data.tables_of()
+    with pytest.raises(ConfigError, match=r"objective\.init\.stream.*\['images'\].*'images'\?"):
+        stage_recipe(run, "init", EncoderSource(recipe=PUBLISHED, stream="image"))
 
 
 # The stream of pictures ---------------------------------------------------------------------------

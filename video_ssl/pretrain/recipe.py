@@ -410,22 +410,27 @@ def stage_recipe(outer: PretrainRecipe, stage: str, source: EncoderSource) -> Pr
     The stage keeps its objective, its length, its batch and its optimizer.  It takes `seed`, `data`, `loader`,
     `training.device` and `training.trackers` from the outer recipe, so that one setting moves the whole chain to other
     videos or another device, and is shortened by `training.scale` as that is; further streams are its own, with the
-    tables of the outer recipe where that has a stream of the same name.  A stage that needs data of its own is trained
+    tables of the outer recipe where that has a stream of the same name.  Where its source names a `stream` of the outer
+    recipe, the tables of that one are its main data.  A stage that needs data of its own is trained
     as a run of its own and named by `run:`.  What it needs itself and a stage before it has trained, under the same
     name from the same recipe, it takes from there (`stage:`).
+
+    Raises:
+        ConfigError: the source names a stream that the outer recipe does not have.
     """
     assert source.recipe is not None
     inner = load_pretrain_recipe(source.recipe)
     inner = inner.replace(objective=_sharing(inner.objective, _before(outer, stage)))
+    data = _data_of(outer, stage, source)
     streams = {
-        name: dataclasses.replace(outer.data.streams.get(name, own), records=own.records)
+        name: dataclasses.replace(data.streams.get(name, own), records=own.records)
         for name, own in inner.data.streams.items()
     }
     return inner.replace(
         name=f"{outer.name}/{stage}",
         run=str(outer.folder / "stages" / stage),
         seed=outer.seed,
-        data=dataclasses.replace(outer.data, streams=streams),
+        data=dataclasses.replace(data, streams=streams),
         loader=outer.loader,
         training=dataclasses.replace(
             inner.training,
@@ -435,6 +440,35 @@ def stage_recipe(outer: PretrainRecipe, stage: str, source: EncoderSource) -> Pr
             scale=round(inner.training.scale * outer.training.scale, 12),
         ),
         validation=None,  # its own videos may not belong to the data of the outer recipe
+    )
+
+
+def _data_of(outer: PretrainRecipe, stage: str, source: EncoderSource) -> DataConfig:
+    """The data of a run as a stage of it takes them: the stream that its source names is the main one."""
+    data, name = outer.data, source.stream
+    if name is None:
+        return data
+    if name not in data.streams:
+        raise ConfigError(
+            f"the stage {stage} is trained on the stream {name!r} (objective.{stage}.stream), but data.streams has "
+            f"{list(data.streams) or 'none'}. Name one of them, or set it to null for the videos of data.table."
+            f"{nearest(name, data.streams)}"
+        )
+    own = data.streams[name]
+    if own.table is None:
+        return data
+    main = StreamConfig(table=data.table, mix=data.mix, records=1)
+    return dataclasses.replace(
+        data,
+        table=own.table,
+        mix=own.mix,
+        balance=None,  # of the classes of the other table
+        streams={
+            other: dataclasses.replace(main, records=stream.records)
+            if stream.table is None
+            else stream
+            for other, stream in data.streams.items()
+        },
     )
 
 
@@ -455,7 +489,11 @@ def _before(outer: PretrainRecipe, stage: str) -> dict[str, Source]:
 def _sharing(objective: Any, before: Mapping[str, Source]) -> Any:
     """The settings of a stage, which takes what it needs from the stages before it where they train the same."""
     for name, source in objective.stages().items():
-        if isinstance(source, EncoderSource) and source.recipe and before.get(name) == source:
+        there = before.get(name)
+        if not isinstance(source, EncoderSource) or not isinstance(there, EncoderSource):
+            continue
+        # The stream that one is trained on is the main one of the other, which does not name it.
+        if source.recipe and dataclasses.replace(there, stream=source.stream) == source:
             objective = _with(objective, source, EncoderSource(stage=name))
     return objective
 

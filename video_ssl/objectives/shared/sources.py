@@ -15,12 +15,15 @@ class EncoderSource:
         recipe: a pre-training recipe that is run first, as a stage of this run.
         stage: a stage of the run that this one is a stage of, by its name.  Where a stage would train a recipe that a
             stage before it has trained under the same name, this stands in its place.
+        stream: of a `recipe`: the stream of this run whose tables the stage takes as its main data; null = the main
+            one.  The others have no use for it.
     """
 
     run: str | None = None
     file: str | None = None
     recipe: str | None = None
     stage: str | None = None
+    stream: str | None = None
 
     def __post_init__(self) -> None:
         names = ("run", "file", "recipe", "stage")
