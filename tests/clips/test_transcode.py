@@ -180,6 +180,15 @@ def test_segments_can_be_cut(odd_videos, tmp_path):
     assert a.frame_labels.tolist() == list(range(20))
 
 
+def test_times_of_a_cut_segment_count_from_its_first_frame(odd_videos, tmp_path):
+    """They counted from `start_sec`, where seldom a frame lies: what is said came late by up to a frame."""
+    table = Table.from_rows([{**ROWS[0], "start_sec": 0.37}], root=odd_videos)
+    found = transcode(table, tmp_path, format=FULL_SIZE, cut=True).table.record(0)
+    assert found.num_frames == 20
+    assert found.captions[0].start_sec == pytest.approx(0.2)
+    assert found.events[0].time_sec == pytest.approx(0.4)
+
+
 def test_names_do_not_collide_and_folders_stay(odd_videos, tmp_path):
     long = f"y/{'l' * 240}.mp4"
     for name, like in (

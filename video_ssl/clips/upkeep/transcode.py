@@ -266,7 +266,7 @@ def _new_table(
             if "map" in entry:
                 _follow_frames(values, row, entry, cut=cut)
             if cut:
-                _move_times(values, row, seconds)
+                _move_times(values, row, seconds, entry.get("origin_sec"))
     usable = np.flatnonzero([frames is not None for frames in values["num_frames"]])
     if not len(usable):
         first = journal.entries[jobs[0].key]
@@ -299,9 +299,16 @@ def _follow_frames(
             values[name][row] = [per_frame[place] for place in places.tolist()]
 
 
-def _move_times(values: Mapping[str, list[Any]], row: int, seconds: float) -> None:
-    """Times of a record whose segment became a file of its own, of `seconds`, which starts at 0."""
-    start = (values["start_sec"][row] if "start_sec" in values else None) or 0.0
+def _move_times(
+    values: Mapping[str, list[Any]], row: int, seconds: float, origin_sec: float | None
+) -> None:
+    """Times of a record whose segment became a file of its own, of `seconds`, which starts at 0.
+
+    That is its first frame, at `origin_sec` of the old one; journals of before do not know it and have `start_sec`.
+    """
+    start = origin_sec
+    if start is None:
+        start = (values["start_sec"][row] if "start_sec" in values else None) or 0.0
     for name in ("captions", "events"):
         for item in (values[name][row] if name in values else None) or ():
             for key in ("start_sec", "end_sec", "time_sec"):

@@ -18,7 +18,7 @@ import numpy as np
 from av.error import FFmpegError
 
 from video_ssl.clips.decoders.reader import BadVideo, Reader, VideoInfo, stream_frames
-from video_ssl.clips.reading import open_record
+from video_ssl.clips.reading import open_record, origin_of
 from video_ssl.clips.upkeep.config import VideoFormat
 from video_ssl.clips.upkeep.isolated_worker import beat
 from video_ssl.clips.upkeep.probe import Probe, probe, stamp
@@ -47,7 +47,7 @@ def transcode_file(task: Transcode) -> dict[str, Any]:
 
     "segments" holds (num_frames, duration_sec) of every segment in the new file.  With `return_map`, "map" holds for
     every frame of the new file the index of the frame of the old one that it shows, and "old_times", "new_times" the
-    times of all frames of both.
+    times of all frames of both.  "origin_sec" is where the first frame of the record lies in the source.
 
     Raises:
         BadVideo: the source cannot be read, or changes meanwhile.
@@ -59,6 +59,7 @@ def transcode_file(task: Transcode) -> dict[str, Any]:
             times = reader.times(np.arange(reader.info.num_frames))
             shown, ticks, base = _schedule(times, reader.info.duration_sec, task.format.fps)
             _write(partial, reader, shown, ticks, base, task.format)
+            origin_sec = origin_of(reader, task.record)
         if stamp(task.record.source) != before:
             raise BadVideo(task.record.source, "changes while it is read: try again later.")
         columns = probe(
@@ -74,6 +75,7 @@ def transcode_file(task: Transcode) -> dict[str, Any]:
                 task.record.source, f"became a file of {found} frames instead of {len(shown)}."
             )
     columns["source_stamp"] = list(before)
+    columns["origin_sec"] = origin_sec
     if task.return_map:
         columns["map"] = shown.tolist()
         columns["old_times"] = times.tolist()
