@@ -29,7 +29,7 @@ from video_ssl.files import write_json
 
 log = logging.getLogger(__name__)
 
-_FORMAT = 2
+_FORMAT = 3
 _STAMP = ".video_ssl_tables.json"
 _NAMED = 5
 _SETTLED_NS = 10**9
