@@ -174,6 +174,24 @@ def test_pictures_alone_teach_the_embedding_of_clips_too(tokenizer: Path) -> Non
         )
 
 
+def test_pictures_alone_teach_the_biases_of_all_differences_in_time(tokenizer: Path) -> None:
+    """Was wrong: pictures learn the biases between tokens of one moment, and those of all other differences in time
+    stayed at their random start, which the stage with clips began from."""
+    config = config_of(streams="images")
+    torch.manual_seed(0)
+    objective = Objective(config, stages={"tokenizer": tokenizer})
+    optimizer = torch.optim.SGD(objective.parameters(), 1.0)
+    objective(raw_batch(config)).loss.backward()
+    optimizer.step()
+    tables = {n: p for n, p in objective.named_parameters() if n.endswith("bias_table")}
+    learned = {n: p.detach().view(3, 9, -1)[1].clone() for n, p in tables.items()}
+    assert len(tables) == 6
+    objective.after_step(1.0)
+    for name, table in tables.items():
+        for slab in table.detach().view(3, 9, -1):
+            assert torch.equal(slab, learned[name]), name
+
+
 @pytest.mark.parametrize(
     ("changes", "text"),
     [

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import torch
@@ -202,6 +203,14 @@ class PatchEmbed(nn.Module):
         return self.norm(self.proj(x).movedim(1, -1))
 
 
+def _like(whole: Tensor, target: Any) -> Tensor:
+    """A tensor that every process holds, divided as `target` is."""
+    from torch.distributed.tensor import distribute_tensor
+
+    mesh, placements = target.device_mesh, target.placements
+    return distribute_tensor(whole, mesh, placements, src_data_rank=None)
+
+
 class VideoSwin(TokenFeatures, nn.Module):
     """See `SwinConfig` for its settings.
 
@@ -264,13 +273,26 @@ class VideoSwin(TokenFeatures, nn.Module):
 
     @torch.no_grad()
     def follow_images(self) -> None:
-        """Makes the embedding of clips that of pictures, repeated over the frames of a token and divided by them."""
+        """Makes the weights of clips those of pictures, as the reference's loader does (papers/bevt.md section 3).
+
+        The embedding is repeated over the frames of a token and divided by them; a table of biases is for every
+        difference in time what it is for none, which is all that pictures learn.  Of weights that are divided among
+        processes (FSDP), all must call it.
+        """
         frames = self.config.patch[0]
         for own, theirs in zip(
             self.patch_embed.parameters(), self.patch_embed_2d.parameters(), strict=True
         ):
             same = own.shape == theirs.shape
             own.copy_(theirs if same else theirs[:, :, None].expand_as(own) / frames)
+        times = 2 * self.config.window[0] - 1
+        for module in self.modules():
+            if isinstance(module, WindowAttention):
+                table: Any = module.relative_position_bias_table
+                divided = hasattr(table, "full_tensor")
+                whole = table.full_tensor() if divided else table
+                new = whole.unflatten(0, (times, -1))[times // 2].repeat(times, 1)
+                table.copy_(_like(new, table) if divided else new)
 
     def weights_from(self, source: VideoSwin) -> dict[str, Tensor]:
         """Returns the weights of another Swin for this one: tables of other windows are interpolated in space and time,
