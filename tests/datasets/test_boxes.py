@@ -128,7 +128,7 @@ def test_key_frames_move_with_a_segment_that_is_cut() -> None:
         "start_sec": [902.5], "end_sec": [904.0], "boxes": [[[ONE], [TWO], [ONE]]],
         "box_times_sec": [[902.0, 903.0, 905.0]], "box_scores": [[[0.1], [0.2], [0.3]]],
     }  # fmt: skip
-    _move_times(values, 0, 1.5)
+    _move_times(values, 0, 1.5, None)  # as a journal of before
     assert values["box_times_sec"] == [[0.5]]
     assert values["boxes"] == [[[TWO]]]
     assert values["box_scores"] == [[[0.2]]]
