@@ -20,6 +20,7 @@ from PIL import Image
 
 from notebooks import committed
 from video_ssl.datasets.table import Table
+from video_ssl.embed.embedding import Embedder
 from video_ssl.embed.feature_writer import FeatureWriter
 from video_ssl.embed.features import FeatureError, open_features
 from video_ssl.explore.chapters import chapters
@@ -582,6 +583,24 @@ def test_an_encoder_embeds_what_is_shown(small_run, tmp_path):
     )
     assert [t.id for t in fewer.tracks] == ["1"]
     assert len(open_features(tmp_path / "k.arrow")) < 10
+
+
+def test_what_an_interrupted_call_began_of_other_videos_is_in_nobodys_way(
+    small_run, tmp_path, monkeypatch
+):
+    """Every later call ended, and advised a flag that `explore` does not have."""
+
+    def stopped(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    words = {"table": str(small_run / "t.arrow"), "keep": tmp_path / "k.arrow"}
+    with monkeypatch.context() as patch:
+        patch.setattr(Embedder, "forward", stopped)
+        with pytest.raises(KeyboardInterrupt):
+            open_exploration(small_run / "encoder", **words)
+    assert (tmp_path / "k.arrow.partial").is_dir()
+    found = open_exploration(small_run / "encoder", **words, videos=["1"])
+    assert [t.id for t in found.tracks] == ["1"]
 
 
 @pytest.mark.skipif(
