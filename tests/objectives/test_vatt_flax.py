@@ -209,7 +209,8 @@ def test_a_batch_over_devices_has_the_loss_of_the_whole_batch(count):
     many = run(jax.device_put(variables, whole), jax.device_put(batch, rows))
     assert float(many[1][0].loss) == pytest.approx(float(output.loss), rel=1e-5)
     for one, two in ((gradients, many[0]), (changed, many[1][1])):
-        jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=2e-4, rtol=1e-3), one, two)
+        # Gradients of up to 1.4: sums over eight devices round otherwise, up to 3.8e-4 on some processors.
+        jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=6e-4, rtol=1e-3), one, two)
 
 
 # A step -------------------------------------------------------------------------------------------
