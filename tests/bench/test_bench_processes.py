@@ -17,17 +17,17 @@ from video_ssl.cli import app
 def test_a_process_is_charged_for_what_it_does():
     """Half a second of work and 200 MiB show; sleeping costs time on the clock alone."""
     work = "import time\nx = bytearray(200 * 2**20)\nwhile time.process_time() < 0.5: pass"
-    cpu, wall, peak = processes._spent([sys.executable, "-c", work])
-    assert 0.5 <= cpu <= wall + 0.1
-    assert peak > 200
-    cpu, wall, peak = processes._spent([sys.executable, "-S", "-c", "import time; time.sleep(0.4)"])
-    assert cpu < 0.4 <= wall
-    assert peak < 100  # not that of the process that measures
+    busy = processes._run([sys.executable, "-c", work])
+    assert 0.5 <= busy.processor_sec <= busy.wall_sec + 0.1
+    assert busy.peak_gib > 0.2
+    idle = processes._run([sys.executable, "-S", "-c", "import time; time.sleep(0.4)"])
+    assert idle.processor_sec < 0.4 <= idle.wall_sec
+    assert idle.peak_gib < 0.1  # not that of the process that measures
 
 
 def test_a_process_that_fails_is_told_with_its_last_words():
     with pytest.raises(RuntimeError, match=r"code 3: (?s:.*)what went wrong"):
-        processes._spent([sys.executable, "-c", "print('what went wrong'); raise SystemExit(3)"])
+        processes._run([sys.executable, "-c", "print('what went wrong'); raise SystemExit(3)"])
 
 
 def test_retrieval_beside_numpy(tmp_path, capsys):

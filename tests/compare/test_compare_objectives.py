@@ -19,10 +19,10 @@ from browser import Browser, needs_browser
 from typer.testing import CliRunner
 
 from video_ssl.cli import app
-from video_ssl.compare import costs, objectives
+from video_ssl.compare import costs, objectives, running
 from video_ssl.compare.cells import Cell, costs_of
-from video_ssl.compare.costs import Cost, clips_of, operations_of, planned
-from video_ssl.compare.objectives import _cost, _scales, compare_objectives
+from video_ssl.compare.costs import Cost, clips_of, cost_of, operations_of, planned
+from video_ssl.compare.objectives import _scales, compare_objectives
 from video_ssl.compare.recipe import is_comparison, load_comparison
 from video_ssl.errors import AlreadyReported
 from video_ssl.launch.errors import LaunchError
@@ -312,18 +312,9 @@ def begun(videos, tmp_path, monkeypatch):
         ran.append(cell.name)
         cell.keep(error="left out")
 
-    monkeypatch.setattr(objectives, "_run", run)
+    monkeypatch.setattr(objectives, "run_cell", run)
     compare_objectives(load_comparison(file))
     return file, tmp_path / "the comparison", ran
-
-
-def as_before(out):
-    """The folder as an earlier version has left it."""
-    (out / "trainings.json").unlink()
-    content = json.loads((out / "costs.json").read_text())
-    content["costs"] = {key.rpartition(" ")[0]: cost for key, cost in content["costs"].items()}
-    (out / "costs.json").write_text(json.dumps(content))
-    return content["costs"]
 
 
 def test_a_training_recipe_that_was_edited_is_refused(begun):
@@ -376,11 +367,11 @@ def asked(monkeypatch):
     """Objectives whose cost was asked for."""
     found = []
 
-    def cost(_, name, __):
+    def cost(_, name):
         found.append(name)
         return Cost(0.0, 160.0)
 
-    monkeypatch.setattr(objectives, "_cost", cost)
+    monkeypatch.setattr(objectives, "cost_of", cost)
     return found
 
 
@@ -396,19 +387,9 @@ def test_costs_are_of_what_is_trained(begun, asked):
     assert asked == ["image"]
 
 
-def test_costs_that_an_earlier_version_has_found_count(begun, asked):
-    """As long as the words are the same, by which they were known."""
-    file, out, _ = begun
-    found = set(as_before(out))
-    compare_objectives(load_comparison(file))
-    assert asked == []
-    now = json.loads((out / "costs.json").read_text())["costs"]
-    assert found < set(now)  # as they were, too
-
-
 def test_an_earlier_comparison_without_trainings_goes_on(begun):
     file, out, _ = begun
-    as_before(out)
+    (out / "trainings.json").unlink()
     compare_objectives(load_comparison(file), page=True)
     assert not (out / "trainings.json").exists()
     compare_objectives(load_comparison(file))
@@ -471,19 +452,19 @@ def cell_of(folder, *words):
 def test_what_a_training_took_is_kept_however_it_ended(tmp_path, monkeypatch):
     """Was wrong: attempts that failed or were stopped were free, and the cost on the page was that of the last one."""
     cell = cell_of(tmp_path, "pretrain", "no/such/recipe")
-    objectives._run(cell)
+    running.run_cell(cell)
     once = cell.state()["training"]["processor_sec"]
     assert cell.state()["error"].startswith("training ended with code")
     assert once > 0
-    really = objectives._ended
+    really = running._wait_for
 
-    def stopped(pid, signals):
+    def stopped(process, signals):
         signals.append(signal.SIGTERM)
-        return really(pid, signals)
+        really(process, signals)
 
-    monkeypatch.setattr(objectives, "_ended", stopped)
+    monkeypatch.setattr(running, "_wait_for", stopped)
     with pytest.raises(AlreadyReported):
-        objectives._run(cell)
+        running.run_cell(cell)
     assert cell.state()["training"]["processor_sec"] > 1.3 * once
     assert costs_of([cell]) == {}  # not trained yet
     (cell.run / "encoder").mkdir(parents=True)
@@ -498,7 +479,7 @@ def test_every_recipe_at_its_own_length(videos, tmp_path):
     lines = compare_objectives(load_comparison(file), dry_run=True).splitlines()
     assert "finished: 0 of 6" in lines
     recipe = load_comparison(file)
-    scales = _scales(recipe, {"video": _cost(recipe, "video", recipe.objectives["video"])}, {})
+    scales = _scales(recipe, {"video": cost_of(recipe, "video")}, {})
     assert scales == {("video", 1.0): 1.0, ("video", 0.25): 0.25}
 
 

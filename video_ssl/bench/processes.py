@@ -5,7 +5,6 @@ Each is started several times, one after the other in every turn, so that what e
 
 from __future__ import annotations
 
-import json
 import os
 import subprocess
 import sys
@@ -21,6 +20,7 @@ from rich.table import Table as ScreenTable
 from video_ssl.bench.config import RetrieveBench, StartBench
 from video_ssl.bench.footage import FOOTAGE, make_footage
 from video_ssl.child_signals import deaf_children
+from video_ssl.child_usage import Spent, spent, watched
 from video_ssl.embed.feature_writer import FeatureWriter
 from video_ssl.files import MADE_BY, claim_file, made, temporary_folder, write_json
 
@@ -52,17 +52,6 @@ for begin in range(0, len(gallery), 4096):
     rows = np.concatenate([rows, np.broadcast_to(np.arange(begin, begin + similar.shape[1]), similar.shape)], 1)
     top = np.argpartition(-best, 20, axis=1)[:, :20] if best.shape[1] > 20 else np.argsort(-best, axis=1)
     best, rows = np.take_along_axis(best, top, 1), np.take_along_axis(rows, top, 1)
-"""
-#: Starts a process and writes what it took.  A child of this small one: the largest size of a process, as Linux counts
-#: it, begins with that of the process which has started it.
-_WATCH = """
-import json, os, subprocess, sys, time
-begin = time.monotonic()
-process = subprocess.Popen(sys.argv[2:])
-_, status, usage = os.wait4(process.pid, 0)
-took = [usage.ru_utime + usage.ru_stime, time.monotonic() - begin, usage.ru_maxrss]
-with open(sys.argv[1], "w") as file:
-    json.dump([os.waitstatus_to_exitcode(status), took], file)
 """
 _ROWS = 4096
 
@@ -172,43 +161,49 @@ def _random_features(path: Path, count: int, width: int, seed: int) -> None:
 def _measured(
     commands: Mapping[str, Sequence[str]], repeats: int, folder: Path
 ) -> list[ProcessFigures]:
-    turns: dict[str, list[tuple[float, float, float]]] = {name: [] for name in commands}
+    turns: dict[str, list[Spent]] = {name: [] for name in commands}
     for turn in range(repeats):
         for number, (name, command) in enumerate(commands.items()):
             run = [f"run={folder / f'run_{turn}_{number}'}"] if "pretrain" in command else []
-            turns[name].append(_spent([*command, *run]))
-    medians = {name: np.median(np.array(values), axis=0) for name, values in turns.items()}
+            turns[name].append(_run([*command, *run]))
+    medians = {
+        name: np.median([(s.processor_sec, s.wall_sec, s.peak_gib) for s in own], axis=0)
+        for name, own in turns.items()
+    }
     first = next(iter(medians.values()))[0]
     return [
         ProcessFigures(
             name=name,
             cpu_sec=float(cpu),
             wall_sec=float(wall),
-            peak_mib=float(peak),
+            peak_mib=float(1024 * peak),
             ratio=float(cpu / first),
         )
         for name, (cpu, wall, peak) in medians.items()
     ]
 
 
-def _spent(command: Sequence[str]) -> tuple[float, float, float]:
-    """Seconds of processors, on the clock, and MiB, of a process that has ended well."""
+def _run(command: Sequence[str]) -> Spent:
+    """What a process took that has ended well.
+
+    Raises:
+        RuntimeError: it has not; what it said is in the text.
+    """
     with temporary_folder("bench") as folder, open(folder / "said.txt", "w+b") as said:
-        watch = [sys.executable, "-S", "-c", _WATCH, str(folder / "took.json")]
         with deaf_children():
             subprocess.run(
-                [*watch, *command],
+                watched(command, folder / "took.json"),
                 stdin=subprocess.DEVNULL,
                 stdout=said,
                 stderr=subprocess.STDOUT,
                 check=True,
             )
-        code, (cpu, wall, peak) = json.loads((folder / "took.json").read_text())
+        code, took = spent(folder / "took.json")
         if code:
             said.seek(0)
             tail = said.read()[-2000:].decode("utf-8", "replace")
             raise RuntimeError(f"{list(command[:4])} ended with code {code}: {tail}")
-    return cpu, wall, peak / (2**20 if sys.platform == "darwin" else 2**10)
+    return took
 
 
 def _told(

@@ -15,6 +15,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from video_ssl.child_usage import Spent
 from video_ssl.compare.recipe import ComparisonRecipe, evaluation_key
 from video_ssl.files import MADE_BY, made, write_atomically, write_json
 from video_ssl.limits import parse_json
@@ -24,15 +25,6 @@ from video_ssl.recipes import ConfigError, read_recipe, to_yaml
 
 CELL = "cell.json"
 LOG = "log.txt"
-
-
-@dataclass(frozen=True)
-class Spent:
-    """What a command took: seconds on the clock, seconds of processors, the largest resident size in GiB."""
-
-    wall_sec: float
-    processor_sec: float
-    peak_gib: float
 
 
 @dataclass(frozen=True)
@@ -114,8 +106,7 @@ def cells_of(recipe: ComparisonRecipe, scales: Mapping[tuple[str, float], float]
                     continue
                 folder = recipe.folder / "cells" / name / f"{amount:g}" / f"seed_{seed}"
                 words = (
-                    *entry.words,
-                    f"data.table={entry.table or recipe.table}",
+                    *recipe.words_of(name),
                     f"seed={seed}",
                     f"training.scale={scales[name, amount]}",
                     f"run={folder / 'run'}",

@@ -12,6 +12,10 @@ from typing import Any
 from video_ssl.bench.figures import Timing
 from video_ssl.bench.step import framework_bench
 from video_ssl.child_signals import deaf_children, end_in_silence
+from video_ssl.compare.cells import last_words
+from video_ssl.compare.recipe import ComparisonRecipe
+from video_ssl.compare.running import run_command
+from video_ssl.files import temporary_folder
 from video_ssl.objectives import OBJECTIVES
 from video_ssl.pretrain.lengths import lengths_of
 from video_ssl.pretrain.recipe import (
@@ -23,6 +27,8 @@ from video_ssl.pretrain.recipe import (
 )
 from video_ssl.pretrain.run import fit_batch, open_streams, settled_recipe
 
+#: Steps of the two trials from which the processor time of a step and that of the start are told apart.
+_TRIALS = (20, 80)
 #: Records of the step whose operations are counted; a step of another size has as many for each record.
 _COUNTED = 4
 
@@ -103,3 +109,37 @@ def _fitted(recipe: PretrainRecipe) -> tuple[PretrainRecipe, int]:
 def planned(recipe: str, words: Sequence[str], *, scale: float = 1.0) -> PretrainRecipe:
     """Returns a recipe of the room `pretrain` with overrides, at a share of its length."""
     return load_pretrain_recipe(recipe, [*words, f"training.scale={scale}"])
+
+
+def cost_of(recipe: ComparisonRecipe, name: str) -> Cost:
+    """Returns what an objective costs in the budget of a comparison; where that is time, by two trials.
+
+    Raises:
+        ValueError: a trial that fails, or trials that tell nothing.
+    """
+    entry, words = recipe.objectives[name], recipe.words_of(name)
+    whole = planned(entry.recipe, words)
+    if recipe.budget.kind == "lengths":
+        return Cost(0.0, 1.0)
+    if recipe.budget.kind == "clips":
+        return Cost(0.0, clips_of(whole))
+    if recipe.budget.kind == "operations":
+        return Cost(0.0, operations_of(whole))
+    total, trials = steps_of(whole), []
+    with temporary_folder("compare") as folder:
+        for number, wanted in enumerate(_TRIALS):
+            scale = round(min(1.0, wanted / total), 9)
+            own = (*words, f"training.scale={scale}", f"run={folder / str(number)}")
+            log = recipe.folder / "trials" / f"{name}_{number}.txt"
+            code, took = run_command(("pretrain", entry.recipe, *own), log)
+            if code:
+                raise ValueError(f"a trial ended with code {code}: {last_words(log)}")
+            steps = steps_of(planned(entry.recipe, words, scale=scale))
+            trials.append((steps, took.processor_sec))
+    (few, short), (many, long) = trials
+    if many == few or long <= short:
+        raise ValueError(
+            f"trials of {few} and {many} steps took {short:.1f} s and {long:.1f} s: nothing to reckon with"
+        )
+    step_sec = (long - short) / (many - few)
+    return Cost(max(0.0, short - few * step_sec), total * step_sec)

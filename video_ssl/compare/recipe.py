@@ -109,6 +109,11 @@ class ComparisonRecipe:
     def folder(self) -> Path:
         return Path(at_home(self.out or f"runs/compare-{self.name.replace('/', '-')}"))
 
+    def words_of(self, name: str) -> list[str]:
+        """Returns the overrides with which the recipe of an objective is trained, whatever seed and budget."""
+        entry = self.objectives[name]
+        return [*entry.words, f"data.table={entry.table or self.table}"]
+
     def evaluations_of(self, name: str) -> tuple[str, ...]:
         """Returns the evaluations of an objective, in the order of the comparison."""
         own = self.objectives[name].evaluations
