@@ -14,7 +14,7 @@ from untrained_run import untrained_run
 
 from video_ssl.clips.reading import open_record, open_video
 from video_ssl.datasets import open_table
-from video_ssl.datasets.table import Table, TableError
+from video_ssl.datasets.table import Record, Table, TableError
 from video_ssl.embed.config import EmbedConfig
 from video_ssl.embed.features import FeatureError
 from video_ssl.evaluate.dense import label_propagation, propagation
@@ -24,6 +24,7 @@ from video_ssl.evaluate.dense.label_propagation import LabelPropagationConfig
 from video_ssl.evaluate.dense.mask_metrics import boundary_accuracy
 from video_ssl.evaluate.dense.masks import masks_of_boxes
 from video_ssl.evaluate.dense.propagation import DINO, PropagationConfig, propagate
+from video_ssl.evaluate.leftovers import name_of_row
 from video_ssl.evaluate.recipe import EvaluateRecipe
 from video_ssl.evaluate.run import evaluate
 from video_ssl.models.encoders import load_encoder
@@ -379,3 +380,12 @@ def test_lists_of_davis(davis):
         file.unlink()
     with pytest.raises(TableError, match=r"has no file ImageSets/2017/\*.txt"):
         open_table("davis2017:val")
+
+
+def test_any_id_can_be_the_name_of_a_file():
+    """An id as long as a path, or one with a line break, ended the evaluation after all was carried."""
+    ids = ["a/b", "a_b", "a\nb", "ü" * 300, "ü" * 299, "x" * 300, ""]
+    names = [name_of_row(Record(index=7, id=own, source=""), own) for own in ids]
+    assert len(set(names)) == len(ids)
+    assert all(name.startswith("000007_") and len(name.encode()) < 200 for name in names)
+    assert not any(set(name) & set("/\n\0") for name in names)

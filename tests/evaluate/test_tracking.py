@@ -16,7 +16,7 @@ from video_ssl.datasets.table import Record, Table
 from video_ssl.embed.config import EmbedConfig
 from video_ssl.embed.features import FeatureError
 from video_ssl.embed.open_encoder import open_encoder
-from video_ssl.evaluate.heads import safe_name
+from video_ssl.evaluate.leftovers import safe_name
 from video_ssl.evaluate.places import tracking
 from video_ssl.evaluate.places.siam import SiamConfig, balanced_loss
 from video_ssl.evaluate.places.track_metrics import track_scores

@@ -8,8 +8,6 @@ A head reads the features of one encoder, which is known by its fingerprint.  No
 
 from __future__ import annotations
 
-import hashlib
-import re
 import shutil
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
@@ -119,16 +117,6 @@ def forget_other_heads(folder: Path, kept: Collection[Path]) -> None:
     for file in folder.glob(f"*/{HEAD}"):
         if file.parent not in kept and made_by(file) == "evaluate":
             shutil.rmtree(file.parent)
-
-
-def safe_name(text: str) -> str:
-    """Returns a text as the name of a folder; different texts have different names.
-
-    >>> safe_name("mine-probe"), safe_name("my run/probe"), safe_name("my_run_probe")
-    ('mine-probe', 'my_run_probe-54d9', 'my_run_probe')
-    """
-    plain = re.sub(r"[^\w.-]+", "_", text)
-    return plain if plain == text else f"{plain}-{hashlib.sha256(text.encode()).hexdigest()[:4]}"
 
 
 def find_head(path: Path) -> Path | None:

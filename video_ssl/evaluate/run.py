@@ -45,7 +45,8 @@ from video_ssl.embed.shards import embed_together
 from video_ssl.evaluate.context import Context
 from video_ssl.evaluate.contract import Result
 from video_ssl.evaluate.evaluators import Evaluator
-from video_ssl.evaluate.heads import ChosenHead, forget_other_heads, safe_name, write_head
+from video_ssl.evaluate.heads import ChosenHead, forget_other_heads, write_head
+from video_ssl.evaluate.leftovers import safe_name
 from video_ssl.evaluate.needs import (
     check_encoder,
     check_files,

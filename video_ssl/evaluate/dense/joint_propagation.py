@@ -24,7 +24,7 @@ from video_ssl.evaluate.dense import poses
 from video_ssl.evaluate.dense.carried_video import write_joints_video
 from video_ssl.evaluate.dense.frame_maps import FrameMaps
 from video_ssl.evaluate.dense.propagation import PropagationConfig, propagate
-from video_ssl.evaluate.leftovers import forget_others
+from video_ssl.evaluate.leftovers import forget_others, name_of_row
 
 _NAMED = 3
 _FILE, _ARRAY = "joint_positions.mat", "pos_img"
@@ -150,7 +150,7 @@ class JointPropagation:
         found: NDArray[np.float64],
     ) -> Path:
         assert given.folder is not None
-        name = f"{record.index:06d}_{record.id.replace('/', '_')}.mp4"
+        name = f"{name_of_row(record, record.id)}.mp4"
         path = given.folder / "joints" / name
         path.parent.mkdir(parents=True, exist_ok=True)
         with given.open(record) as reader:

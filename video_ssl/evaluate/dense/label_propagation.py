@@ -27,7 +27,7 @@ from video_ssl.evaluate.dense.frame_maps import FrameMaps
 from video_ssl.evaluate.dense.mask_metrics import Statistics
 from video_ssl.evaluate.dense.masks import Masks, masks_beside, masks_of_boxes
 from video_ssl.evaluate.dense.propagation import DINO, PropagationConfig, propagate
-from video_ssl.evaluate.leftovers import forget_others
+from video_ssl.evaluate.leftovers import forget_others, name_of_row
 
 logger = logging.getLogger(__name__)
 
@@ -193,7 +193,7 @@ class LabelPropagation:
         """Writes what is wanted of a video, and returns the files."""
         assert given.folder is not None
         written = []
-        name = f"{record.index:06d}_{record.id.replace('/', '_')}"
+        name = name_of_row(record, record.id)
         if self.config.keep:
             folder = given.folder / "propagation" / name
             folder.mkdir(parents=True, exist_ok=True)

@@ -21,8 +21,7 @@ from video_ssl.datasets.table import Record
 from video_ssl.embed.features import FeatureError
 from video_ssl.evaluate.context import Context
 from video_ssl.evaluate.contract import Figure, Needs, Result
-from video_ssl.evaluate.heads import safe_name
-from video_ssl.evaluate.leftovers import forget_others
+from video_ssl.evaluate.leftovers import forget_others, name_of_row
 from video_ssl.evaluate.places.siam import Pair, SiamConfig, SiamHead, fit_head
 from video_ssl.evaluate.places.track_metrics import track_scores
 from video_ssl.evaluate.places.track_video import write_track_video
@@ -292,7 +291,7 @@ class Tracking:
         folder, written = given.folder / "tracks", []
         drawn = sorted(tracks, key=lambda track: (track.target.record.index, track.target.place))
         for number, track in enumerate(drawn):
-            name = f"{track.target.record.index:06d}_{safe_name(self._object(track.target))}"
+            name = name_of_row(track.target.record, self._object(track.target))
             lines = [",".join(f"{value:.2f}" for value in box) for box in track.found]
             known = json.dumps(track.target.record.id)
             head = f"# {known}: from frame {track.target.first} on, left,top,width,height in pixels"
