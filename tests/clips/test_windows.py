@@ -15,6 +15,8 @@ from video_ssl.clips.arrays import ArrayReader
 from video_ssl.clips.config import Sampling
 from video_ssl.clips.decoders.reader import BadVideo, VideoInfo
 from video_ssl.clips.sampling.clip_rules import window_rule
+from video_ssl.clips.sampling.one_clip import ClipIndices
+from video_ssl.clips.sampling.window_layout import FixedLayout
 from video_ssl.clips.windows import WindowConfig, WindowPlan, iterate_windows
 from video_ssl.datasets.table import Record
 
@@ -276,3 +278,13 @@ def test_every_rule_shows_the_frames_that_it_names(sampling, count, num_clips):
         assert window.clips[0, :, 0, 0, 0].tolist() == window.indices.tolist()
     for number, window in enumerate(iterate_windows(record, reader, config, first=1), 1):
         assert np.array_equal(window.clips, windows[number].clips)
+
+
+def test_frames_that_a_later_window_shows_are_kept():
+    """Windows that begin a short video again, or lie between each other, need frames before their first ones."""
+    clips = [
+        ClipIndices(indices=np.array(own), valid=np.ones(3, bool)) for own in ([5, 7, 1], [6, 0, 2])
+    ]
+    layout = FixedLayout(clips, np.arange(9.0))
+    assert [layout.lowest(number) for number in (0, 1)] == [0, 0]
+    assert FixedLayout(clips[:1], np.arange(9.0)).lowest(0) == 1

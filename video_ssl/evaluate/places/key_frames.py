@@ -54,9 +54,10 @@ class KeyFrame:
 
 def has_box_labels(table: Table) -> bool:
     """Whether boxes of this table say themselves what is done there; else the labels of videos do."""
-    return "box_labels" in table.column_names and any(
-        table.record(row).box_labels is not None for row in range(len(table))
-    )
+    if "box_labels" not in table.column_names:
+        return False
+    column = table.arrow["box_labels"]
+    return bool(column.null_count < len(column))
 
 
 def num_classes_of(*tables: Table) -> int:

@@ -39,6 +39,7 @@ from video_ssl.evaluate.places.key_frames import (
     num_classes_of,
     read_key_clip,
 )
+from video_ssl.evaluate.videos import MATCHED
 from video_ssl.models.contract import TOKENS
 from video_ssl.models.networks.region_config import DecoderConfig
 from video_ssl.models.preprocess_config import VideoPreprocess
@@ -187,9 +188,7 @@ class ActionLocalisation:
                     alone |= means
         result = self._result(metrics, alone, classes, num_classes, clips)
         if numbers is not None:
-            result.notes.append(
-                "train and test number their classes differently: they are matched by name"
-            )
+            result.notes.append(MATCHED)
         return result
 
     def _head(self, width: int, num_classes: int) -> nn.Module:
