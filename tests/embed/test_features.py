@@ -304,7 +304,9 @@ def test_files_that_cannot_be_used(written, tmp_path):
         (tmp_path / f"f.{kind}").write_bytes(b"not that")
         with pytest.raises(FeatureError, match="not readable"):
             open_features(tmp_path / f"f.{kind}")
-    ragged = pa.table({"features": [[1.0, 2.0], [3.0]]})
-    pq.write_table(ragged, tmp_path / "ragged.parquet")
-    with pytest.raises(FeatureError, match="'features' have unequal lengths"):
-        open_features(tmp_path / "ragged.parquet")
+    # Also where all the numbers together would go into rows as long as the first.
+    for number, rows in enumerate(([[1.0, 2.0], [3.0]], [[1.0, 2.0], [3.0], [4.0, 5.0, 6.0]])):
+        ragged = tmp_path / f"ragged{number}.parquet"
+        pq.write_table(pa.table({"features": rows}), ragged)
+        with pytest.raises(FeatureError, match="'features' have unequal lengths"):
+            open_features(ragged)
