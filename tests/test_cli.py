@@ -47,7 +47,7 @@ COMMANDS = commands()
 
 def run(*arguments: str) -> subprocess.CompletedProcess[str]:
     command = [sys.executable, "-m", "video_ssl", *arguments]
-    return subprocess.run(command, capture_output=True, text=True, check=False, timeout=120)
+    return subprocess.run(command, capture_output=True, text=True, check=False, timeout=600)
 
 
 def test_help_is_one_screen_and_names_every_verb():
@@ -213,7 +213,7 @@ def test_ctrl_c_while_the_command_is_loaded_ends_in_a_sentence():
         "runpy.run_module('video_ssl', run_name='__main__')"
     )
     done = subprocess.run(
-        [sys.executable, "-c", code], capture_output=True, text=True, check=False, timeout=120
+        [sys.executable, "-c", code], capture_output=True, text=True, check=False, timeout=600
     )
     assert (done.returncode, done.stdout) == (130, "")
     assert done.stderr.startswith("stopped by Ctrl-C")
@@ -331,7 +331,7 @@ def test_the_shell_completes_verbs_and_recipes():
         capture_output=True,
         text=True,
         check=False,
-        timeout=120,
+        timeout=600,
     )
     assert done.stdout.split() == ["mvd/demo", "mvd/demo_published"]
 

@@ -220,7 +220,7 @@ def command(code: str, *arguments: str, **environment: str) -> subprocess.Comple
         capture_output=True,
         text=True,
         check=False,
-        timeout=120,
+        timeout=600,
         env={**os.environ, **environment},
     )
 
@@ -330,7 +330,7 @@ def pretrain(folder: Path, *overrides: str, launch: tuple[str, ...] = ()):
         capture_output=True,
         text=True,
         check=False,
-        timeout=280,
+        timeout=600,
     )
 
 

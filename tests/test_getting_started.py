@@ -41,7 +41,7 @@ def test_it_runs_from_top_to_bottom(tmp_path, monkeypatch):
     monkeypatch.setenv("PATH", f"{Path(sys.executable).parent}:{os.environ['PATH']}")
     ran = NotebookClient(
         committed(NOTEBOOK),
-        timeout=200,
+        timeout=600,
         kernel_name="python3",
         resources={"metadata": {"path": str(tmp_path)}},
     ).execute()

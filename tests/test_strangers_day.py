@@ -40,7 +40,7 @@ SMALL_TUNING = [
 ]
 pytestmark = [
     pytest.mark.slow,
-    pytest.mark.timeout(1500),
+    pytest.mark.timeout(3000),
     pytest.mark.skipif(shutil.which("make") is None, reason="make is not installed"),
 ]
 

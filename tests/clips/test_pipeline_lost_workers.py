@@ -165,7 +165,7 @@ def take(p, count):
 
 def kill_a_worker(p):
     next(p)
-    limit = time.monotonic() + 20
+    limit = time.monotonic() + 300
     while all(p._board.place_of(pid) is None for pid in p.worker_pids):
         assert time.monotonic() < limit
     pids = p.worker_pids
@@ -189,7 +189,7 @@ def test_workers_killed_from_outside_again_and_again_end_the_run_in_bounded_time
         with pytest.raises(WorkerDied, match=r"SIGKILL.*ran out of memory"):
             take(p, 50)
         assert not p.stats.bad_videos
-    assert time.monotonic() - begin < 120
+    assert time.monotonic() - begin < 300
     assert not any(psutil.pid_exists(pid) for pid in pids)
 
 

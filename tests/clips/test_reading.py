@@ -284,7 +284,7 @@ def test_what_cannot_be_read_is_named_with_its_reason(bad, name, reason):
     begin = time.monotonic()
     with pytest.raises(BadVideo, match=reason) as caught, open_video(bad / name) as reader:
         reader.frames(np.arange(reader.info.num_frames))
-    assert time.monotonic() - begin < 10
+    assert time.monotonic() - begin < 60
     assert caught.value.path == str(bad / name)
     copy = pickle.loads(pickle.dumps(caught.value))
     assert (copy.path, copy.reason, str(copy)) == (

@@ -153,7 +153,7 @@ def bent(odd_videos, tmp_path):
 def test_a_decoder_that_crashes_or_hangs_loses_its_process_only(bent, tmp_path):
     begin = time.monotonic()
     result = scan(read_folder(bent), tmp_path / "t.arrow", probe=BENT, timeout_sec=1.0)
-    assert time.monotonic() - begin < 60
+    assert time.monotonic() - begin < 300
     assert result.table.column("id").tolist() == [f"ok_{i}.mp4" for i in range(1, 5)]
     reasons = {line["id"]: line["reason"] for line in lines(tmp_path / "t.skipped.jsonl")}
     assert "crashes the decoder (exit code 3)" in reasons.pop("exits.mp4")

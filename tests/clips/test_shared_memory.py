@@ -26,7 +26,7 @@ SCRIPT = """
 
 def run(*, free):
     code = textwrap.dedent(SCRIPT).format(free=free)
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=600)
     assert done.returncode == 0, done.stderr
     return done.stdout.strip(), done.stderr
 

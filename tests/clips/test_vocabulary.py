@@ -146,7 +146,7 @@ def test_a_file_that_is_not_there(tmp_path):
 
 def data_vocabulary(*arguments):
     command = [sys.executable, "-m", "video_ssl", "data", "vocabulary", *map(str, arguments)]
-    return subprocess.run(command, capture_output=True, text=True, check=False, timeout=120)
+    return subprocess.run(command, capture_output=True, text=True, check=False, timeout=600)
 
 
 def test_the_command_line(tmp_path):

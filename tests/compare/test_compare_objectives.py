@@ -31,7 +31,7 @@ from video_ssl.pretrain.run import fit_batch, open_streams
 from video_ssl.recipes import ConfigError, list_recipes, to_yaml
 
 #: The comparison that most of these look at is twelve trainings, each a process of its own.
-pytestmark = pytest.mark.timeout(900)
+pytestmark = pytest.mark.timeout(1800)
 
 SMALL = {
     "clip": {"num_frames": 4, "frame_stride": 2},
@@ -267,11 +267,11 @@ def test_a_comparison_that_is_stopped_stops_its_training_too_and_goes_on(videos,
         command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True
     )
     run = tmp_path / "the comparison/cells/video/16000/seed_0/run"
-    deadline = time.monotonic() + 120
+    deadline = time.monotonic() + 300
     while not (run / "metrics.jsonl").is_file() and time.monotonic() < deadline:
         time.sleep(0.1)
     process.send_signal(signal.SIGTERM)
-    _, said = process.communicate(timeout=120)
+    _, said = process.communicate(timeout=600)
     assert process.returncode == 128 + signal.SIGTERM
     assert "goes on where it was" in said
     left = subprocess.run(["pgrep", "-f", str(run)], capture_output=True, text=True).stdout.split()

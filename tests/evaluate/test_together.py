@@ -66,7 +66,7 @@ def run_two(code: str, *words: Any) -> list[str]:
         )
         for rank in range(2)
     ]
-    outs = [process.communicate(timeout=120)[0] for process in started]
+    outs = [process.communicate(timeout=600)[0] for process in started]
     assert [process.returncode for process in started] == [0, 0], outs
     return outs
 

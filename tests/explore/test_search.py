@@ -292,7 +292,7 @@ def test_mistakes_end_in_one_sentence(tmp_path, arguments, message):
     given = [a.replace("FEATURES", str(tmp_path / "a.arrow")) for a in arguments]
     command = [sys.executable, "-m", "video_ssl", *given]
     done = subprocess.run(
-        command, capture_output=True, text=True, check=False, timeout=120, cwd=tmp_path
+        command, capture_output=True, text=True, check=False, timeout=600, cwd=tmp_path
     )
     assert done.returncode == 2
     assert message in done.stderr

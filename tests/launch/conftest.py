@@ -80,7 +80,7 @@ class Kit:
         return file
 
     @staticmethod
-    def command(*words: Any, code: int = 0, limit_sec: float = 120) -> str:
+    def command(*words: Any, code: int = 0, limit_sec: float = 600) -> str:
         """What `video-ssl WORDS` prints; it must end with `code`."""
         start = "from video_ssl.cli import main; main()"
         done = subprocess.run(
@@ -111,7 +111,7 @@ class Kit:
         return last["event"] == "end" and not last["again"] and last["outcome"] != "finished"
 
     @classmethod
-    def wait(cls, condition: Callable[[], Any], run: Path, limit_sec: float = 90) -> Any:
+    def wait(cls, condition: Callable[[], Any], run: Path, limit_sec: float = 600) -> Any:
         """Waits until a condition holds; on failure shows everything about the run."""
         end, over_since = time.monotonic() + limit_sec, None
         while not (found := condition()):

@@ -647,7 +647,7 @@ def test_local_processes_start_again_when_one_is_killed(
         stderr=subprocess.STDOUT,
         text=True,
     )
-    end = time.monotonic() + 90
+    end = time.monotonic() + 300
     while kit.steps(run) < 12:
         assert process.poll() is None
         assert time.monotonic() < end
@@ -658,7 +658,7 @@ def test_local_processes_start_again_when_one_is_killed(
         if "video_ssl.launch.task" in p.cmdline() and p.environ().get("RANK") == "1"
     ]
     ranks[-1].kill()
-    out, _ = process.communicate(timeout=120)
+    out, _ = process.communicate(timeout=600)
     assert process.returncode == 0, out
     assert kit.outcomes(run) == ["lost", "finished"]
     assert [row["step"] for row in kit.attempts(run) if row["event"] == "start"][1] >= 10

@@ -126,7 +126,7 @@ def test_a_killed_process_and_a_cap(videos: Path, tmp_path: Path, kit: Any, clus
     job = cluster.launch("slurm", "pretrain", file, *cluster.TWO, "--set", "max_failures=1")
     kit.wait(lambda: kit.steps(run) >= 12, run)
     cluster.processes(run, 1)[0].kill()
-    kit.wait(lambda: kit.outcomes(run) == ["lost"], run, limit_sec=30)
+    kit.wait(lambda: kit.outcomes(run) == ["lost"], run)
     first = kit.attempts(run)[-1]
     assert first["again"]
     assert "process 1" in first["reason"]
@@ -136,7 +136,7 @@ def test_a_killed_process_and_a_cap(videos: Path, tmp_path: Path, kit: Any, clus
     shutil.rmtree(run / "checkpoints")  # so that nothing is gained in between
     kit.wait(lambda: cluster.processes(run, 0), run)
     cluster.processes(run, 0)[0].kill()
-    kit.wait(lambda: kit.outcomes(run) == ["lost", "lost"], run, limit_sec=30)
+    kit.wait(lambda: kit.outcomes(run) == ["lost", "lost"], run)
     assert "max_failures=1 is reached" in kit.attempts(run)[-1]["reason"]
     kit.wait(lambda: cluster.state(job) == "FAILED", run)
     assert "max_failures=1" in kit.command("jobs", "status", run)
@@ -285,7 +285,7 @@ def test_a_time_limit_in_the_middle_of_a_step(
     cluster.launch("slurm", "pretrain", file, "--set", "time_min=1", "--set", "signal_before_sec=1")
     kit.wait(lambda: kit.steps(run) >= 12, run)
     os.kill(cluster.processes(run, 0)[0].pid, signal.SIGSTOP)
-    kit.wait(lambda: len(kit.attempts(run)) == 3, run, limit_sec=180)
+    kit.wait(lambda: len(kit.attempts(run)) == 3, run)
     assert kit.outcomes(run) == ["preempted"]
     assert any(word in kit.attempts(run)[1]["reason"] for word in ("time limit", "Interrupted"))
     assert kit.attempts(run)[-1]["step"] == kit.attempts(run)[1]["step"] >= 10

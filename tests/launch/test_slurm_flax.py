@@ -132,7 +132,7 @@ def test_a_killed_process_of_flax(
     cluster.launch("slurm", "pretrain", file, *cluster.TWO)
     kit.wait(lambda: kit.steps(run) >= 12, run)
     cluster.processes(run, 1)[0].kill()
-    kit.wait(lambda: kit.outcomes(run) == ["lost"], run, limit_sec=40)
+    kit.wait(lambda: kit.outcomes(run) == ["lost"], run)
     first = kit.attempts(run)[-1]
     assert first["again"]
     assert "killed" in first["reason"]

@@ -392,7 +392,7 @@ def test_two_processes_have_the_gradients_of_one(tmp_path: Path) -> None:
         )
         for rank in range(2)
     ]
-    outs = [process.communicate(timeout=120)[0] for process in started]
+    outs = [process.communicate(timeout=600)[0] for process in started]
     assert all("equal" in out for out in outs), outs
 
 

@@ -97,7 +97,7 @@ def slow_writes(monkeypatch: pytest.MonkeyPatch, wait: Any, fail_at: int | None 
     monkeypatch.setattr(checkpoints, "_write_state", slow)
 
 
-def wait_for_step(run: Path, step: int, limit_sec: float = 60) -> None:
+def wait_for_step(run: Path, step: int, limit_sec: float = 600) -> None:
     end = time.monotonic() + limit_sec
     while not any(row["step"] >= step for row in read_metrics(run / "metrics.jsonl")):
         assert time.monotonic() < end, f"step {step} did not come"
@@ -241,5 +241,5 @@ def test_divided_checkpoints_are_written_beside_steps_too(tmp_path: Path) -> Non
         )
         for rank in range(2)
     ]
-    outs = [process.communicate(timeout=120)[0] for process in started]
+    outs = [process.communicate(timeout=600)[0] for process in started]
     assert all("equal" in out for out in outs), outs

@@ -379,7 +379,7 @@ def test_two_processes_with_divided_weights_try_as_one_does(
     started = [
         helpers.start(file, RANK=str(rank), LOCAL_RANK=str(rank), **place) for rank in range(2)
     ]
-    outs = [process.communicate(timeout=120)[0] for process in started]
+    outs = [process.communicate(timeout=600)[0] for process in started]
     assert [process.returncode for process in started] == [0, 0], outs
     one, two = (load_classifier(tmp_path / name).protocol.validation for name in ("one", "two"))
     assert one.pop("table") == two.pop("table")

@@ -167,7 +167,7 @@ def test_killed_and_resumed_equals_uninterrupted_to_the_bit(
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(900)
+@pytest.mark.timeout(1800)
 def test_a_process_killed_for_real_is_resumed_to_the_bit(videos: Path, tmp_path: Path) -> None:
     def start(name: str) -> subprocess.Popen[bytes]:
         file, run = tmp_path / f"{name}.yaml", tmp_path / name

@@ -30,7 +30,7 @@ def recipe_file(path: Path, content: dict[str, Any]) -> Path:
     return path
 
 
-def wait_for(condition: Any, process: subprocess.Popen[str], limit_sec: float = 60) -> None:
+def wait_for(condition: Any, process: subprocess.Popen[str], limit_sec: float = 600) -> None:
     end = time.monotonic() + limit_sec
     while not condition():
         assert process.poll() is None, process.communicate()[0]
@@ -54,7 +54,7 @@ def test_kill_9_at_random_moments_changes_no_bit(
     }
     straight = recipe_file(tmp_path / "a.yaml", helpers.tiny(videos, tmp_path / "a", **extra))
     process = helpers.start(straight)
-    out, _ = process.communicate(timeout=120)
+    out, _ = process.communicate(timeout=600)
     assert process.returncode == 0, out
     resumed = recipe_file(tmp_path / "b.yaml", helpers.tiny(videos, tmp_path / "b", **extra))
     moments = random.Random(0)
@@ -69,7 +69,7 @@ def test_kill_9_at_random_moments_changes_no_bit(
         process.communicate()
     assert kills == 4
     process = helpers.start(resumed)
-    out, _ = process.communicate(timeout=120)
+    out, _ = process.communicate(timeout=600)
     assert process.returncode == 0, out
     assert "resuming after step" in out
     assert same_bits(helpers.weights(tmp_path / "a"), helpers.weights(tmp_path / "b"))
@@ -111,13 +111,13 @@ def test_a_signal_saves_and_ends_the_workers(
     workers = psutil.Process(process.pid).children(recursive=True)
     assert workers
     send(process.pid, number)  # schedulers and terminals signal the workers as well
-    out, _ = process.communicate(timeout=240)
+    out, _ = process.communicate(timeout=600)
     assert process.returncode == code, out
     assert "leaked" not in out
     (checkpoint,) = list_checkpoints(run / "checkpoints")
     assert f"stopped after step {checkpoint.step} of 100000" in out
     assert "Start the same command again" in out
-    assert not psutil.wait_procs(workers, timeout=60)[1]
+    assert not psutil.wait_procs(workers, timeout=600)[1]
 
 
 def test_a_second_signal_does_not_wait(videos: Path, tmp_path: Path, helpers: Any) -> None:
@@ -145,7 +145,7 @@ run_torch(load_pretrain_recipe({str(file)!r}))
     time.sleep(0.8)
     assert process.poll() is None
     process.send_signal(signal.SIGTERM)
-    process.communicate(timeout=240)
+    process.communicate(timeout=600)
     assert process.returncode == -signal.SIGTERM
 
 
@@ -168,7 +168,7 @@ def start_two(helpers: Any, file: Path, *overrides: str) -> list[subprocess.Pope
 
 
 def finish(processes: list[subprocess.Popen[str]]) -> list[str]:
-    return [process.communicate(timeout=120)[0] for process in processes]
+    return [process.communicate(timeout=600)[0] for process in processes]
 
 
 SGD = {
@@ -266,5 +266,5 @@ run_torch(load_pretrain_recipe({str(file)!r}))
     assert told.endswith("once more stops at once, and the same command goes on after step 4\n")
     time.sleep(0.8)
     process.send_signal(signal.SIGINT)
-    _, rest = process.communicate(timeout=240)
+    _, rest = process.communicate(timeout=600)
     assert (process.returncode, rest) == (130, "SIGINT: stopped at once\n")

@@ -51,7 +51,7 @@ def test_the_environment_names_the_processes() -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(900)
+@pytest.mark.timeout(1800)
 def test_two_processes_are_one(
     videos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -123,6 +123,6 @@ def test_an_error_of_one_process_is_told_and_ends_all() -> None:
         )
         for rank in range(2)
     ]
-    outs = [process.communicate(timeout=60)[0] for process in started]
+    outs = [process.communicate(timeout=600)[0] for process in started]
     assert "told: only here" in outs[1]
     assert all(process.returncode != 0 for process in started)

@@ -45,7 +45,7 @@ def two(helpers: Any, file: Path, *overrides: str) -> list[str]:
         helpers.start(file, *overrides, RANK=str(rank), LOCAL_RANK=str(rank), **place)
         for rank in range(2)
     ]
-    outs = [process.communicate(timeout=120)[0] for process in started]
+    outs = [process.communicate(timeout=600)[0] for process in started]
     assert [process.returncode for process in started] == [0, 0], outs
     return outs
 
@@ -374,7 +374,7 @@ def test_gather_batch_norm_sgd_and_lars_over_processes_equal_the_joint_batch(
         )
         for rank in range(2)
     ]
-    outs = [process.communicate(timeout=60)[0] for process in started]
+    outs = [process.communicate(timeout=600)[0] for process in started]
     assert all("equal" in out for out in outs), outs
 
 

@@ -132,7 +132,7 @@ def test_two_processes_send_no_more_than_they_must(tmp_path: Path, code: str) ->
         )
         for rank in range(2)
     ]
-    outs = [process.communicate(timeout=60)[0] for process in started]
+    outs = [process.communicate(timeout=600)[0] for process in started]
     assert all("equal" in out for out in outs), outs
 
 

@@ -27,7 +27,7 @@ BROWSER = next(
 needs_browser = pytest.mark.skipif(
     BROWSER is None, reason="no chromium, chromium-browser or google-chrome on this machine"
 )
-_WAIT_SEC = 60.0
+_WAIT_SEC = 300.0
 
 
 class Browser:
