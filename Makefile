@@ -16,7 +16,8 @@ CPU_INDEX ?= https://download.pytorch.org/whl/cpu
 quoted = '$(subst ','\'',$(1))'
 # People's own videos are trained on by the recipe of the `small` tier, the generated ones by the demo.
 tier = $(if $(value DATA),$(if $(wildcard pretrain/$*/small.yaml),small,demo),demo)
-run = $(call quoted,$(or $(value RUN),runs/$*-$(tier)))
+# A recipe that is named trains in a folder of its own name: that of the demo is begun already.
+run = $(call quoted,$(or $(value RUN),runs/$*-$(or $(basename $(notdir $(value RECIPE))),$(tier))))
 
 .PHONY: help compare test test-trust test-fast golden mutation static check format clean
 .DEFAULT_GOAL := help

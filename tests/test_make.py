@@ -88,3 +88,20 @@ def test_every_objective_has_a_recipe_that_make_trains_and_evaluates() -> None:
         assert recipe.evaluate
         for evaluation in recipe.evaluations:
             load_evaluate_recipe(evaluation)
+
+
+@pytest.mark.skipif(shutil.which("make") is None, reason="make is not installed")
+@pytest.mark.parametrize(
+    ("recipe", "run"),
+    [
+        ("mvd/demo_published", "runs/mvd-demo_published"),
+        ("pretrain/mvd/vit_s_k400.yaml", "runs/mvd-vit_s_k400"),
+        ("pretrain/mvd/demo.yaml", "runs/mvd-demo"),
+    ],
+)
+def test_a_recipe_that_is_named_trains_in_a_folder_of_its_own(
+    tmp_path: Path, recipe: str, run: str
+) -> None:
+    """Was wrong: it went into runs/mvd-demo, where the demo that everybody runs first has begun, and was refused."""
+    (pretrain,) = words(tmp_path, f"RECIPE={recipe}")
+    assert pretrain[:3] == ["pretrain", recipe, f"run={run}"]
