@@ -131,6 +131,17 @@ def take_place(temporary: Path, folder: Path) -> None:
     shutil.rmtree(old, ignore_errors=True)
 
 
+def remove_at_once(folder: Path) -> None:
+    """Removes a folder: whoever is killed on the way leaves nothing of it under its name.
+
+    Raises:
+        OSError: it is not there, or may not be renamed.
+    """
+    aside = temporary_name(folder)
+    os.replace(folder, aside)
+    shutil.rmtree(aside, ignore_errors=True)
+
+
 def write_atomically(path: Path, text: str) -> None:
     """Writes a small text file so that a reader, and a crash, sees the old content or the new one."""
     with written_aside(path) as temporary:

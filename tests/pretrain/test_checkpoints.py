@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import json
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -92,6 +93,26 @@ def test_old_ones_go_and_chosen_ones_stay(tmp_path: Path) -> None:
         save_checkpoint(tmp_path, step, state(0.0), {})
         sweep(tmp_path, keep=2, keep_every=6)
     assert [c.step for c in list_checkpoints(tmp_path)] == [6, 12, 18, 20]
+
+
+def test_a_kill_while_an_old_one_goes_leaves_no_half(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Was wrong: it was emptied under its own name; what a kill left of it was complained about at every save and
+    removed by nobody."""
+    for step in (2, 4):
+        save_checkpoint(tmp_path, step, state(0.0), {})
+
+    def killed(path: Path, **_: Any) -> None:
+        next(file for file in Path(path).rglob("*") if file.is_file()).unlink()
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(shutil, "rmtree", killed)
+        with pytest.raises(KeyboardInterrupt):
+            sweep(tmp_path, keep=1)
+    sweep_unfinished(tmp_path)
+    assert names(tmp_path) == ["step_4"]
 
 
 @pytest.mark.parametrize("target", ["_write_state", "to_disk", "_sync_folder"])

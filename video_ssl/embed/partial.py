@@ -16,7 +16,6 @@ from __future__ import annotations
 
 import json
 import os
-import shutil
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -40,8 +39,8 @@ from video_ssl.files import (
     OutputError,
     claim_file,
     made_by,
+    remove_at_once,
     remove_leftovers,
-    temporary_name,
     write_atomically,
 )
 from video_ssl.locks import try_lock
@@ -113,7 +112,7 @@ class PartialFeatures:
         self._hold()
         try:
             if self._restart:
-                _remove(self.folder)
+                remove_at_once(self.folder)
                 self._lock.close()
                 self._hold()
             self._begin()
@@ -151,7 +150,7 @@ class PartialFeatures:
 
     def discard(self) -> None:
         """Removes the folder, which this process holds; nothing may be written any more."""
-        _remove(self.folder)
+        remove_at_once(self.folder)
 
     # Writing
 
@@ -241,7 +240,7 @@ class PartialFeatures:
                         writer.write_batch(batch)
         except OSError as err:
             raise self._unwritable(err) from err
-        _remove(self.folder)
+        remove_at_once(self.folder)
 
     # Beginning
 
@@ -381,16 +380,9 @@ def discard(out: Path) -> None:
     try:
         with open(folder / LOCK, "w", encoding="utf-8") as lock:
             if try_lock(lock):
-                _remove(folder)
+                remove_at_once(folder)
     except OSError:
         return
-
-
-def _remove(folder: Path) -> None:
-    """Removes a folder at once: whoever is killed on the way leaves nothing of it under its name."""
-    aside = temporary_name(folder)
-    os.replace(folder, aside)
-    shutil.rmtree(aside, ignore_errors=True)
 
 
 def _write_all(file: Any, data: Any) -> int:

@@ -10,6 +10,7 @@ never read and swept away by the next start.
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import json
 import logging
@@ -23,7 +24,7 @@ from pathlib import Path
 from typing import IO, Any
 
 from video_ssl.checksums import SEAL, checksums, damage, file_sizes, seal_is_broken, sealed
-from video_ssl.files import remove_leftovers, take_place, temporary_name
+from video_ssl.files import remove_at_once, remove_leftovers, take_place, temporary_name
 from video_ssl.limits import read_json
 from video_ssl.pretrain.errors import CheckpointError
 
@@ -207,7 +208,8 @@ def sweep(folder: Path, *, keep: int, keep_every: int | None = None) -> None:
     """Removes all but the `keep` newest checkpoints and those whose step is a multiple of `keep_every`."""
     for checkpoint in list_checkpoints(folder)[:-keep]:
         if not (keep_every and checkpoint.step % keep_every == 0):
-            shutil.rmtree(checkpoint.folder, ignore_errors=True)
+            with contextlib.suppress(OSError):
+                remove_at_once(checkpoint.folder)
 
 
 def sweep_unfinished(folder: Path) -> None:
