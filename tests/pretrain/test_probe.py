@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import signal
 from types import SimpleNamespace
 
 import numpy as np
@@ -18,7 +19,7 @@ from video_ssl.embed.config import EmbedConfig
 from video_ssl.explore.pages.report_page import write_report
 from video_ssl.models.networks.vit import VideoViT
 from video_ssl.models.preprocess_config import VideoPreprocess
-from video_ssl.pretrain.errors import RunError
+from video_ssl.pretrain.errors import Interrupted, RunError
 from video_ssl.pretrain.probe import open_probe
 from video_ssl.pretrain.probe_figures import (
     effective_rank,
@@ -29,6 +30,7 @@ from video_ssl.pretrain.probe_figures import (
 )
 from video_ssl.pretrain.recipe import ProbeConfig
 from video_ssl.pretrain.reporting import read_metrics
+from video_ssl.pretrain.stop import StopSignals
 from video_ssl.pretrain.torch_loop.run import run_torch
 from video_ssl.recipes import ConfigError
 
@@ -141,7 +143,7 @@ def test_running_statistics_and_averages_stay(labelled, helpers, tmp_path, video
     assert [k for k in runs["plain"] if not (runs["plain"][k] == runs["probed"][k]).all()] == []
 
 
-def test_flax_is_probed_without_a_changed_bit(videos, labelled, tmp_path):
+def test_flax_is_probed_without_a_changed_bit(videos, labelled, tmp_path, monkeypatch):
     """The arrays of a step are given away to the next: holding them would be an error or other bits."""
     jax = pytest.importorskip("jax")
     from video_ssl.pretrain.flax_loop.run import run_flax
@@ -158,7 +160,66 @@ def test_flax_is_probed_without_a_changed_bit(videos, labelled, tmp_path):
     ] == []
     rows = read_metrics(tmp_path / "probed" / "metrics.jsonl")
     assert [row["step"] for row in rows if "probe_knn" in row] == [2, 4]
+    recipe = tiny_flax(
+        videos,
+        tmp_path / "stopped",
+        training__probe=probe(labelled, every="2 steps"),
+        training__duration="4 steps",
+    )
+    stopped_after(monkeypatch, 2, lambda: run_flax(recipe, devices=jax.devices()[:1]))
+    run_flax(recipe, devices=jax.devices()[:1])
+    again = read_metrics(tmp_path / "stopped" / "metrics.jsonl")
+    assert [row.keys() for row in again] == [row.keys() for row in rows]
+    assert [row.get("probe_rankme") for row in again] == [row.get("probe_rankme") for row in rows]
     assert all(row["probe_videos"] == 12 for row in rows if "probe_knn" in row)
+
+
+def stopped_after(monkeypatch, step, start):
+    """Runs `start` with a signal in a step."""
+    steps = iter(range(1, step + 1))
+    with monkeypatch.context() as patch:
+        patch.setattr(StopSignals, "agreed", lambda _: signal.SIGTERM if next(steps) == step else 0)
+        with pytest.raises(Interrupted):
+            start()
+
+
+def test_a_look_that_a_signal_came_before_is_taken_by_the_continuation(
+    videos, labelled, helpers, tmp_path, monkeypatch
+):
+    """Was wrong: a signal in the step of a look lost that look for ever, in the last step the final one."""
+    settings = {"training__probe": probe(labelled), "training__log_every": 3}
+    run_torch(helpers.recipe(videos, tmp_path / "straight", **settings))
+    recipe = helpers.recipe(videos, tmp_path / "run", **settings)
+    for steps in (5, 7):  # after steps 5 and 12, which is the last
+        stopped_after(monkeypatch, steps, lambda: run_torch(recipe))
+    result = run_torch(recipe)
+    one, two = (read_metrics(tmp_path / name / "metrics.jsonl") for name in ("straight", "run"))
+    assert [row["step"] for row in one if "probe_knn" in row] == [5, 10, 12]
+    for left, right in zip(one, two, strict=True):
+        assert left.keys() == right.keys()
+        assert {k: v for k, v in left.items() if k not in TIMES} == {
+            k: v for k, v in right.items() if k not in TIMES
+        }
+    assert result.metrics == two[-1]
+    left, right = helpers.weights(tmp_path / "straight"), helpers.weights(tmp_path / "run")
+    assert [k for k in left if not (left[k] == right[k]).all()] == []
+
+
+def test_a_look_is_written_once_however_often_the_run_is_continued(
+    videos, labelled, helpers, tmp_path, monkeypatch
+):
+    """A continuation that takes the look and is killed before its first checkpoint leaves it to the next."""
+    settings = {"training__probe": probe(labelled), "training__checkpoint_every": 100}
+    recipe = helpers.recipe(videos, tmp_path / "run", **settings)
+    stopped_after(monkeypatch, 5, lambda: run_torch(recipe))
+    assert [row["step"] for row in read_metrics(tmp_path / "run" / "metrics.jsonl")] == [4]
+    with monkeypatch.context() as patch:
+        patch.setattr(StopSignals, "agreed", lambda _: 1 // 0)
+        with pytest.raises(ZeroDivisionError):
+            run_torch(recipe)
+    run_torch(recipe)
+    rows = read_metrics(tmp_path / "run" / "metrics.jsonl")
+    assert [row["step"] for row in rows] == [4, 5, 8, 10, 12]
 
 
 @pytest.mark.parametrize(

@@ -146,6 +146,7 @@ def run(
             check_resumable(job, checkpoint, meta, allow_changes=allow_changes)
             framework.load(job, checkpoint)
             job.start_step, job.averages = checkpoint.step, meta.get("averages")
+            job.owed = meta.get("owed")
         processes.on_main(lambda: note_start(folder, processes, step=job.start_step))
         sizes = framework.sizes(job)
         _announce(recipe, job, processes, sizes)

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -52,6 +52,7 @@ class BaseJob:
         validate_steps: from one trial on other videos to the next; None = there is none.
         probe_steps, probe: from one look at a small labelled table to the next, and that; None = there is none.
         averages: of the steps before it that are in no row of metrics yet, as `Session._averages` gave them.
+        owed: the row of metrics of the step before it, where that step was stopped with a trial or a look still due.
     """
 
     name: str
@@ -72,6 +73,7 @@ class BaseJob:
     probe: TrainingProbe | None = None
     start_step: int = 0
     averages: dict[str, Any] | None = None
+    owed: dict[str, Any] | None = None
 
     @property
     def num_steps(self) -> int:
@@ -100,6 +102,7 @@ class Session(Generic[J]):
         self._trackers: Trackers | None = None
         self._pace = Pace(job.start_step, job.num_steps)
         self._step_sec = 0.0
+        self._owed: dict[str, Any] | None = None
         self.last_row: dict[str, Any] = {}
 
     def __enter__(self) -> Session[J]:
@@ -109,12 +112,14 @@ class Session(Generic[J]):
         )
         self._progress.__enter__()
         if main:
-            self._files = MetricsFile(job.folder, start_step=job.start_step)
+            # A row that is owed may have been written by a continuation that came no further.
+            written = job.start_step - (job.owed is not None)
+            self._files = MetricsFile(job.folder, start_step=written)
             self._trackers = Trackers(
                 job.training.tracker_names,
                 name=job.name,
                 folder=job.folder,
-                start_step=job.start_step,
+                start_step=written,
             )
             self._progress.rows = read_metrics(job.folder / METRICS)
         return self
@@ -136,6 +141,8 @@ class Session(Generic[J]):
             CheckpointError: a checkpoint could not be written.
         """
         job = self._job
+        if job.owed is not None:
+            self._write({**job.owed, **self._looked(job.start_step)})
         for step in range(job.start_step, job.num_steps):
             self._tell(stop, step)
             batch = self._next_batch(feed, stop)
@@ -149,9 +156,7 @@ class Session(Generic[J]):
             self._look()
             signal_number = stop.agreed()
             saves = done % job.checkpoint_steps == 0 or done == job.num_steps
-            tried = {} if signal_number else {**self._tried(done), **self._probed(done)}
-            if done % job.log_steps == 0 or done == job.num_steps or tried:
-                self._report(done, tried)
+            self._report(done, stopping=signal_number != 0)
             if saves and not signal_number:
                 self._save(done)
             if signal_number:
@@ -217,10 +222,17 @@ class Session(Generic[J]):
         self._clock.waited(time.perf_counter() - begin)
         return batch
 
+    def _is_due(self, every: int | None, done: int) -> bool:
+        """Whether what is done every so many steps, and at the end, is due; None = never."""
+        return every is not None and (done % every == 0 or done == self._job.num_steps)
+
+    def _looked(self, done: int) -> dict[str, float]:
+        """Figures of the trial and of the look that are due."""
+        return {**self._tried(done), **self._probed(done)}
+
     def _tried(self, done: int) -> dict[str, float]:
         """Figures of a trial on other videos, where one is due."""
-        every = self._job.validate_steps
-        if every is None or (done % every and done != self._job.num_steps):
+        if not self._is_due(self._job.validate_steps, done):
             return {}
         self.check()
         begin = time.perf_counter()
@@ -231,8 +243,7 @@ class Session(Generic[J]):
     def _probed(self, done: int) -> dict[str, float]:
         """Figures of a small labelled table, where a look at it is due; every process makes the same."""
         job = self._job
-        every = job.probe_steps
-        if job.probe is None or every is None or (done % every and done != job.num_steps):
+        if job.probe is None or not self._is_due(job.probe_steps, done):
             return {}
         self.check()
         begin = time.perf_counter()
@@ -271,10 +282,18 @@ class Session(Generic[J]):
         if warning:
             logger.warning("warning: %s", warning)
 
-    def _report(self, done: int, tried: Mapping[str, float]) -> None:
-        """Writes a row of metrics: means since the last row, and health of the features of the last step."""
-        self.check()
+    def _report(self, done: int, *, stopping: bool) -> None:
+        """Writes a row of metrics where one is due: means since the last row, and health of the features of the last
+        step.  Whoever is stopping does not wait for a trial or a look: the checkpoint keeps the row, and the
+        continuation begins with them.
+        """
         job = self._job
+        looks = [job.validate_steps, job.probe_steps if job.probe is not None else None]
+        looks_due = any(self._is_due(every, done) for every in looks)
+        if not looks_due and not self._is_due(job.log_steps, done):
+            return
+        self.check()
+        tried = {} if stopping else self._looked(done)
         row: dict[str, Any] = {
             "step": done,
             "progress": done / job.num_steps,
@@ -285,6 +304,12 @@ class Session(Generic[J]):
             **self._memory(),
             "time": time.time(),
         }
+        if looks_due and stopping:
+            self._owed = row
+        else:
+            self._write(row)
+
+    def _write(self, row: dict[str, Any]) -> None:
         self.last_row = row
         if self._files is not None:
             self._files.write(row)
@@ -306,6 +331,7 @@ class Session(Generic[J]):
             "tables": job.tables,
             "stream_records": job.stream_records,
             "averages": self._averages(),
+            "owed": self._owed,
             "seed": job.seed,
             "global_batch_size": job.training.global_batch_size,
             "world_size": self._processes.world_size,
