@@ -17,7 +17,8 @@ import psutil
 import pytest
 
 from video_ssl.code_state import NOTE, git_diff, git_state
-from video_ssl.launch import launching, slurm
+from video_ssl.errors import AlreadyReported
+from video_ssl.launch import here, launching, slurm
 from video_ssl.launch.aftermath import job_state
 from video_ssl.launch.attempts import (
     conclude,
@@ -37,7 +38,7 @@ from video_ssl.launch.jobs import log_lines
 from video_ssl.launch.profile import LaunchProfile, load_profile
 from video_ssl.launch.results import grid_results, table_text
 from video_ssl.launch.snapshot import take_snapshot
-from video_ssl.launch.steps import SETTINGS, plan_launch
+from video_ssl.launch.steps import SETTINGS, LaunchPlan, Step, plan_launch
 from video_ssl.launch.task import describe
 from video_ssl.pretrain.errors import Interrupted, RunError
 from video_ssl.recipes import ConfigError, list_recipes, to_yaml
@@ -512,31 +513,61 @@ def test_how_a_process_ended(err: BaseException, outcome: str) -> None:
     assert describe(err)[0] == outcome
 
 
-def starts(*steps: int) -> list[dict[str, Any]]:
-    return [{"event": "start", "step": step} for step in steps]
+def history(*attempts: tuple[Any, ...], now: int = 0) -> list[dict[str, Any]]:
+    """Rows of attempts (step at the start, outcome, job "7", again True), and the start of the one that ends now."""
+    rows: list[dict[str, Any]] = []
+    for step, outcome, *more in attempts:
+        job, again = (*more, *("7", True)[len(more) :])
+        rows.append({"event": "start", "step": step, "job": job})
+        if outcome:
+            rows.append({"event": "end", "outcome": outcome, "job": job, "again": again})
+    return [*rows, {"event": "start", "step": now, "job": "7"}]
 
 
 @pytest.mark.parametrize(
-    ("outcome", "steps", "now", "again"),
+    ("outcome", "rows", "now", "again"),
     [
-        ("preempted", (0, 5), 9, True),
-        ("preempted", (0, 5, 9), 12, False),  # max_requeues=2
-        ("lost", (0,), 0, True),
-        ("lost", (0, 0), 0, True),
-        ("lost", (0, 0, 0), 0, False),  # max_failures=2 in vain
-        ("lost", (0, 0, 0), 4, True),  # the last one got further
-        ("lost", (0, 4, 4), 4, True),
-        ("lost", (0, 4, 4, 4), 4, False),
-        ("failed", (0,), 0, False),
-        ("cancelled", (0,), 0, False),
-        ("finished", (0,), 0, False),
+        ("preempted", history((0, "preempted"), now=5), 9, True),
+        (
+            "preempted",
+            history((0, "preempted"), (5, "preempted"), now=9),
+            12,
+            False,
+        ),  # max_requeues=2
+        ("lost", history(), 0, True),
+        ("lost", history((0, "lost")), 0, True),
+        ("lost", history((0, "lost"), (0, "lost")), 0, False),  # max_failures=2 in vain
+        ("lost", history((0, "lost"), (0, "")), 0, False),  # nobody was left to note an end
+        ("lost", history((0, "lost"), (0, "lost")), 4, True),  # the last one got further
+        ("lost", history((0, "lost"), (4, "lost"), now=4), 4, True),
+        ("lost", history((0, "lost"), (4, "lost"), (4, "lost"), now=4), 4, False),
+        ("failed", history(), 0, False),
+        ("cancelled", history(), 0, False),
+        ("finished", history(), 0, False),
+        # Was wrong: every start counted, whatever had become of it and whichever launch it was of.
+        ("preempted", history((0, "lost"), (0, "lost"), (0, "lost")), 4, True),
+        ("preempted", history(*[(0, "preempted", "6")] * 5), 4, True),
+        ("lost", history((0, "preempted"), (0, "preempted")), 0, True),
+        ("lost", history(*[(0, "lost", "6")] * 5), 0, True),
+        ("lost", history((0, "lost"), (0, "lost", "7", False)), 0, True),  # jobs requeue
+        ("lost", history((0, "failed", "7", False), (0, "stopped", "7", False)), 0, True),
     ],
 )
-def test_who_is_tried_again(outcome: str, steps: tuple[int, ...], now: int, again: bool) -> None:
-    decided, why = tried_again(starts(*steps), outcome, step=now, max_requeues=2, max_failures=2)
+def test_who_is_tried_again(
+    outcome: str, rows: list[dict[str, Any]], now: int, again: bool
+) -> None:
+    decided, why = tried_again(rows, outcome, job="7", step=now, max_requeues=2, max_failures=2)
     assert decided == again
     if not again and outcome in ("lost", "preempted"):
         assert "is reached" in why
+
+
+def test_an_attempt_that_never_began_counts_too() -> None:
+    """Was wrong: attempts whose processes died before they could note their start were repeated for ever."""
+    ends = [{"event": "end", "outcome": "lost", "job": "7", "again": True}] * 2
+    words: dict[str, Any] = {"job": "7", "step": 0, "max_requeues": 9}
+    assert tried_again(ends, "lost", max_failures=3, **words)[0]
+    assert not tried_again(ends, "lost", max_failures=2, **words)[0]
 
 
 def test_the_history_tells_tasks_apart_and_survives_a_cut_line(tmp_path: Path) -> None:
@@ -663,3 +694,141 @@ def test_local_processes_start_again_when_one_is_killed(
     assert kit.outcomes(run) == ["lost", "finished"]
     assert [row["step"] for row in kit.attempts(run) if row["event"] == "start"][1] >= 10
     assert kit.steps(run) == 120
+
+
+def fake_tasks(monkeypatch: pytest.MonkeyPatch, codes: dict[str, str]) -> None:
+    """In place of the tasks of a launch Python runs `codes[step index]`."""
+
+    def command(step: Step, batch: Path, index: int) -> list[str]:
+        return [sys.executable, "-c", codes[f"{step.name} {index}"]]
+
+    monkeypatch.setattr(here, "local_command", command)
+
+
+def plan_of(home: Path, *steps: tuple[str, int, tuple[str, ...], str], **profile: Any) -> Any:
+    """A plan of steps (name, number of tasks, after, how)."""
+    local = LaunchProfile(executor="local", **profile)
+    made = [
+        Step(
+            name=name,
+            tasks=tuple(
+                TaskSpec(name=name, verb="pretrain", arguments=(), run=str(home / str(index)))
+                for index in range(count)
+            ),
+            profile=local,
+            after=after,
+            how=how,
+        )
+        for name, count, after, how in steps
+    ]
+    return LaunchPlan(home, made, {})
+
+
+def test_one_failing_run_does_not_end_a_grid_here(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Was wrong: later runs, their evaluations and the table were never made."""
+    grid = plan_of(
+        tmp_path,
+        ("pretrain", 3, (), "afterok"),
+        ("evaluate", 3, ("pretrain",), "aftercorr"),
+        ("alone", 1, ("pretrain",), "afterok"),
+        ("results", 1, ("evaluate",), "afterany"),
+    )
+    steps = ("pretrain 0", "pretrain 1", "pretrain 2", "evaluate 0", "evaluate 2", "results 0")
+    codes = {name: f"open({str(tmp_path / name)!r}, 'w')" for name in steps}
+    codes["pretrain 1"] += "; raise SystemExit(3)"
+    codes["evaluate 2"] += "; raise SystemExit(4)"
+    fake_tasks(monkeypatch, codes)
+    with pytest.raises(LaunchError) as caught:
+        here.run_here(grid, tmp_path / "launch")
+    assert [name for name in steps if not (tmp_path / name).is_file()] == []
+    said = str(caught.value).splitlines()
+    assert "2 tasks" in said[0]
+    assert f"pretrain has ended with exit code 3; see {tmp_path / '1'}" in said[1]
+    assert f"evaluate has ended with exit code 4; see {tmp_path / '2'}" in said[2]
+
+
+def test_what_is_lost_again_and_again_is_not_called_finished(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Was wrong: after max_requeues + max_failures + 1 rounds the launch said "finished", however they had ended."""
+    run = tmp_path / "0"
+    meta = f"{str(run / 'checkpoints')!r} + f'/step_{{n}}/meta.json'"
+    code = (
+        "import os, pathlib, sys\n"
+        "n = int(os.environ['VIDEO_SSL_ATTEMPT'].rpartition('-')[2])\n"
+        f"place = pathlib.Path({meta})\n"
+        "if n < 4: place.parent.mkdir(parents=True); place.write_text('{}')\n"
+        "sys.exit(9 if n < 6 else 0)"
+    )
+    fake_tasks(monkeypatch, {"pretrain 0": code})
+    one = plan_of(tmp_path, ("pretrain", 1, (), "afterok"), max_requeues=0, max_failures=2)
+    with pytest.raises(LaunchError, match="pretrain has ended with exit code 9"):
+        here.run_here(one, tmp_path / "launch")
+    ends = [row for row in read_attempts(run) if row["event"] == "end"]
+    assert [row["again"] for row in ends] == [True] * 5 + [False]
+
+
+STOPPED = """
+import os, pathlib, signal, sys, time
+def end(number, _):
+    pathlib.Path({mark!r}).write_text(str(int(number)))
+    os._exit({code})
+signal.signal(signal.{number}, end)
+pathlib.Path({ready!r}).touch()
+time.sleep(600)
+"""
+
+
+@pytest.mark.parametrize(
+    ("number", "code", "expected"), [("SIGINT", 9, 130), ("SIGTERM", 9, 143), ("SIGTERM", 0, 0)]
+)
+def test_a_launch_that_is_stopped_takes_its_processes_with_it_and_starts_nothing(
+    number: str, code: int, expected: int, tmp_path: Path
+) -> None:
+    """Was wrong: what ended without a word after Ctrl-C was started again; after SIGTERM processes went on alone."""
+    ready, mark = tmp_path / "ready", tmp_path / "mark"
+    child = STOPPED.format(mark=str(mark), ready=str(ready), code=code, number=number)
+    code_of_launch = (
+        "import sys; from pathlib import Path; sys.path.insert(0, sys.argv[1])\n"
+        "import test_launch as t; from video_ssl.errors import one_sentence; from video_ssl.launch import here\n"
+        "home = Path(sys.argv[2]); here.local_command = lambda *_: [sys.executable, '-c', sys.argv[3]]\n"
+        "with one_sentence(): here.run_here(t.plan_of(home, ('pretrain', 1, (), 'afterok')), home / 'launch')\n"
+    )
+    words = [str(Path(__file__).parent), str(tmp_path), child]
+    launch = subprocess.Popen(
+        [sys.executable, "-c", code_of_launch, *words],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        start_new_session=True,
+    )
+    end = time.monotonic() + 300
+    while not ready.is_file():
+        assert launch.poll() is None, launch.communicate()
+        assert time.monotonic() < end
+        time.sleep(0.02)
+    if number == "SIGINT":  # a terminal sends it to all
+        os.killpg(launch.pid, signal.SIGINT)
+    else:
+        launch.terminate()
+    said, _ = launch.communicate(timeout=300)
+    assert launch.returncode == expected, said
+    assert mark.read_text() == str(int(signal.Signals[number]))
+    (row,) = read_attempts(tmp_path / "0")
+    outcome = "stopped" if code else "finished"
+    assert (row["outcome"], row["again"]) == (outcome, False)
+    assert number in row["reason"] or not code
+
+
+def test_a_grid_that_is_stopped_begins_no_further_run(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also where the run that was on its way came to its end all the same."""
+    stop = f"import os, signal; os.kill({os.getpid()}, signal.SIGINT)"
+    fake_tasks(monkeypatch, {"pretrain 0": stop})
+    with pytest.raises(AlreadyReported) as caught:
+        here.run_here(plan_of(tmp_path, ("pretrain", 2, (), "afterok")), tmp_path / "launch")
+    assert caught.value.code == 130
+    assert [row["outcome"] for row in read_attempts(tmp_path / "0")] == ["finished"]

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import signal
 import subprocess
 import sys
 
@@ -34,19 +35,30 @@ def settle(
     code: int,
     processes: int,
     state: str,
+    stopped_by: int = 0,
     already_shown: bool = False,
 ) -> bool:
     """Returns whether the task is to be tried again, and writes the end of this attempt into its history.
 
-    `already_shown`: messages of failed processes have been printed here already and are not repeated.
+    Args:
+        path, index: of the batch, and which task of it.
+        job, attempt: as the processes were told.
+        code: with which they have ended.
+        processes: their number.
+        state: what SLURM says of the job, if it is asked.
+        stopped_by: a signal to whoever has started them; then a process may have ended without a word.
+        already_shown: messages of failed processes have been printed here already and are not repeated.
     """
     batch = read_batch(path)
     spec = batch.tasks[index]
     notes = read_notes([end_note(spec.run, job, spec.name, attempt, r) for r in range(processes)])
     outcome, reason = conclude(notes, exit_code=code, job_state=state)
+    if stopped_by and outcome not in ("finished", "stopped"):
+        outcome, reason = "stopped", f"{signal.Signals(stopped_by).name}; {reason}"
     again, refusal = tried_again(
         read_attempts(spec.run, spec.name),
         outcome,
+        job=job,
         step=progress_of(spec.run, spec.name),
         max_requeues=batch.max_requeues,
         max_failures=batch.max_failures,

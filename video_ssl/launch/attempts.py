@@ -205,6 +205,7 @@ def tried_again(
     rows: Sequence[Mapping[str, Any]],
     outcome: str,
     *,
+    job: str,
     step: int,
     max_requeues: int,
     max_failures: int,
@@ -214,19 +215,19 @@ def tried_again(
     Args:
         rows: its attempts so far, this one's start among them.
         outcome: of this one.
+        job: of this one; what other jobs have met does not count, nor what came before a user started this one again.
         step: progress now.
         max_requeues, max_failures: see `LaunchProfile`.
     """
-    starts = [row for row in rows if row["event"] == "start"]
+    earlier, begun = _earlier([row for row in rows if row.get("job") == job])
     if outcome == "preempted":
-        wanted = len(starts) <= max_requeues
+        wanted = sum(how == "preempted" for _, how in earlier) < max_requeues
         return wanted, "" if wanted else f"max_requeues={max_requeues} is reached"
     if outcome != "lost":
         return False, ""
-    in_vain = 0  # losses since the last progress, this one included
-    for start in reversed(starts):
-        if start.get("step", 0) < step:
-            in_vain += not in_vain
+    in_vain = 1  # losses in a row since the last progress, this one included
+    for start, how in reversed(earlier if begun is None or begun >= step else []):
+        if how != "lost" or start < step:
             break
         in_vain += 1
     wanted = in_vain <= max_failures
@@ -234,3 +235,21 @@ def tried_again(
         wanted,
         "" if wanted else f"max_failures={max_failures} is reached without a new checkpoint",
     )
+
+
+def _earlier(rows: Sequence[Mapping[str, Any]]) -> tuple[list[tuple[int, str]], int | None]:
+    """(step at the start, outcome) of the attempts of a job since one of them was its last, and the step at which the
+    latest begun one stands; None where no process has come so far as to note it.  An end that nobody noted is a loss.
+    """
+    found: list[tuple[int, str]] = []
+    begun: int | None = None
+    for row in rows:
+        if row["event"] == "start":
+            found += [] if begun is None else [(begun, "lost")]
+            begun = row.get("step", 0)
+            continue
+        found.append((row.get("step", 0) if begun is None else begun, row["outcome"]))
+        begun = None
+        if not row.get("again"):
+            found.clear()
+    return found, begun

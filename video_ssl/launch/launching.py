@@ -11,9 +11,7 @@ from __future__ import annotations
 import contextlib
 import json
 import logging
-import os
 import shlex
-import signal
 import subprocess
 import sys
 import time
@@ -23,14 +21,13 @@ from typing import Any
 
 from video_ssl.code_state import NOTE
 from video_ssl.embed.partial import claim_features
-from video_ssl.errors import AlreadyReported
 from video_ssl.files import claim_file, claim_folder
-from video_ssl.launch.aftermath import settle
 from video_ssl.launch.attempts import ATTEMPTS
-from video_ssl.launch.batch import Batch, write_batch
+from video_ssl.launch.batch import write_batch
 from video_ssl.launch.errors import LaunchError
 from video_ssl.launch.estimates import describe_plan
-from video_ssl.launch.profile import LaunchProfile, load_profile
+from video_ssl.launch.here import local_command, run_here
+from video_ssl.launch.profile import load_profile
 from video_ssl.launch.slurm import (
     job_infos,
     job_name,
@@ -41,12 +38,10 @@ from video_ssl.launch.slurm import (
     submit,
 )
 from video_ssl.launch.snapshot import take_snapshot
-from video_ssl.launch.steps import LaunchPlan, Step, plan_launch, write_files
-from video_ssl.launch.task import ATTEMPT
+from video_ssl.launch.steps import LaunchPlan, Step, batch_of, plan_launch, write_files
 from video_ssl.limits import parse_json
 from video_ssl.locks import alone
 from video_ssl.pretrain.run_folder import refuse_foreign_run
-from video_ssl.pretrain.run_processes import LOST_AFTER
 
 logger = logging.getLogger(__name__)
 
@@ -92,7 +87,7 @@ def launch(
         refuse_running(plan.home)
         write_files(plan)
         if profile.executor == "local":
-            return _run_here(plan)
+            return run_here(plan, folder)
         return _submit(plan, folder)
 
 
@@ -195,17 +190,6 @@ def _submit(plan: LaunchPlan, folder: Path) -> str:
     return "\n".join(lines)
 
 
-def batch_of(step: Step) -> Batch:
-    """Returns the batch of a step."""
-    profile = step.profile
-    return Batch(
-        tasks=step.tasks,
-        max_requeues=profile.max_requeues,
-        max_failures=profile.max_failures,
-        lost_after_sec=profile.lost_after_sec,
-    )
-
-
 def step_settings(
     step: Step, plan: LaunchPlan, code: Path, numbers: dict[str, str]
 ) -> dict[str, Any]:
@@ -267,71 +251,9 @@ def _dry_run(plan: LaunchPlan) -> str:
     texts = []
     for step in plan.steps:
         if step.profile.executor == "local":
-            texts.append(shlex.join(_local_command(step, folder / f"{step.name}.json", 0)))
+            texts.append(shlex.join(local_command(step, folder / f"{step.name}.json", 0)))
             continue
         numbers = {name: f"JOB_OF_{name}" for name in step.after}
         settings = step_settings(step, plan, folder / "code-KEY", numbers)
         texts.append(script_text(folder, settings, elements=len(step.tasks)))
     return "\n".join(texts)
-
-
-def _local_command(step: Step, batch: Path, index: int) -> list[str]:
-    own = ["-m", "video_ssl.launch.task", str(batch), str(index)]
-    if step.profile.world_size == 1:
-        return [sys.executable, *own]
-    count = f"--nproc-per-node={step.profile.tasks_per_node}"
-    return [sys.executable, "-m", "video_ssl.launch.torchrun", "--standalone", count, *own]
-
-
-def _run_here(plan: LaunchPlan) -> str:
-    """Runs the tasks one after the other; what lost a process is started again, as on a cluster."""
-    folder = launch_folder(plan.home)
-    for step in plan.steps:
-        batch = write_batch(folder / f"{step.name}.json", batch_of(step))
-        for index, task in enumerate(step.tasks):
-            _until_over(step, batch, index, task.name)
-    return f"finished: {plan.home}"
-
-
-def _until_over(step: Step, batch: Path, index: int, name: str) -> None:
-    profile: LaunchProfile = step.profile
-    first = time.time_ns()  # notes of earlier launches must not be taken for ours
-    for attempt in range(profile.max_requeues + profile.max_failures + 1):
-        number = f"{first}-{attempt}"
-        environment = {
-            **os.environ,
-            **{k: str(v) for k, v in profile.environment.items()},
-            ATTEMPT: number,
-            LOST_AFTER: str(profile.lost_after_sec),
-        }
-        code, interrupted = _wait(
-            subprocess.Popen(_local_command(step, batch, index), env=environment)
-        )
-        again = settle(
-            str(batch),
-            index,
-            job="local",
-            attempt=number,
-            code=code,
-            processes=profile.world_size,
-            state="",
-            already_shown=True,
-        )
-        if code == 0:
-            return
-        if interrupted and not again:
-            raise AlreadyReported(f"{name} was stopped by Ctrl-C", 128 + signal.SIGINT)
-        if not again:
-            raise LaunchError(
-                f"{name} has ended with exit code {code}; see {step.tasks[index].run}/{ATTEMPTS} and the log above."
-            )
-
-
-def _wait(process: subprocess.Popen[bytes]) -> tuple[int, bool]:
-    """The exit code, and whether there was Ctrl-C: it reaches the processes too, which save, end and say so."""
-    interrupted = False
-    while True:
-        try:
-            return process.wait(), interrupted
-        except KeyboardInterrupt:
-            interrupted = True

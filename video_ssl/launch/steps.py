@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from video_ssl.files import text_mark, write_atomically
-from video_ssl.launch.batch import TaskSpec
+from video_ssl.launch.batch import Batch, TaskSpec
 from video_ssl.launch.errors import LaunchError
 from video_ssl.launch.grid import expand
 from video_ssl.launch.profile import LaunchProfile
@@ -43,6 +43,17 @@ class Step:
     profile: LaunchProfile
     after: tuple[str, ...] = ()
     how: str = "afterok"
+
+
+def batch_of(step: Step) -> Batch:
+    """Returns the batch of a step."""
+    profile = step.profile
+    return Batch(
+        tasks=step.tasks,
+        max_requeues=profile.max_requeues,
+        max_failures=profile.max_failures,
+        lost_after_sec=profile.lost_after_sec,
+    )
 
 
 @dataclass(frozen=True)

@@ -20,7 +20,7 @@ from video_ssl.pretrain.run_processes import LOST_AFTER
 
 logger = logging.getLogger(__name__)
 
-ATTEMPT = "VIDEO_SSL_ATTEMPT"
+JOB, ATTEMPT = "VIDEO_SSL_JOB", "VIDEO_SSL_ATTEMPT"
 
 
 def run_in_slurm(batch: str, index: int) -> None:
@@ -114,10 +114,16 @@ def _command(spec: TaskSpec, batch: Batch) -> None:
     """A verb of the command line, in a process of its own; it goes on by itself where it was stopped."""
     from video_ssl.pretrain.errors import Interrupted
 
-    code = "from video_ssl.cli import main; main()"
-    ended = subprocess.run([sys.executable, "-c", code, spec.verb, *spec.arguments], check=False)
+    code, counts = "from video_ssl.cli import main; main()", "stopped; what was written counts"
+    signal.signal(signal.SIGTERM, _stop_now)  # it may have reached this process alone
+    try:
+        ended = subprocess.run(
+            [sys.executable, "-c", code, spec.verb, *spec.arguments], check=False
+        )
+    except Interrupted as err:  # `run` has ended the process
+        raise Interrupted(signal.Signals[err.signal_name], counts) from err
     if ended.returncode in (-signal.SIGUSR2, -signal.SIGTERM, -signal.SIGINT):
-        raise Interrupted(-ended.returncode, "stopped; what was written counts")
+        raise Interrupted(-ended.returncode, counts)
     if ended.returncode < 0:
         os.kill(os.getpid(), -ended.returncode)  # killed: no word of ours, as without this process
     if ended.returncode:
@@ -142,8 +148,9 @@ _VERBS: dict[str, Callable[[TaskSpec, Batch], None]] = {
 
 def main(arguments: Sequence[str]) -> None:
     """`python -m video_ssl.launch.task BATCH INDEX`: a process on this machine, started by torchrun or alone."""
+    job, attempt = os.environ.get(JOB, "local"), os.environ.get(ATTEMPT, "0")
     with one_sentence():
-        run_task(arguments[0], int(arguments[1]), job="local", attempt=os.environ.get(ATTEMPT, "0"))
+        run_task(arguments[0], int(arguments[1]), job=job, attempt=attempt)
 
 
 if __name__ == "__main__":
