@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from video_ssl.datasets.table import Table
-from video_ssl.embed.embed_videos import embed_table
+from video_ssl.embed.embed_videos import embed_table, refuse_other_source
 from video_ssl.embed.embedding import EmbeddingError
 from video_ssl.embed.shards import (
     embed_shard,
@@ -19,6 +19,9 @@ from video_ssl.embed.shards import (
     shard_rows,
     shards_folder,
 )
+from video_ssl.launch import launching
+from video_ssl.launch.profile import LaunchProfile
+from video_ssl.launch.steps import plan_launch
 from video_ssl.models.encoders import save_encoder
 from video_ssl.models.networks.vit import VideoViT, ViTConfig
 from video_ssl.models.preprocess_config import VideoPreprocess
@@ -128,6 +131,49 @@ def test_a_damaged_shard_and_one_that_does_not_say_what_it_is_are_named(
     with pytest.raises(EmbeddingError, match=r"does not say of which encoder and videos it is"):
         merge_shards(out)
     embed_shard(encoder, table, out, "1/2", restart=True, **SETTINGS)
+    assert len(set(merge_shards(out).ids)) == 6
+
+
+def test_features_of_another_job_are_not_merged_over(
+    videos: Path, encoder: str, tmp_path: Path
+) -> None:
+    """Was wrong: shards were merged over a feature file of any other job, without a word."""
+    out, table = tmp_path / "o.arrow", Table.open(videos / "test.arrow")
+    for k in range(2):
+        embed_shard(encoder, table, out, f"{k}/2", **{**SETTINGS, "hop": 2})
+    embed_table(encoder, str(videos / "test.arrow"), out, **SETTINGS)
+    before = out.read_bytes()
+    told = r"o.arrow is there already and has other features .*\n  settings.hop: 2 <- 3\n.*remove that one"
+    with pytest.raises(EmbeddingError, match=told):
+        merge_shards(out)
+    with pytest.raises(EmbeddingError, match=told):
+        embed_shard(encoder, table, out, "0/2", **{**SETTINGS, "hop": 2})
+    out.write_bytes(before[: len(before) // 2])
+    with pytest.raises(EmbeddingError, match="remove that one"):
+        merge_shards(out)
+    assert out.read_bytes() == before[: len(before) // 2]
+    assert len(list(shards_folder(out).glob("*.arrow"))) == 2
+    out.write_bytes(before)
+    plan = plan_launch(
+        "embed", [encoder, str(videos / "train.arrow"), str(out)], LaunchProfile(executor="slurm")
+    )
+    with pytest.raises(EmbeddingError, match=r"table.records: 12 <- 6"):  # before it is submitted
+        launching._claim(plan, tmp_path / "o.arrow.shards" / "launch")
+    refuse_other_source(encoder, str(videos / "test.arrow"), out, check=False)
+    out.unlink()
+    assert merge_shards(out).metadata["job"]["settings"]["hop"] == 2
+
+
+@pytest.mark.parametrize("check", [False, True])
+def test_no_shard_of_a_complete_file_is_embedded_again(
+    check: bool, videos: Path, encoder: str, tmp_path: Path
+) -> None:
+    """Was wrong: a second launch embedded every shard once more, and threw all of them away."""
+    out, table = tmp_path / "o.arrow", Table.open(videos / "test.arrow")
+    embed_table(encoder, str(videos / "test.arrow"), out, **SETTINGS, check=check)
+    for k in range(2):
+        assert embed_shard(encoder, table, out, f"{k}/2", **SETTINGS, check=check) == out
+    assert not shards_folder(out).exists()
     assert len(set(merge_shards(out).ids)) == 6
 
 

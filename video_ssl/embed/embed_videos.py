@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,7 @@ from video_ssl.datasets.table import Table
 from video_ssl.embed.config import EmbedConfig
 from video_ssl.embed.embedding import Embedder, EmbeddingError
 from video_ssl.embed.features import FeatureError, FeatureFile, open_features
-from video_ssl.embed.jobs import changed_contents, job_changes, listed
+from video_ssl.embed.jobs import changed_contents, job_changes, listed, make_job
 from video_ssl.embed.open_encoder import open_encoder
 from video_ssl.embed.partial import claim_features, discard
 from video_ssl.pretrain.processes import choose_device
@@ -21,6 +22,8 @@ from video_ssl.recipes import known_settings
 
 logger = logging.getLogger(__name__)
 
+#: How features are replaced that are made in parts: none of these knows of the others.
+REMOVE = "remove that one"
 _NAMED = 5
 
 
@@ -61,7 +64,7 @@ def embed_table(
     embedder = Embedder(open_encoder(encoder, device), config, device=where, name=encoder)
     videos = open_source(table)
     if out.exists() and not restart:
-        found = _finished(out, embedder, videos)
+        found = finished_features(out, embedder, videos)
         logger.info("%s is complete already (%d clips); --restart writes it anew", out, len(found))
         discard(out)
         return found
@@ -76,27 +79,87 @@ def open_source(spec: str) -> Table:
     return open_table(spec)
 
 
-def _finished(out: Path, embedder: Embedder, videos: Table) -> FeatureFile:
-    """The features that are there, if they are those of this job."""
-    try:
-        found = open_features(out)
-    except FeatureError as err:
-        raise EmbeddingError(f"{err} Remove it, or write it anew with --restart.") from err
+def finished_features(
+    out: Path,
+    embedder: Embedder,
+    videos: Table,
+    *,
+    part: Table | None = None,
+    replace: str = "replace it with --restart",
+) -> FeatureFile:
+    """Returns the features that are there, if they are those of this job.
+
+    Args:
+        out: a file.
+        embedder, videos: of the job.
+        part: of the videos, whose contents are compared; None = all.
+        replace: how the file may be replaced, for the error.
+
+    Raises:
+        EmbeddingError: they are of another job (or, with `check`, of other contents), or damaged.
+    """
     check = embedder.config.check
+    found = read_finished(out, replace=replace)
     changes = job_changes(found.metadata.get("job", {}), embedder.job(videos))
     touched = changes.pop("table.files", None) if check else None
+    refuse_other_features(out, changes, replace=replace)
+    if check:
+        refuse_changed_contents(found, videos if part is None else part)
+        if touched:
+            logger.info("%s: times of videos have changed, what they hold has not", out)
+    return found
+
+
+def read_finished(out: Path, *, replace: str) -> FeatureFile:
+    """Returns the features of a file that is in the way.
+
+    Raises:
+        EmbeddingError: it is damaged.
+    """
+    try:
+        return open_features(out)
+    except FeatureError as err:
+        raise EmbeddingError(f"{err} Remove it, or {replace}.") from err
+
+
+def refuse_other_features(out: Path, changes: Mapping[str, str], *, replace: str) -> None:
+    """Raises EmbeddingError if a file has other features than those that are to be written there.
+
+    Args:
+        out: the file.
+        changes: as `job_changes` gives them.
+        replace: how the file may be replaced.
+    """
     if changes:
         touched_only = list(changes) == ["table.files"]
         advice = " If they were only copied or touched, --check compares what they hold."
         raise EmbeddingError(
             f"{out} is there already and has other features (now <- there):\n  {listed(changes)}\n"
-            f"Give another output file, or replace it with --restart.{advice if touched_only else ''}"
+            f"Give another output file, or {replace}.{advice if touched_only else ''}"
         )
-    if check:
-        refuse_changed_contents(found, videos)
-        if touched:
-            logger.info("%s: times of videos have changed, what they hold has not", out)
-    return found
+
+
+def refuse_other_source(encoder: str, source: str, out: Path, *, check: bool) -> None:
+    """Raises EmbeddingError if a file that is there has features of another encoder or of other videos.
+
+    For those who will embed elsewhere: settings are compared there, and so is all of it where the encoder or the videos
+    cannot be opened here.
+
+    Args:
+        encoder, source: as given to `embed_table`.
+        out: a file.
+        check: videos that were only touched count as the same.
+    """
+    found = read_finished(out, replace=REMOVE)
+    try:
+        now = make_job(open_encoder(encoder).fingerprint, {}, open_source(source))
+    except (ValueError, OSError, ImportError) as err:
+        logger.debug("%s is not compared with %s here: %s", out, encoder, err)
+        return
+    compared = {"encoder", "table.records", "table.rows"} | (set() if check else {"table.files"})
+    changes = job_changes(found.metadata.get("job", {}), now)
+    known = {key: line for key, line in changes.items() if key in compared}
+    refuse_other_features(out, known, replace=REMOVE)
 
 
 def refuse_changed_contents(found: FeatureFile, videos: Table) -> None:

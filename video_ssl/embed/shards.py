@@ -26,7 +26,13 @@ import pyarrow as pa
 from video_ssl.datasets.arrow.checks import BrokenArrow, checked_arrow
 from video_ssl.datasets.table import Table
 from video_ssl.embed.config import EmbedConfig
-from video_ssl.embed.embed_videos import refuse_changed_contents
+from video_ssl.embed.embed_videos import (
+    REMOVE,
+    finished_features,
+    read_finished,
+    refuse_changed_contents,
+    refuse_other_features,
+)
 from video_ssl.embed.embedding import Embedder, EmbeddingError
 from video_ssl.embed.feature_writer import METADATA_KEY, SKIPPED_KEY, FeatureWriter, larger_batches
 from video_ssl.embed.features import FeatureError, FeatureFile, open_features
@@ -83,6 +89,8 @@ def embed_shard(
 ) -> Path:
     """Returns the file with the features of one shard; one that is there already is left as it is.
 
+    Where the whole feature file is complete it is returned, and nothing is embedded.
+
     Args:
         encoder, device, settings: as of `embed_table`.
         videos: the whole table.
@@ -90,7 +98,7 @@ def embed_shard(
         shard: `k/n`.
 
     Raises:
-        EmbeddingError: more shards than videos; or another job has written this shard.
+        EmbeddingError: more shards than videos; or another job has written this shard, or the feature file.
     """
     index, count = parse_shard(shard)
     if count > len(videos):
@@ -103,6 +111,12 @@ def embed_shard(
         raise EmbeddingError(f"{out} must end in .arrow: that is the only kind that is written.")
     out = claim_features(out)
     embedder = Embedder(open_encoder(encoder, device), config, device=where, name=encoder)
+    if out.is_file() and not restart:
+        rows = shard_rows(len(videos), index, count)
+        part = videos.select(np.arange(rows.start, rows.stop))
+        finished_features(out, embedder, videos, part=part, replace=REMOVE)
+        logger.info("%s is complete already: nothing is left for shard %s", out, shard)
+        return out
     return write_shard(embedder, videos, out, index, count, restart=restart)
 
 
@@ -201,7 +215,8 @@ def merge_shards(out: str | Path) -> FeatureFile:
     """Returns the feature file that the shards in OUT.shards become; they are removed once it is there.
 
     Raises:
-        EmbeddingError: no shards, shards missing (named), or of different jobs; or no video could be read.
+        EmbeddingError: no shards, shards missing (named), or of different jobs; or no video could be read; or the file
+            is there and has features of another job.
     """
     out = claim_features(out)
     folder = shards_folder(out)
@@ -212,6 +227,10 @@ def merge_shards(out: str | Path) -> FeatureFile:
         return open_features(out)
     shards = [(path, _about(path)) for path in _complete(folder, there)]
     _refuse_gaps(folder, shards)
+    if out.is_file():
+        before = read_finished(out, replace=REMOVE).metadata.get("job", {})
+        changes = job_changes(before, shards[0][1]["whole"]["job"])
+        refuse_other_features(out, changes, replace=REMOVE)
     schema = _read(shards[0][0]).schema
     with FeatureWriter(
         out,

@@ -23,7 +23,7 @@ from video_ssl.code_state import NOTE
 from video_ssl.embed.partial import claim_features
 from video_ssl.files import claim_file, claim_folder
 from video_ssl.launch.attempts import ATTEMPTS
-from video_ssl.launch.batch import write_batch
+from video_ssl.launch.batch import TaskSpec, write_batch
 from video_ssl.launch.errors import LaunchError
 from video_ssl.launch.estimates import describe_plan
 from video_ssl.launch.here import local_command, run_here
@@ -97,14 +97,24 @@ def _claim(plan: LaunchPlan, folder: Path) -> None:
     claim_folder(folder, "launch", names, ours=(folder / ".lock").is_file())
     for path in plan.files:
         claim_file(path, "launch")
-    for step in plan.steps:
-        for task in step.tasks:
-            if task.verb == "pretrain":
-                refuse_foreign_run(Path(task.run))
-            elif task.verb == "evaluate":
-                claim_file(Path(task.run) / "results.json", "evaluate")
-            elif task.verb == "embed":
-                claim_features(task.arguments[2])
+    tasks = [task for step in plan.steps for task in step.tasks]
+    for task in tasks:
+        if task.verb == "pretrain":
+            refuse_foreign_run(Path(task.run))
+        elif task.verb == "evaluate":
+            claim_file(Path(task.run) / "results.json", "evaluate")
+    for encoder, source, out, check in {_embedded(t) for t in tasks if t.verb == "embed"}:
+        place = claim_features(out)
+        if place.is_file():
+            from video_ssl.embed.embed_videos import refuse_other_source
+
+            refuse_other_source(encoder, source, place, check=check)
+
+
+def _embedded(task: TaskSpec) -> tuple[str, str, str, bool]:
+    """Encoder, videos and feature file of an embedding, the same for all shards, and whether contents are compared."""
+    encoder, source, out, *options = task.arguments
+    return encoder, source, out, "--check" in options
 
 
 def launch_folder(home: Path) -> Path:
