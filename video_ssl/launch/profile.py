@@ -4,10 +4,21 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field, fields, replace
 from typing import Literal
 
 from video_ssl.recipes import build_config, read_recipe
+
+#: Fields that mean something on this machine too, and those that do so for a job alone.
+_OF_ALL = (
+    *("tasks_per_node", "environment", "shards"),
+    *("lost_after_sec", "max_requeues", "max_failures"),
+)
+_OF_JOBS = (
+    *("gpus_per_node", "cpus_per_task", "memory_gib", "time_min", "partition", "account", "qos"),
+    *("constraint", "exclude", "nodelist", "exclusive", "setup", "sbatch", "srun"),
+    *("array_parallelism", "signal_before_sec"),
+)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -15,7 +26,8 @@ class LaunchProfile:
     """Where and with what jobs run.
 
     Attributes:
-        executor: "local" runs processes on this machine and waits for them; "slurm" submits jobs.
+        executor: "local" runs processes on this machine and waits for them, and refuses what only jobs have; "slurm"
+            submits jobs.
         nodes, tasks_per_node: machines, and processes on each; with GPUs one process per GPU.
         cpus_per_task: requested; empty = one for each process that reads videos and one for the process itself.
         gpus_per_node: requested; empty = one for each process where the recipe is made for GPUs (`made_for_gpus`), else
@@ -88,6 +100,19 @@ class LaunchProfile:
         if self.executor == "slurm" and self.signal_before_sec >= 60 * self.time_min:
             raise ValueError(
                 f"signal_before_sec={self.signal_before_sec} is not less than the time limit, time_min={self.time_min}."
+            )
+
+        if self.executor == "local":
+            self._refuse_what_only_jobs_have()
+
+    def _refuse_what_only_jobs_have(self) -> None:
+        defaults = {each.name: each.default for each in fields(self)} | {"sbatch": {}}
+        idle = {n: getattr(self, n) for n in _OF_JOBS if getattr(self, n) != defaults[n]}
+        if idle:
+            given = ", ".join(f"{name}={value!r}" for name, value in idle.items())
+            raise ValueError(
+                f"{given} with executor='local', where only {', '.join(_OF_ALL)} count: leave "
+                f"{'it' if len(idle) == 1 else 'them'} out, or use a slurm profile."
             )
 
     @property
