@@ -1,4 +1,5 @@
-"""`python -m video_ssl.launch.torchrun ARGUMENTS`: torchrun without its own words about a process that has failed.
+"""`python -m video_ssl.launch.torchrun ARGUMENTS`: torchrun without its own words about a process that has failed, or
+about a signal.
 
 The process has printed why, or the history of the attempt shows which one was killed.
 """
@@ -8,6 +9,7 @@ from __future__ import annotations
 import logging
 import sys
 
+from torch.distributed.elastic.multiprocessing.api import SignalException
 from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
 from torch.distributed.run import main
 
@@ -19,3 +21,5 @@ if __name__ == "__main__":
     except ChildFailedError as err:
         code = err.get_first_failure()[1].exitcode
         sys.exit(code if code > 0 else 128 - code)
+    except SignalException as err:  # passed on to the processes, which have ended
+        sys.exit(128 + err.sigval)
