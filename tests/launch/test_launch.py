@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import errno
 import json
 import os
@@ -18,7 +19,8 @@ import pytest
 
 from video_ssl.code_state import NOTE, git_diff, git_state
 from video_ssl.errors import AlreadyReported
-from video_ssl.launch import here, launching, slurm
+from video_ssl.launch import here, jobs, launching, slurm
+from video_ssl.launch import profile as profile_module
 from video_ssl.launch.aftermath import job_state
 from video_ssl.launch.attempts import (
     conclude,
@@ -73,6 +75,25 @@ def test_a_wrong_profile_is_explained(override: str, text: str) -> None:
 def test_two_nodes_are_not_local() -> None:
     with pytest.raises(ConfigError, match="nodes=2 with executor='local', which is this machine"):
         load_profile("local", ["nodes=2"])
+
+
+@pytest.mark.parametrize(
+    "override",
+    ["setup=['module load cuda']", "time_min=5", "gpus_per_node=1", "sbatch={comment: x}"]
+    + ["signal_before_sec=9", "exclusive=true", "array_parallelism=2", "srun=[--label]"],
+)
+def test_what_only_jobs_have_is_not_passed_over_here(override: str) -> None:
+    """Was wrong: `local` took every field of a profile and did nothing with most of them."""
+    name = override.partition("=")[0]
+    with pytest.raises(
+        ConfigError, match=rf"{name}=.* with executor='local', where only .*leave it out"
+    ):
+        load_profile("local", [override])
+
+
+def test_every_field_of_a_profile_counts_here_or_is_refused() -> None:
+    known = {"executor", "nodes", *profile_module._OF_ALL, *profile_module._OF_JOBS}
+    assert known == {field.name for field in dataclasses.fields(LaunchProfile)}
 
 
 def test_a_profile_becomes_options_of_sbatch(tmp_path: Path) -> None:
@@ -418,6 +439,105 @@ def test_sbatch_missing(
     assert "#SBATCH --time=1440" in text
     assert f"--output={run}/launch/%j_0_log.out" in text
     assert not run.exists()
+
+
+def begun(run: Path, recipe: dict[str, Any]) -> None:
+    """A folder in which a recipe has trained something."""
+    (run / "checkpoints" / "step_4").mkdir(parents=True)
+    (run / "recipe.yaml").write_text(to_yaml(recipe))
+    (run / ".lock").write_text("")
+
+
+def test_another_recipe_is_refused_before_anything_is_submitted(
+    videos: Path, tmp_path: Path, kit: Any
+) -> None:
+    """Was wrong: the job was submitted and then refused, and RUN/launch/pretrain.yaml was no longer that of the run."""
+    run = tmp_path / "run"
+    words = [str(kit.recipe(videos, run))]
+    plan = plan_launch("pretrain", words, SLURM)
+    begun(run, plan.files[run / "launch" / "pretrain.yaml"])
+    launching._claim(plan, run / "launch")
+    launching._claim(plan_launch("pretrain", [*words, "training.keep=7"], SLURM), run / "launch")
+    other = plan_launch("pretrain", [*words, "optimizer.base_lr=0.1"], SLURM)
+    with pytest.raises(LaunchError, match=r"optimizer.base_lr: 0.1 <- 0.3\n.*run=\.\.\.$"):
+        launching._claim(other, run / "launch")
+
+
+@pytest.mark.parametrize("chain", [False, True])
+def test_another_recipe_of_a_stage_is_refused_too(chain: bool, tmp_path: Path) -> None:
+    words = ["mvd/demo", f"run={tmp_path / 'r'}"]
+    stage = tmp_path / "r" / "stages" / "video"
+    file = stage / "launch" / "pretrain.yaml"
+    before = plan_launch("pretrain", [*words, "seed=5"], SLURM, chain=True).files[file]
+    begun(stage, before)
+    plan = plan_launch("pretrain", words, SLURM, chain=chain)
+    with pytest.raises(LaunchError, match=r"stages/video has been trained .*\n  seed: 0 <- 5"):
+        launching._claim(plan, tmp_path / "r" / "launch")
+
+
+def launched_before(home: Path, *rows: tuple[str, str]) -> None:
+    """A folder from which jobs (number, step) were submitted."""
+    (home / "launch").mkdir(parents=True)
+    lines = [json.dumps({"id": number, "name": name}) for number, name in rows]
+    (home / "launch" / launching.JOBS).write_text("\n".join(lines) + "\n")
+
+
+def test_a_run_of_a_cluster_goes_on_here_without_slurm(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Was wrong: squeue was asked also for `local`, so the run could not go on where there is none."""
+    launched_before(tmp_path, ("7", "pretrain"))
+    note_start(tmp_path, "pretrain", job="7", nodes="n1")
+    monkeypatch.setenv("PATH", str(tmp_path))
+    launching.refuse_running(tmp_path, here=True)
+    assert "cannot be asked here (no squeue): see that job 7 has ended" in caplog.text
+    with pytest.raises(LaunchError, match="squeue is not on the PATH"):
+        launching.refuse_running(tmp_path, here=False)
+    told = jobs.status(tmp_path).splitlines()
+    assert told[0].startswith("SLURM cannot be asked here about job 7: squeue is not on the PATH")
+    assert "pretrain attempt 1 on n1, job 7" in told[1]
+
+
+def asked_of_slurm(monkeypatch: pytest.MonkeyPatch, states: dict[str, str]) -> list[list[str]]:
+    """Jobs are in these states; returns the commands that SLURM gets, of which those about job "9" fail."""
+    commands: list[list[str]] = []
+
+    def ask(command: list[str]) -> str:
+        commands.append(command)
+        if command[-1] == "9":
+            raise LaunchError("no such job")
+        return ""
+
+    monkeypatch.setattr(
+        jobs, "job_infos", lambda ids: [slurm.JobInfo(i, states[i], "", "", "") for i in ids]
+    )
+    monkeypatch.setattr(jobs, "ask", ask)
+    return commands
+
+
+def test_jobs_of_earlier_launches_are_not_queued_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Was wrong: every job ever launched was queued again, those that SLURM has forgotten too, whose refusal was the
+    end of it."""
+    launched_before(tmp_path, ("1", "pretrain"), ("2", "evaluate"), ("3", "pretrain"))
+    states = {"1": "FAILED", "2": "UNKNOWN", "3": "FAILED"}
+    commands = asked_of_slurm(monkeypatch, states)
+    assert jobs.requeue(tmp_path) == "queued again: 3"
+    assert commands == [["scontrol", "requeue", "3"]]
+    states["3"] = "UNKNOWN"
+    with pytest.raises(LaunchError, match=r"SLURM has forgotten job 3, 2\. Launch it again\."):
+        jobs.requeue(tmp_path)
+
+
+def test_a_job_that_slurm_does_not_queue_does_not_keep_the_others(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    launched_before(tmp_path, ("9", "a"), ("3", "b"), ("4", "c"))
+    commands = asked_of_slurm(monkeypatch, {"9": "FAILED", "3": "RUNNING", "4": "TIMEOUT"})
+    with pytest.raises(LaunchError, match="job 9 again: no such job\nqueued again: 3, 4"):
+        jobs.requeue(tmp_path)
+    assert ["scancel", "--signal=USR2", "3"] in commands
 
 
 def test_jobs_of_nothing(tmp_path: Path, kit: Any) -> None:
@@ -832,3 +952,31 @@ def test_a_grid_that_is_stopped_begins_no_further_run(
         here.run_here(plan_of(tmp_path, ("pretrain", 2, (), "afterok")), tmp_path / "launch")
     assert caught.value.code == 130
     assert [row["outcome"] for row in read_attempts(tmp_path / "0")] == ["finished"]
+
+
+@pytest.mark.slow
+def test_torchrun_ends_with_a_signal_without_a_traceback(tmp_path: Path) -> None:
+    """Was wrong: a launch of two processes that was stopped printed torchrun's own traceback."""
+    script = tmp_path / "waits.py"
+    script.write_text(
+        "import signal, sys, time\n"
+        "signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))\n"
+        "print('ready', flush=True); time.sleep(600)\n"
+    )
+    words = ["-m", "video_ssl.launch.torchrun", "--standalone", "--nproc-per-node=2", str(script)]
+    process = subprocess.Popen(
+        [sys.executable, *words],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )
+    assert process.stdout is not None
+    ready = 0
+    while ready < 2:
+        line = process.stdout.readline()
+        assert line
+        ready += line == "ready\n"
+    process.terminate()
+    said, _ = process.communicate(timeout=300)
+    assert process.returncode == 143, said
+    assert "Traceback" not in said

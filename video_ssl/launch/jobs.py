@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import subprocess
 import sys
 import time
 from collections.abc import Iterator
@@ -36,7 +35,12 @@ def status(run: str | Path) -> str:
     lines = []
     jobs = read_jobs(home)
     names = {job["id"]: job["name"] for job in jobs}
-    for info in job_infos([job["id"] for job in jobs]):
+    try:
+        infos = job_infos(list(names))
+    except LaunchError as err:  # what the run itself has noted is to be seen all the same
+        infos = []
+        lines.append(f"SLURM cannot be asked here about job {', '.join(names)}: {err}")
+    for info in infos:
         lines.append(f"{names[info.job.partition('_')[0]]:12} {info.summary()}")
     for folder in _folders(home):
         rows = read_attempts(folder)
@@ -137,18 +141,32 @@ def cancel(run: str | Path) -> str:
 def requeue(run: str | Path) -> str:
     """Queues the jobs of a run again under their own numbers: running ones are saved first, ended ones start again.
 
+    Of every step the newest job is meant: those of earlier launches would do the same work beside it.
+
     Raises:
-        LaunchError: SLURM refuses, or the run has no jobs.
+        LaunchError: SLURM refuses some of them, or the run has no jobs.
     """
-    infos = [i for i in _infos(run, None) if i.state not in ("PENDING", "COMPLETED")]
-    if not infos:
-        raise LaunchError(f"{run}: no job that runs or has failed. Launch it.")
+    newest = {row["name"]: row["id"] for row in read_jobs(find_home(run))}
+    infos = job_infos(list(newest.values()))
     running = [i.job for i in infos if i.state == "RUNNING"]
-    ended = [i.job for i in infos if not i.alive]
-    for job in running:  # they save at the next step and queue themselves again
-        ask(["scancel", "--signal=USR2", job])
-    for job in ended:
-        done = subprocess.run(["scontrol", "requeue", job], capture_output=True, text=True)
-        if done.returncode:
-            raise LaunchError(f"SLURM does not queue job {job} again: {done.stderr.strip()}")
-    return f"queued again: {', '.join([*running, *ended])}"
+    ended = [i.job for i in infos if not i.alive and i.state not in ("COMPLETED", "UNKNOWN")]
+    forgotten = [i.job for i in infos if i.state == "UNKNOWN"]
+    if not running and not ended:
+        told = f" SLURM has forgotten job {', '.join(forgotten)}." if forgotten else ""
+        again = "Launch it again" if forgotten else "Launch it"
+        raise LaunchError(f"{run}: no job that runs or has failed.{told} {again}.")
+    queued, refused = [], []
+    for job in [*running, *ended]:
+        # running ones save at the next step and queue themselves again
+        usr2 = ["scancel", "--signal=USR2", job]
+        command = usr2 if job in running else ["scontrol", "requeue", job]
+        try:
+            ask(command)
+        except LaunchError as err:
+            refused.append(f"SLURM does not queue job {job} again: {err}")
+        else:
+            queued.append(job)
+    if refused:
+        done = f"\nqueued again: {', '.join(queued)}" if queued else ""
+        raise LaunchError("\n".join(refused) + done)
+    return f"queued again: {', '.join(queued)}"

@@ -12,6 +12,7 @@ import contextlib
 import json
 import logging
 import shlex
+import shutil
 import subprocess
 import sys
 import time
@@ -41,6 +42,7 @@ from video_ssl.launch.snapshot import take_snapshot
 from video_ssl.launch.steps import LaunchPlan, Step, batch_of, plan_launch, write_files
 from video_ssl.limits import parse_json
 from video_ssl.locks import alone
+from video_ssl.pretrain.errors import RunError
 from video_ssl.pretrain.run_folder import refuse_foreign_run
 
 logger = logging.getLogger(__name__)
@@ -84,7 +86,7 @@ def launch(
     _claim(plan, folder)
     folder.mkdir(parents=True, exist_ok=True)
     with _alone(folder):
-        refuse_running(plan.home)
+        refuse_running(plan.home, here=profile.executor == "local")
         write_files(plan)
         if profile.executor == "local":
             return run_here(plan, folder)
@@ -101,6 +103,7 @@ def _claim(plan: LaunchPlan, folder: Path) -> None:
     for task in tasks:
         if task.verb == "pretrain":
             refuse_foreign_run(Path(task.run))
+            _refuse_other_recipe(plan.files[Path(task.arguments[0])])
         elif task.verb == "evaluate":
             claim_file(Path(task.run) / "results.json", "evaluate")
     for encoder, source, out, check in {_embedded(t) for t in tasks if t.verb == "embed"}:
@@ -109,6 +112,17 @@ def _claim(plan: LaunchPlan, folder: Path) -> None:
             from video_ssl.embed.embed_videos import refuse_other_source
 
             refuse_other_source(encoder, source, place, check=check)
+
+
+def _refuse_other_recipe(content: dict[str, Any]) -> None:
+    """Refuses a training where another recipe has trained something, before files of that run are replaced."""
+    from video_ssl.pretrain.recipe import recipe_from_dict
+    from video_ssl.pretrain.run import refuse_other_recipe
+
+    try:
+        refuse_other_recipe(recipe_from_dict(content))
+    except RunError as err:
+        raise LaunchError(str(err)) from err
 
 
 def _embedded(task: TaskSpec) -> tuple[str, str, str, bool]:
@@ -147,10 +161,22 @@ def read_jobs(home: Path) -> list[dict[str, Any]]:
     return jobs
 
 
-def refuse_running(home: Path) -> None:
-    """Raises LaunchError if a job of the run has not ended."""
+def refuse_running(home: Path, *, here: bool) -> None:
+    """Raises LaunchError if a job of the run has not ended.
+
+    Args:
+        home: of the run.
+        here: it is to run on this machine, which need not know SLURM: then there is only a warning.
+    """
     jobs = [job["id"] for job in read_jobs(home)]
     if not jobs:
+        return
+    if here and shutil.which("squeue") is None:
+        logger.warning(
+            "warning: %s was launched on SLURM, which cannot be asked here (no squeue): see that job %s has ended",
+            home,
+            jobs[-1],
+        )
         return
     alive = [info.summary() for info in job_infos(jobs) if info.alive]
     if alive:

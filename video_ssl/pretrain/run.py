@@ -49,12 +49,14 @@ from video_ssl.pretrain.run_folder import (
     ENCODER,
     FINISHED,
     METRICS,
+    changes_since_start,
     encoder_folders,
     forget_attempt,
     has_begun,
     hold,
     log_to_file,
     note_start,
+    serious,
     settle_recipe,
 )
 from video_ssl.pretrain.run_processes import RunProcesses
@@ -223,6 +225,34 @@ def _trained_stages(recipe: PretrainRecipe) -> dict[str, PretrainRecipe]:
         for name, source in recipe.objective.stages().items()
         if isinstance(source, EncoderSource) and source.recipe is not None
     }
+
+
+def refuse_other_recipe(recipe: PretrainRecipe) -> None:
+    """Refuses, before a run is started elsewhere, a folder in which another recipe has trained something; those of the
+    stages that the run trains too.
+
+    What only data or encoders can tell that are not here, the run will refuse itself.
+
+    Raises:
+        RunError: every difference is listed.
+    """
+    folder = recipe.folder
+    try:
+        recipe = settled_recipe(recipe, check=False)
+    except (ValueError, OSError):
+        return
+    if has_begun(folder):
+        lines = serious(changes_since_start(folder, recipe_to_dict(recipe)))
+        if lines:
+            listed = "\n  ".join(lines)
+            raise RunError(
+                f"{folder} has been trained with another recipe (now <- before):\n  {listed}\n"
+                "Undo the change, or give this run another folder: run=..."
+            )
+        if _finished(folder) is not None:
+            return
+    for inner in _trained_stages(recipe).values():
+        refuse_other_recipe(inner)
 
 
 def _length(recipe: PretrainRecipe) -> str:
