@@ -237,11 +237,11 @@ def refuse_other_recipe(recipe: PretrainRecipe) -> None:
         RunError: every difference is listed.
     """
     folder = recipe.folder
-    try:
-        recipe = settled_recipe(recipe, check=False)
-    except (ValueError, OSError):
-        return
     if has_begun(folder):
+        try:
+            recipe = settled_recipe(recipe, check=False)
+        except (ValueError, OSError):
+            return
         lines = serious(changes_since_start(folder, recipe_to_dict(recipe)))
         if lines:
             listed = "\n  ".join(lines)
