@@ -230,7 +230,7 @@ def test_the_installed_command_begins_where_the_module_does():
     [
         ("pretrain", ["optimizer.base_lr=0.00015", "peak learning rate", "training.duration=..."]),
         ("evaluate", ["probe", "encoder=RUN", "embed.num_clips=2"]),
-        ("bench", ["step", "loader", "readers", "decoders"]),
+        ("bench", ["step", "loader", "readers", "decoders", "embed"]),
         ("convert", ["pytorchvideo"]),
     ],
 )

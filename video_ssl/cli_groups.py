@@ -9,7 +9,14 @@ from typing import Annotated
 
 import typer
 
-from video_ssl.bench.config import LoaderBench, ReadersBench, RetrieveBench, StartBench, StepBench
+from video_ssl.bench.config import (
+    EmbedBench,
+    LoaderBench,
+    ReadersBench,
+    RetrieveBench,
+    StartBench,
+    StepBench,
+)
 from video_ssl.cli_flags import Flags, example, with_flags
 from video_ssl.clips.upkeep.config import VocabularyConfig
 from video_ssl.datasets.build.config import BuildConfig
@@ -203,6 +210,18 @@ def bench_retrieval(
     from video_ssl.bench.processes import bench_retrieve
 
     bench_retrieve(config, json_path=out)
+
+
+@bench_app.command("embed", epilog=example("bench embed --footage hard"))
+@with_flags
+def bench_embedding(
+    config: Annotated[EmbedBench, Flags(names={"num_records": "--records"})],
+    out: Annotated[Path | None, typer.Option(help="JSON file with the numbers.")] = None,
+) -> None:
+    """Reading for `embed` and `evaluate`.  Every frame, beside decoding alone and a plain loop."""
+    from video_ssl.bench.embedding import bench_embed
+
+    bench_embed(config, json_path=out)
 
 
 @jobs_app.command(epilog=example("jobs status runs/mine"))

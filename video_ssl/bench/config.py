@@ -104,3 +104,29 @@ class RetrieveBench:
         for name in ("queries", "gallery", "width", "repeats"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name}={getattr(self, name)} must be at least 1.")
+
+
+@dataclass(frozen=True, kw_only=True)
+class EmbedBench:
+    """What reading for `embed` is measured on, and how often.
+
+    Attributes:
+        footage: what is read: easy or hard (files made on first use), or a table, list or folder of videos.
+        size: side of the squares that an encoder sees.
+        num_frames: frames of a window.
+        num_records: videos of the table, the first ones.
+        repeats: turns; medians are shown.
+        folder: where the footage is kept.
+    """
+
+    footage: str = "easy"
+    size: int = 224
+    num_frames: int = 16
+    num_records: int = 8
+    repeats: int = 3
+    folder: Path = Path("data/bench-footage")
+
+    def __post_init__(self) -> None:
+        for name in ("size", "num_frames", "num_records", "repeats"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name}={getattr(self, name)} must be at least 1.")
