@@ -61,7 +61,8 @@ class ClipConfig:
             its own part of the video.  docs/sampling.md compares them.
         short_video: "constant": what fills a clip that a video is too short for. "repeat_last" repeats the last frame
             reached, "wrap" starts the clip again, "error" refuses the video.
-        num_clips: clips per record and visit (`num_sample` of MVD's pre-training).
+        num_clips: clips per record and visit (`num_sample` of MVD's pre-training): each from its own part of the video
+            with "constant", "reference" and "parts", else each from the whole.
         views_per_clip: views of each clip with their own region, mirror and color (repeated augmentation, `num_sample`
             of VideoMAE's fine-tuning): decoded once.  The V axis of a batch has num_clips * views_per_clip views, those
             of a clip side by side.

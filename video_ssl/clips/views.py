@@ -130,7 +130,9 @@ def read_views(
 def sample_clips(
     record: Record, reader: Reader, rng: np.random.Generator, config: ClipConfig
 ) -> list[ClipIndices]:
-    """Returns `config.num_clips` clips in temporal order, chosen by frame number, or by time where `fps` is set.
+    """Returns `config.num_clips` clips, chosen by frame number, or by time where `fps` is set.
+
+    In temporal order where `config.sampling` gives each its own part of the video: "constant", "reference", "parts".
 
     Raises:
         BadVideo: the clip does not fit and the settings say short_video="error".
