@@ -150,8 +150,9 @@ class TrainingConfig:
 
     Attributes:
         duration: length of the training; the learning rate is laid out over it.
-        scale: factor of every length that is trained: of duration, optimizer.warmup, checkpoint_every, keep_every and
-            log_every, and of those of every stage.  0.01 is a trial of the whole chain in a hundredth of the time.
+        scale: factor of every length: of duration, optimizer.warmup, checkpoint_every, keep_every, log_every,
+            probe.every and validation.every, and of those of every stage.  0.01 is a trial of the whole chain in a
+            hundredth of the time.
         global_batch_size: records of one optimizer step, over all processes and accumulated micro-batches.
         shrink_batch: where the data hold fewer records than that, halve it until they do not; the learning rate follows
             by the rule of `optimizer.lr_scaling`.  False = such a batch holds records twice.
