@@ -23,9 +23,11 @@ from video_ssl.pretrain.checkpoint_folders import (
     sweep,
     sweep_unfinished,
 )
+from video_ssl.pretrain.dry_run import describe_start
 from video_ssl.pretrain.errors import CheckpointError
 from video_ssl.pretrain.torch_loop import checkpoints
 from video_ssl.pretrain.torch_loop.checkpoints import load_objective, load_state, save_checkpoint
+from video_ssl.pretrain.torch_loop.run import run_torch
 
 
 def state(value: float) -> dict[str, Any]:
@@ -91,7 +93,7 @@ def test_leftovers_of_crashes_are_swept(tmp_path: Path) -> None:
 def test_old_ones_go_and_chosen_ones_stay(tmp_path: Path) -> None:
     for step in range(2, 22, 2):
         save_checkpoint(tmp_path, step, state(0.0), {})
-        sweep(tmp_path, keep=2, keep_every=6)
+        sweep(tmp_path, keep=2, checkpoint_every=2, keep_every=6)
     assert [c.step for c in list_checkpoints(tmp_path)] == [6, 12, 18, 20]
 
 
@@ -113,6 +115,31 @@ def test_a_kill_while_an_old_one_goes_leaves_no_half(
             sweep(tmp_path, keep=1)
     sweep_unfinished(tmp_path)
     assert names(tmp_path) == ["step_4"]
+
+
+def test_of_every_multiple_the_first_checkpoint_at_or_after_it_stays(tmp_path: Path) -> None:
+    """Was wrong: only steps that are multiples of both stayed, and none where an epoch is no whole number of steps.
+
+    The checkpoint of step 6 is of a run that was stopped there, that of step 13 too.
+    """
+    for step in (4, 6, 8, 12, 13, 16, 20, 24, 28):
+        save_checkpoint(tmp_path, step, state(0.0), {})
+        sweep(tmp_path, keep=1, checkpoint_every=4, keep_every=6)
+    assert [c.step for c in list_checkpoints(tmp_path)] == [6, 8, 12, 20, 24, 28]
+
+
+def test_checkpoints_stay_where_an_epoch_is_no_whole_number_of_steps(
+    tmp_path: Path, videos: Path, helpers: Any
+) -> None:
+    """Was wrong: 1 epoch of 10 records is 3 steps of 4, 3 epochs are 8, and 24 was the first multiple of both."""
+    for file in sorted(videos.iterdir())[:10]:
+        (tmp_path / file.name).symlink_to(file)
+    every = {"training__checkpoint_every": "1 epoch", "training__keep_every": "3 epochs"}
+    run = tmp_path / "run"
+    recipe = helpers.recipe(tmp_path, run, training__duration="8 epochs", training__keep=1, **every)
+    assert "a checkpoint every 3 (one every 8 stays)" in "\n".join(describe_start(recipe))
+    assert run_torch(recipe).steps == 20
+    assert [c.step for c in list_checkpoints(run / "checkpoints")] == [9, 18, 20]
 
 
 @pytest.mark.parametrize("target", ["_write_state", "to_disk", "_sync_folder"])

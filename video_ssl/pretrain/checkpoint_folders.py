@@ -204,10 +204,30 @@ def _meta(folder: Path) -> dict[str, Any]:
     return content
 
 
-def sweep(folder: Path, *, keep: int, keep_every: int | None = None) -> None:
-    """Removes all but the `keep` newest checkpoints and those whose step is a multiple of `keep_every`."""
+def stays(step: int, *, checkpoint_every: int, keep_every: int) -> bool:
+    """Returns whether the checkpoint of a step is the first one at or after a multiple of `keep_every`.
+
+    Both lengths are rounded to steps on their own, so a multiple of one need not be a multiple of the other.  What
+    counts is where checkpoints are laid out, not which are there: those of stopped runs move nothing.
+
+    >>> [step for step in range(4, 29, 4) if stays(step, checkpoint_every=4, keep_every=6)]
+    [8, 12, 20, 24]
+    """
+    if step % keep_every == 0:
+        return True
+    before = step - checkpoint_every
+    return step % checkpoint_every == 0 and step // keep_every > before // keep_every
+
+
+def sweep(
+    folder: Path, *, keep: int, checkpoint_every: int = 1, keep_every: int | None = None
+) -> None:
+    """Removes all but the `keep` newest checkpoints and those of `keep_every`, see `stays`."""
     for checkpoint in list_checkpoints(folder)[:-keep]:
-        if not (keep_every and checkpoint.step % keep_every == 0):
+        if not (
+            keep_every
+            and stays(checkpoint.step, checkpoint_every=checkpoint_every, keep_every=keep_every)
+        ):
             with contextlib.suppress(OSError):
                 remove_at_once(checkpoint.folder)
 

@@ -117,9 +117,11 @@ def _lengths(recipe: PretrainRecipe, lengths: Lengths | None) -> Iterator[str]:
         return
     peak = lr_schedule(recipe, lengths).max()
     epochs = lengths.num_steps * training.global_batch_size / lengths.num_examples
+    kept = f" (one every {lengths.keep_steps:,} stays)" if lengths.keep_steps else ""
     yield (
         f"{lengths.num_steps:,} steps ({epochs:.3g} epochs) of {batch}; warm-up {lengths.warmup_steps:,} steps to "
-        f"lr {peak:.3g}, a checkpoint every {lengths.checkpoint_steps:,}, a line of metrics every {lengths.log_steps:,}"
+        f"lr {peak:.3g}, a checkpoint every {lengths.checkpoint_steps:,}{kept}, a line of metrics every "
+        f"{lengths.log_steps:,}"
     )
 
 

@@ -173,7 +173,8 @@ class TrainingConfig:
             say otherwise.
         checkpoint_every: duration between checkpoints; there is always one at the end.
         keep: newest checkpoints that stay on disk.
-        keep_every: further checkpoints that stay for good, one per this duration; empty = none.
+        keep_every: further checkpoints that stay for good: of every multiple of this duration the first one that is
+            made at it or after it; empty = none.
         device: "auto" takes a CUDA device (flax: a TPU or CUDA devices) where there is one.
     """
 

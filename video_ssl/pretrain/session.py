@@ -343,7 +343,12 @@ class Session(Generic[J]):
             write()
             if self._processes.is_main:
                 folder = job.folder / "checkpoints"
-                sweep(folder, keep=job.training.keep, keep_every=job.keep_steps)
+                sweep(
+                    folder,
+                    keep=job.training.keep,
+                    checkpoint_every=job.checkpoint_steps,
+                    keep_every=job.keep_steps,
+                )
 
         self._saved = done
         self._writer.start(finish)
