@@ -287,3 +287,14 @@ def test_clips_can_be_chosen_by_time():
 def test_refused_settings_say_why(call, text):
     with pytest.raises(ValueError, match=text):
         call()
+
+
+@pytest.mark.parametrize("name", ["cvrl", "teg", "const_cl"])
+def test_the_color_of_the_second_clip_is_not_dropped_in_silence(name):
+    """Was wrong: color=null left out what was asked for the second clip too; its default goes with it."""
+    make = OBJECTIVES[name].config()
+    second = {"law": "cvrl_second", "blur_probability": 0.0}
+    with pytest.raises(ValueError, match="set second_color=null too"):
+        build_config(make, {"color": None, "second_color": second})
+    for content in ({}, {"second_color": None}):
+        assert build_config(make, {"color": None, **content}).colors == (None, None)

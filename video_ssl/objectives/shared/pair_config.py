@@ -25,13 +25,18 @@ def cvrl_crop() -> CropConfig:
     )
 
 
+def cvrl_second_color() -> ColorConfig:
+    """Returns how CVRL and TeG change the second clip."""
+    return ColorConfig(law="cvrl_second")
+
+
 @dataclass(frozen=True, kw_only=True)
 class PairConfig:
     """What objectives share that compare two clips of a video, changed in different ways (CVRL, TeG, ConST-CL).
 
     Attributes:
         crop: of each clip on its own.
-        color: of the first clip (of TeG's short one); null = none.
+        color: of the first clip (of TeG's short one); null = none, of both clips.
         second_color: of the second one (TeG's long one); null = as `color`.  Its law must work as that of `color`.
         encoder: the network, `architecture: r3d`.
         normalization: of pixels; the references have none.
@@ -41,7 +46,7 @@ class PairConfig:
 
     crop: CropConfig = field(default_factory=cvrl_crop)
     color: ColorConfig | None = field(default_factory=lambda: ColorConfig(law="cvrl"))
-    second_color: ColorConfig | None = field(default_factory=lambda: ColorConfig(law="cvrl_second"))
+    second_color: ColorConfig | None = field(default_factory=cvrl_second_color)
     encoder: R3DConfig = field(default_factory=R3DConfig)
     normalization: Normalization = UNIT
     penalty: float = 1e-6
@@ -49,6 +54,11 @@ class PairConfig:
     def __post_init__(self) -> None:
         if self.penalty < 0:
             raise ValueError(f"penalty={self.penalty} must not be negative; 0 = none.")
+        if self.color is None and self.second_color not in (None, cvrl_second_color()):
+            raise ValueError(
+                "color=null leaves the colors of both clips as they are, but second_color is set: set "
+                "second_color=null too, or give color settings of the same law."
+            )
         laws = {c.law.removesuffix("_second") for c in (self.color, self.second_color) if c}
         if len(laws) > 1:
             raise ValueError(
