@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import math
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +20,7 @@ from video_ssl.pretrain.processes import Processes
 from video_ssl.pretrain.torch_loop.checkpoints import load_state
 from video_ssl.pretrain.torch_loop.nonfinite import FiniteGuard
 from video_ssl.pretrain.torch_loop.optimizers import build_optimizer, set_lr
-from video_ssl.pretrain.torch_loop.replay import replay
+from video_ssl.pretrain.torch_loop.replay import replay, replay_all
 from video_ssl.pretrain.torch_loop.run import run_torch
 
 ALONE = Processes(0, 1, torch.device("cpu"))
@@ -102,3 +104,22 @@ def test_a_rate_that_explodes_is_reproduced(videos: Path, tmp_path: Path, helper
     assert not (math.isfinite(again["loss"]) and math.isfinite(again["grad_norm"]))
     assert again["broken_parameters"]
     assert list_checkpoints(run / "checkpoints") == []
+    one_of_two_processes(run)
+
+
+def one_of_two_processes(run: Path) -> None:
+    """Was wrong: the command repeated the batch of process 0 only, which may be sound where another one's is not.
+
+    The evidence becomes that of two processes; the one before had four.
+    """
+    place = run / "nonfinite"
+    report = json.loads((place / "report.json").read_text())
+    (place / "report.json").write_text(json.dumps({**report, "world_size": 2}))
+    for rank in (1, 3):
+        shutil.copy(place / "batch_0.pt", place / f"batch_{rank}.pt")
+    lines = list(replay_all(run))
+    assert [line.split(": ")[:2] for line in lines] == [
+        [f"process {rank}", name]
+        for rank in (0, 1)
+        for name in ("step", "loss", "grad_norm", "broken_parameters")
+    ]

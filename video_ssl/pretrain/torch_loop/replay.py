@@ -1,6 +1,7 @@
 """Repeats a step whose loss or gradient was not finite: `python -m video_ssl.pretrain.torch_loop.replay RUN`.
 
-Names the parameters without a finite gradient; what it needs was kept by `nonfinite.py`.
+Names the parameters without a finite gradient, for the batch of each process; what it needs was kept by
+`nonfinite.py`.
 """
 
 from __future__ import annotations
@@ -8,6 +9,7 @@ from __future__ import annotations
 import json
 import logging
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -24,8 +26,12 @@ logger = logging.getLogger(__name__)
 
 
 def replay(folder: Path, rank: int = 0) -> dict[str, Any]:
-    """Returns loss, gradient norm and the parameters without a finite gradient of the step kept in RUN/nonfinite."""
+    """Returns loss, gradient norm and the parameters without a finite gradient of the step kept in RUN/nonfinite.
 
+    Args:
+        folder: RUN.
+        rank: of the process whose batch is computed on.
+    """
     place = Path(folder) / "nonfinite"
     report = json.loads((place / "report.json").read_text(encoding="utf-8"))
     recipe = load_pretrain_recipe(Path(folder) / "recipe.yaml")
@@ -48,8 +54,16 @@ def replay(folder: Path, rank: int = 0) -> dict[str, Any]:
     }
 
 
+def replay_all(folder: Path) -> Iterator[str]:
+    """Yields the lines about the step as every process computed it: any of them may be the one that was not finite."""
+    report = json.loads((Path(folder) / "nonfinite" / "report.json").read_text(encoding="utf-8"))
+    for rank in range(report["world_size"]):
+        for name, value in replay(folder, rank).items():
+            yield f"process {rank}: {name}: {value}"
+
+
 if __name__ == "__main__":
     logging.basicConfig(format="%(message)s", level=logging.INFO)
     with one_sentence():
-        for name, value in replay(Path(sys.argv[1])).items():
-            logger.info("%s: %s", name, value)
+        for line in replay_all(Path(sys.argv[1])):
+            logger.info("%s", line)
