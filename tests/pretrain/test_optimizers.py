@@ -16,6 +16,7 @@ from video_ssl.pretrain.recipe import load_pretrain_recipe
 from video_ssl.pretrain.torch_loop.optimizers import (
     Layers,
     build_optimizer,
+    kind_of,
     load_optimizer_state,
     optimizer_state,
     parameter_groups,
@@ -77,6 +78,36 @@ def test_state_goes_by_name_not_by_position(name: str) -> None:
     step(two, second)
     for p, q in zip(one.parameters(), two.parameters(), strict=True):
         assert torch.equal(p, q)
+
+
+@pytest.mark.parametrize(
+    ("before", "now", "known", "taken"),
+    [
+        ("adamw", "lars", False, False),
+        ("sgd", "adamw", False, False),
+        ("sgd", "lars", True, False),  # of one name, but only one has the rate in it
+        ("adam", "adamw", True, True),
+        ("lars", "lars", False, True),
+    ],
+)
+def test_a_state_of_another_optimizer_is_left_out_with_a_warning(
+    before: str, now: str, known: bool, taken: bool, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Was wrong: --allow-changes with another optimizer ended in a KeyError at the first step."""
+    module = nn.Linear(2, 2)
+
+    def stepped(name: str, state: Any = None, kind: str | None = None) -> torch.optim.Optimizer:
+        optimizer = build_optimizer(module, OptimizerConfig(name=name))
+        if state is not None:
+            load_optimizer_state(optimizer, state, kind=kind)
+            assert bool(optimizer.state) is taken
+        module(torch.ones(2, 2)).sum().backward()
+        optimizer.step()
+        return optimizer
+
+    first = stepped(before)
+    stepped(now, optimizer_state(first), kind_of(first) if known else None)
+    assert ("another optimizer" in caplog.text) is not taken
 
 
 def test_the_rate_of_a_group_is_scaled() -> None:

@@ -237,6 +237,17 @@ def test_a_longer_run_is_a_change_that_must_be_wanted(
         run_torch(helpers.recipe(videos, run, training__duration=5), allow_changes=True)
 
 
+def test_a_run_goes_on_with_another_optimizer(videos: Path, tmp_path: Path, helpers: Any) -> None:
+    lengths = {"training__duration": 2, "training__checkpoint_every": 2}
+    run_torch(helpers.recipe(videos, tmp_path / "run", optimizer__name="sgd", **lengths))
+    lars = helpers.recipe(
+        videos, tmp_path / "run", optimizer__name="lars", **{**lengths, "training__duration": 3}
+    )
+    assert run_torch(lars, allow_changes=True).steps == 3
+    log = (tmp_path / "run" / "logs" / "rank_0.log").read_text(encoding="utf-8")
+    assert "holds the state of another optimizer (sgd: momentum_buffer): lars begins with" in log
+
+
 def test_other_data_or_another_model_is_not_resumed_in_silence(
     videos: Path, tmp_path: Path, helpers: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:

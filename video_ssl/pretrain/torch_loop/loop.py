@@ -33,7 +33,12 @@ from video_ssl.pretrain.torch_loop.averages import WeightAverage
 from video_ssl.pretrain.torch_loop.checkpoints import HostCopy, save_checkpoint
 from video_ssl.pretrain.torch_loop.device_feed import Batch, DeviceFeed, split_batch, to_tensors
 from video_ssl.pretrain.torch_loop.nonfinite import FiniteGuard, save_evidence
-from video_ssl.pretrain.torch_loop.optimizers import leaves_nonfinite_alone, optimizer_state, set_lr
+from video_ssl.pretrain.torch_loop.optimizers import (
+    kind_of,
+    leaves_nonfinite_alone,
+    optimizer_state,
+    set_lr,
+)
 from video_ssl.pretrain.torch_loop.sharded_checkpoints import ShardWriter
 from video_ssl.pretrain.torch_loop.sharding import is_sharded, sync_gradients, whole
 from video_ssl.pretrain.torch_loop.validation import Validation
@@ -206,6 +211,7 @@ class _Session(Session[Job]):
 
     def _snapshot(self, done: int, meta: dict[str, Any]) -> Callable[[], None]:
         job, folder = self._job, self._job.folder / "checkpoints"
+        meta["optimizer"] = kind_of(job.optimizer)
         if self._shards is not None:
             return self._shards.save(folder, done, job.state(), meta)
         state = job.state()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import logging
 from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass
 from importlib import import_module
@@ -18,6 +19,8 @@ from video_ssl.pretrain.optimizers import OPTIMIZERS, OptimizerConfig, Parameter
 from video_ssl.pretrain.torch_loop.lars import Lars
 from video_ssl.pretrain.torch_loop.sharding import inner_optimizer, is_divided, wrap_optimizer
 from video_ssl.recipes import ConfigError
+
+logger = logging.getLogger(__name__)
 
 
 def is_decayed(name: str, parameter: torch.Tensor, no_decay: Collection[str] = ()) -> bool:
@@ -200,16 +203,57 @@ def optimizer_state(optimizer: torch.optim.Optimizer) -> dict[str, dict[str, tor
     }
 
 
+def kind_of(optimizer: torch.optim.Optimizer) -> str:
+    """Returns what is said in a checkpoint of the optimizer that a state is of.
+
+    Adam and AdamW remember the same; LARS has the learning rate in its momentum and SGD has not.
+    """
+    name = type(inner_optimizer(optimizer)).__name__.lower()
+    return {"adamw": "adam"}.get(name, name)
+
+
 def load_optimizer_state(
-    optimizer: torch.optim.Optimizer, state: dict[str, dict[str, torch.Tensor]]
+    optimizer: torch.optim.Optimizer,
+    state: dict[str, dict[str, torch.Tensor]],
+    *,
+    kind: str | None = None,
 ) -> None:
-    """Puts a state of `optimizer_state` back, moved to the device of each parameter."""
+    """Puts a state of `optimizer_state` back, moved to the device of each parameter.
+
+    One of another optimizer is left out with a warning: the new one begins with an empty state.
+
+    Args:
+        optimizer: with an empty state.
+        state: see above.
+        kind: `kind_of` the optimizer that it is of; None = not known, then what it holds decides.
+    """
+    found = {slot for slots in state.values() for slot in slots}
+    if found != _slots(optimizer) or kind not in (None, kind_of(optimizer)):
+        logger.warning(
+            "the checkpoint holds the state of another optimizer (%s%s): %s begins with an empty one",
+            f"{kind}: " if kind else "",
+            ", ".join(sorted(found)) or "nothing",
+            kind_of(optimizer),
+        )
+        return
     positions: dict[int, dict[str, torch.Tensor]] = {}
     for position, (name, _) in enumerate(_named(optimizer)):
         if name in state:
             positions[position] = {k: v.clone() for k, v in state[name].items()}
     groups = optimizer.state_dict()["param_groups"]
     optimizer.load_state_dict({"state": positions, "param_groups": groups})
+
+
+def _slots(optimizer: torch.optim.Optimizer) -> set[str]:
+    """The names of what the optimizer remembers of a parameter, which it says by a step only."""
+    inner: Any = inner_optimizer(optimizer)
+    taken = inspect.signature(type(inner)).parameters
+    parameter = nn.Parameter(torch.zeros(1))
+    parameter.grad = torch.zeros(1)
+    settings = {name: value for name, value in inner.defaults.items() if name in taken}
+    trial = type(inner)([parameter], **settings)
+    trial.step()
+    return {k for k, v in trial.state[parameter].items() if isinstance(v, torch.Tensor)}
 
 
 def _gathered_state(optimizer: Any) -> dict[str, dict[str, torch.Tensor]]:

@@ -20,7 +20,8 @@ from video_ssl.models.encoder_folder import DECODER
 from video_ssl.models.encoders import save_encoder
 from video_ssl.objectives import OBJECTIVES
 from video_ssl.objectives.shared.torch_objective import TorchObjective
-from video_ssl.pretrain.checkpoint_folders import Checkpoint
+from video_ssl.pretrain.checkpoint_folders import Checkpoint, read_meta
+from video_ssl.pretrain.errors import RunError
 from video_ssl.pretrain.lengths import Streams, check_batch
 from video_ssl.pretrain.probe import open_probe
 from video_ssl.pretrain.processes import Processes, join_processes
@@ -148,7 +149,8 @@ def _protocol(recipe: PretrainRecipe, objective: TorchObjective, trained: Table)
 def _load(job: Job, checkpoint: Checkpoint) -> None:
     state = load_for(checkpoint, job.objective)
     load_objective(job.objective, state["objective"], str(checkpoint.folder))
-    load_optimizer_state(job.optimizer, state["optimizer"])
+    kind = read_meta(checkpoint).get("optimizer")
+    load_optimizer_state(job.optimizer, state["optimizer"], kind=kind)
     if job.average is not None and "average" in state:
         job.average.load_state(state["average"])
     elif job.average is not None:
