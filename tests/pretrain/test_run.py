@@ -267,6 +267,32 @@ def test_other_data_or_another_model_is_not_resumed_in_silence(
     assert run_torch(recipe, allow_changes=True).steps == 12
 
 
+def test_a_change_that_is_refused_leaves_the_folder_as_it_was(
+    videos: Path, tmp_path: Path, helpers: Any
+) -> None:
+    """Was wrong: --allow-changes wrote the other recipe and removed finished.json before it was refused, and then the
+    run's own recipe counted as the changed one."""
+    run = tmp_path / "run"
+    own = helpers.recipe(videos, run, training__duration=4)
+    run_torch(own)
+
+    def contents() -> dict[str, bytes]:
+        files = {p.relative_to(run).as_posix(): p for p in run.rglob("*") if p.is_file()}
+        return {name: p.read_bytes() for name, p in files.items() if not name.startswith("logs/")}
+
+    before = contents()
+    for changes, text in (
+        ({"objective__encoder__embed_dim": 48}, "another architecture"),
+        ({"training__duration": 2}, "past the end"),
+        ({"training__duration": 6, "optimizer__warmup": 50}, "does not fit"),
+    ):
+        other = helpers.recipe(videos, run, **{"training__duration": 4, **changes})
+        with pytest.raises(ValueError, match=text):
+            run_torch(other, allow_changes=True)
+        assert contents() == before
+    assert run_torch(own).steps == 4
+
+
 def test_a_refused_start_does_not_stand_in_the_way_of_the_corrected_recipe(
     videos: Path, tmp_path: Path, helpers: Any
 ) -> None:

@@ -18,7 +18,13 @@ from video_ssl.pretrain.errors import RunError
 from video_ssl.pretrain.processes import Processes
 from video_ssl.pretrain.recipe import load_pretrain_recipe, recipe_to_dict
 from video_ssl.pretrain.reporting import keep_metrics, read_metrics
-from video_ssl.pretrain.run_folder import hold, is_harmless, note_start, settle_recipe
+from video_ssl.pretrain.run_folder import (
+    hold,
+    is_harmless,
+    note_start,
+    settle_recipe,
+    take_recipe,
+)
 from video_ssl.recipes import load_yaml, recipe_changes, to_yaml
 
 HOLDER = """
@@ -92,6 +98,8 @@ def test_a_changed_recipe_is_refused_with_the_difference(tmp_path: Path) -> None
     assert "--allow-changes" in text
     assert load_yaml(tmp_path / "recipe.yaml")["seed"] == 0
     assert settle_recipe(tmp_path, changed, allow_changes=True)
+    assert load_yaml(tmp_path / "recipe.yaml")["seed"] == 0  # it may be refused later
+    take_recipe(tmp_path, changed)
     assert load_yaml(tmp_path / "recipe.yaml")["seed"] == 1
 
 

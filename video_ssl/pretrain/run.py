@@ -58,6 +58,7 @@ from video_ssl.pretrain.run_folder import (
     note_start,
     serious,
     settle_recipe,
+    take_recipe,
 )
 from video_ssl.pretrain.run_processes import RunProcesses
 from video_ssl.pretrain.session import BaseJob, J, OpenBatches
@@ -125,19 +126,20 @@ def run(
     folder = given.folder
     with contextlib.ExitStack() as stack:
 
-        def claim() -> tuple[PretrainRecipe, dict[str, Any] | None]:
+        def claim() -> tuple[PretrainRecipe, bool, dict[str, Any] | None]:
             stack.enter_context(hold(folder))
             claim_encoder_folder(folder / ENCODER)  # now, not after the training
             whole = settled_recipe(given)
-            return whole, _settle(whole, allow_changes=allow_changes)
+            return whole, *_settle(whole, allow_changes=allow_changes)
 
-        recipe, finished = processes.on_main(claim)
+        recipe, changed, finished = processes.on_main(claim)
         stack.enter_context(log_to_file(folder, processes.rank))
         if finished is not None:
             steps, metrics = finished["steps"], finished["metrics"]
             logger.info("%s is already finished: %d steps", folder, steps)
             return RunResult(folder, steps, metrics, _finished_encoders(folder, finished))
         stages = prepare_stages(recipe, run_stage)
+        asked = recipe_to_dict(recipe)
         recipe, streams = fit_batch(recipe, open_streams(recipe))
         job = framework.build(recipe, streams, stages)
         encoders = encoder_folders(folder, framework.encoder_names(job))
@@ -149,6 +151,8 @@ def run(
             framework.load(job, checkpoint)
             job.start_step, job.averages = checkpoint.step, meta.get("averages")
             job.owed = meta.get("owed")
+        if changed:  # not before: a start that is refused leaves the folder as it was
+            processes.on_main(lambda: take_recipe(folder, asked))
         processes.on_main(lambda: note_start(folder, processes, step=job.start_step))
         sizes = framework.sizes(job)
         _announce(recipe, job, processes, sizes)
@@ -464,15 +468,15 @@ def check_resumable(
             )
 
 
-def _settle(recipe: PretrainRecipe, *, allow_changes: bool) -> dict[str, Any] | None:
-    """Makes the folder ready for this recipe; returns finished.json if there is nothing left to do."""
+def _settle(recipe: PretrainRecipe, *, allow_changes: bool) -> tuple[bool, dict[str, Any] | None]:
+    """Makes the folder ready for this recipe; returns whether that differs in earnest from the one that is there, and
+    finished.json if there is nothing left to do."""
     folder, content = recipe.folder, recipe_to_dict(recipe)
     sweep_unfinished(folder / CHECKPOINTS)  # may bring a checkpoint back
     if not has_begun(folder):  # nothing to protect, and a corrected recipe is welcome
         forget_attempt(folder, content)
-    if settle_recipe(folder, content, allow_changes=allow_changes):
-        (folder / FINISHED).unlink(missing_ok=True)
-    return _finished(folder)
+    changed = settle_recipe(folder, content, allow_changes=allow_changes)
+    return changed, None if changed else _finished(folder)
 
 
 def _finished(folder: Path) -> dict[str, Any] | None:

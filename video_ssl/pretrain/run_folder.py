@@ -259,7 +259,9 @@ def _next_attempt(folder: Path) -> Path:
 
 
 def settle_recipe(folder: Path, recipe: Mapping[str, Any], *, allow_changes: bool) -> bool:
-    """Returns whether the recipe differs in earnest from the one the folder was started with, and writes it there.
+    """Returns whether the recipe differs in earnest from the one the folder was started with; writes it if it does not.
+
+    One that differs in earnest is written by `take_recipe`, once nothing can refuse it any more.
 
     Raises:
         RunError: they differ in more than harmless settings and `allow_changes` is False; every difference is listed.
@@ -274,8 +276,15 @@ def settle_recipe(folder: Path, recipe: Mapping[str, Any], *, allow_changes: boo
         )
     for line in changes.values():
         logger.info("changed since the start of the run: %s", line)
-    write_atomically(folder / RECIPE, to_yaml(dict(recipe)))
+    if not listed:
+        write_atomically(folder / RECIPE, to_yaml(dict(recipe)))
     return bool(listed)
+
+
+def take_recipe(folder: Path, recipe: Mapping[str, Any]) -> None:
+    """Makes a recipe that differs in earnest that of the folder, whose run is then not finished any more."""
+    (folder / FINISHED).unlink(missing_ok=True)
+    write_atomically(folder / RECIPE, to_yaml(dict(recipe)))
 
 
 def _read_today(content: dict[str, Any]) -> dict[str, Any]:
