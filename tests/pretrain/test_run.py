@@ -15,7 +15,8 @@ from video_ssl.clips.samples import TooManyBadVideos
 from video_ssl.objectives.videomae.objective import Objective
 from video_ssl.pretrain.checkpoint_folders import list_checkpoints, newest_checkpoint
 from video_ssl.pretrain.errors import CheckpointError, RunError
-from video_ssl.pretrain.recipe import TrainingConfig
+from video_ssl.pretrain.lengths import check_batch
+from video_ssl.pretrain.recipe import TrainingConfig, load_pretrain_recipe
 from video_ssl.pretrain.reporting import read_metrics
 from video_ssl.pretrain.torch_loop.checkpoints import load_state
 from video_ssl.pretrain.torch_loop.loop import gradients_of, seed_step
@@ -390,14 +391,32 @@ def test_a_stage_without_a_checkpoint_does_not_lock_its_folder_either(
 def test_a_batch_that_cannot_be_shared(
     videos: Path, tmp_path: Path, helpers: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from video_ssl.pretrain.lengths import check_batch
-
     recipe = helpers.recipe(videos, tmp_path, training__accumulation=2)
     check_batch(recipe, 2)
     with pytest.raises(
         RunError, match=r"4 cannot be divided among 3 processes x .*=2: use a multiple of 6"
     ):
         check_batch(recipe, 3)
+
+
+@pytest.mark.parametrize(
+    ("name", "changes", "processes", "text"),
+    [
+        # Was wrong: each of the two divisions alone left groups of 2 whole, both together one video of them.
+        ("carl/penn_action_weak", ["data.balance.classes=1"], 2, "in each of 4 parts"),
+        # Was wrong: a lone view has no other one to go to; the loss was 0, and the weights decayed.
+        ("tcc/pouring", [], 1, "gets 1 record of a step .* frames.num_views=1"),
+        ("tcc/pouring", ["objective.pairs=label", "objective.frames.num_views=2"], 1, "its label"),
+        ("carl/penn_action_weak", ["data.balance=null"], 2, "weak pairs videos of one label"),
+        ("hico/demo", ["training.global_batch_size=4"], 2, "hico tells videos apart"),
+    ],
+)
+def test_a_part_of_a_batch_that_nothing_can_be_learnt_from(
+    name: str, changes: list[str], processes: int, text: str
+) -> None:
+    check_batch(load_pretrain_recipe(name, changes), processes)
+    with pytest.raises(RunError, match=text):
+        check_batch(load_pretrain_recipe(name, [*changes, "training.accumulation=2"]), processes)
 
 
 def test_a_failed_save_ends_the_run(

@@ -69,7 +69,7 @@ def lengths_of(recipe: PretrainRecipe, streams: Streams) -> Lengths:
 
 def check_batch(recipe: PretrainRecipe, count: int, what: str = "processes") -> None:
     """Raises RunError if the records of a step cannot be shared equally by `count` processes (devices) and
-    micro-batches, in any stream."""
+    micro-batches, in any stream, or a micro-batch of a process is not what balance and objective need."""
     training = recipe.training
     parts = count * training.accumulation
     sizes = {"training.global_batch_size": training.global_batch_size} | {
@@ -81,6 +81,20 @@ def check_batch(recipe: PretrainRecipe, count: int, what: str = "processes") -> 
                 f"{name}={size} cannot be divided among {count} {what} "
                 f"x training.accumulation={training.accumulation}: use a multiple of {parts}."
             )
+    if what == "processes":  # devices of a process share whole arrays: nothing is torn between them
+        _check_part(recipe, parts)
+
+
+def _check_part(recipe: PretrainRecipe, parts: int) -> None:
+    """Raises RunError if a micro-batch of a process tears balanced groups, or is too small for the objective."""
+    batch, balance = recipe.training.global_batch_size, recipe.data.balance
+    try:
+        if balance is not None:
+            balance.check_batch(batch, parts)
+        if hasattr(recipe.objective, "check_records"):
+            recipe.objective.check_records(batch // parts)
+    except ValueError as err:
+        raise RunError(f"{recipe.name}: {err}") from err
 
 
 def lr_schedule(recipe: PretrainRecipe, lengths: Lengths) -> np.ndarray:

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from video_ssl.objectives.shared.frame_plan import FrameSetSettings
+from video_ssl.objectives.shared.objective_config import refuse_few
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -63,3 +64,8 @@ class Config(FrameSetSettings):
             raise ValueError(
                 f"frames.num_views={self.frames.num_views}: CARL compares the views of a video. Use 2."
             )
+
+    def check_records(self, count: int) -> None:
+        """Raises ValueError if the weak term has no two videos to pair; it would be a constant 0."""
+        if self.weak is not None and self.weak.weight:
+            refuse_few(count, 2, "weak pairs videos of one label.")

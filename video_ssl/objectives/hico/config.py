@@ -9,6 +9,7 @@ from video_ssl.clips.config import ClipConfig, ColorConfig, CropConfig
 from video_ssl.models.config import Normalization
 from video_ssl.models.encoder_config import EncoderConfig
 from video_ssl.models.networks.s3dg_config import S3DGConfig
+from video_ssl.objectives.shared.objective_config import refuse_few
 from video_ssl.objectives.shared.sources import EncoderSource
 from video_ssl.objectives.shared.wiring import fit_encoder
 
@@ -169,6 +170,10 @@ class Config:
     @property
     def clips_per_record(self) -> int:
         return self.clip.num_clips
+
+    def check_records(self, count: int) -> None:
+        """Raises ValueError if so many records leave nothing to tell a video from."""
+        refuse_few(count, 2, f"{self.method} tells videos apart.")
 
     def stages(self) -> dict[str, EncoderSource]:
         return {}

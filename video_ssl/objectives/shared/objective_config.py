@@ -15,6 +15,9 @@ class ObjectiveConfig(Protocol):
     Settings that follow from the data or from an encoder that is given come from a method `settled(tables)`, which most
     have no need of: it returns the settings with all of them, and the same again for what it has given.  `is_settled`
     then says whether any is open (`objectives/supervised/config.py`).
+
+    An objective that compares records has a method `check_records(count)`: it raises a ValueError if there is nothing
+    to compare in a micro-batch of a process, of so many records (`refuse_few`).
     """
 
     @property
@@ -28,6 +31,20 @@ class ObjectiveConfig(Protocol):
 
     def stages(self) -> Mapping[str, Source]:
         """Returns by name what must exist before this objective can be built, for `stages` of its constructor."""
+
+
+def refuse_few(count: int, least: int, why: str) -> None:
+    """Raises ValueError if a micro-batch has fewer than `least` records.
+
+    Args:
+        count: of its records.
+        why: a sentence for the user, what they are needed for.
+    """
+    if count < least:
+        raise ValueError(
+            f"every process gets {count} record of a step (of a micro-batch, with training.accumulation), and at least "
+            f"{least} are needed: {why} Raise training.global_batch_size, or use fewer processes or micro-batches."
+        )
 
 
 def clip_length_of(config: Any) -> ClipLength | None:

@@ -9,6 +9,7 @@ from video_ssl.clips.config import ColorConfig, CropConfig
 from video_ssl.clips.sampling.frame_sets import FrameSetConfig
 from video_ssl.models.networks.frame_config import FrameTransformerConfig
 from video_ssl.objectives.shared.frame_plan import FrameSetSettings, with_unit_length
+from video_ssl.objectives.shared.objective_config import refuse_few
 
 Pairs = Literal["all", "label", "video"]
 LossKind = Literal["regression_mse_var", "regression_mse", "regression_huber", "classification"]
@@ -70,3 +71,10 @@ class Config(FrameSetSettings):
             raise ValueError(
                 f"frames.num_views={self.frames.num_views}: pairs='video' needs 2 views. Or use pairs='label'."
             )
+
+    def check_records(self, count: int) -> None:
+        """Raises ValueError if so many records have no two views for a cycle; the loss would be a constant 0."""
+        if self.pairs == "label":
+            refuse_few(count, 2, "pairs='label' goes from a video to another one with its label.")
+        elif self.frames.num_views == 1:
+            refuse_few(count, 2, "a cycle goes from a view to another one, and frames.num_views=1.")
