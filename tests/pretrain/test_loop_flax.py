@@ -310,6 +310,8 @@ def test_a_batch_that_the_devices_cannot_share(videos: Path, tmp_path: Path) -> 
     [
         ({"training__ema": {"decay": 0.9}}, "training.ema is set"),
         ({"training__sharding": "oss"}, "use ddp or fsdp"),
+        # Was wrong: trained until the first validation, and ended there with a NotImplementedError.
+        ({"validation": {"table": "other.csv"}}, "validation is set: set it to null"),
         ({"training__device": "tpu"}, "jax sees no such device"),
     ],
 )

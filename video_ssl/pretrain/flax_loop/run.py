@@ -73,6 +73,10 @@ def check_supported(recipe: PretrainRecipe) -> None:
     for wrong, text in (
         (training.ema is not None, "training.ema is set: set it to null"),
         (training.sharding == "oss", "training.sharding=oss: use ddp or fsdp"),
+        (
+            recipe.validation is not None,
+            "validation is set: set it to null, and evaluate the encoder after the training (evaluate=probe)",
+        ),
     ):
         if wrong:
             raise RunError(
