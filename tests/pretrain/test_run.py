@@ -469,6 +469,29 @@ def test_a_scale_shortens_every_stage_and_every_length_of_it(
         helpers.recipe(videos, run, training__scale=2000)
 
 
+@pytest.mark.parametrize(
+    ("changes", "text"),
+    [
+        ({"training__probe": {"table": "nowhere.csv"}}, "no table nowhere.csv"),
+        ({"training__probe": {"table": "VIDEOS"}}, "needs the class of every video"),
+        ({"validation": {"table": "nowhere.csv"}}, "this objective has none"),
+        ({"training__duration": 2, "optimizer__warmup": 50}, "warmup of 50 steps does not fit"),
+        ({"data__mix": {"nowhere.csv": 1.0}}, "no table nowhere.csv"),
+        ({"objective__image": {"source": {"file": "nowhere.pth"}}}, "no file nowhere.pth"),
+    ],
+)
+def test_mistakes_of_a_run_are_told_before_its_stages_are_trained(
+    videos: Path, tmp_path: Path, helpers: Any, changes: dict[str, Any], text: str
+) -> None:
+    """Was wrong: what is not of the stages was looked at when they had been trained, for a week perhaps."""
+    if "training__probe" in changes:
+        table = changes["training__probe"]["table"].replace("VIDEOS", str(videos))
+        changes = {"training__probe": {"table": table}}
+    with pytest.raises(ValueError, match=text):
+        run_torch(mvd_with_a_teacher(helpers, videos, tmp_path, **changes))
+    assert not (tmp_path / "run" / "stages").exists()
+
+
 def test_stages_come_first_and_are_not_repeated(videos: Path, tmp_path: Path, helpers: Any) -> None:
     recipe = mvd_with_a_teacher(helpers, videos, tmp_path, training__duration=3)
     result = run_torch(recipe)

@@ -140,21 +140,7 @@ def open_probe(
             "training.probe needs all weights in one process: set training.probe=null, or training.sharding=ddp "
             "(a flax training: one process)."
         )
-    table = open_table(config.table)
-    if len(table) > config.max_videos:
-        logger.info("probe: %d of %d videos of %s", config.max_videos, len(table), config.table)
-        table = table.select(np.linspace(0, len(table) - 1, config.max_videos).round())
-    labels = table.column("label") if "label" in table.column_names else np.full(len(table), -1)
-    lacking = int((labels < 0).sum())
-    if lacking:
-        raise RunError(
-            f"training.probe needs the class of every video, but {lacking} of {len(table)} of {config.table} have no "
-            "label."
-        )
-    if len(np.unique(labels)) < 2:
-        raise RunError(
-            f"training.probe.table={config.table} has {len(np.unique(labels))} class: at least 2 are needed."
-        )
+    table, labels = probe_videos(config)
     windows = WindowConfig(
         num_frames=preprocess.num_frames,
         frame_stride=preprocess.frame_stride,
@@ -173,7 +159,32 @@ def open_probe(
     return TrainingProbe(
         config=config,
         table=table,
-        labels=labels.astype(np.int64),
+        labels=labels,
         windows=windows,
         loader=loader,
     )
+
+
+def probe_videos(config: ProbeConfig) -> tuple[Table, np.ndarray]:
+    """Returns the table of the videos that are looked at, and their labels, int64 (V,).
+
+    Raises:
+        RunError: videos without a label, or of one class.
+        TableError: no such table.
+    """
+    table = open_table(config.table)
+    if len(table) > config.max_videos:
+        logger.info("probe: %d of %d videos of %s", config.max_videos, len(table), config.table)
+        table = table.select(np.linspace(0, len(table) - 1, config.max_videos).round())
+    labels = table.column("label") if "label" in table.column_names else np.full(len(table), -1)
+    lacking = int((labels < 0).sum())
+    if lacking:
+        raise RunError(
+            f"training.probe needs the class of every video, but {lacking} of {len(table)} of {config.table} have no "
+            "label."
+        )
+    if len(np.unique(labels)) < 2:
+        raise RunError(
+            f"training.probe.table={config.table} has {len(np.unique(labels))} class: at least 2 are needed."
+        )
+    return table, labels.astype(np.int64)

@@ -27,6 +27,7 @@ import numpy as np
 from video_ssl.clips.pipeline import Pipeline
 from video_ssl.clips.streams import Stream
 from video_ssl.datasets import open_table
+from video_ssl.datasets.opening import lacks_tables
 from video_ssl.datasets.table import Table
 from video_ssl.files import write_json
 from video_ssl.limits import parse_json
@@ -42,6 +43,7 @@ from video_ssl.pretrain.checkpoint_folders import (
 from video_ssl.pretrain.errors import CheckpointError, RunError
 from video_ssl.pretrain.foresight import held_gib, warnings_before
 from video_ssl.pretrain.lengths import Streams, lengths_of, lr_schedule
+from video_ssl.pretrain.probe import probe_videos
 from video_ssl.pretrain.recipe import PretrainRecipe, recipe_to_dict, stage_recipe
 from video_ssl.pretrain.reporting import read_metrics
 from video_ssl.pretrain.run_folder import (
@@ -96,6 +98,7 @@ class Framework(Generic[J]):
     """What a framework does of a run.
 
     Attributes:
+        check: raises for a recipe that it does not train, or not with these processes; nothing is built for it.
         build: (recipe, streams, stages) -> everything the loop needs to train from the start.
         load: puts a checkpoint into a job.
         train: trains to the end and returns the last row of metrics.
@@ -105,6 +108,7 @@ class Framework(Generic[J]):
         weights: what is exported, in words.
     """
 
+    check: Callable[[PretrainRecipe], None]
     build: Callable[[PretrainRecipe, Streams, Mapping[str, Path]], J]
     load: Callable[[J, Checkpoint], None]
     train: Callable[[J], dict[str, Any]]
@@ -138,6 +142,8 @@ def run(
             steps, metrics = finished["steps"], finished["metrics"]
             logger.info("%s is already finished: %d steps", folder, steps)
             return RunResult(folder, steps, metrics, _finished_encoders(folder, finished))
+        if _trained_stages(recipe):
+            processes.on_main(lambda: _check_ahead(recipe, framework.check))
         stages = prepare_stages(recipe, run_stage)
         asked = recipe_to_dict(recipe)
         recipe, streams = fit_batch(recipe, open_streams(recipe))
@@ -212,14 +218,59 @@ def prepare_stages(
                 _length(recipe),
             )
             found[name] = run_stage(inner).encoder
-            continue
-        found[name] = stage_path(recipe, name, source)
-        if not found[name].exists():
-            raise RunError(
-                f"{recipe.name} needs {name!r} before it starts, but there is no file {source.file}: correct the path, "
-                "or put the file there."
-            )
+        else:
+            found[name] = _given(recipe, name, source)
     return found
+
+
+def _given(recipe: PretrainRecipe, name: str, source: Source) -> Path:
+    """What the objective needs and the run does not train; errors as of `prepare_stages`."""
+    place = stage_path(recipe, name, source)
+    if not place.exists():
+        raise RunError(
+            f"{recipe.name} needs {name!r} before it starts, but there is no file {source.file}: correct the path, "
+            "or put the file there."
+        )
+    return place
+
+
+def _check_ahead(recipe: PretrainRecipe, check: Callable[[PretrainRecipe], None]) -> None:
+    """Raises what would refuse a run after its stages have been trained, as far as it can be seen without them.
+
+    Data that the run makes first are not looked at.
+    """
+    for part in _to_train(recipe):
+        for name, source in part.objective.stages().items():
+            if not _comes_later(source, recipe.folder):
+                _given(part, name, source)
+        tables = [t for name in (None, *part.data.streams) for t in part.data.tables_of(name)]
+        if not any(map(lacks_tables, tables)):
+            whole = settled_recipe(part)
+            part, streams = fit_batch(whole, open_streams(whole))
+            lr_schedule(part, lengths_of(part, streams))
+        check(part)
+        probe = part.training.probe
+        if probe is not None and not lacks_tables(probe.table):
+            probe_videos(probe)
+        if part.validation is not None and not lacks_tables(part.validation.table):
+            open_table(part.validation.table)
+
+
+def _to_train(recipe: PretrainRecipe) -> Iterator[PretrainRecipe]:
+    """The stages of a run that are not finished, in their order, then the run."""
+    for stage in _trained_stages(recipe).values():
+        if _finished(stage.folder) is None:
+            yield from _to_train(stage)
+    yield recipe
+
+
+def _comes_later(source: Source, folder: Path) -> bool:
+    """Whether something that an objective needs may be made by the run of a folder."""
+    if not isinstance(source, EncoderSource):
+        return False
+    if source.run is not None:
+        return Path(source.run).resolve().is_relative_to(folder.resolve())
+    return source.file is None
 
 
 def _trained_stages(recipe: PretrainRecipe) -> dict[str, PretrainRecipe]:

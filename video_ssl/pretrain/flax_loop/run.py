@@ -50,6 +50,7 @@ def run_flax(
 
 def _run(recipe: PretrainRecipe, processes: FlaxProcesses, *, allow_changes: bool) -> RunResult:
     framework = Framework[FlaxJob](
+        check=partial(_check, processes=processes),
         build=partial(build_job, processes=processes),
         load=_load,
         train=train,
@@ -82,6 +83,13 @@ def check_supported(recipe: PretrainRecipe) -> None:
             raise RunError(
                 f"{text}. objective.name={recipe.objective_name} is trained by flax, whose loop does not have it."
             )
+
+
+def _check(recipe: PretrainRecipe, *, processes: FlaxProcesses) -> None:
+    """Raises RunError for settings that only torch knows, or a batch that processes or devices cannot share."""
+    check_supported(recipe)
+    check_batch(recipe, processes.world_size)
+    check_batch(recipe, processes.num_devices, "devices")
 
 
 def build_objective(
@@ -130,8 +138,7 @@ def trained_parts(
         RunError: the batch cannot be shared equally by the processes or the devices.
     """
     training = recipe.training
-    check_batch(recipe, processes.world_size)
-    check_batch(recipe, processes.num_devices, "devices")
+    _check(recipe, processes=processes)
     objective = build_objective(recipe, stages)
     optimizer = build_optimizer(recipe.optimizer, lrs, grad_clip=training.grad_clip)
     # Every process makes the same weights on one device; they are divided afterwards.

@@ -34,7 +34,7 @@ from video_ssl.pretrain.torch_loop.loop import Job, train
 from video_ssl.pretrain.torch_loop.optimizers import load_optimizer_state, objective_optimizer
 from video_ssl.pretrain.torch_loop.sharded_checkpoints import load_for
 from video_ssl.pretrain.torch_loop.sharding import is_sharded, prepare, return_freed_memory, whole
-from video_ssl.pretrain.torch_loop.validation import open_validation
+from video_ssl.pretrain.torch_loop.validation import NO_CLASSIFIER, open_validation
 
 logger = logging.getLogger(__name__)
 
@@ -47,6 +47,7 @@ def run_torch(recipe: PretrainRecipe, *, allow_changes: bool = False) -> RunResu
 
 def _run(recipe: PretrainRecipe, processes: Processes, *, allow_changes: bool) -> RunResult:
     framework = Framework[Job](
+        check=partial(_check, processes=processes),
         build=partial(build_job, processes=processes),
         load=_load,
         train=train,
@@ -62,6 +63,14 @@ def _run(recipe: PretrainRecipe, processes: Processes, *, allow_changes: bool) -
         allow_changes=allow_changes,
         run_stage=lambda inner: _run(inner, processes, allow_changes=allow_changes),
     )
+
+
+def _check(recipe: PretrainRecipe, *, processes: Processes) -> None:
+    """Raises RunError for a batch that the processes cannot share, or a validation without a classifier."""
+    check_batch(recipe, processes.world_size)
+    kind = OBJECTIVES[recipe.objective_name].objective()
+    if recipe.validation is not None and kind.classifier is TorchObjective.classifier:
+        raise RunError(NO_CLASSIFIER)
 
 
 def build_objective(

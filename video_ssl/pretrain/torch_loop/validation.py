@@ -36,6 +36,10 @@ logger = logging.getLogger(__name__)
 
 #: Clips of earlier trials that are kept in memory, so that videos are decoded once.
 _KEPT_BYTES = 2**29
+NO_CLASSIFIER = (
+    "validation tries a classifier, and this objective has none: set validation=null, and evaluate its encoder after "
+    "the training (evaluate=probe)."
+)
 _UNREAD = -2  # what a video counts as that could not be read
 
 
@@ -211,10 +215,7 @@ def open_validation(
         TableError: no such table.
     """
     if objective.classifier() is None:
-        raise RunError(
-            "validation tries a classifier, and this objective has none: set validation=null, and evaluate its encoder "
-            "after the training (evaluate=probe)."
-        )
+        raise RunError(NO_CLASSIFIER)
     table = open_table(config.table)
     if len(table) > config.max_videos:
         logger.info(
