@@ -239,7 +239,9 @@ def test_a_longer_run_is_a_change_that_must_be_wanted(
 
 
 def test_a_run_goes_on_with_another_optimizer(videos: Path, tmp_path: Path, helpers: Any) -> None:
+    """And is then known by that recipe, as it was given: not with the batch that the 12 videos fill."""
     lengths = {"training__duration": 2, "training__checkpoint_every": 2}
+    lengths |= {"training__global_batch_size": 16, "training__shrink_batch": True}
     run_torch(helpers.recipe(videos, tmp_path / "run", optimizer__name="sgd", **lengths))
     lars = helpers.recipe(
         videos, tmp_path / "run", optimizer__name="lars", **{**lengths, "training__duration": 3}
@@ -247,6 +249,7 @@ def test_a_run_goes_on_with_another_optimizer(videos: Path, tmp_path: Path, help
     assert run_torch(lars, allow_changes=True).steps == 3
     log = (tmp_path / "run" / "logs" / "rank_0.log").read_text(encoding="utf-8")
     assert "holds the state of another optimizer (sgd: momentum_buffer): lars begins with" in log
+    assert run_torch(lars).steps == 3
 
 
 def test_other_data_or_another_model_is_not_resumed_in_silence(
