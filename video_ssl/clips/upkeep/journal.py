@@ -164,7 +164,7 @@ def is_list(path: Path) -> bool:
     """Whether a file is a list of what was left out, and why, as scan and transcode write it."""
     with open(path, "rb") as file:
         entry = _parsed(file.readline(_LONGEST_LINE))
-    return entry is not None and entry.keys() <= {"id", "source", "backend", "reason"}
+    return entry is not None and entry.keys() <= {"id", "source", "backend", "reason", "away"}
 
 
 def _parsed(line: bytes) -> dict[str, Any] | None:
