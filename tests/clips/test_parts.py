@@ -9,6 +9,7 @@ import numpy as np
 import pyarrow as pa
 import pytest
 import video_maker
+from PIL import Image
 from pipeline_plans import HiCoPlan
 from pyarrow import parquet
 from video_maker import chirp, read_index
@@ -230,6 +231,30 @@ def test_a_scan_counts_the_parts_and_names_the_broken_one(own, tmp_path):
     alone = Table.from_columns({"source": own[:1]})
     plain = scan_table(alone, tmp_path / "plain.arrow", ScanConfig(num_workers=1), progress=False)
     assert "part_frames" not in plain.table.column_names
+
+
+def test_a_scan_keeps_the_rate_of_folders_of_frames_in_a_row_and_of_uris(parts, tmp_path):
+    """Was wrong: only a folder by its plain path was known as frames, all else got 25 frames a second."""
+    with open_video(parts[0]) as reader:
+        for name, picture in zip("FFGG", reader.frames(range(4)), strict=True):
+            (tmp_path / name).mkdir(exist_ok=True)
+            number = len(os.listdir(tmp_path / name))
+            Image.fromarray(picture).save(tmp_path / name / f"{number}.png")
+    uri = (tmp_path / "F").as_uri()
+    rows = {
+        "source": ["F||G", uri, "F", "G/0.png", parts[0]],
+        "fps": [10.0, 5.0, 4.0, 2.0, 1.0],
+        "id": ["row", "uri", "folder", "picture", "video"],
+        "num_frames": [None, 2, None, None, None],
+    }
+    table = Table.from_columns(rows, root=tmp_path)
+    config = ScanConfig(num_workers=1)
+    found = scan_table(table, tmp_path / "out.arrow", config, progress=False).table
+    assert found.column("fps") == pytest.approx([10, 5, 4, 2, 25])
+    assert found.column("duration_sec") == pytest.approx([0.4, 0.4, 0.5, 0.5, 1], abs=1e-3)
+    few = Table.from_columns({"source": [uri], "num_frames": [3]})
+    with pytest.raises(TableError, match="has 2 frames, its table says 3"):
+        scan_table(few, tmp_path / "few.arrow", config, progress=False)
 
 
 def test_transcoding_makes_one_file_and_building_says_so(own, tmp_path):

@@ -72,15 +72,19 @@ class SourceStates:
 def _state(path: str) -> list[Any]:
     try:
         if os.path.isdir(path):
-            return ["frames", _listing_digest(path)]
+            return ["frames", listing_digest(path)]
         found = os.stat(path)
     except OSError:
         return ["missing"]
     return [found.st_size, found.st_mtime_ns]
 
 
-def _listing_digest(folder: str) -> str:
-    """A digest of names, sizes and times of the pictures in a folder."""
+def listing_digest(folder: str) -> str:
+    """Returns a digest of names, sizes and times of the pictures in a folder.
+
+    Raises:
+        OSError: it cannot be listed.
+    """
     digest = hashlib.blake2b(digest_size=16)
     with os.scandir(folder) as entries:
         for entry in sorted(entries, key=lambda entry: entry.name):

@@ -26,7 +26,7 @@ from video_ssl.clips.upkeep.config import DedupConfig
 from video_ssl.clips.upkeep.isolated import Failure, run_isolated
 from video_ssl.clips.upkeep.isolated_worker import beat
 from video_ssl.clips.upkeep.journal import Journal
-from video_ssl.clips.upkeep.probe import stamp
+from video_ssl.clips.upkeep.probe import said_of_frames, stamp
 from video_ssl.datasets.table import Record, Table
 from video_ssl.progress import metered
 
@@ -226,8 +226,12 @@ def _entries(
 
 
 def _key(record: Record) -> str:
-    about = [record.source, record.start_sec, record.end_sec, record.byte_offset]
-    return hashlib.sha1(json.dumps([*about, *stamp(record.source)]).encode()).hexdigest()
+    about: list[Any] = [record.source, record.start_sec, record.end_sec, record.byte_offset]
+    about += stamp(record.source)
+    said = said_of_frames(record)
+    if said != (None, None):
+        about += said
+    return hashlib.sha1(json.dumps(about).encode()).hexdigest()
 
 
 def print_tracks(

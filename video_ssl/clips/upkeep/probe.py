@@ -17,10 +17,13 @@ from video_ssl.clips.decoders.sources import locate
 from video_ssl.clips.joined import JoinedReader
 from video_ssl.clips.reading import open_video, segment_frames
 from video_ssl.clips.upkeep.isolated_worker import beat
+from video_ssl.datasets.archives.array_records import divide_record
 from video_ssl.datasets.archives.tars import divide_member
 from video_ssl.datasets.parts import SIGN, divide_parts
-from video_ssl.datasets.paths import local_path
+from video_ssl.datasets.paths import PICTURE_SUFFIXES, local_path
 from video_ssl.datasets.remote.fetching import is_remote
+from video_ssl.datasets.source_states import listing_digest
+from video_ssl.datasets.table import Record
 
 #: Columns of a table that `probe` finds out about a file, the same for all its segments.
 FILE_COLUMNS = (
@@ -47,7 +50,7 @@ class Probe:
 def probe(task: Probe) -> dict[str, Any]:
     """Returns the columns of the file, and under "segments" (num_frames, duration_sec) for each segment.
 
-    Segments without a frame have 0 frames.
+    Segments without a frame have 0 frames.  "stamp" is what `stamp` returns.
 
     Args:
         task: `decode="ends"` decodes the first and the last frame, "all" every frame.
@@ -74,7 +77,9 @@ def probe(task: Probe) -> dict[str, Any]:
             joined = {"part_frames": reader.part_frames.tolist(), "part_sec": reader.part_sec.tolist()}  # fmt: skip
     if stamp(task.source) != before:
         raise BadVideo(task.source, "changes while it is read: scan it when it is complete.")
+    size, changed = before if isinstance(before[0], int) else (None, None)
     return {
+        "stamp": list(before),
         "fps": info.fps,
         "width": info.width,
         "height": info.height,
@@ -87,8 +92,8 @@ def probe(task: Probe) -> dict[str, Any]:
         "container": facts[0].container if facts else "frames",
         "edit_list": any(found.edit_list for found in facts),
         "max_gop": max((found.max_gop for found in facts), default=1),
-        "file_size": before[0],
-        "file_mtime": before[1],
+        "file_size": size,
+        "file_mtime": changed,
         **joined,
         "segments": [_extent(times, info.duration_sec, *segment) for segment in task.segments],
     }
@@ -105,23 +110,53 @@ def _facts_of(source: str, task: Probe) -> FileFacts | None:
         place.release()
 
 
-def stamp(source: str) -> tuple[int | None, float | None]:
-    """Returns (size, time of last change) of the file that holds the source; None for URIs, folders, missing files.
+def stamp(source: str) -> tuple[Any, ...]:
+    """Returns what shows, without reading it, that a source has changed; JSON keeps it, as a list.
 
-    Of several files in a row all bytes, and the last of their times.
+    (size, time of last change) of the file that holds it; ("frames", digest of names, sizes and times) of a folder of
+    frames; ("shard", size, time) of a record of an ArrayRecord shard; (None, None) of URIs and of what is missing.  Of
+    several files in a row all bytes, and the last of their times; of others in a row ("parts", the stamp of each).
     """
     if SIGN in source:
-        sizes, times = zip(*map(stamp, divide_parts(source)), strict=True)
-        return (None, None) if None in sizes else (sum(sizes), max(times))
+        stamps = [stamp(part) for part in divide_parts(source)]
+        if all(isinstance(found[0], int) for found in stamps):
+            sizes, times = zip(*stamps, strict=True)
+            return sum(sizes), max(times)
+        known = any(found[0] is not None for found in stamps)
+        return ("parts", *map(list, stamps)) if known else (None, None)
     holder, _ = divide_member(source)
-    if is_remote(holder):
+    shard, index = divide_record(holder)
+    if is_remote(shard):
         return None, None
-    path = local_path(holder)
+    path = local_path(shard)
     try:
+        if os.path.isdir(path):
+            return "frames", listing_digest(path)
         status = os.stat(path)
     except OSError:
         return None, None
-    return (None, None) if os.path.isdir(path) else (status.st_size, status.st_mtime)
+    found = (status.st_size, status.st_mtime)
+    return found if index is None else ("shard", *found)
+
+
+def is_folder(source: str) -> bool:
+    """Returns whether a source, or a part of it, is a folder of frames on a local disk."""
+    return any(os.path.isdir(local_path(part)) for part in divide_parts(source))
+
+
+def takes_rate(source: str) -> bool:
+    """Returns whether the rate in a table counts for a source, or a part of it: videos know their own."""
+    parts = divide_parts(source.lower())
+    return is_folder(source) or any(part.endswith(PICTURE_SUFFIXES) for part in parts)
+
+
+def said_of_frames(record: Record) -> tuple[float | None, int | None]:
+    """Returns what a table says that decides how frames are read, (rate, number of frames); None each for videos."""
+    whole = record.start_sec is None and record.end_sec is None
+    return (
+        record.fps if takes_rate(record.source) else None,
+        record.num_frames if whole and is_folder(record.source) else None,
+    )
 
 
 def _decode_some(reader: Reader, decode: str) -> None:

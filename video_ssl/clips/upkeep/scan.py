@@ -22,7 +22,7 @@ from video_ssl.clips.decoders.reader import StatedCount
 from video_ssl.clips.upkeep.config import ScanConfig
 from video_ssl.clips.upkeep.isolated import Failure, refuse_away, run_isolated
 from video_ssl.clips.upkeep.journal import Journal, is_list
-from video_ssl.clips.upkeep.probe import FILE_COLUMNS, Probe, stamp
+from video_ssl.clips.upkeep.probe import FILE_COLUMNS, Probe, is_folder, stamp, takes_rate
 from video_ssl.clips.upkeep.proof import Proof
 from video_ssl.clips.upkeep.summary import summary
 from video_ssl.datasets.remote.errors import redacted
@@ -63,6 +63,8 @@ class _File:
         about: list[Any] = [task.source, task.byte_range, task.segments]
         if task.stated_count is not None:
             about.append(task.stated_count.count)
+        if task.fps is not None:
+            about.append({"fps": task.fps})
         text = json.dumps(about)
         return hashlib.sha1(text.encode()).hexdigest()
 
@@ -168,13 +170,16 @@ class _Run:
                 known is not None and (known.get("away") or (retry and "reason" in known))
             ):
                 to_do.append(file)
+        # What was found of a decoder on the file that was there before counts no more.
+        proven = [f"{name}:{file.key}" for name in OPTIONAL for file in to_do]
+        self._journal.begin(key for key in proven if key in self._journal.entries)
         tasks = ((file, file.probe) for file in to_do)
         for file, found in self._each("looking at files", probe, tasks, len(files), len(to_do)):
             entry: dict[str, Any] = {"source": file.probe.source}
             if isinstance(found, Failure):
                 entry |= {"stamp": list(stamp(file.probe.source)), "reason": found.reason}
             else:
-                entry |= {"stamp": [found["file_size"], found["file_mtime"]], "facts": found}
+                entry |= {"stamp": found.pop("stamp"), "facts": found}
             if isinstance(found, Failure) and found.away:
                 entry["away"] = True
             self._journal.add(file.key, entry)
@@ -236,8 +241,8 @@ def _files_of(table: Table, *, timeout_sec: float, decode: str) -> list[_File]:
             Probe(
                 source=source,
                 byte_range=byte_range,
-                fps=taken[0][3] if os.path.isdir(source) else None,  # videos know their own
-                stated_count=_stated_count(table, taken) if os.path.isdir(source) else None,
+                fps=taken[0][3] if takes_rate(source) else None,
+                stated_count=_stated_count(table, taken) if is_folder(source) else None,
                 segments=tuple((start, end) for _, start, end, *_ in taken),
                 timeout_sec=timeout_sec,
                 decode=decode,

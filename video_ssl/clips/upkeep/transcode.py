@@ -19,7 +19,7 @@ import numpy as np
 from video_ssl.clips.upkeep.config import TranscodeConfig, VideoFormat
 from video_ssl.clips.upkeep.isolated import Failure, refuse_away, run_isolated
 from video_ssl.clips.upkeep.journal import Journal, is_list
-from video_ssl.clips.upkeep.probe import FILE_COLUMNS, stamp
+from video_ssl.clips.upkeep.probe import FILE_COLUMNS, said_of_frames, stamp
 from video_ssl.clips.upkeep.transcode_file import Transcode
 from video_ssl.clips.upkeep.transcode_targets import claim_targets, file_name
 from video_ssl.datasets.boxes import PER_MOMENT
@@ -147,7 +147,7 @@ def _jobs_of(
         name = file_name(divide_parts(records[0].source)[0], table.root, key, taken)
         segments = ((None, None),) if cut else tuple((r.start_sec, r.end_sec) for r in records)
         task = Transcode(
-            record=_what_to_take(records[0], cut=cut),
+            record=_what_to_take(records, cut=cut),
             target=folder / name,
             format=format,
             timeout_sec=timeout_sec,
@@ -158,8 +158,11 @@ def _jobs_of(
     return jobs
 
 
-def _what_to_take(record: Record, *, cut: bool) -> Record:
+def _what_to_take(records: Sequence[Record], *, cut: bool) -> Record:
     """The whole source, or the segment, without labels: it travels to a process."""
+    record = records[0]
+    # As many frames as a row of the whole folder says must be there; rows of segments count their own.
+    stated = (number for each in records if (number := said_of_frames(each)[1]) is not None)
     return Record(
         index=0,
         id=record.id,
@@ -167,6 +170,7 @@ def _what_to_take(record: Record, *, cut: bool) -> Record:
         start_sec=record.start_sec if cut else None,
         end_sec=record.end_sec if cut else None,
         fps=record.fps,
+        num_frames=next(stated, None),
         byte_offset=record.byte_offset,
         byte_size=record.byte_size,
         file_size=record.file_size,
@@ -207,22 +211,37 @@ def _run(
                     entry["away"] = True
             else:
                 entry = found
-            journal.add(job.key, {"source": source, **entry})
+            journal.add(job.key, {"source": source, "asked": _asked(job), **entry})
             seconds = sum(sec for _, sec in entry.get("segments", ()))
             meter.advance(video_sec=seconds, key=job.key)
 
 
+def _asked(job: _Job) -> dict[str, Any]:
+    """What the table says that decides what an entry of the journal holds, in JSON."""
+    return {
+        "segments": [list(segment) for segment in job.task.segments],
+        "frames": list(said_of_frames(job.task.record)),
+    }
+
+
 def _is_done(job: _Job, journal: Journal, *, retry: bool) -> bool:
-    """Whether the journal's entry belongs to this source as it is now, and the new file is as it was written."""
+    """Whether the journal's entry belongs to this source as it is now and to what the table says of it, and the new
+    file is as it was written."""
     entry = journal.entries.get(job.key)
     if entry is None or entry["source"] != job.task.record.source:
         return False
     if entry["source_stamp"] != list(stamp(job.task.record.source)):
         return False
+    # Journals of before do not say it: they count where nothing was to be said, as of whole videos.
+    count = len(entry.get("segments", job.task.segments))
+    nothing = {"segments": [[None, None]] * count, "frames": [None, None]}
+    if entry.get("asked", nothing) != _asked(job):
+        return False
     if "reason" in entry:
         return not retry and not entry.get("away")
-    same = list(stamp(str(job.task.target))) == [entry["file_size"], entry["file_mtime"]]
-    return same and len(entry["segments"]) == len(job.task.segments)
+    if job.task.return_map and "map" not in entry:
+        return False
+    return list(stamp(str(job.task.target))) == [entry["file_size"], entry["file_mtime"]]
 
 
 def _skip_list(table: Table, jobs: Sequence[_Job], journal: Journal) -> list[dict[str, Any]]:

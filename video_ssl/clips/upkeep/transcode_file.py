@@ -74,6 +74,7 @@ def transcode_file(task: Transcode) -> dict[str, Any]:
             raise BadVideo(
                 task.record.source, f"became a file of {found} frames instead of {len(shown)}."
             )
+    del columns["stamp"]  # of the new file; its columns say it too
     columns["source_stamp"] = list(before)
     columns["origin_sec"] = origin_sec
     if task.return_map:
