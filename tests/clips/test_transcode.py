@@ -28,6 +28,7 @@ from video_ssl.clips.upkeep.config import ScanConfig, TranscodeConfig, VideoForm
 from video_ssl.clips.upkeep.scan import scan_table
 from video_ssl.clips.upkeep.transcode import TRANSCODE, transcode_table
 from video_ssl.datasets.folder import read_folder
+from video_ssl.datasets.frame_labels import resampled_labels
 from video_ssl.datasets.table import Table
 from video_ssl.files import DiskFull
 
@@ -164,6 +165,42 @@ def test_frame_labels_follow_a_change_of_rate(odd_videos, tmp_path):
             shown = [read_index(f) for f in reader.frames(np.arange(reader.info.num_frames))]
         assert len(shown) == record.num_frames == (10, 15)[row]
         assert record.frame_labels.tolist() == [index - first for index in shown]
+
+
+@pytest.mark.parametrize("cut", [False, True])
+def test_labels_of_another_number_than_the_frames_are_resampled(odd_videos, tmp_path, cut):
+    """Was wrong: they were taken frame by frame, so those beyond the frames were lost and short ones ended early."""
+    given = [{**ROWS[0], "frame_labels": list(range(40))}, {**ROWS[1], "frame_labels": [0, 1, 2]}]
+    table = Table.from_rows(given, root=odd_videos, class_names=["x", "y"])
+    form = VideoFormat(short_side=1000, crf=12, fps=12.5)
+    result = transcode(table, tmp_path, format=form, cut=cut)
+    for row, (first, count) in enumerate(((10, 20), (30, 30))):
+        record = result.table.record(row)
+        with open_record(record) as reader:
+            shown = [read_index(f) for f in reader.frames(np.arange(reader.info.num_frames))]
+        of_old = resampled_labels(given[row]["frame_labels"], count)
+        assert record.frame_labels.tolist() == of_old[np.array(shown) - first].tolist()
+
+
+def test_captions_and_events_outside_of_a_cut_segment_are_left_out(odd_videos, tmp_path):
+    """Was wrong: all that came before the segment was moved to its first moment, and what came behind it stayed."""
+    times = {"before": (0.0, 0.2), "touches": (0.1, 0.4), "into": (0.2, 0.6), "inside": (0.6, 0.8), "all": (None, None),
+             "out of": (1.0, 1.6), "from the end": (1.2, 1.4), "behind": (1.3, 1.4), "open": (None, 0.2)}  # fmt: skip
+    captions = [{"text": text, "start_sec": s, "end_sec": e} for text, (s, e) in times.items()]
+    events = [{"name": f"{at}", "time_sec": at} for at in (0.2, 0.4, 0.8, 1.2, 1.4)]
+    row = {**ROWS[0], "captions": captions, "events": events}
+    rows = [row, {**row, "id": "whole", "start_sec": None, "end_sec": None, "frame_labels": None}]
+    result = transcode(Table.from_rows(rows, root=odd_videos), tmp_path, cut=True)
+    segment, whole = (result.table.record(row) for row in range(2))
+    found = {c.text: (c.start_sec, c.end_sec) for c in segment.captions}
+    assert list(found) == ["into", "inside", "all", "out of"]
+    assert found["all"] == (None, None)
+    kept = [at for text in ("into", "inside", "out of") for at in found[text]]
+    assert kept == pytest.approx([0, 0.2, 0.2, 0.4, 0.6, 0.8])
+    at = {event.name: event.time_sec for event in segment.events}
+    assert at == pytest.approx({"0.4": 0, "0.8": 0.4, "1.2": 0.8})
+    assert {c.text: (c.start_sec, c.end_sec) for c in whole.captions} == times
+    assert len(whole.events) == len(events)
 
 
 def test_segments_can_be_cut(odd_videos, tmp_path):

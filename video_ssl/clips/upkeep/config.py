@@ -93,7 +93,8 @@ class TranscodeConfig:
     """How a table is transcoded.
 
     Attributes:
-        cut: one file per record, of its segment only; times in captions and events are moved accordingly.
+        cut: one file per record, of its segment only; times in captions and events are moved accordingly, and
+            those outside of it left out.
         num_workers: processes; by default one per core.
         timeout_sec: longest time without a frame done; twice of it costs the process.
         retry: try again what could not be read before.

@@ -16,6 +16,7 @@ from typing import Any
 
 import numpy as np
 
+from video_ssl.clips.reading import segment_frames
 from video_ssl.clips.upkeep.config import TranscodeConfig, VideoFormat
 from video_ssl.clips.upkeep.isolated import Failure, refuse_away, run_isolated
 from video_ssl.clips.upkeep.journal import Journal, is_list
@@ -23,6 +24,7 @@ from video_ssl.clips.upkeep.probe import FILE_COLUMNS, said_of_frames, stamp
 from video_ssl.clips.upkeep.transcode_file import Transcode
 from video_ssl.clips.upkeep.transcode_targets import claim_targets, file_name
 from video_ssl.datasets.boxes import PER_MOMENT
+from video_ssl.datasets.frame_labels import resampled_labels
 from video_ssl.datasets.parts import divide_parts
 from video_ssl.datasets.paths import TRANSCODE_JOURNAL
 from video_ssl.datasets.remote.errors import redacted
@@ -43,6 +45,7 @@ _HANG_FACTOR = 2
 # Columns that describe the old files.
 _STALE = ("byte_offset", "byte_size", "exact", "part_frames", "part_sec")
 _PER_FRAME = ("frame_labels", "boxes", "box_labels", "box_scores")
+_ROUNDING_SEC = 5e-4  # annotations are rounded to milliseconds
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -76,8 +79,8 @@ def transcode_table(
     """Returns the table of the new files, `OUT/table.arrow`; the files lie in `OUT/videos`.
 
     Labels and everything else that the table says are carried over; `OUT/skipped.jsonl` says which records could not
-    be, and why.  Segments stay segments of one new file, unless they are cut.  Per-frame labels and boxes follow a
-    change of the frame rate.
+    be, and why.  Segments stay segments of one new file, unless they are cut: then captions and events outside of them
+    are left out.  Per-frame labels and boxes follow a change of the frame rate.
 
     Args:
         table: any records.
@@ -300,22 +303,29 @@ def _new_table(
 def _follow_frames(
     values: Mapping[str, list[Any]], row: int, entry: dict[str, Any], *, cut: bool
 ) -> None:
-    """Per-frame values of the frames that the new file shows."""
+    """Per-frame values of the frames that the new file shows; labels in another number than frames are resampled."""
     shown, old, new = (np.array(entry[name]) for name in ("map", "old_times", "new_times"))
-    first_old = 0
+    first_old, end_old = 0, len(old)
     if not cut:
-        start = values["start_sec"][row] if "start_sec" in values else None
-        end = values["end_sec"][row] if "end_sec" in values else None
-        borders = np.array([start or 0.0, np.inf if end is None else end]) - 5e-4
-        first_old = int(np.searchsorted(old, borders[0]))
-        first, last = np.searchsorted(new, borders)
+        stretch = _stretch(values, row)
+        first_old, end_old = segment_frames(old, *stretch)
+        first, last = segment_frames(new, *stretch)
         shown = shown[first:last]
     moments = values["box_times_sec"][row] if "box_times_sec" in values else None
     for name in _PER_FRAME if moments is None else ("frame_labels",):
         per_frame = values[name][row] if name in values else None
+        if per_frame and name == "frame_labels" and end_old > first_old:
+            per_frame = resampled_labels(per_frame, end_old - first_old).tolist()
         if per_frame:
             places = np.clip(shown - first_old, 0, len(per_frame) - 1)
             values[name][row] = [per_frame[place] for place in places.tolist()]
+
+
+def _stretch(values: Mapping[str, list[Any]], row: int) -> tuple[float | None, float | None]:
+    start, end = (
+        values[name][row] if name in values else None for name in ("start_sec", "end_sec")
+    )
+    return start, end
 
 
 def _move_times(
@@ -324,19 +334,25 @@ def _move_times(
     """Times of a record whose segment became a file of its own, of `seconds`, which starts at 0.
 
     That is its first frame, at `origin_sec` of the old one; journals of before do not know it and have `start_sec`.
+    Captions and events that lie outside of it are left out, captions that reach beyond it end with it.
     """
-    start = origin_sec
-    if start is None:
-        start = (values["start_sec"][row] if "start_sec" in values else None) or 0.0
+    begin, end = _stretch(values, row)
+    start = origin_sec if origin_sec is not None else begin or 0.0
     for name in ("captions", "events"):
-        for item in (values[name][row] if name in values else None) or ():
-            for key in ("start_sec", "end_sec", "time_sec"):
-                if item.get(key) is not None:
-                    item[key] = max(0.0, item[key] - start)
+        items = values[name][row] if name in values else None
+        if items is not None:
+            values[name][row] = [item for item in items if _is_within(item, begin, end)]
+            for item in values[name][row]:
+                for key in ("start_sec", "end_sec", "time_sec"):
+                    if item.get(key) is not None:
+                        inside = item[key] if end is None else min(item[key], end)
+                        item[key] = max(0.0, inside - start)
     moments = values["box_times_sec"][row] if "box_times_sec" in values else None
     if moments is not None:
         moved = np.array(moments) - start
-        inside = np.flatnonzero((moved > -5e-4) & (moved < seconds + 5e-4)).tolist()
+        inside = np.flatnonzero(
+            (moved > -_ROUNDING_SEC) & (moved < seconds + _ROUNDING_SEC)
+        ).tolist()
         for name in PER_MOMENT:
             if name in values and values[name][row] is not None:
                 values[name][row] = [values[name][row][place] for place in inside]
@@ -344,3 +360,13 @@ def _move_times(
     for name in ("start_sec", "end_sec"):
         if name in values:
             values[name][row] = None
+
+
+def _is_within(item: Mapping[str, Any], begin_sec: float | None, end_sec: float | None) -> bool:
+    """Whether a caption has something in common with a stretch, or an event lies in it, its borders included."""
+    first, last = (item.get("time_sec", item.get(key)) for key in ("start_sec", "end_sec"))
+    first, begin = (-np.inf if at is None else at for at in (first, begin_sec))
+    last, end = (np.inf if at is None else at for at in (last, end_sec))
+    common = min(last, end) - max(first, begin)
+    is_moment = last - first <= _ROUNDING_SEC
+    return bool(common > (-_ROUNDING_SEC if is_moment else _ROUNDING_SEC))
