@@ -160,6 +160,34 @@ def test_lists_that_mix_paths_and_labels_are_refused(tmp_path):
             read_list(write(tmp_path / "list.txt", text))
 
 
+@pytest.mark.parametrize("end", ["", ",3"])
+def test_quotes_around_a_path_are_no_part_of_it(tmp_path, end):
+    """Was wrong: of a list without labels they stayed, and no such video was found."""
+    for name in ("a, b.mp4", '"c".mp4'):
+        (tmp_path / name).touch()
+    lines = [f'"{tmp_path}/a, b.mp4"', '"a, b.mp4"', '"c".mp4', '"s3://bucket/d, e.mp4"']
+    table = read_list(write(tmp_path / "l.csv", "".join(f"{line}{end}\n" for line in lines)))
+    expected = [f"{tmp_path}/a, b.mp4", "a, b.mp4", '"c".mp4', "s3://bucket/d, e.mp4"]
+    assert table.column("id").tolist() == expected
+    whole = [os.path.join(tmp_path, name) for name in expected[:3]]
+    assert [table.record(row).source for row in range(4)] == [*whole, expected[3]]
+
+
+def test_numbers_at_the_end_of_what_is_there_or_elsewhere_are_no_labels(tmp_path, monkeypatch):
+    """Was wrong: in a list without labels, paths at home and URIs that end in a number were refused as labelled."""
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    for name in ("clip 0", "clip 1", "clip 2", "clip 3"):
+        (tmp_path / "home" / name).mkdir(parents=True)
+    lines = ["~/clip 0", "~/clip 1", f"{(tmp_path / 'home').as_uri()}/clip 2", '"~/clip 3"']
+    table = read_list(write(tmp_path / "list.txt", "\n".join([*lines, "s3://bucket/clip 2"])))
+    assert table.column_names == ["id", "source"]
+    assert table.record(1).source == str(tmp_path / "home/clip 1")
+    assert table.record(4).source == "s3://bucket/clip 2"
+    text = "s3://bucket/a.mp4\ns3://bucket/b.mp4 3\n"
+    with pytest.raises(TableError, match=r"line 1 has no label, but line 2 has one"):
+        read_list(write(tmp_path / "list.txt", text))
+
+
 def test_a_list_of_which_nothing_is_there_is_refused_when_it_is_opened(tmp_path, monkeypatch):
     """Was wrong: every worker failed on every line, and training ended with 70 lines of traceback."""
     monkeypatch.chdir(tmp_path)

@@ -76,20 +76,20 @@ def layout_of(path: Path, lines: Sequence[Line], folder: Path) -> Layout:
 
 def _is_read_as_well(path: Path, line: Line, layout: Layout, folder: Path) -> bool:
     try:
-        source, _ = fields_of(path, line, layout)
+        source, _ = fields_of(path, line, layout, folder)
     except TableError:
         return False
     return os.path.exists(_on_disk(folder, source))
 
 
-def fields_of(path: Path, line: Line, layout: Layout) -> tuple[str, list[str]]:
-    """Returns (path, fields behind it) of a line.
+def fields_of(path: Path, line: Line, layout: Layout, folder: Path) -> tuple[str, list[str]]:
+    """Returns (path without the quotes of CSV, fields behind it) of a line.
 
     Raises:
         TableError: fewer or more fields than the lines of this list have.
     """
     if not layout.fields:
-        return line.text, []
+        return _unquoted(line.text, folder), []
     source = line.text
     fields: list[str] = []
     for _ in range(layout.fields):
@@ -103,7 +103,15 @@ def fields_of(path: Path, line: Line, layout: Layout) -> tuple[str, list[str]]:
         raise TableError(
             f"{path} line {line.number}: {shown(line.text)} is not `folder num_frames label`, but lines before are."
         )
-    return source.strip('"'), fields
+    return _unquoted(source, folder), fields
+
+
+def _unquoted(source: str, folder: Path) -> str:
+    """The path without quotes around it, unless a file of that very name is there."""
+    bare = source.strip('"')
+    if bare != source and os.path.lexists(os.path.join(folder, source)):
+        return source
+    return bare
 
 
 def refuse_swallowed_fields(
@@ -158,17 +166,22 @@ def _there(text: str, folder: Path) -> tuple[str, list[str]] | None:
     return None
 
 
-def ends_in_number(text: str) -> bool:
-    """Returns whether the last field of a line is a number, behind a path."""
-    return any(
-        source and _NUMBER.fullmatch(field)
-        for source, field in (_last_field(text, separator) for separator in ",; ")
-    )
+def ends_in_label(text: str, folder: Path) -> bool:
+    """Returns whether the last field of a line is a number behind a path, and not the end of one.
+
+    What lies elsewhere cannot be looked up: there the number must stand behind the suffix of a video.
+    """
+    divided = [_last_field(text, separator) for separator in ",; "]
+    if not any(source and _NUMBER.fullmatch(field) for source, field in divided):
+        return False
+    if "://" in text and not text.startswith("file://"):
+        return _BEHIND_A_VIDEO.fullmatch(text) is not None
+    return not os.path.lexists(_on_disk(folder, text))
 
 
 def _on_disk(folder: Path, source: str) -> str:
     """The file that holds the source, or its last part (fields stand behind that one), as a path."""
-    last = divide_parts(source.strip('"'))[-1]
+    last = divide_parts(_unquoted(source, folder))[-1]
     holder = local_path(divide_member(last)[0])
     return os.path.join(folder, at_home(holder))
 

@@ -18,7 +18,7 @@ import pyarrow as pa
 from video_ssl.datasets.errors import TableError, shown
 from video_ssl.datasets.lists.lines import (
     Line,
-    ends_in_number,
+    ends_in_label,
     fields_of,
     layout_of,
     refuse_absent,
@@ -66,7 +66,7 @@ def read_list(
         raise TableError(f"{path} names no video: give one `path label` (or `path`) a line.")
     folder = Path(os.path.abspath(path)).parent if root is None else Path(root)
     layout = layout_of(path, lines, folder)
-    divided = [fields_of(path, line, layout) for line in lines]
+    divided = [fields_of(path, line, layout, folder) for line in lines]
     if not layout.fields:
         _refuse_some_labels(path, lines, folder)
     sources = [source for source, _ in divided]
@@ -107,7 +107,7 @@ def _read_text(path: Path) -> str:
 def _refuse_some_labels(path: Path, lines: Sequence[Line], folder: Path) -> None:
     """Raises TableError if the first line is a path alone, but a later one ends in a label."""
     for line in lines[1:]:
-        if ends_in_number(line.text) and not os.path.lexists(os.path.join(folder, line.text)):
+        if ends_in_label(line.text, folder):
             raise TableError(
                 f"{path} line {lines[0].number} has no label, but line {line.number} has one "
                 f"({shown(line.text)}): label all videos or none."
