@@ -164,6 +164,44 @@ def test_nothing_among_the_labels_of_a_table_that_a_program_wrote(tmp_path):
         table.save(tmp_path / "t.arrow")
 
 
+@pytest.mark.parametrize(
+    "of", [pa.list_, pa.large_list, lambda kind: pa.list_(kind, 2)], ids=["list", "large", "fixed"]
+)
+@pytest.mark.parametrize("text", [pa.string(), pa.large_string()], ids=["", "large"])
+def test_lists_of_every_kind_in_parquet(of, text):
+    """Were wrong: lists of 64 bit offsets, as polars writes them, and of a fixed length ended in an error of Arrow."""
+    columns = {
+        "path": pa.array([["a.mp4", "b.mp4"], ["c.mp4", "d.mp4"]], of(text)),
+        "labels": pa.array([["run", "jump"], None], of(text)),
+        "caption": pa.array([["one", "two"], None], of(text)),
+        "frame_labels": pa.array([[0, 1], None], of(pa.int64())),
+        "box_times_sec": pa.array([None, [0.5, 1.0]], of(pa.float64())),
+        "boxes": pa.array(
+            [None, [[[0, 0, 1, 1]]] * 2], of(pa.large_list(pa.list_(pa.float64(), 4)))
+        ),
+    }
+    pq.write_table(pa.table(columns), "t.parquet")
+    table = open_table("t.parquet")
+    first, second = table.record(0), table.record(1)
+    assert first.source.endswith("a.mp4||" + str(Path("b.mp4").absolute()))
+    assert (table.class_names, first.labels, second.labels) == (("jump", "run"), (1, 0), None)
+    assert [caption.text for caption in first.captions] == ["one", "two"]
+    assert first.frame_labels.tolist() == [0, 1]
+    assert (second.boxes.shape, second.box_times_sec.tolist()) == ((2, 1, 4), [0.5, 1.0])
+    numbers = {"path": ["a.mp4"], "label": pa.array([[1, 2]], of(pa.int64()))}
+    pq.write_table(pa.table(numbers), "t.parquet")
+    with pytest.raises(TableError, match="call a column of lists `labels`"):
+        open_table("t.parquet")
+
+
+@pytest.mark.parametrize("name", ["t.csv", "t.jsonl", "t.parquet"])
+def test_a_row_whose_id_is_empty_is_called_by_its_path(name):
+    """Was wrong: an empty cell of CSV was an id of no letters, and two of them one id twice."""
+    given = ["x", "", " ", "" if name == "t.csv" else None]
+    rows = [{"id": given[row], "path": f"{row}.mp4"} for row in range(4)]
+    assert open_table(write(name, rows)).column("id").tolist() == ["x", "1.mp4", "2.mp4", "3.mp4"]
+
+
 def test_a_split_column_divides_one_file():
     rows = [
         {"path": f"{i}", "class": "ab"[i % 2], "split": "train" if i < 3 else "val"}

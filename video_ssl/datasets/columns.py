@@ -118,6 +118,8 @@ def table_of_columns(
     for name, values in columns.items():
         if name in SCHEMA.names:
             columns[name] = _cast(values, SCHEMA.field(name).type, name, where)
+    if "id" in columns:
+        columns["id"] = _given_ids(columns["id"])
     refuse_wrong_numbers(columns, where)
     splits = columns.pop("split", None)
     rows = None
@@ -162,7 +164,17 @@ def _renamed(raw: pa.Table, where: str) -> dict[str, Any]:
             where,
             [*unknown, *spare][:_NAMED],
         )
-    return {known: column for known, (_, column) in chosen.items()}
+    return {known: _plain_lists(column) for known, (_, column) in chosen.items()}
+
+
+def _plain_lists(values: Any) -> Any:
+    """Lists of 64 bit offsets (polars writes them) or of one length as the lists that a table has."""
+    kind = values.type
+    if pa.types.is_large_list(kind):
+        return values.cast(pa.list_(kind.value_type))
+    if pa.types.is_fixed_size_list(kind):  # a cast would keep values behind rows that are null
+        return pa.array(values.to_pylist(), pa.list_(kind.value_type))
+    return values
 
 
 def _refuse_misspelt(unknown: Sequence[str], chosen: Mapping[str, Any], where: str) -> None:
@@ -181,7 +193,7 @@ def _paths(sources: Any, where: str) -> Any:
     """The column of sources, several in a list joined; of {bytes, path}, as Hugging Face writes videos, the paths where
     there are no bytes."""
     kind = sources.type
-    if pa.types.is_list(kind) and pa.types.is_string(kind.value_type):
+    if pa.types.is_list(kind) and _is_text(kind.value_type):
         return pa.array([join_parts(parts or ()) for parts in sources.to_pylist()], pa.string())
     if not pa.types.is_nested(kind):
         return sources
@@ -197,9 +209,13 @@ def _paths(sources: Any, where: str) -> Any:
     )
 
 
+def _is_text(kind: Any) -> bool:
+    return bool(pa.types.is_string(kind) or pa.types.is_large_string(kind))
+
+
 def _opened_homes(sources: Any) -> Any:
     """The sources with `~` as the folder that a shell means by it."""
-    if not (pa.types.is_string(sources.type) or pa.types.is_large_string(sources.type)):
+    if not _is_text(sources.type):
         return sources
     if not pc.any(pc.match_substring_regex(sources, r"(^|\|\|)~")).as_py():
         return sources
@@ -210,18 +226,24 @@ def _refuse_missing_sources(sources: Any, where: str) -> None:
     if len(sources) == 0:
         raise TableError(f"{where} has no rows: give at least one video.")
     empty = pc.is_null(sources)
-    if pa.types.is_string(sources.type) or pa.types.is_large_string(sources.type):
+    if _is_text(sources.type):
         empty = pc.or_(empty, pc.equal(pc.utf8_trim_whitespace(pc.fill_null(sources, "")), ""))
     count = pc.sum(empty).as_py()
     if count:
         first = pc.index(empty, True).as_py() + 1
         raise TableError(f"{where}: {count} rows name no video, the first is row {first}.")
-    if pa.types.is_string(sources.type) or pa.types.is_large_string(sources.type):
+    if _is_text(sources.type):
         zero = pc.index(pc.match_substring(sources, "\0"), True).as_py()
         if zero >= 0:
             raise TableError(
                 f"{where}: the path in row {zero + 1} holds a zero byte: {shown(sources[zero].as_py())}."
             )
+
+
+def _given_ids(ids: Any) -> Any:
+    """The ids, null where a cell is empty: those rows are named by their paths, as all are where no column says it."""
+    empty = pc.equal(pc.utf8_trim_whitespace(ids), "")
+    return pc.if_else(empty, pa.scalar(None, pa.string()), ids)
 
 
 def _strings(values: Any) -> Any:
@@ -348,7 +370,7 @@ def _multi_labels(values: Any, where: str) -> tuple[Any, list[str]]:
 
 def _from_json(values: Any, name: str, where: str) -> Any:
     """Cells of CSV that hold JSON, as lists; columns of other files as they are."""
-    if not (pa.types.is_string(values.type) or pa.types.is_large_string(values.type)):
+    if not _is_text(values.type):
         return values
     kind = SCHEMA.field(name).type
     found = []
