@@ -4,6 +4,7 @@ from types import SimpleNamespace
 import pytest
 
 from video_ssl.datasets import open_table, opening
+from video_ssl.datasets.opening import lacks_tables, open_splits
 from video_ssl.datasets.table import Table, TableError
 from video_ssl.recipes import ConfigError
 
@@ -49,6 +50,19 @@ def test_relative_paths_of_a_list_can_have_another_root(data):
     assert open_table("list.txt", root="r").record(0).source == str(data / "r/videos/x/a.mp4")
 
 
+@pytest.mark.parametrize("spec", ["tables/train.arrow", "tables:train", "file://{}/tables:train"])
+def test_relative_paths_of_a_table_can_have_another_root(data, spec, monkeypatch):
+    """Was wrong: `root` was ignored for Arrow tables."""
+    monkeypatch.setenv("VIDEO_SSL_CACHE", str(data / "cache"))
+    monkeypatch.setattr(opening, "is_remote", lambda uri: "://" in uri)
+    monkeypatch.setattr(opening, "fetch", lambda uri: SimpleNamespace(path=uri[7:], release=int))
+    Table.from_columns({"source": ["v.mp4"]}, root="tables").save("tables/train.arrow")
+    spec = spec.format(data)
+    assert open_table(spec, root="r").record(0).source == str(data / "r/v.mp4")
+    beside = open_table(spec).record(0).source
+    assert beside in (str(data / "tables/v.mp4"), f"file://{data}/tables/v.mp4")
+
+
 @pytest.mark.parametrize(
     ("spec", "message"),
     [
@@ -82,6 +96,25 @@ def test_a_recipe_makes_its_data_below_the_current_or_the_set_folder(recipe, tmp
     monkeypatch.setenv("VIDEO_SSL_DATA", str(tmp_path / "big-disk"))
     open_table("fake.yaml:train")
     assert (tmp_path / "big-disk/fake-tiny/train.arrow").is_file()
+
+
+def test_a_recipe_goes_before_a_folder_of_its_name(recipe, data, monkeypatch, caplog):
+    """Was wrong: beside the data themselves (cd /data; VIDEO_SSL_DATA=/data) the name of a data set was taken for the
+    folder of its videos, and nothing said so."""
+    recipe.write_text("{kind: fake, root: videos}")
+    monkeypatch.setattr(opening, "list_recipes", lambda _: {"videos": recipe})
+    monkeypatch.setattr(opening, "find_recipe", lambda *_, **__: recipe)
+    monkeypatch.setenv("VIDEO_SSL_DATA", str(data))
+    assert lacks_tables("videos:train")
+    for spec in ("videos:train", "videos:train"):
+        assert open_table(spec).column("id").tolist() == ["small-0"]
+    assert list(open_splits("videos")) == ["train"]
+    assert not lacks_tables("videos:train")
+    (told,) = [r.getMessage() for r in caplog.records if "data set recipe" in r.getMessage()]
+    assert "write ./videos for the folder" in told
+    Path("videos/train.arrow").unlink()
+    for folder in ("./videos", str(data / "videos"), "videos/"):
+        assert open_table(folder).column("id").tolist() == ["x/a.mp4", "y/b.mp4"]
 
 
 @pytest.mark.parametrize(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import importlib
 import inspect
+import logging
 import os
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -31,6 +32,8 @@ from video_ssl.datasets.remote.errors import redacted
 from video_ssl.datasets.remote.fetching import fetch, is_remote
 from video_ssl.datasets.table import Table, TableError
 from video_ssl.recipes import ConfigError, find_recipe, list_recipes, nearest, read_recipe
+
+log = logging.getLogger(__name__)
 
 # kind -> the function that makes the folder of tables: build(root, **settings of the recipe) -> Path
 KINDS: dict[str, str] = {"demo": "video_ssl.datasets.demo.build:build_demo"}
@@ -74,8 +77,8 @@ def open_table(
             these as a URI; a folder with one `SPLIT.arrow` per split (with ArrayRecord shards beside it where
             `video-ssl data build` has made it), here or, with a split, as a URI; a folder of videos, of folders of
             frames or of tars (class sub-folders give labels); or the name of a dataset recipe (`demo:train`), whose
-            tables are made when they are missing.
-        root: the folder that relative paths in a file are relative to, if not the file's own.
+            tables are made when they are missing; `./NAME` is a folder that is called like one.
+        root: the folder that relative paths in a file, or in a folder of tables, are relative to, if not its own.
 
     Tables that are not Arrow files are kept as such in the cache when they are large, so that they are read once and
     worker processes map them.
@@ -96,11 +99,13 @@ def open_table(
         return open_shards(name, split=split)
     if is_remote(name):
         return _open_remote(name, split, root)
+    if means_recipe(name):
+        return _open_folder(_build(name), split)
     path = Path(name)
     if path.exists():
         refuse_other_records(path)
     if path.is_dir():
-        return _open_folder(path, split)
+        return _open_folder(path, split, root)
     if path.is_file() and path.suffix != ".yaml":
         return _open_file(path, split, root)
     known = (".arrow", *LIST_SUFFIXES, *TABLE_SUFFIXES)
@@ -121,13 +126,35 @@ def open_splits(spec: str | os.PathLike[str]) -> dict[str, Table]:
     name, split = (text, None) if Path(text).exists() else _divide(text)
     if split is not None:
         return {split: open_table(text)}
-    folder = Path(name)
-    if not folder.exists() and name in list_recipes("datasets"):
-        folder = _build(name)
+    folder = _build(name) if means_recipe(name) else Path(name)
     splits = sorted(file.stem for file in folder.glob("*.arrow")) if folder.is_dir() else []
     if splits:
         return {split: open_table(f"{folder}:{split}") for split in splits}
     return {"train": open_table(text)}
+
+
+def means_recipe(name: str) -> bool:
+    """Returns whether a name, without a split, means a data set recipe: it goes before a folder that is called so.
+
+    Beside the data themselves (cd /data; VIDEO_SSL_DATA=/data) every name is both.
+    """
+    path = Path(name)
+    if path.exists() and (os.sep in name or not path.is_dir()):
+        return False
+    if name not in list_recipes("datasets"):
+        return False
+    if path.exists():
+        _say_which(name)
+    return True
+
+
+@functools.cache
+def _say_which(name: str) -> None:
+    log.warning(
+        "%s is a data set recipe and a folder here: the recipe is taken; write ./%s for the folder.",
+        name,
+        name,
+    )
 
 
 def _divide(text: str) -> tuple[str, str | None]:
@@ -155,7 +182,7 @@ def _open_file(
     if split is not None:
         raise TableError(f"{path} is one file without splits: leave out {':' + split!r}.")
     if suffix == ".arrow":
-        return Table.open(path)
+        return Table.open(path, root=root)
     if suffix in LIST_SUFFIXES:
         return open_mapped(path, lambda: read_list(path, root=folder, look=look), root=folder)
     raise TableError(
@@ -184,11 +211,14 @@ def _open_remote(uri: str, split: str | None, root: str | os.PathLike[str] | Non
         cached.release()
 
 
-def _open_folder(folder: Path, split: str | None) -> Table:
+def _open_folder(
+    folder: Path, split: str | None, root: str | os.PathLike[str] | None = None
+) -> Table:
+    """The table of a folder; `root` counts where it holds tables: videos lie where they lie."""
     splits = sorted(file.stem for file in folder.glob("*.arrow"))
     if split is None:
         if len(splits) == 1 and (folder / f"{splits[0]}{STAMP_SUFFIX}").exists():
-            return _open_folder(folder, splits[0])
+            return _open_folder(folder, splits[0], root)
         if splits:
             raise TableError(
                 f"{folder} has the splits {splits}: write which one, for example {folder}:{splits[0]}."
@@ -196,7 +226,7 @@ def _open_folder(folder: Path, split: str | None) -> Table:
         return mapped(read_folder(folder))
     refuse_broken_shards(folder, split)
     if split in splits:
-        return Table.open(folder / f"{split}.arrow")
+        return Table.open(folder / f"{split}.arrow", root=root)
     if splits:
         raise TableError(
             f"{folder} has no split {split!r}: it has {splits}.{nearest(split, splits)}"
@@ -209,10 +239,10 @@ def _open_folder(folder: Path, split: str | None) -> Table:
 def lacks_tables(spec: str) -> bool:
     """Returns whether `open_table` would first make the data that `spec` names: generated ones that are not there."""
     text = at_home(spec)
-    if Path(text).exists() or is_remote(text):
+    if is_remote(text):
         return False
-    name, _ = _divide(text)
-    if Path(name).exists() or name not in list_recipes("datasets"):
+    name = text if Path(text).exists() else _divide(text)[0]
+    if not means_recipe(name):
         return False
     kind, root, _ = resolve_recipe(name)
     return kind not in PUBLIC_KINDS and not any(root.glob("*.arrow"))

@@ -87,7 +87,7 @@ class Table:
     # Making and saving
 
     @classmethod
-    def open(cls, path: str | Path, *, root: str | Path | None = None) -> Table:
+    def open(cls, path: str | Path, *, root: str | os.PathLike[str] | None = None) -> Table:
         """Returns the table of an Arrow IPC file, memory-mapped.
 
         Args:

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from video_ssl.datasets import open_table
-from video_ssl.datasets.opening import resolve_recipe
+from video_ssl.datasets.opening import means_recipe, resolve_recipe
 from video_ssl.datasets.table import Table, TableError
 from video_ssl.embed.features import FeatureError, FeatureFile, open_features
 from video_ssl.explore.whereabouts import whereabouts
@@ -96,7 +96,7 @@ class RunData:
         if moved is not None:
             return _try_table(moved)
         name, _, split = spec.rpartition(":")
-        for base in bases:
+        for base in () if means_recipe(name) else bases:
             for candidate in (base / spec, base / name if name else base / spec):
                 if candidate.exists():
                     text = str(candidate) if candidate == base / spec else f"{candidate}:{split}"
