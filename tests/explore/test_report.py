@@ -20,6 +20,7 @@ import torch
 from PIL import Image
 from small_recipes import small_recipe
 
+from video_ssl.datasets.opening import resolve_recipe
 from video_ssl.datasets.table import Table
 from video_ssl.embed.config import EmbedConfig
 from video_ssl.embed.features import features_from_arrays
@@ -299,6 +300,18 @@ def test_a_run_that_has_just_begun_and_videos_that_are_gone(unfinished, tmp_path
     assert (folder / "report.html").is_file()
     assert "metrics.jsonl has no line yet" in found["curves"]
     assert "/nowhere/a.arrow are not here" in found["clips"]
+
+
+def test_the_data_of_a_run_are_those_that_their_name_means(tmp_path, monkeypatch):
+    """Was wrong: a folder that is called like a data set was taken for the data that a run had been trained on."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("VIDEO_SSL_DATA", str(tmp_path / "data"))
+    root = resolve_recipe("demo")[1]
+    Path("demo/val").mkdir(parents=True)
+    Path("demo/val/other.mp4").touch()
+    Table.from_columns({"source": ["a.mp4"]}, root=root).save(root / "val.arrow")
+    table = RunData(folder=Path("run")).table("demo:val")
+    assert table.column("id").tolist() == ["a.mp4"]
 
 
 def test_results_at_the_head_of_the_page_are_written_as_their_evaluators_say():
