@@ -297,6 +297,33 @@ def test_counts_of_repeated_actions(tmp_path):
     assert result.details["true"] == counts
 
 
+def test_a_whole_evaluation_of_counts_by_its_files(tmp_path, capsys):
+    """Was wrong: all was counted, and the sentence about it ended in KeyError before results.json was written."""
+    videos = [(f"v{c}", c, turning(c, 40 + 12 * c, seed=c), None) for c in range(2, 8)]
+    still = [(key, c, np.ones((40, WIDTH)), None) for key, c, _, _ in videos]
+    for name, own in (("a", videos), ("b", still)):
+        written(tmp_path / f"{name}.arrow", own)
+    recipe = EvaluateRecipe(
+        encoders={name: f"features:,{tmp_path / name}.arrow" for name in "ab"},
+        train=None,
+        test="unused:test",
+        evaluators={"repetitions": {}},
+        out=str(tmp_path / "out"),
+        device="cpu",
+    )
+    told = evaluate(recipe)["summary"]
+    assert "counts 6 of 6 videos to within one repetition; " in told
+    assert (tmp_path / "out" / "results.json").is_file()
+    assert "100.0" in capsys.readouterr().out
+
+
+def test_no_video_to_count_in_is_told(tmp_path):
+    videos = [("v", 0, turning(3, 60, seed=0), None)]
+    result = counted(written(tmp_path / "a.arrow", videos), rule="severe")
+    assert result.details["headline"] == {"metric": "obo", "found": "not defined", "total": 0}
+    assert result.statement == "has no result on these videos"
+
+
 @pytest.mark.parametrize("length", [60, 61, 90])
 def test_twice_is_a_count(length):
     """Was wrong: the similarity was read up to half the length without it, where the peak of two repetitions is."""

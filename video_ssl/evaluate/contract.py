@@ -138,7 +138,8 @@ class Result:
         heads: name -> a head that was chosen and fitted, for `video-ssl predict`; in no table and no JSON.
         statement: the result as the rest of a sentence whose subject is the encoder, where it is not
             `correct` of `total` videos; `details` then has headline ("metric", "found" and, where there is one,
-            "position_only", as they are written) and, where it is a mean over classes, num_classes.
+            "position_only", as they are written; "total" where the number is a share of so many test videos) and,
+            where it is a mean over classes, num_classes.
     """
 
     metrics: dict[str, float]
@@ -150,6 +151,13 @@ class Result:
     notes: list[str] = field(default_factory=list)
     statement: str | None = None
     heads: dict[str, ChosenHead] = field(default_factory=dict, compare=False)
+
+    def __post_init__(self) -> None:
+        # Where it is made, and not when all has been evaluated and the sentences are written.
+        if self.statement is not None and "found" not in self.details.get("headline", {}):
+            raise ValueError(
+                f"the statement {self.statement!r} needs details['headline'] with metric and found."
+            )
 
 
 def recognition_result(

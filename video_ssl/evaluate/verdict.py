@@ -42,7 +42,7 @@ def verdict(evaluator: str, encoders: Mapping[str, Any]) -> str:
     place = f"the best without learning ({best}, {100 * value:.1f})"
     text = f"is {abs(points):.1f} points {'above' if points > 0 else 'below'} {place}"
     result = first["results"][evaluator]
-    total = None if "headline" in result["details"] else result.get("total")  # a share of videos
+    total = result["details"].get("headline", result).get("total")  # None: no share of videos
     if abs(points) < 0.05:
         text = f"is level with {place}"
     elif total and abs(found - value) < _noise(found, value, total):

@@ -176,6 +176,11 @@ class Repetitions:
             chance=float("nan"),
             statement=said if total else "has no result on these videos",
             details={
+                "headline": {
+                    "metric": "obo",
+                    "found": f"{100 * errors['obo']:.1f} %" if total else "not defined",
+                    "total": total,
+                },
                 "rule": config.rule,
                 "constant": {"count": common} | count_errors(constant, true, rule=config.rule),
                 "ids": videos.ids,
