@@ -9,6 +9,7 @@ from typing import ClassVar
 
 import numpy as np
 import pytest
+import torch
 from untrained_run import untrained_run
 
 from video_ssl.datasets.table import Table
@@ -19,6 +20,7 @@ from video_ssl.evaluate.evaluators import EVALUATORS, evaluator_class, figure_of
 from video_ssl.evaluate.recipe import EvaluateRecipe
 from video_ssl.evaluate.results_table import results_table
 from video_ssl.evaluate.run import evaluate
+from video_ssl.pretrain.processes import Processes
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -102,6 +104,22 @@ def test_every_evaluator_keeps_its_promise(name):
     assert evaluator.needs.outputs[0] == "clip"
     assert title_of(name) == cls.title != ""
     assert all(isinstance(figure, Figure) for figure in cls.figures.values())
+
+
+def test_a_statement_has_a_headline():
+    """Was wrong: one evaluator had none, which came out when the sentences about all results were written."""
+    numbers = {"metrics": {"a": 1.0}, "correct": 1, "total": 1, "chance": float("nan")}
+    with pytest.raises(ValueError, match=r"'sees it' needs details\['headline'\] with metric and"):
+        Result(**numbers, statement="sees it", details={"headline": {"metric": "a"}})
+    Result(**numbers)
+
+
+def test_who_must_be_alone_is_refused_under_several_processes(run, videos, tmp_path):
+    """Was wrong: fine-tuning under torchrun ended in an error of its runs, after everything was embedded."""
+    asked = recipe(run, videos, tmp_path / "o", evaluators={"knn": {}, "finetune": {}})
+    with pytest.raises(FeatureError, match=r"evaluators\.finetune is for one process.* are 2"):
+        run_module._evaluate(asked, Processes(0, 2, torch.device("cpu")), quiet=True)
+    assert not (tmp_path / "o").exists()
 
 
 def test_needs_follow_the_settings():

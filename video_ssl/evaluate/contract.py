@@ -40,6 +40,7 @@ class Needs:
         encoder: `Context.encoder`.
         reader: `Context.tables` and `Context.open`.
         processes: under several processes it runs in all of them, otherwise in process 0 only.
+        alone: it cannot run under several processes at all.
     """
 
     outputs: tuple[str, ...] = ("clip",)
@@ -56,6 +57,7 @@ class Needs:
     encoder: bool = False
     reader: bool = False
     processes: bool = False
+    alone: bool = False
 
 
 @dataclass(frozen=True)

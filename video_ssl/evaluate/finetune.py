@@ -94,13 +94,13 @@ class Finetune:
 
     @property
     def needs(self) -> Needs:
-        return Needs(several_classes=True, encoder=True, reader=True)
+        return Needs(several_classes=True, encoder=True, reader=True, alone=True)
 
     def evaluate(self, given: Given) -> Result:
         """Returns the accuracy on `test` after training on parts of `train`, a metric `finetune BUDGET` for each.
 
         Raises:
-            FeatureError: an encoder that cannot be fine-tuned, or several processes.
+            FeatureError: an encoder that cannot be fine-tuned.
             RunError, ConfigError: see `run_recipe`.
         """
         assert isinstance(given, Context)

@@ -118,6 +118,16 @@ def check_files(
                     )
 
 
+def check_processes(evaluators: Mapping[str, Evaluator], world_size: int) -> None:
+    """Raises FeatureError where an evaluator that must be alone would run under several processes."""
+    for title, evaluator in evaluators.items():
+        if world_size > 1 and evaluator.needs.alone:
+            raise FeatureError(
+                f"evaluators.{title} is for one process, and there are {world_size}: start it without torchrun, or "
+                "leave it out."
+            )
+
+
 def check_packages(evaluators: Mapping[str, Evaluator]) -> None:
     """Raises FeatureError where an extra of video_ssl is not installed that an evaluator needs."""
     for title, evaluator in evaluators.items():

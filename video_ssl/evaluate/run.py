@@ -51,6 +51,7 @@ from video_ssl.evaluate.needs import (
     check_encoder,
     check_files,
     check_packages,
+    check_processes,
     check_tables,
     embed_settings,
     sense_settings,
@@ -99,8 +100,9 @@ def evaluate(recipe: EvaluateRecipe, *, quiet: bool = False) -> dict[str, Any]:
 
 def _evaluate(recipe: EvaluateRecipe, processes: Processes, *, quiet: bool) -> dict[str, Any]:
     out = recipe.folder()
-    processes.on_main(lambda: _claim(out))
     evaluators, specs = recipe.make_evaluators(), recipe.encoder_specs()
+    check_processes(evaluators, processes.world_size)
+    processes.on_main(lambda: _claim(out))
     check_packages(evaluators)
     settings = embed_settings(recipe.embed, evaluators)
     given = {name: given_features(spec) for name, spec in specs.items() if is_features(spec)}
