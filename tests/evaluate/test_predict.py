@@ -309,6 +309,9 @@ def test_what_names_no_head_is_told(heads, run, videos, tmp_path):
     config = PredictConfig(stride_sec=1.0)
     with pytest.raises(ValueError, match="leave them out"):
         predict(heads / "encoder-attentive", test, out, config=config)
+    # Was wrong: a head that judges the clips of a video together wrote a table without a single row.
+    with pytest.raises(HeadError, match=r"no row for each clip.*attentive\.clips=apart"):
+        predict(heads / "encoder-attentive", test, out, config=PredictConfig(each="clip"))
     with pytest.raises(ValueError, match="give one of them"):
         PredictConfig(stride_sec=1.0, num_clips=2)
     with pytest.raises(ValueError, match="top_k=0"):

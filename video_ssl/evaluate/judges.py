@@ -153,6 +153,11 @@ def _saved_judge(head: SavedHead, encoder: str | None, config: PredictConfig, de
         raise HeadError(f"{err} Evaluate again with this version.") from err
     spec = encoder or head.encoder
     apart = head.kind == "linear" or head.settings.get("clips") == "apart"
+    if config.each == "clip" and head.kind == "attentive" and not apart:
+        raise HeadError(
+            f"{head.folder} judges all clips of a video together, so there is no row for each clip (each=clip): ask "
+            "for videos (--each video), or evaluate again with evaluators.attentive.clips=apart."
+        )
     makers = {"linear": _linear, "attentive": _attentive, "frames": _frames}
     own = config.embed(made, may_move=apart)
     if head.kind == "linear" and outputs_of([str(head.settings.get("pooling"))]) == ("clip",):
