@@ -6,14 +6,19 @@ import json
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
+import torch
 from untrained_run import untrained_run
 
 from video_ssl.datasets.table import Table
-from video_ssl.embed.features import FeatureError
-from video_ssl.evaluate.finetune import FinetuneConfig
+from video_ssl.embed.features import FeatureError, features_from_arrays
+from video_ssl.evaluate import finetune
+from video_ssl.evaluate.context import Context
+from video_ssl.evaluate.finetune import Finetune, FinetuneConfig
 from video_ssl.evaluate.predict import judged
 from video_ssl.evaluate.predict_config import PredictConfig
+from video_ssl.evaluate.predictions import Answer, Predictions, Span
 from video_ssl.evaluate.recipe import EvaluateRecipe, load_evaluate_recipe
 from video_ssl.evaluate.run import evaluate
 from video_ssl.recipes import load_yaml
@@ -103,6 +108,42 @@ def test_numbers_of_classes_count_where_one_table_has_no_names(videos, tmp_path)
     result = evaluate(recipe, quiet=True)["encoders"]["encoder"]["results"]["finetune"]
     assert result["metrics"]["finetune 100 %"] == 1.0
     assert not [note for note in result["notes"] if "count as wrong" in note]
+
+
+def test_what_only_one_of_two_readings_can_read(videos, tmp_path, monkeypatch):
+    """Was wrong: a video that only the run could read was a KeyError after the training; one that only the features
+    have was not there any more, and no note said so."""
+    train, test = (Table.open(videos / f"{split}.arrow") for split in ("train", "test"))
+    ids, labels = (test.column(name) for name in ("id", "label"))
+    features = [
+        features_from_arrays({"features": np.eye(len(t)), "labels": t, "ids": i})
+        for t, i in ((train.column("label"), train.column("id")), (labels[1:], ids[1:]))
+    ]
+    span = {"start_sec": 0.0, "end_sec": 1.0}
+    told = Predictions(
+        class_names=("red", "green", "blue"),
+        answers=[
+            Answer(id=key, source="", whole=Span(**span, shares=np.eye(3)[label]))
+            for key, label in zip(ids[:-1], labels[:-1], strict=True)
+        ],
+        unreadable=[{"id": ids[-1], "source": "x", "reason": "gone"}],
+        parts="clips",
+        about={},
+    )
+    monkeypatch.setattr(finetune, "_saved", lambda encoder, place: (place, "0"))
+    monkeypatch.setattr(finetune, "judged", lambda *a, **k: told)
+    monkeypatch.setattr(Finetune, "_trained", lambda *a: tmp_path / "finetune" / "run")
+    given = Context(
+        train=features[0],
+        test=features[1],
+        encoder=torch.nn.Linear(1, 1),
+        tables={"train": train, "test": test},
+        folder=tmp_path,
+    )
+    (tmp_path / "finetune").mkdir()
+    result = Finetune(FinetuneConfig(shares=(1.0,))).evaluate(given)
+    assert (result.correct, result.total) == (5, 5)
+    assert f"1 test videos could not be read by the fine-tuned runs: {ids[-1]}" in result.notes
 
 
 def _times(run):

@@ -23,6 +23,7 @@ from typing import Any
 import numpy as np
 from torch import nn
 
+from video_ssl.datasets.class_names import listed, numbers_by_name
 from video_ssl.datasets.table import Table
 from video_ssl.embed.features import FeatureError
 from video_ssl.evaluate.context import Context
@@ -37,7 +38,7 @@ from video_ssl.evaluate.label_curve import (
 )
 from video_ssl.evaluate.predict import judged
 from video_ssl.evaluate.predict_config import PredictConfig
-from video_ssl.evaluate.videos import shared_notes, train_and_test
+from video_ssl.evaluate.videos import renumbered, shared_notes, train_and_test
 from video_ssl.files import temporary_folder
 from video_ssl.models.encoder_config import choosable
 from video_ssl.models.encoders import save_encoder
@@ -108,7 +109,7 @@ class Finetune:
         labels = train.column("label").astype(np.int64)
         train_videos, test_videos, notes = train_and_test(given.train, given.test)
         notes += shared_notes(train_videos, test_videos)
-        truth = dict(zip(test_videos.ids.tolist(), test_videos.labels.tolist(), strict=True))
+        truth = _truth(train, test)
         curve = []
         with ExitStack() as stack:
             folder = given.folder or stack.enter_context(temporary_folder("finetune"))
@@ -183,7 +184,7 @@ class Finetune:
         """Accuracy, right and all test videos that could be read, and notes.
 
         Args:
-            truth: id -> label as train numbers its classes.
+            truth: id -> label as train numbers its classes, of all test videos.
         """
         settings = given.settings
         told = judged(
@@ -207,7 +208,21 @@ class Finetune:
             if unknown
             else []
         )
+        if told.unreadable:
+            lost = listed([str(entry["id"]) for entry in told.unreadable])
+            notes.append(
+                f"{len(told.unreadable)} test videos could not be read by the fine-tuned runs: {lost}"
+            )
         return right / len(answers), right, len(answers), notes
+
+
+def _truth(train: Table, test: Table) -> dict[str, int]:
+    """Id -> label as train numbers its classes, of all test videos: which of them a run can read shows later."""
+    labels = test.column("label").astype(np.int64)
+    numbers = numbers_by_name(train.class_names, test.class_names)
+    if numbers is not None:
+        labels = renumbered(labels, numbers, f"{test.path or 'test'}: row", "classes")
+    return dict(zip(map(str, test.column("id")), labels.tolist(), strict=True))
 
 
 def _device_of(encoder: Any) -> str:
