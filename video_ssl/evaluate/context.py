@@ -6,6 +6,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
+import torch
+
 from video_ssl.clips.decoders.reader import Reader
 from video_ssl.clips.reading import open_record
 from video_ssl.datasets.table import Record, Table
@@ -22,6 +24,7 @@ class Context(Given):
 
     Attributes:
         processes: that run this evaluator; `ALONE` if it does not need them.
+        device: of the evaluation.
         encoder: frozen, on the device of the evaluation; None if nobody asks for it.
         tables: "train" and "test" -> the videos whose features these are; empty if nobody asks for them.
         settings: how videos were read for the features.
@@ -29,6 +32,7 @@ class Context(Given):
     """
 
     processes: Processes = ALONE
+    device: torch.device = ALONE.device
     encoder: Encoder | None = None
     tables: Mapping[str, Table] = field(default_factory=dict)
     settings: EmbedConfig = field(default_factory=EmbedConfig)

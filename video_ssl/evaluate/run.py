@@ -141,6 +141,7 @@ def _evaluate(recipe: EvaluateRecipe, processes: Processes, *, quiet: bool) -> d
             seed=recipe.seed,
             keep_predictions=recipe.keep_predictions,
             processes=processes,
+            device=processes.device,
             encoder=None if embedder is None else embedder.encoder,
             tables=tables,
             settings=settings,

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import product
 from typing import Any, Literal
 
@@ -37,6 +37,7 @@ from video_ssl.evaluate.context import Context
 from video_ssl.evaluate.contract import RECOGNITION, Given, Needs, Result, recognition_result
 from video_ssl.evaluate.heads import ChosenHead, names_of
 from video_ssl.evaluate.videos import classes_of, shared_notes, split_train, train_and_test
+from video_ssl.pretrain.processes import choose_device
 
 logger = logging.getLogger(__name__)
 
@@ -72,7 +73,7 @@ class AttentiveConfig:
         held_out_share: part of the training videos that decides the choice.
         refit: train the chosen head again on all training videos before the test.
         memory_gib: tokens of a split beyond that are made again whenever they are needed.
-        device: where the heads are trained.
+        device: where the heads are trained; auto = that of the evaluation.
     """
 
     pooler: Pooler = "vjepa2"
@@ -92,7 +93,7 @@ class AttentiveConfig:
     held_out_share: float = 0.2
     refit: bool = True
     memory_gib: float = 4.0
-    device: str = "cpu"
+    device: str = "auto"
 
     def __post_init__(self) -> None:
         if not self.learning_rates or min(self.learning_rates) <= 0:
@@ -150,13 +151,14 @@ class AttentiveProbe:
         Raises:
             FeatureError: labels or tokens are missing, train has one class only, or videos differ in their clips.
         """
-        config, seed = self.config, given.seed
+        config, seed = replace(self.config, device=_device(self.config, given)), given.seed
         train_videos, test_videos, matched = train_and_test(given.train, given.test)
         classes, train_labels, test_labels = classes_of(train_videos, test_videos)
         held, notes = split_train(train_videos, config.held_out_share, seed)
         train, test = (self._tokens(given, s) for s in ("train", "test"))
         for split, tokens in (("train", train), ("test", test)):
             logger.info("attentive probe: %s: %s", split, tokens.told)
+        logger.info("attentive probe: %d heads are trained on %s", len(config.grid), config.device)
         learned, judged = np.flatnonzero(~held), np.flatnonzero(held)
         fit = _Fit(config, train, train_labels, len(classes), seed)
         heads = fit.run(learned, config.grid)
@@ -201,6 +203,7 @@ class AttentiveProbe:
             grid=grid,
             best_of_grid_on_test_top1=theirs,
             tokens={"train": train.told, "test": test.told},
+            device=config.device,
             held_out_videos=int(held.sum()),
             train_videos=len(train_videos),
         )
@@ -284,6 +287,13 @@ def head_maker(config: AttentiveConfig, width: int, num_classes: int) -> Callabl
         depth=config.depth or depth,
         version=2 if config.pooler == "vjepa2" else 1,
     )
+
+
+def _device(config: AttentiveConfig, given: Given) -> str:
+    """Where the heads are trained, as torch names it."""
+    if config.device == "auto" and isinstance(given, Context):
+        return str(given.device)
+    return str(choose_device(config.device))
 
 
 def _rates(config: AttentiveConfig, lr: float, wd: float, steps: int, warmup: int) -> HeadRates:
