@@ -7,6 +7,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+import torch
 from untrained_run import untrained_run
 
 from video_ssl.datasets.table import Table
@@ -248,6 +249,27 @@ def test_codes_of_frames_are_those_of_the_frames_that_are_shown(run, videos, tmp
             np.testing.assert_allclose(off, code, atol=5e-3)
     with pytest.raises(FeatureError, match="frame_positions needs the numbers of frames"):
         probe._source_of(Given(features, features), "test", features, frame_positions=True)
+
+
+@pytest.mark.parametrize("thin", [{"tokens_side": 1}, {"tokens_every": 2}])
+def test_a_part_of_the_tokens_is_not_asked_for_in_vain(run, videos, tmp_path, thin):
+    """Was wrong: the head read all tokens of the encoder, and results.json said that it had read a part of them."""
+    with pytest.raises(FeatureError, match=r"attentive reads all tokens.*name features:TRAIN,TEST"):
+        evaluate(recipe(run, videos, tmp_path, thin), quiet=True)
+    assert not list(tmp_path.glob("features/*"))
+
+
+def test_heads_are_trained_where_the_evaluation_runs(monkeypatch, caplog):
+    """Was wrong: on the CPU, whatever `device=` of the evaluation said, and without a word."""
+    caplog.set_level("INFO")
+    result, _ = evaluated(monkeypatch, (pairs(0, 20), pairs(1, 8)), epochs=1, device="cpu")
+    assert result.details["device"] == "cpu"
+    assert "2 heads are trained on cpu" in caplog.text
+    assert AttentiveConfig().device == "auto"
+    given = given_of(pairs(0, 4), pairs(1, 4))
+    there = Context(train=given.train, test=given.test, device=torch.device("cuda", 1))
+    assert probe._device(AttentiveConfig(), there) == "cuda:1"
+    assert probe._device(AttentiveConfig(device="cpu"), there) == "cpu"
 
 
 def test_features_without_tokens_are_refused(run, videos, tmp_path):

@@ -63,9 +63,14 @@ def wanted_senses(evaluators: Mapping[str, Evaluator]) -> tuple[Modality, ...]:
     return tuple(dict.fromkeys(sense for own in evaluators.values() for sense in own.needs.senses))
 
 
-def check_encoder(name: str, encoder: Encoder, evaluators: Mapping[str, Evaluator]) -> None:
-    """Raises FeatureError where an encoder does not have the outputs that an evaluator needs."""
+def check_encoder(
+    name: str, encoder: Encoder, evaluators: Mapping[str, Evaluator], settings: EmbedConfig
+) -> None:
+    """Raises FeatureError where an encoder does not have the outputs that an evaluator needs, or would give all tokens
+    where `settings` ask for a part of them."""
     for title, evaluator in evaluators.items():
+        if evaluator.needs.tokens:
+            _refuse_thinned(settings, f"evaluators.{title}")
         _check_outputs(title, evaluator, encoder.output_names, f"the encoder {name!r} has")
         if evaluator.needs.visual_words and encoder.vocab_size is None:
             raise FeatureError(
@@ -77,6 +82,16 @@ def check_encoder(name: str, encoder: Encoder, evaluators: Mapping[str, Evaluato
                 f"evaluators.{title} looks at tokens, of places in the frame, but the encoder {name!r} gives only "
                 f"{', '.join(encoder.output_names)}: take one that gives tokens."
             )
+
+
+def _refuse_thinned(settings: EmbedConfig, who: str) -> None:
+    """Raises FeatureError where a part of the tokens is asked for, but all that the encoder makes would be read."""
+    if settings.tokens_side is not None or settings.tokens_every != 1:
+        raise FeatureError(
+            f"{who} reads all tokens that the encoder makes of the videos, and embed.tokens_side="
+            f"{settings.tokens_side}, embed.tokens_every={settings.tokens_every} keep a part of them: leave these out, "
+            "or embed with them (video-ssl embed --outputs clip,tokens) and name features:TRAIN,TEST."
+        )
 
 
 def check_files(

@@ -113,7 +113,7 @@ def _evaluate(recipe: EvaluateRecipe, processes: Processes, *, quiet: bool) -> d
             check_files(name, given[name], evaluators)
         else:
             encoder = open_encoder(spec, recipe.device)
-            check_encoder(name, encoder, evaluators)
+            check_encoder(name, encoder, evaluators, settings)
             embedders[name] = Embedder(encoder, settings, device=processes.device, name=name)
             partners[name] = _partners(name, spec, recipe, evaluators, processes)
     learns = any(evaluator.needs.train for evaluator in evaluators.values())
