@@ -15,7 +15,7 @@ from video_ssl.cli import app
 from video_ssl.compare import encoders
 from video_ssl.compare.encoders import compare
 from video_ssl.evaluate import metrics
-from video_ssl.evaluate.comparison import compared, markdown, verdicts
+from video_ssl.evaluate.comparison import class_rows, compared, markdown, verdicts
 from video_ssl.files import OutputError
 from video_ssl.recipes import ConfigError
 
@@ -148,6 +148,39 @@ def test_pairs_are_compared_video_by_video():
     assert verdicts(turned) == verdicts(nested)
     same = compared(results_of(a=entry(first), b=entry(first)))["evaluators"]["probe"]
     assert verdicts(same)[0].startswith("a and b are level, no more than chance may give")
+
+
+def test_classes_are_the_same_where_their_names_are():
+    """Was wrong: feature files number their classes as they like, and one's "sit" stood beside another's "run"."""
+    first, second = (
+        entry(np.arange(40) % 2 == 0),
+        entry(np.arange(40) % 2 == 0),
+    )  # all of class 0, none of 1
+    first["class_names"], second["class_names"] = ["sit", "run"], ["eat", "run", "sit"]
+    second["results"]["probe"]["details"]["classes"] = [1, 2]
+    found = compared(results_of(a=first, b=second))["evaluators"]["probe"]
+    assert found["class_names"] == ["sit", "run"]
+    assert class_rows(found) == [["sit", "20", "100.0", "0.0"], ["run", "20", "0.0", "100.0"]]
+    assert found["encoders"]["a"]["confusion"] == [[20, 0], [20, 0]]
+    assert found["encoders"]["b"]["confusion"] == [[0, 20], [0, 20]]
+
+
+def test_an_encoder_that_has_learned_fewer_classes():
+    """Was wrong: IndexError, after all had been embedded and evaluated."""
+    first, second = entry(np.arange(40) < 36, (0, 1)), entry(np.arange(40) < 40)
+    details = second["results"]["probe"]["details"]
+    details["classes"], details["confusion"] = [1], [[20]]
+    found = compared(results_of(b=second, a=first))["evaluators"]["probe"]
+    assert found["class_names"] == ["up|left", "down"]
+    assert class_rows(found)[1] == ["down", "20", "-", "90.0"]
+    assert "| down | 20 | - | 90.0 |" in markdown(compared(results_of(b=second, a=first)))
+
+
+def test_names_that_stand_twice_are_no_names():
+    named = results_of(a=entry(np.arange(40) < 36), b=entry(np.arange(40) < 40))
+    named["class_names"] = ["up", "up"]
+    found = compared(named)["evaluators"]["probe"]
+    assert found["class_names"] == ["up (0)", "up (1)"]
 
 
 def test_pairs_are_compared_on_the_videos_that_both_have_read():

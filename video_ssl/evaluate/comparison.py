@@ -53,16 +53,15 @@ def _evaluator(
     evaluator: str, entries: Mapping[str, Mapping[str, Any]], results: Mapping[str, Any]
 ) -> dict[str, Any]:
     first = next(iter(entries.values()))
-    known = results.get("class_names", [])
-    labels = first["details"]["classes"]
-    names = [known[label] if label < len(known) else str(label) for label in labels]
+    own = _class_names(entries, results)
+    names = list(dict.fromkeys(name for listed in own.values() for name in listed))
     return {
         "title": title_of(evaluator),
         "class_names": names,
         "num_videos": first["total"],
         "chance": first["chance"],
         "majority": first["details"]["majority"],
-        "encoders": {name: _encoder(entry) for name, entry in entries.items()},
+        "encoders": {name: _encoder(entry, own[name], names) for name, entry in entries.items()},
         "differences": [
             _difference(a, b, entries[a]["details"], entries[b]["details"])
             for a, b in combinations(entries, 2)
@@ -71,8 +70,34 @@ def _evaluator(
     }
 
 
-def _encoder(entry: Mapping[str, Any]) -> dict[str, Any]:
-    confusion = np.array(entry["details"]["confusion"])
+def _class_names(
+    entries: Mapping[str, Mapping[str, Any]], results: Mapping[str, Any]
+) -> dict[str, list[str]]:
+    """Encoder -> the names of its classes, in the order of its confusion.
+
+    Feature files number their classes as they like: what is the same class is known by its name.  Numbers are all there
+    is where one of them has no names, or has a name twice.
+    """
+    shared = results.get("class_names", [])
+    known = {name: results["encoders"][name].get("class_names", shared) for name in entries}
+    if any(not names or len(set(names)) < len(names) for names in known.values()):
+        some: list[str] = next((names for names in (shared, *known.values()) if names), [])
+        told = [n if some.count(n) == 1 else f"{n} ({place})" for place, n in enumerate(some)]
+        known = dict.fromkeys(entries, told)
+    return {
+        name: [
+            known[name][label] if label < len(known[name]) else str(label)
+            for label in entry["details"]["classes"]
+        ]
+        for name, entry in entries.items()
+    }
+
+
+def _encoder(entry: Mapping[str, Any], own: Sequence[str], names: Sequence[str]) -> dict[str, Any]:
+    """What is told about one encoder, its classes (`own`) in the order of `names`, among which they are."""
+    places = [names.index(name) for name in own]
+    confusion = np.zeros((len(names), len(names)), np.int64)
+    confusion[np.ix_(places, places)] = entry["details"]["confusion"]
     right, totals = np.diag(confusion), confusion.sum(axis=1)
     return {
         "top1": entry["metrics"]["top1"],
@@ -180,7 +205,7 @@ def class_rows(found: Mapping[str, Any]) -> list[list[str]]:
     """Returns for every class its name, its test videos, and the share of them that each encoder names."""
     encoders = list(found["encoders"].values())
     return [
-        [name, str(encoders[0]["classes"][c]["total"])]
+        [name, str(max(own["classes"][c]["total"] for own in encoders))]
         + [_SHARE.written(own["classes"][c]["share"]) for own in encoders]
         for c, name in enumerate(found["class_names"])
     ]

@@ -158,6 +158,7 @@ def _evaluate(recipe: EvaluateRecipe, processes: Processes, *, quiet: bool) -> d
         entries[name] = {
             "spec": spec,
             **about,
+            "class_names": list(context.train.metadata.get("class_names") or ()),
             "features": {split: _where(file, out) for split, file in files.items()},
             "clips": {split: len(file) for split, file in files.items()},
             "skipped": {split: file.skipped for split, file in files.items()},

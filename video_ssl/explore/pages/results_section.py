@@ -121,7 +121,7 @@ def _confusion(data: RunData, results: Mapping[str, Any]) -> Confusion | None:
     for evaluator, result in entry["results"].items():
         confusion = result.get("details", {}).get("confusion")
         if confusion:
-            known = data.class_names(results)
+            known = entry.get("class_names") or data.class_names(results)
             classes = result["details"].get("classes", range(len(confusion)))
             names = [class_name(known, label) or str(label) for label in classes]
             return Confusion(
