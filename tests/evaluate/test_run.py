@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -159,6 +160,38 @@ def test_the_verdict_is_as_plain_where_nothing_was_gained(correct, words):
         "hog": entry("hog_bag:runs/a", 65, {}),
     }
     assert words in verdict("probe", encoders)
+
+
+def test_the_verdict_of_a_headline_that_is_a_share_of_videos_knows_chance():
+    """Was wrong: whoever named a headline could not say of how many videos it is a share, and any gap seemed real."""
+
+    def of(spec, right):
+        details = {"headline": {"metric": "obo", "found": "", "total": 100}}
+        found = entry(
+            spec, right, {"objective": "carl"}, metrics={"obo": right / 100}, details=details
+        )
+        return {**found, "results": {"repetitions": found["results"]["probe"]}}
+
+    encoders = {"a": of("runs/a", 73), "p": of("pixels:runs/a", 70)}
+    words = "(raw pixels, 70.0), no more than chance may give with 100 test videos."
+    assert verdict("repetitions", encoders).endswith(words)
+
+
+def test_results_of_another_fold_are_not_replaced_without_a_word(run, videos, tmp_path, caplog):
+    """Was wrong: a second fold, split or encoder of one recipe replaced the results of the first, unsaid."""
+    words = [*overrides(run, videos), f"out={tmp_path}"]
+    first = replace(
+        load_evaluate_recipe("probe", words), evaluators={"knn": {"poolings": ["clip"]}}
+    )
+    for same in (first, first):
+        evaluate(same, quiet=True)
+    assert "will be replaced" not in caplog.text
+    evaluate(replace(first, test=str(videos / "broken.arrow")), quiet=True)
+    assert (
+        f"of test={first.test} (now {videos / 'broken.arrow'}): they will be replaced"
+        in caplog.text
+    )
+    assert "out=FOLDER" in caplog.text
 
 
 def test_without_a_comparison_there_is_no_verdict():

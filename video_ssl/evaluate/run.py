@@ -68,6 +68,7 @@ from video_ssl.files import (
     made,
     write_atomically,
 )
+from video_ssl.limits import read_json
 from video_ssl.models.contract import COMMON_WITH
 from video_ssl.pretrain.processes import Processes, choose_device, join_processes
 from video_ssl.recipes import to_plain
@@ -76,6 +77,8 @@ logger = logging.getLogger(__name__)
 
 #: Shards take their time, and a process that is lost breaks its connections anyway.
 _PATIENCE_SEC = 7 * 24 * 3600.0
+#: Of results that are read before they are replaced.
+_MAX_BYTES = 2**28
 
 
 def evaluate(recipe: EvaluateRecipe, *, quiet: bool = False) -> dict[str, Any]:
@@ -103,6 +106,7 @@ def _evaluate(recipe: EvaluateRecipe, processes: Processes, *, quiet: bool) -> d
     evaluators, specs = recipe.make_evaluators(), recipe.encoder_specs()
     check_processes(evaluators, processes.world_size)
     processes.on_main(lambda: _claim(out))
+    processes.on_main(lambda: _tell_replaced(out / "results.json", recipe, specs))
     check_packages(evaluators)
     settings = embed_settings(recipe.embed, evaluators)
     given = {name: given_features(spec) for name, spec in specs.items() if is_features(spec)}
@@ -291,6 +295,27 @@ def _claim(out: Path) -> None:
     claim_folder(out / "features", "evaluate", (), ours=True)
     claim_folder(out / "heads", "evaluate", (), ours=True)
     claim_file(out / "results.json", "evaluate")
+
+
+def _tell_replaced(file: Path, recipe: EvaluateRecipe, specs: Mapping[str, str]) -> None:
+    """Warns of results of other videos or encoders in the same place: a fold replaces the one before."""
+    try:
+        found = read_json(file, max_bytes=_MAX_BYTES)
+        theirs = {name: found["recipe"][name] for name in ("train", "test")}
+        theirs["encoders"] = {name: entry["spec"] for name, entry in found["encoders"].items()}
+    except (OSError, ValueError, LookupError, TypeError, AttributeError):
+        return  # there is none, or nothing that can be told
+    ours = {"train": recipe.train, "test": recipe.test, "encoders": dict(specs)}
+    other = [
+        f"{name}={theirs[name]} (now {ours[name]})" for name in ours if theirs[name] != ours[name]
+    ]
+    if other:
+        logger.warning(
+            "%s and the heads beside it are of %s: they will be replaced. To keep them, give this evaluation a folder "
+            "of its own (out=FOLDER).",
+            file,
+            ", ".join(other),
+        )
 
 
 def is_features(spec: str) -> bool:
