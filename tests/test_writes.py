@@ -249,6 +249,7 @@ VERBS = {
         ("e.html", "e.features.arrow", "e.videos.arrow"),
     ),
     "report": Verb("report {run} {out}/r.html", ("r.html",)),
+    "export": Verb("export {run} --out {out}/new", ("new", "new/a"), again=False),
     "convert": Verb("convert {run} {out}/new", ("new", "new/a"), again=False),
     "convert huggingface": Verb(
         "convert {run} {out}/new --to huggingface", ("new", "new/a"), again=False

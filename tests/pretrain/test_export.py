@@ -14,10 +14,12 @@ import video_ssl
 from video_ssl.cli import app
 from video_ssl.evaluate.recipe import load_evaluate_recipe
 from video_ssl.models.encoder_folder import EncoderError
+from video_ssl.models.encoders import save_encoder
 from video_ssl.objectives.videomae.objective import Objective
 from video_ssl.pretrain.checkpoint_folders import list_checkpoints
 from video_ssl.pretrain.errors import CheckpointError, RunError
 from video_ssl.pretrain.export import export_encoders
+from video_ssl.pretrain.run_folder import exported_folders
 from video_ssl.pretrain.torch_loop.checkpoints import load_state
 from video_ssl.pretrain.torch_loop.run import run_torch
 
@@ -114,6 +116,31 @@ def test_the_command_writes_it_and_other_commands_take_it(
     )
     assert len(found) == 24
     assert (found.features == same.features).all()
+
+
+def test_an_export_replaces_exports_of_the_same_run_only(unfinished: Path, tmp_path: Path) -> None:
+    """Was wrong: `export RUN --out FOLDER` replaced whatever encoder lay there, of another run or another verb."""
+    mine = tmp_path / "mine"
+    export_encoders(unfinished, step=4, out=mine)
+    export_encoders(unfinished, step=8, out=mine)
+    encoder = video_ssl.load_encoder(mine)
+    assert encoder.source["steps"] == 8
+    others = {
+        "of another verb": {"objective": "videomae", "converted from": "a.pth"},
+        "of another run": {**encoder.source, "run": "00000000", "checkpoint": "00000000"},
+    }
+    about = {"architecture": encoder.architecture, "preprocess": encoder.preprocess}
+    for name, source in others.items():
+        save_encoder(tmp_path / name, encoder, source=source, **about)
+        before = (tmp_path / name / "config.json").read_bytes()
+        with pytest.raises(EncoderError, match=f"{name} holds an encoder that is no export of"):
+            export_encoders(unfinished, step=8, out=tmp_path / name)
+        assert (tmp_path / name / "config.json").read_bytes() == before
+    told = {"run": encoder.source["run"], "checkpoint": ""}
+    # Further encoders go beside the first, with their names behind.
+    shutil.move(tmp_path / "of another verb", tmp_path / "new_more")
+    with pytest.raises(EncoderError, match="new_more holds an encoder that is no export of"):
+        exported_folders(unfinished, tmp_path / "new", ["encoder", "more"], told)
 
 
 def test_an_evaluation_takes_it_with_all_its_baselines(unfinished: Path) -> None:

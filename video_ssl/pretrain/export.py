@@ -17,12 +17,23 @@ from pathlib import Path
 from typing import Any
 
 from video_ssl.locks import wait_for_lock
-from video_ssl.models.encoder_folder import EncoderError, find_encoder, read_config
+from video_ssl.models.encoder_folder import (
+    EncoderError,
+    claim_encoder_folder,
+    find_encoder,
+    read_config,
+)
 from video_ssl.objectives import OBJECTIVES
 from video_ssl.pretrain.checkpoint_folders import checkpoint_at, fingerprint, read_meta
 from video_ssl.pretrain.errors import CheckpointError, RunError, missing_jax
 from video_ssl.pretrain.recipe import PretrainRecipe, recipe_from_dict
-from video_ssl.pretrain.run_folder import CHECKPOINTS, EXPORTS, RECIPE
+from video_ssl.pretrain.run_folder import (
+    CHECKPOINTS,
+    EXPORTS,
+    RECIPE,
+    claim_export,
+    run_digest,
+)
 from video_ssl.pretrain.start import LOOPS
 from video_ssl.recipes import ConfigError, load_yaml
 
@@ -37,7 +48,8 @@ def export_encoders(
     Args:
         run: its folder.
         step: of the checkpoint; None = the newest.
-        out: where the first goes, others beside it with _NAME behind; None = RUN/exports/step_N.
+        out: where the first goes, others beside it with _NAME behind; None = RUN/exports/step_N.  An export of the same
+            run that is there is replaced, and no other encoder.
 
     Raises:
         RunError: no folder of a run.
@@ -45,6 +57,8 @@ def export_encoders(
         EncoderError: a stage that the objective needs is not there, or a place is taken by something else.
     """
     folder = Path(run)
+    if out is not None:
+        claim_encoder_folder(out)
     recipe = _recipe_of(folder)
     checkpoint = checkpoint_at(folder / CHECKPOINTS, step)
     meta = read_meta(checkpoint)
@@ -56,8 +70,10 @@ def export_encoders(
         "recipe": recipe.name,
         "seed": recipe.seed,
         "checkpoint": fingerprint(checkpoint),
+        "run": run_digest(folder),
     }
     place = Path(out) if out is not None else folder / EXPORTS / checkpoint.folder.name
+    claim_export(folder, place, source)
     framework = OBJECTIVES[recipe.objective_name].framework
     with missing_jax(f"objective.name={recipe.objective_name}"):
         loop = import_module(LOOPS[framework])

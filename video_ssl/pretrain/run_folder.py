@@ -21,6 +21,7 @@ import platform
 import socket
 import sys
 import time
+import zlib
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -38,6 +39,12 @@ from video_ssl.files import (
 )
 from video_ssl.limits import parse_json
 from video_ssl.locks import try_lock
+from video_ssl.models.encoder_folder import (
+    CONFIG,
+    EncoderError,
+    claim_encoder_folder,
+    read_config,
+)
 from video_ssl.pretrain.errors import RunError
 from video_ssl.pretrain.recipe import recipe_from_dict, recipe_to_dict
 from video_ssl.pretrain.run_processes import RunProcesses
@@ -102,10 +109,39 @@ _PACKAGES = (
 )
 
 
-def exported_folders(place: Path, names: Sequence[str]) -> dict[str, Path]:
-    """Returns where the encoders of a checkpoint go: the first to `place`, the others beside it."""
+def exported_folders(
+    run: Path, place: Path, names: Sequence[str], source: Mapping[str, Any]
+) -> dict[str, Path]:
+    """Returns where the encoders of a checkpoint go: the first to `place`, the others beside it; see `claim_export`."""
     first, *others = names
-    return {first: place, **{name: place.with_name(f"{place.name}_{name}") for name in others}}
+    folders = {first: place, **{name: place.with_name(f"{place.name}_{name}") for name in others}}
+    for folder in folders.values():
+        claim_export(run, folder, source)
+    return folders
+
+
+def claim_export(run: Path, place: Path, source: Mapping[str, Any]) -> None:
+    """Looks whether an encoder of a checkpoint may be written to a place; to be asked before any work.
+
+    Raises:
+        EncoderError: it holds something else than an encoder, or one that is no export of this run.
+        OutputError: it cannot be written.
+    """
+    claim_encoder_folder(place)
+    if place.resolve().parent == (run / EXPORTS).resolve() or not (place / CONFIG).exists():
+        return
+    there = read_config(place)["source"]
+    if not any(there.get(key) == source[key] for key in ("run", "checkpoint")):
+        raise EncoderError(
+            f"{place} holds an encoder that is no export of {run} (objective: {there.get('objective')}, recipe: "
+            f"{there.get('recipe')}): it is not overwritten. Name a new folder, or move that away."
+        )
+
+
+def run_digest(run: Path) -> str:
+    """Returns 8 hexadecimal digits that tell a run from others."""
+    name = run.resolve().name.encode()
+    return f"{zlib.crc32((run / RECIPE).read_bytes() + name):08x}"
 
 
 def encoder_folders(run: Path, names: Sequence[str]) -> dict[str, Path]:

@@ -201,7 +201,8 @@ def export_checkpoint(
     # The rates are no part of the state of the optimizer, which is read with it.
     parts = trained_parts(recipe, None, processes, np.zeros(1))
     variables = variables_of(load_flax(checkpoint, parts["state"]))
-    folders = exported_folders(place, list(parts["objective"].encoders()))
+    names = list(parts["objective"].encoders())
+    folders = exported_folders(recipe.folder, place, names, source)
     source = {**source, "weights": "of the step"}
     _write_encoders(parts["objective"], variables, folders, source, processes)
     return folders

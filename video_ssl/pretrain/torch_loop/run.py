@@ -235,7 +235,7 @@ def export_checkpoint(
     The moving average where the checkpoint has one, as at the end of a run.
     """
     objective, averages = trained_objective(recipe, checkpoint)
-    folders = exported_folders(place, list(objective.encoders()))
+    folders = exported_folders(recipe.folder, place, list(objective.encoders()), source)
     source = {**source, "weights": "moving average" if averages else "of the step"}
     protocol = None
     if objective.classifier() is not None:
