@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any, Literal
@@ -11,7 +12,13 @@ from torch import Tensor
 from video_ssl.models.config import VIT_PRESETS, ImageViTConfig, ViTConfig
 from video_ssl.models.exchange.published_names import Named
 from video_ssl.models.exchange.sizes import Sizes
-from video_ssl.models.exchange.stored_tables import StoredTable, describe, recognise, regrid
+from video_ssl.models.exchange.stored_tables import (
+    StoredTable,
+    describe,
+    grids_of,
+    recognise,
+    regrid,
+)
 from video_ssl.models.networks.image_vit import ImageViT
 from video_ssl.models.networks.positions import Grid
 from video_ssl.models.networks.vit import VideoViT
@@ -19,6 +26,8 @@ from video_ssl.models.weights import WeightsError
 
 #: What the published models were trained on, where the file does not show it.
 TRAINED_SIZE, TRAINED_FRAMES = 224, 16
+#: Width and heads that the config.json of Hugging Face's small VideoMAE says: it was trained with 6.
+WRONG_HEADS = (384, 16)
 
 
 def build_published_encoder(
@@ -89,7 +98,22 @@ def _stored_table(
     table = named.tensors.get("encoder.pos_embed")
     if table is None:
         return None
-    return recognise(table, patch_dim=patch_dim, num_prefix=int(prefix), expected=grids)
+    rows = math.prod(table.shape[:-1])
+    first = _prefix_rows(rows, patch_dim, grids) if prefix else 0
+    return recognise(table, patch_dim=patch_dim, num_prefix=first, expected=grids)
+
+
+def _prefix_rows(rows: int, patch_dim: int, grids: list[Grid]) -> int:
+    """Rows of the class token in a table of so many: MAE's code has one, MVD's none, timm's one or none."""
+    likely = (1, 0) if patch_dim == 4 else (0, 1)
+    whole = {math.prod(grid) for grid in grids}
+    for first in sorted(likely, key=lambda n: rows - n not in whole):
+        try:
+            grids_of(rows - first, patch_dim=patch_dim, expected=grids)
+        except WeightsError:
+            continue
+        return first
+    return likely[0]
 
 
 def _place_learned(named: Named, stored: StoredTable, config: ViTConfig | ImageViTConfig) -> None:
@@ -132,7 +156,7 @@ def infer_config(
 ) -> ViTConfig | ImageViTConfig:
     """Returns the config that fits the weights of an encoder (keys of `VideoViT` or `ImageViT`).
 
-    `stated_heads` is what a `config.json` says: taken for a width that has no usual number, since published ones err.
+    `stated_heads` is what a `config.json` says, of which one published is known to err.
 
     Raises:
         WeightsError: blocks are missing, or the heads of the width are not known.
@@ -148,8 +172,9 @@ def infer_config(
             f"the weights have transformer blocks up to number {max(numbers)}, but none of number {gone}."
         )
     scale = own.get("blocks.0.attn.scale")
-    usual = {dim: heads for dim, _, heads in VIT_PRESETS.values()}.get(width)
-    heads = num_heads or (len(scale) if scale is not None else usual or stated_heads)
+    if (width, stated_heads) == WRONG_HEADS and weight.dim() == 5:
+        stated_heads = None
+    heads = num_heads or (len(scale) if scale is not None else stated_heads or usual_heads(width))
     if heads is None:
         raise WeightsError(
             f"the number of heads does not show in the weights and embed_dim={width} has no usual "
@@ -182,6 +207,11 @@ def infer_config(
         cosine_attention=scale is not None,
         **clip,
     )
+
+
+def usual_heads(width: int) -> int | None:
+    """Returns the heads of the published ViTs of a width; None where there are none."""
+    return {dim: heads for dim, _, heads in VIT_PRESETS.values()}.get(width)
 
 
 def _mean(value: Tensor) -> float:
