@@ -6,7 +6,7 @@ import hashlib
 import json
 import math
 from collections.abc import Sequence
-from dataclasses import InitVar, dataclass, field
+from dataclasses import InitVar, dataclass, field, replace
 from functools import cached_property
 from typing import Any, ClassVar, Literal, get_args
 
@@ -76,6 +76,10 @@ class VideoPreprocess:
                 raise ValueError(f"{name}={getattr(self, name)} must be finite numbers.")
         if min(self.std) <= 0:
             raise ValueError(f"std={self.std} must be positive: pixels are divided by it.")
+
+    def with_sizes(self, size: int | None, num_frames: int | None) -> VideoPreprocess:
+        """Returns the same for clips of other sizes; None leaves one as it is."""
+        return replace(self, num_frames=num_frames or self.num_frames, **self.scaling(size))
 
     def scaling(self, size: int | None = None) -> dict[str, Any]:
         """Returns how frames become squares, as `WindowConfig` takes it.

@@ -36,7 +36,8 @@ _ELSEWHERE = {
 def open_hub(
     named: str, *, seed: int | None = None
 ) -> tuple[HubEncoder, VideoPreprocess, dict[str, Any]]:
-    """Returns the tower of images or clips of a model, how its clips are made, and its `architecture` and `source`.
+    """Returns the tower of images or clips of a model, how its clips are made, and its `architecture` and `source`, and
+    of trained weights the names that it has no use for (`unused`).
 
     Args:
         named: a folder or a name, see `find_hub_folder`.
@@ -53,9 +54,10 @@ def open_hub(
     encoder = _fresh(HubEncoder, config, 0 if seed is None else seed)
     grid = _clip_grid(encoder, preprocess, folder)
     logger.info("%s: %s, tokens of a clip %d x %d x %d", named, config.family.title, *grid)
+    about: dict[str, Any] = {"architecture": HUB, "source": _source(folder, seed)}
     if seed is None:
-        _fill(encoder, folder, config.family, config.settings, class_of(config))
-    return encoder, preprocess, {"architecture": HUB, "source": _source(folder, seed)}
+        about["unused"] = _fill(encoder, folder, config.family, config.settings, class_of(config))
+    return encoder, preprocess, about
 
 
 def open_hub_text(
@@ -163,10 +165,17 @@ def _fresh(cls: Any, config: Any, seed: int) -> Any:
 
 def _fill(
     encoder: nn.Module, folder: HubFolder, family: Family, settings: dict[str, Any], name: str
-) -> None:
-    """Fills a network by the library's own reader, which knows under which names its versions kept what."""
-    folder.shapes  # noqa: B018  # a damaged file is named
-    _read_into(encoder, family, settings, name, str(folder.path))
+) -> list[str]:
+    """Fills a network by the library's own reader, which knows under which names its versions kept what; returns the
+    names that have no place in it."""
+    there = folder.shapes  # a damaged file is named
+    model, unused = _read_into(encoder, family, settings, name, str(folder.path))
+    silent = getattr(model, "_keys_to_ignore_on_load_unexpected", None) or ()
+    quietly = [key for key in there if any(re.search(pattern, key) for pattern in silent)]
+    inner = f"{family.trunk}." if family.trunk else ""
+    own = f"{model.base_model_prefix}."
+    outside = [key for key in there if not key.removeprefix(own).startswith(inner)]
+    return sorted({*unused, *quietly, *outside})
 
 
 def _read_into(
@@ -176,8 +185,9 @@ def _read_into(
     name: str,
     where: str,
     state: dict[str, torch.Tensor] | None = None,
-) -> None:
-    """Fills a network with the weights of a folder, or with `state`."""
+) -> tuple[Any, list[str]]:
+    """Fills a network with the weights of a folder, or with `state`; returns the library's model, and the names that it
+    has no place for."""
     cls = getattr(library(), name)
     given: dict[str, Any] = {"use_safetensors": True} if state is None else {"state_dict": state}
     try:
@@ -213,6 +223,7 @@ def _read_into(
         )
     filled = getattr(model, family.trunk) if family.trunk else model
     encoder.model.load_state_dict(filled.state_dict(), strict=True)  # type: ignore[union-attr]
+    return model, [str(key) for key in told["unexpected_keys"]]
 
 
 def _strange(unused: Iterable[str], model: Any) -> list[str]:

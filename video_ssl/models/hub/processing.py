@@ -9,6 +9,7 @@ from __future__ import annotations
 import logging
 import re
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any, cast
 
 from video_ssl.clips.crops import Kernel
@@ -20,8 +21,8 @@ from video_ssl.models.preprocess_config import VideoPreprocess
 
 logger = logging.getLogger(__name__)
 
-#: Pillow's numbers of its filters.
-_KERNELS = ("nearest", "lanczos", "bilinear", "bicubic", "box", "hamming")
+#: Pillow's filters, in the order of its numbers.
+KERNELS = ("nearest", "lanczos", "bilinear", "bicubic", "box", "hamming")
 _IMAGES, _CLIPS, _ALL = (
     "preprocessor_config.json",
     "video_preprocessor_config.json",
@@ -43,6 +44,7 @@ _ENDING = re.compile(r"(?:(?:Image|Video)Processor(?:Fast|Pil)?|FeatureExtractor
 #: Class of a model whose file names none.  Source: `image_processing_auto.py` of transformers.
 _CLASS_OF = {
     "vit": "ViT",
+    "vit_mae": "ViT",
     "vit_msn": "ViT",
     "ijepa": "ViT",
     "deit": "DeiT",
@@ -63,27 +65,53 @@ def read_processing(folder: HubFolder, config: HubConfig) -> VideoPreprocess:
     Raises:
         EncoderError: the folder has no processor, or one that does what is not done here.
     """
-    name, found = _processor(folder, clips=config.num_frames is not None)
-    where = str(folder.path / name)
-    try:
-        scaling = _scaling(found, config)
-        mean, std = _statistics(found)
-        return VideoPreprocess(
-            num_frames=config.num_frames or _FRAMES,
-            frame_stride=_STRIDE,
-            mean=mean,
-            std=std,
-            **scaling,
+    clips = config.num_frames is not None
+    found = read_frames(folder, model_type=config.model_type, clips=clips, config=config)
+    if found is None:
+        raise EncoderError(
+            f"{folder.path} does not say how frames are made for it: expected "
+            f"{' or '.join((*_names(clips=clips), _ALL))}. Save the "
+            "processor of the model beside it (AutoImageProcessor, save_pretrained)."
         )
+    return replace(found, num_frames=config.num_frames or _FRAMES, frame_stride=_STRIDE)
+
+
+def read_frames(
+    folder: HubFolder, *, model_type: str, clips: bool, config: HubConfig | None = None
+) -> VideoPreprocess | None:
+    """Returns how frames are scaled and normalised for a model, in the preprocessing of any clips; None where no file
+    of the folder says it.
+
+    Args:
+        folder: of the model.
+        model_type: as its configuration calls it.
+        clips: it sees clips, not pictures.
+        config: of the tower, where it is one whose settings matter (SigLIP 2).
+
+    Raises:
+        EncoderError: the processor does what is not done here.
+    """
+    said = _processor(folder, clips=clips)
+    if said is None:
+        return None
+    name, found = said
+    try:
+        scaling = _scaling(found, model_type, config)
+        mean, std = _statistics(found)
+        return VideoPreprocess(mean=mean, std=std, **scaling)
     except ValueError as err:
-        raise EncoderError(f"{where}: {err}") from err
+        raise EncoderError(f"{folder.path / name}: {err}") from err
 
 
-def _processor(folder: HubFolder, *, clips: bool) -> tuple[str, Mapping[str, Any]]:
+def _names(*, clips: bool) -> tuple[str, ...]:
+    """Files that hold a processor alone, the likelier first."""
+    return (_CLIPS, _IMAGES) if clips else (_IMAGES,)
+
+
+def _processor(folder: HubFolder, *, clips: bool) -> tuple[str, Mapping[str, Any]] | None:
     """Name and content of the file that describes the processor."""
     inside = ("video_processor", "image_processor") if clips else ("image_processor",)
-    names = (_CLIPS, _IMAGES) if clips else (_IMAGES,)
-    for name in names:
+    for name in _names(clips=clips):
         found = folder.json(name)
         if found is not None:
             return name, found
@@ -91,21 +119,18 @@ def _processor(folder: HubFolder, *, clips: bool) -> tuple[str, Mapping[str, Any
     for key in inside:
         if isinstance(both.get(key), Mapping):
             return _ALL, both[key]
-    raise EncoderError(
-        f"{folder.path} does not say how frames are made for it: expected {' or '.join((*names, _ALL))}. Save the "
-        "processor of the model beside it (AutoImageProcessor, save_pretrained)."
-    )
+    return None
 
 
-def _scaling(found: Mapping[str, Any], config: HubConfig) -> dict[str, Any]:
+def _scaling(found: Mapping[str, Any], model_type: str, config: HubConfig | None) -> dict[str, Any]:
     if found.get("do_resize") is False:
         raise ValueError("do_resize=false: frames must get one size. Set do_resize and size.")
     if found.get("do_pad"):
         raise ValueError("do_pad=true: frames are not padded here. Set do_pad to false.")
     kernel = _kernel(found.get("resample", 2))
-    if config.model_type == "siglip2_vision_model":
+    if config is not None and model_type == "siglip2_vision_model":
         return {"size": _naflex_side(found, config), "kernel": kernel}
-    name = _class_of(found, config)
+    name = _class_of(found, model_type)
     size, crop = _size(found, name), _crop(found, name)
     said = size if isinstance(size, Mapping) else {}
     if size is None:
@@ -125,7 +150,7 @@ def _scaling(found: Mapping[str, Any], config: HubConfig) -> dict[str, Any]:
     short = side_of(shortest, "shortest_edge")
     if crop is None:
         logger.info(
-            "frames keep their aspect for %s; the central square is taken", config.family.title
+            "frames keep their aspect for %s; the central square is taken", name or model_type
         )
         return {"size": short, "resize_to": short, "kernel": kernel}
     if crop > short:
@@ -135,11 +160,11 @@ def _scaling(found: Mapping[str, Any], config: HubConfig) -> dict[str, Any]:
     return {"size": crop, "resize_to": short, "kernel": kernel}
 
 
-def _class_of(found: Mapping[str, Any], config: HubConfig) -> str:
+def _class_of(found: Mapping[str, Any], model_type: str) -> str:
     """The class that the library would make of a file, without its ending."""
     keys = ("image_processor_type", "video_processor_type", "feature_extractor_type")
     said = next((found[key] for key in keys if found.get(key)), None)
-    return _CLASS_OF.get(config.model_type, "") if said is None else _ENDING.sub("", str(said))
+    return _CLASS_OF.get(model_type, "") if said is None else _ENDING.sub("", str(said))
 
 
 def _size(found: Mapping[str, Any], name: str) -> Any:
@@ -176,11 +201,11 @@ def _naflex_side(found: Mapping[str, Any], config: HubConfig) -> int:
 def _kernel(value: Any) -> Kernel:
     if value is None:
         return "bilinear"
-    if not isinstance(value, int) or not 0 <= value < len(_KERNELS):
+    if not isinstance(value, int) or not 0 <= value < len(KERNELS):
         raise ValueError(
             f"resample={value!r} must be the number of one of Pillow's filters, 0 to 5."
         )
-    return cast(Kernel, _KERNELS[value])
+    return cast(Kernel, KERNELS[value])
 
 
 def _statistics(

@@ -100,6 +100,7 @@ def _put(tree: dict[str, Any], path: list[str], value: NDArray[Any]) -> None:
 # TensorFlow ---------------------------------------------------------------------------------------
 
 _SUFFIX = "/.ATTRIBUTES/VARIABLE_VALUE"
+_BOOKKEEPING = (".OPTIMIZER_SLOT", "optimizer/", "save_counter", "_CHECKPOINTABLE", "global_step")
 _NORM = {
     "gamma": "weight",
     "beta": "bias",
@@ -128,6 +129,24 @@ def backbone_of_tf(arrays: Mapping[str, NDArray[Any]]) -> Arrays:
         BridgeError: no such place.
     """
     plain = {k.removesuffix(_SUFFIX): v for k, v in arrays.items() if ".OPTIMIZER_SLOT" not in k}
+    start = _start_of_tf(plain)
+    inside = {k[len(start) :]: v for k, v in plain.items() if k.startswith(start)}
+    return {k: v for k, v in inside.items() if "/" in k}  # without save_counter and the like
+
+
+def outside_backbone_of_tf(arrays: Mapping[str, NDArray[Any]]) -> list[str]:
+    """Returns the keys of a checkpoint's arrays that `backbone_of_tf` leaves out, but for what optimizers and
+    TensorFlow itself keep there; errors as there."""
+    start = _start_of_tf({k.removesuffix(_SUFFIX): v for k, v in arrays.items()})
+    return [
+        key
+        for key in arrays
+        if not key.startswith(start) and not any(part in key for part in _BOOKKEEPING)
+    ]
+
+
+def _start_of_tf(plain: Mapping[str, NDArray[Any]]) -> str:
+    """What stands before the keys of the backbone."""
     starts = [
         key[: -len(end)]
         for key, value in plain.items()
@@ -140,9 +159,7 @@ def backbone_of_tf(arrays: Mapping[str, NDArray[Any]]) -> Arrays:
             "there is no backbone of the family R3D / 3D ResNet-RS: no layer_with_weights-0/kernel or "
             f"_stem_conv/kernel with five axes. The first names are {names or 'none'}."
         )
-    start = min(starts, key=len)
-    inside = {k[len(start) :]: v for k, v in plain.items() if k.startswith(start)}
-    return {k: v for k, v in inside.items() if "/" in k}  # without save_counter and the like
+    return min(starts, key=len)
 
 
 def tf_layer_names(config: R3DConfig, named: bool) -> dict[str, str]:
