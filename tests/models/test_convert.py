@@ -126,6 +126,55 @@ def test_images_in_the_naming_of_hugging_face(tmp_path):
     assert json.loads((tmp_path / "hub" / "config.json").read_text())["model_type"] == "vit"
 
 
+HALF = {"mean": (0.5, 0.5, 0.5), "std": (0.5, 0.4, 0.5)}
+
+
+@pytest.mark.parametrize(
+    "how",
+    [
+        {},
+        HALF,
+        {"stretch": True, "kernel": "bicubic"},
+        {"resize_to": 16, **HALF},
+    ],
+)
+@pytest.mark.parametrize("kind", ["vit", "image_vit"])
+def test_frames_go_to_hugging_face_and_back(tmp_path, kind, how):
+    """Was wrong: mean, deviation and scaling of a folder of Hugging Face were not read, nor our scaling written."""
+    encoder = video_vit() if kind == "vit" else image_vit()
+    preprocess = VideoPreprocess(num_frames=4 if kind == "vit" else 16, size=12, **how)
+    save_encoder(tmp_path / "a", encoder, architecture=kind, preprocess=preprocess, source={})
+    convert(tmp_path / "a", tmp_path / "hub", to="huggingface")
+    done = convert(tmp_path / "hub", tmp_path / "b", num_heads=2)
+    assert load_encoder(tmp_path / "b").preprocess == preprocess
+    assert done.notes == ()
+
+
+def test_frames_of_a_folder_of_hugging_face(tmp_path):
+    save_encoder(
+        tmp_path / "a",
+        image_vit(),
+        architecture="image_vit",
+        preprocess=VideoPreprocess(size=12),
+        source={},
+    )
+    convert(tmp_path / "a", tmp_path / "hub", to="huggingface")
+    file = tmp_path / "hub" / "preprocessor_config.json"
+    said = {**json.loads(file.read_text()), "image_processor_type": "ViTImageProcessor"}
+    file.write_text(
+        json.dumps({**said, "size": 12, "do_center_crop": False, "image_mean": [0.5] * 3})
+    )
+    convert(tmp_path / "hub", tmp_path / "b", num_heads=2, sizes=Sizes(image_size=20))
+    found = load_encoder(tmp_path / "b").preprocess
+    assert (found.size, found.stretch, found.mean) == (20, True, (0.5, 0.5, 0.5))
+    file.write_text(json.dumps({**said, "do_rescale": False}))
+    with pytest.raises(EncoderError, match=r"preprocessor_config\.json: do_rescale=False"):
+        convert(tmp_path / "hub", tmp_path / "c", num_heads=2)
+    file.unlink()
+    done = convert(tmp_path / "hub", tmp_path / "d", num_heads=2)
+    assert "hub has no preprocessor_config.json: mean and deviation of ImageNet" in done.notes[0]
+
+
 # Folders of ours ------------------------------------------------------------------------------------
 
 

@@ -512,11 +512,13 @@ def test_blocks_with_more_than_ours_are_refused(tmp_path, naming):
         key = "videomae.encoder.layer.1.attention.attention.query.bias"
         state = hugging_face_file(video_vit(qkv_bias="none"))
     state[key] = torch.ones(32)
-    with pytest.raises(WeightsError, match=f"has 1 weights inside its blocks .*{key}"):
+    with pytest.raises(
+        WeightsError, match=f"has 1 weights that its features are made with .*{key}"
+    ):
         interpret(state, **OPTIONS)
     assert interpret(state, min_share=0.99, **OPTIONS).strange == (key,)
     torch.save(state, tmp_path / "a.pth")
-    with pytest.raises(WeightsError, match="has 1 weights inside its blocks"):
+    with pytest.raises(WeightsError, match="has 1 weights that its features are made with"):
         load_published(tmp_path / "a.pth", image_size=12, num_frames=4, num_heads=2)
 
 

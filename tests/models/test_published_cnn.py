@@ -138,11 +138,21 @@ def test_carl(tmp_path):
     assert found.report.unused
 
 
+def test_clips_of_carl_may_be_shorter_than_its_training(tmp_path):
+    """Was wrong: --num-frames was taken for the range of positions of the training, so features were others."""
+    path = tmp_path / "a.pth"
+    original = carl_file(path, {"TRAIN": {"NUM_FRAMES": 80}})
+    convert(path, tmp_path / "e", sizes=Sizes(num_frames=20))
+    encoder = load_encoder(tmp_path / "e")
+    assert (encoder.preprocess.num_frames, encoder.config.num_frames) == (20, 80)
+    assert encoder.config == original.config
+
+
 def test_what_a_carl_file_does_not_say_is_asked_for(tmp_path):
     path = tmp_path / "a.pth"
     carl_file(path, None)
-    with pytest.raises(WeightsError, match="num_frames"):
-        convert(path, tmp_path / "e")
+    with pytest.raises(WeightsError, match="give num_frames, of convert --trained-frames"):
+        convert(path, tmp_path / "e", sizes=Sizes(num_frames=240))
     convert(path, tmp_path / "e", sizes=Sizes(trained_frames=240))
     assert load_encoder(tmp_path / "e").preprocess.num_frames == 240
 

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from video_ssl.models import architecture_of
 from video_ssl.models.checkpoint_files import read_content
 from video_ssl.models.encoders import save_encoder
-from video_ssl.models.exchange.published_model import Published, Source
+from video_ssl.models.exchange.published_model import CLIPS, Published, Source
 from video_ssl.models.exchange.sizes import Sizes
 from video_ssl.models.networks.frame_config import FrameTransformerConfig
 from video_ssl.models.networks.frame_transformer import FrameTransformer, ProjectionHead
@@ -82,8 +82,8 @@ def load_carl(
         num_frames = _setting(cfg, "TRAIN", "NUM_FRAMES")
     if num_frames is None:
         raise WeightsError(
-            f"{path} does not say how many frames a training view had: give num_frames (240 for Pouring and FineGym, "
-            "80 for Penn Action and Kinetics-400)."
+            f"{path} does not say how many frames a training view had: give num_frames, of convert --trained-frames "
+            "(240 for Pouring and FineGym, 80 for Penn Action and Kinetics-400)."
         )
     if num_heads is None:
         num_heads = _setting(cfg, "MODEL", "EMBEDDER_MODEL", "NUM_HEADS") or PAPER_HEADS
@@ -106,8 +106,7 @@ def read(
         if family == "auto":
             return None
         raise WeightsError(f"{source.path} has not the keys of a checkpoint of {family}.")
-    frames = sizes.trained_frames or sizes.num_frames
-    model, report = load_carl(source.path, num_frames=frames, num_heads=num_heads)
+    model, report = load_carl(source.path, num_frames=sizes.trained_frames, num_heads=num_heads)
     config = model.encoder.config
     kept = tuple(key for key in report.matched if not key.startswith(_PROJECTION))
     left = tuple(key for key in report.matched if key.startswith(_PROJECTION))
@@ -115,9 +114,12 @@ def read(
     return Published(
         encoder=model.encoder,
         preprocess=VideoPreprocess(
-            num_frames=config.length, frame_stride=1, size=sizes.image_size or 224
+            num_frames=sizes.num_frames or config.length,
+            frame_stride=1,
+            size=sizes.image_size or 224,
         ),
         family="carl",
+        heeds=(*CLIPS, "trained_frames", "num_heads"),
         container=source.checkpoint.container,
         report=replace(report, matched=kept, unused=left, notes=(*report.notes, note)),
         table=f"CARL's formula, stretched from {config.length} frames to any number",

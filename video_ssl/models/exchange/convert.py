@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from importlib import import_module
 from pathlib import Path
@@ -26,20 +26,22 @@ from video_ssl.files import (
 from video_ssl.limits import read_json
 from video_ssl.models import published_families
 from video_ssl.models.classifier import VideoClassifier, readout_of
-from video_ssl.models.encoder_folder import REPORT
-from video_ssl.models.encoders import CONFIG, FORMAT
+from video_ssl.models.encoder_folder import REPORT, named_step
+from video_ssl.models.encoders import CONFIG, FORMAT, find_encoder
 from video_ssl.models.exchange.convert_config import ConvertConfig, To
 from video_ssl.models.exchange.converted import read_folder, write_folder
 from video_ssl.models.exchange.export_names import (
     lost_parts,
     original_form,
     reader_of_others,
+    with_head,
     write_hugging_face,
     write_original,
     write_tensors,
 )
 from video_ssl.models.exchange.export_program import write_program
 from video_ssl.models.exchange.published import PublishedViT
+from video_ssl.models.exchange.published_encoder import usual_heads
 from video_ssl.models.exchange.published_model import Published, Reader, Source
 from video_ssl.models.exchange.sizes import Sizes
 from video_ssl.models.preprocess_config import VideoPreprocess
@@ -149,7 +151,7 @@ def convert(
     `NAME.json` beside a file).
 
     Args:
-        source: a checkpoint file, a folder of Hugging Face, or an encoder folder or run of ours.
+        source: a checkpoint file, a folder of Hugging Face, or an encoder folder, run or RUN@STEP of ours.
         out: "ours" and "huggingface" write a folder, "original" a `.pth` file, "export" a `.pt2` file.  What exists
             is not overwritten.
         to: see `out`.
@@ -174,6 +176,8 @@ def convert(
     model = _read(source, sizes, family, num_heads, min_share)
     if frame_stride is not None:
         model = _with_stride(model, frame_stride)
+    if to != "ours" and isinstance(model, PublishedViT):
+        model = with_head(model)
     note_of_source = {
         "converted from": source.name,
         "share of weights": round(model.report.share, 4),
@@ -188,7 +192,7 @@ def convert(
             model=model,
             parts=_parts(model),
             written=tuple(dict.fromkeys([*written, note.name])),
-            notes=(*model.report.notes, *_lost(model, to)),
+            notes=(*model.report.notes, *_lost(model, to), *_unsaid(model, to)),
             differences=differences,
         )
         content = {MADE_BY: made("convert"), **conversion.as_json()}
@@ -255,6 +259,8 @@ def _check_choices(to: str, family: str, min_share: float, out: Path) -> None:
 def _read(
     source: Path, sizes: Sizes | None, family: str, num_heads: int | None, min_share: float
 ) -> Published:
+    if named_step(source) is not None:
+        source = find_encoder(source)
     if not source.exists():
         raise WeightsError(f"there is no {source}: give a weights file or a folder with one.")
     # A file beside its config.json says less than the folder.
@@ -262,24 +268,48 @@ def _read(
         source.with_name(CONFIG).is_file()
     ):
         source = source.parent
+    sizes = sizes or Sizes()
+    given = {**vars(sizes), "family": family, "num_heads": num_heads, "min_share": min_share}
     if source.is_dir() and _is_ours(source):
-        return read_folder(source, sizes=sizes)
+        model = read_folder(source, sizes=sizes)
+        _refuse_unheeded(source, "an encoder of ours", given, model.heeds)
+        return model
     known, asked = published_families(), Source(source)
     places = dict.fromkeys(known.values() if family == "auto" else [known[family]])
     for place in places:
         reader = cast(Reader, import_module(place))
-        model = reader.read(
+        found = reader.read(
             asked,
             family=family,
-            sizes=sizes or Sizes(),
+            sizes=sizes,
             num_heads=num_heads,
             min_share=min_share,
         )
-        if model is not None:
-            return model
+        if found is not None:
+            what = f"a model of the family {found.family}"
+            _refuse_unheeded(source, what, given, ("family", *found.heeds))
+            return found
     raise WeightsError(
         f"{source} has the keys of no family that is known here: it is not a checkpoint of {', '.join(known)}."
     )
+
+
+def _refuse_unheeded(
+    source: Path, what: str, given: Mapping[str, Any], heeds: Sequence[str]
+) -> None:
+    """Raises WeightsError for settings that were given and that the reading of a source does not follow."""
+    usual = {**vars(Sizes()), **vars(ConvertConfig())}
+    ignored = [name for name in given if given[name] != usual[name] and name not in heeds]
+    if ignored:
+        named = ", ".join(f"{_flag(name)}={given[name]}" for name in ignored)
+        raise WeightsError(
+            f"{named} would change nothing: {source.name} is {what}, whose reading follows "
+            f"{', '.join(map(_flag, heeds)) or 'no such setting'}. Leave it out."
+        )
+
+
+def _flag(name: str) -> str:
+    return "--size" if name == "image_size" else f"--{name.replace('_', '-')}"
 
 
 def _with_stride(model: Published, frame_stride: int) -> Published:
@@ -288,7 +318,7 @@ def _with_stride(model: Published, frame_stride: int) -> Published:
         raise WeightsError(
             f"--frame-stride={frame_stride} is for encoders of video; this one sees {preprocess.modality}."
         )
-    return replace(model, preprocess=replace(preprocess, frame_stride=frame_stride))
+    return model.with_clips(replace(preprocess, frame_stride=frame_stride))
 
 
 def _is_ours(folder: Path) -> bool:
@@ -325,14 +355,32 @@ def _parts(model: Published) -> dict[str, int]:
 
 def _lost(model: Published, to: To) -> list[str]:
     """What the requested format leaves out."""
-    if to == "ours" or not isinstance(model, PublishedViT):
+    if to == "ours":
         return []
-    if to == "export":
-        lost = tuple(dict.fromkeys(key.split(".")[0] for key in model.decoders))
+    if not isinstance(model, PublishedViT):
+        reader = reader_of_others(model.encoder)
+        lost = () if reader is None else reader.lost_parts(model)
+    elif to == "export":
+        parts = (*model.decoders, *(["classifier"] if model.classifier else []))
+        lost = tuple(dict.fromkeys(key.split(".")[0] for key in parts))
     else:
         form = original_form(model) if to == "original" else to
         lost = tuple(part.rstrip(".") for part in lost_parts(model, form) if part != "-")
     return [f"{to} has no place for {', '.join(lost)}: left out."] if lost else []
+
+
+def _unsaid(model: Published, to: To) -> list[str]:
+    """What a reader of the requested format would take for something else."""
+    if to != "original" or not isinstance(model, PublishedViT):
+        return []
+    config = model.encoder.config
+    usual = usual_heads(config.width)
+    if config.cosine_attention or usual in (None, config.heads):
+        return []
+    return [
+        f"such a file does not say its heads, and this encoder has {config.heads}, not {usual} as others of width "
+        f"{config.width}: --num-heads {config.heads} reads it back."
+    ]
 
 
 def _some(keys: Any, limit: int = 4) -> str:

@@ -10,10 +10,12 @@ from typing import Any
 from video_ssl.models import NETWORKS, architecture_of
 from video_ssl.models.classifier import VideoClassifier, readout_of
 from video_ssl.models.classifier_folder import CLASSIFIER_WEIGHTS, Protocol
+from video_ssl.models.classifier_folder import load_classifier as load_stored_classifier
 from video_ssl.models.config import ViTConfig
 from video_ssl.models.encoder_folder import DECODER, HEAD
 from video_ssl.models.encoders import (
     EncoderError,
+    build_encoder,
     find_encoder,
     load_encoder,
     read_beside,
@@ -22,7 +24,7 @@ from video_ssl.models.encoders import (
 from video_ssl.models.exchange.export_names import reader_of_others
 from video_ssl.models.exchange.published import PublishedViT
 from video_ssl.models.exchange.published_encoder import table_text
-from video_ssl.models.exchange.published_model import Published
+from video_ssl.models.exchange.published_model import CLIPS, Published
 from video_ssl.models.exchange.sizes import Sizes
 from video_ssl.models.exchange.stored_tables import regrid
 from video_ssl.models.networks.image_vit import ImageViT
@@ -36,19 +38,19 @@ _CLIPS = 4
 
 def write_folder(folder: str | Path, model: Published, *, source: Mapping[str, Any]) -> Path:
     """Returns the encoder folder that was written: `model.safetensors` (the encoder), and
-    `head.safetensors`, `decoder.safetensors` where the model has such parts.
+    `head.safetensors`, `decoder.safetensors` or `classifier.safetensors` where the model has such parts.
 
     Raises:
         EncoderError: as `save_encoder`.
     """
     beside = {HEAD: model.head, DECODER: model.decoders, CLASSIFIER_WEIGHTS: model.classifier}
-    protocol = Protocol(
+    protocol = model.protocol or Protocol(
         class_names=(), num_classes=model.num_classes, clips=_CLIPS, labels=model.family
     )
     given = {
         "objective": model.family,
-        **model.about,
         **source,
+        **model.about,  # behind: what a folder of ours says of its training stays true
         "form": model.form,
         "container": model.container,
         "num_classes": model.num_classes,
@@ -70,7 +72,7 @@ def read_folder(path: str | Path, *, sizes: Sizes | None = None) -> Published:
 
     Args:
         path: RUN, RUN/encoder, RUN/encoders/NAME, or a converted folder.
-        sizes: other clips than those it is for: the position table of a ViT follows.
+        sizes: other clips than those it is for; the position table of a ViT follows, and of no other network.
 
     Raises:
         EncoderError: as `load_encoder`.
@@ -79,21 +81,26 @@ def read_folder(path: str | Path, *, sizes: Sizes | None = None) -> Published:
     folder = find_encoder(path)
     encoder = load_encoder(folder)
     if not isinstance(encoder, VideoViT | ImageViT):
-        return _read_other(folder, encoder)
+        return _read_other(folder, encoder, sizes or Sizes())
     preprocess, source = encoder.preprocess, encoder.source
     assert isinstance(preprocess, VideoPreprocess)
     module, text = resize(encoder, sizes or Sizes())
     head, decoders = read_beside(folder, HEAD), read_beside(folder, DECODER)
-    keys = [*(f"encoder.{key}" for key in module.state_dict()), *head, *decoders]
+    parts = _classifier(folder)
+    classifier = [f"classifier.{key}" for key in parts.get("classifier", ())]
+    keys = [*(f"encoder.{key}" for key in module.state_dict()), *head, *decoders, *classifier]
     config = module.config
     frames = config.num_frames if isinstance(config, ViTConfig) else None
     frames = frames or (sizes and sizes.num_frames) or preprocess.num_frames
     size = config.image_size or preprocess.size
-    return PublishedViT(
+    model = PublishedViT(
         encoder=module,
-        preprocess=replace(preprocess, size=size, num_frames=frames),
+        preprocess=preprocess,
         head=head,
         decoders=decoders,
+        about=_about(source),
+        heeds=(*CLIPS, "table"),
+        **parts,
         family=_family(module, str(source.get("objective", ""))),
         layout="ours",
         form=str(source.get("form", "ours")),
@@ -101,9 +108,10 @@ def read_folder(path: str | Path, *, sizes: Sizes | None = None) -> Published:
         report=LoadReport(matched=tuple(keys)),
         table=text,
     )
+    return model.with_clips(preprocess.with_sizes(size, frames))
 
 
-def _read_other(folder: Path, encoder: Any) -> Published:
+def _read_other(folder: Path, encoder: Any, sizes: Sizes) -> Published:
     """An encoder that is no ViT, where a code of others can read it."""
     if reader_of_others(encoder) is None:
         raise WeightsError(
@@ -111,19 +119,46 @@ def _read_other(folder: Path, encoder: Any) -> Published:
             "networks and Swins have another naming."
         )
     source, decoders = encoder.source, read_beside(folder, DECODER)
-    classifier = read_beside(folder, CLASSIFIER_WEIGHTS)
-    keys = [*encoder.state_dict(), *decoders, *(f"classifier.{key}" for key in classifier)]
-    return Published(
+    parts = _classifier(folder)
+    classifier = [f"classifier.{key}" for key in parts.get("classifier", ())]
+    keys = [*encoder.state_dict(), *decoders, *classifier]
+    preprocess = encoder.preprocess
+    wanted = preprocess.with_sizes(sizes.image_size, sizes.num_frames)
+    if wanted.num_frames != encoder.config.num_frames:
+        weights = encoder.state_dict()
+        encoder = build_encoder(replace(encoder.config, num_frames=wanted.num_frames))
+        encoder.load_state_dict(weights)
+    try:
+        encoder.token_grid((wanted.num_frames, wanted.size, wanted.size, 3))
+    except ValueError as err:
+        raise WeightsError(str(err)) from err
+    model = Published(
         encoder=encoder,
-        preprocess=encoder.preprocess,
-        family=next(iter(NETWORKS[encoder.architecture].published)),
+        preprocess=preprocess,
+        family=next(iter(NETWORKS[architecture_of(encoder)].published)),
         layout="ours",
         form=str(source.get("form", "ours")),
         container=str(source.get("container", "")),
         decoders=decoders,
-        classifier=classifier,
+        about=_about(source),
+        heeds=CLIPS,
+        **parts,
         report=LoadReport(matched=tuple(keys)),
     )
+    return model.with_clips(wanted)
+
+
+def _classifier(folder: Path) -> dict[str, Any]:
+    """`classifier` and `protocol` of a `Published`, where a folder has them."""
+    classifier = read_beside(folder, CLASSIFIER_WEIGHTS)
+    if not classifier:
+        return {}
+    return {"classifier": classifier, "protocol": load_stored_classifier(folder).protocol}
+
+
+def _about(source: Mapping[str, Any]) -> dict[str, Any]:
+    """What a folder says of its training, which no name of a family is to stand for."""
+    return {"objective": "not recorded", **source}
 
 
 def load_classifier(path: str | Path) -> VideoClassifier:

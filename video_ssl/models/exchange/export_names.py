@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from importlib import import_module
 from pathlib import Path
 from typing import Any
@@ -14,9 +15,11 @@ from torch import Tensor
 from video_ssl.files import folder_aside, write_json, written_aside
 from video_ssl.models import NETWORKS, architecture_of
 from video_ssl.models.config import ImageViTConfig, ViTConfig
+from video_ssl.models.contract import CLIP
 from video_ssl.models.exchange.published import PublishedViT
 from video_ssl.models.exchange.published_names import to_hugging_face, to_original
 from video_ssl.models.exchange.stored_tables import describe
+from video_ssl.models.hub.processing import KERNELS
 from video_ssl.models.networks.layers import LAYER_NORM_EPS, hidden_width
 from video_ssl.models.networks.positions import position_table
 from video_ssl.models.preprocess_config import VideoPreprocess
@@ -66,6 +69,22 @@ def original_form(model: PublishedViT) -> str:
     return "mvd" if many or config.positions == "sincos_3d" else "videomae"
 
 
+def with_head(model: PublishedViT) -> PublishedViT:
+    """Returns the model with a classifier of ours as the head of these codes, where they have one that gives the same:
+    on the mean of the tokens behind a norm of its own, or on the class token behind the final norm."""
+    protocol, own, config = model.protocol, model.classifier, model.encoder.config
+    if protocol is None or model.head or protocol.unit_length or protocol.feature != CLIP:
+        return model
+    mean = protocol.pooling == "mean" and "norm.weight" in own and not config.final_norm
+    first = protocol.pooling == "cls" and "norm.weight" not in own
+    if not (mean or (first and config.final_norm and config.cls_token)):
+        return model
+    names = {"weight": "head.weight", "bias": "head.bias"}
+    names |= {f"norm.{key}": f"fc_norm.{key}" for key in names}
+    head = {names[key]: value for key, value in own.items()}
+    return replace(model, head=head, classifier={}, protocol=None)
+
+
 def lost_parts(model: PublishedViT, form: str) -> tuple[str, ...]:
     """Returns the prefixes of parts that a naming (a key of `ORIGINAL`, or "huggingface") has no place for;
     ("-",), which fits no key, if there is none."""
@@ -79,7 +98,10 @@ def lost_parts(model: PublishedViT, form: str) -> tuple[str, ...]:
     }[form]
     if form == "huggingface" and any(".attn.scale" in key for key in model.decoders):
         lost += ("decoder.",)  # cosine attention
-    there = {key.split(".")[0] + "." for key in (*model.decoders, *model.head)}
+    if model.classifier:
+        lost += ("classifier.",)
+    parts = (*model.decoders, *model.head, *(f"classifier.{key}" for key in model.classifier))
+    there = {key.split(".")[0] + "." for key in parts}
     return tuple(prefix for prefix in lost if prefix in there) or ("-",)
 
 
@@ -235,7 +257,7 @@ def _videomae_settings(model: PublishedViT, config: ViTConfig) -> dict[str, Any]
         "qkv_bias": config.qkv_bias == "q_v",
         "use_mean_pooling": not config.final_norm,
     }
-    if model.num_classes:
+    if model.head and model.num_classes:
         settings["id2label"] = {str(i): f"LABEL_{i}" for i in range(model.num_classes)}
         settings["label2id"] = {f"LABEL_{i}": i for i in range(model.num_classes)}
     if "decoder.embed.weight" in model.decoders:
@@ -280,16 +302,20 @@ def _shared_settings(config: ViTConfig | ImageViTConfig) -> dict[str, Any]:
 
 
 def _processor(config: ViTConfig | ImageViTConfig, preprocess: VideoPreprocess) -> dict[str, Any]:
-    size = config.image_size
-    name = "VideoMAEImageProcessor" if isinstance(config, ViTConfig) else "ViTImageProcessor"
+    square = {"height": preprocess.size, "width": preprocess.size}
+    # ViTImageProcessor only stretches, BitImageProcessor is that of DINOv2.
+    pictures = "ViTImageProcessor" if preprocess.stretch else "BitImageProcessor"
     return {
-        "image_processor_type": name,
-        "do_resize": True,
-        "size": {"shortest_edge": size}
+        "image_processor_type": "VideoMAEImageProcessor"
         if isinstance(config, ViTConfig)
-        else {"height": size, "width": size},
-        "do_center_crop": isinstance(config, ViTConfig),
-        "crop_size": {"height": size, "width": size},
+        else pictures,
+        "do_resize": True,
+        "size": square
+        if preprocess.stretch
+        else {"shortest_edge": preprocess.resize_to or preprocess.size},
+        "resample": KERNELS.index(preprocess.kernel),
+        "do_center_crop": not preprocess.stretch,
+        "crop_size": square,
         "do_rescale": True,
         "rescale_factor": 1 / 255,
         "do_normalize": True,

@@ -9,7 +9,7 @@ from typing import Any
 
 from torch import Tensor
 
-from video_ssl.models.exchange.published_model import Published, Source
+from video_ssl.models.exchange.published_model import CLIPS, Published, Source
 from video_ssl.models.exchange.sizes import Sizes
 from video_ssl.models.networks import r2plus1d, s3dg
 from video_ssl.models.networks.r2plus1d_config import R2Plus1DConfig
@@ -55,6 +55,7 @@ def read(
             size=sizes.image_size or _CLIPS.size,
         ),
         family="hico",
+        heeds=CLIPS,
         container=source.checkpoint.container,
         report=replace(report, unused=others, notes=tuple(notes)),
         table="none",
@@ -66,6 +67,11 @@ def original_state(model: Published) -> dict[str, Tensor]:
     encoder = model.encoder
     names = s3dg.to_hico if isinstance(encoder, s3dg.S3DG) else r2plus1d.to_hico
     return names(encoder.state_dict())
+
+
+def lost_parts(model: Published) -> tuple[str, ...]:
+    """Returns what `original_state` leaves out: HiCo's heads are of another make."""
+    return ("classifier",) if model.classifier else ()
 
 
 def _read_s3dg(source: Source, state: Mapping[str, Tensor], sizes: Sizes) -> Read:

@@ -13,7 +13,6 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Mapping
-from dataclasses import replace
 from typing import Any
 
 import torch
@@ -22,7 +21,7 @@ from torch import Tensor
 from video_ssl.limits import read_json
 from video_ssl.models.config import IMAGENET_MEAN, IMAGENET_STD
 from video_ssl.models.encoder_folder import EncoderError
-from video_ssl.models.exchange.published_model import Published, Source
+from video_ssl.models.exchange.published_model import CLIPS, Published, Source
 from video_ssl.models.exchange.sizes import Sizes
 from video_ssl.models.hub.config import HubConfig
 from video_ssl.models.hub.families import FAMILIES
@@ -110,18 +109,15 @@ def _of_folder(source: Source, sizes: Sizes) -> Published:
         preprocess=preprocess,
         family="hub",
         layout="hugging_face",
-        report=LoadReport(matched=tuple(encoder.state_dict())),
+        heeds=CLIPS,
+        report=LoadReport(matched=tuple(encoder.state_dict()), unused=tuple(about["unused"])),
         about=about["source"],
     )
 
 
 def _fitted(encoder: HubEncoder, preprocess: VideoPreprocess, sizes: Sizes) -> VideoPreprocess:
     """The preprocessing for other clips, where the network takes them."""
-    wanted = replace(
-        preprocess,
-        num_frames=sizes.num_frames or preprocess.num_frames,
-        **preprocess.scaling(sizes.image_size),
-    )
+    wanted = preprocess.with_sizes(sizes.image_size, sizes.num_frames)
     try:
         encoder.token_grid((wanted.num_frames, wanted.size, wanted.size, 3))
     except ValueError as err:
@@ -216,7 +212,8 @@ def _of_vjepa2(
         f"side {side} and {frames} frames do not show in the weights (V-JEPA 2: 256, some 384; 64 frames): "
         "--size and --num-frames."
     )
-    return _of_file(source, state, "vjepa2", given, _OF_VJEPA2, preprocess, sizes, note)
+    heeds = (*CLIPS, "num_heads", *(["trained_size"] if sizes.image_size is None else []))
+    return _of_file(source, state, "vjepa2", given, _OF_VJEPA2, preprocess, sizes, note, heeds)
 
 
 def _common(state: Mapping[str, Tensor], num_heads: int | None) -> dict[str, Any]:
@@ -252,6 +249,7 @@ def _of_file(
     preprocess: VideoPreprocess,
     sizes: Sizes,
     note: str,
+    heeds: tuple[str, ...] = (*CLIPS, "num_heads"),
 ) -> Published:
     placed, renamed, unused = _placed(state, places)
     family = FAMILIES[kind]
@@ -284,6 +282,7 @@ def _of_file(
         encoder=encoder.train(),
         preprocess=_fitted(encoder, preprocess, sizes),
         family="hub",
+        heeds=heeds,
         container=source.checkpoint.container,
         report=report,
     )

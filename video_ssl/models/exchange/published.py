@@ -4,6 +4,7 @@ MVD: the encoder, and with it the classifier's head or the decoders; sizes are r
 from __future__ import annotations
 
 import logging
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -20,6 +21,8 @@ from video_ssl.models.exchange.published_encoder import build_published_encoder,
 from video_ssl.models.exchange.published_model import Published, Source
 from video_ssl.models.exchange.published_names import Named, name_keys
 from video_ssl.models.exchange.sizes import Sizes
+from video_ssl.models.hub.folder import HubFolder
+from video_ssl.models.hub.processing import read_frames
 from video_ssl.models.networks.decoder import MaskedDecoder
 from video_ssl.models.networks.image_vit import ImageViT
 from video_ssl.models.networks.vit import VideoViT
@@ -35,6 +38,12 @@ PARTS = ("patch_embed.", "blocks.", "norm.", "cls_token")
 #: Clips as the model was trained on.
 AS_TRAINED = Sizes()
 DECODERS = ("decoder.", "decoders.image.", "decoders.video.")
+#: Names outside the blocks, of timm, DINOv2, DeiT and BEiT, of what tokens go through or stand beside.
+_FORMING = re.compile(
+    r"^(?:model\.|backbone\.|encoder\.|vit\.|videomae\.|embeddings\.)*(?:norm_pre|pre_layrnorm|reg_tokens?|"
+    r"register_tokens?|storage_tokens|dist_token|distillation_token|attn_pool|rel_pos_bias|relative_position_bias|"
+    r"patch_embed\.(?:norm|backbone)|pos_embed_\w+|rope\w*)(?:\.|$)"
+)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -42,7 +51,7 @@ class PublishedViT(Published):
     """A checkpoint of these families; it has other namings too (`export_names.py`).
 
     Attributes:
-        strange: keys inside the encoder's blocks that no block of ours has: an architecture we do not know.
+        strange: keys that form features and have no place in ours: an architecture we do not know.
     """
 
     encoder: VideoViT | ImageViT
@@ -89,8 +98,9 @@ def read_published(
     Raises:
         WeightsError: unreadable, no such model, a width whose heads are not known, too few weights, or a fine-tuned
             model that does not show its family.
+        EncoderError: a folder whose processor does what is not done here.
     """
-    path = Path(path)
+    path = folder = Path(path)
     hub: dict[str, Any] = {}
     if path.is_dir():
         path, hub = _hub_folder(path)
@@ -101,7 +111,7 @@ def read_published(
         trained_size=sizes.trained_size or _positive(hub, "image_size", "img_size") or size,
         trained_frames=sizes.trained_frames or _positive(hub, "num_frames") or frames,
     )
-    return interpret(
+    found = interpret(
         file.state,
         name=str(path),
         container=file.container,
@@ -112,6 +122,7 @@ def read_published(
         hub=hub,
         min_share=min_share,
     )
+    return _processed(found, folder, hub) if folder.is_dir() else found
 
 
 def interpret(
@@ -167,11 +178,13 @@ def interpret(
             f"only {report.share:.0%} of the weights of the model in {name} would be filled, at least "
             f"{min_share:.0%} is required: {report}. Is the file complete, and a model of this kind?"
         )
-    blocks = tuple(
-        k for k in report.unused if (named.places[k] or "").startswith("encoder.blocks.")
+    strange = tuple(
+        k
+        for k in report.unused
+        if (named.places[k] or "").startswith("encoder.blocks.") or _FORMING.match(k)
     )
-    if blocks and min_share == 1.0:
-        raise WeightsError(_strange(name, blocks))
+    if strange and min_share == 1.0:
+        raise WeightsError(_strange(name, strange))
     filled = {k: v for k, v in named.tensors.items() if k in set(report.matched)}
     own = encoder.state_dict()
     own |= {k.removeprefix("encoder."): v for k, v in filled.items() if k.startswith("encoder.")}
@@ -187,7 +200,8 @@ def interpret(
         container=container,
         report=report,
         table=table,
-        strange=blocks,
+        strange=strange,
+        heeds=(*vars(sizes), "num_heads", "min_share"),
     )
 
 
@@ -204,10 +218,26 @@ def _preprocess(encoder: VideoViT | ImageViT, sizes: Sizes) -> VideoPreprocess:
     )
 
 
+def _processed(found: PublishedViT, folder: Path, hub: Mapping[str, Any]) -> PublishedViT:
+    """The model with frames as the processor in its folder makes them; their side stays that of the encoder."""
+    clips, old = isinstance(found.encoder, VideoViT), found.preprocess
+    kind = str(hub.get("model_type", "videomae" if clips else "vit"))
+    said = read_frames(HubFolder(folder, str(folder)), model_type=kind, clips=clips)
+    if said is None:
+        note = f"{folder.name} has no preprocessor_config.json: mean and deviation of ImageNet are taken."
+        notes = (*found.report.notes, note)
+        return replace(found, report=replace(found.report, notes=notes))
+    scaling = said.scaling(old.size)
+    if scaling["resize_to"] == old.size:  # the same square, which is called so here
+        scaling["resize_to"] = None
+    return replace(found, preprocess=replace(old, mean=said.mean, std=said.std, **scaling))
+
+
 def _strange(name: str, keys: Sequence[str]) -> str:
     return (
-        f"{name} has {len(keys)} weights inside its blocks that no block here has: {', '.join(keys[:4])}. Its features "
-        "would differ from the original's; `video-ssl convert --min-share 0.99` leaves them out all the same."
+        f"{name} has {len(keys)} weights that its features are made with and no encoder here has: "
+        f"{', '.join(keys[:4])}. They would differ from the original's; `video-ssl convert --min-share 0.99` leaves "
+        "these weights out all the same."
     )
 
 

@@ -7,6 +7,7 @@ A reader is a module that `NETWORKS` names under the families it reads, with one
 and, where their code can read weights of ours back,
 
     original_state(model) -> tensors under the names of that code
+    lost_parts(model) -> names of the parts that it has no place for
     CONTAINER, in which it keeps them
 
 `read` gives None where `family` is "auto" and the file is none of its own, and raises WeightsError for one that it
@@ -16,16 +17,20 @@ cannot read, or that is not what `family` says.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, Self
 
 from torch import Tensor
 
+from video_ssl.models import classifier_folder
 from video_ssl.models.exchange.sizes import Sizes
-from video_ssl.models.preprocess_config import Preprocess
+from video_ssl.models.preprocess_config import Preprocess, VideoPreprocess
 from video_ssl.models.weights import Checkpoint, LoadReport, read_checkpoint
+
+#: Settings of `Sizes` that say for what clips a model is to be.
+CLIPS = ("image_size", "num_frames")
 
 
 @dataclass(frozen=True)
@@ -64,7 +69,11 @@ class Published:
         decoders: `decoder.*`, or `decoders.image.*` and `decoders.video.*`, or what BEVT has around its encoder; empty
             = none.
         about: what else is known of where it comes from, for the model card.
-        classifier: `weight` and `bias` of a layer on the clip feature; empty = none, or one in `head`.
+        classifier: `weight` and `bias` of a layer on the clip feature, and what `classifier_folder` has beside them;
+            empty = none, or one in `head`.
+        protocol: of that layer, where the source has one.
+        heeds: settings of `Sizes`, `num_heads` and `min_share` that the reading follows; others that are given must be
+            refused.
     """
 
     encoder: Any
@@ -78,6 +87,8 @@ class Published:
     head: Mapping[str, Tensor] = field(default_factory=dict)
     decoders: Mapping[str, Tensor] = field(default_factory=dict)
     classifier: Mapping[str, Tensor] = field(default_factory=dict)
+    protocol: classifier_folder.Protocol | None = None
+    heeds: tuple[str, ...] = ()
     about: Mapping[str, Any] = field(default_factory=dict)
 
     @property
@@ -91,6 +102,19 @@ class Published:
         own = {f"encoder.{key}": value for key, value in self.encoder.state_dict().items()}
         layer = {f"classifier.{key}": value for key, value in self.classifier.items()}
         return {**own, **self.head, **self.decoders, **layer}
+
+    def with_clips(self, preprocess: Preprocess) -> Self:
+        """Returns the model for clips that are made in another way; what the protocol says of the old ones, their size
+        and the accuracy that was found, goes."""
+        protocol = self.protocol
+        if protocol is not None and preprocess != self.preprocess:
+            protocol = replace(protocol, validation={})
+            sides = [
+                p.size for p in (preprocess, self.preprocess) if isinstance(p, VideoPreprocess)
+            ]
+            if len(set(sides)) > 1:
+                protocol = replace(protocol, size=None)
+        return replace(self, preprocess=preprocess, protocol=protocol)
 
 
 class Reader(Protocol):

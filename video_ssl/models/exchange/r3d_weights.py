@@ -6,17 +6,23 @@ themselves (`r3d_1x_k600_800ep_backbone-1` and the like) were not opened: unveri
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import torch
 from torch import Tensor
 
-from video_ssl.models.exchange.published_model import Published, Source
+from video_ssl.models.exchange.published_model import CLIPS, Published, Source
 from video_ssl.models.exchange.sizes import Sizes
 from video_ssl.models.exchange.tf_checkpoint import read_tf_checkpoint
 from video_ssl.models.networks.bridges import BridgeError
 from video_ssl.models.networks.r3d import R3D
-from video_ssl.models.networks.r3d_bridge import backbone_of_tf, from_tf, infer_config
+from video_ssl.models.networks.r3d_bridge import (
+    backbone_of_tf,
+    from_tf,
+    infer_config,
+    outside_backbone_of_tf,
+)
 from video_ssl.models.preprocess_config import VideoPreprocess
 from video_ssl.models.weights import LoadReport, WeightsError, load_weights
 
@@ -47,7 +53,9 @@ def load_tf_r3d(
     except BridgeError as err:
         raise WeightsError(f"{path}: {err}") from err
     encoder = R3D(config)
-    return encoder, load_weights(encoder, state, min_share=1.0)
+    report = load_weights(encoder, state, min_share=1.0)
+    others = (*report.unused, *outside_backbone_of_tf(arrays))
+    return encoder, replace(report, unused=others)
 
 
 def read(
@@ -63,6 +71,7 @@ def read(
         encoder=encoder,
         preprocess=_clips(num_frames, 2, sizes.image_size or 224, family == "const_cl"),
         family=family,
+        heeds=CLIPS,
         layout="TensorFlow",
         report=report,
     )

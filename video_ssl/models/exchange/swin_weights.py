@@ -14,7 +14,7 @@ from dataclasses import dataclass, field, replace
 import torch
 from torch import Tensor
 
-from video_ssl.models.exchange.published_model import Published, Source
+from video_ssl.models.exchange.published_model import CLIPS, Published, Source
 from video_ssl.models.exchange.sizes import Sizes
 from video_ssl.models.networks.swin import VideoSwin
 from video_ssl.models.networks.swin_config import SwinConfig
@@ -87,6 +87,7 @@ def read(
         preprocess=preprocess,
         family="bevt" if around or is_pictures else "video_swin",
         layout="original",
+        heeds=(*CLIPS, "min_share"),
         form="image_stream" if is_pictures else "finetuned" if classifier else "pretrained",
         container=source.checkpoint.container,
         report=replace(
@@ -116,8 +117,17 @@ def original_state(model: Published) -> dict[str, Tensor]:
     heads = {k: v for k, v in state.items() if k.startswith("lm_head.")}
     found = {f"backbone.{k}": v for k, v in state.items() if k not in heads}
     found |= {f"cls_head.{k}": v for k, v in heads.items()}
-    found |= {f"{_CLASSIFIER}{k}": v for k, v in model.classifier.items()}
+    if not lost_parts(model):
+        found |= {f"{_CLASSIFIER}{k}": v for k, v in model.classifier.items()}
     return {k: v.detach().clone().contiguous() for k, v in found.items()}
+
+
+def lost_parts(model: Published) -> tuple[str, ...]:
+    """Returns what `original_state` leaves out: that code has no classifier of features of length 1, nor one behind a
+    norm of its own."""
+    protocol = model.protocol
+    other = "norm.weight" in model.classifier or (protocol is not None and protocol.unit_length)
+    return ("classifier",) if other else ()
 
 
 def _named(state: Mapping[str, Tensor]) -> _Named:

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from video_ssl.models.config import ImageViTConfig
 from video_ssl.models.encoders import load_encoder
-from video_ssl.models.exchange.published_model import Published, Source
+from video_ssl.models.exchange.published_model import CLIPS, Published, Source
 from video_ssl.models.exchange.sizes import Sizes
 from video_ssl.models.preprocess_config import VideoPreprocess
 from video_ssl.models.tokenizers.config import DalleConfig, VQKDConfig
@@ -49,9 +49,23 @@ def read(
         found = _dalle(state, source, min_share)
     if found is None and family in ("auto", "vqkd"):
         found = _vqkd(state, source, num_heads, min_share)
-    if found is None and family != "auto":
+    if found is not None:
+        return _with_sizes(found, sizes)
+    if family != "auto":
         raise WeightsError(f"{source.path} has not the keys of a tokenizer of the family {family}.")
-    return found
+    return None
+
+
+def _with_sizes(found: Published, sizes: Sizes) -> Published:
+    """The tokenizer for other frames, which it sees one by one."""
+    preprocess = found.preprocess
+    assert isinstance(preprocess, VideoPreprocess)
+    wanted = preprocess.with_sizes(sizes.image_size, sizes.num_frames)
+    if wanted.size % found.encoder.stride:
+        raise WeightsError(
+            f"--size={wanted.size} does not divide into cells of {found.encoder.stride} pixels: give a multiple."
+        )
+    return found.with_clips(wanted)
 
 
 def load_tokenizer(path: Path) -> Tokenizer:
@@ -190,6 +204,7 @@ def _filled(
             num_frames=1, frame_stride=1, size=size, mean=(0.0,) * 3, std=(1.0,) * 3
         ),
         family=family,
+        heeds=(*CLIPS, "min_share", *(["num_heads"] if family == "vqkd" else [])),
         form="tokenizer",
         container=source.checkpoint.container,
         report=replace(

@@ -18,7 +18,7 @@ import torch
 
 from video_ssl.clips.vocabulary import VocabularyError, read_vocabulary
 from video_ssl.models.encoders import build_encoder
-from video_ssl.models.exchange.published_model import Published, Source
+from video_ssl.models.exchange.published_model import CLIPS, Published, Source
 from video_ssl.models.exchange.sizes import Sizes
 from video_ssl.models.exchange.tf_checkpoint import TFCheckpointError, read_tf_checkpoint
 from video_ssl.models.networks.vatt_bridge import SUFFIX, Arrays, from_kernel, from_tf
@@ -87,6 +87,7 @@ def read(
         encoder=encoder,
         preprocess=_preprocess(config, source.path),
         family=family,
+        heeds=("num_heads", "min_share", *(CLIPS if name == "video" else ())),
         report=replace(report, unused=tuple(left), notes=(*report.notes, *notes)),
         layout="TensorFlow",
         form="fine-tuned" if classifier else "pretrained",

@@ -8,7 +8,7 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
-from video_ssl.models.exchange.published_model import Published, Source
+from video_ssl.models.exchange.published_model import CLIPS, Published, Source
 from video_ssl.models.exchange.sizes import Sizes
 from video_ssl.models.networks.zoo import ZooEncoder
 from video_ssl.models.networks.zoo_config import ZOO, ZOO_MEAN, ZOO_STD, ZooConfig
@@ -56,6 +56,7 @@ def read(
             std=ZOO_STD,
         ),
         family="pytorchvideo",
+        heeds=CLIPS,
         container=source.checkpoint.container,
         report=replace(report, notes=(*report.notes, note)),
         table="none",
