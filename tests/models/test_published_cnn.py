@@ -164,6 +164,11 @@ def test_what_does_not_fit_is_refused(tmp_path):
         WeightsError, match=r"a model of hico, .* no such form here: leave out --to huggingface"
     ):
         convert(path, tmp_path / "b", to="huggingface")
+    # Was wrong: settings that a reader does not look at were ignored without a word.
+    with pytest.raises(
+        WeightsError, match=r"--num-heads=2, --min-share=0\.5 would .* of the family hico, .*--size"
+    ):
+        convert(path, tmp_path / "e", num_heads=2, min_share=0.5)
     with pytest.raises(WeightsError, match="has not the keys of a checkpoint of carl"):
         convert(path, tmp_path / "e", family="carl")
     with pytest.raises(WeightsError, match=r"not a checkpoint of MAE, VideoMAE or MVD"):

@@ -23,7 +23,9 @@ from typer.testing import CliRunner
 
 from video_ssl.cli import app
 from video_ssl.models.config import ImageViTConfig
+from video_ssl.models.encoders import load_encoder
 from video_ssl.models.exchange.convert import convert
+from video_ssl.models.exchange.sizes import Sizes
 from video_ssl.models.exchange.tokenizer_weights import load_tokenizer
 from video_ssl.models.tokenizers.config import DalleConfig, PatchWordsConfig, VQKDConfig
 from video_ssl.models.tokenizers.discrete_vae import DiscreteVAE
@@ -122,6 +124,16 @@ def test_the_pickled_module_of_openai(
     assert torch.equal(load_tokenizer(tmp_path / "folder").encode(pictures), found.encode(pictures))
     report = json.loads((tmp_path / "folder" / "conversion.json").read_text())
     assert (report["family"], report["unused"], report["missing"]) == ("dalle", [], [])
+    # Was wrong: sizes were ignored without a word, and heads that this network has not.
+    convert(file, tmp_path / "large", sizes=Sizes(image_size=128, num_frames=4))
+    preprocess = load_encoder(tmp_path / "large").preprocess
+    assert (preprocess.size, preprocess.num_frames) == (128, 4)
+    for given, told in (
+        ({"sizes": Sizes(image_size=100)}, "--size=100 does not divide into cells of 8"),
+        ({"num_heads": 2}, "--num-heads=2 would change nothing"),
+    ):
+        with pytest.raises(WeightsError, match=told):
+            convert(file, tmp_path / "no", **given)
 
 
 class Hostile:

@@ -27,6 +27,7 @@ from video_ssl.models.baselines import BASELINES
 from video_ssl.models.encoder_folder import find_encoder, named_step
 from video_ssl.models.exchange.convert import convert
 from video_ssl.models.hub.kinds import HUB
+from video_ssl.models.hub.processing import PROCESSORS
 from video_ssl.recipes import ConfigError
 
 logger = logging.getLogger(__name__)
@@ -154,7 +155,7 @@ def _converted(name: str, spec: str, out: Path) -> str:
 def _digest(file: Path) -> str:
     """Of the content of weights, and of the settings beside them, which are read too."""
     found = hashlib.sha256()
-    for each in (file, file.with_name("config.json")):
+    for each in (file, *map(file.with_name, ("config.json", *PROCESSORS))):
         if each.is_file():
             with open(each, "rb") as content:
                 found.update(hashlib.file_digest(content, "sha256").digest())

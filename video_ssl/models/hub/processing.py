@@ -28,6 +28,8 @@ _IMAGES, _CLIPS, _ALL = (
     "video_preprocessor_config.json",
     "processor_config.json",
 )
+#: Files that may say how frames are made.
+PROCESSORS = (_IMAGES, _CLIPS, _ALL)
 #: What the library's classes take a size of one number for (a square, or the short side), and their own size of the
 #: cut, which a file may leave out.  Names without their endings (ImageProcessor, ImageProcessorFast, ...).
 _CLASSES: Mapping[str, tuple[bool, int | None]] = {
