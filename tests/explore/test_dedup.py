@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from fractions import Fraction
 from pathlib import Path
 
@@ -14,6 +15,7 @@ from typer.testing import CliRunner
 
 from video_ssl.cli import app
 from video_ssl.clips.upkeep import dedup as looking
+from video_ssl.clips.upkeep.isolated import Failure
 
 
 def run(*words: object, code: int = 0) -> str:
@@ -123,6 +125,33 @@ def test_another_threshold_looks_at_nothing_again(folder, result, monkeypatch):
     assert {pair["kind"] for pair in found_in(result).values()} == {"copy", "part"}
     run("dedup", folder, result, "--num-workers", 1)  # as it was, for the others
     assert (result / "copies.json").read_text(encoding="utf-8") == before
+
+
+def test_too_little_time_and_a_crash_are_no_verdicts(folder, tmp_path, monkeypatch):
+    """Was wrong: what had timed out or crashed once was never looked at again, whatever `--timeout-sec` said."""
+    source = tmp_path / "videos"
+    source.mkdir()
+    for name in ("alone.mp4", "broken.mp4", "first.mp4"):
+        shutil.copy(folder / name, source)
+    reasons = [
+        Failure("crashes the decoder (SIGSEGV); its process was replaced.", died=True),
+        Failure("is broken for good."),
+        Failure("takes longer than 1 s to read."),
+    ]
+    with monkeypatch.context() as patch:
+        patch.setattr(
+            looking,
+            "run_isolated",
+            lambda _, tasks, **__: ((row, reasons[row]) for row, _ in tasks),
+        )
+        run("dedup", source, tmp_path / "out", "--num-workers", 1)
+    told = run("dedup", source, tmp_path / "out", "--num-workers", 1)
+    assert "2 videos compared" in told
+    assert "broken.mp4: is broken for good." in told
+    # So do readers and processes say it.
+    run("dedup", source, tmp_path / "real", "--num-workers", 1, "--timeout-sec", 1e-4)
+    told = run("dedup", source, tmp_path / "real", "--num-workers", 1)
+    assert "2 videos compared" in told
 
 
 def test_features_are_compared_as_well(folder, tmp_path):

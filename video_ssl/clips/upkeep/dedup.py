@@ -11,6 +11,7 @@ import base64
 import hashlib
 import json
 import os
+import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -36,6 +37,8 @@ LOOK = "video_ssl.clips.upkeep.dedup:look_at"
 SEEN = ".seen.jsonl"
 _HANG_FACTOR = 2  # of the reader's own limit
 _MOST_BYTES = 900_000  # of a line of the journal
+#: Why a video was not read, that need not be so another time: there was too little time, or its process died.
+_PASSING = re.compile(r"(takes|took) longer than|(hangs|crashes) the decoder")
 #: A video is a copy, or a part, where so much of it lies in stretches.
 _WHOLE = 0.9
 
@@ -201,8 +204,9 @@ def _entries(
     for row in range(len(table)):
         record = table.record(row)
         keys[row] = _key(record)
-        if keys[row] in journal.entries:
-            yield row, journal.entries[keys[row]]
+        known = journal.entries.get(keys[row])
+        if known is not None and not _PASSING.search(known.get("reason", "")):
+            yield row, known
         else:
             to_do.append((row, (record, config.fps, config.timeout_sec)))
     workers = min(config.num_workers or len(os.sched_getaffinity(0)), max(len(to_do), 1))
