@@ -144,6 +144,23 @@ def arrays(**changes: object) -> dict[str, object]:
     return {key: value for key, value in {**base, **changes}.items() if value is not None}
 
 
+def test_frames_of_others_whose_times_are_unknown_keep_their_order(tmp_path):
+    """Was wrong: NaN among the times became null, and so the times objects that cannot be sorted."""
+    table = pa.table(
+        {
+            "id": ["a", "a"],
+            "feature": [[0.0], [1.0]],
+            "frame_features": [[[0.0], [1.0]], [[2.0], [3.0]]],
+            "frame_times_sec": [[0.5, float("nan")], [0.1, 0.2]],
+        }
+    )
+    pq.write_table(table, tmp_path / "f.parquet")
+    values, times = open_features(tmp_path / "f.parquet").frames_of("a")
+    assert values.ravel().tolist() == [0, 1, 2, 3]
+    assert times.dtype == np.float64
+    np.testing.assert_array_equal(times, [0.5, np.nan, 0.1, 0.2])
+
+
 @pytest.mark.parametrize("kind", ["npz", "parquet"])
 def test_features_of_others(tmp_path, kind):
     given = arrays()

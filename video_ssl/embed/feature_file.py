@@ -245,12 +245,15 @@ class FeatureFile:
         cell = self.table["frame_features"][row]
         values = _matrix(cell.values, self.embed_dim)
         times = self.table["frame_times_sec"][row].as_py()
-        return values, np.full(len(values), np.nan) if times is None else np.asarray(times)
+        return values, (
+            np.full(len(values), np.nan) if times is None else np.asarray(times, np.float64)
+        )
 
     def frames_of(self, key: str) -> tuple[np.ndarray, np.ndarray]:
         """Returns all frame features of a record, (F, D), and their times (F,) in seconds, in order of time.
 
-        Of a file embedded per frame, that is one feature for every sampled frame of the video.
+        Where a time is unknown (NaN), they stay in the order of the file.  Of a file embedded per frame,
+        that is one feature for every sampled frame of the video.
 
         Raises:
             FeatureError: no such record, or it has no frame features.
@@ -266,6 +269,8 @@ class FeatureFile:
         parts = [self.frames(int(row)) for row in rows]
         values = np.concatenate([part[0] for part in parts])
         times = np.concatenate([part[1] for part in parts])
+        if not np.isfinite(times).all():
+            return values, times
         order = np.argsort(times, kind="stable")
         return values[order], times[order]
 
