@@ -192,6 +192,16 @@ def test_without_the_pictures_the_path_is_written(tmp_path):
     assert json.loads((tmp_path / "out" / "path.json").read_text())["query_sec"] == [None] * 3
 
 
+def test_the_video_of_another_pair_does_not_stay(greys, tmp_path):
+    """Was wrong: a pair without pictures left the video of an earlier pair beside its own path."""
+    align_videos("fast", "slow", tmp_path / "out", features=greys / "features.arrow")
+    assert (tmp_path / "out" / "aligned.mp4").exists()
+    frames = np.arange(12, dtype=np.float32).reshape(2, 3, 2)
+    np.savez(tmp_path / "a.npz", features=frames[:, 0], ids=["a", "b"], frame_features=frames)
+    align_videos("a", "b", tmp_path / "out", features=tmp_path / "a.npz")
+    assert not (tmp_path / "out" / "aligned.mp4").exists()
+
+
 def test_long_videos_are_thinned_out():
     rng = np.random.default_rng(0)
     frames = np.cumsum(rng.normal(size=(300, 3)), axis=0)

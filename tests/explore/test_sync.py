@@ -395,6 +395,18 @@ def test_the_file_says_that_there_is_no_video(cameras, tmp_path):
     assert not video.parent.exists()
 
 
+def test_the_video_of_other_recordings_does_not_stay(cameras, tmp_path):
+    """Was wrong: the file said that there is no video, and that of an earlier call stayed under its name."""
+    record(tmp_path / "other.mp4", scene(seed=5), even(30, 12), 20.0)
+    out, video = tmp_path / "o.json", tmp_path / "v.mp4"
+    words = ("--by", "motion", "--height", 16, "--out", out, "--video", video)
+    assert run(cameras / "left.mp4", cameras / "right.mp4", *words).exit_code == 0
+    assert video.exists()
+    assert run(cameras / "left.mp4", tmp_path / "other.mp4", *words).exit_code == 1
+    assert json.loads(out.read_text())["video"] is None
+    assert not video.exists()
+
+
 def test_links_stay_links(cameras, tmp_path):
     """Was wrong: a link given as `--out` or `--video` was replaced by a file, and what it leads to stayed as it was."""
     (tmp_path / "far").mkdir()

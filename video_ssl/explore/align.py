@@ -59,6 +59,7 @@ def align_videos(
         "query_source": a.record.source if a.record else None,
         "key_source": b.record.source if b.record else None,
     }
+    (folder / "aligned.mp4").unlink(missing_ok=True)  # ours, of what was aligned before
     files = save_path(found, folder, query_sec=query_sec, key_sec=key_sec, about=about)
     with written_aside(folder / "path.png", suffix=".png") as aside:
         path_picture(found).save(aside)

@@ -416,6 +416,8 @@ def _write(
             if _write_video(video, paths, infos, found, config):
                 found["video"] = os.fspath(shown)
     finally:  # the times stay where the video fails: they are what took long
+        if video is not None and found.get("video") is None:
+            video.unlink(missing_ok=True)  # ours, of what was synchronised before
         if out is not None:
             out.parent.mkdir(parents=True, exist_ok=True)
             write_json(out, found)
