@@ -287,6 +287,14 @@ def test_videos_are_chosen_in_turn_and_long_ones_thinned(made):
         explore(features, videos=["fasst"])
 
 
+def test_phases_have_the_names_that_were_embedded(made, tmp_path):
+    """Was wrong: names came from the table at its old place, which may be another one by now."""
+    features = open_features(write_features(tmp_path / "f.arrow", table=made / "table.arrow"))
+    assert explore(features).phase_name(0) == "up"
+    features.metadata["phase_names"] = ["wave/rise", "wave/fall", "bow/fall", "bow/rise"]
+    assert explore(features).phase_name(0) == "rise"
+
+
 def test_a_video_alone_is_its_own_partner(tmp_path, made):
     videos = {"fast": PLACES["fast"]}
     path = write_features(tmp_path / "one.arrow", videos, table=made / "table.arrow")

@@ -152,6 +152,9 @@ def _thinned(track: Track, max_frames: int) -> Track:
 def _phase_names(features: FeatureFile) -> Sequence[str]:
     from video_ssl.datasets.table import Table, TableError
 
+    noted = features.metadata.get("phase_names")
+    if noted:  # the table at its place may be another one by now
+        return tuple(noted)
     path = features.metadata.get("table", {}).get("path")
     try:
         return Table.open(path).phase_names if path and Path(path).is_file() else ()
