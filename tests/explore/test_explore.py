@@ -26,6 +26,7 @@ from video_ssl.embed.features import FeatureError, open_features
 from video_ssl.explore.chapters import chapters
 from video_ssl.explore.exploration import (
     COLORS,
+    Exploration,
     color,
     frame_map,
     frame_pictures,
@@ -33,6 +34,7 @@ from video_ssl.explore.exploration import (
 from video_ssl.explore.exploration_maker import explore, open_exploration
 from video_ssl.explore.pages.explore_page import explore_to_html, write_exploration
 from video_ssl.explore.scrubber import scrubber
+from video_ssl.explore.tracks import Track
 
 NOTEBOOK = Path(__file__).parents[2] / "notebooks" / "frame_embeddings.ipynb"
 # An id that would end the script it stands in, if it were not written as JSON for a page.
@@ -285,6 +287,19 @@ def test_videos_are_chosen_in_turn_and_long_ones_thinned(made):
     np.testing.assert_allclose(greys, [grey(p) for p in PLACES["slow"][::3]], atol=4)
     with pytest.raises(FeatureError, match=r"no record 'fasst' among 4.*'fast'"):
         explore(features, videos=["fasst"])
+
+
+def test_every_frame_that_is_shown_is_aligned():
+    """Was wrong: above 4 million cells every second frame was aligned, and its number taken for that of the frame."""
+    rows = np.arange(2001, dtype=np.float32)[:, None]
+    tracks = [
+        Track(id=n, embs=rows[:k], times=np.arange(k) / 10, labels=np.arange(k) // 1000)
+        for n, k in (("a", 2001), ("b", 2000))
+    ]
+    found = Exploration(name="n", tracks=tracks, classes=np.array([-1, -1]))
+    pair = found.pair("a", "b")
+    assert (pair.stride, pair.path_i[-1], pair.path_j[-1]) == (1, 2000, 1999)
+    assert found.agreement("a", "b").aligned == pytest.approx(2000 / 2001)
 
 
 def test_phases_have_the_names_that_were_embedded(made, tmp_path):

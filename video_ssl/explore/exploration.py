@@ -97,7 +97,7 @@ class Exploration:
         place = self.index(query), self.index(key)
         if place not in self._pairs:
             a, b = (self.tracks[v].embs for v in place)
-            self._pairs[place] = align(a, b)
+            self._pairs[place] = _align_all(a, b)
         return self._pairs[place]
 
     def agreement(self, query: str | int, key: str | int) -> Agreement:
@@ -105,7 +105,7 @@ class Exploration:
         a, b = (self.tracks[self.index(v)] for v in (query, key))
         common = np.intersect1d(a.labels[a.labels >= 0], b.labels).size > 0
         shares = []
-        for found in (self.pair(query, key), align(a.embs, b.embs, method="linear")):
+        for found in (self.pair(query, key), _align_all(a.embs, b.embs, method="linear")):
             here, there = a.labels[found.path_i], b.labels[found.path_j]
             known = (here >= 0) & (there >= 0) & common
             shares.append(float((here == there)[known].mean()) if known.any() else float("nan"))
@@ -183,6 +183,11 @@ class Exploration:
     @functools.cached_property
     def _units(self) -> list[np.ndarray]:
         return [unit_rows(track.embs) for track in self.tracks]
+
+
+def _align_all(a: np.ndarray, b: np.ndarray, *, method: str = "dtw") -> Alignment:
+    """The alignment of all frames: who shows it takes its path for indices of theirs, so none may be left out."""
+    return align(a, b, method=method, max_cells=len(a) * len(b))
 
 
 def color(rank: int) -> str:
