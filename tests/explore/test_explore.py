@@ -20,6 +20,7 @@ from PIL import Image
 
 from notebooks import committed
 from video_ssl.datasets.table import Table
+from video_ssl.embed.embed_videos import embed_table
 from video_ssl.embed.embedding import Embedder
 from video_ssl.embed.feature_writer import FeatureWriter
 from video_ssl.embed.features import FeatureError, open_features
@@ -34,7 +35,7 @@ from video_ssl.explore.exploration import (
 from video_ssl.explore.exploration_maker import explore, open_exploration
 from video_ssl.explore.pages.explore_page import explore_to_html, write_exploration
 from video_ssl.explore.scrubber import scrubber
-from video_ssl.explore.tracks import Track
+from video_ssl.explore.tracks import Track, embed_video
 
 NOTEBOOK = Path(__file__).parents[2] / "notebooks" / "frame_embeddings.ipynb"
 # An id that would end the script it stands in, if it were not written as JSON for a page.
@@ -606,6 +607,17 @@ def test_an_encoder_embeds_what_is_shown(small_run, tmp_path):
     )
     assert [t.id for t in fewer.tracks] == ["1"]
     assert len(open_features(tmp_path / "k.arrow")) < 10
+
+
+def test_a_file_is_compared_with_an_archive_that_has_tokens(small_run, tmp_path):
+    """Was wrong: of the file only tokens were made, and it had "no frame features"."""
+    encoder = str(small_run / "encoder")
+    kept = embed_table(
+        encoder, str(small_run / "t.arrow"), tmp_path / "f.arrow", per_frame=True, num_workers=0,
+        outputs=("clip", "moments", "tokens"), tokens_side=1,
+    )  # fmt: skip
+    track = embed_video(small_run / "1.mp4", encoder, like=kept.metadata)
+    np.testing.assert_allclose(track.embs, kept.frames_of("1")[0], rtol=1e-4, atol=1e-5)
 
 
 def test_what_an_interrupted_call_began_of_other_videos_is_in_nobodys_way(

@@ -145,7 +145,9 @@ def embed_video(
     from video_ssl.pretrain.processes import choose_device
 
     where = choose_device(device)
-    known = {f.name for f in fields(EmbedConfig)}
+    # Of an archive with tokens, only what is compared with it: its frame features.
+    unused = {"outputs", "tokens_dtype", "tokens_side", "tokens_every"}
+    known = {f.name for f in fields(EmbedConfig)} - unused
     settings = {k: v for k, v in (like or {}).get("settings", {}).items() if k in known}
     config = EmbedConfig(**settings) if like else EmbedConfig(per_frame=True)
     config = replace(config, num_workers=0, batch_size=4, strict=True, **changes)
