@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import base64
+import io
 import json
 import re
 import shutil
@@ -12,14 +14,20 @@ import pytest
 import torch
 from browser import Browser, needs_browser
 from colored_videos import write_video
+from PIL import Image
 from typer.testing import CliRunner
 
 from video_ssl.cli import app
 from video_ssl.clips.reading import open_video
-from video_ssl.embed.features import FeatureError, open_features
+from video_ssl.datasets.table import Table
+from video_ssl.embed.features import FeatureError, FeatureFile, open_features
+from video_ssl.explore.alignment import align
+from video_ssl.explore.alignment_video import write_side_by_side
 from video_ssl.explore.cutting import claim_new_folder
+from video_ssl.explore.exploration import frame_pictures
 from video_ssl.explore.pages.links import clock
-from video_ssl.explore.tracks import record_of
+from video_ssl.explore.pages.pictures import moving_picture
+from video_ssl.explore.tracks import record_of, track_of
 from video_ssl.explore.whereabouts import whereabouts
 from video_ssl.files import OutputError
 from video_ssl.models.encoders import EncoderError, load_encoder, save_encoder
@@ -140,6 +148,63 @@ def test_ids_of_others_that_are_paths_lead_to_the_videos(archive, tmp_path, monk
     monkeypatch.chdir(archive / "videos")
     run("explore", elsewhere, tmp_path / "page.html")
     assert all(pictures_of(tmp_path / "page.html"))
+
+
+def greys_of(path: Path) -> list[float]:
+    """The grey of the left half of every frame of a video."""
+    with open_video(path) as reader:
+        frames = reader.frames(np.arange(reader.info.num_frames))
+    return frames[:, :, : frames.shape[2] // 2 - 4].mean(axis=(1, 2, 3)).tolist()
+
+
+@pytest.mark.parametrize("rates", [(10.0, 10.0), (10.0, 5.0)])
+def test_folders_of_frames_are_shown_at_the_rate_of_their_table(tmp_path, rates):
+    """Was wrong: the rate was forgotten, and at 10 pictures a second second 1 showed frame 25 in place of frame 10."""
+    names = ("a", "b")
+    for name in names:
+        (tmp_path / "old" / name).mkdir(parents=True)
+        for number in range(30):
+            Image.new("RGB", (32, 32), (8 * number,) * 3).save(
+                tmp_path / "old" / name / f"{number:03d}.png"
+            )
+    rows = [
+        {"id": n, "source": str(tmp_path / "old" / n), "fps": rate}
+        for n, rate in zip(names, rates, strict=True)
+    ]
+    Table.from_rows(rows).save(tmp_path / "table.arrow")
+    run("embed", "pixels:4", tmp_path / "table.arrow", tmp_path / "f.arrow", "--per-frame",
+        "--num-workers", 0, "--frame-stride", 2, "--num-frames", 4)  # fmt: skip
+    expected = 8.0 * np.arange(0, 30, 2)
+
+    def check(features: FeatureFile) -> None:
+        a, b = (track_of(features, name) for name in names)
+        for track in (a, b):
+            greys = [picture.mean() for picture in frame_pictures(track)]
+            np.testing.assert_allclose(greys, expected, atol=1)
+        assert a.record is not None
+        assert b.record is not None
+        write_side_by_side(
+            tmp_path / "both.mp4", align(a.embs, b.embs), query=a.record, key=b.record,
+            query_sec=a.times, key_sec=b.times, height=32,
+        )  # fmt: skip
+        np.testing.assert_allclose(greys_of(tmp_path / "both.mp4"), 8.0 * np.arange(30), atol=4)
+        moving = moving_picture(a.record, 1.0, 2.0, count=2)
+        assert moving is not None
+        content = io.BytesIO(base64.b64decode(moving.uri.partition(",")[2]))
+        sides = np.split(np.asarray(Image.open(content), float), 2, axis=1)
+        np.testing.assert_allclose([side.mean() for side in sides], [80, 160], atol=3)
+
+    check(open_features(tmp_path / "f.arrow"))
+    shutil.move(tmp_path / "old", tmp_path / "new")
+    moved = open_features(tmp_path / "f.arrow", root=tmp_path / "new")
+    check(moved)
+    (tmp_path / "table.arrow").unlink()
+    if rates[0] == rates[1]:
+        check(moved)
+        moved.metadata["table"].pop("fps")  # as it was in older files
+    assert record_of(moved, "a") is None
+    with pytest.raises(FeatureError, match="how fast they follow"):
+        frame_pictures(track_of(moved, "a"))
 
 
 def test_retrieve_without_labels_lists_the_nearest(archive, tmp_path):

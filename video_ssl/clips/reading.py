@@ -128,7 +128,7 @@ def open_record(
         BadVideo: unreadable video, a segment without a frame, a file that has changed since it was scanned, or one
             without pictures.
     """
-    reader = _open_whole(record, backend, timeout_sec)
+    reader = open_whole(record, backend, timeout_sec=timeout_sec)
     if reader.info.width < 1 and not sound_alone:
         reader.close()
         raise BadVideo(record.source, "has no pictures, only sound.")
@@ -141,8 +141,19 @@ def open_record(
         raise
 
 
-def _open_whole(record: Record, backend: str, timeout_sec: float | None) -> Reader:
-    """The reader of a record's whole video."""
+def open_whole(
+    record: Record, backend: str = "pyav", *, timeout_sec: float | None = None
+) -> Reader:
+    """Returns a reader of the whole video of which a record may be a segment: times are those of the source.
+
+    Unlike `open_video` it knows what the table says of the file: the rate of a folder of frames, the place in a tar.
+
+    Args:
+        record, backend, timeout_sec: see above.
+
+    Raises:
+        BadVideo: unreadable video, or a file that has changed since it was scanned.
+    """
     from video_ssl.clips.decoders.sources import refuse_changed_file
 
     parts = divide_parts(record.source)
@@ -150,7 +161,7 @@ def _open_whole(record: Record, backend: str, timeout_sec: float | None) -> Read
 
         def open_part(source: str) -> Reader:
             part = replace(record, source=source, num_frames=None, file_size=None, file_mtime=None)
-            return _open_whole(part, backend, timeout_sec)
+            return open_whole(part, backend, timeout_sec=timeout_sec)
 
         return JoinedReader(
             parts,

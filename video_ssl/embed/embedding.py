@@ -41,6 +41,7 @@ from video_ssl.embed.features import FeatureFile, open_features
 from video_ssl.embed.grids import GridColumn
 from video_ssl.embed.jobs import job_key, make_job
 from video_ssl.embed.partial import PartialFeatures
+from video_ssl.embed.rates import rate_of
 from video_ssl.embed.rows import RowCollector
 from video_ssl.embed.text_windows import TextWindows
 from video_ssl.embed.vector_columns import Column, VectorColumn
@@ -360,7 +361,11 @@ class Embedder:
             "windows": {} if isinstance(self.windows, TextWindows) else to_plain(self.windows),
             "layer": "last" if layer is None else layer,
             "pooling": self.config.pooling,
-            "table": {"path": str(table.path or ""), "records": len(table)},
+            "table": {
+                "path": str(table.path or ""),
+                "records": len(table),
+                "fps": rate_of(table),
+            },
             "class_names": list(table.class_names),
             **({"phase_names": list(table.phase_names)} if table.phase_names else {}),
             "versions": {"video_ssl": __version__, "torch": torch.__version__},

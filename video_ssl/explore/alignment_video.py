@@ -11,7 +11,7 @@ from PIL import Image
 
 from video_ssl.clips.decoders.reader import Reader
 from video_ssl.clips.picture_video import write_pictures
-from video_ssl.clips.reading import open_video
+from video_ssl.clips.reading import open_whole
 from video_ssl.datasets.table import Record
 from video_ssl.explore.alignment import Alignment, key_times
 from video_ssl.files import written_aside
@@ -61,8 +61,8 @@ def write_side_by_side(
     """
     with (
         written_aside(path) as aside,
-        open_video(query.source) as left,
-        open_video(key.source) as right,
+        open_whole(query) as left,
+        open_whole(key) as right,
     ):
         shown = _frames_of(left, query)
         matched = key_times(alignment, query_sec, key_sec, left.times(shown))

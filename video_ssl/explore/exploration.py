@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from video_ssl.clips.decoders.reader import BadVideo
-from video_ssl.clips.reading import open_video
+from video_ssl.clips.reading import open_whole
 from video_ssl.embed.features import FeatureError
 from video_ssl.evaluate.neighbours import unit_rows
 from video_ssl.explore.alignment import Alignment, align
@@ -244,11 +244,11 @@ def frame_pictures(track: Track, *, height: int = 160) -> list[np.ndarray]:
     if track.record is None:
         raise FeatureError(
             f"the video {track.id} is not where it was when it was embedded, or that is not known. If it was moved, "
-            "say whereto: --root FOLDER."
+            "say whereto: --root FOLDER. A folder of frames may also lack its table, which says how fast they follow."
         )
     if not np.isfinite(track.times).all():
         raise FeatureError(f"when the frames of {track.id} are is not known.")
-    with open_video(track.record.source) as reader:
+    with open_whole(track.record) as reader:
         at = frames_at(reader, track.times)
         info = reader.info
         high = min(height, info.height)

@@ -11,9 +11,11 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
+from video_ssl.datasets.parts import divide_parts
 from video_ssl.datasets.paths import VIDEO_SUFFIXES, local_path, source_of_path
 from video_ssl.datasets.table import Record, Table, TableError
 from video_ssl.embed.features import FeatureError, FeatureFile
+from video_ssl.embed.rates import VARIOUS
 from video_ssl.evaluate.frames.frame_sequences import frame_sequences
 from video_ssl.evaluate.identity import Origins, origins_of
 from video_ssl.explore.whereabouts import is_here, whereabouts
@@ -76,7 +78,8 @@ def record_of(features: FeatureFile, key: str) -> Record | None:
 
     A folder or a video that was embedded has no table, and a table may be gone or be another one by now: the features
     themselves note where every video lies, and those of others may have paths for ids.  Where the videos were moved,
-    `features.root` says whereto.  None where nothing is noted, or where it is not there any more.
+    `features.root` says whereto.  None where nothing is noted, where it is not there any more, and of a folder of
+    frames whose rate is not known any more: pictures of other moments would be worse than none.
     """
     row = int(np.argmax(features.ids == key))
     noted, content, start, end = (
@@ -88,15 +91,37 @@ def record_of(features: FeatureFile, key: str) -> Record | None:
         if features.root is None or is_here(listed.source):
             return listed
         noted = listed.source
-    noted = noted or _path_in_id(features, key)
+    else:
+        listed = None
+    noted = noted or path_in_id(features, key)
     found = noted and whereabouts(noted, root=features.root, content=content)
     if not found:
         return None
-    return Record(index=row, id=key, source=found, start_sec=start, end_sec=end)
+    if listed is not None:
+        # Moved: a copy may have been written later than the file that was scanned.
+        return replace(listed, source=found, file_mtime=None)
+    rate = _noted_rate(features)
+    if rate == VARIOUS:
+        if any(os.path.isdir(local_path(part)) for part in divide_parts(found)):
+            return None
+        rate = None
+    return Record(index=row, id=key, source=found, start_sec=start, end_sec=end, fps=rate)
 
 
-def _path_in_id(features: FeatureFile, key: str) -> str | None:
-    """The id as a path, in features of others: relative to their file, or else to the current folder."""
+def _noted_rate(features: FeatureFile) -> Any:
+    """The rate that the table gave its folders of frames, None where it gave none; `VARIOUS` where that is unknown."""
+    about = features.metadata.get("table")
+    if about is None:  # features of others
+        return VARIOUS
+    # Older files note no rate; without a path it was a folder or a list, which seldom has any.
+    return about.get("fps", VARIOUS if about.get("path") else None)
+
+
+def path_in_id(features: FeatureFile, key: str) -> str | None:
+    """Returns the id as a source, in features of others: relative to their file, or else to the current folder.
+
+    None where it is no path.
+    """
     if features.ids_are_rows or "job" in features.metadata:
         return None
     path = local_path(key)

@@ -14,7 +14,7 @@ from PIL import Image, ImageDraw
 
 from video_ssl.clips.crops import center_region, view_frames
 from video_ssl.clips.decoders.reader import BadVideo
-from video_ssl.clips.reading import open_record, open_video
+from video_ssl.clips.reading import open_record, open_whole
 from video_ssl.datasets.table import Record, Table
 from video_ssl.explore.alignment_video import frames_at
 from video_ssl.objectives.shared.objective_plan import ObjectivePlan, ShownClip
@@ -184,7 +184,7 @@ def moving_picture(
         height: of the frames in pixels; smaller videos stay as they are.
     """
     try:
-        with open_video(record.source, timeout_sec=_TIMEOUT_SEC) as reader:
+        with open_whole(record, timeout_sec=_TIMEOUT_SEC) as reader:
             at = np.unique(frames_at(reader, np.linspace(start_sec, end_sec, count)))
             info = reader.info
             high = min(height, info.height)
