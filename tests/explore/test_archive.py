@@ -150,6 +150,26 @@ def test_ids_of_others_that_are_paths_lead_to_the_videos(archive, tmp_path, monk
     assert all(pictures_of(tmp_path / "page.html"))
 
 
+def test_a_file_is_found_as_itself_among_ids_that_are_paths(archive, tmp_path):
+    """Was wrong: a video file asked of an archive of others was its own best answer, though it is left out."""
+    ours = open_features(archive / "features.arrow")
+    parts = [ours.frames_of(name) for name in NAMES[:2]]
+    np.savez(
+        tmp_path / "theirs.npz",
+        features=np.stack([values.mean(0) for values, _ in parts]),
+        ids=list(NAMES[:2]),
+        frame_features=np.stack([values[:20] for values, _ in parts]),
+        frame_times_sec=np.stack([times[:20] for _, times in parts]),
+    )
+    out = tmp_path / "found.json"
+    words = ("search", archive / "videos" / NAMES[0], "--in", tmp_path / "theirs.npz",
+             "--encoder", "pixels:4", "--root", archive / "videos", "--out", out)  # fmt: skip
+    run(*words)
+    assert {moment["id"] for moment in json.loads(out.read_text())["moments"]} == {NAMES[1]}
+    run(*words, "--own-video")
+    assert json.loads(out.read_text())["moments"][0]["id"] == NAMES[0]
+
+
 def greys_of(path: Path) -> list[float]:
     """The grey of the left half of every frame of a video."""
     with open_video(path) as reader:

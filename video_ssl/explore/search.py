@@ -26,7 +26,7 @@ from rich.table import Table
 from rich.text import Text
 
 from video_ssl.embed.features import FeatureError, FeatureFile, open_features
-from video_ssl.evaluate.identity import record_keys
+from video_ssl.evaluate.identity import Origins, canonical, record_keys
 from video_ssl.evaluate.neighbours import unit_rows
 from video_ssl.explore import search_index
 from video_ssl.explore.archive import Archive, Found, nearest_frames
@@ -38,7 +38,8 @@ from video_ssl.explore.hits import FrameHit, Moment, Place
 from video_ssl.explore.moments import best_stretches
 from video_ssl.explore.pages.search_page import title_of, write_search_page
 from video_ssl.explore.search_notes import dependence_note, few_moments_note
-from video_ssl.explore.tracks import Track, find_track
+from video_ssl.explore.tracks import Track, find_track, path_in_id
+from video_ssl.explore.whereabouts import whereabouts
 from video_ssl.files import MADE_BY, claim_file, made, write_json
 from video_ssl.recipes import known_settings
 
@@ -80,7 +81,23 @@ def _own_video(query: Track, archive: Archive) -> int | None:
         return None
     asked, there = record_keys(query.origins, archive.origins)
     own = np.flatnonzero(there == asked[0])
-    return int(own[0]) if len(own) else None
+    if len(own):
+        return int(own[0])
+    return _own_path(query.origins, archive)
+
+
+def _own_path(asked: Origins, archive: Archive) -> int | None:
+    """The same of a file, where the archive is of others, and its ids are the paths of whole videos."""
+    if asked.sources[0] is None or asked.spans[0] is not None:
+        return None
+    for video, key in enumerate(archive.ids.tolist()):
+        path = path_in_id(archive.features, key)
+        if path is None or archive.origins.spans[video] is not None:
+            continue
+        found = whereabouts(path, root=archive.features.root)
+        if found is not None and canonical(found) == asked.sources[0]:
+            return video
+    return None
 
 
 def _index(archive: Archive, config: SearchConfig) -> Any:
