@@ -62,7 +62,7 @@ def project(tmp_path: Path) -> Path:
 )
 def test_what_became_of_an_error(project: Path, changes, state: str, told: str) -> None:
     before = (project / "thing.py").read_text()
-    verdict = judge(error(**changes), project, seconds=60)
+    verdict = judge(error(**changes), project, seconds=600)
     assert verdict.state == state
     assert told in verdict.told
     assert (project / "thing.py").read_text() == before
