@@ -157,6 +157,8 @@ def test_an_evaluator_from_outside_gets_what_it_asks_for(
     assert "spread (px)" in printed
     assert str(results_table(results).title).endswith("in percent where no unit stands")
     assert "(spread of tokens)" in printed
+    assert figure_of("progression", "R2@50%").written(-13.994) == "-13.99"  # was "-1399.4", a share
+    assert figure_of("progression", "R2@50%").head == "R2@50%"
     assert figure_of("spread", "spread").written(0.12345) == "0.123"
     assert figure_of("spread", "frames").title == "frames"
 

@@ -47,7 +47,8 @@ class Evaluator(Protocol):
     Attributes:
         Config: frozen dataclass of its settings.
         title: its name in tables and sentences.
-        figures: metric -> how it is written; those that are not listed are shares, in percent, under their own name.
+        figures: metric -> how it is written, or what stands before its @; those that are not listed are shares, in
+            percent, under their own name.
     """
 
     Config: ClassVar[type]
@@ -91,7 +92,7 @@ def title_of(evaluator: str) -> str:
 
 
 def figure_of(evaluator: str, metric: str) -> Figure:
-    """Returns how a number of an evaluator is written, its title filled in."""
+    """Returns how a number of an evaluator is written, its title filled in; `R2@50%` as `R2` where it has no own."""
     figures = evaluator_class(evaluator).figures if evaluator in EVALUATORS else {}
-    found = figures.get(metric, Figure())
+    found = figures.get(metric) or figures.get(metric.partition("@")[0], Figure())
     return found if found.title else replace(found, title=metric)

@@ -11,12 +11,14 @@ above k is the event, or L - 1 where there is none.  Source: arXiv:1904.07846, 2
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import ClassVar
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from video_ssl.evaluate.contract import Figure
 from video_ssl.evaluate.frames.frame_evaluator import FrameConfig, FrameEvaluator, check_fractions
 from video_ssl.evaluate.frames.frame_sequences import Scores, Sequences, first_share, usable_frames
 
@@ -110,6 +112,11 @@ class PhaseProgression(FrameEvaluator):
 
     Config = ProgressionConfig
     title = "phase progression"
+    # Without a bound below: as a share in percent it filled the tables with numbers of six digits.
+    figures: ClassVar[Mapping[str, Figure]] = {
+        "R2": Figure(unit="", digits=2),
+        "train_R2": Figure(unit="", digits=2),
+    }
     config: ProgressionConfig
 
     def measure(self, train: Sequences, test: Sequences, *, seed: int) -> dict[str, float]:
