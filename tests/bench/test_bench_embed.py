@@ -11,6 +11,7 @@ import tiny_runs
 from video_ssl.bench import embedding
 from video_ssl.bench.config import EmbedBench
 from video_ssl.bench.embedding import bench_embed
+from video_ssl.datasets.table import Table
 
 
 @pytest.fixture
@@ -55,6 +56,14 @@ def test_a_video_that_cannot_be_read_ends_it(folder):
     (folder / "2.mp4").write_bytes(b"no video" * 100)
     with pytest.raises(ValueError, match=r"2\.mp4 cannot be read, so nothing can be compared"):
         bench_embed(EmbedBench(footage=str(folder), num_frames=4, size=16, repeats=1))
+
+
+def test_stretches_are_refused(folder, tmp_path):
+    """Decoding alone would begin at the start of the file: other frames, at another cost."""
+    columns = {"source": [str(folder / "0.mp4")], "start_sec": [0.2], "end_sec": [0.4]}
+    Table.from_columns(columns).save(tmp_path / "t.arrow")
+    with pytest.raises(ValueError, match=r"a stretch of .*give a folder, or a table of whole"):
+        bench_embed(EmbedBench(footage=str(tmp_path / "t.arrow"), num_frames=4, size=16))
 
 
 def test_settings_that_cannot_be():

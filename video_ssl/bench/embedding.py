@@ -76,7 +76,7 @@ def bench_embed(config: EmbedBench, *, json_path: Path | None = None) -> list[Re
         json_path: where the figures go as JSON, too.
 
     Raises:
-        ValueError: a table without files, or with videos that cannot be read.
+        ValueError: a table of stretches, of what is no file, or with videos that cannot be read.
         OutputError: `json_path` is another's file or cannot be written.
     """
     place = None if json_path is None else claim_file(json_path, "bench embed")
@@ -105,6 +105,12 @@ def bench_embed(config: EmbedBench, *, json_path: Path | None = None) -> list[Re
 
 def _measured(name: str, table: Table, config: EmbedBench) -> ReadingFigures:
     table = table.select(np.arange(min(len(table), config.num_records)))
+    for record in map(table.record, range(len(table))):
+        if (record.start_sec, record.end_sec) != (None, None):
+            raise ValueError(
+                f"{record.id} is a stretch of {record.source}, and decoding alone and the plain loop read whole files: "
+                "give a folder, or a table of whole videos."
+            )
     windows = WindowConfig(
         num_frames=config.num_frames, frame_stride=1, per_frame=True, overlap=0.0, size=config.size
     )
@@ -186,6 +192,7 @@ class _Video:
 
     @classmethod
     def of(cls, source: str, count: int) -> _Video:
+        """Returns the video of a source, of which so many frames are read."""
         files = Files.of(source)
         with open_video(source) as reader:
             height, width = reader.info.height, reader.info.width

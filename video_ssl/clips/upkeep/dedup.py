@@ -8,8 +8,6 @@ something in common are compared step by step (`video_ssl.clips.stretches`).
 from __future__ import annotations
 
 import base64
-import hashlib
-import json
 import os
 import re
 from collections.abc import Iterator, Sequence
@@ -27,7 +25,7 @@ from video_ssl.clips.upkeep.config import DedupConfig
 from video_ssl.clips.upkeep.isolated import Failure, run_isolated
 from video_ssl.clips.upkeep.isolated_worker import beat
 from video_ssl.clips.upkeep.journal import Journal
-from video_ssl.clips.upkeep.probe import said_of_frames, stamp
+from video_ssl.clips.upkeep.probe import look_key
 from video_ssl.datasets.table import Record, Table
 from video_ssl.progress import metered
 
@@ -203,7 +201,7 @@ def _entries(
     to_do, keys = [], {}
     for row in range(len(table)):
         record = table.record(row)
-        keys[row] = _key(record)
+        keys[row] = look_key(record)
         known = journal.entries.get(keys[row])
         if known is not None and not _PASSING.search(known.get("reason", "")):
             yield row, known
@@ -227,15 +225,6 @@ def _entries(
                 journal.add(keys[row], entry)
             yield row, entry
             meter.advance(video_sec=entry.get("seconds", 0.0), key=row)
-
-
-def _key(record: Record) -> str:
-    about: list[Any] = [record.source, record.start_sec, record.end_sec, record.byte_offset]
-    about += stamp(record.source)
-    said = said_of_frames(record)
-    if said != (None, None):
-        about += said
-    return hashlib.sha1(json.dumps(about).encode()).hexdigest()
 
 
 def print_tracks(

@@ -5,6 +5,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 import os
 from dataclasses import dataclass
 from typing import Any
@@ -157,6 +159,16 @@ def said_of_frames(record: Record) -> tuple[float | None, int | None]:
         record.fps if takes_rate(record.source) else None,
         record.num_frames if whole and is_folder(record.source) else None,
     )
+
+
+def look_key(record: Record) -> str:
+    """Returns 40 hexadecimal digits that are others once what a look at a record found may not hold any more."""
+    about: list[Any] = [record.source, record.start_sec, record.end_sec, record.byte_offset]
+    about += stamp(record.source)
+    said = said_of_frames(record)
+    if said != (None, None):  # journals of videos were kept without it
+        about += said
+    return hashlib.sha1(json.dumps(about).encode()).hexdigest()
 
 
 def _decode_some(reader: Reader, decode: str) -> None:

@@ -7,8 +7,6 @@ in processes of their own; what was seen is kept in a journal, so a split that w
 
 from __future__ import annotations
 
-import hashlib
-import json
 import logging
 import os
 import re
@@ -26,7 +24,7 @@ from video_ssl.clips.reading import open_record
 from video_ssl.clips.upkeep.config import SplitConfig
 from video_ssl.clips.upkeep.isolated import Failure, run_isolated
 from video_ssl.clips.upkeep.journal import Journal
-from video_ssl.clips.upkeep.probe import said_of_frames, stamp
+from video_ssl.clips.upkeep.probe import look_key
 from video_ssl.datasets.columns import known_column
 from video_ssl.datasets.hold_out import hold_out
 from video_ssl.datasets.remote.errors import redacted
@@ -261,7 +259,7 @@ def _entries(
     keys = {}
     for row in range(len(table)):
         record = table.record(row)
-        keys[row] = _key(record)
+        keys[row] = look_key(record)
         if keys[row] in journal.entries:
             yield row, journal.entries[keys[row]]
         else:
@@ -280,15 +278,6 @@ def _entries(
                 journal.add(keys[row], entry)
             yield row, entry
             meter.advance(video_sec=entry.get("seconds", 0.0))
-
-
-def _key(record: Record) -> str:
-    about: list[Any] = [record.source, record.start_sec, record.end_sec, record.byte_offset]
-    about += stamp(record.source)
-    said = said_of_frames(record)
-    if said != (None, None):
-        about += said
-    return hashlib.sha1(json.dumps(about).encode()).hexdigest()
 
 
 def _sets(firsts: np.ndarray, table: Table) -> list[list[str]]:
