@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from video_ssl.clips.upkeep import dedup, scan, split
+from video_ssl.clips.upkeep import dedup, looks, scan, split
 from video_ssl.clips.upkeep.config import (
     DedupConfig,
     ScanConfig,
@@ -117,14 +117,13 @@ def test_a_decoder_is_compared_again_on_a_file_that_changed(odd_videos, tmp_path
 def test_copies_are_looked_for_anew_in_a_changed_folder(frames, tmp_path, verb, monkeypatch):
     """Was wrong: what had been seen of a folder of frames was taken for what is in it now."""
     write_frames(tmp_path / "G", 8, shade=100)
-    module = {"dedup": dedup, "split": split}[verb]
 
     def looked_at(table):
         asked = []
-        run = module.run_isolated
+        run = looks.run_isolated
         with monkeypatch.context() as patched:
             patched.setattr(
-                module, "run_isolated",
+                looks, "run_isolated",
                 lambda function, tasks, **kept: run(function, asked.extend(tasks) or asked, **kept),
             )  # fmt: skip
             if verb == "dedup":

@@ -14,8 +14,10 @@ from browser import Browser, needs_browser
 from typer.testing import CliRunner
 
 from video_ssl.cli import app
-from video_ssl.clips.upkeep import dedup as looking
+from video_ssl.clips.upkeep import dedup, looks, split
 from video_ssl.clips.upkeep.isolated import Failure
+from video_ssl.clips.upkeep.journal import Journal
+from video_ssl.datasets.folder import read_folder
 
 
 def run(*words: object, code: int = 0) -> str:
@@ -116,7 +118,7 @@ def test_stretches_are_where_they_were_put(result):
 
 def test_another_threshold_looks_at_nothing_again(folder, result, monkeypatch):
     before = (result / "copies.json").read_text(encoding="utf-8")
-    monkeypatch.setattr(looking, "run_isolated", lambda *_, **__: iter([]))
+    monkeypatch.setattr(looks, "run_isolated", lambda *_, **__: iter([]))
     run("dedup", folder, result, "--num-workers", 1)
     assert (result / "copies.json").read_text(encoding="utf-8") == before
     run("dedup", folder, result, "--threshold", 0.001)
@@ -136,11 +138,11 @@ def test_too_little_time_and_a_crash_are_no_verdicts(folder, tmp_path, monkeypat
     reasons = [
         Failure("crashes the decoder (SIGSEGV); its process was replaced.", died=True),
         Failure("is broken for good."),
-        Failure("takes longer than 1 s to read."),
+        Failure("has no time.", slow=True),
     ]
     with monkeypatch.context() as patch:
         patch.setattr(
-            looking,
+            looks,
             "run_isolated",
             lambda _, tasks, **__: ((row, reasons[row]) for row, _ in tasks),
         )
@@ -148,10 +150,25 @@ def test_too_little_time_and_a_crash_are_no_verdicts(folder, tmp_path, monkeypat
     told = run("dedup", source, tmp_path / "out", "--num-workers", 1)
     assert "2 videos compared" in told
     assert "broken.mp4: is broken for good." in told
-    # So do readers and processes say it.
-    run("dedup", source, tmp_path / "real", "--num-workers", 1, "--timeout-sec", 1e-4)
-    told = run("dedup", source, tmp_path / "real", "--num-workers", 1)
-    assert "2 videos compared" in told
+
+
+@pytest.mark.parametrize("verb", ["dedup", "split"])
+def test_a_reader_without_time_says_so(folder, tmp_path, verb):
+    """Was wrong of `split` still: once broken off, it kept a time-out as its verdict."""
+    table = read_folder(folder).select([0, 1])
+    argument = {
+        "dedup": lambda record: (record, 2.0, 1e-4),
+        "split": lambda record: (record, 1e-4),
+    }[verb]
+    function = {"dedup": dedup.LOOK, "split": split.LOOK}[verb]
+    with Journal(tmp_path / "j.jsonl", {}) as journal:
+        seen = looks.looks(
+            function, table, journal, argument, num_workers=1, timeout_sec=60, progress=False
+        )
+        reasons = [entry["reason"] for _, entry in seen]
+        # Not "cannot be opened as a video (Immediate exit requested)", as FFmpeg puts it.
+        assert reasons == ["takes longer than 0.0001 s to read."] * 2
+        assert not journal.entries
 
 
 def test_features_are_compared_as_well(folder, tmp_path):

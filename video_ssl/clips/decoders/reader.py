@@ -44,6 +44,10 @@ class BadVideo(ValueError):
         return f"{redacted(self.path)}: {self.reason}"
 
 
+class SlowVideo(BadVideo):
+    """A video that takes longer than it may; with more time, or on an idle machine, it may be fine."""
+
+
 class NotExact(BadVideo):
     """A video that a backend counts or shows differently from a complete decode; PyAV reads it."""
 

@@ -17,7 +17,7 @@ from av.error import FFmpegError
 
 from video_ssl.clips.decoders.files.checks import ffmpeg_address, refuse_unreadable_file
 from video_ssl.clips.decoders.pyav.audio import Sound
-from video_ssl.clips.decoders.reader import BadVideo, VideoInfo, check_indices
+from video_ssl.clips.decoders.reader import BadVideo, SlowVideo, VideoInfo, check_indices
 
 #: Ticks of the clock in a second.
 CLOCK = 100
@@ -116,7 +116,7 @@ class SoundFileReader:
 
     def _check(self) -> None:
         if self._deadline is not None and time.monotonic() > self._deadline:
-            raise BadVideo(self.path, f"took longer than {self._timeout_sec:g} s.")
+            raise SlowVideo(self.path, f"took longer than {self._timeout_sec:g} s.")
 
     def frames(
         self, indices: Sequence[int] | np.ndarray, size: tuple[int, int] | None = None

@@ -10,7 +10,7 @@ import os
 from dataclasses import dataclass, field
 from typing import Any, cast
 
-from video_ssl.clips.decoders.reader import BadVideo, Reader
+from video_ssl.clips.decoders.reader import BadVideo, Reader, SlowVideo
 from video_ssl.datasets.archives.array_records import (
     HeldBytes,
     RecordProblem,
@@ -21,7 +21,7 @@ from video_ssl.datasets.archives.tars import TarProblem, divide_member, find_mem
 from video_ssl.datasets.cache import CachedFile
 from video_ssl.datasets.parts import SIGN
 from video_ssl.datasets.paths import PICTURE_SUFFIXES, SOUND_SUFFIXES, local_path
-from video_ssl.datasets.remote.errors import FetchError
+from video_ssl.datasets.remote.errors import FetchError, SlowFetch
 from video_ssl.datasets.remote.fetching import fetch, is_remote
 from video_ssl.datasets.table import Record
 
@@ -111,7 +111,7 @@ def locate(
         if member is not None and byte_range is None:
             within = find_member(path, member)
     except FetchError as err:
-        raise BadVideo(source, err.reason) from err
+        raise _not_fetched(source, err) from err
     except TarProblem as err:
         if cached is not None:
             cached.release()
@@ -127,6 +127,11 @@ def locate(
     )
 
 
+def _not_fetched(source: str, err: FetchError) -> BadVideo:
+    kind = SlowVideo if isinstance(err, SlowFetch) else BadVideo
+    return kind(source, err.reason)
+
+
 def _locate_record(source: str, shard: str, index: int, timeout_sec: float | None) -> LocalVideo:
     """The video of a record, taken out of its shard; a shard that lies elsewhere is fetched whole."""
     cached = None
@@ -135,7 +140,7 @@ def _locate_record(source: str, shard: str, index: int, timeout_sec: float | Non
             cached = fetch(shard, timeout_sec=timeout_sec)
         content = read_video(local_path(shard) if cached is None else cached.path, index)
     except FetchError as err:
-        raise BadVideo(source, err.reason) from err
+        raise _not_fetched(source, err) from err
     except RecordProblem as err:
         raise BadVideo(source, str(err)) from err
     finally:

@@ -8,12 +8,10 @@ something in common are compared step by step (`video_ssl.clips.stretches`).
 from __future__ import annotations
 
 import base64
-import os
-import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
 
@@ -22,21 +20,15 @@ from video_ssl.clips.fingerprints import WORDS, fingerprint, tied
 from video_ssl.clips.reading import open_record
 from video_ssl.clips.stretches import PrintTracks, Stretch, Tracks, common_stretches, covered
 from video_ssl.clips.upkeep.config import DedupConfig
-from video_ssl.clips.upkeep.isolated import Failure, run_isolated
 from video_ssl.clips.upkeep.isolated_worker import beat
 from video_ssl.clips.upkeep.journal import Journal
-from video_ssl.clips.upkeep.probe import look_key
+from video_ssl.clips.upkeep.looks import looks
 from video_ssl.datasets.table import Record, Table
-from video_ssl.progress import metered
 
 __all__ = ["Common", "Duplicates", "Pair", "compare", "look_at_all", "print_tracks"]
 
 LOOK = "video_ssl.clips.upkeep.dedup:look_at"
 SEEN = ".seen.jsonl"
-_HANG_FACTOR = 2  # of the reader's own limit
-_MOST_BYTES = 900_000  # of a line of the journal
-#: Why a video was not read, that need not be so another time: there was too little time, or its process died.
-_PASSING = re.compile(r"(takes|took) longer than|(hangs|crashes) the decoder")
 #: A video is a copy, or a part, where so much of it lies in stretches.
 _WHOLE = 0.9
 
@@ -119,7 +111,15 @@ def look_at_all(
     seconds: dict[int, float] = {}
     unread: dict[int, str] = {}
     with Journal(folder / SEEN, {"look": 1, "fps": config.fps}) as journal:
-        for row, entry in _entries(table, journal, config, progress=progress):
+        for row, entry in looks(
+            LOOK,
+            table,
+            journal,
+            lambda record: (record, config.fps, config.timeout_sec),
+            num_workers=config.num_workers,
+            timeout_sec=config.timeout_sec,
+            progress=progress,
+        ):
             if "reason" in entry:
                 unread[row] = entry["reason"]
                 continue
@@ -192,39 +192,6 @@ def _sets(count: int, pairs: Sequence[Pair]) -> list[list[int]]:
     firsts = tied(count, np.array([(p.a, p.b) for p in pairs], np.int64).reshape(-1, 2))
     sizes = np.bincount(firsts, minlength=count)
     return [np.flatnonzero(firsts == first).tolist() for first in np.flatnonzero(sizes > 1)]
-
-
-def _entries(
-    table: Table, journal: Journal, config: DedupConfig, *, progress: bool
-) -> Iterator[tuple[int, dict[str, Any]]]:
-    """Yields (row, what was seen of it) of every row, from the journal where it is known."""
-    to_do, keys = [], {}
-    for row in range(len(table)):
-        record = table.record(row)
-        keys[row] = look_key(record)
-        known = journal.entries.get(keys[row])
-        if known is not None and not _PASSING.search(known.get("reason", "")):
-            yield row, known
-        else:
-            to_do.append((row, (record, config.fps, config.timeout_sec)))
-    workers = min(config.num_workers or len(os.sched_getaffinity(0)), max(len(to_do), 1))
-    title = "looking for copies"
-    done = len(table) - len(to_do)
-    with metered(title, total=len(table), done=done, show=progress) as meter:
-        limit = _HANG_FACTOR * config.timeout_sec
-        for row, found in run_isolated(
-            LOOK, to_do, num_workers=workers, limit_sec=limit, on_beat=meter.within
-        ):
-            if isinstance(found, Failure):
-                entry: dict[str, Any] = {"reason": found.reason}
-            else:
-                entry = dict(zip(("prints", "seconds"), found, strict=True))
-            # What could not be reached may be there another time; hours of video do not fit into a line.
-            away = isinstance(found, Failure) and found.away
-            if not away and len(entry.get("prints", "")) < _MOST_BYTES:
-                journal.add(keys[row], entry)
-            yield row, entry
-            meter.advance(video_sec=entry.get("seconds", 0.0), key=row)
 
 
 def print_tracks(

@@ -36,13 +36,21 @@ _ENVIRONMENT = {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1", "MKL_NUM_TH
 class Failure:
     """Why there is no result.
 
-    `died` says that the process crashed or hung, not that the function failed; `away` that the video could not be
-    reached, since a network or server is down: another time it may be fine.
+    Attributes:
+        died: the process crashed or hung, not that the function failed.
+        away: the video could not be reached, since a network or server is down.
+        slow: it took longer than it may.
     """
 
     reason: str
     died: bool = False
     away: bool = False
+    slow: bool = False
+
+    @property
+    def passing(self) -> bool:
+        """Whether another time, or with more of it, all may be fine."""
+        return self.died or self.away or self.slow
 
 
 @dataclass(frozen=True)
@@ -187,8 +195,8 @@ class _Worker:
         if kind == "error":
             log.warning("unexpected error at %s:\n%s", self.key, rest[1])
             return Failure(f"unexpected {rest[0]}")
-        if kind == "away":
-            return Failure(rest[0], away=True)
+        if kind in ("away", "slow"):
+            return Failure(rest[0], **{kind: True})
         return Failure(rest[0])
 
     def has_ended(self) -> bool:

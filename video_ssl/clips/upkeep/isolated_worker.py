@@ -86,7 +86,7 @@ def _receive() -> bytes:
 
 
 def _answer(function: Callable[[Any], Any], argument: Any) -> tuple[Any, ...]:
-    from video_ssl.clips.decoders.reader import BadVideo
+    from video_ssl.clips.decoders.reader import BadVideo, SlowVideo
     from video_ssl.datasets.remote.errors import Unreachable
 
     try:
@@ -94,7 +94,7 @@ def _answer(function: Callable[[Any], Any], argument: Any) -> tuple[Any, ...]:
     except BadVideo as err:
         if _is_full(err.__cause__):
             return ("full", str(err.__cause__))
-        return ("bad", err.reason)
+        return ("slow" if isinstance(err, SlowVideo) else "bad", err.reason)
     except Unreachable as err:
         return ("away", f"cannot be reached now: {err.reason}")
     except Exception as err:

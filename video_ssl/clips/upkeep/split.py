@@ -12,7 +12,6 @@ import os
 import re
 import shlex
 from collections import Counter
-from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -22,15 +21,13 @@ import numpy as np
 from video_ssl.clips.fingerprints import copies, tied, video_fingerprint
 from video_ssl.clips.reading import open_record
 from video_ssl.clips.upkeep.config import SplitConfig
-from video_ssl.clips.upkeep.isolated import Failure, run_isolated
 from video_ssl.clips.upkeep.journal import Journal
-from video_ssl.clips.upkeep.probe import look_key
+from video_ssl.clips.upkeep.looks import looks
 from video_ssl.datasets.columns import known_column
 from video_ssl.datasets.hold_out import hold_out
 from video_ssl.datasets.remote.errors import redacted
 from video_ssl.datasets.table import Record, Table, TableError
 from video_ssl.files import MADE_BY, OutputError, claim_folder, made, made_by, write_json
-from video_ssl.progress import metered
 from video_ssl.recipes import nearest
 
 log = logging.getLogger(__name__)
@@ -38,7 +35,6 @@ log = logging.getLogger(__name__)
 LOOK = "video_ssl.clips.upkeep.split:look_at"
 SPLITS = ("train", "test")
 ABOUT = "split.json"
-_HANG_FACTOR = 2  # of the reader's own limit
 _NAMED = 8
 
 
@@ -235,7 +231,15 @@ def _look_for_copies(
     rows, prints, seconds = [], [], []
     unread: dict[str, str] = {}
     with Journal(out / _JOURNAL, {"look": 1}) as journal:
-        for row, entry in _entries(table, journal, config, progress=progress):
+        for row, entry in looks(
+            LOOK,
+            table,
+            journal,
+            lambda record: (record, config.timeout_sec),
+            num_workers=config.num_workers,
+            timeout_sec=config.timeout_sec,
+            progress=progress,
+        ):
             if "reason" in entry:
                 unread[redacted(str(table.arrow["id"][row].as_py()))] = entry["reason"]
                 continue
@@ -249,35 +253,6 @@ def _look_for_copies(
         pairs = copies(np.array(prints, np.uint64)[order], np.array(seconds)[order])
         firsts[known] = known[tied(len(known), pairs)]
     return firsts, unread
-
-
-def _entries(
-    table: Table, journal: Journal, config: SplitConfig, *, progress: bool
-) -> Iterator[tuple[int, dict[str, Any]]]:
-    """Yields (row, what was seen of it) of every row, from the journal where it is known."""
-    to_do = []
-    keys = {}
-    for row in range(len(table)):
-        record = table.record(row)
-        keys[row] = look_key(record)
-        if keys[row] in journal.entries:
-            yield row, journal.entries[keys[row]]
-        else:
-            to_do.append((row, (record, config.timeout_sec)))
-    workers = min(config.num_workers or len(os.sched_getaffinity(0)), max(len(to_do), 1))
-    title = "looking for copies"
-    done = len(table) - len(to_do)
-    with metered(title, total=len(table), done=done, show=progress) as meter:
-        limit = _HANG_FACTOR * config.timeout_sec
-        for row, found in run_isolated(LOOK, to_do, num_workers=workers, limit_sec=limit):
-            if isinstance(found, Failure):
-                entry: dict[str, Any] = {"reason": found.reason}
-            else:
-                entry = dict(zip(("prints", "seconds"), found, strict=True))
-            if not (isinstance(found, Failure) and found.away):  # another time it may be there
-                journal.add(keys[row], entry)
-            yield row, entry
-            meter.advance(video_sec=entry.get("seconds", 0.0))
 
 
 def _sets(firsts: np.ndarray, table: Table) -> list[list[str]]:

@@ -54,6 +54,10 @@ class FetchError(ValueError):
         return f"{redacted(self.uri)}: {self.reason}"
 
 
+class SlowFetch(FetchError):
+    """A URI that is there and takes longer than it may."""
+
+
 class Unreachable(ConnectionError):
     """A URI that cannot be reached now: the network or the server is down; the file may be fine.
 

@@ -29,6 +29,7 @@ from video_ssl.datasets.remote.errors import (
     URI,
     FetchError,
     MissingPackage,
+    SlowFetch,
     Unreachable,
     explained,
     redacted,
@@ -154,7 +155,7 @@ class _Clock:
         reason = f"takes longer than {self.limit_sec:g} s to fetch"
         silent = time.monotonic() - self._came
         if silent < self.limit_sec / 2 or _answers(self.uri, min(_PROBE_SEC, self.limit_sec / 2)):
-            return FetchError(self.uri, f"{reason}.")
+            return SlowFetch(self.uri, f"{reason}.")
         return Unreachable(self.uri, f"it {reason}, and nothing came for {silent:.0f} s.")
 
     def allows(self, wait_sec: float) -> bool:

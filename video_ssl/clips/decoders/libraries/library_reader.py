@@ -22,7 +22,7 @@ from av.video.reformatter import VideoReformatter
 from video_ssl.clips.decoders.files.checks import refuse_unreadable_file
 from video_ssl.clips.decoders.orientation import Orientation
 from video_ssl.clips.decoders.pyav.reader import PyAVReader
-from video_ssl.clips.decoders.reader import BadVideo, NotExact, VideoInfo, check_indices
+from video_ssl.clips.decoders.reader import BadVideo, NotExact, SlowVideo, VideoInfo, check_indices
 
 # What the libraries put before a message: a clock, a function and a line of their source.
 _PLACES_IN_SOURCE = re.compile(r"(\[\d\d:\d\d:\d\d\] )?(\w+, )?/\S+\.(cc|cpp):\d+[:,] ")
@@ -184,7 +184,7 @@ class LibraryReader:
 
     def _check_time(self) -> None:
         if self._deadline is not None and time.monotonic() > self._deadline:
-            raise BadVideo(self.path, f"takes longer than {self._timeout_sec:g} s to read.")
+            raise SlowVideo(self.path, f"takes longer than {self._timeout_sec:g} s to read.")
 
 
 def _resized(picture: np.ndarray, height: int, width: int, resize: VideoReformatter) -> np.ndarray:

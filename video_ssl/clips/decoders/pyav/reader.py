@@ -20,7 +20,7 @@ from typing import Any
 
 import av
 import numpy as np
-from av.error import FFmpegError
+from av.error import ExitError, FFmpegError
 from av.video.reformatter import VideoReformatter
 
 from video_ssl.clips.crops import Frames, ViewRequest, check_region
@@ -31,7 +31,7 @@ from video_ssl.clips.decoders.pyav.frame_lists import FrameList, list_of_packets
 from video_ssl.clips.decoders.pyav.mp4_index import Mp4Index, read_mp4_index
 from video_ssl.clips.decoders.pyav.transport_breaks import Breaks, read_breaks
 from video_ssl.clips.decoders.pyav.views import RegionScaler
-from video_ssl.clips.decoders.reader import BadVideo, VideoInfo, check_indices
+from video_ssl.clips.decoders.reader import BadVideo, SlowVideo, VideoInfo, check_indices
 from video_ssl.clips.decoders.streams import video_stream
 
 SEEKABLE_FORMATS = {"mov", "mp4", "matroska", "webm"}
@@ -93,7 +93,7 @@ class PyAVReader:
             self._list = self._list_frames()
         except FFmpegError as err:
             self.close()
-            raise BadVideo(self.path, f"cannot be opened as a video ({_text(err)}).") from err
+            raise self._fault("cannot be opened as a video", err) from err
         except BaseException:
             self.close()
             raise
@@ -199,7 +199,7 @@ class PyAVReader:
         try:
             return self._sound.read(start_sec + origin_sec, end_sec + origin_sec, rate)
         except FFmpegError as err:
-            raise BadVideo(self.path, f"its sound cannot be decoded ({_text(err)}).") from err
+            raise self._fault("its sound cannot be decoded", err) from err
 
     def close(self) -> None:
         if self._sound is not None:
@@ -288,7 +288,7 @@ class PyAVReader:
         try:
             frames = [*context.decode(packet), *context.decode(None)]
         except FFmpegError as err:
-            raise BadVideo(self.path, f"frame 0 cannot be decoded ({_text(err)}).") from err
+            raise self._fault("frame 0 cannot be decoded", err) from err
         context.flush_buffers()
         return frames[0] if frames else None
 
@@ -411,9 +411,7 @@ class PyAVReader:
             except FFmpegError as err:
                 last = listing.key_pts[key] if pts is None else pts
                 near = int(np.searchsorted(listing.pts, last))
-                raise BadVideo(
-                    self.path, f"cannot be decoded beyond frame {near} ({_text(err)})."
-                ) from err
+                raise self._fault(f"cannot be decoded beyond frame {near}", err) from err
             if place < len(run):
                 raise _IndexMismatch
 
@@ -489,7 +487,7 @@ class PyAVReader:
                 if wanted is not None and place == len(wanted):
                     return
         except FFmpegError as err:
-            raise BadVideo(self.path, f"frame {index} cannot be decoded ({_text(err)}).") from err
+            raise self._fault(f"frame {index} cannot be decoded", err) from err
         if wanted is not None and place < len(wanted):
             raise BadVideo(
                 self.path, f"ends after {index} frames, frame {wanted[place]} is missing."
@@ -523,7 +521,16 @@ class PyAVReader:
 
     def _check_time(self) -> None:
         if self._deadline is not None and time.monotonic() > self._deadline:
-            raise BadVideo(self.path, f"takes longer than {self._timeout_sec:g} s to read.")
+            raise self._too_slow()
+
+    def _too_slow(self) -> SlowVideo:
+        return SlowVideo(self.path, f"takes longer than {self._timeout_sec:g} s to read.")
+
+    def _fault(self, what: str, err: FFmpegError) -> BadVideo:
+        """The error to raise for one of FFmpeg, whose words for a lack of time mean nothing to a user."""
+        if isinstance(err, ExitError):
+            return self._too_slow()
+        return BadVideo(self.path, f"{what} ({_text(err)}).")
 
 
 def _text(err: FFmpegError) -> str:
