@@ -44,8 +44,9 @@ def recipe_keys(config: type, prefix: str = "") -> Iterator[tuple[str, str]]:
     """Yields (KEY=DEFAULT, what it means) of a dataclass and of those in it; a key without a default is KEY=...
 
     >>> from video_ssl.clips.upkeep.config import TranscodeConfig
-    >>> next(recipe_keys(TranscodeConfig, "scan."))
-    ('scan.cut=false', 'one file per record, of its segment only; times in captions and events are moved accordingly.')
+    >>> key, meaning = next(recipe_keys(TranscodeConfig, "scan."))
+    >>> key, meaning[:19]
+    ('scan.cut=false', 'one file per record')
     """
     texts, hints = described(config), typing.get_type_hints(config)
     for each in dataclasses.fields(config):
