@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from dataclasses import replace
 from pathlib import Path
 
 import av
@@ -14,9 +15,9 @@ from video_ssl.clips.reading import open_record
 from video_ssl.datasets import open_table
 from video_ssl.datasets.errors import TableError
 from video_ssl.datasets.opening import check_data
-from video_ssl.datasets.public.segments import segment_file, segment_names
+from video_ssl.datasets.public.segments import _split, segment_file, segment_names
 from video_ssl.objectives.hico.config import Config
-from video_ssl.objectives.hico.plan import Plan
+from video_ssl.objectives.hico.plan import Plan, _duration
 from video_ssl.recipes import build_config
 
 FPS = 10
@@ -115,6 +116,69 @@ def test_files_that_overlap_or_leave_a_gap_are_left_out_and_named(
         table = open_table("hacs:train")
     assert [table.record(i).id for i in range(len(table))] == [NAME]
     assert f"broken (5000 ms is followed by {int(second[:7])} ms)" in caplog.text
+
+
+def test_how_long_a_video_lasts_is_what_the_name_of_its_last_file_says(root: Path) -> None:
+    """Was wrong: counted from the frames of all files, although the index says it (papers/hico.md section 2.1)."""
+    index(root, f"{NAME},0,5000", f"{NAME},5000,10000", f"{NAME},10000,11290")
+    (root / "training" / segment_file(NAME, 10000, 11200)).rename(
+        root / "training" / segment_file(NAME, 10000, 11290)
+    )
+    record = open_table("hacs:train").record(0)
+    assert record.duration_sec == pytest.approx(11.29)
+    with open_record(record) as reader:
+        assert _duration(record, reader) == pytest.approx(11.29)
+        # Files that hold something else than their names say are counted.
+        other = replace(record, source=record.source.replace("0011290", "0013000"))
+        assert _duration(other, reader) == pytest.approx(11.2)
+
+
+@pytest.mark.parametrize(
+    ("first", "second", "taken"),
+    [
+        ("0000000,0005000", "0005200,0010000", True),
+        ("0000000,0005000", "0004800,0010000", True),
+        ("0000200,0005000", "0005000,0010000", True),
+        ("0000000,0005000", "0005201,0010000", False),
+        ("0000000,0005000", "0004799,0010000", False),
+        ("0000201,0005000", "0005000,0010000", False),
+        # Was wrong: a video whose beginning is missing was taken, and its times were those of the rest.
+        ("0005000,0010000", "0010000,0015000", False),
+    ],
+)
+def test_files_may_end_a_fifth_of_a_second_beside_the_next(
+    root: Path, first: str, second: str, taken: bool
+) -> None:
+    index(root, f"edge,{first}", f"edge,{second}")
+    notes: list[str] = []
+    split = _split(root / "training.txt", notes)
+    assert list(split.columns["id"]) == ["edge"] * taken
+    assert len(notes) == (not taken)
+    if not taken and first != "0000000,0005000":
+        assert f"the beginning is followed by {int(first[:7])} ms" in notes[0]
+
+
+def test_every_video_that_is_left_out_is_named(
+    root: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Was wrong: of many the first three were named, and the others nowhere."""
+    gaps = [f"broken{i:02d},{stamps}" for i in range(15) for stamps in ("0,5000", "6000,9000")]
+    index(root, *gaps, f"{NAME},0,5000", f"{NAME},5000,10000", f"{NAME},10000,11200")
+    with caplog.at_level(logging.WARNING):
+        assert len(open_table("hacs:train")) == 1
+    assert "broken09" in caplog.text
+    assert "broken10" not in caplog.text
+    assert "5 more of that kind; `video-ssl data check hacs` lists all" in caplog.text
+    lines, _ = check_data("hacs")
+    assert sum("(5000 ms is followed by 6000 ms)" in line for line in lines) == 15
+
+
+def test_uncut_kinetics_is_read_in_the_same_way(root: Path) -> None:
+    root.rename(root.with_name("kinetics400_uncut"))
+    table = open_table("kinetics400_uncut:train")
+    assert [table.record(i).id for i in range(len(table))] == [NAME]
+    with open_record(table.record(0)) as reader:
+        assert reader.info.num_frames == 112
 
 
 @pytest.mark.parametrize(

@@ -71,7 +71,9 @@ def test_boxes_of_the_table_follow_crop_scale_and_mirror(seed):
     box = np.float32([PaintedReader.box]) / [24, 20, 24, 20]
     record = Record(index=0, id="a", source="a.mp4", boxes=np.tile(box, (30, 1, 1)))
     crop = {"size": 32, "flip_probability": 0.5, "area": [0.6, 1.0], "kind": "random_resized"}
-    plan = Plan(config(crop=crop, color=None, second_color=None, regions={"kind": "table", "count": 2}))
+    plan = Plan(
+        config(crop=crop, color=None, second_color=None, regions={"kind": "table", "count": 2})
+    )
     sample = plan(record, PaintedReader(0), np.random.default_rng(seed), 0.0)
     assert sample["regions"].tolist() == [[True, False]] * 2
     for video, found in zip(sample["video"], sample["boxes"][:, 0], strict=True):

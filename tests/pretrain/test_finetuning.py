@@ -11,7 +11,7 @@ import socket
 import numpy as np
 import pytest
 import torch
-from colored_videos import make_table
+from colored_videos import COLORS, make_table, write_video
 from typer.testing import CliRunner
 
 import video_ssl
@@ -29,7 +29,7 @@ from video_ssl.pretrain.recipe import load_pretrain_recipe, recipe_to_dict
 from video_ssl.pretrain.reporting import read_metrics
 from video_ssl.pretrain.torch_loop.loop import seed_step
 from video_ssl.pretrain.torch_loop.run import run_torch
-from video_ssl.recipes import load_yaml, to_yaml
+from video_ssl.recipes import ConfigError, load_yaml, to_yaml
 
 NAMES = ["red", "green", "blue"]
 
@@ -150,6 +150,30 @@ def test_the_classifier_beside_the_encoder_says_the_same(tuned, tables):
     assert protocol.validation["val_top1"] == 1.0
     right = says_what_the_run_said(tuned[0], tables)
     assert right == 6
+
+
+def test_the_middle_alone_is_tried_where_the_recipe_says_so(tables, trained, tmp_path):
+    """Was wrong: HiCo's fine-tuning was tried on the whole short side, where its code takes the middle 7/8."""
+    framed = tmp_path / "framed.csv"
+    with framed.open("w") as file:
+        file.write("id,source,label\n")
+        for number in range(3):
+            path = tmp_path / f"{number}.mp4"
+            write_video(path, 12, COLORS[number], frame=COLORS[(number + 1) % 3])
+            file.write(f"{number},{path},{NAMES[number]}\n")
+    right = {}
+    for share in (1.0, 0.5):
+        run = tmp_path / str(share)
+        given = words(tables, run, trained, f"validation.table={framed}", "training.ema=null")
+        run_torch(
+            load_pretrain_recipe(
+                "supervised/finetune_demo", [*given, f"validation.center_share={share}"]
+            )
+        )
+        right[share] = load_classifier(run).protocol.validation["val_top1"]
+    assert right == {1.0: 0.0, 0.5: 1.0}
+    with pytest.raises(ConfigError, match=r"center_share=0\.5 must lie in \(0, 1\], and below 1"):
+        recipe_of(tables, run, trained, "validation.center_share=0.5", "validation.num_crops=3")
 
 
 def says_what_the_run_said(run, tables):

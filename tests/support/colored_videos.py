@@ -30,8 +30,12 @@ def write_video(
     seed: int = 0,
     *,
     then: tuple[int, int, int] | None = None,
+    frame: tuple[int, int, int] | None = None,
 ) -> None:
-    """A video of 10 frames a second, 32 x 48, one color (in its second half `then`) with a little noise, and a ramp."""
+    """A video of 10 frames a second, 32 x 48, one color (in its second half `then`) with a little noise, and a ramp.
+
+    `frame` is the color of all but the 16 x 16 px in the middle.
+    """
     rng = np.random.default_rng(seed)
     with av.open(str(path), "w") as container:
         stream = container.add_stream("libx264", rate=10, options={"crf": "10"})
@@ -39,10 +43,12 @@ def write_video(
         stream.time_base = Fraction(1, 10)
         for number in range(num_frames):
             own = color if then is None or number < num_frames // 2 else then
-            picture = np.array(own) + number + rng.normal(0, 6, (32, 48, 3))
-            frame = av.VideoFrame.from_ndarray(picture.clip(0, 255).astype(np.uint8), "rgb24")
-            frame.pts, frame.time_base = number, Fraction(1, 10)
-            container.mux(stream.encode(frame))
+            colors = np.full((32, 48, 3), own if frame is None else frame)
+            colors[8:24, 16:32] = own
+            picture = colors + number + rng.normal(0, 6, colors.shape)
+            shown = av.VideoFrame.from_ndarray(picture.clip(0, 255).astype(np.uint8), "rgb24")
+            shown.pts, shown.time_base = number, Fraction(1, 10)
+            container.mux(stream.encode(shown))
         container.mux(stream.encode())
 
 

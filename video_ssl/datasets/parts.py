@@ -8,6 +8,7 @@ the sign is written as a `file://` URI (see `paths.source_of_path`).
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -17,6 +18,10 @@ import pyarrow.compute as pc
 from video_ssl.datasets.errors import TableError, shown
 
 SIGN = "||"
+STAMP_STEP_SEC = 0.2
+"""Stamps of neighbours may differ by that much: files are cut at frames."""
+
+_STAMPS = re.compile(r"_(\d{7,})_(\d{7,})(?:\.[^./\\]*)?$")
 
 
 def divide_parts(source: str) -> tuple[str, ...]:
@@ -59,6 +64,36 @@ def refuse_empty_parts(sources: Any, where: str) -> None:
             f"{where}: row {row + 1} has an empty part in {shown(sources[row].as_py())}: a video in several files "
             f"names each of them, with one {SIGN} between two."
         )
+
+
+def stamped_sec(source: str) -> float | None:
+    """Returns the seconds of a video in several files by their names, which end in the milliseconds from which to which
+    each goes; None where one name does not say it, or they are no row that begins at 0.
+
+    Source: papers/hico.md section 2.1 (the reference takes the duration of a video from the name of its last file).
+
+    >>> stamped_sec("v_a_0000000_0005000.mp4||v_a_0005000_0007120.mp4")
+    7.12
+    """
+    found = [_STAMPS.search(part) for part in divide_parts(source)]
+    stamps = [(int(m[1]) / 1000, int(m[2]) / 1000) for m in found if m is not None]
+    if len(stamps) < len(found) or break_in(stamps) is not None:
+        return None
+    return stamps[-1][1]
+
+
+def break_in(stamps: Sequence[tuple[float, float]]) -> int | None:
+    """Returns the first place at which files in this order do not go on where the one before ended, or the beginning of
+    the video; None where all of them do.
+
+    Args:
+        stamps: (start, end) of every file in seconds.
+    """
+    ends = [0.0, *(end for _, end in stamps)]
+    for place, ((start, stop), before) in enumerate(zip(stamps, ends, strict=False)):
+        if stop <= start or abs(start - before) > STAMP_STEP_SEC + 1e-9:
+            return place
+    return None
 
 
 def _whole(column: Any) -> Any:

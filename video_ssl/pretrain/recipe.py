@@ -242,6 +242,7 @@ class ValidationConfig:
         num_clips: clips of a video, spread evenly over it, whose softmax is averaged.
         num_crops: squares of every clip along the longer side of the picture; 1 = the one in the middle.
         size: side of these squares in pixels; null = as in training.
+        center_share: with one crop, side of the square as a share of the short side of the video; HiCo tests on 0.875.
         max_videos: of a larger table so many are taken, spread evenly over its rows.
         batch_size: clips that go through the network together.
     """
@@ -251,12 +252,17 @@ class ValidationConfig:
     num_clips: int = 2
     num_crops: int = 1
     size: int | None = None
+    center_share: float = 1.0
     max_videos: int = 1000
     batch_size: int = 16
 
     def __post_init__(self) -> None:
         if self.size is not None and self.size < 1:
             raise ValueError(f"size={self.size} must be at least 1, or null: as in training.")
+        if not 0 < self.center_share <= 1 or (self.center_share < 1 and self.num_crops > 1):
+            raise ValueError(
+                f"center_share={self.center_share} must lie in (0, 1], and below 1 goes with num_crops=1 only."
+            )
         for name in ("num_clips", "num_crops", "max_videos", "batch_size"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name}={getattr(self, name)} must be at least 1.")

@@ -64,6 +64,7 @@ from video_ssl.pretrain.run_folder import (
 )
 from video_ssl.pretrain.run_processes import RunProcesses
 from video_ssl.pretrain.session import BaseJob, J, OpenBatches
+from video_ssl.pretrain.short_videos import without_short
 from video_ssl.pretrain.table_digest import describe_tables, table_changes
 from video_ssl.progress import duration_text
 
@@ -358,9 +359,13 @@ def open_streams(recipe: PretrainRecipe) -> Streams:
     """Returns the streams of a recipe with their tables opened; plans know these by what the recipe calls them."""
     main, *others = OBJECTIVES[recipe.objective_name].plans(recipe.objective).items()
     data = recipe.data
+    least_sec = getattr(recipe.objective, "least_sec", 0.0)
     streams = {
         main[0]: Stream(
-            tables=_open_all(recipe, data.tables_of()),
+            tables=[
+                (without_short(table, least_sec), weight)
+                for table, weight in _open_all(recipe, data.tables_of())
+            ],
             plan=main[1],
             records=recipe.training.global_batch_size,
             balance=data.balance,

@@ -29,11 +29,12 @@ from video_ssl.files import write_json
 
 log = logging.getLogger(__name__)
 
-_FORMAT = 3
+_FORMAT = 4
 _STAMP = ".video_ssl_tables.json"
 _NAMED = 5
 _SETTLED_NS = 10**9
 _LISTED_FILES = 20
+_LOGGED_NOTES = 10
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -131,8 +132,16 @@ def build_public(name: str, root: Path, read: Callable[[Path], Annotations]) -> 
             f"From: {annotations.source} `video-ssl data check {name}` says what is missing."
         )
     present.left_out.log(str(root))
-    for note in (*annotations.notes, *present.notes()):
+    notes = [*annotations.notes, *present.notes()]
+    for note in notes[:_LOGGED_NOTES]:
         log.warning("%s: %s", name, note)
+    if len(notes) > _LOGGED_NOTES:
+        log.warning(
+            "%s: %d more of that kind; `video-ssl data check %s` lists all",
+            name,
+            len(notes) - _LOGGED_NOTES,
+            name,
+        )
     if missing:
         log.warning(
             "%s: %d listed videos are missing; `video-ssl data check %s` names them",

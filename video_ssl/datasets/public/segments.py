@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import itertools
 from collections.abc import Iterable
 from pathlib import Path
 
 from video_ssl.datasets.errors import TableError, shown
 from video_ssl.datasets.lists.text_files import read_text
-from video_ssl.datasets.parts import join_parts
+from video_ssl.datasets.parts import break_in, join_parts
 from video_ssl.datasets.public.annotations import (
     Annotations,
     Split,
@@ -22,9 +21,6 @@ _SOURCE = (
 )
 _LAYOUT = "v_NAME_STARTMS_ENDMS.mp4 (7 digits each: v_a-b_0090000_0092120.mp4) in any folder below the root."
 _INDEX = {"train": ("training", "train"), "val": ("validation", "val")}
-_STEP_MS = 200
-"""Stamps of neighbours may differ by that much: files are cut at frames."""
-
 Stamps = list[tuple[int, int]]
 
 
@@ -32,8 +28,9 @@ def read_segments(root: Path) -> Annotations:
     """Returns the splits train and val (where its index is there): a record for each video, all its files in a row.
 
     The index of a split is training.txt or validation.txt in `annotations` or the root: a line NAME,START,END for each
-    file, in milliseconds; names may hold commas, dashes and underscores.  A video whose files overlap or leave a gap is
-    left out and named.  Source: papers/hico.md section 2.1.
+    file, in milliseconds; names may hold commas, dashes and underscores.  How long a video lasts is the end of its last
+    file.  One whose files overlap or leave a gap, also at the beginning, is left out and named.  Source: papers/hico.md
+    section 2.1.
 
     Raises:
         TableError: no index of the training, or a line of another kind.
@@ -92,20 +89,18 @@ def segment_file(name: str, start_ms: int, end_ms: int) -> str:
 
 
 def _split(file: Path, notes: list[str]) -> Split:
-    broken, names, ids = [], [], []
+    names, ids, seconds = [], [], []
     for name, stamps in segment_names(read_text(file).splitlines(), str(file)).items():
         stamps = sorted(stamps)
-        steps = [abs(b[0] - a[1]) for a, b in itertools.pairwise(stamps)]
-        if any(step > _STEP_MS for step in steps):
-            at = next(i for i, step in enumerate(steps) if step > _STEP_MS)
-            broken.append(f"{name} ({stamps[at][1]} ms is followed by {stamps[at + 1][0]} ms)")
+        place = break_in([(start / 1000, end / 1000) for start, end in stamps])
+        if place is not None:
+            before = f"{stamps[place - 1][1]} ms is" if place else "the beginning is"
+            notes.append(
+                f"{file.name}: left out, as its files overlap or leave a gap: {name} "
+                f"({before} followed by {stamps[place][0]} ms)"
+            )
             continue
         ids.append(name)
         names.append(join_parts([segment_file(name, *s).removesuffix(".mp4") for s in stamps]))
-    if broken:
-        more = f" and {len(broken) - 3} more" if len(broken) > 3 else ""
-        notes.append(
-            f"{file.name}: {len(broken)} videos whose files overlap or leave a gap are left out: "
-            f"{', '.join(broken[:3])}{more}"
-        )
-    return Split(names=names, columns={"id": ids, "group": ids})
+        seconds.append(stamps[-1][1] / 1000)
+    return Split(names=names, columns={"id": ids, "group": ids, "duration_sec": seconds})

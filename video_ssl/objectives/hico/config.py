@@ -168,6 +168,11 @@ class Config:
         return self.clip.num_frames * self.clip.frame_stride / self.clip.fps
 
     @property
+    def least_sec(self) -> float:
+        """A shorter video is left out: no two clips of it could differ (papers/hico.md, pitfall 6)."""
+        return 2 * self.clip_sec
+
+    @property
     def clips_per_record(self) -> int:
         return self.clip.num_clips
 

@@ -17,6 +17,7 @@ from video_ssl.clips.sampling.seconds import (
     segment_clip,
 )
 from video_ssl.clips.views import views_of_clips
+from video_ssl.datasets.parts import STAMP_STEP_SEC, stamped_sec
 from video_ssl.datasets.table import Record
 from video_ssl.objectives.hico.config import Config
 from video_ssl.objectives.shared.objective_plan import ShownClip, shown_views
@@ -37,12 +38,13 @@ class Plan:
     ) -> dict[str, np.ndarray]:
         if not 0 <= progress <= 1:
             raise ValueError(f"progress={progress} must lie in [0, 1].")
-        config, info = self.config, reader.info
-        duration = info.num_frames / info.fps
-        if duration < 2 * config.clip_sec:
+        config = self.config
+        duration = _duration(record, reader)
+        if duration < config.least_sec:
             raise BadVideo(
                 record.source,
-                f"it lasts {duration:.2f} s, and clips of {config.clip_sec:.2f} s need twice that",
+                f"it lasts {duration:.2f} s, and clips of {config.clip_sec:.2f} s need twice that (a table that was "
+                "scanned leaves such videos out before the training)",
             )
         clips = [
             _frames_of(reader, (float(a), float(b)), config.clip.num_frames)
@@ -78,6 +80,16 @@ class Plan:
 
     def shown(self, sample: Mapping[str, np.ndarray]) -> list[ShownClip]:
         return shown_views(sample["video"])
+
+
+def _duration(record: Record, reader: Reader) -> float:
+    """How long a video lasts; of one in equal files what the name of the last says, as in the reference."""
+    stamped = stamped_sec(record.source)
+    counted = reader.info.num_frames / reader.info.fps
+    if stamped is None or segment_seconds(reader) is None:
+        return counted
+    # Files that do not hold what their names say are counted.
+    return stamped if abs(stamped - counted) <= STAMP_STEP_SEC else counted
 
 
 def _frames_of(reader: Reader, interval: tuple[float, float], num_frames: int) -> np.ndarray:

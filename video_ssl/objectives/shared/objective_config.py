@@ -17,7 +17,9 @@ class ObjectiveConfig(Protocol):
     then says whether any is open (`objectives/supervised/config.py`).
 
     An objective that compares records has a method `check_records(count)`: it raises a ValueError if there is nothing
-    to compare in a micro-batch of a process, of so many records (`refuse_few`).
+    to compare in a micro-batch of a process, of so many records (`refuse_few`).  One that can make nothing of short
+    videos has `least_sec`, seconds: shorter ones are left out before the training where their table knows how long they
+    are, and skipped when they are read otherwise.
     """
 
     @property

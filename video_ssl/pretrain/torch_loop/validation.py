@@ -239,6 +239,7 @@ def open_validation(
         num_clips=config.num_clips,
         num_crops=config.num_crops,
         crop="center" if config.num_crops == 1 else "spread",
+        center_share=config.center_share,
         **preprocess.scaling(config.size),
     )
     return Validation(
