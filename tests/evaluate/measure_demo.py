@@ -12,6 +12,8 @@ sqrt(p (1 - p) / n).
     student      `mvd/demo`, three seeds, and with the losses of the paper
     others       every other demo; carl and teg with three seeds
     hico         HiCo on sessions, three seeds; SimCLR on the same clips; either term alone; a constant distance
+    hico_tuned   HiCo's fine-tunings as published on the actions within sessions, of these three seeds and of untrained
+                 networks: all weights, the head and the statistics ("linear"), the head of a frozen encoder
     places       `const_cl/demo` and CVRL on the same frames, three seeds: recognition, actions at boxes, tracking
     vatt         `vatt/demo`, three seeds: recognition, and words and sounds that find their videos
     again        `mvd/demo` of seed 0 once more: numbers and weights must be the same to the bit
@@ -41,6 +43,7 @@ class Measurement:
     """A training, and the evaluations of its encoder.
 
     `words` and `evaluate_words` are overrides of the recipes; `more` names further evaluations by `probe`, with theirs.
+    `of` is the measurement whose encoder is fine-tuned.
     """
 
     name: str
@@ -50,12 +53,14 @@ class Measurement:
     evaluations: tuple[str, ...] = ("demo",)
     evaluate_words: tuple[str, ...] = ()
     more: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    of: str | None = None
 
     def commands(self, out: Path) -> list[list[str]]:
         run = out / self.name
         seed = f"seed={self.seed}"
         untrained = f"encoders.untrained=untrained:{{encoder}}@{self.seed}"
-        train = ["pretrain", self.recipe, seed, f"run={run}", *self.words]
+        begun = [] if self.of is None else [f"objective.init.run={out / self.of}"]
+        train = ["pretrain", self.recipe, seed, f"run={run}", *begun, *self.words]
         evaluations = [
             ["evaluate", name, f"encoder={run}", seed, untrained, *self.evaluate_words]
             for name in self.evaluations
@@ -106,6 +111,39 @@ def of_sessions(name: str, *words: str) -> list[Measurement]:
     ]
 
 
+# HiCo's settings for UCF101 but for the videos, the clips of its demo, and the length.
+TUNED = (
+    "data.table=sessions:segments_train",
+    "validation={table: sessions:segments_val, every: 15 epochs}",
+    "objective.clip={num_frames: 8, frame_stride: 8}",
+    "objective.crop.size=64",
+    "training.duration=30 epochs",
+    "training.checkpoint_every=15 epochs",
+    "optimizer.warmup=1 epoch",
+    "loader.num_workers=1",
+)
+UNTRAINED = (
+    "objective.init=null",
+    "objective.encoder={architecture: r2plus1d, preset: null, depth: 10, widths: [16, 16, 32, 64, 128], "
+    "block: r2plus1d, stem: r2d3d}",
+)
+LEARNS = {
+    "ft": ("supervised/hico_ft_ucf101", ()),
+    "lft": ("supervised/hico_lft_ucf101", ()),
+    "frozen": ("supervised/hico_lft_ucf101", ("objective.learns=head",)),
+}
+
+
+def fine_tuned(seed: int) -> list[Measurement]:
+    """Every way to fine-tune, of `hico-SEED` and of the same network untrained."""
+    found = []
+    for way, (recipe, words) in LEARNS.items():
+        for name, of, more in (("hico", f"hico-{seed}", ()), ("untrained", None, UNTRAINED)):
+            words_of = (*TUNED, *words, *more)
+            found.append(Measurement(f"{name}_{way}-{seed}", recipe, seed, words_of, (), of=of))
+    return found
+
+
 GROUPS: dict[str, list[Measurement]] = {
     "world": [
         Measurement(
@@ -147,6 +185,7 @@ GROUPS: dict[str, list[Measurement]] = {
         *of_sessions("hico_topical", "objective.visual_weight=0"),
         *of_sessions("hico_constant", "objective.distance_sec=[1.0, 1.0]"),
     ],
+    "hico_tuned": [item for seed in range(3) for item in fine_tuned(seed)],
     # What the loss of regions is for, beside CVRL on the same frames for the same steps; the branch of regions is
     # evaluated by hand: `video-ssl evaluate demo_boxes encoder=RUN/encoders/local`.
     "places": [
@@ -212,6 +251,10 @@ def told(wanted: Measurement, out: Path) -> list[str]:
             rows.append(
                 f"| {wanted.name} | {path.parent.name} | {encoder} | {', '.join(numbers)} |"
             )
+    classifier = out / wanted.name / "encoder" / "classifier.json"
+    if classifier.is_file():
+        tried = json.loads(classifier.read_text())["validation"]
+        rows.append(f"| {wanted.name} | {tried['table']} | top-1 | {100 * tried['val_top1']:.1f} |")
     weights = out / wanted.name / "encoder" / "model.safetensors"
     if weights.is_file():
         digest = hashlib.sha256(weights.read_bytes()).hexdigest()[:16]
