@@ -21,7 +21,7 @@ from PIL import Image
 from small_recipes import small_recipe
 
 from video_ssl.datasets.opening import resolve_recipe
-from video_ssl.datasets.table import Table
+from video_ssl.datasets.table import Table, TableError
 from video_ssl.embed.config import EmbedConfig
 from video_ssl.embed.features import features_from_arrays
 from video_ssl.evaluate.recipe import EvaluateRecipe
@@ -479,6 +479,29 @@ def test_who_belongs_together_is_shown_beside_the_truth(tmp_path, videos):
     assert "A pair of one label is judged surer than a pair of two in" in page
     table = Table.open(videos / "train.arrow")
     assert page.count(" and ") >= 2 * len(table)
+    # Was wrong: only videos that it was trained on could be looked at.
+    config = ReportConfig(max_clips=1, topics=str(videos / "test.arrow"), max_topics=4)
+    page = write_report(run, config=config).read_text()
+    assert f"two videos of {videos / 'test.arrow'} are of one topic" in page
+    assert "test5" in page
+    assert "test1 ·" not in page
+    with pytest.raises(TableError, match="no table"):
+        write_report(run, config=ReportConfig(topics=str(videos / "nowhere.arrow")))
+
+
+def test_topics_are_asked_of_who_judges_them(tmp_path, videos):
+    recipe = small_recipe("hico/demo", tmp_path, str(videos / "train.arrow"))
+    training = replace(recipe.training, duration="1 steps", checkpoint_every="1 steps")
+    objective = replace(recipe.objective, topical_weight=0.0)
+    run = tmp_path / "run"
+    optimizer = replace(recipe.optimizer, warmup=0)
+    run_torch(
+        recipe.replace(
+            run=str(run), training=training, optimizer=optimizer, objective=objective, evaluate=None
+        )
+    )
+    with pytest.raises(TableError, match="does not judge which videos belong together"):
+        write_report(run, config=ReportConfig(topics=str(videos / "test.arrow")))
 
 
 def test_pairs_of_one_topic_are_ranked():

@@ -131,7 +131,16 @@ class ReportConfig:
     Attributes:
         max_clips: training videos of which clips are shown.
         max_queries: videos whose nearest neighbours are shown.
+        topics: a table or data set, of which is shown who belongs together, of an objective that judges it; by default
+            the videos of the training.
+        max_topics: videos of it, at equal distances in the table.
     """
 
     max_clips: int = 4
     max_queries: int = 8
+    topics: str | None = None
+    max_topics: int = 24
+
+    def __post_init__(self) -> None:
+        if self.max_topics < 2:
+            raise ValueError(f"max_topics={self.max_topics} must be at least 2: videos are compared.")

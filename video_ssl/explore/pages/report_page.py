@@ -7,6 +7,7 @@ so; an unfinished run has a report too.
 
 from __future__ import annotations
 
+import functools
 import json
 import logging
 from collections.abc import Callable, Iterator, Sequence
@@ -14,7 +15,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
-from video_ssl.datasets.table import Table
+from video_ssl.datasets import open_table
+from video_ssl.datasets.table import Table, TableError
 from video_ssl.evaluate.evaluators import figure_of
 from video_ssl.explore.config import ReportConfig
 from video_ssl.explore.pages.compare_page import COMPARISON, write_comparison
@@ -24,7 +26,7 @@ from video_ssl.explore.pages.pictures import ClipPicture, ShownRecord, training_
 from video_ssl.explore.pages.reconstructions import reconstructions
 from video_ssl.explore.pages.rendering import write_page
 from video_ssl.explore.pages.results_section import evaluations_of
-from video_ssl.explore.pages.topics_section import topics_of
+from video_ssl.explore.pages.topics_section import TopicsSection, topics_of
 from video_ssl.explore.pages.vocabulary_section import vocabulary_of
 from video_ssl.explore.run_data import RunData, RunNotFound, class_name, read_run
 from video_ssl.files import claim_file
@@ -83,7 +85,7 @@ def write_report(
     )
     path = claim_file(out if out is not None else data.folder / "report.html", "report")
     clips = _clips(data, config.max_clips)
-    topics, vocabulary = _of_training(data, topics_of), _of_training(data, vocabulary_of)
+    topics, vocabulary = _topics(data, config), _of_training(data, vocabulary_of)
     sections = {
         "curves": "Curves",
         "clips": "Training clips",
@@ -208,6 +210,26 @@ def _of_training(data: RunData, section: Callable[[PretrainRecipe, Table], S | N
     recipe = data.recipe_object
     table = None if recipe is None else data.table(recipe.data.table)
     return None if recipe is None or table is None else section(recipe, table)
+
+
+def _topics(data: RunData, config: ReportConfig) -> TopicsSection | None:
+    """Who belongs together among the videos of the training, or of the table that was asked for.
+
+    Raises:
+        TableError: no such table, or an objective that judges no pairs is asked for them.
+    """
+    most = config.max_topics
+    if config.topics is None:
+        return _of_training(data, functools.partial(topics_of, most=most))
+    recipe = data.recipe_object
+    table = open_table(config.topics)
+    found = None if recipe is None else topics_of(recipe, table, most=most, name=config.topics)
+    if found is None:
+        raise TableError(
+            f"topics={config.topics}: {data.folder} does not judge which videos belong together. hico and hicopp with "
+            "a topical term do, where a checkpoint and the videos are there."
+        )
+    return found
 
 
 def _titled(made: Sequence[ShownRecord], table: Table) -> list[tuple[str, Sequence[ClipPicture]]]:

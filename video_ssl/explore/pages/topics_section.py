@@ -17,8 +17,6 @@ from video_ssl.objectives import OBJECTIVES
 from video_ssl.pretrain.recipe import PretrainRecipe
 
 _TIMEOUT_SEC = 20.0
-#: Videos that are compared, at equal distances in the table, those of a class side by side.
-MOST = 24
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -26,18 +24,29 @@ class TopicsSection:
     """Two heat maps over the same videos.
 
     Attributes:
+        table: which videos these are, by what their table is called; "" = those of the training.
         judged: how sure the network is that two videos belong together.
         true: which have one label; None where the table has no labels.
         ranked: chance that a pair of one label is judged surer than one of two; None without labels or with one only.
     """
 
+    table: str
     judged: Markup
     true: Markup | None = None
     ranked: float | None = None
 
 
-def topics_of(recipe: PretrainRecipe, table: Table) -> TopicsSection | None:
-    """Returns what the newest checkpoint judges of training videos; None where the objective judges no pairs."""
+def topics_of(
+    recipe: PretrainRecipe, table: Table, *, most: int, name: str = ""
+) -> TopicsSection | None:
+    """Returns what the newest checkpoint judges of videos; None where the objective judges no pairs.
+
+    Args:
+        recipe: of the run.
+        table: the videos.
+        most: of them are compared, at equal distances in the table; those of a class stand side by side.
+        name: see `TopicsSection.table`.
+    """
     objective = trained_network(recipe, "related")
     if objective is None:
         return None
@@ -46,7 +55,7 @@ def topics_of(recipe: PretrainRecipe, table: Table) -> TopicsSection | None:
     from video_ssl.pretrain.torch_loop.device_feed import to_tensors
 
     plan = OBJECTIVES[recipe.objective_name].main_plan(recipe.objective)
-    places = np.unique(np.linspace(0, len(table) - 1, min(MOST, len(table))).round().astype(int))
+    places = np.unique(np.linspace(0, len(table) - 1, min(most, len(table))).round().astype(int))
     records = sorted((table.record(int(i)) for i in places), key=lambda r: (r.label or 0, r.index))
     shown, samples = [], []
     for record in records:
@@ -69,9 +78,10 @@ def topics_of(recipe: PretrainRecipe, table: Table) -> TopicsSection | None:
     judged = pair_chart(sure.tolist(), names)
     labels = np.array([record.label for record in shown if record.label is not None])
     if len(labels) < len(shown):
-        return TopicsSection(judged=judged)
+        return TopicsSection(table=name, judged=judged)
     same = labels[:, None] == labels
     return TopicsSection(
+        table=name,
         judged=judged,
         true=pair_chart(same.astype(float).tolist(), names),
         ranked=_ranked(sure, same),
