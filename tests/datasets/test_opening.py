@@ -117,6 +117,24 @@ def test_a_recipe_goes_before_a_folder_of_its_name(recipe, data, monkeypatch, ca
         assert open_table(folder).column("id").tolist() == ["x/a.mp4", "y/b.mp4"]
 
 
+def test_every_split_of_a_folder_that_is_called_like_a_recipe(recipe, data, monkeypatch, caplog):
+    """Was wrong: `video-ssl data build ./tables OUT` packed the recipe of that name instead of the folder, and an error
+    about `./tables` told to write what means the recipe."""
+    recipe.write_text("{kind: fake, root: elsewhere}")
+    monkeypatch.setattr(opening, "list_recipes", lambda _: {"tables": recipe})
+    monkeypatch.setattr(opening, "find_recipe", lambda *_, **__: recipe)
+    splits = open_splits("./tables")
+    assert {split: table.column("id").tolist() for split, table in splits.items()} == {
+        "train": ["train"],
+        "val": ["val"],
+    }
+    with pytest.raises(TableError, match=r"for example \./tables:train\."):
+        open_table("./tables")
+    assert open_table("./tables:train").column("id").tolist() == ["train"]
+    assert not caplog.records
+    assert not Path("elsewhere").exists()
+
+
 @pytest.mark.parametrize(
     ("content", "message"),
     [

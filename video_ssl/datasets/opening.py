@@ -129,7 +129,8 @@ def open_splits(spec: str | os.PathLike[str]) -> dict[str, Table]:
     folder = _build(name) if means_recipe(name) else Path(name)
     splits = sorted(file.stem for file in folder.glob("*.arrow")) if folder.is_dir() else []
     if splits:
-        return {split: open_table(f"{folder}:{split}") for split in splits}
+        # Not by its name again: a path without its "./" may be the name of a recipe.
+        return {split: _open_folder(folder, split) for split in splits}
     return {"train": open_table(text)}
 
 
@@ -146,6 +147,12 @@ def means_recipe(name: str) -> bool:
     if path.exists():
         _say_which(name)
     return True
+
+
+def _spec_of(folder: Path, split: str) -> str:
+    """What a user writes for a split of a folder of tables: `./NAME` where the name alone would mean a recipe."""
+    here = f".{os.sep}" if str(folder) in list_recipes("datasets") else ""
+    return f"{here}{folder}:{split}"
 
 
 @functools.cache
@@ -221,7 +228,7 @@ def _open_folder(
             return _open_folder(folder, splits[0], root)
         if splits:
             raise TableError(
-                f"{folder} has the splits {splits}: write which one, for example {folder}:{splits[0]}."
+                f"{folder} has the splits {splits}: write which one, for example {_spec_of(folder, splits[0])}."
             )
         return mapped(read_folder(folder))
     refuse_broken_shards(folder, split)
