@@ -25,7 +25,7 @@ SOURCE = {"objective": "supervised", "data": "my:train", "steps": 7, "recipe": "
 NAMES = ("run", "jump", "swim")
 
 
-def trained(folder, encoder, *, normed=False, preprocess=CLIPS, **protocol):
+def trained(folder, encoder, *, normed=False, preprocess=CLIPS, class_names=NAMES, **protocol):
     """An encoder folder as a fine-tuning leaves it."""
     generator = torch.Generator().manual_seed(5)
     shapes = {"weight": (3, encoder.embed_dim), "bias": (3,)}
@@ -40,7 +40,7 @@ def trained(folder, encoder, *, normed=False, preprocess=CLIPS, **protocol):
         preprocess=preprocess,
         source=SOURCE,
         beside={CLASSIFIER_WEIGHTS: head},
-        protocol=Protocol(class_names=NAMES, num_classes=3, **settings),
+        protocol=Protocol(class_names=class_names, num_classes=3, **settings),
     )
     return folder
 
@@ -110,14 +110,26 @@ def test_a_head_on_the_mean_of_the_patches_has_a_place_elsewhere(tmp_path, kind)
 
 
 def test_a_head_on_the_mean_of_the_patches_goes_to_hugging_face_and_into_programs(tmp_path):
+    """Was wrong: the names of the classes were lost on the way, a pipeline of transformers said LABEL_0."""
     folder = trained(tmp_path / "a", video_vit(final_norm=False), normed=True)
     convert(folder, tmp_path / "hub", to="huggingface")
     config = json.loads((tmp_path / "hub" / "config.json").read_text())
     assert config["architectures"] == ["VideoMAEForVideoClassification"]
-    assert len(config["id2label"]) == 3
+    assert config["id2label"] == {"0": "run", "1": "jump", "2": "swim"}
+    assert config["label2id"] == {"run": 0, "jump": 1, "swim": 2}
     done = convert(folder, tmp_path / "a.pt2", to="export")
     assert set(done.differences) == {"clip", "frames", "logits"}
     assert done.notes == ()
+
+
+@pytest.mark.parametrize("names", [(), ("run", "run", "swim")])
+def test_classes_without_a_name_of_their_own_are_numbered_for_hugging_face(tmp_path, names):
+    folder = trained(tmp_path / "a", video_vit(final_norm=False), normed=True, class_names=names)
+    convert(folder, tmp_path / "hub", to="huggingface")
+    config = json.loads((tmp_path / "hub" / "config.json").read_text())
+    last = names[-1] if names else "LABEL_2"
+    assert config["id2label"] == {"0": "LABEL_0", "1": "LABEL_1", "2": last}
+    assert config["label2id"] == {"LABEL_0": 0, "LABEL_1": 1, last: 2}
 
 
 @pytest.mark.parametrize(("to", "out"), [("original", "o.pth"), ("huggingface", "hub")])

@@ -82,7 +82,7 @@ def with_head(model: PublishedViT) -> PublishedViT:
     names = {"weight": "head.weight", "bias": "head.bias"}
     names |= {f"norm.{key}": f"fc_norm.{key}" for key in names}
     head = {names[key]: value for key, value in own.items()}
-    return replace(model, head=head, classifier={}, protocol=None)
+    return replace(model, head=head, classifier={})
 
 
 def lost_parts(model: PublishedViT, form: str) -> tuple[str, ...]:
@@ -258,8 +258,9 @@ def _videomae_settings(model: PublishedViT, config: ViTConfig) -> dict[str, Any]
         "use_mean_pooling": not config.final_norm,
     }
     if model.head and model.num_classes:
-        settings["id2label"] = {str(i): f"LABEL_{i}" for i in range(model.num_classes)}
-        settings["label2id"] = {f"LABEL_{i}": i for i in range(model.num_classes)}
+        names = _class_names(model)
+        settings["id2label"] = {str(i): name for i, name in enumerate(names)}
+        settings["label2id"] = {name: i for i, name in enumerate(names)}
     if "decoder.embed.weight" in model.decoders:
         own = model.decoders
         width = len(own["decoder.embed.weight"])
@@ -274,6 +275,15 @@ def _videomae_settings(model: PublishedViT, config: ViTConfig) -> dict[str, Any]
             "norm_pix_loss": True,
         }
     return settings
+
+
+def _class_names(model: PublishedViT) -> list[str]:
+    """Of every output of the head; as transformers names those that have none, or share one with another."""
+    known = () if model.protocol is None else model.protocol.class_names
+    names = [name or f"LABEL_{i}" for i, name in enumerate(known)]
+    names += [f"LABEL_{i}" for i in range(len(names), model.num_classes)]
+    # label2id has one class per name.
+    return [f"LABEL_{i}" if names.count(name) > 1 else name for i, name in enumerate(names)]
 
 
 def _vit_settings(config: ImageViTConfig) -> dict[str, Any]:
