@@ -74,6 +74,8 @@ def test_a_checkpoint_becomes_an_encoder_folder(tmp_path, changes, named):
     others = {
         slot: np.zeros_like(arrays[stem]),
         f"save_counter{SUFFIX}": np.array(3, np.int64),
+        f"optimizer/iter{SUFFIX}": np.array(3, np.int64),
+        "global_step": np.array(3, np.int64),
         f"head/kernel{SUFFIX}": np.ones((4, 2), np.float32),
     }
     (tmp_path / "tf").mkdir()

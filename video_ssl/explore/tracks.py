@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from video_ssl.datasets.parts import divide_parts
+from video_ssl.clips.upkeep.probe import is_folder
 from video_ssl.datasets.paths import VIDEO_SUFFIXES, local_path, source_of_path
 from video_ssl.datasets.table import Record, Table, TableError
 from video_ssl.embed.features import FeatureError, FeatureFile
@@ -102,7 +102,7 @@ def record_of(features: FeatureFile, key: str) -> Record | None:
         return replace(listed, source=found, file_mtime=None)
     rate = _noted_rate(features)
     if rate == VARIOUS:
-        if any(os.path.isdir(local_path(part)) for part in divide_parts(found)):
+        if is_folder(found):
             return None
         rate = None
     return Record(index=row, id=key, source=found, start_sec=start, end_sec=end, fps=rate)

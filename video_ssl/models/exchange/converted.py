@@ -25,7 +25,7 @@ from video_ssl.models.exchange.export_names import reader_of_others
 from video_ssl.models.exchange.published import PublishedViT
 from video_ssl.models.exchange.published_encoder import table_text
 from video_ssl.models.exchange.published_model import CLIPS, Published
-from video_ssl.models.exchange.sizes import Sizes
+from video_ssl.models.exchange.sizes import Sizes, fitted
 from video_ssl.models.exchange.stored_tables import regrid
 from video_ssl.models.networks.image_vit import ImageViT
 from video_ssl.models.networks.vit import VideoViT
@@ -123,15 +123,12 @@ def _read_other(folder: Path, encoder: Any, sizes: Sizes) -> Published:
     classifier = [f"classifier.{key}" for key in parts.get("classifier", ())]
     keys = [*encoder.state_dict(), *decoders, *classifier]
     preprocess = encoder.preprocess
-    wanted = preprocess.with_sizes(sizes.image_size, sizes.num_frames)
-    if wanted.num_frames != encoder.config.num_frames:
+    frames = sizes.num_frames or preprocess.num_frames
+    if frames != encoder.config.num_frames:
         weights = encoder.state_dict()
-        encoder = build_encoder(replace(encoder.config, num_frames=wanted.num_frames))
+        encoder = build_encoder(replace(encoder.config, num_frames=frames))
         encoder.load_state_dict(weights)
-    try:
-        encoder.token_grid((wanted.num_frames, wanted.size, wanted.size, 3))
-    except ValueError as err:
-        raise WeightsError(str(err)) from err
+    wanted = fitted(encoder, preprocess, sizes)
     model = Published(
         encoder=encoder,
         preprocess=preprocess,

@@ -22,11 +22,10 @@ from video_ssl.limits import read_json
 from video_ssl.models.config import IMAGENET_MEAN, IMAGENET_STD
 from video_ssl.models.encoder_folder import EncoderError
 from video_ssl.models.exchange.published_model import CLIPS, Published, Source
-from video_ssl.models.exchange.sizes import Sizes
+from video_ssl.models.exchange.sizes import Sizes, fitted
 from video_ssl.models.hub.config import HubConfig
 from video_ssl.models.hub.families import FAMILIES
 from video_ssl.models.hub.library import complete_settings
-from video_ssl.models.hub.network import HubEncoder
 from video_ssl.models.hub.opening import encoder_of_state, open_hub
 from video_ssl.models.preprocess_config import VideoPreprocess
 from video_ssl.models.weights import LoadReport, WeightsError
@@ -103,7 +102,7 @@ def _model_type(source: Source) -> str | None:
 
 def _of_folder(source: Source, sizes: Sizes) -> Published:
     encoder, preprocess, about = open_hub(str(source.path))
-    preprocess = _fitted(encoder, preprocess, sizes)
+    preprocess = fitted(encoder, preprocess, sizes)
     return Published(
         encoder=encoder.train(),
         preprocess=preprocess,
@@ -113,16 +112,6 @@ def _of_folder(source: Source, sizes: Sizes) -> Published:
         report=LoadReport(matched=tuple(encoder.state_dict()), unused=tuple(about["unused"])),
         about=about["source"],
     )
-
-
-def _fitted(encoder: HubEncoder, preprocess: VideoPreprocess, sizes: Sizes) -> VideoPreprocess:
-    """The preprocessing for other clips, where the network takes them."""
-    wanted = preprocess.with_sizes(sizes.image_size, sizes.num_frames)
-    try:
-        encoder.token_grid((wanted.num_frames, wanted.size, wanted.size, 3))
-    except ValueError as err:
-        raise WeightsError(str(err)) from err
-    return wanted
 
 
 def _of_dinov2(
@@ -280,7 +269,7 @@ def _of_file(
     )
     return Published(
         encoder=encoder.train(),
-        preprocess=_fitted(encoder, preprocess, sizes),
+        preprocess=fitted(encoder, preprocess, sizes),
         family="hub",
         heeds=heeds,
         container=source.checkpoint.container,

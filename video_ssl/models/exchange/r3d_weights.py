@@ -14,7 +14,7 @@ from torch import Tensor
 
 from video_ssl.models.exchange.published_model import CLIPS, Published, Source
 from video_ssl.models.exchange.sizes import Sizes
-from video_ssl.models.exchange.tf_checkpoint import read_tf_checkpoint
+from video_ssl.models.exchange.tf_checkpoint import is_bookkeeping, read_tf_checkpoint
 from video_ssl.models.networks.bridges import BridgeError
 from video_ssl.models.networks.r3d import R3D
 from video_ssl.models.networks.r3d_bridge import (
@@ -43,7 +43,7 @@ def load_tf_r3d(
         TFCheckpointError: not there, cut or damaged.
         WeightsError: no network of this family, or one whose weights are not complete.
     """
-    arrays = read_tf_checkpoint(path, wanted=lambda name: ".OPTIMIZER_SLOT" not in name)
+    arrays = read_tf_checkpoint(path, wanted=lambda name: not is_bookkeeping(name))
     try:
         backbone = backbone_of_tf(arrays)
         config = infer_config(backbone, blocks=blocks, num_frames=num_frames)

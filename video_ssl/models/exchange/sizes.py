@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
+
+from video_ssl.models.preprocess_config import VideoPreprocess
+from video_ssl.models.weights import WeightsError
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -32,3 +35,17 @@ class Sizes:
         if positions == "learned" or self.table == "interpolate":
             return True
         return self.table == "reference" and positions == "sincos_2d"
+
+
+def fitted(encoder: Any, preprocess: VideoPreprocess, sizes: Sizes) -> VideoPreprocess:
+    """Returns the preprocessing for other clips.
+
+    Raises:
+        WeightsError: the network takes none of that size.
+    """
+    wanted = preprocess.with_sizes(sizes.image_size, sizes.num_frames)
+    try:
+        encoder.token_grid((wanted.num_frames, wanted.size, wanted.size, 3))
+    except ValueError as err:
+        raise WeightsError(str(err)) from err
+    return wanted

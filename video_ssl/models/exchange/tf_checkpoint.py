@@ -34,6 +34,8 @@ DTYPES = {
     23: "<u8",
 }
 BFLOAT16 = 14
+#: In the names of what optimizers and TensorFlow itself keep in a checkpoint.
+_BOOKKEEPING = (".OPTIMIZER_SLOT", "optimizer/", "save_counter", "_CHECKPOINTABLE", "global_step")
 #: Bytes of the largest tensor whose checksum is computed (in Python, slowly): enough to tell checkpoints apart.
 CHECKED = 4096
 
@@ -111,6 +113,15 @@ def read_tf_checkpoint(
         shard = prefix.with_name(f"{prefix.name}.data-{entry.shard:05d}-of-{num_shards:05d}")
         arrays[name] = _read_tensor(shard, name, entry)
     return arrays
+
+
+def is_bookkeeping(name: str) -> bool:
+    """Returns whether a tensor of that name belongs to an optimizer or to TensorFlow itself, and to no network.
+
+    >>> is_bookkeeping("save_counter/.ATTRIBUTES/VARIABLE_VALUE"), is_bookkeeping("model/_stem_conv/kernel")
+    (True, False)
+    """
+    return any(part in name for part in _BOOKKEEPING)
 
 
 def read_index(file: Path) -> tuple[dict[str, Entry], int]:

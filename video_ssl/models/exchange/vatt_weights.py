@@ -20,7 +20,11 @@ from video_ssl.clips.vocabulary import VocabularyError, read_vocabulary
 from video_ssl.models.encoders import build_encoder
 from video_ssl.models.exchange.published_model import CLIPS, Published, Source
 from video_ssl.models.exchange.sizes import Sizes
-from video_ssl.models.exchange.tf_checkpoint import TFCheckpointError, read_tf_checkpoint
+from video_ssl.models.exchange.tf_checkpoint import (
+    TFCheckpointError,
+    is_bookkeeping,
+    read_tf_checkpoint,
+)
 from video_ssl.models.networks.vatt_bridge import SUFFIX, Arrays, from_kernel, from_tf
 from video_ssl.models.networks.vatt_config import (
     VattAudioConfig,
@@ -102,12 +106,8 @@ def read(
 
 
 def _read_arrays(path: Path) -> Arrays:
-    def wanted(name: str) -> bool:
-        bookkeeping = (".OPTIMIZER_SLOT", "optimizer/", "save_counter", "_CHECKPOINTABLE")
-        return not any(part in name for part in bookkeeping)
-
     try:
-        return read_tf_checkpoint(path, wanted=wanted)
+        return read_tf_checkpoint(path, wanted=lambda name: not is_bookkeeping(name))
     except TFCheckpointError as err:
         raise WeightsError(str(err)) from err
 

@@ -100,7 +100,6 @@ def _put(tree: dict[str, Any], path: list[str], value: NDArray[Any]) -> None:
 # TensorFlow ---------------------------------------------------------------------------------------
 
 _SUFFIX = "/.ATTRIBUTES/VARIABLE_VALUE"
-_BOOKKEEPING = (".OPTIMIZER_SLOT", "optimizer/", "save_counter", "_CHECKPOINTABLE", "global_step")
 _NORM = {
     "gamma": "weight",
     "beta": "bias",
@@ -135,14 +134,9 @@ def backbone_of_tf(arrays: Mapping[str, NDArray[Any]]) -> Arrays:
 
 
 def outside_backbone_of_tf(arrays: Mapping[str, NDArray[Any]]) -> list[str]:
-    """Returns the keys of a checkpoint's arrays that `backbone_of_tf` leaves out, but for what optimizers and
-    TensorFlow itself keep there; errors as there."""
+    """Returns the keys of a checkpoint's arrays that are not of the backbone; errors as `backbone_of_tf`."""
     start = _start_of_tf({k.removesuffix(_SUFFIX): v for k, v in arrays.items()})
-    return [
-        key
-        for key in arrays
-        if not key.startswith(start) and not any(part in key for part in _BOOKKEEPING)
-    ]
+    return [key for key in arrays if not key.startswith(start)]
 
 
 def _start_of_tf(plain: Mapping[str, NDArray[Any]]) -> str:
