@@ -257,6 +257,24 @@ def test_weights_of_one_name_are_not_one_encoder(tmp_path, monkeypatch):
     assert made == ["weights of a", "weights of b", "others"]
 
 
+@pytest.mark.parametrize(
+    "name", ["config.json", "preprocessor_config.json", "video_preprocessor_config.json"]
+)
+def test_other_settings_beside_the_same_weights_are_another_encoder(tmp_path, monkeypatch, name):
+    """Was wrong: a folder of Hugging Face whose processor was mended (another mean) was compared as it had been."""
+    monkeypatch.setattr(encoders, "convert", lambda _, folder: folder.mkdir(parents=True))
+    file = tmp_path / "hub" / "model.safetensors"
+    file.parent.mkdir()
+    file.write_text("weights")
+    told = [encoders._converted("hub/model.safetensors", str(file), tmp_path)]
+    for content in ("{}", '{"image_mean": [0, 0, 0]}'):
+        (file.parent / name).write_text(content)
+        told.append(encoders._converted("hub/model.safetensors", str(file), tmp_path))
+    (file.parent / "README.md").write_text("what is not read changes nothing")
+    assert encoders._converted("hub/model.safetensors", str(file), tmp_path) == told[-1]
+    assert len(set(told)) == 3
+
+
 def test_encoders_of_the_same_names_have_a_folder_of_their_own(tmp_path, monkeypatch):
     """Was wrong: another call with other runs of these names went on in the folder of the first."""
     seen = []

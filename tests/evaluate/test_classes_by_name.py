@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import json
 import logging
 
 import numpy as np
@@ -13,6 +14,7 @@ from untrained_run import untrained_run
 from video_ssl.cli import app
 from video_ssl.datasets.table import Table
 from video_ssl.embed.features import FeatureError
+from video_ssl.evaluate.comparison import compared
 from video_ssl.evaluate.needs import told_about_classes
 from video_ssl.evaluate.recipe import load_evaluate_recipe
 from video_ssl.evaluate.run import evaluate
@@ -72,6 +74,32 @@ def test_another_order_of_names_gives_the_same_accuracy(videos, tmp_path, caplog
     assert (
         "train and test number their classes differently: they are matched by name" in caplog.text
     )
+
+
+def test_results_tell_the_classes_of_every_encoder(videos, tmp_path):
+    """Feature files of two makers number the same classes differently: a comparison must not take red for blue."""
+    orders = {"a": ["red", "green", "blue"], "b": ["blue", "red", "green"]}
+    specs = {}
+    for name, order in orders.items():
+        train, test = (tmp_path / f"{name}_{split}.arrow" for split in ("train", "test"))
+        renamed(videos, train, order, split="train")
+        renamed(videos, test, order, keep=slice(1, None))  # one of the first class is left out
+        out = tmp_path / name
+        made = evaluate(
+            load_evaluate_recipe("probe", words(videos, out, test, f"train={train}")), quiet=True
+        )
+        files = made["encoders"]["encoder"]["features"]
+        specs[name] = f"features:{out / files['train']},{out / files['test']}"
+    settings = words(videos, tmp_path / "both", tmp_path / "a_test.arrow")
+    both = [f"encoders={json.dumps(specs)}", "keep_predictions=true"]
+    found = evaluate(load_evaluate_recipe("probe", [*settings, *both]), quiet=True)
+    told = {name: entry["class_names"] for name, entry in found["encoders"].items()}
+    assert told == {"encoder": orders["a"], **orders}
+    probe = compared(found)["evaluators"]["probe"]
+    assert probe["class_names"] == orders["a"]
+    totals = [[own["total"] for own in probe["encoders"][name]["classes"]] for name in ("a", "b")]
+    assert totals[0] == totals[1]
+    assert len(set(totals[0])) == 2
 
 
 def test_a_class_that_one_side_lacks_is_told_and_not_refused(videos, tmp_path, caplog):

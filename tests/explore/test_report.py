@@ -229,6 +229,27 @@ def test_numbers_stand_in_the_units_of_their_evaluator(monkeypatch):
     assert tau.rows[0].cells == [("-", "")]
 
 
+def test_the_cells_of_a_confusion_have_the_names_of_its_own_encoder():
+    """Feature files number their classes as they like: those of the encoder that is drawn count, and in results that
+    tell none those of the first file that has names."""
+    details = {"classes": [2, 0], "confusion": [[3, 1], [0, 4]]}
+    entry = {"results": {"knn": {"metrics": {"top1": 0.9}, "details": details}}}
+
+    def drawn(entry):
+        results = {"name": "n", "encoders": {"e": entry}}
+        data = SimpleNamespace(
+            evaluations=[results], class_names=lambda _: ["walk", "<run>", "swim"]
+        )
+        return evaluations_of(data)[0].confusion.drawing
+
+    names = ["jump", "bow", "<sit>"]
+    assert drawn({**entry, "class_names": names}) == confusion_chart(
+        details["confusion"], ["<sit>", "jump"]
+    )
+    older = confusion_chart(details["confusion"], ["swim", "walk"])
+    assert drawn({**entry, "class_names": []}) == drawn(entry) == older
+
+
 def test_an_unfinished_run_says_what_is_missing(unfinished, tmp_path):
     page = write_report(unfinished, tmp_path / "report.html").read_text(encoding="utf-8")
     found = sections(page)
