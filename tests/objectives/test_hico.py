@@ -202,7 +202,10 @@ def test_progress_outside_of_the_training_is_refused(progress: float) -> None:
         ({"hidden_dims": []}, "one or more widths"),
         ({"freeze_patches": True}, "only a vit has patches"),
         ({"pooling": "cls"}, "only a vit has patches and a class token"),
-        ({"encoder": {"architecture": "s3d"}}, "s3d"),
+        (
+            {"encoder": {"architecture": "s3d"}},
+            r"^encoder\.architecture='s3d': allowed are \[.*'s3dg'.*\]\. Did you mean 's3dg'\?$",
+        ),
         ({"encoder": {"architecture": "s3dg", "width_divisor": 32}}, "must lie in 1..16"),
     ],
 )
