@@ -7,7 +7,6 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-import torch
 from untrained_run import untrained_run
 
 from video_ssl.datasets.table import Table
@@ -265,11 +264,6 @@ def test_heads_are_trained_where_the_evaluation_runs(monkeypatch, caplog):
     result, _ = evaluated(monkeypatch, (pairs(0, 20), pairs(1, 8)), epochs=1, device="cpu")
     assert result.details["device"] == "cpu"
     assert "2 heads are trained on cpu" in caplog.text
-    assert AttentiveConfig().device == "auto"
-    given = given_of(pairs(0, 4), pairs(1, 4))
-    there = Context(train=given.train, test=given.test, device=torch.device("cuda", 1))
-    assert probe._device(AttentiveConfig(), there) == "cuda:1"
-    assert probe._device(AttentiveConfig(device="cpu"), there) == "cpu"
 
 
 def test_features_without_tokens_are_refused(run, videos, tmp_path):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 import types
-from dataclasses import dataclass, is_dataclass
+from dataclasses import dataclass, is_dataclass, replace
 from typing import ClassVar
 
 import numpy as np
@@ -13,9 +13,10 @@ import torch
 from untrained_run import untrained_run
 
 from video_ssl.datasets.table import Table
-from video_ssl.embed.features import FeatureError
+from video_ssl.embed.features import FeatureError, features_from_arrays
 from video_ssl.evaluate import run as run_module
-from video_ssl.evaluate.contract import Figure, Needs, Result
+from video_ssl.evaluate.context import Context, device_of
+from video_ssl.evaluate.contract import Figure, Given, Needs, Result
 from video_ssl.evaluate.evaluators import EVALUATORS, evaluator_class, figure_of, title_of
 from video_ssl.evaluate.recipe import EvaluateRecipe
 from video_ssl.evaluate.results_table import results_table
@@ -104,6 +105,21 @@ def test_every_evaluator_keeps_its_promise(name):
     assert evaluator.needs.outputs[0] == "clip"
     assert title_of(name) == cls.title != ""
     assert all(isinstance(figure, Figure) for figure in cls.figures.values())
+
+
+@pytest.mark.parametrize("name", EVALUATORS)
+def test_evaluators_compute_where_the_evaluation_does(name):
+    """Was wrong: on a machine with a GPU probes were trained and labels carried on its CPU, and nothing said so."""
+    assert getattr(evaluator_class(name).Config(), "device", "auto") == "auto"
+
+
+def test_the_device_of_an_evaluator_is_its_own_of_several():
+    features = features_from_arrays({"features": np.eye(2)})
+    second = Context(train=features, test=features, device=torch.device("cuda", 1))
+    assert [device_of(s, second) for s in ("auto", "cuda", "cpu")] == ["cuda:1", "cuda:1", "cpu"]
+    here = replace(second, device=torch.device("cpu"))
+    assert [device_of(s, here) for s in ("auto", "cpu", "cuda:1")] == ["cpu", "cpu", "cuda:1"]
+    assert device_of("cpu", Given(features, features)) == "cpu"
 
 
 def test_a_statement_has_a_headline():

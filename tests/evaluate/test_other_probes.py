@@ -20,6 +20,7 @@ from video_ssl.evaluate.bottleneck_probe import (
 from video_ssl.evaluate.context import Context
 from video_ssl.evaluate.contract import Given
 from video_ssl.evaluate.multilabel_probe import MultilabelProbe, MultilabelProbeConfig
+from video_ssl.evaluate.probe import LinearProbe, ProbeConfig
 from video_ssl.evaluate.svm import Svm, SvmConfig
 from video_ssl.evaluate.videos import MATCHED
 
@@ -110,7 +111,31 @@ def several(features, classes):
             for v, key in enumerate(ids)
         ]
         tables[split] = Table.from_rows(rows, class_names=["a", "b", "c", "d", "even"])
-    return Context(**features, tables=tables)
+    return Context(**features, tables=tables, device=torch.device("cpu"))
+
+
+@pytest.mark.parametrize(
+    "evaluator",
+    [
+        lambda device: LinearProbe(ProbeConfig(poolings=("clip",), epochs=1, device=device)),
+        lambda device: LinearProbe(
+            ProbeConfig(poolings=("clip",), epochs=1, held_out_share=0.0, device=device)
+        ),
+        lambda device: BottleneckProbe(quick(epochs=1, device=device)),
+        lambda device: MultilabelProbe(MultilabelProbeConfig(epochs=1, device=device)),
+    ],
+    ids=["probe", "probe_without_choice", "bottleneck_probe", "multilabel_probe"],
+)
+def test_probes_are_trained_on_the_device_of_the_evaluation(evaluator):
+    """Was wrong: on the CPU, whatever the evaluation ran on. torch's device "meta" computes nothing, which is told
+    where numbers are wanted of it: so it shows on every machine that the device is taken."""
+    there = replace(
+        several({"train": made(0, 8), "test": made(1, 8)}, lambda _, v: [v % 4]),
+        device=torch.device("meta"),
+    )
+    with pytest.raises(NotImplementedError, match="meta"):
+        evaluator("auto").evaluate(there)
+    assert evaluator("cpu").evaluate(there).total == 8
 
 
 def test_several_classes_at_once():

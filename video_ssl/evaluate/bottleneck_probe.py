@@ -17,6 +17,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from video_ssl.evaluate.context import device_of
 from video_ssl.evaluate.contract import RECOGNITION, Given, Needs, Result, recognition_result
 from video_ssl.evaluate.videos import classes_of, shared_notes, train_and_test
 
@@ -32,7 +33,7 @@ class BottleneckProbeConfig:
         learning_rate: of Adam, constant.
         epochs: passes over the training clips.
         batch_size: clips in a step.
-        device: where it is trained.
+        device: where it is trained; auto = that of the evaluation.
     """
 
     width: int = 128
@@ -41,7 +42,7 @@ class BottleneckProbeConfig:
     learning_rate: float = 5e-4
     epochs: int = 1000
     batch_size: int = 64
-    device: str = "cpu"
+    device: str = "auto"
 
     def __post_init__(self) -> None:
         for name in ("width", "epochs", "batch_size"):
@@ -78,12 +79,18 @@ class BottleneckProbe:
         train, test, notes = train_and_test(given.train, given.test)
         classes, train_labels, test_labels = classes_of(train, test)
         generator = torch.Generator().manual_seed(given.seed)
+        device = device_of(self.config.device, given)
         layers = fit_bottleneck(
-            given.train.features, train_labels[train.index], len(classes), self.config, generator
+            given.train.features,
+            train_labels[train.index],
+            len(classes),
+            self.config,
+            generator,
+            device=device,
         )
         with torch.no_grad():
             rows = torch.from_numpy(np.array(given.test.features, np.float32))
-            scores = layers.logits(rows.to(self.config.device)).softmax(1).cpu().numpy()
+            scores = layers.logits(rows.to(device)).softmax(1).cpu().numpy()
         return recognition_result(
             test.mean(scores),
             train_labels,
@@ -120,21 +127,23 @@ def fit_bottleneck(
     num_classes: int,
     config: BottleneckProbeConfig,
     generator: torch.Generator,
+    *,
+    device: str = "cpu",
 ) -> Layers:
-    """Returns the layers that were trained on features (N, D) and labels (N,) in 0..K-1.
+    """Returns the layers that were trained on `device`, on features (N, D) and labels (N,) in 0..K-1.
 
     Everything random (beginning, order, dropout) comes from `generator`, on the CPU.
     """
     rows = torch.from_numpy(np.array(features, np.float32))
     classes = torch.from_numpy(np.asarray(labels, np.int64))
-    layers = _beginning(rows.shape[1], num_classes, config, generator)
+    layers = _beginning(rows.shape[1], num_classes, config, generator, device)
     weights = [layers.w1, layers.b1, layers.w2, layers.b2]
     optimizer = torch.optim.Adam(weights, lr=config.learning_rate, eps=1e-7)
     for _ in range(config.epochs):
         for batch in torch.randperm(len(rows), generator=generator).split(config.batch_size):
             draws = torch.rand(len(batch), config.width, generator=generator)
             kept = (draws >= config.dropout) / (1 - config.dropout)
-            x, y, kept = (t.to(config.device) for t in (rows[batch], classes[batch], kept))
+            x, y, kept = (t.to(device) for t in (rows[batch], classes[batch], kept))
             optimizer.zero_grad()
             layers.loss(x, y, kept, config.penalty).backward()
             optimizer.step()
@@ -142,15 +151,19 @@ def fit_bottleneck(
 
 
 def _beginning(
-    dim: int, num_classes: int, config: BottleneckProbeConfig, generator: torch.Generator
+    dim: int,
+    num_classes: int,
+    config: BottleneckProbeConfig,
+    generator: torch.Generator,
+    device: str,
 ) -> Layers:
     def glorot(rows: int, columns: int) -> Tensor:
         bound = math.sqrt(6 / (rows + columns))
         drawn = (2 * torch.rand(rows, columns, generator=generator) - 1) * bound
-        return drawn.to(config.device).requires_grad_()
+        return drawn.to(device).requires_grad_()
 
     def zeros(size: int) -> Tensor:
-        return torch.zeros(size, device=config.device, requires_grad=True)
+        return torch.zeros(size, device=device, requires_grad=True)
 
     return Layers(
         glorot(dim, config.width),

@@ -15,7 +15,7 @@ from video_ssl.embed.config import EmbedConfig
 from video_ssl.evaluate.contract import Given
 from video_ssl.evaluate.row_shares import ALONE
 from video_ssl.models.contract import Encoder
-from video_ssl.pretrain.processes import Processes
+from video_ssl.pretrain.processes import Processes, choose_device
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -47,3 +47,19 @@ class Context(Given):
         return open_record(
             record, self.settings.backend, timeout_sec=self.settings.video_timeout_sec
         )
+
+
+def device_of(setting: str, given: Given) -> str:
+    """Returns where an evaluator computes, as torch names it.
+
+    Args:
+        setting: of the evaluator; "auto" is the device of the evaluation, and so is the name of its kind: of several
+            processes each has its own.
+        given: what the evaluator got; features alone say no device, "auto" is then CUDA where there is one.
+
+    Raises:
+        RunError: there is no such device.
+    """
+    if isinstance(given, Context) and setting in ("auto", given.device.type):
+        return str(given.device)
+    return str(choose_device(setting))

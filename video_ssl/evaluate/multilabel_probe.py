@@ -21,7 +21,7 @@ import torch
 from video_ssl.datasets.class_names import numbers_by_name
 from video_ssl.datasets.table import Table
 from video_ssl.embed.features import FeatureError
-from video_ssl.evaluate.context import Context
+from video_ssl.evaluate.context import Context, device_of
 from video_ssl.evaluate.contract import Figure, Needs, Result
 from video_ssl.evaluate.multilabel_metrics import average_precisions, d_prime, roc_aucs
 from video_ssl.evaluate.videos import MATCHED, Videos, shared_notes, videos_of
@@ -36,13 +36,13 @@ class MultilabelProbeConfig:
         learning_rate: of Adam, at the start of a cosine that ends at 0.
         epochs: passes over the training clips.
         batch_size: clips in a step.
-        device: where it is trained.
+        device: where it is trained; auto = that of the evaluation.
     """
 
     learning_rate: float = 1e-3
     epochs: int = 100
     batch_size: int = 256
-    device: str = "cpu"
+    device: str = "auto"
 
     def __post_init__(self) -> None:
         if self.epochs < 1 or self.batch_size < 1 or self.learning_rate <= 0:
@@ -124,15 +124,15 @@ class MultilabelProbe:
 
     def _logits(self, given: Context, learned: np.ndarray, count: int) -> np.ndarray:
         """float64 (N, K) of the test clips, by a layer that was trained on the standardised training clips."""
-        config = self.config
+        config, device = self.config, device_of(self.config.device, given)
         rows = torch.from_numpy(np.array(given.train.features, np.float32))
         asked = torch.from_numpy(np.array(given.test.features, np.float32))
         deviation, mean = torch.std_mean(rows, dim=0, correction=0)
         scale = torch.where(deviation > 1e-6 * (1e-12 + mean.abs()), 1 / deviation, 0.0)
-        x = ((rows - mean) * scale).to(config.device)
-        y = torch.from_numpy(learned.astype(np.float32)).to(config.device)
+        x = ((rows - mean) * scale).to(device)
+        y = torch.from_numpy(learned.astype(np.float32)).to(device)
         generator = torch.Generator().manual_seed(given.seed)
-        layer = torch.nn.Linear(x.shape[1], count, device=config.device)
+        layer = torch.nn.Linear(x.shape[1], count, device=device)
         torch.nn.init.zeros_(layer.weight)
         torch.nn.init.constant_(layer.bias, -math.log(max(count - 1, 1)))
         optimizer = torch.optim.Adam(layer.parameters(), lr=config.learning_rate)
@@ -145,7 +145,7 @@ class MultilabelProbe:
                 optimizer.step()
                 schedule.step()
         with torch.no_grad():
-            found = layer(((asked - mean) * scale).to(config.device))
+            found = layer(((asked - mean) * scale).to(device))
         return np.asarray(found.cpu().numpy(), np.float64)
 
 

@@ -13,7 +13,7 @@ processes, and the result is that of one process up to rounding.
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import product
 from typing import Any, Literal
 
@@ -21,7 +21,7 @@ import numpy as np
 
 from video_ssl.embed.features import FeatureFile
 from video_ssl.evaluate import metrics
-from video_ssl.evaluate.context import Context
+from video_ssl.evaluate.context import Context, device_of
 from video_ssl.evaluate.contract import (
     RECOGNITION,
     Figure,
@@ -65,7 +65,7 @@ class ProbeConfig:
         refit: train the chosen head again on all training videos before the test.
         coarse: name of a coarse class -> names of its classes; those that are not listed stand for themselves. Adds the
             accuracy over coarse classes, and that within the right one, to the table.
-        device: where the heads are trained.
+        device: where the heads are trained; auto = that of the evaluation.
     """
 
     poolings: tuple[str, ...] = ("clip", "mean", "max", "mean_std", "concat_4")
@@ -77,7 +77,7 @@ class ProbeConfig:
     held_out_share: float = 0.2
     refit: bool = True
     coarse: dict[str, tuple[str, ...]] = field(default_factory=dict)
-    device: str = "cpu"
+    device: str = "auto"
 
     def __post_init__(self) -> None:
         check_poolings(self.poolings)
@@ -122,7 +122,8 @@ class LinearProbe:
         Raises:
             FeatureError: labels or frame features are missing, or train has one class only.
         """
-        config, train, test, seed = self.config, given.train, given.test, given.seed
+        config = replace(self.config, device=device_of(self.config.device, given))
+        train, test, seed = given.train, given.test, given.seed
         processes = given.processes if isinstance(given, Context) else ALONE
         train_videos, test_videos, matched = train_and_test(train, test)
         classes, train_labels, test_labels = classes_of(train_videos, test_videos)
@@ -135,7 +136,14 @@ class LinearProbe:
         models: dict[str, LinearHeads] = {}
         if held.any():
             grid, models = self._train_grid(
-                train, train_videos, clips, held, len(classes), self._fit(seed), processes
+                train,
+                train_videos,
+                clips,
+                held,
+                len(classes),
+                self._fit(seed),
+                processes,
+                config.device,
             )
         best = max(range(len(grid)), key=lambda i: _merit(grid[i]))
         chosen = grid[best]
@@ -203,6 +211,7 @@ class LinearProbe:
         num_classes: int,
         fit: Fit,
         processes: Processes,
+        device: str,
     ) -> tuple[list[dict[str, Any]], dict[str, LinearHeads]]:
         config = self.config
         heads = [
@@ -218,7 +227,7 @@ class LinearProbe:
         grid, models = [], {}
         for pooling in distinct_poolings(train, config.poolings):
             x = pooled_features(train, pooling, mine)
-            model = LinearHeads(heads, num_classes, config.device)
+            model = LinearHeads(heads, num_classes, device)
             model.fit(x[~held_clips[mine]], clips[mine][~held_clips[mine]], fit, learned)
             models[pooling] = model
             probabilities = mean_by(judged.assemble(model.predict(x[held_clips[mine]])), index)

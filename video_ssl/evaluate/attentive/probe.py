@@ -33,11 +33,10 @@ from video_ssl.evaluate.attentive.tokens import (
     StoredTokens,
     VideoTokens,
 )
-from video_ssl.evaluate.context import Context
+from video_ssl.evaluate.context import Context, device_of
 from video_ssl.evaluate.contract import RECOGNITION, Given, Needs, Result, recognition_result
 from video_ssl.evaluate.heads import ChosenHead, names_of
 from video_ssl.evaluate.videos import classes_of, shared_notes, split_train, train_and_test
-from video_ssl.pretrain.processes import choose_device
 
 logger = logging.getLogger(__name__)
 
@@ -151,7 +150,7 @@ class AttentiveProbe:
         Raises:
             FeatureError: labels or tokens are missing, train has one class only, or videos differ in their clips.
         """
-        config, seed = replace(self.config, device=_device(self.config, given)), given.seed
+        config, seed = replace(self.config, device=device_of(self.config.device, given)), given.seed
         train_videos, test_videos, matched = train_and_test(given.train, given.test)
         classes, train_labels, test_labels = classes_of(train_videos, test_videos)
         held, notes = split_train(train_videos, config.held_out_share, seed)
@@ -287,13 +286,6 @@ def head_maker(config: AttentiveConfig, width: int, num_classes: int) -> Callabl
         depth=config.depth or depth,
         version=2 if config.pooler == "vjepa2" else 1,
     )
-
-
-def _device(config: AttentiveConfig, given: Given) -> str:
-    """Where the heads are trained, as torch names it."""
-    if config.device == "auto" and isinstance(given, Context):
-        return str(given.device)
-    return str(choose_device(config.device))
 
 
 def _rates(config: AttentiveConfig, lr: float, wd: float, steps: int, warmup: int) -> HeadRates:

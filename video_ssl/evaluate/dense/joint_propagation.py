@@ -18,7 +18,7 @@ from video_ssl.clips.decoders.reader import BadVideo, stream_frames
 from video_ssl.datasets.public.mat_files import read_mat_arrays
 from video_ssl.datasets.table import Record, TableError
 from video_ssl.embed.features import FeatureError
-from video_ssl.evaluate.context import Context
+from video_ssl.evaluate.context import Context, device_of
 from video_ssl.evaluate.contract import Figure, Needs, Result
 from video_ssl.evaluate.dense import poses
 from video_ssl.evaluate.dense.carried_video import write_joints_video
@@ -41,7 +41,7 @@ class JointPropagationConfig:
         joints: part of the path of a folder of frames -> what stands there for the folder of `joint_positions.mat`.
         topk: places that a joint is the mean of.
         most_videos: of the table, evenly spread; null = all.
-        device: where labels travel.
+        device: where labels travel; auto = that of the evaluation.
         videos: so many are drawn into the folder of the evaluation, as mp4s with the true joints on the left and those
             that were found on the right.
     """
@@ -52,7 +52,7 @@ class JointPropagationConfig:
     joints: dict[str, str] = field(default_factory=lambda: {"Rename_Images": "joint_positions"})
     topk: int = 5
     most_videos: int | None = None
-    device: str = "cpu"
+    device: str = "auto"
     videos: int = 4
 
     def __post_init__(self) -> None:
@@ -127,7 +127,7 @@ class JointPropagation:
         self, given: Context, maker: FrameMaps, record: Record
     ) -> tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.bool_]]:
         """True joints (T, J, 2) in pixels, those that were found, and whether each was, (T, J)."""
-        config = self.config
+        config, device = self.config, device_of(self.config.device, given)
         with given.open(record) as reader:
             info = reader.info
             truth = joints_beside(record.source, config.joints, info.num_frames)
@@ -135,8 +135,8 @@ class JointPropagation:
         size = (info.height, info.width)
         first = poses.map_of_pose(truth[0], size, features.shape[1:3])
         maps = propagate(
-            torch.from_numpy(features).to(config.device),
-            torch.from_numpy(first).to(config.device),
+            torch.from_numpy(features).to(device),
+            torch.from_numpy(first).to(device),
             config.rule,
         )
         found, there = poses.poses_of_maps(maps.cpu().numpy(), size, topk=config.topk)

@@ -19,7 +19,7 @@ from PIL import Image
 from video_ssl.clips.decoders.reader import BadVideo, stream_frames
 from video_ssl.datasets.table import Record
 from video_ssl.embed.features import FeatureError
-from video_ssl.evaluate.context import Context
+from video_ssl.evaluate.context import Context, device_of
 from video_ssl.evaluate.contract import Figure, Needs, Result
 from video_ssl.evaluate.dense import label_maps, mask_metrics
 from video_ssl.evaluate.dense.carried_video import write_masks_video
@@ -50,7 +50,7 @@ class LabelPropagationConfig:
             all frames in one count.
         num_classes: of "classes", the background included.
         most_videos: of the table, evenly spread; null = all.
-        device: where labels travel.
+        device: where labels travel; auto = that of the evaluation.
         keep: write the masks that were found, as PNGs, into the folder of the evaluation.
         videos: so many are drawn there, as mp4s with the true masks on the left and those that were found on the right.
     """
@@ -63,7 +63,7 @@ class LabelPropagationConfig:
     score: Literal["objects", "classes"] = "objects"
     num_classes: int = 20
     most_videos: int | None = None
-    device: str = "cpu"
+    device: str = "auto"
     keep: bool = False
     videos: int = 4
 
@@ -165,11 +165,14 @@ class LabelPropagation:
                 size = label_maps.dino_size(info.height, info.width)
             maker = FrameMaps(given.encoder, size, cubic=config.cubic, settings=given.settings)
             features = maker.of_video(reader)
-        found = self._masks(features, truth[0], maker.size)
+        device = device_of(config.device, given)
+        found = self._masks(features, truth[0], maker.size, device)
         found[0] = truth[0]
         return truth, found
 
-    def _masks(self, features: NDArray[np.float32], first: Masks, size: tuple[int, int]) -> Masks:
+    def _masks(
+        self, features: NDArray[np.float32], first: Masks, size: tuple[int, int], device: str
+    ) -> Masks:
         config, grid = self.config, (features.shape[1], features.shape[2])
         known = np.where(first < 255, first, 0)  # 255 is "not known" where there are palettes
         if config.preset == "dino":
@@ -178,8 +181,8 @@ class LabelPropagation:
         else:
             start, labels = label_maps.map_of_mask(known, size, grid)
         maps = propagate(
-            torch.from_numpy(features).to(config.device),
-            torch.from_numpy(start).to(config.device),
+            torch.from_numpy(features).to(device),
+            torch.from_numpy(start).to(device),
             config.settings,
         )
         soft = maps.cpu().numpy()
