@@ -159,9 +159,33 @@ def test_nothing_among_the_labels_is_refused(name, nothing):
 
 def test_nothing_among_the_labels_of_a_table_that_a_program_wrote(tmp_path):
     """Our own format went past the check."""
-    table = Table.from_rows([{"source": "a"}, {"source": "b", "labels": [0, None]}])
+    rows = [{"source": "a"}, {"source": "b", "labels": [0, None]}]
     with pytest.raises(TableError, match="row 2 has None among its labels"):
-        table.save(tmp_path / "t.arrow")
+        Table.from_rows(rows)
+
+
+@pytest.mark.parametrize(
+    ("name", "labels"),
+    [("t.jsonl", [3, -1]), ("t.parquet", [3, -1]), ("t.csv", "3;-1"), ("t.csv", "-1")],
+)
+def test_a_negative_number_among_the_labels_is_refused(name, labels):
+    """-1, as others write "none", was counted from the end: the video was one of the last class, without a word."""
+    rows = [{"path": "a", "labels": None}, {"path": "b", "labels": labels}]
+    rule = "row 2 has -1 among its labels: take it out; classes are names, or numbers from 0"
+    with pytest.raises(TableError, match=rule):
+        open_table(write(name, rows))
+
+
+def test_a_negative_number_in_a_table_of_our_own_format(tmp_path):
+    rows = [{"source": "a"}, {"source": "b", "labels": [0, -1]}]
+    with pytest.raises(TableError, match="row 2 has -1 among its labels"):
+        Table.from_rows(rows)
+    schema = pa.schema([SCHEMA.field(name) for name in ("id", "source", "labels")])
+    content = pa.Table.from_pylist([{"id": row["source"], **row} for row in rows], schema)
+    with pa.ipc.new_file(tmp_path / "other.arrow", schema) as file:
+        file.write_table(content)
+    with pytest.raises(TableError, match="row 2 has -1 among its labels"):
+        open_table(tmp_path / "other.arrow")
 
 
 @pytest.mark.parametrize(

@@ -79,9 +79,6 @@ def refuse_wrong_content(data: pa.Table, schema: pa.Schema, about_key: bytes, wh
     refuse_wrong_numbers(
         {name: data[name] for name in (*_NUMBERS,) if name in data.column_names}, where
     )
-    if "labels" in data.column_names and pc.list_flatten(data["labels"]).null_count:
-        parents = pc.list_parent_indices(data["labels"].combine_chunks())
-        refuse_nothing_as_a_class(pc.list_flatten(data["labels"]), np.asarray(parents), where)
     try:
         about = json.loads((data.schema.metadata or {}).get(about_key, b"{}"))
     except (ValueError, RecursionError) as err:
@@ -145,7 +142,7 @@ def refuse_wrong_numbers(columns: Mapping[str, Any], where: str) -> None:
 
 
 def refuse_nothing_as_a_class(classes: Any, rows: np.ndarray, where: str) -> None:
-    """Raises TableError for a null, or an empty name, among the classes of a video.
+    """Raises TableError for a null, an empty name or a negative number among the classes of a video.
 
     Args:
         classes: of all videos, one after the other.
@@ -156,12 +153,27 @@ def refuse_nothing_as_a_class(classes: Any, rows: np.ndarray, where: str) -> Non
     if pa.types.is_string(classes.type) or pa.types.is_large_string(classes.type):
         trimmed = pc.utf8_trim_whitespace(pc.fill_null(classes, ""))
         nothing = pc.equal(trimmed, "")
+    elif pa.types.is_integer(
+        classes.type
+    ):  # -1 would be the last class to whoever counts from the end
+        nothing = pc.or_(nothing, pc.fill_null(pc.less(classes, 0), False))
     place = _first(nothing)
     if place is not None:
         raise TableError(
             f"{where}: row {int(rows[place]) + 1} has {shown(classes[place].as_py())} among its labels: take it out; "
-            "a video without a class has an empty list."
+            "classes are names, or numbers from 0, and a video without a class has an empty list."
         )
+
+
+def refuse_wrong_labels(columns: Mapping[str, Any], where: str) -> None:
+    """Raises TableError as `refuse_nothing_as_a_class`, for the column `labels` as a table holds it."""
+    labels = columns.get("labels")
+    if labels is None or labels.null_count == len(labels):
+        return
+    flat = pc.list_flatten(labels)
+    if flat.null_count or (pc.min(flat).as_py() or 0) < 0:
+        whole = labels.combine_chunks() if isinstance(labels, pa.ChunkedArray) else labels
+        refuse_nothing_as_a_class(flat, np.asarray(pc.list_parent_indices(whole)), where)
 
 
 def refuse_wrong_captions(columns: Mapping[str, Any], where: str) -> None:

@@ -362,6 +362,7 @@ def _multi_labels(values: Any, where: str) -> tuple[Any, list[str]]:
         flat, rows = flat.filter(pa.array(said)), rows[said]
     refuse_nothing_as_a_class(flat, rows, where)
     numbers, names = label_numbers(pa.chunked_array([flat]), where)
+    refuse_nothing_as_a_class(numbers, rows, where)
     counts = np.bincount(rows, minlength=len(values))
     offsets = np.concatenate([[0], np.cumsum(counts)]).astype(np.int32)
     flat = numbers.combine_chunks() if isinstance(numbers, pa.ChunkedArray) else numbers

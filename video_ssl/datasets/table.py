@@ -37,7 +37,11 @@ from video_ssl.datasets.boxes import (
     padded_scores,
     refuse_wrong_boxes,
 )
-from video_ssl.datasets.column_checks import refuse_wrong_captions, refuse_wrong_content
+from video_ssl.datasets.column_checks import (
+    refuse_wrong_captions,
+    refuse_wrong_content,
+    refuse_wrong_labels,
+)
 from video_ssl.datasets.errors import TableError as TableError
 from video_ssl.datasets.parts import SIGN, each_part, join_parts, refuse_empty_parts
 from video_ssl.datasets.record import SCHEMA as SCHEMA
@@ -390,6 +394,7 @@ def refuse_doubled_ids(
 def _refuse_wrong_details(columns: Mapping[str, Any], where: str) -> None:
     refuse_wrong_boxes(columns, where)
     refuse_wrong_captions(columns, where)
+    refuse_wrong_labels(columns, where)
 
 
 def _made_metadata(schema: pa.Schema, maker: str | None) -> dict[bytes, bytes]:
