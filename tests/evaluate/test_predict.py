@@ -26,7 +26,7 @@ from video_ssl.evaluate.predictions import columns
 from video_ssl.evaluate.recipe import load_evaluate_recipe
 from video_ssl.evaluate.run import evaluate
 from video_ssl.files import OutputError
-from video_ssl.models.classifier_folder import Protocol, load_classifier
+from video_ssl.models.classifier_folder import MERGES, Protocol, load_classifier
 from video_ssl.models.config import ViTConfig
 from video_ssl.models.encoders import save_encoder
 from video_ssl.models.networks.vit import VideoViT
@@ -389,9 +389,17 @@ def test_segments_of_a_classifier_of_phases(run, videos, tmp_path):
     assert len(rows_of(tmp_path / "o.csv")) == sum(len(a.parts) for a in told.answers)
 
 
-@pytest.mark.parametrize(("crops", "size"), [(1, None), (2, 24)])
-def test_a_fine_tuned_classifier(videos, tmp_path, caplog, crops, size):
-    """Its shares are those of `classifier_folder`: the mean of the softmax of its clips."""
+@pytest.mark.parametrize(
+    ("crops", "size", "average", "center"),
+    [
+        (1, None, "softmax", 1.0),
+        (2, 24, "softmax", 1.0),
+        (2, None, "logits", 1.0),
+        (1, None, "logits", 0.5),
+    ],
+)
+def test_a_fine_tuned_classifier(videos, tmp_path, caplog, crops, size, average, center):
+    """Its shares are those of `classifier_folder`: the mean of the softmax of its clips, or the softmax of the mean."""
     torch.manual_seed(1)
     config = ViTConfig(
         preset=None, embed_dim=32, depth=1, num_heads=2, image_size=16, num_frames=4, patch_size=8
@@ -403,7 +411,15 @@ def test_a_fine_tuned_classifier(videos, tmp_path, caplog, crops, size):
         preprocess=VideoPreprocess(num_frames=4, frame_stride=2, size=16),
         source={},
         beside={"classifier.safetensors": {"weight": torch.randn(3, 32), "bias": torch.randn(3)}},
-        protocol=Protocol(class_names=tuple(NAMES), num_classes=3, clips=3, crops=crops, size=size),
+        protocol=Protocol(
+            class_names=tuple(NAMES),
+            num_classes=3,
+            clips=3,
+            crops=crops,
+            size=size,
+            center_share=center,
+            merge=MERGES[average],
+        ),
     )
     out = tmp_path / "o.json"
     told = predict(tmp_path / "fine tuned", str(videos / "test.arrow"), out, config=QUICK)
@@ -411,6 +427,7 @@ def test_a_fine_tuned_classifier(videos, tmp_path, caplog, crops, size):
     kept = tmp_path / "k.arrow"
     predict(tmp_path / "fine tuned", str(videos / "test.arrow"), out, features=kept, config=QUICK)
     found = open_features(kept)
+    assert found.metadata["settings"]["center_share"] == center
     assert len(told.answers) == 6
     assert ("found on squares of 24 px" in caplog.text) == (size == 24)
     for answer in told.answers:
@@ -418,6 +435,11 @@ def test_a_fine_tuned_classifier(videos, tmp_path, caplog, crops, size):
         assert len(own) == 3 * crops  # was one square of each clip, however many the accuracy is of
         assert len(answer.parts) == 3
         np.testing.assert_allclose(answer.whole.shares, classifier.shares(own), atol=1e-6)
+        scores = own @ classifier.weight.T + classifier.bias
+        shares = np.exp(scores.mean(0) if average == "logits" else scores)
+        shares = shares / shares.sum(-1, keepdims=True)
+        expected = shares if average == "logits" else shares.mean(0)
+        np.testing.assert_allclose(answer.whole.shares, expected, rtol=1e-4)
     # An evaluation of the same run leaves a head of other classes, of its frozen features.
     other = tmp_path / "fine tuned/evaluate/probe/heads/encoder-probe"
     other.mkdir(parents=True)

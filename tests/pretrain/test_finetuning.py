@@ -19,17 +19,20 @@ from video_ssl.cli import app
 from video_ssl.clips.reading import open_record
 from video_ssl.clips.windows import WindowConfig, iterate_windows
 from video_ssl.datasets.table import Table
-from video_ssl.models.classifier_folder import load_classifier
+from video_ssl.models.classifier_folder import MERGES, load_classifier
 from video_ssl.models.encoder_folder import EncoderError
+from video_ssl.models.encoders import save_encoder
 from video_ssl.models.encoders_flax import build_flax_module, init_variables, save_flax_encoder
 from video_ssl.models.networks.r3d_config import R3DConfig
+from video_ssl.models.networks.vatt import VattVideo
+from video_ssl.models.networks.vatt_config import VattVideoConfig
 from video_ssl.models.preprocess_config import VideoPreprocess
 from video_ssl.pretrain.errors import RunError
 from video_ssl.pretrain.recipe import load_pretrain_recipe, recipe_to_dict
 from video_ssl.pretrain.reporting import read_metrics
 from video_ssl.pretrain.torch_loop.loop import seed_step
 from video_ssl.pretrain.torch_loop.run import run_torch
-from video_ssl.recipes import ConfigError, load_yaml, to_yaml
+from video_ssl.recipes import ConfigError, build_config, load_yaml, to_yaml
 
 NAMES = ["red", "green", "blue"]
 
@@ -174,6 +177,53 @@ def test_the_middle_alone_is_tried_where_the_recipe_says_so(tables, trained, tmp
     assert right == {1.0: 0.0, 0.5: 1.0}
     with pytest.raises(ConfigError, match=r"center_share=0\.5 must lie in \(0, 1\], and below 1"):
         recipe_of(tables, run, trained, "validation.center_share=0.5", "validation.num_crops=3")
+
+
+def test_what_is_averaged_is_the_recipes_choice(tables, trained, tmp_path):
+    """VATT averages the logits of its views and not their softmax."""
+    given = words(
+        tables, tmp_path / "run", trained, "validation.average=logits", "training.ema=null"
+    )
+    run_torch(
+        load_pretrain_recipe("supervised/finetune_demo", [*given, "training.duration=3 steps"])
+    )
+    assert load_classifier(tmp_path / "run").protocol.merge == MERGES["logits"]
+    says_what_the_run_said(tmp_path / "run", tables)
+
+
+def test_a_video_transformer_of_vatt_is_fine_tuned_without_its_heads(tables, tmp_path):
+    """Was wrong: the heads into the common spaces, which fine-tuning leaves out, were missed as another setting."""
+    shape = {"preset": None, "embed_dim": 16, "depth": 1, "ffn_dim": 16, "num_heads": 2}
+    config = build_config(
+        VattVideoConfig,
+        {
+            **shape,
+            "heads": {"sound_dim": 8, "text_dim": 4},
+            "tubelet_size": 2,
+            "patch_size": 16,
+            "num_frames": 4,
+            "image_size": 32,
+        },
+    )
+    torch.manual_seed(0)
+    network = VattVideo(config)
+    folder = tmp_path / "pretrained" / "encoder"
+    save_encoder(
+        folder,
+        network,
+        architecture="vatt_video",
+        preprocess=VideoPreprocess(num_frames=4, frame_stride=1, size=32),
+        source={},
+    )
+    run = tmp_path / "run"
+    still = ["training.ema=null", "training.duration=3 steps", "objective.learns=head"]
+    given = words(tables, run, tmp_path / "pretrained", *still, "optimizer.warmup=0")
+    run_torch(load_pretrain_recipe("supervised/finetune_demo", given))
+    learned = video_ssl.load_encoder(run).state_dict()
+    assert set(learned) < set(network.state_dict())
+    for name, value in learned.items():
+        assert torch.equal(value, network.state_dict()[name])
+    says_what_the_run_said(run, tables)
 
 
 def says_what_the_run_said(run, tables):

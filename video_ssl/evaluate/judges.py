@@ -32,7 +32,7 @@ from video_ssl.evaluate.predictions import (
     Answer,
     Span,
 )
-from video_ssl.models.classifier_folder import Classifier, load_classifier
+from video_ssl.models.classifier_folder import MERGES, Classifier, load_classifier
 from video_ssl.models.contract import TOKENS
 from video_ssl.models.encoder_folder import CLASSIFIER, EncoderError, find_encoder
 from video_ssl.pretrain.processes import choose_device
@@ -107,6 +107,7 @@ def _fine_tuned_judge(place: Path, config: PredictConfig) -> Judge:
         num_clips=protocol.clips,
         num_crops=protocol.crops,
         crop="spread" if protocol.crops > 1 else "center",
+        center_share=protocol.center_share if protocol.crops == 1 else 1.0,
         pooling=_pooling(protocol.pooling),
         frames=False,
     )
@@ -123,7 +124,14 @@ def _fine_tuned_judge(place: Path, config: PredictConfig) -> Judge:
 
     def answers(found: FeatureFile, table: Table | None) -> tuple[list[Answer], str]:
         _refuse_width(found, classifier.weight.shape[1])
-        return _of_clips(found, _clip_shares(classifier, found.features)), "clips"
+        given = _of_clips(found, _clip_shares(classifier, found.features))
+        if protocol.merge == MERGES["logits"]:  # which is not the mean of what is said of each
+            own = (classifier.shares(found.features[found.ids == answer.id]) for answer in given)
+            given = [
+                replace(answer, whole=replace(answer.whole, shares=shares))
+                for answer, shares in zip(given, own, strict=True)
+            ]
+        return given, "clips"
 
     return Judge(
         told=f"the classifier of {place}",

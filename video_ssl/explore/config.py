@@ -143,4 +143,6 @@ class ReportConfig:
 
     def __post_init__(self) -> None:
         if self.max_topics < 2:
-            raise ValueError(f"max_topics={self.max_topics} must be at least 2: videos are compared.")
+            raise ValueError(
+                f"max_topics={self.max_topics} must be at least 2: videos are compared."
+            )

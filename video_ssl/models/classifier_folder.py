@@ -32,6 +32,8 @@ CLASSIFIER_WEIGHTS = "classifier.safetensors"
 FORMAT = "video_ssl.classifier"
 _MAX_BYTES = 2**26
 _NORM_EPS = 1e-6
+MERGES = {"softmax": "mean of the softmax", "logits": "softmax of the mean"}
+"""`validation.average` -> what `classifier.json` says of it."""
 _LENGTH_EPS = 1e-12
 
 
@@ -48,7 +50,8 @@ class Protocol:
         feature: of the encoder, that the classifier reads.
         pooling: what that feature is made of: "mean" of the tokens, or "cls", the class token.
         unit_length: that feature is scaled to length 1 first.
-        merge: how the clips of a video become one answer.
+        center_share: side of the one square in the middle as a share of the short side of the video.
+        merge: how the clips of a video become one answer, a value of `MERGES`.
         labels: the table whose labels were learned.
         validation: accuracy that was found last, and on which table; empty where nothing was.
     """
@@ -58,10 +61,11 @@ class Protocol:
     clips: int
     crops: int = 1
     size: int | None = None
+    center_share: float = 1.0
     feature: str = "clip"
     pooling: str = "mean"
     unit_length: bool = False
-    merge: str = "mean of the softmax"
+    merge: str = MERGES["softmax"]
     labels: str = ""
     validation: Mapping[str, Any] = field(default_factory=dict)
 
@@ -93,6 +97,8 @@ class Classifier:
             )
             features = features * self.norm[0] + self.norm[1]
         scores = features @ self.weight.T + self.bias
+        if self.protocol.merge == MERGES["logits"]:
+            scores = scores.mean(axis=0, keepdims=True)
         shares = np.exp(scores - scores.max(axis=1, keepdims=True))
         found: np.ndarray = (shares / shares.sum(axis=1, keepdims=True)).mean(axis=0)
         return found
@@ -111,6 +117,7 @@ def write_protocol(folder: Path, protocol: Protocol) -> None:
             "clips": protocol.clips,
             "crops": protocol.crops,
             "size": protocol.size,
+            "center_share": protocol.center_share,
             "feature": protocol.feature,
             "pooling": protocol.pooling,
             "unit_length": protocol.unit_length,
@@ -144,6 +151,7 @@ def load_classifier(path: str | Path) -> Classifier:
             clips=int(content["clips"]),
             crops=int(content.get("crops", 1)),
             size=None if content.get("size") is None else int(content["size"]),
+            center_share=float(content.get("center_share", 1.0)),
             feature=str(content["feature"]),
             pooling=str(content.get("pooling", "mean")),
             unit_length=bool(content.get("unit_length", False)),

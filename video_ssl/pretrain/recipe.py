@@ -239,7 +239,8 @@ class ValidationConfig:
     Attributes:
         table: the videos, with labels; classes are those of the training table of the same names.
         every: duration between two trials, as `training.duration`; there is always one at the end.
-        num_clips: clips of a video, spread evenly over it, whose softmax is averaged.
+        num_clips: clips of a video, spread evenly over it.
+        average: of the clips of a video, their "softmax", or their "logits" before the softmax.
         num_crops: squares of every clip along the longer side of the picture; 1 = the one in the middle.
         size: side of these squares in pixels; null = as in training.
         center_share: with one crop, side of the square as a share of the short side of the video; HiCo tests on 0.875.
@@ -250,6 +251,7 @@ class ValidationConfig:
     table: str
     every: str | int = "1 epoch"
     num_clips: int = 2
+    average: Literal["softmax", "logits"] = "softmax"
     num_crops: int = 1
     size: int | None = None
     center_share: float = 1.0

@@ -172,7 +172,13 @@ def refuse_other_settings(
 ) -> None:
     """Raises ValueError if weights of an encoder of the settings `before` would mean something else in one of the
     config `encoder`; what its `adaptable` names is made up for when they are filled in, and `free` is not looked at."""
-    now, free = to_plain(encoder), (*free, *_MAY_DIFFER, *getattr(encoder, "adaptable", ()))
+    now = to_plain(encoder)
+    of_network = ("adaptable", "only_pretraining")
+    free = (
+        *free,
+        *_MAY_DIFFER,
+        *(name for kind in of_network for name in getattr(encoder, kind, ())),
+    )
     differ = [k for k in now if k not in free and k in before and before[k] != now[k]]
     if differ:
         wanted = ", ".join(f"{k}={before[k]!r} (not {now[k]!r})" for k in differ)

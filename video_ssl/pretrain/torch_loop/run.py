@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from video_ssl.datasets import open_table
 from video_ssl.datasets.table import Table
 from video_ssl.models import architecture_of
-from video_ssl.models.classifier_folder import CLASSIFIER_WEIGHTS, Protocol
+from video_ssl.models.classifier_folder import CLASSIFIER_WEIGHTS, MERGES, Protocol
 from video_ssl.models.encoder_folder import DECODER
 from video_ssl.models.encoders import save_encoder
 from video_ssl.objectives import OBJECTIVES
@@ -149,6 +149,8 @@ def _protocol(recipe: PretrainRecipe, objective: TorchObjective, trained: Table)
         clips=ValidationConfig.num_clips if validation is None else validation.num_clips,
         crops=1 if validation is None else validation.num_crops,
         size=None if validation is None else validation.size,
+        center_share=1.0 if validation is None else validation.center_share,
+        merge=MERGES["softmax" if validation is None else validation.average],
         pooling=objective.classifier_pooling(),
         unit_length=objective.classifier_unit_length(),
         labels=recipe.data.table,

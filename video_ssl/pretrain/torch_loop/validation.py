@@ -1,8 +1,8 @@
 """How well a classifier in training names the classes of videos that it does not learn from.
 
 Every video is read as evaluations read it: clips spread evenly over it, the middle of the picture, or squares along its
-longer side; the softmax of its clips is averaged.  Weights, optimizer and random numbers of the training are left as
-they were: a run with trials ends in the same bits as one without.
+longer side; the softmax of its clips is averaged, or what stands before it.  Weights, optimizer and random numbers of
+the training are left as they were: a run with trials ends in the same bits as one without.
 """
 
 from __future__ import annotations
@@ -144,28 +144,34 @@ class Validation:
         if not clips:  # of a divided network every process must run as often as the others
             if is_sharded(self.objective):
                 c = self.windows
-                self._shares(np.zeros((1, c.num_frames, c.size, c.size, 3), np.uint8))
+                self._scores(np.zeros((1, c.num_frames, c.size, c.size, 3), np.uint8))
             return [(row, _UNREAD, 0.0) for row in rows]
-        shares = self._shares(np.concatenate(clips))
+        scores = self._scores(np.concatenate(clips))
         answers, at = [], 0
         for row, found in zip(rows, read, strict=True):
             if found is None:
                 answers.append((row, _UNREAD, 0.0))
                 continue
-            mean = shares[at : at + len(found)].mean(0)
+            mean = self._merged(scores[at : at + len(found)])
             at += len(found)
             label = int(self.labels[row])
             loss = -np.log(max(float(mean[label]), 1e-12)) if label >= 0 else 0.0
             answers.append((row, int(mean.argmax()), float(loss)))
         return answers
 
-    def _shares(self, clips: np.ndarray) -> Tensor:
-        """float64 (N, K): the softmax of every clip, uint8 (N, T, S, S, 3)."""
+    def _merged(self, scores: Tensor) -> Tensor:
+        """float64 (K,): how sure it is of each class, by the scores (N, K) of the clips of one video."""
+        if self.config.average == "logits":
+            return scores.mean(0).softmax(0)
+        return scores.softmax(1).mean(0)
+
+    def _scores(self, clips: np.ndarray) -> Tensor:
+        """float64 (N, K), before the softmax, of clips uint8 (N, T, S, S, 3)."""
         video = tensor_of(clips).to(self.processes.device)
         enabled = self.precision == "bf16"
         with torch.autocast(video.device.type, torch.bfloat16, enabled=enabled):
             scores = self.objective.scores(video)
-        return scores.double().softmax(1).cpu()
+        return scores.double().cpu()
 
     def _clips(self, row: int) -> np.ndarray | None:
         """The clips of a video, uint8 (N, T, S, S, 3); None if it cannot be read, which is told once."""
