@@ -43,6 +43,36 @@ def test_an_evaluation_that_does_not_exist_is_told_before_the_training(done: lis
     assert not done
 
 
+@pytest.mark.parametrize(
+    ("train", "test", "text"),
+    [
+        (
+            "labelled.csv",
+            "bare.csv",
+            r"'probe' .* 2 of 2 videos of test are without a label.*--eval",
+        ),
+        ("bare.csv", "labelled.csv", "2 of 2 videos of train are without a label"),
+        ("labelled.csv", "lost.csv", "no table .*lost.csv"),
+        ("labelled.csv", "others.csv", r"no class of test \(sit, walk\) is in train \(jump, run\)"),
+    ],
+)
+def test_tables_that_an_evaluation_cannot_do_with_are_told_before_the_training(
+    tmp_path: Path, done: list[Any], train: str, test: str, text: str
+) -> None:
+    """Was wrong: told when the training was over, for a week perhaps."""
+    for name, labels in {"labelled": ("run", "jump"), "others": ("sit", "walk")}.items():
+        rows = [f"{name}{i}.mp4,{label}" for i, label in enumerate(labels)]
+        (tmp_path / f"{name}.csv").write_text("\n".join(["path,label", *rows]) + "\n")
+    (tmp_path / "bare.csv").write_text("path\nc.mp4\nd.mp4\n")
+    (tmp_path / "own.yaml").write_text(
+        f"name: probe\ntrain: {tmp_path / train}\ntest: {tmp_path / test}\nevaluators: {{probe: {{}}}}\n"
+    )
+    recipe = load_pretrain_recipe("mae/demo", [f"evaluate={tmp_path / 'own.yaml'}"])
+    with pytest.raises(RunError, match=text):
+        pretrain_and_evaluate(recipe.replace(run=str(tmp_path / "run")))
+    assert not done
+
+
 def test_a_recipe_without_an_evaluation_is_trained_and_the_command_for_one_is_told(
     done: list[Any], tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:

@@ -7,6 +7,7 @@ import json
 import logging
 import shutil
 import socket
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -407,6 +408,30 @@ def test_contradictions_end_before_the_first_step(
     with pytest.raises(RunError, match=words_of_error):
         run_torch(recipe_of(tables, tmp_path / "run", trained, change))
     assert not (tmp_path / "run" / "metrics.jsonl").exists()
+
+
+def test_labels_of_the_validation_are_looked_at_before_the_encoder_is_pretrained(
+    tables, tmp_path, helpers
+):
+    """Was wrong: where a run trains the encoder that it starts from, the labels were missed when that was done."""
+    inner = helpers.tiny(Path("nowhere"), Path("nowhere"), training__duration="2 steps")
+    (tmp_path / "inner.yaml").write_text(to_yaml(inner), encoding="utf-8")
+    files = [Table.open(tables / "val.arrow").record(row).source for row in range(6)]
+    (tmp_path / "bare.csv").write_text("path\n" + "\n".join(files))
+    run = tmp_path / "run"
+    given = [word for word in words(tables, run, "") if not word.startswith("objective.init")]
+    recipe = load_pretrain_recipe(
+        "supervised/finetune_demo",
+        [
+            *given,
+            "objective.init={run: null, recipe: " + str(tmp_path / "inner.yaml") + "}",
+            f"objective.encoder={json.dumps(inner['objective']['encoder'])}",
+            f"validation.table={tmp_path / 'bare.csv'}",
+        ],
+    )
+    with pytest.raises(RunError, match=r"6 of 6 of .*bare\.csv have no label"):
+        run_torch(recipe)
+    assert not (run / "stages").exists()
 
 
 def test_only_a_classifier_can_be_validated_and_only_one_is_found(

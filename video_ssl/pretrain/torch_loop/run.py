@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from video_ssl.datasets import open_table
+from video_ssl.datasets.opening import lacks_tables
 from video_ssl.datasets.table import Table
 from video_ssl.models import architecture_of
 from video_ssl.models.classifier_folder import CLASSIFIER_WEIGHTS, MERGES, Protocol
@@ -34,7 +35,7 @@ from video_ssl.pretrain.torch_loop.loop import Job, train
 from video_ssl.pretrain.torch_loop.optimizers import load_optimizer_state, objective_optimizer
 from video_ssl.pretrain.torch_loop.sharded_checkpoints import load_for
 from video_ssl.pretrain.torch_loop.sharding import is_sharded, prepare, return_freed_memory, whole
-from video_ssl.pretrain.torch_loop.validation import NO_CLASSIFIER, open_validation
+from video_ssl.pretrain.torch_loop.validation import NO_CLASSIFIER, check_labels, open_validation
 
 logger = logging.getLogger(__name__)
 
@@ -66,11 +67,13 @@ def _run(recipe: PretrainRecipe, processes: Processes, *, allow_changes: bool) -
 
 
 def _check(recipe: PretrainRecipe, *, processes: Processes) -> None:
-    """Raises RunError for a batch that the processes cannot share, or a validation without a classifier."""
+    """Raises RunError for a batch that the processes cannot share, or a validation without a classifier or labels."""
     check_batch(recipe, processes.world_size)
     kind = OBJECTIVES[recipe.objective_name].objective()
     if recipe.validation is not None and kind.classifier is TorchObjective.classifier:
         raise RunError(NO_CLASSIFIER)
+    if recipe.validation is not None and not lacks_tables(recipe.validation.table):
+        check_labels(recipe.validation)
 
 
 def build_objective(

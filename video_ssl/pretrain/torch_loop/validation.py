@@ -222,12 +222,7 @@ def open_validation(
     """
     if objective.classifier() is None:
         raise RunError(NO_CLASSIFIER)
-    table = open_table(config.table)
-    if len(table) > config.max_videos:
-        logger.info(
-            "validation: %d of %d videos of %s", config.max_videos, len(table), config.table
-        )
-        table = table.select(np.linspace(0, len(table) - 1, config.max_videos).round())
+    table = _videos(config)
     if is_sharded(
         objective
     ):  # what is divided is gathered for `forward` only, and for what is named here
@@ -261,14 +256,34 @@ def open_validation(
     )
 
 
-def _labels(spec: str, table: Table, trained: Table) -> np.ndarray:
-    """The classes of the videos as `trained` numbers them, -1 for one that it does not have."""
+def check_labels(config: ValidationConfig) -> None:
+    """Raises RunError for videos without a label, and TableError for no such table: long before the run is built."""
+    _own_labels(config.table, _videos(config))
+
+
+def _videos(config: ValidationConfig) -> Table:
+    """The videos that are tried, evenly spread over their table."""
+    table = open_table(config.table)
+    if len(table) <= config.max_videos:
+        return table
+    logger.info("validation: %d of %d videos of %s", config.max_videos, len(table), config.table)
+    return table.select(np.linspace(0, len(table) - 1, config.max_videos).round())
+
+
+def _own_labels(spec: str, table: Table) -> np.ndarray:
+    """The classes of the videos as their own table numbers them."""
     labels = table.column("label") if "label" in table.column_names else np.full(len(table), -1)
     if (labels < 0).any():
         lacking = int((labels < 0).sum())
         raise RunError(
             f"validation needs the class of every video, but {lacking} of {len(table)} of {spec} have no label."
         )
+    return labels
+
+
+def _labels(spec: str, table: Table, trained: Table) -> np.ndarray:
+    """The classes of the videos as `trained` numbers them, -1 for one that it does not have."""
+    labels = _own_labels(spec, table)
     own = trained.column("label")
     numbers = numbers_by_name(trained.class_names, table.class_names)
     if numbers is not None:
