@@ -19,7 +19,7 @@ from video_ssl.recipes import list_recipes, load_yaml
 FACTS = Path(__file__).with_name("published_settings.yaml")
 PAGE = Path(__file__).parents[1] / "docs" / "published.md"
 #: Recipes of no paper: the generated videos, people's own videos, and classification with labels.
-OWN = ("demo", "/small", "supervised/finetune", "supervised/hico", "supervised/zoo")
+OWN = ("demo", "/small", "supervised/finetune", "supervised/zoo")
 #: What every recipe must have a fact about, so that no gap passes for agreement.
 ALWAYS = (
     *("training.duration", "training.global_batch_size", "training.precision", "peak_lr"),
@@ -173,8 +173,10 @@ def _text(value: Any) -> str:
         return "none"
     if isinstance(value, bool):
         return "yes" if value else "no"
+    if isinstance(value, Mapping):
+        return " ".join(f"{key}={_text(own)}" for key, own in value.items())
     if isinstance(value, list | tuple):
-        return ", ".join(map(_text, value))
+        return ", ".join(map(_text, value)) or "none"
     return f"{value:.6g}" if isinstance(value, float) else str(value)
 
 
