@@ -22,6 +22,7 @@ from video_ssl.pretrain.export import export_encoders
 from video_ssl.pretrain.run_folder import exported_folders
 from video_ssl.pretrain.torch_loop.checkpoints import load_state
 from video_ssl.pretrain.torch_loop.run import run_torch
+from video_ssl.recipes import load_yaml
 
 
 class Killed(BaseException):
@@ -141,6 +142,42 @@ def test_an_export_replaces_exports_of_the_same_run_only(unfinished: Path, tmp_p
     shutil.move(tmp_path / "of another verb", tmp_path / "new_more")
     with pytest.raises(EncoderError, match="new_more holds an encoder that is no export of"):
         exported_folders(unfinished, tmp_path / "new", ["encoder", "more"], told)
+
+
+def test_a_run_stays_the_same_when_harmless_settings_change_and_when_its_folder_is_moved(
+    unfinished: Path, videos: Path, tmp_path: Path, helpers: Any
+) -> None:
+    """Was wrong: with another training.keep, or in a folder of another name, the run's own export was another run's."""
+    mine, run = tmp_path / "mine", shutil.copytree(unfinished, tmp_path / "run")
+
+    def export(step: int, folder: Path) -> None:
+        words = ["export", str(folder), "--step", str(step), "--out", str(mine)]
+        done = CliRunner().invoke(app, words, catch_exceptions=False)
+        assert done.exit_code == 0, done.output
+        assert video_ssl.load_encoder(mine).source["steps"] == step
+
+    export(4, run)
+    harmless = {"training__keep": 3, "loader__prefetch_batches": 1}
+    run_torch(helpers.recipe(videos, run, training__ema={"decay": 0.5}, **harmless))
+    assert load_yaml(run / "recipe.yaml")["training"]["keep"] == 3
+    export(12, run)
+    moved = run.rename(tmp_path / "moved")
+    export(8, moved)
+    other = killed_at(5, helpers.recipe(videos, tmp_path / "other", training__ema={"decay": 0.5}))
+    with pytest.raises(EncoderError, match="mine holds an encoder that is no export of"):
+        export_encoders(other, out=mine)
+
+
+def test_exports_and_runs_of_an_earlier_version_are_known(unfinished: Path, tmp_path: Path) -> None:
+    """An export named its run by the recipe's bytes and the folder's name; a run may have noted no start at all."""
+    mine, run = tmp_path / "mine", shutil.copytree(unfinished, tmp_path / "run")
+    (run / "environment.json").unlink()
+    for step in (4, 8):
+        export_encoders(run, step=step, out=mine)
+        assert video_ssl.load_encoder(mine).source["steps"] == step
+    shutil.copy(unfinished / "environment.json", run)
+    export_encoders(run, step=4, out=mine)
+    assert video_ssl.load_encoder(mine).source["steps"] == 4
 
 
 def test_an_evaluation_takes_it_with_all_its_baselines(unfinished: Path) -> None:

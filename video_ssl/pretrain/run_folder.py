@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import contextlib
 import importlib.metadata
+import json
 import logging
 import os
 import platform
@@ -112,12 +113,13 @@ _PACKAGES = (
 def exported_folders(
     run: Path, place: Path, names: Sequence[str], source: Mapping[str, Any]
 ) -> dict[str, Path]:
-    """Returns where the encoders of a checkpoint go: the first to `place`, the others beside it; see `claim_export`."""
+    """Returns where the encoders of a checkpoint go: the first to `place`, which is claimed before they are known, the
+    others beside it; these are claimed here, see `claim_export`."""
     first, *others = names
-    folders = {first: place, **{name: place.with_name(f"{place.name}_{name}") for name in others}}
-    for folder in folders.values():
+    beside = {name: place.with_name(f"{place.name}_{name}") for name in others}
+    for folder in beside.values():
         claim_export(run, folder, source)
-    return folders
+    return {first: place, **beside}
 
 
 def claim_export(run: Path, place: Path, source: Mapping[str, Any]) -> None:
@@ -131,7 +133,9 @@ def claim_export(run: Path, place: Path, source: Mapping[str, Any]) -> None:
     if place.resolve().parent == (run / EXPORTS).resolve() or not (place / CONFIG).exists():
         return
     there = read_config(place)["source"]
-    if not any(there.get(key) == source[key] for key in ("run", "checkpoint")):
+    # An earlier version wrote another digest into what it exported.
+    ours = there.get("run") in (source["run"], _digest_of_recipe(run))
+    if not ours and there.get("checkpoint") != source["checkpoint"]:
         raise EncoderError(
             f"{place} holds an encoder that is no export of {run} (objective: {there.get('objective')}, recipe: "
             f"{there.get('recipe')}): it is not overwritten. Name a new folder, or move that away."
@@ -139,7 +143,16 @@ def claim_export(run: Path, place: Path, source: Mapping[str, Any]) -> None:
 
 
 def run_digest(run: Path) -> str:
-    """Returns 8 hexadecimal digits that tell a run from others."""
+    """Returns 8 hexadecimal digits that tell a run from others and stay when its folder is moved, or harmless settings
+    change: they are those of its first start, or of its recipe where none was noted."""
+    starts = _starts(run / ENVIRONMENT)
+    if not starts:
+        return _digest_of_recipe(run)
+    return f"{zlib.crc32(json.dumps(starts[0], sort_keys=True).encode()):08x}"
+
+
+def _digest_of_recipe(run: Path) -> str:
+    """What told a run from others in an earlier version."""
     name = run.resolve().name.encode()
     return f"{zlib.crc32((run / RECIPE).read_bytes() + name):08x}"
 
@@ -346,6 +359,7 @@ def note_start(folder: Path, processes: RunProcesses, *, step: int) -> None:
         {
             "time": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
             "step": step,
+            "run": str(folder.resolve()),  # no other run has begun here in this second
             "command": sys.argv,
             "folder": os.getcwd(),
             "code": str(code_folder()),
