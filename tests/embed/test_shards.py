@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+from typer.testing import CliRunner
 
+from video_ssl.cli import app
 from video_ssl.datasets.table import Table
-from video_ssl.embed.embed_videos import embed_table, refuse_other_source
+from video_ssl.embed.embed_videos import embed_table, open_source, refuse_other_source
 from video_ssl.embed.embedding import EmbeddingError
 from video_ssl.embed.shards import (
     embed_shard,
@@ -149,7 +152,7 @@ def test_features_of_another_job_are_not_merged_over(
     with pytest.raises(EmbeddingError, match=told):
         embed_shard(encoder, table, out, "0/2", **{**SETTINGS, "hop": 2})
     out.write_bytes(before[: len(before) // 2])
-    with pytest.raises(EmbeddingError, match="remove that one"):
+    with pytest.raises(EmbeddingError, match=r"Remove it first\.$"):
         merge_shards(out)
     assert out.read_bytes() == before[: len(before) // 2]
     assert len(list(shards_folder(out).glob("*.arrow"))) == 2
@@ -175,6 +178,59 @@ def test_no_shard_of_a_complete_file_is_embedded_again(
         assert embed_shard(encoder, table, out, f"{k}/2", **SETTINGS, check=check) == out
     assert not shards_folder(out).exists()
     assert len(set(merge_shards(out).ids)) == 6
+
+
+def test_restart_of_a_shard_is_refused_where_the_whole_file_is_there(
+    videos: Path, encoder: str, tmp_path: Path
+) -> None:
+    """Was wrong: every shard was embedded once more, and `merge` threw them away and kept the file that was there."""
+    out, table = tmp_path / "o.arrow", str(videos / "test.arrow")
+    embed_table(encoder, table, out, **SETTINGS)
+    before = out.read_bytes()
+
+    def embed_all() -> list[Any]:
+        words = ["embed", encoder, table, str(out), "--hop", "3", "--device", "cpu", "--restart"]
+        words += ["--num-workers", "0", "--batch-size", "4"]
+        return [CliRunner().invoke(app, [*words, "--shard", f"{k}/2"]) for k in range(2)]
+
+    for done in embed_all():
+        assert done.exit_code == 2
+        assert "o.arrow is there already, and --restart makes a shard" in done.output
+    assert out.read_bytes() == before
+    assert not shards_folder(out).exists()
+    out.unlink()
+    assert [done.exit_code for done in embed_all()] == [0, 0]
+    assert len(set(merge_shards(out).ids)) == 6
+
+
+@pytest.mark.parametrize("merged", [True, False])
+def test_check_of_a_shard_compares_the_videos_of_that_shard(
+    merged: bool, videos: Path, encoder: str, tmp_path: Path
+) -> None:
+    """A video of shard 1 holds something else, and its size and time of change tell nothing."""
+    folder, out = tmp_path / "videos", tmp_path / "o.arrow"
+    folder.mkdir()
+    for k in range(4):
+        shutil.copy(videos / f"train{k}.mp4", folder / f"{k}.mp4")
+    for k in range(2):
+        embed_shard(encoder, open_source(str(folder)), out, f"{k}/2", **SETTINGS, check=True)
+    if merged:
+        merge_shards(out)
+    state = os.stat(folder / "3.mp4")
+    with open(folder / "3.mp4", "r+b") as file:
+        file.seek(state.st_size // 2)
+        byte = file.read(1)
+        file.seek(state.st_size // 2)
+        file.write(bytes([byte[0] ^ 1]))
+    os.utime(folder / "3.mp4", ns=(state.st_atime_ns, state.st_mtime_ns))
+    # Of a whole file --restart of a shard would be refused.
+    way = "Remove it, and embed them again" if merged else "Embed them again with --restart"
+    told = rf"what these videos held before: \S*videos/3\.mp4\. {way}, or"
+    with pytest.raises(EmbeddingError, match=told):
+        embed_shard(encoder, open_source(str(folder)), out, "1/2", **SETTINGS, check=True)
+    expected = out if merged else shards_folder(out) / "0-of-2.arrow"
+    again = embed_shard(encoder, open_source(str(folder)), out, "0/2", **SETTINGS, check=True)
+    assert again == expected
 
 
 @pytest.mark.parametrize("text", ["4/4", "1", "-1/2", "a/b", "0/0"])

@@ -22,8 +22,6 @@ from video_ssl.recipes import known_settings
 
 logger = logging.getLogger(__name__)
 
-#: How features are replaced that are made in parts: none of these knows of the others.
-REMOVE = "remove that one"
 _NAMED = 5
 
 
@@ -85,7 +83,7 @@ def finished_features(
     videos: Table,
     *,
     part: Table | None = None,
-    replace: str = "replace it with --restart",
+    in_parts: bool = False,
 ) -> FeatureFile:
     """Returns the features that are there, if they are those of this job.
 
@@ -93,25 +91,31 @@ def finished_features(
         out: a file.
         embedder, videos: of the job.
         part: of the videos, whose contents are compared; None = all.
-        replace: how the file may be replaced, for the error.
+        in_parts: the job is one of several that make the file, see `read_finished`.
 
     Raises:
         EmbeddingError: they are of another job (or, with `check`, of other contents), or damaged.
     """
     check = embedder.config.check
-    found = read_finished(out, replace=replace)
+    found = read_finished(out, in_parts=in_parts)
     changes = job_changes(found.metadata.get("job", {}), embedder.job(videos))
     touched = changes.pop("table.files", None) if check else None
-    refuse_other_features(out, changes, replace=replace)
+    refuse_other_features(out, changes, in_parts=in_parts)
     if check:
-        refuse_changed_contents(found, videos if part is None else part)
+        compared = videos if part is None else part
+        refuse_changed_contents(found, compared, in_parts=in_parts)
         if touched:
             logger.info("%s: times of videos have changed, what they hold has not", out)
     return found
 
 
-def read_finished(out: Path, *, replace: str) -> FeatureFile:
+def read_finished(out: Path, *, in_parts: bool) -> FeatureFile:
     """Returns the features of a file that is in the way.
+
+    Args:
+        out: the file.
+        in_parts: it is made by several jobs, of which none knows of the others: --restart of one of them replaces its
+            part only, so the file itself has to be removed.
 
     Raises:
         EmbeddingError: it is damaged.
@@ -119,23 +123,25 @@ def read_finished(out: Path, *, replace: str) -> FeatureFile:
     try:
         return open_features(out)
     except FeatureError as err:
-        raise EmbeddingError(f"{err} Remove it, or {replace}.") from err
+        way = "Remove it first." if in_parts else "Remove it, or replace it with --restart."
+        raise EmbeddingError(f"{err} {way}") from err
 
 
-def refuse_other_features(out: Path, changes: Mapping[str, str], *, replace: str) -> None:
+def refuse_other_features(out: Path, changes: Mapping[str, str], *, in_parts: bool) -> None:
     """Raises EmbeddingError if a file has other features than those that are to be written there.
 
     Args:
         out: the file.
         changes: as `job_changes` gives them.
-        replace: how the file may be replaced.
+        in_parts: see `read_finished`.
     """
     if changes:
+        way = "remove that one" if in_parts else "replace it with --restart"
         touched_only = list(changes) == ["table.files"]
         advice = " If they were only copied or touched, --check compares what they hold."
         raise EmbeddingError(
             f"{out} is there already and has other features (now <- there):\n  {listed(changes)}\n"
-            f"Give another output file, or {replace}.{advice if touched_only else ''}"
+            f"Give another output file, or {way}.{advice if touched_only else ''}"
         )
 
 
@@ -150,7 +156,7 @@ def refuse_other_source(encoder: str, source: str, out: Path, *, check: bool) ->
         out: a file.
         check: videos that were only touched count as the same.
     """
-    found = read_finished(out, replace=REMOVE)
+    found = read_finished(out, in_parts=True)
     try:
         now = make_job(open_encoder(encoder).fingerprint, {}, open_source(source))
     except (ValueError, OSError, ImportError) as err:
@@ -159,17 +165,24 @@ def refuse_other_source(encoder: str, source: str, out: Path, *, check: bool) ->
     compared = {"encoder", "table.records", "table.rows"} | (set() if check else {"table.files"})
     changes = job_changes(found.metadata.get("job", {}), now)
     known = {key: line for key, line in changes.items() if key in compared}
-    refuse_other_features(out, known, replace=REMOVE)
+    refuse_other_features(out, known, in_parts=True)
 
 
-def refuse_changed_contents(found: FeatureFile, videos: Table) -> None:
-    """Raises EmbeddingError, naming them, if videos do not hold what they held when they were embedded."""
+def refuse_changed_contents(found: FeatureFile, videos: Table, *, in_parts: bool = False) -> None:
+    """Raises EmbeddingError, naming them, if videos do not hold what they held when they were embedded.
+
+    Args:
+        found: the features.
+        videos: those that are compared.
+        in_parts: of the file of the features, see `read_finished`.
+    """
     changed, full = changed_contents(found, videos)
     if changed:
         more = f" and {len(changed) - _NAMED} more" if len(changed) > _NAMED else ""
+        way = "Remove it, and embed them again" if in_parts else "Embed them again with --restart"
         raise EmbeddingError(
-            f"{found.path} has features of what these videos held before: {', '.join(changed[:_NAMED])}{more}. Embed "
-            "them again with --restart, or into another file."
+            f"{found.path} has features of what these videos held before: {', '.join(changed[:_NAMED])}{more}. {way}, "
+            "or into another file."
         )
     if full < len(videos):
         text = (

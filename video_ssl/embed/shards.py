@@ -27,7 +27,6 @@ from video_ssl.datasets.arrow.checks import BrokenArrow, checked_arrow
 from video_ssl.datasets.table import Table
 from video_ssl.embed.config import EmbedConfig
 from video_ssl.embed.embed_videos import (
-    REMOVE,
     finished_features,
     read_finished,
     refuse_changed_contents,
@@ -96,9 +95,11 @@ def embed_shard(
         videos: the whole table.
         out: the feature file that all shards become.
         shard: `k/n`.
+        restart: write this shard anew, complete or not.
 
     Raises:
-        EmbeddingError: more shards than videos; or another job has written this shard, or the feature file.
+        EmbeddingError: more shards than videos; or another job has written this shard, or the feature file; or that one
+            is there with `restart`, which would be in vain.
     """
     index, count = parse_shard(shard)
     if count > len(videos):
@@ -110,11 +111,16 @@ def embed_shard(
     if out.suffix != ".arrow":
         raise EmbeddingError(f"{out} must end in .arrow: that is the only kind that is written.")
     out = claim_features(out)
+    if restart and out.is_file():
+        raise EmbeddingError(
+            f"{out} is there already, and --restart makes a shard of it anew, not the file: the merge would keep that "
+            "one. Remove it, or give another output file."
+        )
     embedder = Embedder(open_encoder(encoder, device), config, device=where, name=encoder)
-    if out.is_file() and not restart:
+    if out.is_file():
         rows = shard_rows(len(videos), index, count)
         part = videos.select(np.arange(rows.start, rows.stop))
-        finished_features(out, embedder, videos, part=part, replace=REMOVE)
+        finished_features(out, embedder, videos, part=part, in_parts=True)
         logger.info("%s is complete already: nothing is left for shard %s", out, shard)
         return out
     return write_shard(embedder, videos, out, index, count, restart=restart)
@@ -228,9 +234,9 @@ def merge_shards(out: str | Path) -> FeatureFile:
     shards = [(path, _about(path)) for path in _complete(folder, there)]
     _refuse_gaps(folder, shards)
     if out.is_file():
-        before = read_finished(out, replace=REMOVE).metadata.get("job", {})
+        before = read_finished(out, in_parts=True).metadata.get("job", {})
         changes = job_changes(before, shards[0][1]["whole"]["job"])
-        refuse_other_features(out, changes, replace=REMOVE)
+        refuse_other_features(out, changes, in_parts=True)
     schema = _read(shards[0][0]).schema
     with FeatureWriter(
         out,
