@@ -27,7 +27,7 @@ from video_ssl.pretrain.recipe import (
 )
 from video_ssl.pretrain.run import batch_source, existing_stages, open_streams, prepare_stages
 from video_ssl.pretrain.torch_loop.run import build_objective, run_torch
-from video_ssl.recipes import ConfigError, to_yaml
+from video_ssl.recipes import ConfigError, load_yaml, to_yaml
 
 TRAINING = {
     "duration": 3,
@@ -178,6 +178,26 @@ def test_every_stage_goes_on_where_it_was_stopped(
         ours, theirs = (weights_of(r.folder / run) for r in (recipe, trained))
         assert ours.keys() == theirs.keys()
         assert all(torch.equal(ours[name], theirs[name]) for name in ours)
+
+
+@pytest.mark.parametrize(
+    ("section", "mistake", "text"),
+    [
+        ("optimizer", {"warmup": 50}, "warmup of 50 steps does not fit"),
+        ("objective", {"init": {"file": "nowhere.pth"}}, r"needs 'init' .* no file nowhere\.pth"),
+    ],
+)
+def test_a_mistake_of_the_second_stage_is_told_before_the_first_is_trained(
+    section: str, mistake: dict[str, Any], text: str, videos: Path, tmp_path: Path
+) -> None:
+    """Was wrong: it was found when the tokenizer had been trained; the run itself and the first stage are sound."""
+    recipe = chain(videos, tmp_path)
+    images = tmp_path / "images.yaml"
+    content = load_yaml(images)
+    images.write_text(to_yaml({**content, section: {**content[section], **mistake}}))
+    with pytest.raises(ValueError, match=text):
+        run_torch(recipe)
+    assert not (tmp_path / "run" / "stages").exists()
 
 
 PUBLISHED = "bevt/swin_b_in1k_k400"

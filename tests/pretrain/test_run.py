@@ -495,6 +495,37 @@ def test_mistakes_of_a_run_are_told_before_its_stages_are_trained(
     assert not (tmp_path / "run" / "stages").exists()
 
 
+def test_data_that_are_to_be_generated_are_no_mistake_and_are_not_made_by_the_look_ahead(
+    videos: Path, tmp_path: Path, helpers: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The first stage makes them; they are checked when the run opens them."""
+
+    def prepare_stages(*_: Any) -> None:
+        raise Killed
+
+    monkeypatch.setenv("VIDEO_SSL_DATA", str(tmp_path / "data"))
+    monkeypatch.setattr("video_ssl.pretrain.run.prepare_stages", prepare_stages)
+    changes = {"data__table": "demo:train", "training__probe": {"table": "demo:val"}}
+    with pytest.raises(Killed):
+        run_torch(mvd_with_a_teacher(helpers, videos, tmp_path, **changes))
+    assert not (tmp_path / "data").exists()
+
+
+def test_a_run_whose_stages_are_finished_says_everything_once(
+    videos: Path, tmp_path: Path, helpers: Any, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Was wrong: what is looked at before the stages was looked at, and told, twice where none was left to train."""
+    changes = {"training__shrink_batch": True, "training__global_batch_size": 16}
+    recipe = mvd_with_a_teacher(helpers, videos, tmp_path, training__duration=2, **changes)
+    run_torch(recipe)
+    (tmp_path / "run" / "finished.json").unlink()
+    with caplog.at_level("INFO"):
+        caplog.clear()
+        run_torch(recipe)
+    told = [line for line in caplog.messages if "8 make a step in place of" in line]
+    assert len(told) == 1
+
+
 def test_stages_come_first_and_are_not_repeated(videos: Path, tmp_path: Path, helpers: Any) -> None:
     recipe = mvd_with_a_teacher(helpers, videos, tmp_path, training__duration=3)
     result = run_torch(recipe)
