@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import math
-import shutil
 from pathlib import Path
 from typing import Any
 
@@ -17,11 +16,13 @@ from video_ssl.pretrain.checkpoint_folders import Checkpoint, list_checkpoints
 from video_ssl.pretrain.errors import NonFiniteLoss
 from video_ssl.pretrain.optimizers import OptimizerConfig
 from video_ssl.pretrain.processes import Processes
-from video_ssl.pretrain.torch_loop.checkpoints import load_state
+from video_ssl.pretrain.recipe import PretrainRecipe
+from video_ssl.pretrain.torch_loop.checkpoints import load_objective, load_state
+from video_ssl.pretrain.torch_loop.loop import gradients_of, seed_step
 from video_ssl.pretrain.torch_loop.nonfinite import FiniteGuard
 from video_ssl.pretrain.torch_loop.optimizers import build_optimizer, set_lr
 from video_ssl.pretrain.torch_loop.replay import replay, replay_all
-from video_ssl.pretrain.torch_loop.run import run_torch
+from video_ssl.pretrain.torch_loop.run import build_objective, run_torch
 
 ALONE = Processes(0, 1, torch.device("cpu"))
 
@@ -91,6 +92,7 @@ def test_the_run_stops_keeps_evidence_and_no_poisoned_checkpoint(
     row = read_metrics(tmp_path / "straight" / "metrics.jsonl")[5]
     assert (repeated["step"], repeated["broken_parameters"]) == (5, [])
     assert (repeated["loss"], repeated["grad_norm"]) == (row["loss"], row["grad_norm"])
+    one_of_two_processes(run, recipe)
 
 
 def test_a_rate_that_explodes_is_reproduced(videos: Path, tmp_path: Path, helpers: Any) -> None:
@@ -104,22 +106,31 @@ def test_a_rate_that_explodes_is_reproduced(videos: Path, tmp_path: Path, helper
     assert not (math.isfinite(again["loss"]) and math.isfinite(again["grad_norm"]))
     assert again["broken_parameters"]
     assert list_checkpoints(run / "checkpoints") == []
-    one_of_two_processes(run)
 
 
-def one_of_two_processes(run: Path) -> None:
+def one_of_two_processes(run: Path, recipe: PretrainRecipe) -> None:
     """Was wrong: the command repeated the batch of process 0 only, which may be sound where another one's is not.
 
-    The evidence becomes that of two processes; the one before had four.
+    The evidence becomes that of two processes, each with a batch of its own; the one before had four.
     """
     place = run / "nonfinite"
     report = json.loads((place / "report.json").read_text())
     (place / "report.json").write_text(json.dumps({**report, "world_size": 2}))
+    batch = torch.load(place / "batch_0.pt", weights_only=True)
+    batch["video"] = 255 - batch["video"]
     for rank in (1, 3):
-        shutil.copy(place / "batch_0.pt", place / f"batch_{rank}.pt")
-    lines = list(replay_all(run))
-    assert [line.split(": ")[:2] for line in lines] == [
+        torch.save(batch, place / f"batch_{rank}.pt")
+    objective = build_objective(recipe)
+    state = load_state(Checkpoint(report["step"], place))
+    load_objective(objective, state["objective"], str(place))
+    losses = [replay(run)["loss"]]
+    seed_step(recipe.seed, report["step"], 1)
+    losses.append(gradients_of(objective, batch, recipe.training).loss.item())
+    assert losses[0] != losses[1]
+    lines = [line.split(": ") for line in replay_all(run)]
+    assert [line[:2] for line in lines] == [
         [f"process {rank}", name]
         for rank in (0, 1)
         for name in ("step", "loss", "grad_norm", "broken_parameters")
     ]
+    assert [float(line[2]) for line in lines if line[1] == "loss"] == losses
