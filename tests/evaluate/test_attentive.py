@@ -233,7 +233,10 @@ def test_codes_of_frames_are_those_of_the_frames_that_are_shown(run, videos, tmp
     )  # fmt: skip
     tables = {"test": Table.open(videos / "test.arrow")}
     encoder = load_encoder(run)
-    given = Context(train=features, test=features, encoder=encoder, tables=tables, settings=embed)
+    cpu = torch.device("cpu")
+    given = Context(
+        train=features, test=features, device=cpu, encoder=encoder, tables=tables, settings=embed
+    )
     plain, coded = (
         next(LiveTokens(given, "test", features, frame_positions=on).of_videos([0]))
         for on in (False, True)

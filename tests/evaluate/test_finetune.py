@@ -136,6 +136,7 @@ def test_what_only_one_of_two_readings_can_read(videos, tmp_path, monkeypatch):
     given = Context(
         train=features[0],
         test=features[1],
+        device=torch.device("cpu"),
         encoder=torch.nn.Linear(1, 1),
         tables={"train": train, "test": test},
         folder=tmp_path,

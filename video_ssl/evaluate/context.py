@@ -32,7 +32,7 @@ class Context(Given):
     """
 
     processes: Processes = ALONE
-    device: torch.device = ALONE.device
+    device: torch.device
     encoder: Encoder | None = None
     tables: Mapping[str, Table] = field(default_factory=dict)
     settings: EmbedConfig = field(default_factory=EmbedConfig)

@@ -236,6 +236,7 @@ def _attentive(head: SavedHead, spec: str | None, embed: EmbedConfig, device: st
             given = Context(
                 train=found,
                 test=found,
+                device=where,
                 encoder=open_encoder(spec, device),
                 tables={"test": table},
                 settings=embed,
