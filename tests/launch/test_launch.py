@@ -942,6 +942,54 @@ def test_a_launch_that_is_stopped_takes_its_processes_with_it_and_starts_nothing
     assert number in row["reason"] or not code
 
 
+STANDS = """
+import os, pathlib, sys, time
+if sys.argv[0] == "-c":  # the verb, which the task starts with `python -c`
+    pathlib.Path({mark!r}).write_text(str(os.getpid()))
+    time.sleep(600)
+"""
+
+
+def test_a_signal_to_the_task_alone_ends_its_verb(tmp_path: Path) -> None:
+    """Was wrong: with the task gone the verb went on alone, beside the next attempt that wrote the same file.
+
+    It stands before it has a handler of its own.
+    """
+    mark = tmp_path / "verb"
+    (tmp_path / "sitecustomize.py").write_text(STANDS.format(mark=str(mark)))
+    run = tmp_path / "run"
+    words = ("encoder", "videos", "o.arrow")
+    spec = TaskSpec(name="embed", verb="embed", arguments=words, run=str(run))
+    batch = Batch(tasks=(spec,), max_requeues=0, max_failures=0, lost_after_sec=60)
+    file = write_batch(tmp_path / "batch.json", batch)
+    path = os.pathsep.join([str(tmp_path), *filter(None, [os.environ.get("PYTHONPATH")])])
+    said = tmp_path / "said"  # no pipe: a verb that is left over would keep it open
+    with said.open("w") as log:
+        task = subprocess.Popen(
+            [sys.executable, "-m", "video_ssl.launch.task", str(file), "0"],
+            env={**os.environ, "PYTHONPATH": path},
+            stdout=log,
+            stderr=subprocess.STDOUT,
+        )
+    end = time.monotonic() + 300
+    while not (mark.is_file() and mark.read_text()):
+        assert task.poll() is None, said.read_text()
+        assert time.monotonic() < end
+        time.sleep(0.02)
+    verb = psutil.Process(int(mark.read_text()))
+    try:
+        assert verb.ppid() == task.pid
+        task.terminate()
+        assert task.wait(timeout=300) == 143, said.read_text()
+        assert not verb.is_running()
+    finally:
+        if verb.is_running():
+            verb.kill()
+    (note,) = read_notes([end_note(run, "local", "embed", "0", 0)])
+    assert note["outcome"] == "stopped"
+    assert "what was written counts" in note["reason"]
+
+
 def test_a_grid_that_is_stopped_begins_no_further_run(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

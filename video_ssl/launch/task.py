@@ -120,7 +120,9 @@ def _command(spec: TaskSpec, batch: Batch) -> None:
         ended = subprocess.run(
             [sys.executable, "-c", code, spec.verb, *spec.arguments], check=False
         )
-    except Interrupted as err:  # `run` has ended the process
+    except Interrupted as err:
+        # `run` has killed the verb (SIGKILL) and waited for it: rows since its last commit are lost, others count.
+        # Its workers end by themselves, at a pipe that nobody reads.  SIGKILL to this process does not reach the verb.
         raise Interrupted(signal.Signals[err.signal_name], counts) from err
     if ended.returncode in (-signal.SIGUSR2, -signal.SIGTERM, -signal.SIGINT):
         raise Interrupted(-ended.returncode, counts)
