@@ -284,7 +284,8 @@ def test_conv_head_sees_its_context_frames_and_no_others():
         moved = (encoder.frame_features(other) - features).abs().amax((0, 2)) > 1e-6
     assert moved.nonzero().flatten().tolist() == [2, 5]
     with pytest.raises(ValueError, match="feature maps of at least 5x5"):
-        encoder(torch.randn(1, 3, 2, 32, 32))
+        encoder(torch.randn(1, 3, 2, 65, 64))
+    encoder(torch.randn(1, 3, 2, 65, 65))
 
 
 def test_projection_is_over_all_frames():

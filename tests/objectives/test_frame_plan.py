@@ -107,8 +107,9 @@ def test_tables_that_forbid_mirrors_are_obeyed():
 
 
 def test_contexts_are_decoded_before_their_frames():
-    sample, _ = sample_of(encoder={"head": "conv", "num_contexts": 3, "context_stride": 4})
-    assert sample["video"].shape == (2, 27, 32, 32, 3)
+    encoder = {"head": "conv", "num_contexts": 3, "context_stride": 4}
+    sample, _ = sample_of(encoder=encoder, crop={"kind": "whole", "size": 80})
+    assert sample["video"].shape == (2, 27, 80, 80, 3)
     shown = numbers(sample["video"]).reshape(2, 9, 3)
     expected = np.maximum(sample["steps"][..., None] - np.array([8, 4, 0]), 0)
     assert np.array_equal(shown, expected)

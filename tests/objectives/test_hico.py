@@ -322,7 +322,9 @@ def test_a_term_without_weight_has_no_head() -> None:
 
 def test_one_video_is_refused_where_it_would_give_nan() -> None:
     objective = Objective(config_of())
-    with pytest.raises(ValueError, match=r"1 video.*global_batch_size"):
+    with pytest.raises(
+        ValueError, match=r"1 record .* hico tells videos apart\. Raise training\.global_batch_size"
+    ):
         objective(raw_batch(objective.config, num_videos=1))
 
 

@@ -68,6 +68,27 @@ def test_mistakes_are_named(helpers: Any, changes: dict[str, Any], text: str) ->
         helpers.recipe(VIDEOS, RUN, **changes)
 
 
+@pytest.mark.parametrize(
+    ("name", "key", "least", "text"),
+    [
+        ("hico/s3dg_k400", "crop.size", 17, "S3D-G was given clips of 16 frames of 16x16 pixels"),
+        ("hico/s3dg_k400", "clip.num_frames", 5, "S3D-G was given clips of 4 frames of 112x112"),
+        ("hicopp/s3dg_k400", "crop.size", 17, "S3D-G was given clips of 16 frames of 16x16 pixels"),
+        ("supervised/hico_ft_ucf101", "crop.size", 17, "S3D-G was given clips of .* 16x16 pixels"),
+        ("tcc/pouring", "crop.size", 65, r"frames of 64x64 pixels are too small .*crop\.size"),
+        ("tcn/pouring", "crop.size", 65, r"frames of 64x64 pixels are too small .*crop\.size"),
+    ],
+)
+def test_a_clip_of_which_the_network_leaves_nothing_is_told_when_the_recipe_is_read(
+    name: str, key: str, least: int, text: str
+) -> None:
+    """Was wrong: the network found it in the first step, after the data were opened and the workers had started."""
+    encoder = [] if name.startswith("tc") else ["objective.encoder={architecture: s3dg}"]
+    load_pretrain_recipe(name, [*encoder, f"objective.{key}={least}"])
+    with pytest.raises(ConfigError, match=text):
+        load_pretrain_recipe(name, [*encoder, f"objective.{key}={least - 1}"])
+
+
 def test_no_objective_at_all(helpers: Any) -> None:
     content = helpers.tiny(VIDEOS, RUN)
     del content["objective"]["name"]

@@ -35,7 +35,11 @@ class NetworkSettings(Protocol):
 
 
 class EncoderSettings(NetworkSettings, Protocol):
-    """The same of one that sees video; it has a field `image_size` too, where frames must have one size."""
+    """The same of one that sees video; it has a field `image_size` too, where frames must have one size.
+
+    One whose layers leave nothing of small clips has a method `refuse_small(num_frames=, height=, width=)`, which
+    raises a ValueError for them: objectives ask it when the recipe is read, and the network when it is given a clip.
+    """
 
     @property
     def num_frames(self) -> int | None:

@@ -8,6 +8,9 @@ from typing import Literal
 #: Parts of a backbone in the order of the forward pass; `frozen_parts` counts from the front.
 PARTS = ("conv1", "layer1", "layer2", "layer3", "layer4")
 
+#: Smallest frames of which a backbone, which divides them by 16, leaves the 5 x 5 cells that the head "conv" needs.
+LEAST_CONV_SIZE = 65
+
 _POSITIVE = (
     *("small_width", "chunk_frames", "hidden_dim", "num_layers", "num_heads", "ffn_dim"),
     *("embed_dim", "num_contexts", "context_stride", "conv_dim", "max_frames"),
@@ -103,6 +106,14 @@ class FrameTransformerConfig:
         if self.backbone == "small":
             return ("layers",)
         return PARTS[:4] if self.head == "conv" else PARTS
+
+    def refuse_small(self, *, height: int, width: int) -> None:
+        """Raises ValueError for frames of which less is left than the convolutions of the head "conv" need."""
+        if self.head == "conv" and min(height, width) < LEAST_CONV_SIZE:
+            raise ValueError(
+                f"frames of {height}x{width} pixels are too small for encoder.head='conv': it needs feature maps of at "
+                f"least 5x5, which {LEAST_CONV_SIZE} pixels give. Use a larger crop (crop.size), or head='transformer'."
+            )
 
     @property
     def length(self) -> int:

@@ -204,11 +204,6 @@ class ConvHead(nn.Module):
 
     def pool(self, features: Tensor) -> Tensor:
         """Returns (N, conv_dim) for (N, c, C, h, w): frames with their contexts, the frame itself last."""
-        if min(features.shape[-2:]) < 5:
-            raise ValueError(
-                f"the conv head needs feature maps of at least 5x5, but they are {features.shape[-2]}x"
-                f"{features.shape[-1]}: use larger frames (80 px for resnet50 and small)."
-            )
         return self.conv_layers(features.transpose(1, 2)).amax(dim=(2, 3, 4))
 
     def forward(self, pooled: Tensor, mask: Tensor | None = None) -> Tensor:
@@ -269,6 +264,7 @@ class FrameTransformer(TorchEncoder, nn.Module):
 
     def pooled(self, video: Tensor) -> Tensor:
         """Returns (B, S, C), the pooled backbone features, in chunks of time steps."""
+        self.config.refuse_small(height=video.shape[-2], width=video.shape[-1])
         c = self.config.frames_per_feature
         step = self.config.chunk_frames * c
         pieces = [

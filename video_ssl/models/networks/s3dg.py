@@ -17,9 +17,6 @@ from torch import Tensor, nn
 from video_ssl.models.networks.s3dg_config import GROUPS, STEM, Mixed, S3DGConfig
 from video_ssl.models.networks.token_features import MapFeatures
 
-#: Smallest frames and clips of which a cell of the last feature map is left.
-LEAST_SIZE, LEAST_FRAMES = 17, 5
-
 
 class Pointwise(nn.Module):
     """A 1x1x1 convolution without bias, batch norm, ReLU."""
@@ -86,8 +83,8 @@ class MixedBlock(nn.Module):
 class S3DG(MapFeatures, nn.Module):
     """See `S3DGConfig` for its settings.
 
-    Videos are float (B, C, T, H, W), normalised, of at least LEAST_FRAMES frames and LEAST_SIZE pixels.  Time and space
-    are divided by 8 and 32.  Its tokens are the cells of the last feature map.
+    Videos are float (B, C, T, H, W), normalised, of at least as many frames and pixels as its settings say
+    (`refuse_small`).  Time and space are divided by 8 and 32.  Its tokens are the cells of the last feature map.
     """
 
     def __init__(self, config: S3DGConfig) -> None:
@@ -120,11 +117,7 @@ class S3DG(MapFeatures, nn.Module):
             ValueError: frames too small, or too few of them.
         """
         t, h, w = video.shape[2:]
-        if t < LEAST_FRAMES or min(h, w) < LEAST_SIZE:
-            raise ValueError(
-                f"S3D-G was given clips of {t} frames of {h}x{w} pixels: nothing is left of fewer than {LEAST_FRAMES} "
-                f"frames or {LEAST_SIZE} pixels. Use longer clips or a larger crop."
-            )
+        self.config.refuse_small(num_frames=t, height=h, width=w)
         found: dict[str, Tensor] = {}
         for name, layer in self.layers.items():
             video = found[name] = layer(video)

@@ -9,6 +9,9 @@ from typing import Literal
 #: last; the 2nd and 4th narrow the input of the separable ones.
 Mixed = tuple[str, tuple[int, int, int, int, int, int]]
 
+#: Smallest frames and clips of which a cell of the last feature map is left.
+LEAST_SIZE, LEAST_FRAMES = 17, 5
+
 #: Channels of the three convolutions of the stem.
 STEM = (64, 64, 192)
 #: The mixed blocks behind the second, third and fourth pool.
@@ -56,6 +59,14 @@ class S3DGConfig:
             )
         if self.num_frames is not None and self.num_frames < 1:
             raise ValueError(f"num_frames={self.num_frames} must be at least 1.")
+
+    def refuse_small(self, *, num_frames: int, height: int, width: int) -> None:
+        """Raises ValueError for clips of which no cell of the last feature map is left."""
+        if num_frames < LEAST_FRAMES or min(height, width) < LEAST_SIZE:
+            raise ValueError(
+                f"S3D-G was given clips of {num_frames} frames of {height}x{width} pixels: nothing is left of fewer "
+                f"than {LEAST_FRAMES} frames or {LEAST_SIZE} pixels. Use longer clips or a larger crop."
+            )
 
     def divided(self, channels: int) -> int:
         """Returns a number of channels of the published network in this one."""

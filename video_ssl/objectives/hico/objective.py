@@ -50,12 +50,7 @@ class Objective(TorchObjective):
         Raises:
             ValueError: a batch of one video, which leaves nothing to tell it from.
         """
-        num_videos = len(batch["video"])
-        if num_videos < 2:
-            raise ValueError(
-                f"a batch of {num_videos} video in a process: HiCo tells videos apart, so every process needs at least "
-                "2. Raise training.global_batch_size, or use fewer processes."
-            )
+        self.config.check_records(len(batch["video"]))
         return self.step_output(self._features(batch))
 
     def _features(self, batch: Mapping[str, Tensor]) -> Tensor:

@@ -72,6 +72,8 @@ class FrameSetSettings:
                 f"encoder.num_frames={given}, but frames.num_frames={wanted}: leave encoder.num_frames empty."
             )
         object.__setattr__(self, "encoder", replace(self.encoder, num_frames=wanted))
+        size = self.crop.size
+        self.encoder.refuse_small(height=size, width=size)
         if self.init.kind != "random" and self.encoder.backbone != "resnet50":
             raise ValueError(
                 f"init.kind={self.init.kind!r} is for encoder.backbone='resnet50'. Use init.kind=random."

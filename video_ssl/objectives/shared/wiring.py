@@ -16,7 +16,8 @@ def fit_encoder(encoder: C, *, size: int, num_frames: int | None = None) -> C:
     has such fields: a convolution takes frames of any size, an encoder of images any number of them.
 
     Raises:
-        ValueError: a value that is set differs from the crop or the clip, or does not divide into tokens.
+        ValueError: a value that is set differs from the crop or the clip, or does not divide into tokens, or nothing is
+            left of such a clip.
     """
     known = {field.name for field in fields(encoder)}
     filled: dict[str, Any] = {"image_size": size, "num_frames": num_frames}
@@ -28,4 +29,7 @@ def fit_encoder(encoder: C, *, size: int, num_frames: int | None = None) -> C:
             raise ValueError(
                 f"encoder.{name}={here}, but {source}={value}: leave encoder.{name} empty, or make them equal."
             )
+    refuse_small = getattr(encoder, "refuse_small", None)
+    if refuse_small is not None and num_frames is not None:
+        refuse_small(num_frames=num_frames, height=size, width=size)
     return replace(encoder, **filled)
