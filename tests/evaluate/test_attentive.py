@@ -7,6 +7,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+import torch
 from untrained_run import untrained_run
 
 from video_ssl.datasets.table import Table
