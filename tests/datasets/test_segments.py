@@ -24,15 +24,15 @@ FPS = 10
 NAME = "a-b,c_1"
 
 
-def write_file(path: Path, first: int, count: int) -> None:
+def write_file(path: Path, first: int, count: int, *, side: int = 32) -> None:
     """Frames whose grey says their number in the whole video."""
     path.parent.mkdir(parents=True, exist_ok=True)
     with av.open(str(path), "w") as container:
         stream = container.add_stream("libx264", rate=FPS)
-        stream.width = stream.height = 32
+        stream.width = stream.height = side
         stream.pix_fmt, stream.options = "yuv444p", {"qp": "0"}
         for i in range(first, first + count):
-            picture = np.full((32, 32, 3), 2 * i, np.uint8)
+            picture = np.full((side, side, 3), 2 * i, np.uint8)
             container.mux(stream.encode(av.VideoFrame.from_ndarray(picture, format="rgb24")))
         container.mux(stream.encode())
 
@@ -68,7 +68,12 @@ def test_a_video_is_one_record_over_all_of_its_files(root: Path) -> None:
         assert reader.info.num_frames == 112
         config = build_config(
             Config,
-            {"clip": CLIP, "crop": {"kind": "whole", "size": 32}, "color": None},
+            {
+                "clip": CLIP,
+                "crop": {"kind": "whole", "size": 32},
+                "color": None,
+                "encoder": {"architecture": "r2plus1d"},
+            },
         )
         seen = set()
         for visit in range(20):
@@ -149,9 +154,8 @@ def test_how_long_a_video_lasts_is_what_the_name_of_its_last_file_says(root: Pat
 def test_files_may_end_a_fifth_of_a_second_beside_the_next(
     root: Path, first: str, second: str, taken: bool
 ) -> None:
-    index(root, f"edge,{first}", f"edge,{second}")
     notes: list[str] = []
-    split = _split(root / "training.txt", notes)
+    split = _split("training.txt", segment_names([f"edge,{first}", f"edge,{second}"]), notes)
     assert list(split.columns["id"]) == ["edge"] * taken
     assert len(notes) == (not taken)
     if not taken and first != "0000000,0005000":
@@ -169,8 +173,66 @@ def test_every_video_that_is_left_out_is_named(
     assert "broken09" in caplog.text
     assert "broken10" not in caplog.text
     assert "5 more of that kind; `video-ssl data check hacs` lists all" in caplog.text
-    lines, _ = check_data("hacs")
+    lines, complete = check_data("hacs")
     assert sum("(5000 ms is followed by 6000 ms)" in line for line in lines) == 15
+    assert not complete
+    assert any("train: 1 of 16 videos" in line for line in lines)
+
+
+@pytest.mark.parametrize(
+    ("lines", "text"),
+    [(["gap,5000,10000"], "the beginning is followed by 5000 ms"), ([], "They are empty")],
+)
+def test_an_index_of_which_nothing_can_be_used_says_why(
+    root: Path, lines: list[str], text: str
+) -> None:
+    """Was wrong: "not one of the listed videos lies below", and that `data check` names them, which found all right."""
+    index(root, *lines)
+    with pytest.raises(TableError, match=text):
+        open_table("hacs:train")
+    found, complete = check_data("hacs")
+    assert not complete
+    assert any(f"train: 0 of {len(lines)} videos" in line for line in found)
+
+
+def test_a_file_that_is_listed_twice_is_taken_once(
+    root: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Was wrong: told as a gap, and the video was left out.  A space before the comma was a part of the name."""
+    index(root, f"{NAME},0,5000", f"{NAME} ,0,5000", f"{NAME},5000,10000", f"{NAME},10000,11200")
+    with caplog.at_level(logging.WARNING):
+        table = open_table("hacs:train")
+    assert "line 2 lists a file of a-b,c_1 once more: it is taken once" in caplog.text
+    with open_record(table.record(0)) as reader:
+        assert reader.info.num_frames == 112
+
+
+@pytest.mark.parametrize("damage", ["empty", "cut", "other size", "gone"])
+def test_the_file_of_a_video_that_is_damaged_is_named(
+    root: Path, tmp_path: Path, damage: str
+) -> None:
+    """Was wrong: lists of what was skipped named all files of the video, and not which of them is damaged."""
+    record = open_table("hacs:train").record(0)
+    second = root / "training" / segment_file(NAME, 5000, 10000)
+    if damage == "empty":
+        second.write_bytes(b"")
+    elif damage == "cut":
+        second.write_bytes(second.read_bytes()[:700])
+    elif damage == "gone":
+        second.unlink()
+    else:
+        write_file(second, 50, 50, side=64)
+    with pytest.raises(BadVideo) as caught:
+        open_record(record)
+    assert caught.value.reason.startswith(f"its file 2 of 3, {second.name}, ")
+    assert caught.value.reason.count("its file") == 1
+
+
+def test_who_lacks_uncut_kinetics_is_not_sent_to_hacs(root: Path) -> None:
+    (root.parent / "kinetics400_uncut").mkdir()
+    lines, _ = check_data("kinetics400_uncut")
+    assert "whoever kept the videos" in "".join(lines)
+    assert "HACS" not in "".join(lines)
 
 
 def test_uncut_kinetics_is_read_in_the_same_way(root: Path) -> None:

@@ -510,6 +510,32 @@ def test_who_belongs_together_is_shown_beside_the_truth(tmp_path, videos):
         write_report(run, config=ReportConfig(topics=str(videos / "nowhere.arrow")))
 
 
+def test_the_network_is_that_of_the_folder_that_was_given(tmp_path, videos):
+    """Was wrong: that of the folder in which the run had been trained; of a moved run none, of a copy another one's."""
+    recipe = small_recipe("hico/demo", tmp_path, str(videos / "train.arrow"))
+    training = replace(recipe.training, duration="1 steps", checkpoint_every="1 steps")
+    run, optimizer = tmp_path / "run", replace(recipe.optimizer, warmup=0)
+    run_torch(recipe.replace(run=str(run), training=training, optimizer=optimizer, evaluate=None))
+    config = ReportConfig(max_clips=1, topics=str(videos / "test.arrow"))
+    empty = Path(shutil.copytree(run, tmp_path / "copy"))
+    shutil.rmtree(empty / "checkpoints")
+    with pytest.raises(TableError, match="does not judge"):
+        write_report(empty, config=config)
+    moved = run.rename(tmp_path / "moved")
+    assert 'id="topics"' in write_report(moved, config=config).read_text()
+    # What cannot be used is named; was left out without a word.
+    page = write_report(
+        moved, config=ReportConfig(max_clips=1, topics=str(videos / "broken.arrow"))
+    ).read_text()
+    assert "2 more cannot be used: broken1 (" in page
+    table = Table.open(videos / "broken.arrow").select([0, 1, 4])
+    table.save(tmp_path / "one.arrow")
+    with pytest.raises(
+        TableError, match=r"two videos are needed, and of 3 fewer can be used\.\n  b"
+    ):
+        write_report(moved, config=ReportConfig(topics=str(tmp_path / "one.arrow")))
+
+
 def test_topics_are_asked_of_who_judges_them(tmp_path, videos):
     recipe = small_recipe("hico/demo", tmp_path, str(videos / "train.arrow"))
     training = replace(recipe.training, duration="1 steps", checkpoint_every="1 steps")

@@ -10,6 +10,7 @@ a few are open at a time; where a scan has counted their frames, the others are 
 
 from __future__ import annotations
 
+import contextlib
 from collections import OrderedDict
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
@@ -27,6 +28,7 @@ from video_ssl.clips.decoders.reader import (
     stream_frames,
 )
 from video_ssl.clips.views import read_views
+from video_ssl.datasets.remote.errors import redacted
 
 Ints = NDArray[np.int64]
 
@@ -112,9 +114,22 @@ class JoinedReader:
             return self._open[part]
         while len(self._open) >= _MOST_OPEN:
             self._open.popitem(last=False)[1].close()
-        reader = self._open[part] = self._open_part(self._parts[part])
-        self._refuse_other(part, reader.info)
+        with self._named(part):
+            reader = self._open[part] = self._open_part(self._parts[part])
+            self._refuse_other(part, reader.info)
         return reader
+
+    @contextlib.contextmanager
+    def _named(self, part: int) -> Iterator[None]:
+        """What is wrong with a part says which it is: whoever hears of it names the video by all of its parts."""
+        try:
+            yield
+        except BadVideo as err:
+            name = self._parts[part].rsplit("/", 1)[-1]
+            which = f"its file {part + 1} of {len(self._parts)}, {redacted(name)},"
+            if err.reason.startswith("its file "):  # said when it was opened
+                raise
+            raise type(err)(err.path, f"{which} {err.reason}") from err
 
     def _refuse_other(self, part: int, info: VideoInfo) -> None:
         """Raises BadVideo for a part that does not go with the first, or has changed since it was counted."""
@@ -150,7 +165,9 @@ class JoinedReader:
         height, width = size or (self.info.height, self.info.width)
         out = np.empty((len(wanted), height, width, 3), np.uint8)
         for part, places, own in self._by_part(wanted):
-            out[places] = self._reader(part).frames(own, size)
+            reader = self._reader(part)
+            with self._named(part):
+                out[places] = reader.frames(own, size)
         return out
 
     def views(self, requests: Sequence[ViewRequest]) -> None:
@@ -167,21 +184,27 @@ class JoinedReader:
                     piece = replace(request, indices=own[run], out=request.out[begin:end])
                     of_part.setdefault(part, []).append(piece)
         for part in sorted(of_part):
-            read_views(self._reader(part), of_part[part])
+            reader = self._reader(part)
+            with self._named(part):
+                read_views(reader, of_part[part])
 
     def stream(
         self, indices: Sequence[int] | np.ndarray, size: tuple[int, int] | None = None
     ) -> Iterator[tuple[int, np.ndarray]]:
         for part, _, own in self._by_part(check_indices(indices, self.info)):
-            for index, picture in stream_frames(self._reader(part), own, size):
-                yield int(index + self._starts[part]), picture
+            reader = self._reader(part)
+            with self._named(part):
+                for index, picture in stream_frames(reader, own, size):
+                    yield int(index + self._starts[part]), picture
 
     def times(self, indices: Sequence[int] | np.ndarray) -> np.ndarray:
         wanted = check_indices(indices, self.info)
         out = np.empty(len(wanted))
         for part, places, own in self._by_part(wanted):
             if part not in self._times:
-                self._times[part] = self._reader(part).times(np.arange(self.part_frames[part]))
+                reader = self._reader(part)
+                with self._named(part):
+                    self._times[part] = reader.times(np.arange(self.part_frames[part]))
             out[places] = self._starts_sec[part] + self._times[part][own]
         return out
 
@@ -193,7 +216,9 @@ class JoinedReader:
         for part in np.flatnonzero(np.diff(first) > 0).tolist():
             begin, end = int(first[part]), int(first[part + 1])
             offset_sec = start_sec - self._starts_sec[part]
-            own = self._reader(part).audio(offset_sec + begin / rate, offset_sec + end / rate, rate)
+            reader = self._reader(part)
+            with self._named(part):
+                own = reader.audio(offset_sec + begin / rate, offset_sec + end / rate, rate)
             out[begin:end] = own[: end - begin]
         return out
 

@@ -82,9 +82,13 @@ class RunData:
 
     @functools.cached_property
     def recipe_object(self) -> PretrainRecipe | None:
-        """The recipe with its objective, None where this version does not understand it."""
+        """The recipe with its objective, None where this version does not understand it.
+
+        Its run is this folder, which may have been moved or copied since it was written down.
+        """
         try:
-            return recipe_from_dict(self.recipe) if self.recipe else None
+            found = recipe_from_dict(self.recipe) if self.recipe else None
+            return None if found is None else found.replace(run=str(self.folder))
         except ConfigError as err:
             logger.warning("the recipe of %s is of another version: %s", self.folder, err)
             return None

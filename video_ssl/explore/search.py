@@ -469,8 +469,13 @@ def _part(track: Track, start_sec: float | None, end_sec: float | None) -> Track
     high = np.inf if end_sec is None else end_sec
     inside = (track.times >= low) & (track.times <= high)
     if not inside.any():
+        asked = "".join(
+            f" {word} {sec:g} s"
+            for word, sec in (("from", start_sec), ("to", end_sec))
+            if sec is not None
+        )
         raise FeatureError(
-            f"{track.id!r} has no frame between {start_sec} and {end_sec} s: its frames lie between "
+            f"{track.id!r} has no frame{asked}: its frames lie between "
             f"{track.times.min():.2f} and {track.times.max():.2f} s."
         )
     parts = {name: getattr(track, name)[inside] for name in ("embs", "times", "labels")}

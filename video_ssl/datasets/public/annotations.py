@@ -64,7 +64,7 @@ class Annotations:
         class_names: names of the labels.
         metadata: further metadata of the tables, for example `no_flip`.
         suffixes: what counts as a video.
-        expected: how many videos a split should have, where the annotation files do not list them.
+        expected: how many videos a split should have, where that is not how many it lists.
         source: where videos come from, for whoever lacks them.
         layout: where videos are expected, relative to the root.
         notes: what is odd about the lists, for the log.
@@ -126,6 +126,12 @@ def build_public(name: str, root: Path, read: Callable[[Path], Annotations]) -> 
         missing += count
         if count < len(found):
             tables[split] = _table(root, annotations, listed, found)
+    if not tables and not any(len(listed.names) for listed in annotations.splits.values()):
+        reasons = "".join(f"\n  {note}" for note in annotations.notes[:_LOGGED_NOTES])
+        raise TableError(
+            f"{name}: not one video that its annotation files list can be used."
+            + (reasons or f" They are empty: get them from {annotations.source}.")
+        )
     if not tables:
         raise TableError(
             f"{name}: not one of the listed videos lies below {root}. Expected: {annotations.layout} "
@@ -180,7 +186,7 @@ def check_public(
         missing = [name for name, path in zip(names, found, strict=True) if path is None]
         have = len(listed.names) - len(missing)
         total = annotations.expected.get(split, len(listed.names))
-        complete &= have >= total
+        complete &= have >= total and have > 0
         lines.append(f"  {split}: {have} of {total} videos" + _some(missing))
     lines += [f"  {note}" for note in (*annotations.notes, *present.notes())]
     if not complete:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 from video_ssl.datasets.errors import TableError, shown
@@ -24,7 +24,7 @@ _INDEX = {"train": ("training", "train"), "val": ("validation", "val")}
 Stamps = list[tuple[int, int]]
 
 
-def read_segments(root: Path) -> Annotations:
+def read_segments(root: Path, source: str = _SOURCE) -> Annotations:
     """Returns the splits train and val (where its index is there): a record for each video, all its files in a row.
 
     The index of a split is training.txt or validation.txt in `annotations` or the root: a line NAME,START,END for each
@@ -32,30 +32,47 @@ def read_segments(root: Path) -> Annotations:
     file.  One whose files overlap or leave a gap, also at the beginning, is left out and named.  Source: papers/hico.md
     section 2.1.
 
+    Args:
+        root: folder of the data set.
+        source: where videos and index come from, for whoever lacks them.
+
     Raises:
         TableError: no index of the training, or a line of another kind.
     """
     splits: dict[str, Split] = {}
+    expected: dict[str, int] = {}
     files: list[Path] = []
     notes: list[str] = []
     for split, words in _INDEX.items():
         names = [f"{folder}{word}.txt" for word in words for folder in ("annotations/", "")]
         try:
-            file = find_annotation(root, names, source=_SOURCE)
+            file = find_annotation(root, names, source=source)
         except TableError:
             if split == "train":
                 raise
             continue
         files.append(file)
-        splits[split] = _split(file, notes)
+        videos = segment_names(read_text(file).splitlines(), str(file), notes)
+        splits[split] = _split(file.name, videos, notes)
+        expected[split] = len(videos)
     shared_between(splits, notes)
     return Annotations(
-        splits=splits, files=files, class_names=(), source=_SOURCE, layout=_LAYOUT, notes=notes
+        splits=splits,
+        files=files,
+        class_names=(),
+        source=source,
+        layout=_LAYOUT,
+        expected=expected,
+        notes=notes,
     )
 
 
-def segment_names(lines: Iterable[str], where: str = "the segment index") -> dict[str, Stamps]:
+def segment_names(
+    lines: Iterable[str], where: str = "the segment index", notes: list[str] | None = None
+) -> dict[str, Stamps]:
     """Returns video name -> (start, end) of its files in milliseconds, in the order of the index.
+
+    A file that is listed again is taken once, and `notes` say so.
 
     Raises:
         TableError: a line that is not NAME,START,END, or a file that ends before it starts.
@@ -69,13 +86,20 @@ def segment_names(lines: Iterable[str], where: str = "the segment index") -> dic
             raise TableError(
                 f"{where} line {number} is {shown(line.strip())}: expected NAME,START,END with milliseconds."
             )
+        name = name.strip()
         start, end = (int(stamp) for stamp in stamps)
         if end <= start:
             raise TableError(
                 f"{where} line {number}: {shown(name)} has a file from {start} to {end} ms, which holds nothing. "
                 "Mend or remove the line."
             )
-        videos.setdefault(name, []).append((start, end))
+        known = videos.setdefault(name, [])
+        if (start, end) not in known:
+            known.append((start, end))
+        elif notes is not None:
+            notes.append(
+                f"{where} line {number} lists a file of {name} once more: it is taken once"
+            )
     return videos
 
 
@@ -88,15 +112,15 @@ def segment_file(name: str, start_ms: int, end_ms: int) -> str:
     return f"v_{name}_{start_ms:07d}_{end_ms:07d}.mp4"
 
 
-def _split(file: Path, notes: list[str]) -> Split:
+def _split(index: str, videos: Mapping[str, Stamps], notes: list[str]) -> Split:
     names, ids, seconds = [], [], []
-    for name, stamps in segment_names(read_text(file).splitlines(), str(file)).items():
+    for name, stamps in videos.items():
         stamps = sorted(stamps)
         place = break_in([(start / 1000, end / 1000) for start, end in stamps])
         if place is not None:
             before = f"{stamps[place - 1][1]} ms is" if place else "the beginning is"
             notes.append(
-                f"{file.name}: left out, as its files overlap or leave a gap: {name} "
+                f"{index}: left out, as its files overlap or leave a gap: {name} "
                 f"({before} followed by {stamps[place][0]} ms)"
             )
             continue

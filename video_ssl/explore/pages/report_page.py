@@ -40,6 +40,7 @@ logger = logging.getLogger(__name__)
 __all__ = ["RunNotFound", "write_report"]
 
 _MAX_SKIPPED = 200
+_NAMED = 5
 S = TypeVar("S")
 
 
@@ -216,18 +217,24 @@ def _topics(data: RunData, config: ReportConfig) -> TopicsSection | None:
     """Who belongs together among the videos of the training, or of the table that was asked for.
 
     Raises:
-        TableError: no such table, or an objective that judges no pairs is asked for them.
+        TableError: no such table, fewer than two videos that can be used, or an objective that judges no pairs.
     """
     most = config.max_topics
     if config.topics is None:
-        return _of_training(data, functools.partial(topics_of, most=most))
+        found = _of_training(data, functools.partial(topics_of, most=most))
+        return None if found is None or found.judged is None else found
     recipe = data.recipe_object
     table = open_table(config.topics)
     found = None if recipe is None else topics_of(recipe, table, most=most, name=config.topics)
     if found is None:
         raise TableError(
             f"topics={config.topics}: {data.folder} does not judge which videos belong together. hico and hicopp with "
-            "a topical term do, where a checkpoint and the videos are there."
+            "a topical term do, where a checkpoint is there."
+        )
+    if found.judged is None:
+        reasons = "".join(f"\n  {name}: {reason}" for name, reason in found.left_out[:_NAMED])
+        raise TableError(
+            f"topics={config.topics}: two videos are needed, and of {len(table)} fewer can be used.{reasons}"
         )
     return found
 

@@ -9,6 +9,7 @@ from markupsafe import Markup
 
 from video_ssl.clips.decoders.reader import BadVideo
 from video_ssl.clips.reading import open_record
+from video_ssl.datasets.remote.errors import redacted
 from video_ssl.datasets.table import Table
 from video_ssl.explore.pages.charts import pair_chart
 from video_ssl.explore.pages.trained_network import trained_network
@@ -25,14 +26,16 @@ class TopicsSection:
 
     Attributes:
         table: which videos these are, by what their table is called; "" = those of the training.
-        judged: how sure the network is that two videos belong together.
+        judged: how sure the network is that two videos belong together; None where fewer than two can be used.
         true: which have one label; None where the table has no labels.
+        left_out: (video, reason) of those that cannot be used.
         ranked: chance that a pair of one label is judged surer than one of two; None without labels or with one only.
     """
 
     table: str
-    judged: Markup
+    judged: Markup | None = None
     true: Markup | None = None
+    left_out: tuple[tuple[str, str], ...] = ()
     ranked: float | None = None
 
 
@@ -57,17 +60,21 @@ def topics_of(
     plan = OBJECTIVES[recipe.objective_name].main_plan(recipe.objective)
     places = np.unique(np.linspace(0, len(table) - 1, min(most, len(table))).round().astype(int))
     records = sorted((table.record(int(i)) for i in places), key=lambda r: (r.label or 0, r.index))
-    shown, samples = [], []
+    shown, samples, left_out = [], [], []
     for record in records:
         try:
             with open_record(record, timeout_sec=_TIMEOUT_SEC) as reader:
                 rng = np.random.default_rng((recipe.seed, record.index))
                 samples.append(plan(record, reader, rng, 1.0))
-        except (BadVideo, OSError):
+        except BadVideo as err:
+            left_out.append((redacted(record.id), err.reason))
+            continue
+        except OSError as err:
+            left_out.append((redacted(record.id), str(err)))
             continue
         shown.append(record)
     if len(shown) < 2:
-        return None
+        return TopicsSection(table=name, left_out=tuple(left_out))
     batch = to_tensors({name: np.stack([s[name] for s in samples]) for name in samples[0]})
     with torch.inference_mode():
         related = objective.related(batch)
@@ -78,11 +85,12 @@ def topics_of(
     judged = pair_chart(sure.tolist(), names)
     labels = np.array([record.label for record in shown if record.label is not None])
     if len(labels) < len(shown):
-        return TopicsSection(table=name, judged=judged)
+        return TopicsSection(table=name, judged=judged, left_out=tuple(left_out))
     same = labels[:, None] == labels
     return TopicsSection(
         table=name,
         judged=judged,
+        left_out=tuple(left_out),
         true=pair_chart(same.astype(float).tolist(), names),
         ranked=_ranked(sure, same),
     )
