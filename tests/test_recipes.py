@@ -272,6 +272,11 @@ def test_the_type_of_a_key_says_how_its_value_is_read(tmp_path, override, expect
         ("text=  ", "text= is empty"),
         ("number=[1", r"number='\[1' is not readable as YAML"),
         ("number=nan", "number=nan is no number"),
+        ("number=-.inf", "number=-inf is not finite: give a finite number"),
+        ("number=1e400", "number=inf is not finite"),
+        ("number=inf", "number=inf is not finite"),  # a text for YAML
+        ("table.a=.inf", "table.a=inf is not finite"),
+        ("anything={a: [0, .inf]}", r"anything\.a\.1=inf is not finite"),
         ("choice=of", "choice='of'"),
         ("=x", "no key and value"),
         ("videos", r"no key and value.*put both into quotes: 'data.table=my videos'"),
@@ -280,6 +285,24 @@ def test_the_type_of_a_key_says_how_its_value_is_read(tmp_path, override, expect
 def test_an_override_that_cannot_be_is_explained(tmp_path, override, message):
     with pytest.raises(ConfigError, match=message):
         build_config(Mixed, read_recipe(write(tmp_path / "r.yaml", ""), [override], as_typed=True))
+
+
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        ("objective.distance_sec=[0,.inf]", r"objective\.distance_sec\.1=inf is not finite"),
+        ("objective.distance_sec=[.nan,1]", r"objective\.distance_sec\.0=nan is no number"),
+        ("objective.distance_sec=[inf,1]", r"objective\.distance_sec\.0=inf is not finite"),
+        ("objective.topical_weight=.inf", r"objective\.topical_weight=inf is not finite"),
+        ("objective.focus=.inf", r"objective\.focus=inf is not finite"),
+        ("objective.color.brightness=nan", r"objective\.color\.brightness=nan is no number"),
+        ("training.scale=.inf", r"training\.scale=inf is not finite"),
+    ],
+)
+def test_a_number_of_a_recipe_that_is_not_finite_is_refused_by_its_key(override, message):
+    """Was wrong: an infinite weight stopped at step 0, an infinite distance was a traceback, and NaN "negative"."""
+    with pytest.raises(ConfigError, match=message):
+        load_pretrain_recipe("hico/small", [override])
 
 
 def test_settings_of_a_profile_and_of_an_evaluator_follow_their_types():

@@ -116,7 +116,7 @@ def read_typed(hint: Any, value: Any, place: str = "") -> Any:
     if isinstance(value, Typed):
         return _read(hint, value, place)
     if isinstance(value, Mapping):
-        inner = _hints_of_keys(hint, value, place)
+        inner = hints_of_keys(hint, value, place)
         return {k: read_typed(inner(k), v, _joined(place, k)) for k, v in value.items()}
     if isinstance(value, list):
         item = next((h for h in members(hint) if typing.get_origin(h) in (tuple, list)), None)
@@ -129,7 +129,8 @@ def _joined(place: str, key: Any) -> str:
     return f"{place}.{key}" if place else str(key)
 
 
-def _hints_of_keys(hint: Any, content: Mapping[Any, Any], place: str) -> Any:
+def hints_of_keys(hint: Any, content: Mapping[Any, Any], place: str) -> Any:
+    """Returns a function from a key of a mapping to the type of what it holds; None where that is not known."""
     candidates = dataclasses_in(hint)
     chosen = variant(candidates, content, place)
     if chosen is not None:

@@ -9,6 +9,7 @@ error that names the nearest one it has: nothing a user writes is ever silently 
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import math
 import typing
@@ -23,6 +24,7 @@ from video_ssl.limits import check_sizes
 from video_ssl.overrides import (
     apply_override,
     dataclasses_in,
+    hints_of_keys,
     members,
     nearest,
     read_typed,
@@ -237,6 +239,9 @@ def build_config(
     content = read_typed(cls, dict(mapping or {}), where)
     _refuse_unknown_keys(cls, content, where, root=(cls, where))
     _refuse_truth_values(cls, content, where)
+    _refuse_not_finite(
+        content, where, cls
+    )  # before any check of a range, whose sentence would mislead
     for key, value in content.items():
         if key not in several_lines:
             _refuse_unprintable(value, ".".join(filter(None, (where, str(key)))))
@@ -245,7 +250,7 @@ def build_config(
     except ValidationError as err:
         lines = [_explain(error, where) for error in err.errors()]
         raise ConfigError("; ".join(lines)) from err
-    _refuse_nan(to_plain(config), where)
+    _refuse_not_finite(to_plain(config), where)
     try:
         check_sizes(config, where)
     except ValueError as err:
@@ -298,16 +303,47 @@ def _refuse_unprintable(value: Any, place: str) -> None:
         raise ConfigError(f"{place}={value!r} holds {unprintable(value)}: use plain text.")
 
 
-def _refuse_nan(value: Any, place: str) -> None:
-    """Refuses numbers that are none: every comparison with one is false, so no check of a range would see it."""
-    if isinstance(value, dict):
+def _refuse_not_finite(value: Any, place: str, hint: Any = None) -> None:
+    """Refuses numbers that are none, and infinite ones.
+
+    Every comparison with NaN is false, so no check of a range would see it, and few have an upper end.
+
+    Args:
+        hint: the type of a field; where it takes numbers and no text, `inf` and `nan`, which are texts for YAML, would
+            be read as numbers.  None = unknown.
+    """
+    if isinstance(value, Mapping):
+        hint_of = hints_of_keys(hint, value, place)
         for key, inner in value.items():
-            _refuse_nan(inner, ".".join(filter(None, (place, str(key)))))
-    elif isinstance(value, list):
+            _refuse_not_finite(inner, _place(place, key), hint_of(key))
+    elif isinstance(value, (list, tuple)):
         for number, inner in enumerate(value):
-            _refuse_nan(inner, f"{place}.{number}")
-    elif isinstance(value, float) and math.isnan(value):
-        raise ConfigError(f"{place}={value!r} is no number: give one.")
+            _refuse_not_finite(inner, f"{place}.{number}", hint)
+    else:
+        number_given = _as_number(value) if _takes_numbers_only(hint) else value
+        if isinstance(number_given, float) and not math.isfinite(number_given):
+            wrong = "no number" if math.isnan(number_given) else "not finite"
+            raise ConfigError(f"{place}={value} is {wrong}: give a finite number.")
+
+
+def _takes_numbers_only(hint: Any) -> bool:
+    inside = [*_types_in(hint)]
+    return float in inside and str not in inside
+
+
+def _types_in(hint: Any) -> Iterator[Any]:
+    """A type and those that it is put together from: float and None of `tuple[float, ...] | None`."""
+    yield hint
+    for inner in typing.get_args(hint):
+        yield from _types_in(inner)
+
+
+def _as_number(value: Any) -> Any:
+    """What a text says as a number; anything else, and text that is none, as it is."""
+    if isinstance(value, str):
+        with contextlib.suppress(ValueError):
+            return float(value)
+    return value
 
 
 def _refuse_unknown_keys(cls: Any, content: Any, where: str, *, root: tuple[Any, str]) -> None:
