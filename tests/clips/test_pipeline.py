@@ -226,6 +226,30 @@ def test_too_many_bad_videos_stop_the_run(table):
         run(table, PickyPlan(range(7)))
 
 
+def test_a_share_of_nothing_allows_no_bad_video_at_all(table):
+    """Was wrong: fewer than ten bad samples were let pass, so that a short run with max_bad_share=0 ended well."""
+    config = LoaderConfig(num_workers=0, max_bad_share=0)
+    with pytest.raises(TooManyBadVideos, match=r"1 of 7 samples .* max_bad_share=0 allows"):
+        run(table, PickyPlan([1]), batch=7, steps=1, config=config)
+    assert len(run(table, PickyPlan([]), batch=7, steps=1, config=config)[0]) == 1
+
+
+@pytest.mark.parametrize("rows", [2, 4])
+def test_a_table_of_which_one_video_is_left_ends_the_run(table, rows):
+    """Was wrong: in a short run batches were filled with that one video, and nothing was said."""
+    few = table.select(np.arange(rows))
+    with pytest.raises(TooManyBadVideos) as caught:
+        run(few, PickyPlan(range(1, rows)), batch=rows, steps=1)  # max_bad_share=1
+    text = str(caught.value)
+    assert f"only one of the {rows} videos of" in text
+    assert str(few.record(1).source) in text
+    assert text.endswith("Remove or repair these files.")
+    run(few, PickyPlan(range(2, rows)), batch=rows, steps=1)
+    run(
+        table.select(np.arange(1)), PickyPlan([]), batch=2, steps=1
+    )  # one that was meant to be alone
+
+
 def test_a_bug_of_the_plan_keeps_its_type_and_names_the_record(table):
     with pytest.raises(ZeroDivisionError, match="a bug of the plan") as caught:
         run(table, BrokenPlan(), num_workers=1)

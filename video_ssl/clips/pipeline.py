@@ -71,7 +71,8 @@ class LoaderConfig:
             most 8.  Batches are the same whatever it is.
         prefetch_batches: finished batches that each worker holds ready, in shared memory (/dev/shm).
         backend: decoder, a key of `clips.decoders.reader.READERS`, used on a file only where it is exact; or "auto".
-        max_bad_share: training stops when more than this share of samples meets a video that cannot be read.
+        max_bad_share: training stops when more than this share of samples meets a video that cannot be used, from the
+            tenth such sample on; 0 = at the first one.  It also stops where all videos of a table but one cannot be.
         video_timeout_sec: a video that takes longer counts as one that cannot be read.
         max_restarts: a video that crashes or hangs a data worker is left out from then on and the workers start again,
             at most this often in a run.

@@ -16,6 +16,7 @@ from video_ssl.clips.decoders.reader import BadVideo, Reader
 from video_ssl.clips.processes.in_flight import Ban, TableRow, at_record
 from video_ssl.clips.processes.workers import hang_limit, return_free_memory, stop_requested
 from video_ssl.clips.reading import open_record
+from video_ssl.clips.too_short import what_helps
 from video_ssl.datasets.remote.errors import redacted
 from video_ssl.datasets.table import Record, Table
 from video_ssl.error_sentences import Foreseen, is_of_this_package, sentence_of
@@ -113,9 +114,8 @@ class SampleMaker:
             sample[BAD_ROWS], sample[BAD_REASONS] = _pack(bad)
             return sample
         named = "\n".join(f"  {err}" for _, err in bad)
-        raise TooManyBadVideos(
-            f"{len(bad)} records in a row cannot be used:\n{named}\nRemove or repair these files."
-        )
+        helps = what_helps([err.reason for _, err in bad])
+        raise TooManyBadVideos(f"{len(bad)} records in a row cannot be used:\n{named}\n{helps}.")
 
     def _refuse_banned(self, record: Record, position: Position) -> None:
         ban = self.banned.get((self.first_table + position.table, record.index))

@@ -14,12 +14,13 @@ import numpy as np
 
 from video_ssl.clips.processes.in_flight import Ban, TableRow
 from video_ssl.clips.samples import BAD_REASONS, BAD_ROWS, TooManyBadVideos, unpack_reason
+from video_ssl.clips.too_short import what_helps
 from video_ssl.datasets.remote.errors import redacted
 from video_ssl.datasets.table import Record, Table
 
 log = logging.getLogger(__name__)
 
-# So few say nothing about the share.
+# Fewer say nothing about a share; none at all is no share.
 _MIN_BAD_SAMPLES = 10
 _NAMED = 10
 
@@ -70,6 +71,8 @@ class SkipLog:
         self._path = path
         self._max_bad_share = max_bad_share
         lines = _lines_in(path)
+        #: (what a stream's arrays begin with, table) -> its rows that could not be used when they were met last.
+        self._bad_rows: dict[tuple[str, int], set[int]] = {}
         self._written = {line["source"] for line in lines}
         #: Records that took a data worker down in an earlier part of the run.
         self.banned: dict[TableRow, Ban] = dict(self._bans_of(lines))
@@ -78,16 +81,21 @@ class SkipLog:
         """Removes the bookkeeping arrays of every stream from `batch` and acts on them.
 
         Raises:
-            TooManyBadVideos: the share of samples that met a broken video is over the limit.
+            TooManyBadVideos: the share of samples that met a broken video is over the limit, or all videos of a table
+                but one are broken.
         """
         for prefix, tables in self._streams.items():
             rows, reasons = batch.pop(prefix + BAD_ROWS), batch.pop(prefix + BAD_REASONS)
             self._stats.samples += len(rows)
             self._stats.bad_samples += int((rows >= 0).any(axis=1).sum())
+            numbers = batch[f"{prefix}table_index"]
             for sample, place in zip(*np.nonzero(rows >= 0), strict=True):
-                table = tables[batch[f"{prefix}table_index"][sample]]
-                reason = unpack_reason(reasons[sample, place])
-                self._note(table, int(rows[sample, place]), reason, step)
+                number, row = int(numbers[sample]), int(rows[sample, place])
+                self._note(tables[number], row, unpack_reason(reasons[sample, place]), step)
+                self._bad_rows.setdefault((prefix, number), set()).add(row)
+            for number, row in zip(numbers, batch[f"{prefix}record_index"], strict=True):
+                self._bad_rows.get((prefix, int(number)), set()).discard(int(row))
+        self._refuse_lone_videos()
         self._refuse_too_many()
 
     def ban(self, place: TableRow, reason: str, step: int) -> Ban:
@@ -135,21 +143,36 @@ class SkipLog:
         if redacted(record.source) not in self._written:
             self._write(record, reason, step)
 
+    def _refuse_lone_videos(self) -> None:
+        """Refuses a table of several videos of which one can be used: whole batches would be made of that one."""
+        for (prefix, number), rows in self._bad_rows.items():
+            table = self._streams[prefix][number]
+            if 0 < len(rows) == len(table) - 1:
+                sources = [table.record(row).source for row in sorted(rows)]
+                bad = {source: self._stats.bad_videos[source] for source in sources}
+                raise TooManyBadVideos(
+                    f"only one of the {len(table)} videos of {table.name} can be used, and would be taken in place of "
+                    f"all others:\n{self._named(bad)}\n{what_helps(bad.values())}."
+                )
+
     def _refuse_too_many(self) -> None:
         stats = self._stats
-        if stats.bad_samples < _MIN_BAD_SAMPLES:
+        if self._max_bad_share > 0 and stats.bad_samples < _MIN_BAD_SAMPLES:
             return
         if stats.bad_samples <= self._max_bad_share * stats.samples:
             return
-        named = [f"  {redacted(source)}: {reason}" for source, reason in stats.bad_videos.items()]
-        more = [f"  and {len(named) - _NAMED} more"] if len(named) > _NAMED else []
         raise TooManyBadVideos(
-            f"{stats.bad_samples} of {stats.samples} samples met a video that cannot be read, more than "
-            f"max_bad_share={self._max_bad_share:g} allows:\n"
-            + "\n".join([*named[:_NAMED], *more])
-            + (f"\nAll are listed in {self._path}." if self._path is not None else "")
-            + "\nRemove or repair these files, or raise loader.max_bad_share."
+            f"{stats.bad_samples} of {stats.samples} samples met a video that cannot be used, more than "
+            f"max_bad_share={self._max_bad_share:g} allows:\n{self._named(stats.bad_videos)}\n"
+            f"{what_helps(stats.bad_videos.values())}, or raise loader.max_bad_share."
         )
+
+    def _named(self, bad: Mapping[str, str]) -> str:
+        """Lines about bad videos, source -> reason: the first ones, and where all are listed."""
+        lines = [f"  {redacted(source)}: {reason}" for source, reason in bad.items()]
+        more = [f"  and {len(lines) - _NAMED} more"] if len(lines) > _NAMED else []
+        listed = [f"All are listed in {self._path}."] if self._path is not None else []
+        return "\n".join([*lines[:_NAMED], *more, *listed])
 
 
 def _lines_in(path: Path | None) -> list[dict[str, Any]]:

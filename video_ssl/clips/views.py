@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from video_ssl.clips.config import ClipConfig, CropConfig, MaskConfig
 from video_ssl.clips.crops import Frames, Region, ViewRequest, sample_region, view_frames
-from video_ssl.clips.decoders.reader import BadVideo, Reader
+from video_ssl.clips.decoders.reader import Reader
 from video_ssl.clips.masks import Grid, Mask, sample_mask
 from video_ssl.clips.rand_augment import (
     Change,
@@ -29,6 +29,7 @@ from video_ssl.clips.sampling.one_clip import (
     TooShort,
     resample_grid,
 )
+from video_ssl.clips.too_short import too_short
 from video_ssl.datasets.table import Record
 
 
@@ -164,7 +165,7 @@ def choose_clips(
         clips = rule(num_source if grid is None else len(grid))
     except TooShort as err:
         at_rate = "" if fps is None else f"at fps={fps:g} "
-        raise BadVideo(record.source, f"too short {at_rate}for a clip: {err}") from err
+        raise too_short(record.source, f" {at_rate}for a clip: {err}") from err
     if grid is None:
         return clips
     return [ClipIndices(indices=grid[clip.indices], valid=clip.valid) for clip in clips]

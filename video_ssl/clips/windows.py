@@ -31,7 +31,7 @@ from video_ssl.clips.crops import (
     spread_crop_region,
     whole_region,
 )
-from video_ssl.clips.decoders.reader import BadVideo, Reader, stream_frames
+from video_ssl.clips.decoders.reader import Reader, stream_frames
 from video_ssl.clips.reading import origin_of
 from video_ssl.clips.sampling.clip_rules import window_rule
 from video_ssl.clips.sampling.one_clip import (
@@ -48,6 +48,7 @@ from video_ssl.clips.sampling.window_layout import (
     starts_by_hop,
     starts_by_time,
 )
+from video_ssl.clips.too_short import too_short
 from video_ssl.clips.views import choose_clips
 from video_ssl.datasets.table import Record
 
@@ -341,7 +342,7 @@ def _refuse_short(
         constant_clip(num_source, 0, **shape, short_video="error", name=record.source)
     except TooShort as err:
         at_rate = "" if config.fps is None else f"at fps={config.fps:g} "
-        raise BadVideo(record.source, f"too short {at_rate}for a clip: {err}") from err
+        raise too_short(record.source, f" {at_rate}for a clip: {err}") from err
 
 
 def _grid_times(

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 import numpy as np
 
 from video_ssl.clips.color_changes import color_fields
-from video_ssl.clips.decoders.reader import BadVideo, Reader
+from video_ssl.clips.decoders.reader import Reader
 from video_ssl.clips.joined import joined_indices, part_frames, segment_seconds
 from video_ssl.clips.sampling.seconds import (
     chained_intervals,
@@ -16,6 +16,7 @@ from video_ssl.clips.sampling.seconds import (
     paired_intervals,
     segment_clip,
 )
+from video_ssl.clips.too_short import too_short
 from video_ssl.clips.views import views_of_clips
 from video_ssl.datasets.parts import STAMP_STEP_SEC, stamped_sec
 from video_ssl.datasets.table import Record
@@ -41,9 +42,9 @@ class Plan:
         config = self.config
         duration = _duration(record, reader)
         if duration < config.least_sec:
-            raise BadVideo(
+            raise too_short(
                 record.source,
-                f"it lasts {duration:.2f} s, and clips of {config.clip_sec:.2f} s need twice that (a table that was "
+                f": it lasts {duration:.2f} s, and clips of {config.clip_sec:.2f} s need twice that (a table that was "
                 "scanned leaves such videos out before the training)",
             )
         clips = [
