@@ -140,6 +140,23 @@ def test_a_run_says_all_of_it_before_and_after_its_first_steps(
     assert said[pace + 1].startswith("warning: 8 steps take ")
 
 
+def test_an_objective_that_leaves_short_videos_out_does_not_speak_of_repeated_frames(
+    tmp_path: Path,
+) -> None:
+    """Was wrong: of HiCo it said that what is missing is made of repeated frames, but HiCo skips such videos."""
+    from video_ssl.datasets import open_table
+
+    table = tmp_path / "t.csv"
+    rows = "".join(f"/nowhere/{i}.mp4,{frames},25\n" for i, frames in enumerate((20, 75, 200)))
+    table.write_text(f"path,num_frames,fps\n{rows}", encoding="utf-8")
+    recipe = load_pretrain_recipe("hico/small", ["training.global_batch_size=2"])
+    streams: Any = {"main": SimpleNamespace(num_examples=3, only_tables=(open_table(table),))}
+    (warning,) = warnings_before(recipe, streams, steps=1, trained=1, cpus=0)
+    assert "2 of 3 videos that were looked at are shorter than the 4.27 s" in warning
+    assert "their median lasts 1.90 s. They are skipped" in warning
+    assert "objective.clip.frame_stride" in warning
+
+
 def test_a_table_that_knows_its_lengths_is_believed_without_opening_a_file(tmp_path: Path) -> None:
     from video_ssl.datasets import open_table
 

@@ -7,7 +7,8 @@ The rules are plain, so that they can be checked by hand:
   computed from below: every trained weight is used at least once a clip, forward and backward, 6 operations each, and a
   core does not do more than `OPERATIONS_PER_CORE` a second.  After the first steps it is measured;
 - a batch is larger than the data where a step takes more records than there are;
-- clips are too long where most of the videos that were looked at have fewer frames than a clip spans.
+- clips are too long where most of the videos that were looked at have fewer frames than a clip spans, or last less
+  than the objective needs.
 """
 
 from __future__ import annotations
@@ -78,7 +79,8 @@ def warnings_before(
         )
     length = clip_length_of(recipe.objective)
     if length is not None:
-        yield from _short_videos(length, main.only_tables, recipe.loader.backend)
+        least_sec = getattr(recipe.objective, "least_sec", 0.0)
+        yield from _short_videos(length, main.only_tables, recipe.loader.backend, least_sec)
     if cpus:
         clips = recipe.objective.clips_per_record * batch
         operations = _OPERATIONS_PER_WEIGHT * float(trained) * clips * steps
@@ -101,8 +103,21 @@ def _cores() -> int:
     return len(os.sched_getaffinity(0))
 
 
-def _short_videos(length: ClipLength, tables: Sequence[Table], backend: str) -> Iterator[str]:
+def _short_videos(
+    length: ClipLength, tables: Sequence[Table], backend: str, least_sec: float
+) -> Iterator[str]:
+    """What is to be said where most videos are too short: for an objective with `least_sec` they are no use at all."""
     found = list(_lengths(tables, backend))
+    if least_sec > 0:
+        unused = [frames / fps for frames, fps in found if fps > 0 and frames / fps < least_sec]
+        if len(unused) > len(found) / 2:
+            yield (
+                f"{len(unused)} of {len(found)} videos that were looked at are shorter than the {least_sec:.2f} s that "
+                f"the objective needs; their median lasts {statistics.median(unused):.2f} s. They are skipped, and the "
+                "training ends where loader.max_bad_share does not allow that: lower objective.clip.num_frames or "
+                "objective.clip.frame_stride, or take longer videos."
+            )
+        return
     short = [video for video in found if not length.fits(*video)]
     if len(short) <= len(found) / 2:
         return

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from video_ssl.clips.streams import Stream
+from video_ssl.objectives.shared.objective_config import FewRecords
 from video_ssl.pretrain.durations import scaled_steps, to_steps
 from video_ssl.pretrain.errors import RunError
 from video_ssl.pretrain.recipe import PretrainRecipe
@@ -93,8 +94,44 @@ def _check_part(recipe: PretrainRecipe, parts: int) -> None:
             balance.check_batch(batch, parts)
         if hasattr(recipe.objective, "check_records"):
             recipe.objective.check_records(batch // parts)
+    except FewRecords as err:
+        lowered = (
+            " training.shrink_batch lowers it to what the data hold: where these are too few, take more videos."
+            if recipe.training.shrink_batch
+            else ""
+        )
+        raise RunError(f"{recipe.name}: {err}{lowered}") from err
     except ValueError as err:
         raise RunError(f"{recipe.name}: {err}") from err
+
+
+def check_data(recipe: PretrainRecipe, main: Stream) -> None:
+    """Raises RunError if the main stream has too few different records for an objective that compares them.
+
+    A batch would be filled with one and the same video, and train nothing.
+    """
+    if not hasattr(recipe.objective, "check_records"):
+        return
+    seen: set[tuple[str, float | None, float | None]] = set()
+    few: FewRecords | None = None
+    for record in (table.record(row) for table in main.only_tables for row in range(len(table))):
+        own = (record.source, record.start_sec, record.end_sec)
+        if own in seen:
+            continue
+        seen.add(own)
+        try:
+            recipe.objective.check_records(len(seen))
+        except FewRecords as err:
+            few = err
+        else:
+            return
+    if few is not None:
+        counted = "one usable video" if few.count == 1 else f"{few.count} usable videos"
+        least = "two" if few.least == 2 else few.least
+        raise RunError(
+            f"{recipe.name}: the data hold {counted}; {few.why} At least {least} are needed: add videos to "
+            f"data.table={recipe.data.table}, or take other data."
+        )
 
 
 def lr_schedule(recipe: PretrainRecipe, lengths: Lengths) -> np.ndarray:

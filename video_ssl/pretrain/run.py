@@ -42,7 +42,7 @@ from video_ssl.pretrain.checkpoint_folders import (
 )
 from video_ssl.pretrain.errors import CheckpointError, RunError
 from video_ssl.pretrain.foresight import held_gib, warnings_before
-from video_ssl.pretrain.lengths import Streams, lengths_of, lr_schedule
+from video_ssl.pretrain.lengths import Streams, check_data, lengths_of, lr_schedule
 from video_ssl.pretrain.probe import probe_videos
 from video_ssl.pretrain.recipe import PretrainRecipe, recipe_to_dict, stage_recipe
 from video_ssl.pretrain.reporting import read_metrics
@@ -381,9 +381,14 @@ def open_streams(recipe: PretrainRecipe) -> Streams:
 
 
 def fit_batch(recipe: PretrainRecipe, streams: Streams) -> tuple[PretrainRecipe, Streams]:
-    """Returns recipe and streams with the batch halved until the data fill it, where `training.shrink_batch` is set."""
+    """Returns recipe and streams with the batch halved until the data fill it, where `training.shrink_batch` is set.
+
+    Raises:
+        RunError: the data are too few for the objective, whatever the batch.
+    """
     training = recipe.training
     (name, main), *others = streams.items()
+    check_data(recipe, main)
     batch = training.global_batch_size
     while (
         training.shrink_batch

@@ -17,9 +17,9 @@ class ObjectiveConfig(Protocol):
     then says whether any is open (`objectives/supervised/config.py`).
 
     An objective that compares records has a method `check_records(count)`: it raises a ValueError if there is nothing
-    to compare in a micro-batch of a process, of so many records (`refuse_few`).  One that can make nothing of short
-    videos has `least_sec`, seconds: shorter ones are left out before the training where their table knows how long they
-    are, and skipped when they are read otherwise.
+    to compare in a micro-batch of a process, of so many records, or in data that hold no more different ones
+    (`refuse_few`).  One that can make nothing of short videos has `least_sec`, seconds: shorter ones are left out
+    before the training where their table knows how long they are, and skipped when they are read otherwise.
     """
 
     @property
@@ -35,18 +35,31 @@ class ObjectiveConfig(Protocol):
         """Returns by name what must exist before this objective can be built, for `stages` of its constructor."""
 
 
+class FewRecords(ValueError):
+    """A micro-batch, or the data, of fewer records than an objective has to compare.
+
+    Attributes:
+        count, least: records that there are, and that are needed.
+        why: a sentence for the user, what they are needed for.
+    """
+
+    def __init__(self, count: int, least: int, why: str) -> None:
+        super().__init__(
+            f"every process gets {count} record of a step (of a micro-batch, with training.accumulation), and at least "
+            f"{least} are needed: {why} Raise training.global_batch_size, or use fewer processes or micro-batches."
+        )
+        self.count, self.least, self.why = count, least, why
+
+
 def refuse_few(count: int, least: int, why: str) -> None:
-    """Raises ValueError if a micro-batch has fewer than `least` records.
+    """Raises FewRecords if a micro-batch has fewer than `least` records; the data are asked about in the same way.
 
     Args:
         count: of its records.
         why: a sentence for the user, what they are needed for.
     """
     if count < least:
-        raise ValueError(
-            f"every process gets {count} record of a step (of a micro-batch, with training.accumulation), and at least "
-            f"{least} are needed: {why} Raise training.global_batch_size, or use fewer processes or micro-batches."
-        )
+        raise FewRecords(count, least, why)
 
 
 def clip_length_of(config: Any) -> ClipLength | None:
