@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import subprocess
 import sys
 from dataclasses import dataclass, field
@@ -511,3 +512,19 @@ def test_a_published_accuracy_is_of_all_videos(name: str) -> None:
     if validation is None or validation.table.startswith("demo:"):
         return
     assert validation.max_videos >= TRIED[validation.table]
+
+
+@pytest.mark.parametrize("name", sorted(list_recipes("pretrain")))
+def test_one_key_of_a_section_leaves_the_others_as_they_are(name: str) -> None:
+    """Was wrong: objective.crop.size=64 of hico/small turned its whole crop into that of other objectives, unflipped."""
+    whole = recipe_to_dict(load_pretrain_recipe(name))
+    for section, settings in whole["objective"].items():
+        if isinstance(settings, dict) and settings:
+            key = next((k for k, v in settings.items() if isinstance(v, (bool, float, int))), None)
+            if key is not None:
+                words = [f"objective.{section}.{key}={json.dumps(settings[key])}"]
+                assert recipe_to_dict(load_pretrain_recipe(name, words)) == whole
+    with_crop = whole["objective"].get("crop")
+    if with_crop is not None and name in ("hico/small", "teg/r3d50_k400", "vatt/mbs"):
+        found = recipe_to_dict(load_pretrain_recipe(name, ["objective.crop.size=128"]))
+        assert found["objective"]["crop"] == {**with_crop, "size": 128}

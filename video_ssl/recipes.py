@@ -236,7 +236,7 @@ def build_config(
     """
     if mapping is not None and not isinstance(mapping, Mapping):
         raise ConfigError(f"{where or cls.__name__}={mapping!r:.80} must be keys and values.")
-    content = read_typed(cls, dict(mapping or {}), where)
+    content = over_own_defaults(cls, read_typed(cls, dict(mapping or {}), where))
     _refuse_unknown_keys(cls, content, where, root=(cls, where))
     _refuse_truth_values(cls, content, where)
     _refuse_not_finite(
@@ -256,6 +256,45 @@ def build_config(
     except ValueError as err:
         raise ConfigError(str(err)) from err
     return config
+
+
+#: Settings that decide what the others of their section mean: with another one, a section has the usual defaults.
+_KINDS = ("kind", "law", "architecture", "preset", "head")
+
+
+def over_own_defaults(cls: type, content: Mapping[str, Any]) -> dict[str, Any]:
+    """Returns the settings of a dataclass with those filled in of sections that are given in part, where the dataclass
+    has defaults of its own for them: one key of a section leaves the others as they were.
+
+    >>> from video_ssl.objectives.hico.config import Config
+    >>> sorted(over_own_defaults(Config, {"crop": {"size": 64}})["crop"])
+    ['area', 'aspect', 'flip_probability', 'kind', 'size']
+    >>> over_own_defaults(Config, {"crop": {"size": 64, "kind": "center"}})["crop"]
+    {'size': 64, 'kind': 'center'}
+    """
+    found = dict(content)
+    for field in dataclasses.fields(typing.cast(Any, cls)):
+        given = found.get(field.name)
+        if not isinstance(given, Mapping):
+            continue
+        default = field.default
+        if field.default_factory is not dataclasses.MISSING:
+            default = field.default_factory()
+        if dataclasses.is_dataclass(default) and not isinstance(default, type):
+            own = _own_defaults(default)
+            if any(key in given and key in own and given[key] != own[key] for key in _KINDS):
+                own = {}
+            found[field.name] = over_own_defaults(type(default), {**own, **given})
+    return found
+
+
+def _own_defaults(default: Any) -> dict[str, Any]:
+    """What an instance has otherwise than one of its class for which nothing is given; nothing if there is none."""
+    try:
+        usual = to_plain(type(default)())
+    except (TypeError, ValueError):
+        return {}
+    return {key: value for key, value in to_plain(default).items() if value != usual[key]}
 
 
 def known_settings(cls: type[T], settings: Mapping[str, Any], what: str) -> dict[str, Any]:
