@@ -516,7 +516,7 @@ def test_a_published_accuracy_is_of_all_videos(name: str) -> None:
 
 @pytest.mark.parametrize("name", sorted(list_recipes("pretrain")))
 def test_one_key_of_a_section_leaves_the_others_as_they_are(name: str) -> None:
-    """Was wrong: objective.crop.size=64 of hico/small turned its whole crop into that of other objectives, unflipped."""
+    """Was wrong: objective.crop.size=64 of hico/small replaced its whole crop by the usual one."""
     whole = recipe_to_dict(load_pretrain_recipe(name))
     for section, settings in whole["objective"].items():
         if isinstance(settings, dict) and settings:
