@@ -7,17 +7,35 @@ will take.  Videos may be long, so a job may tell where it is within one.
 from __future__ import annotations
 
 import logging
+import os
 import sys
 import threading
 import time
 from collections.abc import Callable, Hashable, Iterator
 from contextlib import contextmanager
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from rich.console import Console
 
 logger = logging.getLogger(__name__)
 
 #: Seconds between two lines where there is no terminal.
 EVERY_SEC = 30.0
+
+
+#: Columns that a table may take in a file or a pipe.
+_WIDTH = 400
+
+
+def console_for_tables() -> Console:
+    """Returns where tables go: as wide as the terminal; a file or a pipe has room for all of them."""
+    from rich.console import Console
+
+    console = Console()
+    if console.is_terminal or console.is_jupyter or "COLUMNS" in os.environ:
+        return console
+    return Console(width=_WIDTH)
 
 
 class Meter:

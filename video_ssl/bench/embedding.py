@@ -16,7 +16,6 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from rich.console import Console
 from rich.table import Table as ScreenTable
 
 from video_ssl.bench.config import EmbedBench
@@ -31,6 +30,7 @@ from video_ssl.embed.window_workers import Piece, WindowJob, read_windows
 from video_ssl.files import MADE_BY, claim_file, made, write_json
 from video_ssl.models.config import Normalization
 from video_ssl.models.preprocess import normalize, to_pixels
+from video_ssl.progress import console_for_tables
 
 #: Files are read so many times in one call, to tell the reading of a process from its start.
 _AGAIN = 3
@@ -238,7 +238,7 @@ def _print(figures: ReadingFigures, config: EmbedBench) -> None:
     for way, text in names.items():
         milliseconds = figures.cpu_ms[way]
         screen.add_row(text, f"{milliseconds:.3f}", f"{milliseconds / figures.cpu_ms['floor']:.2f}")
-    console = Console()
+    console = console_for_tables()
     console.print(screen)
     console.print(
         f"Reading takes {figures.over_floor:.2f} times the CPU time of decoding alone; with normalising it is "

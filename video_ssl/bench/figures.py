@@ -11,7 +11,6 @@ from dataclasses import dataclass, field
 from typing import Any, cast
 
 import numpy as np
-from rich.console import Console
 from rich.table import Table as ScreenTable
 
 from video_ssl.clips.decoders.reader import Reader, VideoInfo
@@ -20,11 +19,11 @@ from video_ssl.clips.streams import prefix_of
 from video_ssl.datasets.table import Caption, Record
 from video_ssl.objectives import OBJECTIVES
 from video_ssl.pretrain.recipe import PretrainRecipe
+from video_ssl.progress import console_for_tables
 
 #: Side of the square matrices of the yardstick, and products in one measurement.
 MATMUL_SIDE = {"cpu": 2048}
 LARGE_MATMUL_SIDE, CPU_REPEATS, REPEATS = 8192, 3, 20
-_WIDTH = 160
 #: Of the video that random batches are made of.
 _SIDE, _NUM_FRAMES, _FPS = 128, 300, 30.0
 
@@ -228,9 +227,7 @@ def print_figures(title: str, rows: Sequence[StepFigures]) -> None:
             f"{row.flops / 1e12:.3f}",
             f"{100 * row.chip_share:.0f} % of {row.chip_flops / 1e12:.3f} TFLOP/s",
         )
-    console = Console()
-    if not console.is_terminal:  # a file has room
-        console = Console(width=_WIDTH)
+    console = console_for_tables()
     console.print(screen)
     for row in rows:
         if row.parts_sec:

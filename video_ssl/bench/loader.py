@@ -20,7 +20,6 @@ from typing import Any
 import numpy as np
 import psutil
 import torch
-from rich.console import Console
 from rich.table import Table as ScreenTable
 
 from video_ssl.bench.config import LoaderBench
@@ -40,6 +39,7 @@ from video_ssl.pretrain.processes import choose_device
 from video_ssl.pretrain.recipe import PretrainRecipe
 from video_ssl.pretrain.run import open_streams, settled_recipe
 from video_ssl.pretrain.torch_loop.device_feed import to_tensors
+from video_ssl.progress import console_for_tables
 
 #: Stages of the loader in the order of a clip's way; "plan" is what the plan does beside the frames: draws, masks.
 STAGES = ("open", "decode", "resize", "plan", "transport", "device")
@@ -333,7 +333,7 @@ def _print(recipe: PretrainRecipe, figures: LoaderFigures, to_do: str) -> None:
     screen.add_section()
     for name, milliseconds in figures.stage_ms.items():
         screen.add_row(f"  {name}", f"{milliseconds:.2f}", "")
-    console = Console()
+    console = console_for_tables()
     console.print(screen)
     console.print(
         f"{figures.speedup:.2f} times the plain loop per core; "

@@ -14,7 +14,6 @@ from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
-from rich.console import Console
 from rich.table import Table as ScreenTable
 
 from video_ssl.bench.config import RetrieveBench, StartBench
@@ -23,6 +22,7 @@ from video_ssl.child_signals import deaf_children
 from video_ssl.child_usage import Spent, spent, watched
 from video_ssl.embed.feature_writer import FeatureWriter
 from video_ssl.files import MADE_BY, claim_file, made, temporary_folder, write_json
+from video_ssl.progress import console_for_tables
 
 #: What `bench start` compares with: a process that has imported torch, and one that has trained for a step with it.
 _IMPORT = "import torch"
@@ -218,7 +218,7 @@ def _told(
     for row in figures:
         numbers = (row.cpu_sec, row.ratio, row.wall_sec)
         screen.add_row(row.name, *(f"{n:.2f}" for n in numbers), f"{row.peak_mib:.0f}")
-    Console().print(screen)
+    console_for_tables().print(screen)
     if place is not None:
         place.parent.mkdir(parents=True, exist_ok=True)
         write_json(place, {MADE_BY: made(verb), "processes": [asdict(row) for row in figures]})

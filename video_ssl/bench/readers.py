@@ -13,7 +13,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from rich.console import Console
 from rich.markup import escape
 from rich.progress import track
 from rich.table import Table as RichTable
@@ -34,6 +33,7 @@ from video_ssl.files import (
     temporary_folder,
     write_json,
 )
+from video_ssl.progress import console_for_tables
 
 log = logging.getLogger(__name__)
 
@@ -216,7 +216,7 @@ def _read(path: Path, backend: str, indices: np.ndarray) -> tuple[float, float]:
 
 
 def _show(result: dict[str, Any], backends: list[str]) -> None:
-    console = Console()
+    console = console_for_tables()
     exact = RichTable("file", "what", *backends, title="exact against a plain decode")
     for name, row in result["exactness"].items():
         cells = []

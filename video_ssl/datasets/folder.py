@@ -36,6 +36,9 @@ from video_ssl.datasets.subtitle_files import captions_beside
 from video_ssl.datasets.subtitles import SUBTITLE_SUFFIXES
 from video_ssl.datasets.table import Table, TableError
 
+#: What this package leaves in the folder of a data set begins so, and is no news to its owner.
+_OUR_OWN = ".video_ssl_"
+
 
 def read_folder(
     folder: str | os.PathLike[str], *, suffixes: Sequence[str] = VIDEO_SUFFIXES
@@ -189,7 +192,7 @@ def walk(
                 folders.append(entry.path)
             elif what == "file":
                 yield parent, entry.name
-            else:
+            elif not entry.name.startswith(_OUR_OWN):
                 left_out.add(what, _below(root, entry.path))
         to_do += reversed(folders)
 

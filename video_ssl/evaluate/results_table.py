@@ -32,10 +32,10 @@ def results_table(results: Mapping[str, Any]) -> Table:
     if len(columns) > _MOST_COLUMNS or width > _MOST_WIDTH:
         return _tall_table(title, encoders, columns)
     table = Table(title=title, box=SIMPLE_HEAD)
-    table.add_column("encoder", no_wrap=True)
+    table.add_column("encoder", overflow="fold")
     for evaluator, metric in columns:
         head = f"{evaluator}\n{figure_of(evaluator, metric).head}"
-        table.add_column(head, justify="right", no_wrap=True)
+        table.add_column(head, justify="right", overflow="fold")
     for name, entry in encoders.items():
         table.add_row(name, *(_cell(entry["results"], e, m) for e, m in columns))
     first = _first(encoders)["results"]
@@ -52,14 +52,14 @@ def _tall_table(title: str, encoders: Mapping[str, Any], rows: list[tuple[str, s
     """The table metrics x encoders, where there are too many metrics for columns."""
     first = _first(encoders)["results"]
     table = Table(title=title, box=SIMPLE_HEAD, pad_edge=False, collapse_padding=True)
-    table.add_column("", no_wrap=True)
+    table.add_column("", overflow="fold")
     alone = any("position_only" in result["details"] for result in first.values())
     guess = any("chance" in result["details"] for result in first.values())
     further = [*(["position only"] if alone else []), *(["guessing"] if guess else [])]
     for name in [*encoders, *further]:
         # Over the numbers, which are short: a word a line.
         head = re.sub(r"[ _]", "\n", name)
-        table.add_column(head, justify="right", no_wrap=True)
+        table.add_column(head, justify="right", overflow="fold")
     for evaluator, metric in rows:
         cells = [_cell(entry["results"], evaluator, metric) for entry in encoders.values()]
         if alone:

@@ -17,7 +17,6 @@ from typing import Any, ClassVar
 
 import numpy as np
 from rich.box import SIMPLE_HEAD
-from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
@@ -36,6 +35,7 @@ from video_ssl.evaluate.pooling import outputs_of, pooled_features
 from video_ssl.evaluate.retrieval_config import RetrievalConfig, RetrieveConfig
 from video_ssl.evaluate.videos import Videos, train_and_test
 from video_ssl.files import MADE_BY, claim_file, made, write_json
+from video_ssl.progress import console_for_tables
 
 #: Queries that are printed with their neighbours; all are in the JSON.
 _PRINTED = 30
@@ -298,7 +298,7 @@ def retrieve_files(
     encoders = {str(f.metadata.get("encoder", {}).get("fingerprint")) for f in (asked, bank)}
     if len(encoders) > 1:
         result.notes.append(f"queries and gallery are of different encoders ({sorted(encoders)})")
-    console = Console()
+    console = console_for_tables()
     console.print(_neighbours_table(result) if any(without) else _table(result))
     for note in result.notes:
         console.print(f"Note: {note}.", soft_wrap=True, markup=False)

@@ -31,7 +31,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from rich.console import Console
 
 from video_ssl import __version__
 from video_ssl.datasets import open_table
@@ -71,6 +70,7 @@ from video_ssl.files import (
 from video_ssl.limits import read_json
 from video_ssl.models.contract import COMMON_WITH
 from video_ssl.pretrain.processes import Processes, choose_device, join_processes
+from video_ssl.progress import console_for_tables
 from video_ssl.recipes import to_plain
 
 logger = logging.getLogger(__name__)
@@ -181,7 +181,7 @@ def _evaluate(recipe: EvaluateRecipe, processes: Processes, *, quiet: bool) -> d
 
 
 def _print(found: Mapping[str, Any], out: Path) -> None:
-    console = Console()
+    console = console_for_tables()
     console.print(results_table(found))
     # a notebook does not wrap what is long, it hides it
     console.print(found["summary"], soft_wrap=not console.is_jupyter, markup=False)

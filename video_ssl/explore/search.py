@@ -21,7 +21,6 @@ from typing import Any
 
 import numpy as np
 from rich.box import SIMPLE_HEAD
-from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
@@ -41,6 +40,7 @@ from video_ssl.explore.search_notes import dependence_note, few_moments_note
 from video_ssl.explore.tracks import Track, find_track, path_in_id
 from video_ssl.explore.whereabouts import whereabouts
 from video_ssl.files import MADE_BY, claim_file, made, write_json
+from video_ssl.progress import console_for_tables
 from video_ssl.recipes import known_settings
 
 logger = logging.getLogger(__name__)
@@ -450,7 +450,7 @@ def _print(
     page: Path | None,
     folder: Path | None,
 ) -> None:
-    console = Console()
+    console = console_for_tables()
     console.print(moments_table(answer.title, answer.moments))
     for note in found["notes"]:
         console.print(f"Note: {note}.", soft_wrap=True, markup=False)

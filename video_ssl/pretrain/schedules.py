@@ -223,5 +223,5 @@ def _check(num_steps: int, warmup_steps: int) -> None:
     if not 0 <= warmup_steps <= num_steps:
         raise ValueError(
             f"warmup of {warmup_steps} steps does not fit into {num_steps} steps. Shorten optimizer.warmup "
-            "or lengthen training.duration."
+            "or lengthen training.duration; for a short trial leave both: training.scale=0.01 shortens all."
         )

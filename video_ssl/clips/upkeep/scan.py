@@ -25,6 +25,7 @@ from video_ssl.clips.upkeep.journal import Journal, is_list
 from video_ssl.clips.upkeep.probe import FILE_COLUMNS, Probe, is_folder, stamp, takes_rate
 from video_ssl.clips.upkeep.proof import Proof
 from video_ssl.clips.upkeep.summary import summary
+from video_ssl.datasets.parts import divide_parts
 from video_ssl.datasets.remote.errors import redacted
 from video_ssl.datasets.table import METADATA_KEY, SCHEMA, Table, TableError
 from video_ssl.files import claim_file, full_disk_is_named, write_json_lines
@@ -121,7 +122,8 @@ def scan_table(
         away = [line for line in skipped if line.get("away")]
         if not away:
             journal.delete()
-    log.info("%d records of %d files in %s, %d left out (%s)", len(saved), len(files), out,
+    count = sum(len(divide_parts(file.probe.source)) for file in files)
+    log.info("%d records of %d files in %s, %d left out (%s)", len(saved), count, out,
              len(skipped), _list_path(out, "skipped").name)  # fmt: skip
     for line in summary(saved):
         log.info("  %s", line)

@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import Any, cast
 
 from rich.box import SIMPLE_HEAD
-from rich.console import Console
 from rich.table import Table
 
 from video_ssl.files import (
@@ -46,6 +45,7 @@ from video_ssl.models.exchange.published_model import Published, Reader, Source
 from video_ssl.models.exchange.sizes import Sizes
 from video_ssl.models.preprocess_config import VideoPreprocess
 from video_ssl.models.weights import LoadReport, WeightsError, load_weights
+from video_ssl.progress import console_for_tables
 
 SUFFIXES: dict[str, tuple[str, ...]] = {"original": (".pth", ".pt", ".bin"), "export": (".pt2",)}
 
@@ -231,7 +231,7 @@ def convert_and_print(
     **options: Any,
 ) -> None:
     """Converts and prints the report; arguments as for `convert`."""
-    Console().print(convert(source, out, sizes=sizes, **options).table())
+    console_for_tables().print(convert(source, out, sizes=sizes, **options).table())
 
 
 def _check_choices(to: str, family: str, min_share: float, out: Path) -> None:
