@@ -11,7 +11,7 @@ from video_ssl.pretrain.errors import RunError
 
 logger = logging.getLogger(__name__)
 
-_NAMED = 10
+_NAMED = 50
 
 
 def without_short(table: Table, least_sec: float) -> Table:
