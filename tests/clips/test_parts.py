@@ -141,7 +141,8 @@ def test_counted_parts_are_opened_when_they_are_needed_and_few_at_a_time(parts, 
 def test_parts_that_do_not_go_together_are_bad_videos(own, tmp_path):
     video_maker.make_video(tmp_path / "small.mp4", num_frames=5, size=(48, 64))
     with pytest.raises(
-        BadVideo, match=r"small\.mp4: is 64 x 48, but the first of its 2 parts 128 x 96"
+        BadVideo,
+        match=r"small\.mp4: its file 2 of 2, small\.mp4, is 64 x 48, but the first of its 2 parts 128 x 96",
     ):
         open_video(join_parts([own[0], str(tmp_path / "small.mp4")]))
     with pytest.raises(BadVideo, match=r"gone\.mp4"):
@@ -149,7 +150,7 @@ def test_parts_that_do_not_go_together_are_bad_videos(own, tmp_path):
     record = record_of(own, part_frames=np.array([25, 24, 13]), part_sec=np.array([1, 1, 0.5]))
     with (
         open_record(record) as reader,
-        pytest.raises(BadVideo, match=r"v_1\.mkv: has 25 frames and had 24"),
+        pytest.raises(BadVideo, match=r"its file 2 of 3, v_1\.mkv, has 25 frames and had 24"),
     ):
         reader.frames([30])
     with pytest.raises(BadVideo, match="lies in 3 parts, but its table counts the frames of 2"):

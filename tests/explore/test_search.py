@@ -266,9 +266,8 @@ def test_search_archive_writes_and_prints(tmp_path, capsys):
     assert json.loads((tmp_path / "o" / "found.json").read_text()) == found
     assert {hit["query_sec"] for hit in found["frames"]} == {t / 10 for t in range(10, 21)}
     assert found["moments"][0]["id"] in capsys.readouterr().out
-    with pytest.raises(
-        FeatureError, match=r"'v1' has no frame between 9.* lie between 0.00 and 4.90"
-    ):
+    # Was wrong: "between 9.0 and None s".
+    with pytest.raises(FeatureError, match=r"'v1' has no frame from 9 s: .* between 0.00 and 4.90"):
         search("v1", tmp_path / "a.arrow", start_sec=9.0)
 
 

@@ -202,7 +202,10 @@ def test_pictures_alone_teach_the_biases_of_all_differences_in_time(tokenizer: P
         ({"mask": {"count": 8, "least": 2, "moments": [0.1, 1.0]}}, "may hide none"),
         ({"mask": {"count": 8, "least": 2, "moments": [0.5, 1.5]}}, "0 < low <= high"),
         ({"video_weight": 0.0}, "must be positive"),
-        ({"crop": {"kind": "short_side", "size": 64}}, r"scales=.* must be \(low, high\)"),
+        (
+            {"crop": {"kind": "short_side", "size": 64, "scales": [1.0]}},
+            r"scales=.* must be \(low, high\)",
+        ),
     ],
 )
 def test_settings_that_do_not_fit_are_refused(changes: dict[str, Any], text: str) -> None:

@@ -17,6 +17,7 @@ from video_ssl.objectives.tcn.objective import npairs_loss, time_contrastive_los
 from video_ssl.recipes import ConfigError, build_config
 
 ENCODER = {
+    "head": "transformer",
     "backbone": "small",
     "small_width": 4,
     "fc_dims": [16],
@@ -493,8 +494,12 @@ def test_time_contrastive_loss_equals_the_definition():
         ("carl", {"frames": {"num_views": 1}}, "CARL compares the views"),
         ("tcn", {"window": 0}, "window=0 must be at least 1 frame"),
         ("tcn", {"norm_penalty": -1.0}, "norm_penalty=-1.0 must not be negative"),
-        ("tcn", {"encoder": {"hidden_dim": 20, "num_heads": 8}}, "not divisible by num_heads=8"),
-        ("tcn", {"encoder": {"frozen_parts": 6}}, "so 0 to 5"),
+        (
+            "tcn",
+            {"encoder": {"head": "transformer", "hidden_dim": 20, "num_heads": 8}},
+            "not divisible by num_heads=8",
+        ),
+        ("tcn", {"encoder": {"frozen_parts": 6, "head": "transformer"}}, "so 0 to 5"),
         ("tcn", {"encoder": {"frozen_parts": 5, "head": "conv"}}, "so 0 to 4"),
     ],
 )

@@ -44,10 +44,10 @@ class GradientReader:
 
 def sample_of(name="carl", num_frames=60, seed=0, record=RECORD, progress=0.25, **changes):
     content = {
-        "frames": {"num_frames": 9, "num_views": 2},
+        "frames": {"kind": "time_augment", "num_frames": 9, "num_views": 2},
         "crop": {"kind": "random_resized", "size": 32, "area": [0.8, 1.0], "flip_probability": 0.5},
         "color": None,
-        "encoder": {},
+        "encoder": {"head": "transformer"},
         **({"loss": "window"} if name == "tcn" else {}),
         **changes,
     }

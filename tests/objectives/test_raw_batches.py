@@ -40,6 +40,7 @@ FRAME_SETS = {
     "crop": {"kind": "random_resized", "size": 16, "area": [0.8, 1.0], "flip_probability": 0.5},
     "color": {"law": "carl"},
     "encoder": {
+        "head": "transformer",
         "backbone": "small",
         "small_width": 4,
         "fc_dims": [8],

@@ -16,6 +16,7 @@ from video_ssl.pretrain.reporting import read_metrics
 from video_ssl.pretrain.torch_loop.run import run_torch
 
 ENCODER = {
+    "head": "transformer",
     "backbone": "small",
     "small_width": 4,
     "fc_dims": [16],

@@ -139,6 +139,7 @@ class Pipeline:
         on_bad: Literal["replace", "raise"] = "replace",
         balance: BalanceConfig | None = None,
         others: Mapping[str, Stream] | None = None,
+        compares: bool = False,
     ) -> None:
         """The first arguments describe the main stream, `others` those beside it.
 
@@ -158,6 +159,7 @@ class Pipeline:
                 evaluation never replaces.
             balance: draw groups of videos of a few classes in place of the shuffled order; for one table.
             others: name -> a further stream; their tables are gone through again and again, whatever the main one does.
+            compares: samples of a batch are told from each other, so a table of which one video is left ends the run.
 
         Raises:
             ValueError: settings that do not fit together, or labels that `balance` cannot use.
@@ -185,6 +187,7 @@ class Pipeline:
             path=skip_log,
             max_bad_share=config.max_bad_share,
             host=host,
+            compares=compares,
         )
         make = functools.partial(
             SampleMaker,

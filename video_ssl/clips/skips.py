@@ -56,20 +56,21 @@ class SkipLog:
         path: Path | None,
         max_bad_share: float,
         host: tuple[int, int] = (0, 1),
+        compares: bool = False,
     ) -> None:
         """
         Args:
             tables: what a stream's arrays begin with in a batch -> its tables; a `TableRow` counts them one after the
                 other.
             stats: what was met is counted there.
-            path, max_bad_share, host: see `Pipeline` and `LoaderConfig`.
+            path, max_bad_share, host, compares: see `Pipeline` and `LoaderConfig`.
         """
         self._host = host
         self._streams = tables
         self._tables = [table for own in tables.values() for table in own]
         self._stats = stats
         self._path = path
-        self._max_bad_share = max_bad_share
+        self._max_bad_share, self._compares = max_bad_share, compares
         lines = _lines_in(path)
         #: (what a stream's arrays begin with, table) -> its rows that could not be used when they were met last.
         self._bad_rows: dict[tuple[str, int], set[int]] = {}
@@ -82,7 +83,7 @@ class SkipLog:
 
         Raises:
             TooManyBadVideos: the share of samples that met a broken video is over the limit, or all videos of a table
-                but one are broken.
+                but one are broken and samples are to be compared.
         """
         for prefix, tables in self._streams.items():
             rows, reasons = batch.pop(prefix + BAD_ROWS), batch.pop(prefix + BAD_REASONS)
@@ -95,7 +96,8 @@ class SkipLog:
                 self._bad_rows.setdefault((prefix, number), set()).add(row)
             for number, row in zip(numbers, batch[f"{prefix}record_index"], strict=True):
                 self._bad_rows.get((prefix, int(number)), set()).discard(int(row))
-        self._refuse_lone_videos()
+        if self._compares:
+            self._refuse_lone_videos()
         self._refuse_too_many()
 
     def ban(self, place: TableRow, reason: str, step: int) -> Ban:

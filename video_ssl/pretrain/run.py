@@ -491,6 +491,7 @@ def batch_source(
             skip_log=recipe.folder / "skipped.jsonl",
             balance=main.balance,
             others=others,
+            compares=hasattr(recipe.objective, "check_records"),
         ) as pipeline:
             yield iter(pipeline)
 

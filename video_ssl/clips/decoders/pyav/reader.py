@@ -527,8 +527,12 @@ class PyAVReader:
         return SlowVideo(self.path, f"takes longer than {self._timeout_sec:g} s to read.")
 
     def _fault(self, what: str, err: FFmpegError) -> BadVideo:
-        """The error to raise for one of FFmpeg, whose words for a lack of time mean nothing to a user."""
-        if isinstance(err, ExitError):
+        """The error to raise for one of FFmpeg, whose words for a lack of time mean nothing to a user.
+
+        Where the time is up while a file is probed, it may call the file invalid.
+        """
+        late = self._deadline is not None and time.monotonic() > self._deadline
+        if late or isinstance(err, ExitError):
             return self._too_slow()
         return BadVideo(self.path, f"{what} ({_text(err)}).")
 
