@@ -19,6 +19,7 @@ from typing import Any
 from video_ssl.locks import wait_for_lock
 from video_ssl.models.encoder_folder import (
     EncoderError,
+    claim_encoder_folder,
     find_encoder,
     read_config,
 )
@@ -56,6 +57,8 @@ def export_encoders(
         EncoderError: a stage that the objective needs is not there, or a place is taken by something else.
     """
     folder = Path(run)
+    if out is not None:  # before anything is read
+        claim_encoder_folder(out)
     recipe = _recipe_of(folder)
     checkpoint = checkpoint_at(folder / CHECKPOINTS, step)
     meta = read_meta(checkpoint)

@@ -6,7 +6,6 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from video_ssl.models.preprocess_config import VideoPreprocess
-from video_ssl.models.weights import WeightsError
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -43,6 +42,10 @@ def fitted(encoder: Any, preprocess: VideoPreprocess, sizes: Sizes) -> VideoPrep
     Raises:
         WeightsError: the network takes none of that size.
     """
+    from video_ssl.models.weights import (
+        WeightsError,
+    )  # torch: the command line reads this module for its help
+
     wanted = preprocess.with_sizes(sizes.image_size, sizes.num_frames)
     try:
         encoder.token_grid((wanted.num_frames, wanted.size, wanted.size, 3))
