@@ -20,9 +20,10 @@ from video_ssl.clips.upkeep.transcode import transcode_table
 from video_ssl.datasets.folder import read_folder
 from video_ssl.embed.config import EmbedConfig
 from video_ssl.embed.embedding import Embedder
+from video_ssl.evaluate.results_table import results_table
 from video_ssl.models.networks.pixels import PixelEncoder, PixelsConfig
 from video_ssl.models.preprocess_config import VideoPreprocess
-from video_ssl.progress import Meter, metered
+from video_ssl.progress import Meter, console_for_tables, metered
 
 
 class Clock:
@@ -175,3 +176,21 @@ def test_packing_says_how_far_it_is(
     with caplog.at_level(logging.INFO):
         array_record.build_array_records({"train": read_folder(folder)}, tmp_path / "packed")
     assert said(caplog, "packing")[0].startswith("packing: 0/2 videos, ")
+
+
+@pytest.mark.parametrize("columns", [None, "60", "30"])
+@pytest.mark.parametrize("ks", [(5, 10), (1, 5, 10, 20, 30, 40, 50)])
+def test_tables_in_a_pipe_are_not_cut_off(monkeypatch, capsys, columns, ks):
+    """Was wrong: at 80 columns "retrieval R@5" and "retrieval R@10" were both "retrieva…", and numbers "27.1 (…"."""
+    monkeypatch.delenv("COLUMNS", raising=False)
+    if columns is not None:
+        monkeypatch.setenv("COLUMNS", columns)
+    metrics = {f"R@{k}": 0.271 for k in ks}
+    part = {"metrics": metrics, "details": {}, "total": 100}
+    encoders = {f"encoder number {n}": {"results": {"retrieval": part}} for n in range(9)}
+    found = {"name": "long", "recipe": {"test": "videos"}, "encoders": encoders}
+    console_for_tables().print(results_table(found))
+    said = capsys.readouterr().out
+    assert "…" not in said
+    if columns is None:
+        assert all(name in said for name in (*metrics, "retrieval"))

@@ -239,9 +239,8 @@ def build_config(
     content = over_own_defaults(cls, read_typed(cls, dict(mapping or {}), where))
     _refuse_unknown_keys(cls, content, where, root=(cls, where))
     _refuse_truth_values(cls, content, where)
-    _refuse_not_finite(
-        content, where, cls
-    )  # before any check of a range, whose sentence would mislead
+    # Before any check of a range, whose sentence would mislead.
+    _refuse_not_finite(content, where, cls)
     for key, value in content.items():
         if key not in several_lines:
             _refuse_unprintable(value, ".".join(filter(None, (where, str(key)))))

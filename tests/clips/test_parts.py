@@ -1,6 +1,7 @@
 """A video in several files in a row: one timeline of frames, times and sound, in readers, tables, scans and plans."""
 
 import json
+import logging
 import os
 import shutil
 from dataclasses import replace
@@ -155,6 +156,14 @@ def test_parts_that_do_not_go_together_are_bad_videos(own, tmp_path):
         reader.frames([30])
     with pytest.raises(BadVideo, match="lies in 3 parts, but its table counts the frames of 2"):
         open_record(replace(record, part_frames=record.part_frames[:2]))
+
+
+def test_a_scan_counts_every_file(own, tmp_path, caplog):
+    """Was wrong: "1 records of 1 files", of a video in three."""
+    table = Table.from_columns({"source": [own]})
+    with caplog.at_level(logging.INFO):
+        scan_table(table, tmp_path / "scanned.arrow", progress=False)
+    assert "1 records of 3 files" in caplog.text
 
 
 def test_every_kind_of_table_names_them(own, tmp_path):

@@ -275,7 +275,7 @@ def test_what_is_left_out_of_a_folder_is_counted_and_named(tmp_path, caplog):
     touch(
         tmp_path, "a/v0.mp4", "a/v0.jpg", "a/v1.jpg", "b/clip0/1.jpg", "b/clip0/2.jpg", "b/clip1/1.png", "a/v0.srt",
         "a/v1.srt", "notes.txt", "no_suffix", "t/s-0.tar", "a/._v0.mp4", "@eaDir/v0.mp4/x.jpg", "__MACOSX/a.mp4",
-        "a/Thumbs.db", ".git/x.mp4",
+        "a/Thumbs.db", ".git/x.mp4", ".video_ssl_tables.json",
     )  # fmt: skip
     (tmp_path / "a/gone.mp4").symlink_to(tmp_path / "nowhere.mp4")
     (tmp_path / "a/itself.mp4").symlink_to(tmp_path / "a/itself.mp4")

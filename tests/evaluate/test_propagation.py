@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import torch
 from boxed_videos import FRAMES, HEIGHT, WIDTH, boxed_table
+from other_device import check_device
 from PIL import Image
 from untrained_run import untrained_run
 
@@ -16,8 +17,7 @@ from video_ssl.clips.reading import open_record, open_video
 from video_ssl.datasets import open_table
 from video_ssl.datasets.table import Record, Table, TableError
 from video_ssl.embed.config import EmbedConfig
-from video_ssl.embed.features import FeatureError, features_from_arrays
-from video_ssl.evaluate.context import Context
+from video_ssl.embed.features import FeatureError
 from video_ssl.evaluate.dense import label_propagation, propagation
 from video_ssl.evaluate.dense.carried_video import COLORS
 from video_ssl.evaluate.dense.frame_maps import FrameMaps
@@ -171,20 +171,8 @@ def test_boxes_that_move_are_followed(run, boxed, tmp_path):
 
 
 def test_labels_travel_on_the_device_of_the_evaluation(run, boxed):
-    """Was wrong: on the CPU, whatever the evaluation ran on. torch's device "meta" computes nothing, and says so."""
-    features = features_from_arrays({"features": np.eye(2)})
-    given = Context(
-        train=features,
-        test=features,
-        device=torch.device("meta"),
-        encoder=load_encoder(run),
-        tables={"test": Table.open(boxed)},
-    )
-    (evaluator,) = recipe(run, boxed, "out", most_videos=1).make_evaluators().values()
-    with pytest.raises(NotImplementedError, match="meta"):
-        evaluator.evaluate(given)
-    (evaluator,) = recipe(run, boxed, "out", most_videos=1, device="cpu").make_evaluators().values()
-    assert evaluator.evaluate(given).details["videos"] == 1
+    """Was wrong: on the CPU, whatever the evaluation ran on."""
+    check_device(recipe, run, boxed)
 
 
 def test_what_travelled_can_be_looked_at(run, boxed, tmp_path):

@@ -181,15 +181,28 @@ def test_the_middle_alone_is_tried_where_the_recipe_says_so(tables, trained, tmp
 
 
 def test_what_is_averaged_is_the_recipes_choice(tables, trained, tmp_path):
-    """VATT averages the logits of its views and not their softmax."""
-    given = words(
-        tables, tmp_path / "run", trained, "validation.average=logits", "training.ema=null"
-    )
-    run_torch(
-        load_pretrain_recipe("supervised/finetune_demo", [*given, "training.duration=3 steps"])
-    )
-    assert load_classifier(tmp_path / "run").protocol.merge == MERGES["logits"]
-    says_what_the_run_said(tmp_path / "run", tables)
+    """VATT averages the logits of its views and not their softmax: of clips that differ that is something else."""
+    rows = []
+    for number in range(3):
+        path = tmp_path / f"{number}.mp4"
+        write_video(path, 24, COLORS[number], then=COLORS[(number + 1) % 3])
+        rows.append({"id": str(number), "source": str(path), "label": number})
+    turning = Table.from_rows(rows, class_names=NAMES).save(tmp_path / "turning.arrow")
+    said = {}
+    for average in MERGES:
+        run = tmp_path / average
+        given = words(tables, run, trained, f"validation.average={average}", "training.ema=null")
+        given += [
+            f"validation.table={tmp_path / 'turning.arrow'}",
+            "objective.clip.sampling=constant",
+        ]
+        run_torch(load_pretrain_recipe("supervised/finetune_demo", given))
+        assert load_classifier(run).protocol.merge == MERGES[average]
+        shares = [own_shares(run, turning.record(row)) for row in range(3)]
+        losses = [-np.log(own[row]) for row, own in enumerate(shares)]
+        said[average] = load_classifier(run).protocol.validation["val_loss"]
+        assert said[average] == pytest.approx(np.mean(losses), rel=1e-4)
+    assert abs(said["logits"] / said["softmax"] - 1) > 0.01
 
 
 def test_a_video_transformer_of_vatt_is_fine_tuned_without_its_heads(tables, tmp_path):
@@ -227,8 +240,8 @@ def test_a_video_transformer_of_vatt_is_fine_tuned_without_its_heads(tables, tmp
     says_what_the_run_said(run, tables)
 
 
-def says_what_the_run_said(run, tables):
-    """Classes the validation videos with what lies in RUN/encoder alone; returns how many are right."""
+def own_shares(run, record):
+    """How sure what lies in RUN/encoder alone is of each class of a video."""
     classifier, encoder = load_classifier(run), video_ssl.load_encoder(run)
     protocol, preprocess = classifier.protocol, encoder.preprocess
     windows = WindowConfig(
@@ -238,15 +251,19 @@ def says_what_the_run_said(run, tables):
         size=preprocess.size,
         num_clips=protocol.clips,
     )
+    with open_record(record) as reader:
+        clips = [window.clips for window in iterate_windows(record, reader, windows)]
+    features = encoder.outputs_of_arrays(np.concatenate(clips), ("clip",), pooling=protocol.pooling)
+    return classifier.shares(features["clip"])
+
+
+def says_what_the_run_said(run, tables):
+    """Classes the validation videos with what lies in RUN/encoder alone; returns how many are right."""
+    protocol = load_classifier(run).protocol
     val, losses, right = Table.open(tables / "val.arrow"), [], 0
     for row in range(6):
         record = val.record(row)
-        with open_record(record) as reader:
-            clips = [window.clips for window in iterate_windows(record, reader, windows)]
-        features = encoder.outputs_of_arrays(
-            np.concatenate(clips), ("clip",), pooling=protocol.pooling
-        )
-        shares = classifier.shares(features["clip"])
+        shares = own_shares(run, record)
         truth = val.class_names[record.label]
         right += protocol.name(int(shares.argmax())) == truth
         losses.append(-np.log(shares[NAMES.index(truth)]))

@@ -127,8 +127,6 @@ class JoinedReader:
         except BadVideo as err:
             name = self._parts[part].rsplit("/", 1)[-1]
             which = f"its file {part + 1} of {len(self._parts)}, {redacted(name)},"
-            if err.reason.startswith("its file "):  # said when it was opened
-                raise
             raise type(err)(err.path, f"{which} {err.reason}") from err
 
     def _refuse_other(self, part: int, info: VideoInfo) -> None:

@@ -72,7 +72,8 @@ class LoaderConfig:
         prefetch_batches: finished batches that each worker holds ready, in shared memory (/dev/shm).
         backend: decoder, a key of `clips.decoders.reader.READERS`, used on a file only where it is exact; or "auto".
         max_bad_share: training stops when more than this share of samples meets a video that cannot be used, from the
-            tenth such sample on; 0 = at the first one.  It also stops where all videos of a table but one cannot be.
+            tenth such sample on; 0 = at the first one.  Objectives that compare videos also stop where of a table one
+            video is left.
         video_timeout_sec: a video that takes longer counts as one that cannot be read.
         max_restarts: a video that crashes or hangs a data worker is left out from then on and the workers start again,
             at most this often in a run.

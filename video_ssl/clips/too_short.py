@@ -8,10 +8,7 @@ from video_ssl.clips.decoders.reader import BadVideo
 
 # The reason is all of a bad video that a data worker hands on, so it says itself of which kind it is.
 _BEGINNING = "too short"
-_LONGER = (
-    "ake longer videos, or shorter clips (lower objective.clip.num_frames or "
-    "objective.clip.frame_stride)"
-)
+LONGER = "take longer videos, or shorter clips (lower objective.clip.num_frames or objective.clip.frame_stride)"
 
 
 def too_short(source: str, reason: str) -> BadVideo:
@@ -36,5 +33,5 @@ def what_helps(reasons: Collection[str]) -> str:
     if not short:
         return "Remove or repair these files"
     if len(short) == len(reasons):
-        return f"T{_LONGER}"
-    return f"Remove or repair these files; for those that are too short, t{_LONGER}"
+        return f"{LONGER[0].upper()}{LONGER[1:]}"
+    return f"Remove or repair these files; for those that are too short, {LONGER}"

@@ -153,9 +153,8 @@ def refuse_nothing_as_a_class(classes: Any, rows: np.ndarray, where: str) -> Non
     if pa.types.is_string(classes.type) or pa.types.is_large_string(classes.type):
         trimmed = pc.utf8_trim_whitespace(pc.fill_null(classes, ""))
         nothing = pc.equal(trimmed, "")
-    elif pa.types.is_integer(
-        classes.type
-    ):  # -1 would be the last class to whoever counts from the end
+    elif pa.types.is_integer(classes.type):
+        # -1 would be the last class to whoever counts from the end.
         nothing = pc.or_(nothing, pc.fill_null(pc.less(classes, 0), False))
     place = _first(nothing)
     if place is not None:

@@ -26,6 +26,7 @@ from video_ssl.clips.config import ClipLength
 from video_ssl.clips.decoders.reader import BadVideo
 from video_ssl.clips.reading import open_record
 from video_ssl.clips.streams import Stream
+from video_ssl.clips.too_short import LONGER
 from video_ssl.datasets.remote.fetching import is_remote
 from video_ssl.datasets.table import Record, Table
 from video_ssl.objectives.shared.objective_config import clip_length_of
@@ -114,8 +115,7 @@ def _short_videos(
             yield (
                 f"{len(unused)} of {len(found)} videos that were looked at are shorter than the {least_sec:.2f} s that "
                 f"the objective needs; their median lasts {statistics.median(unused):.2f} s. They are skipped, and the "
-                "training ends where loader.max_bad_share does not allow that: lower objective.clip.num_frames or "
-                "objective.clip.frame_stride, or take longer videos."
+                f"training ends where loader.max_bad_share does not allow that: {LONGER}."
             )
         return
     short = [video for video in found if not length.fits(*video)]

@@ -6,6 +6,7 @@ import logging
 
 import numpy as np
 
+from video_ssl.clips.too_short import LONGER
 from video_ssl.datasets.table import Table
 from video_ssl.pretrain.errors import RunError
 
@@ -33,11 +34,11 @@ def without_short(table: Table, least_sec: float) -> Table:
     more = f" and {len(short) - _NAMED} more" if len(short) > _NAMED else ""
     if len(short) == len(table):
         raise RunError(
-            f"{table.name}: every video is shorter than the {least_sec:.2f} s that two clips need ({named}{more}): "
-            "lower objective.clip.num_frames or objective.clip.frame_stride, or take longer videos."
+            f"{table.name}: every video is shorter than the {least_sec:.2f} s that the objective needs "
+            f"({named}{more}): {LONGER}."
         )
     logger.warning(
-        "%s: %d of %d videos are left out, as they are shorter than the %.2f s that two clips need: %s%s",
+        "%s: %d of %d videos are left out, as they are shorter than the %.2f s that the objective needs: %s%s",
         table.name,
         len(short),
         len(table),

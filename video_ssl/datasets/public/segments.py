@@ -78,6 +78,7 @@ def segment_names(
         TableError: a line that is not NAME,START,END, or a file that ends before it starts.
     """
     videos: dict[str, Stamps] = {}
+    seen: set[tuple[str, int, int]] = set()
     for number, line in enumerate(lines, 1):
         if not line.strip():
             continue
@@ -93,9 +94,9 @@ def segment_names(
                 f"{where} line {number}: {shown(name)} has a file from {start} to {end} ms, which holds nothing. "
                 "Mend or remove the line."
             )
-        known = videos.setdefault(name, [])
-        if (start, end) not in known:
-            known.append((start, end))
+        if (name, start, end) not in seen:
+            seen.add((name, start, end))
+            videos.setdefault(name, []).append((start, end))
         elif notes is not None:
             notes.append(
                 f"{where} line {number} lists a file of {name} once more: it is taken once"

@@ -66,11 +66,9 @@ def topics_of(
             with open_record(record, timeout_sec=_TIMEOUT_SEC) as reader:
                 rng = np.random.default_rng((recipe.seed, record.index))
                 samples.append(plan(record, reader, rng, 1.0))
-        except BadVideo as err:
-            left_out.append((redacted(record.id), err.reason))
-            continue
-        except OSError as err:
-            left_out.append((redacted(record.id), str(err)))
+        except (BadVideo, OSError) as err:
+            reason = err.reason if isinstance(err, BadVideo) else str(err)
+            left_out.append((redacted(record.id), reason))
             continue
         shown.append(record)
     if len(shown) < 2:

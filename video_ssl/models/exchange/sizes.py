@@ -42,9 +42,8 @@ def fitted(encoder: Any, preprocess: VideoPreprocess, sizes: Sizes) -> VideoPrep
     Raises:
         WeightsError: the network takes none of that size.
     """
-    from video_ssl.models.weights import (
-        WeightsError,
-    )  # torch: the command line reads this module for its help
+    # Brings torch, and the command line reads this module for its help.
+    from video_ssl.models.weights import WeightsError
 
     wanted = preprocess.with_sizes(sizes.image_size, sizes.num_frames)
     try:
