@@ -528,3 +528,24 @@ def test_one_key_of_a_section_leaves_the_others_as_they_are(name: str) -> None:
     if with_crop is not None and name in ("hico/small", "teg/r3d50_k400", "vatt/mbs"):
         found = recipe_to_dict(load_pretrain_recipe(name, ["objective.crop.size=128"]))
         assert found["objective"]["crop"] == {**with_crop, "size": 128}
+
+
+def test_null_leaves_out_an_entry_that_the_base_names() -> None:
+    """Was wrong: `bevt/demo` could not be asked for its videos alone, since no override took a stream away."""
+    alone = ["objective.streams=video", "objective.init=null", "data.streams.images=null"]
+    assert load_pretrain_recipe("bevt/demo", alone).data.streams == {}
+    assert load_pretrain_recipe("mvd/demo", ["data.mix={'demo:val': null}"]).data.mix == {}
+    fewer = load_evaluate_recipe("demo", ["encoder=pixels", "encoders.hog_bag=null"])
+    assert "hog_order" in fewer.encoders and "hog_bag" not in fewer.encoders
+    # Where null is a value it stays: an evaluator with its own settings.
+    assert (
+        load_evaluate_recipe("demo", ["encoder=pixels", "evaluators.knn=null"]).evaluators["knn"]
+        is None
+    )
+
+
+def test_null_is_refused_where_it_leaves_nothing() -> None:
+    with pytest.raises(
+        ConfigError, match=r"takes the streams \['images'\], but data.streams lacks"
+    ):
+        load_pretrain_recipe("bevt/demo", ["data.streams.images=null"])

@@ -137,7 +137,8 @@ def hints_of_keys(hint: Any, content: Mapping[Any, Any], place: str) -> Any:
         return typing.get_type_hints(chosen).get
     for member in members(hint):
         if typing.get_origin(member) is dict:
-            return lambda _key: typing.get_args(member)[1]
+            # Nothing, which leaves the entry out, is always one of its values.
+            return lambda _key: typing.get_args(member)[1] | None
         if member is Any:
             return lambda _key: Any
     return lambda _key: None

@@ -237,6 +237,7 @@ def build_config(
     if mapping is not None and not isinstance(mapping, Mapping):
         raise ConfigError(f"{where or cls.__name__}={mapping!r:.80} must be keys and values.")
     content = over_own_defaults(cls, read_typed(cls, dict(mapping or {}), where))
+    content = _without_left_out(cls, content, where)
     _refuse_unknown_keys(cls, content, where, root=(cls, where))
     _refuse_truth_values(cls, content, where)
     # Before any check of a range, whose sentence would mislead.
@@ -284,6 +285,26 @@ def over_own_defaults(cls: type, content: Mapping[str, Any]) -> dict[str, Any]:
             if any(key in given and key in own and given[key] != own[key] for key in _KINDS):
                 own = {}
             found[field.name] = over_own_defaults(type(default), {**own, **given})
+    return found
+
+
+def _without_left_out(cls: type, content: Mapping[str, Any], where: str) -> dict[str, Any]:
+    """Returns the settings without the entries of name -> value that are null, which is how an override or a recipe leaves
+    out what its base names; where null is a value of such an entry, it stays."""
+    hints = typing.get_type_hints(cls)
+    found = dict(content)
+    for key, value in content.items():
+        if key not in hints or not isinstance(value, Mapping):
+            continue
+        named = next((k for k in members(hints[key]) if typing.get_origin(k) is dict), None)
+        if named is not None:
+            if type(None) not in members(typing.get_args(named)[1]):
+                found[key] = {name: item for name, item in value.items() if item is not None}
+            continue
+        place = _place(where, key)
+        inner = variant(dataclasses_in(hints[key]), value, place)
+        if inner is not None:
+            found[key] = _without_left_out(inner, value, place)
     return found
 
 
