@@ -289,8 +289,8 @@ def over_own_defaults(cls: type, content: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _without_left_out(cls: type, content: Mapping[str, Any], where: str) -> dict[str, Any]:
-    """Returns the settings without the entries of name -> value that are null, which is how an override or a recipe leaves
-    out what its base names; where null is a value of such an entry, it stays."""
+    """Returns the settings without the entries of name -> value that are null, which is how an override or a recipe
+    leaves out what its base names; where null is a value of such an entry, it stays."""
     hints = typing.get_type_hints(cls)
     found = dict(content)
     for key, value in content.items():
