@@ -260,6 +260,43 @@ def test_the_position_of_boxes_costs_no_decoding(run, tables, tmp_path, monkeypa
     assert len(read) == (1 + 1 + 2) * train + (1 + 2) * test
 
 
+@pytest.mark.parametrize("memory", [4.0, 0.0])
+def test_key_frames_go_through_the_encoder_together(run, tables, tmp_path, monkeypatch, memory):
+    """Each went alone: a pass of the encoder for every key frame.  One that cannot be read lies within a pass."""
+    table = open_table(tables / "test.arrow")
+    rows = [
+        {
+            "id": row.id,
+            "source": str(tables / "nowhere.mp4") if row.index == 2 else row.source,
+            "label": row.label,
+            "boxes": row.boxes,
+        }
+        for row in (table.record(i) for i in range(len(table)))
+    ]
+    Table.from_rows(rows).save(tables / "gap.arrow")
+    sizes: list[int] = []
+    plain = localisation._Clips._encoded
+
+    def counted(self, clips):
+        sizes.append(len(clips))
+        return plain(self, clips)
+
+    monkeypatch.setattr(localisation._Clips, "_encoded", counted)
+    found = []
+    for together in (1, 5):
+        sizes.clear()
+        words = {"clips_per_pass": together, "memory_gib": memory, "epochs": 2}
+        told = recipe(run, tables, tmp_path / f"{together}", test="gap", **words)
+        found.append(evaluate(told, quiet=True)["encoders"])
+        assert max(sizes) == together
+    for name in ("encoder", "pixels"):
+        one, several = (f[name]["results"]["localisation"] for f in found)
+        assert several["metrics"] == pytest.approx(one["metrics"], abs=1e-3)
+        assert several["details"]["key_frames"] == one["details"]["key_frames"]
+        assert several["notes"] == one["notes"]
+        assert "2 key frames of test" in several["notes"][0]
+
+
 def test_detections_of_the_table_and_lost_key_frames(run, tables, tmp_path):
     """Detected boxes are tried where the table has them, and what cannot be read is named and never replaced."""
     rows = []

@@ -68,6 +68,7 @@ class LocalisationConfig:
         most_boxes: of a key frame in training, the first ones.
         iou: overlap that makes a detection right.
         epochs, batch_size, lr, weight_decay: of the head's training by AdamW (ours).
+        clips_per_pass: key frames whose clips go through the encoder together.
         memory_gib: feature maps beyond that are computed again whenever they are needed.
     """
 
@@ -85,10 +86,11 @@ class LocalisationConfig:
     batch_size: int = 32
     lr: float = 1e-3
     weight_decay: float = 1e-4
+    clips_per_pass: int = 8
     memory_gib: float = 4.0
 
     def __post_init__(self) -> None:
-        for name in ("crop_size", "most_boxes", "epochs", "batch_size"):
+        for name in ("crop_size", "most_boxes", "epochs", "batch_size", "clips_per_pass"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name}={getattr(self, name)} must be at least 1.")
         if self.per_video is not None and self.per_video < 1:
@@ -252,6 +254,11 @@ class ActionLocalisation:
         )
 
 
+def _key(frame: KeyFrame) -> tuple[int, int]:
+    """What names a key frame of a table."""
+    return frame.row, frame.moment
+
+
 class _Clips:
     """The key frames of a table and their feature maps, kept as far as the memory goes."""
 
@@ -266,6 +273,7 @@ class _Clips:
         self.table = given.tables[split]
         self.encoder = given.encoder
         self.lost: list[str] = []
+        self.per_pass = config.clips_per_pass
         self.room = int(config.memory_gib * 2**30 / 2)  # training and test share it
         self.kept: dict[tuple[int, int], NDArray[np.float16]] = {}
         #: Of every key frame that was looked at: small, and all that is needed of those whose maps are not.
@@ -279,36 +287,63 @@ class _Clips:
     def drop_unreadable(self) -> None:
         """Looks at every key frame once; those that cannot be used are noted and left out."""
         good = []
-        for frame in self.frames:
-            try:
-                self.map_of(frame)
-            except (BadVideo, KeyFrameError, OSError) as err:
-                self.lost.append(str(err))
-                continue
-            good.append(frame)
+        for part in self._parts(self.frames):
+            clips = []
+            for frame in part:
+                try:
+                    clips.append((frame, self._clip_of(frame)))
+                except (BadVideo, KeyFrameError, OSError) as err:
+                    self.lost.append(str(err))
+            self._encoded(clips)
+            good += [frame for frame, _ in clips]
         self.frames = good
 
-    def map_of(self, frame: KeyFrame) -> NDArray[np.float16]:
-        """Returns the feature map of a key frame (t, h, w, D), and notes the geometry of its boxes."""
-        key = (frame.row, frame.moment)
-        if key in self.kept:
-            return self.kept[key]
+    def maps_of(self, frames: Sequence[KeyFrame]) -> list[NDArray[np.float16]]:
+        """Returns the feature maps of key frames, (t, h, w, D) each; those that are not kept are made again."""
+        found = {_key(f): self.kept[_key(f)] for f in frames if _key(f) in self.kept}
+        missing = [frame for frame in frames if _key(frame) not in found]
+        for part in self._parts(missing):
+            found |= self._encoded([(frame, self._clip_of(frame)) for frame in part])
+        return [found[_key(frame)] for frame in frames]
+
+    def _parts(self, frames: Sequence[KeyFrame]) -> list[Sequence[KeyFrame]]:
+        """Those that go through the encoder together."""
+        starts = range(0, len(frames), self.per_pass)
+        return [frames[start : start + self.per_pass] for start in starts]
+
+    def _clip_of(self, frame: KeyFrame) -> NDArray[np.uint8]:
+        """Returns the clip around a key frame, and notes the geometry of its boxes."""
         record = self.table.record(frame.row)
         with self.given.open(record) as reader:
-            clip, self.geometries[key] = read_key_clip(
+            clip, self.geometries[_key(frame)] = read_key_clip(
                 reader, frame_of(record, frame.moment, reader), self.preprocess
             )
-        tokens = self.encoder.outputs_of_arrays(clip[None], [TOKENS])[TOKENS][0]
+        return clip
+
+    def _encoded(
+        self, clips: Sequence[tuple[KeyFrame, NDArray[np.uint8]]]
+    ) -> dict[tuple[int, int], NDArray[np.float16]]:
+        """Returns the maps of clips, in one pass of the encoder, and keeps as many as there is room for."""
+        if not clips:
+            return {}
+        read = np.stack([clip for _, clip in clips])
+        if self.encoder.framework == "flax" and len(read) < self.per_pass:
+            # Another number of clips would be compiled again, which takes longer than a few clips too many.
+            read = np.concatenate([read, np.repeat(read[-1:], self.per_pass - len(read), 0)])
+        tokens = self.encoder.outputs_of_arrays(read, [TOKENS])[TOKENS][: len(clips)]
         # Half precision holds 65504 at most; no feature worth a head is that large.
-        made = tokens.reshape(*self.grid, -1).clip(-6e4, 6e4).astype(np.float16)
-        if self.room >= made.nbytes:
-            self.room -= made.nbytes
-            self.kept[key] = made
-        return made
+        maps = tokens.reshape(len(clips), *self.grid, -1).clip(-6e4, 6e4).astype(np.float16)
+        found = {}
+        for (frame, _), made in zip(clips, maps, strict=True):
+            found[_key(frame)] = made
+            if self.room >= made.nbytes and _key(frame) not in self.kept:
+                self.room -= made.nbytes
+                self.kept[_key(frame)] = made.copy()
+        return found
 
     def statistics(self) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
         """Returns mean and deviation of every channel, of up to 500 key frames."""
-        some = [self.map_of(frame) for frame in self.frames[:: max(1, len(self.frames) // 500)]]
+        some = self.maps_of(self.frames[:: max(1, len(self.frames) // 500)])
         flat = np.concatenate([m.reshape(-1, m.shape[-1]).astype(np.float32) for m in some])
         return flat.mean(0), flat.std(0) + 1e-5
 
@@ -325,15 +360,16 @@ class _Clips:
             count = max(1, max(len(boxes) for boxes, _ in told))
             boxes = np.zeros((len(frames), count, 4), np.float32)
             mask = np.zeros((len(frames), count), bool)
-            maps = []
+            maps = (
+                np.stack(self.maps_of(frames)).astype(np.float32)
+                if with_maps
+                else np.empty(0, np.float32)
+            )
             for i, (frame, (own, _)) in enumerate(zip(frames, told, strict=True)):
-                if with_maps:
-                    maps.append(self.map_of(frame).astype(np.float32))
-                geometry = self.geometries[frame.row, frame.moment]
+                geometry = self.geometries[_key(frame)]
                 boxes[i, : len(own)], _ = geometry.boxes(own)
                 mask[i, : len(own)] = True
-            arrays = (np.stack(maps) if with_maps else np.empty(0, np.float32), boxes, mask)
-            x, b, m = (torch.from_numpy(array) for array in arrays)
+            x, b, m = (torch.from_numpy(array) for array in (maps, boxes, mask))
             yield x, b, m, [more for _, more in told]
 
 
