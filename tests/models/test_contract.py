@@ -184,6 +184,23 @@ def test_named_outputs_have_their_widths_and_places(name, tmp_path):
 
 
 @pytest.mark.parametrize("name", NAMES)
+def test_a_layer_has_its_own_width_and_grid(name, tmp_path):
+    """Was wrong: a file for stage 2 of a Swin was made as wide as its last stage, and refused the first features."""
+    encoder = loaded(name, tmp_path / "encoder")
+    clips = clips_for(encoder, name.rpartition(":")[2])
+    for layer in range(-encoder.num_blocks, encoder.num_blocks):
+        found = encoder.outputs_of_arrays(clips, [CLIP, MOMENTS, TOKENS], layer=layer)
+        for key, value in found.items():
+            assert value.shape[-1] == encoder.output_dim(key, layer=layer)
+        t, h, w = encoder.token_grid(clips.shape[1:], layer=layer)
+        assert found[MOMENTS].shape[1] == t
+        assert found[TOKENS].shape[1] == t * h * w
+    if not encoder.num_blocks:
+        with pytest.raises(ValueError, match=r"layer=0, but the encoder offers only its output"):
+            encoder.output_dim(CLIP, layer=0)
+
+
+@pytest.mark.parametrize("name", NAMES)
 def test_what_an_encoder_does_not_have_is_told(name, tmp_path):
     encoder = loaded(name, tmp_path / "encoder")
     with pytest.raises(ValueError, match="gives no logits: it has clip, moments"):

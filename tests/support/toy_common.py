@@ -54,7 +54,7 @@ class Spaces(TorchEncoder, nn.Module):
         self.config = config
         self.linear = nn.Linear(3, 3, bias=False)
 
-    def output_dim(self, name: str, *, cells: int = 1) -> int:
+    def output_dim(self, name: str, *, cells: int = 1, layer: int | None = None) -> int:
         self.check_outputs([name])
         return 4 if name == "clip" else 3
 

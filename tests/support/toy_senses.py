@@ -37,7 +37,7 @@ class Sound(TorchEncoder, nn.Module):
         found = {"clip": tokens.mean(1), "moments": tokens, "tokens": tokens}
         return {name: found[name] for name in names}
 
-    def token_grid(self, shape) -> tuple[int, int, int]:
+    def token_grid(self, shape, *, layer=None) -> tuple[int, int, int]:
         return shape[0] // self.config.patch, 1, 1
 
     def frame_positions(self, num_frames: int) -> np.ndarray:

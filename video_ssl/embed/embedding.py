@@ -95,7 +95,7 @@ class Embedder:
         self.outputs = self._outputs()
         if encoder.framework == "torch":  # the arrays of flax lie where they compute
             encoder.to(self.device)
-        self.embed_dim = encoder.output_dim(CLIP, cells=self.config.cells)
+        self.embed_dim = encoder.output_dim(CLIP, cells=self.config.cells, layer=self.config.layer)
         self._positions: dict[int, np.ndarray] = {}
         try:
             self.positions(self._shape[0])
@@ -304,14 +304,18 @@ class Embedder:
         config = self.config
         if not config.grids:
             return []
-        _, h, w = self.encoder.token_grid(self._shape)
+        _, h, w = self.encoder.token_grid(self._shape, layer=config.layer)
         if config.tokens_side is not None and config.tokens_side > min(h, w):
             raise ValueError(
                 f"tokens_side={config.tokens_side} is finer than the {h} x {w} tokens of a moment. Give at most "
                 f"{min(h, w)}."
             )
         return [
-            GridColumn(name=name, width=self.encoder.output_dim(name), dtype=config.tokens_dtype)
+            GridColumn(
+                name=name,
+                width=self.encoder.output_dim(name, layer=config.layer),
+                dtype=config.tokens_dtype,
+            )
             for name in config.grids
         ]
 
@@ -320,7 +324,7 @@ class Embedder:
         config, windows = self.config, self.windows
         if not self.grids:
             return
-        t, h, w = self.encoder.token_grid(self._shape)
+        t, h, w = self.encoder.token_grid(self._shape, layer=config.layer)
         side = (h, w) if config.tokens_side is None else (config.tokens_side,) * 2
         t = len(range(0, t, config.tokens_every))
         vector = sum(column.width * np.dtype(column.dtype).itemsize for column in self.grids)
@@ -393,7 +397,8 @@ class Embedder:
 
     def _on_grid(self, tokens: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
         """Tokens (B, L, D) of clips of a shape as (B, t, h, w, D), as far as they are kept."""
-        cells = tokens.reshape(len(tokens), *self.encoder.token_grid(shape), tokens.shape[-1])
+        grid = self.encoder.token_grid(shape, layer=self.config.layer)
+        cells = tokens.reshape(len(tokens), *grid, tokens.shape[-1])
         cells, side = cells[:, :: self.config.tokens_every], self.config.tokens_side
         if side is None:
             return cells

@@ -242,7 +242,7 @@ def _attentive(head: SavedHead, spec: str | None, embed: EmbedConfig, device: st
                 settings=embed,
             )
             source = LiveTokens(given, "test", found, frame_positions=config.frame_positions)
-            width = source.encoder.output_dim(TOKENS)
+            width = source.encoder.output_dim(TOKENS, layer=embed.layer)
         tokens = VideoTokens(
             source, num_crops=int(settings.get("num_crops", 1)), layout=config.layout, room=0
         )

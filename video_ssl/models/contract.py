@@ -114,15 +114,16 @@ class Encoder(Protocol):
     ) -> None:
         """Raises ValueError where `outputs` would."""
 
-    def output_dim(self, name: str, *, cells: int = 1) -> int:
-        """Returns the width of an output, its last axis."""
+    def output_dim(self, name: str, *, cells: int = 1, layer: int | None = None) -> int:
+        """Returns the width of an output, its last axis; `layer` as in `outputs`."""
 
     def frame_positions(self, num_frames: int) -> np.ndarray:
         """Returns float64 (T',): where the moments of a clip of this length lie, in units of its frames (sound: of its
         samples, text: of its words); 0.5 is halfway between the first two."""
 
-    def token_grid(self, shape: Sequence[int]) -> tuple[int, int, int]:
-        """Returns the (t, h, w) of "tokens" for a clip as it is read, of this shape: (T, H, W, 3), (N,) or (L,).
+    def token_grid(self, shape: Sequence[int], *, layer: int | None = None) -> tuple[int, int, int]:
+        """Returns the (t, h, w) of "tokens" for a clip as it is read, of this shape: (T, H, W, 3), (N,) or (L,);
+        `layer` as in `outputs`.
 
         Raises:
             ValueError: the encoder gives no tokens, or the clip does not divide into them.
@@ -219,12 +220,12 @@ class BaseEncoder:
                 f"pooling={pooling!r}, but the encoder offers {' or '.join(self.poolings)}: use that."
             )
 
-    def output_dim(self, name: str, *, cells: int = 1) -> int:
+    def output_dim(self, name: str, *, cells: int = 1, layer: int | None = None) -> int:
         """Returns the width of an output; `cells` matters where there is a grid."""
-        self.check_outputs([name])
+        self.check_outputs([name], layer=layer)
         return self.embed_dim
 
-    def token_grid(self, shape: Sequence[int]) -> tuple[int, int, int]:
+    def token_grid(self, shape: Sequence[int], *, layer: int | None = None) -> tuple[int, int, int]:
         """Raises ValueError: there are no tokens."""
         raise ValueError(f"{type(self).__name__} gives no tokens, so there is no grid of them.")
 

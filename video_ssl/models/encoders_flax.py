@@ -173,15 +173,15 @@ class FlaxEncoder(BaseEncoder):
         if problem:
             raise ValueError(problem)
 
-    def output_dim(self, name: str, *, cells: int = 1) -> int:
+    def output_dim(self, name: str, *, cells: int = 1, layer: int | None = None) -> int:
         """Returns the width of an output."""
         widths = output_widths_of(self.config)
         if widths is not None:
-            self.check_outputs([name])
+            self.check_outputs([name], layer=layer)
             return widths[name]
-        return super().output_dim(name) * (1 if name == TOKENS else cells * cells)
+        return super().output_dim(name, layer=layer) * (1 if name == TOKENS else cells * cells)
 
-    def token_grid(self, shape: Sequence[int]) -> tuple[int, int, int]:
+    def token_grid(self, shape: Sequence[int], *, layer: int | None = None) -> tuple[int, int, int]:
         """Returns the (t, h, w) of the feature map of a clip of shape (T, H, W, 3)."""
         grid: tuple[int, int, int] = self.config.grid(*shape[:3])
         return grid

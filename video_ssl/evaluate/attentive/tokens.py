@@ -90,9 +90,11 @@ class LiveTokens:
         self.records = [place[record_id] for record_id in file.ids[first]]
         self.rows = rows_of_videos(file)
         shape = (windows.num_frames, windows.size, windows.size, 3)
-        self.moments = self.encoder.token_grid(shape)[0]
-        per_clip = int(np.prod(self.encoder.token_grid(shape)))
-        self.num_bytes = 2 * len(file) * per_clip * self.encoder.output_dim(TOKENS)
+        layer = given.settings.layer
+        grid = self.encoder.token_grid(shape, layer=layer)
+        self.moments = grid[0]
+        width = self.encoder.output_dim(TOKENS, layer=layer)
+        self.num_bytes = 2 * len(file) * int(np.prod(grid)) * width
 
     def of_videos(self, videos: Sequence[int]) -> Iterator[Tokens]:
         """See `ClipTokens`.  Decodes some videos ahead.

@@ -51,7 +51,7 @@ class FrameMaps:
         self.window = 1 if encoder.frames_stand_alone else preprocess.num_frames
         self.filling = np.round(255 * np.array(preprocess.mean)).astype(np.uint8)
         try:
-            self.grid = encoder.token_grid((self.window, *self.size, 3))
+            self.grid = encoder.token_grid((self.window, *self.size, 3), layer=settings.layer)
         except ValueError as err:
             raise FeatureError(f"size={self.size}: {err}") from err
 

@@ -279,7 +279,8 @@ class _Clips:
         #: Of every key frame that was looked at: small, and all that is needed of those whose maps are not.
         self.geometries: dict[tuple[int, int], Geometry] = {}
         shape = (preprocess.num_frames, preprocess.size, preprocess.size, 3)
-        self.grid = self.encoder.token_grid(shape)
+        self.layer = given.settings.layer
+        self.grid = self.encoder.token_grid(shape, layer=self.layer)
 
     def keep(self, indices: Sequence[int]) -> None:
         self.frames = [self.frames[i] for i in indices]
@@ -330,9 +331,14 @@ class _Clips:
         if self.encoder.framework == "flax" and len(read) < self.per_pass:
             # Another number of clips would be compiled again, which takes longer than a few clips too many.
             read = np.concatenate([read, np.repeat(read[-1:], self.per_pass - len(read), 0)])
-        tokens = self.encoder.outputs_of_arrays(read, [TOKENS])[TOKENS][: len(clips)]
+        tokens = self.encoder.outputs_of_arrays(read, [TOKENS], layer=self.layer)[TOKENS]
         # Half precision holds 65504 at most; no feature worth a head is that large.
-        maps = tokens.reshape(len(clips), *self.grid, -1).clip(-6e4, 6e4).astype(np.float16)
+        maps = (
+            tokens[: len(clips)]
+            .reshape(len(clips), *self.grid, -1)
+            .clip(-6e4, 6e4)
+            .astype(np.float16)
+        )
         found = {}
         for (frame, _), made in zip(clips, maps, strict=True):
             found[_key(frame)] = made

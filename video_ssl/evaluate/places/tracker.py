@@ -78,13 +78,14 @@ class Windows:
     Args:
         encoder: frozen, of videos, with tokens on a grid.
         config: see there.
+        layer: whose features; null = the encoder's output.
     """
 
-    def __init__(self, encoder: Any, config: TrackerConfig) -> None:
-        self.encoder, self.config = encoder, config
+    def __init__(self, encoder: Any, config: TrackerConfig, *, layer: int | None = None) -> None:
+        self.encoder, self.config, self.layer = encoder, config, layer
         self.side = config.window_px or encoder.preprocess.size
         self.frames = config.frames or encoder.preprocess.num_frames
-        self.grid = encoder.token_grid((self.frames, self.side, self.side, 3))
+        self.grid = encoder.token_grid((self.frames, self.side, self.side, 3), layer=layer)
         offsets = np.linspace(-0.25, 0.25, config.steps)
         down, across = np.meshgrid(offsets, offsets, indexing="ij")
         #: Places of the grid, (x, y) from the middle in shares of the window.
@@ -106,7 +107,7 @@ class Windows:
     def encoded(self, windows: NDArray[np.uint8]) -> Tensor:
         """Returns the feature maps of windows that are cut already, uint8 (B, side, side, 3), in one pass."""
         clips = np.repeat(windows[:, None], self.frames, 1)
-        tokens = self.encoder.outputs_of_arrays(clips, [TOKENS])[TOKENS]
+        tokens = self.encoder.outputs_of_arrays(clips, [TOKENS], layer=self.layer)[TOKENS]
         return torch.from_numpy(tokens).unflatten(1, self.grid).mean(1)
 
     def candidates(self, sizes: Floats, spans: Floats, offsets: Floats, scales: Floats) -> Tensor:

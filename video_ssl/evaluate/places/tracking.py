@@ -161,7 +161,7 @@ class Tracking:
             for row in rows
             for target in targets_of(table.record(int(row)), len(config.objects) or None)
         ]
-        windows = Windows(given.encoder, config.tracker)
+        windows = Windows(given.encoder, config.tracker, layer=given.settings.layer)
         head: SiamHead | None = None
         notes: list[str] = []
         if config.head is not None:

@@ -90,11 +90,11 @@ class HubEncoder(TokenFeatures, nn.Module):
                 "layer. Use mean or max."
             )
 
-    def output_dim(self, name: str, *, cells: int = 1) -> int:
+    def output_dim(self, name: str, *, cells: int = 1, layer: int | None = None) -> int:
         if name == COMMON_TEXT:
-            self.check_outputs([name])
+            self.check_outputs([name], layer=layer)
             return int(self.config.common_width or 0)
-        return super().output_dim(name, cells=cells)
+        return super().output_dim(name, cells=cells, layer=layer)
 
     def grid(self, video: Tensor) -> Grid:
         """Returns (t, h, w) of the tokens of a video (B, 3, T, H, W).

@@ -68,11 +68,11 @@ class PixelEncoder(TorchEncoder, nn.Module):
         found[TOKENS] = small.permute(0, 1, 3, 4, 2).flatten(1, 3)
         return {name: found[name] for name in names}
 
-    def output_dim(self, name: str, *, cells: int = 1) -> int:
+    def output_dim(self, name: str, *, cells: int = 1, layer: int | None = None) -> int:
         """Returns the width of an output."""
-        return self.channels if name == TOKENS else super().output_dim(name)
+        return self.channels if name == TOKENS else super().output_dim(name, layer=layer)
 
-    def token_grid(self, shape: Sequence[int]) -> tuple[int, int, int]:
+    def token_grid(self, shape: Sequence[int], *, layer: int | None = None) -> tuple[int, int, int]:
         """Returns (T, size, size) of a clip of shape (T, H, W, 3)."""
         return shape[0], self.config.size, self.config.size
 

@@ -359,8 +359,17 @@ class VideoSwin(TokenFeatures, nn.Module):
 
     def grid(self, video: Tensor) -> Triple:
         """Returns (D, H, W) of the last map of a video (B, C, T, h, w)."""
-        t, h, w = (-(-s // p) for s, p in zip(video.shape[2:], self.config.patch, strict=True))
-        for _ in range(3):
+        return self.token_grid((*video.shape[2:], 3))
+
+    def output_dim(self, name: str, *, cells: int = 1, layer: int | None = None) -> int:
+        """Returns the width of an output, which is that of the stage."""
+        whole = super().output_dim(name, cells=cells, layer=layer)
+        return whole if layer is None else whole // self.config.width * self.config.widths[layer]
+
+    def token_grid(self, shape: Sequence[int], *, layer: int | None = None) -> tuple[int, int, int]:
+        """Returns the (t, h, w) of the tokens of a stage, for a clip of shape (T, H, W, 3)."""
+        t, h, w = (-(-s // p) for s, p in zip(shape[:3], self.config.patch, strict=True))
+        for _ in range(range(4)[-1 if layer is None else layer]):
             h, w = -(-h // 2), -(-w // 2)
         return t, h, w
 

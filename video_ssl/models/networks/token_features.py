@@ -101,11 +101,11 @@ class TokenFeatures(TorchEncoder):
                 found[CLIP] = prefix.mean(1) if pooling == "cls" else moments.mean(1)
         return {name: found[name] for name in names}
 
-    def output_dim(self, name: str, *, cells: int = 1) -> int:
+    def output_dim(self, name: str, *, cells: int = 1, layer: int | None = None) -> int:
         """Returns the width of an output."""
-        return super().output_dim(name) * (1 if name == TOKENS else cells * cells)
+        return super().output_dim(name, layer=layer) * (1 if name == TOKENS else cells * cells)
 
-    def token_grid(self, shape: Sequence[int]) -> tuple[int, int, int]:
+    def token_grid(self, shape: Sequence[int], *, layer: int | None = None) -> tuple[int, int, int]:
         """Returns the (t, h, w) of the tokens of a clip of shape (T, H, W, 3)."""
         return self.grid(empty_video(shape))
 

@@ -103,9 +103,9 @@ class _VattEncoder(TorchEncoder, nn.Module):
         """Returns the embeddings in common spaces of (B, D)."""
         raise NotImplementedError
 
-    def output_dim(self, name: str, *, cells: int = 1) -> int:
+    def output_dim(self, name: str, *, cells: int = 1, layer: int | None = None) -> int:
         """Returns the width of an output, whatever `cells`."""
-        self.check_outputs([name])
+        self.check_outputs([name], layer=layer)
         width: int = self.config.output_widths[name]
         return width
 
@@ -124,7 +124,7 @@ class _VattEncoder(TorchEncoder, nn.Module):
         grid: tuple[int, int, int] = self.config.grid(inputs.shape[1])
         return grid
 
-    def token_grid(self, shape: Sequence[int]) -> tuple[int, int, int]:
+    def token_grid(self, shape: Sequence[int], *, layer: int | None = None) -> tuple[int, int, int]:
         """Returns the (t, h, w) of the tokens of a clip as it is read."""
         grid: tuple[int, int, int] = self.config.grid(*shape[:3])
         return grid
