@@ -226,6 +226,20 @@ def test_stages_of_pictures_are_trained_on_the_pictures(changes: list[str], pict
     assert [r.name for r in with_stages(given)] == [PUBLISHED]
 
 
+@pytest.mark.parametrize("name", [PUBLISHED, "bevt/demo"])
+def test_each_stage_can_be_looked_at_alone(name: str) -> None:
+    """Was wrong: the operations of `bevt/demo` could not be counted, since the stage of pictures looked for the
+    tokenizer of a run that did not exist."""
+    run = load_pretrain_recipe(name, [FIRST] if name == PUBLISHED else [])
+    together, alone = list(with_stages(run)), list(with_stages(run, alone=True))
+    assert [part.name for part in alone] == [part.name for part in together]
+    assert [part.training for part in alone] == [part.training for part in together]
+    assert together[1].objective.tokenizer.stage == "tokenizer"
+    for part in alone:
+        assert not [s for s in part.objective.stages().values() if getattr(s, "stage", None)]
+        assert list(with_stages(part))[-1] == part  # its own stages can be found too
+
+
 def test_a_stage_on_a_stream_keeps_the_tables_of_the_others_and_must_find_it() -> None:
     mixed = ["data.mix={more: 2.0}", "data.streams.images.mix={other: 0.5}"]
     run = load_pretrain_recipe(PUBLISHED, mixed)

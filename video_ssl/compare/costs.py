@@ -71,7 +71,7 @@ def operations_of(recipe: PretrainRecipe) -> float:
     Counted on one step of `_COUNTED` records, in a process of its own: torch and jax are never loaded in one.
     """
     total = 0.0
-    for whole in with_stages(recipe):
+    for whole in with_stages(recipe, alone=True):
         part, steps = _fitted(whole)
         with ProcessPoolExecutor(
             1, mp_context=get_context("spawn"), initializer=end_in_silence

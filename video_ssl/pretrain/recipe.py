@@ -482,12 +482,30 @@ def _data_of(outer: PretrainRecipe, stage: str, source: EncoderSource) -> DataCo
     )
 
 
-def with_stages(recipe: PretrainRecipe) -> Iterator[PretrainRecipe]:
-    """Yields the recipes of the stages that a recipe trains first, in their order, then the recipe itself."""
+def with_stages(recipe: PretrainRecipe, *, alone: bool = False) -> Iterator[PretrainRecipe]:
+    """Yields the recipes of the stages that a recipe trains first, in their order, then the recipe itself.
+
+    Args:
+        alone: each can be looked at without the others: what a stage takes from one before it stands in its recipe, as
+            if it were trained again.
+    """
     for name, source in recipe.objective.stages().items():
         if isinstance(source, EncoderSource) and source.recipe is not None:
-            yield from with_stages(stage_recipe(recipe, name, source))
+            inner = stage_recipe(recipe, name, source)
+            for part in with_stages(inner, alone=alone):
+                yield _alone(part, recipe) if alone and part is inner else part
     yield recipe
+
+
+def _alone(stage: PretrainRecipe, outer: PretrainRecipe) -> PretrainRecipe:
+    """A stage with what it takes from others written out."""
+    objective = stage.objective
+    for source in stage.objective.stages().values():
+        if isinstance(source, EncoderSource) and source.stage is not None:
+            there = outer.objective.stages()[source.stage]
+            assert isinstance(there, EncoderSource)
+            objective = _with(objective, source, dataclasses.replace(there, stream=None))
+    return dataclasses.replace(stage, objective=objective)
 
 
 def _before(outer: PretrainRecipe, stage: str) -> dict[str, Source]:
