@@ -426,10 +426,12 @@ def stage_recipe(outer: PretrainRecipe, stage: str, source: EncoderSource) -> Pr
     name from the same recipe, it takes from there (`stage:`).
 
     Raises:
-        ConfigError: the source names a stream that the outer recipe does not have.
+        ConfigError: the source names a stream that the outer recipe does not have, or a recipe that another framework
+            trains.
     """
     assert source.recipe is not None
     inner = load_pretrain_recipe(source.recipe)
+    _refuse_other_framework(outer, stage, inner)
     inner = inner.replace(objective=_sharing(inner.objective, _before(outer, stage)))
     data = _data_of(outer, stage, source)
     streams = {
@@ -451,6 +453,17 @@ def stage_recipe(outer: PretrainRecipe, stage: str, source: EncoderSource) -> Pr
         ),
         validation=None,  # its own videos may not belong to the data of the outer recipe
     )
+
+
+def _refuse_other_framework(outer: PretrainRecipe, stage: str, inner: PretrainRecipe) -> None:
+    """A run and its stages are trained by the same processes, which are those of one framework."""
+    here, there = (OBJECTIVES[recipe.objective_name].framework for recipe in (outer, inner))
+    if here != there:
+        raise ConfigError(
+            f"the stage {stage} of {outer.name} is the recipe {inner.name}, whose objective {inner.objective_name} is "
+            f"trained by {there}, but {outer.objective_name} by {here}: train it as a run of its own, and name that by "
+            "`run` in place of `recipe`, or name another recipe."
+        )
 
 
 def _data_of(outer: PretrainRecipe, stage: str, source: EncoderSource) -> DataConfig:

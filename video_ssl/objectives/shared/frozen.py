@@ -13,7 +13,8 @@ class FrozenNetwork(ABC):
     """A frozen network as an objective asks it; it stands in `TorchObjective.frozen` under a name.
 
     It is no `Module`, so its weights are in nobody's state dict, optimizer, DDP or FSDP; every process has all of them.
-    The objective takes it along from device to device.  It is always in evaluation mode and never sees a gradient.
+    The objective takes it along from device to device.  It is always in evaluation mode, and no gradient goes through a
+    call of it; a class may have a method whose gradient reaches the inputs, never the weights.
     `video-ssl bench step` times its `compute` apart from the rest of a step.
 
     Args:

@@ -17,15 +17,24 @@ from video_ssl.objectives.shared.torch_objective import (
     TrainedEncoder,
 )
 from video_ssl.objectives.tokenizer.config import Config
+from video_ssl.objectives.tokenizer.perceptual import PerceptualNetwork, load_perceptual
 
 
 class Objective(TorchObjective):
-    """Reconstruction, and nearness of the encoder's vectors to their words."""
+    """Reconstruction, and nearness of the encoder's vectors to their words; with `perceptual` also nearness of the
+    pictures made again in the eyes of a frozen network."""
 
     def __init__(self, config: Config, *, stages: Mapping[str, Path] | None = None) -> None:
         super().__init__()
         self.config = config
         self.encoder = build_encoder(config.encoder)
+        self._perceptual: PerceptualNetwork | None = None
+        if config.perceptual is not None:
+            # Its weights are drawn before they are filled: what comes after must not depend on it.
+            with torch.random.fork_rng(devices=[]):
+                place = (stages or {}).get("perceptual")
+                self._perceptual = load_perceptual(place, config.perceptual)
+            self.frozen["perceptual"] = self._perceptual
 
     def forward(self, batch: Mapping[str, Tensor]) -> StepOutput:
         config = self.config
@@ -34,8 +43,14 @@ class Objective(TorchObjective):
         with torch.autocast(pictures.device.type, enabled=False):
             error = F.mse_loss(found.pictures.float(), pictures)
             loss = config.reconstruction_weight * error + config.commitment_weight * found.distance
+        told: dict[str, Tensor] = {}
+        if self._perceptual is not None:
+            distance = self._perceptual.distance(pictures, found.pictures.float())
+            loss = loss + self._perceptual.weight * distance
+            told["loss_perceptual"] = distance.detach()
         figures = {
             "psnr_db": -10 * error.detach().log10(),
+            **told,
             **use_of_words(found.words, config.encoder.vocab_size),
         }
         return StepOutput(loss, figures, found.rows)
