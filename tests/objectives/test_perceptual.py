@@ -204,6 +204,8 @@ def test_a_published_file(tmp_path: Path) -> None:
     term: Any = objective_of(config, tmp_path / "mae.pth").frozen["perceptual"]
     assert (term.size, term.num_frames) == (32, 1)
     assert term.normalization.mean == (0.485, 0.456, 0.406)
+    first = objective_of(config, tmp_path / "mae.pth").state_dict()
+    assert all(torch.equal(first[k], v) for k, v in objective_of(config_of()).state_dict().items())
     torch.save({"a": torch.zeros(2)}, tmp_path / "other.pth")
     with pytest.raises(WeightsError, match=r"is not a checkpoint of MAE, VideoMAE or MVD"):
         objective_of(config, tmp_path / "other.pth")
@@ -309,6 +311,7 @@ def test_a_step_with_it_is_one_graph(eyes: Path) -> None:
         ("vq_tokenizer", {"layers": []}, r"perceptual\.layers is empty: name at least one block"),
         ("vq_tokenizer", {"size": 0}, r"perceptual\.size=0 must be at least 1 pixel"),
         ("vq_tokenizer", {"source": {}}, r"exactly one of run, file, recipe and stage"),
+        ("vq_tokenizer", {"source": {"run": "hub:x"}}, r"run='hub:x' is a model of .*ssl convert"),
         ("patch_words", {"weight": 1.0}, r"architecture=patch_words.*set objective\.perceptual=nu"),
     ],
 )

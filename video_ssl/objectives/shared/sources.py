@@ -33,6 +33,11 @@ class EncoderSource:
                 f"an encoder source needs exactly one of run, file, recipe and stage, but has {given or 'none'}: set "
                 "the one that holds the encoder and the others to null."
             )
+        if self.run is not None and self.run.startswith("hub:"):
+            raise ValueError(
+                f"run={self.run!r} is a model of Hugging Face, but a training takes the folder of an encoder: write it "
+                "with `video-ssl convert FOLDER NEW`, of the model's folder, and set run to NEW."
+            )
         if self.stage is not None and not self.stage.isidentifier():
             raise ValueError(f"stage={self.stage!r} must be the name of a stage.")
 

@@ -30,10 +30,9 @@ class Objective(TorchObjective):
         self.encoder = build_encoder(config.encoder)
         self._perceptual: PerceptualNetwork | None = None
         if config.perceptual is not None:
-            # Its weights are drawn before they are filled: what comes after must not depend on it.
-            with torch.random.fork_rng(devices=[]):
-                place = (stages or {}).get("perceptual")
-                self._perceptual = load_perceptual(place, config.perceptual)
+            # After the tokenizer, whose first weights must not depend on what is drawn for it.
+            place = (stages or {}).get("perceptual")
+            self._perceptual = load_perceptual(place, config.perceptual)
             self.frozen["perceptual"] = self._perceptual
 
     def forward(self, batch: Mapping[str, Tensor]) -> StepOutput:
