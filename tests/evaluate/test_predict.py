@@ -17,8 +17,11 @@ from typer.testing import CliRunner
 from untrained_run import untrained_run
 
 from video_ssl.cli import app
+from video_ssl.datasets import open_table
+from video_ssl.datasets.table import Table
 from video_ssl.embed.command import embed
 from video_ssl.embed.features import open_features
+from video_ssl.evaluate.accuracy import accuracy
 from video_ssl.evaluate.heads import HeadError, read_head
 from video_ssl.evaluate.predict import predict
 from video_ssl.evaluate.predict_config import PredictConfig
@@ -96,6 +99,49 @@ def test_the_test_videos_get_the_labels_that_the_evaluation_gave_them(
         assert [t["score"] for t in video["top"]] == sorted(answer.whole.shares, reverse=True)
         assert len(video["clips"]) == (2 if evaluator == "probe" else 0)
     assert evaluated["encoders"]["encoder"]["heads"][evaluator] == f"heads/encoder-{evaluator}"
+
+
+def test_how_often_the_head_is_right_is_said_where_classes_are_known(
+    evaluated, heads, videos, tmp_path, caplog
+):
+    """Nothing said it: the accuracy of a fine-tuned run on all views of a test set had to be counted by hand."""
+    caplog.set_level("INFO")
+    out = tmp_path / "p.json"
+    result = evaluated["encoders"]["encoder"]["results"]["probe"]["metrics"]
+    table = open_table(videos / "test.arrow")
+    told = predict(heads / "encoder-probe", str(videos / "test.arrow"), out, config=QUICK)
+    assert told.accuracy.top1 == result["top1"]
+    assert told.accuracy.videos == len(table)
+    assert told.accuracy.strange == 0
+    assert json.loads(out.read_text())["accuracy"]["top1"] == result["top1"]
+    assert f"right: {100 * result['top1']:.1f} % (top-1), 100.0 % (top-5)" in caplog.text
+    # Names decide, not numbers; one class is of another world, and one video's is not known.
+    names = ["blue", "plaid", "red", "green"]
+    records = [table.record(i) for i in range(len(table))]
+    rows = [{"id": r.id, "source": r.source, "label": names.index(NAMES[r.label])} for r in records]
+    rows[0]["label"], rows[1]["label"] = None, 1
+    Table.from_rows(rows, class_names=names).save(tmp_path / "renamed.arrow")
+    again = predict(heads / "encoder-probe", str(tmp_path / "renamed.arrow"), out, config=QUICK)
+    best = [int(answer.whole.shares.argmax()) for answer in told.answers]
+    right = [b == r.label for b, r in zip(best, records, strict=True)]
+    assert again.accuracy.top1 == pytest.approx(sum(right[2:]) / (len(table) - 1))
+    assert again.accuracy.strange == 1
+    assert "1 of them are of classes that the head does not know" in caplog.text
+    # Names of folders need not be classes.
+    Table.from_rows(rows, class_names=["2021", "2022", "2023", "2024"]).save(
+        tmp_path / "years.arrow"
+    )
+    years = predict(heads / "encoder-probe", str(tmp_path / "years.arrow"), out, config=QUICK)
+    assert years.accuracy is None
+    assert "accuracy" not in json.loads(out.read_text())
+
+
+def test_the_mean_over_classes_weighs_rare_ones_alike():
+    shares = {f"{i}": np.eye(3)[0] for i in range(4)}
+    labels = {"0": 0, "1": 0, "2": 0, "3": 2}
+    found = accuracy(shares, labels, ours=NAMES, theirs=NAMES)
+    assert (found.top1, found.top5, found.mean_class) == (0.75, 1.0, 0.5)
+    assert accuracy(shares, {"0": -1}, ours=NAMES, theirs=NAMES) is None
 
 
 def test_a_folder_of_new_videos_in_every_kind_of_file(heads, clips, tmp_path):

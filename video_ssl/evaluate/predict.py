@@ -7,7 +7,7 @@ A video that cannot be read is named with its reason, in the file and in the log
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -18,10 +18,12 @@ from video_ssl.embed.config import EmbedConfig
 from video_ssl.embed.embed_videos import embed_table, open_source
 from video_ssl.embed.features import FeatureFile, open_features
 from video_ssl.embed.open_encoder import open_encoder
+from video_ssl.evaluate.accuracy import Accuracy, accuracy
 from video_ssl.evaluate.heads import HeadError
 from video_ssl.evaluate.judges import Judge, open_judge
 from video_ssl.evaluate.predict_config import PredictConfig
 from video_ssl.evaluate.predictions import (
+    Answer,
     Predictions,
     claim_predictions,
     write_predictions,
@@ -67,6 +69,8 @@ def predict(
     place.parent.mkdir(parents=True, exist_ok=True)
     write_predictions(place, told, top_k=config.top_k, each=config.each)
     logger.info("%s: %d videos by %s", place, len(told.answers), told.about["head"])
+    if told.accuracy is not None:
+        logger.info("%s", told.accuracy)
     for entry in told.unreadable[:_NAMED]:
         logger.warning("could not be read: %s: %s", entry["source"], entry["reason"])
     if len(told.unreadable) > _NAMED:
@@ -92,12 +96,27 @@ def judged(
             {"id": e.get("id"), "source": e.get("source"), "reason": e.get("reason")}
             for e in found.skipped
         ]
+        right = None if parts == "segments" else _accuracy(judge.class_names, answers, found)
     return Predictions(
         class_names=judge.class_names,
         answers=answers,
         unreadable=skipped,
         parts="segments" if parts == "segments" else "clips",
         about={"head": judge.told, "encoder": judge.spec, "source": str(source)},
+        accuracy=right,
+    )
+
+
+def _accuracy(
+    class_names: Sequence[str], answers: Sequence[Answer], found: FeatureFile
+) -> Accuracy | None:
+    first, _ = found.records
+    labels = dict(zip(found.ids[first].tolist(), found.labels[first].tolist(), strict=True))
+    return accuracy(
+        {answer.id: answer.whole.shares for answer in answers},
+        labels,
+        ours=class_names,
+        theirs=found.metadata.get("class_names") or (),
     )
 
 

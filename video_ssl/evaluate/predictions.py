@@ -9,7 +9,8 @@ A row (CSV, Parquet) is a video, a clip or a segment:
     label_2, score_2 ...  the classes behind it, `top_k` in all
     reason                why a video could not be read; its other cells are empty
 
-JSON has the same, nested: `videos` with their `clips` or `segments`, and `unreadable`.
+JSON has the same, nested: `videos` with their `clips` or `segments`, and `unreadable`; and the `accuracy`, where
+classes of the videos are known.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ import csv
 import json
 import math
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
@@ -26,6 +27,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from video_ssl.evaluate.accuracy import Accuracy
 from video_ssl.evaluate.predict_config import Each
 from video_ssl.files import MADE_BY, claim_file, made, made_by, written_aside
 
@@ -72,6 +74,7 @@ class Predictions:
         unreadable: id, source and reason of the others.
         parts: what the parts of the answers are.
         about: head, encoder and settings, as JSON.
+        accuracy: how often it is right, where classes of videos are known.
     """
 
     class_names: tuple[str, ...]
@@ -79,6 +82,7 @@ class Predictions:
     unreadable: Sequence[dict[str, Any]]
     parts: Literal["clips", "segments"]
     about: dict[str, Any]
+    accuracy: Accuracy | None = None
 
 
 def claim_predictions(path: Path, sources: Sequence[str | Path]) -> Path:
@@ -183,6 +187,7 @@ def _as_json(predictions: Predictions, top_k: int) -> dict[str, Any]:
     return {
         MADE_BY: made("predict"),
         **predictions.about,
+        **({"accuracy": asdict(predictions.accuracy)} if predictions.accuracy else {}),
         "classes": list(names),
         "videos": [
             {
