@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
+from torch.nn.modules.batchnorm import _BatchNorm
 
 from video_ssl.models.encoders import load_encoder, save_encoder
 from video_ssl.models.exchange.carl_weights import CARL_KEYS, CarlModel, import_carl, load_carl
@@ -19,7 +20,7 @@ from video_ssl.models.networks.frame_transformer import (
     frame_position_table,
     standardized,
 )
-from video_ssl.models.networks.resnet import ResNet50, init_backbone
+from video_ssl.models.networks.resnet import ResNet50, SmallNet, init_backbone
 from video_ssl.models.preprocess_config import VideoPreprocess
 from video_ssl.models.weights import WeightsError
 
@@ -94,6 +95,51 @@ def test_what_is_frozen_stays_as_it_is(resnet):
     assert all(p.requires_grad for p in resnet.parameters())
     resnet.zero_grad(set_to_none=True)
     resnet.load_state_dict(before)
+
+
+@pytest.mark.parametrize("small", [False, True])
+@pytest.mark.parametrize("synchronised", [False, True])
+def test_frozen_parts_give_the_same_in_one_pass(small, synchronised):
+    """Batch norms are put into the convolutions before them: weights loaded later must count, and gradients be those
+    of the layers one by one."""
+    torch.manual_seed(0)
+    net = (SmallNet(4) if small else ResNet50()).double()
+    if synchronised:
+        net = torch.nn.SyncBatchNorm.convert_sync_batchnorm(net)
+    net.freeze(len(net.parts()) - 1 if not small else 1)
+    for moments in (0.5, 2.0):  # the second time as if loaded over the first
+        for module in net.modules():
+            if isinstance(module, _BatchNorm):
+                module.running_mean.normal_(0, 0.3)
+                module.running_var.uniform_(0.5 * moments, moments)
+                torch.nn.init.uniform_(module.weight, -1.0, 1.0)
+                torch.nn.init.normal_(module.bias)
+        net.train(synchronised is False and not small)
+        frames = torch.randn(2, 3, 64, 48, dtype=torch.float64)
+        before = {key: value.clone() for key, value in net.state_dict().items()}
+        found = net(frames)
+        grads = []
+        if not small:
+            found.square().sum().backward()
+            grads = [p.grad.clone() for p in net.parameters() if p.grad is not None]
+            assert grads
+        net.load_state_dict(before)  # batch norms that learn have seen the batch
+        net.zero_grad()
+        expected = frames
+        for part in net.parts():
+            for module in part:
+                expected = module(expected)
+        torch.testing.assert_close(found, expected, rtol=1e-9, atol=1e-9)
+        if not small:
+            expected.square().sum().backward()
+            torch.testing.assert_close(
+                grads,
+                [p.grad for p in net.parameters() if p.grad is not None],
+                rtol=1e-8,
+                atol=1e-8,
+            )
+        net.load_state_dict(before)
+        net.zero_grad(set_to_none=True)
 
 
 def write_init(path, kind, resnet):
