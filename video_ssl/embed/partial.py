@@ -31,21 +31,22 @@ from video_ssl.embed.feature_writer import (
     larger_batches,
     rows_to_batch,
 )
-from video_ssl.embed.features import FeatureError
-from video_ssl.embed.jobs import job_changes, job_key, listed
+from video_ssl.embed.job_folder import JOB as JOB
+from video_ssl.embed.job_folder import LOCK, JobFolder
+from video_ssl.embed.job_folder import OtherJob as OtherJob
+from video_ssl.embed.job_folder import discard as discard
+from video_ssl.embed.job_folder import partial_folder as partial_folder
+from video_ssl.embed.jobs import job_key
 from video_ssl.embed.vector_columns import Column
 from video_ssl.files import (
-    FULL,
     OutputError,
     claim_file,
     made_by,
     remove_at_once,
-    remove_leftovers,
-    write_atomically,
 )
-from video_ssl.locks import try_lock
+from video_ssl.models.preprocess_config import MODALITIES
 
-JOB, ROWS, JOURNAL, LOCK = "job.json", "rows.arrows", "journal.jsonl", ".lock"
+ROWS, JOURNAL = "rows.arrows", "journal.jsonl"
 _JOB_KEY = b"video_ssl.job"
 
 
@@ -68,11 +69,16 @@ class State:
     closed_rows: int = 0
 
 
-class OtherJob(FeatureError):
-    """OUT.partial was begun by another job; the text lists the differences."""
+def part_name(sense: str) -> str:
+    """Returns the name of the features of a sense in OUT.partial, where a feature file is to have several.
+
+    >>> part_name("sound")
+    'sound.arrow'
+    """
+    return f"{sense}.arrow"
 
 
-class PartialFeatures:
+class PartialFeatures(JobFolder):
     """The folder OUT.partial, held by one process; a context manager.
 
     Args:
@@ -88,6 +94,8 @@ class PartialFeatures:
         FeatureError: it is held by another process, is damaged, or cannot be written.
     """
 
+    holding = (JOURNAL, ROWS)
+
     def __init__(
         self,
         out: Path,
@@ -98,41 +106,14 @@ class PartialFeatures:
         columns: Sequence[Column] = (),
         restart: bool = False,
     ) -> None:
-        self.out = out
-        self.folder = partial_folder(out)
+        super().__init__(out, job=job, restart=restart)
         self.embed_dim = embed_dim
         self.metadata = metadata
         self.columns = tuple(columns)
         self.schema = feature_schema(embed_dim, metadata, columns)
         self.skipped: list[dict[str, Any]] = []
-        self._job, self._job_key, self._restart = job, job_key(job), restart
+        self._job_key = job_key(job)
         self._new_skips: list[dict[str, Any]] = []
-
-    def __enter__(self) -> PartialFeatures:
-        self._hold()
-        try:
-            if self._restart:
-                remove_at_once(self.folder)
-                self._lock.close()
-                self._hold()
-            self._begin()
-        except BaseException:
-            self._lock.close()
-            raise
-        return self
-
-    def _hold(self) -> None:
-        """Makes the folder and keeps other processes out of it."""
-        try:
-            self.folder.mkdir(parents=True, exist_ok=True)
-            self._lock = open(self.folder / LOCK, "w", encoding="utf-8")  # noqa: SIM115
-        except OSError as err:
-            raise self._unwritable(err) from err
-        if not try_lock(self._lock):
-            self._lock.close()
-            raise FeatureError(
-                f"{self.folder} is being written by another process. Wait for it, or give another output file."
-            )
 
     def __exit__(
         self,
@@ -142,15 +123,11 @@ class PartialFeatures:
     ) -> None:
         self._stream.close()
         self._journal.close()
-        self._lock.close()
+        super().__exit__(kind, error, trace)
 
     @property
     def num_rows(self) -> int:
         return self.state.rows
-
-    def discard(self) -> None:
-        """Removes the folder, which this process holds; nothing may be written any more."""
-        remove_at_once(self.folder)
 
     # Writing
 
@@ -245,8 +222,6 @@ class PartialFeatures:
     # Beginning
 
     def _begin(self) -> None:
-        remove_leftovers(self.folder.parent, [self.folder.name])
-        self._check_job()
         lines = self._read_journal()
         path = self.folder / ROWS
         try:
@@ -263,28 +238,6 @@ class PartialFeatures:
             self._commit(State(size=size, closed_size=size))
         except OSError as err:
             raise self._unwritable(err) from err
-
-    def _check_job(self) -> None:
-        path = self.folder / JOB
-        text = json.dumps(self._job, indent=1, sort_keys=True)
-        if not path.is_file():
-            if (self.folder / JOURNAL).exists() or (self.folder / ROWS).exists():
-                raise self._damaged(f"it has rows, but no {JOB} that says of what")
-            try:
-                write_atomically(path, text + "\n")
-            except OSError as err:
-                raise self._unwritable(err) from err
-            return
-        try:
-            before = json.loads(path.read_text(encoding="utf-8"))
-        except ValueError as err:
-            raise self._damaged(f"{JOB} is not JSON: {err}") from err
-        changes = job_changes(before, json.loads(text))
-        if changes:
-            raise OtherJob(
-                f"{self.folder} was begun by another job (now <- before):\n  {listed(changes)}\n"
-                "Undo the change, give another output file, or start over with --restart, which throws it away."
-            )
 
     def _read_journal(self) -> list[dict[str, Any]]:
         path = self.folder / JOURNAL
@@ -322,18 +275,9 @@ class PartialFeatures:
             raise self._damaged(f"{ROWS} cannot be read ({err})") from err
         return str(metadata.get(_JOB_KEY, b"").decode())
 
-    def _damaged(self, what: str) -> FeatureError:
-        return FeatureError(f"{self.folder} is damaged: {what}. Start over with --restart.")
-
-    def _unwritable(self, err: OSError) -> FeatureError:
+    def _kept(self) -> str:
         done = self.state.records if hasattr(self, "state") else 0
-        what = "Mend that"
-        if err.errno in FULL:
-            what = "Make room (finishing needs the size of the features twice)"
-        return FeatureError(
-            f"{self.out} cannot be written: {err.strerror or err}. {done} videos are done and kept in {self.folder}. "
-            f"{what}, then give the same command again: it goes on from there."
-        )
+        return f"{done} videos are done and"
 
 
 def claim_features(out: str | Path, *, sources: Iterable[str | os.PathLike[str]] = ()) -> Path:
@@ -347,13 +291,19 @@ def claim_features(out: str | Path, *, sources: Iterable[str | os.PathLike[str]]
     if not os.path.lexists(folder):
         return out
     inside = [path.name for path in folder.iterdir()] if folder.is_dir() else [folder.name]
-    foreign = [n for n in inside if n not in (JOB, ROWS, JOURNAL, LOCK) and not n.endswith(".tmp")]
+    foreign = [n for n in inside if not _is_of_partial(n)]
     if foreign:
         raise OutputError(
             f"{folder}, where the features are kept until they are complete, has {foreign[0]}, which is not of "
             "`video-ssl embed`: it is not replaced. Give another output file, or move that away."
         )
     return out
+
+
+def _is_of_partial(name: str) -> bool:
+    """Whether something in OUT.partial is of an unfinished feature file, of one sense or of several."""
+    own = name in (JOB, ROWS, JOURNAL, LOCK) or name.endswith(".tmp")
+    return own or name.removeprefix(".").startswith(tuple(part_name(s) for s in MODALITIES))
 
 
 def _is_of_embed(path: Path) -> bool:
@@ -366,23 +316,6 @@ def _is_of_embed(path: Path) -> bool:
         return "job" in json.loads(metadata.get(METADATA_KEY, b"{}"))
     except (pa.ArrowException, OSError, ValueError):
         return False
-
-
-def partial_folder(out: Path) -> Path:
-    """Returns where the rows of an unfinished feature file are."""
-    return out.with_name(f"{out.name}.partial")
-
-
-def discard(out: Path) -> None:
-    """Removes what is left of an unfinished feature file, unless another process is writing it."""
-    folder = partial_folder(out)
-    remove_leftovers(folder.parent, [folder.name])
-    try:
-        with open(folder / LOCK, "w", encoding="utf-8") as lock:
-            if try_lock(lock):
-                remove_at_once(folder)
-    except OSError:
-        return
 
 
 def _write_all(file: Any, data: Any) -> int:
