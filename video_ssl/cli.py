@@ -191,11 +191,26 @@ def embed(
         bool, typer.Option("--restart", help="Throw away what is there, complete or not.")
     ] = False,
     shard: Annotated[str | None, typer.Option(help="Only part k of n: 0/4. Then merge.")] = None,
+    senses: Annotated[
+        str | None,
+        typer.Option(
+            help="Into the same file what is heard and told: sound,text, or all that a run has."
+        ),
+    ] = None,
 ) -> None:
     """Write features of videos.  Per clip and per moment, with times; goes on where it was stopped."""
     from video_ssl.embed.command import embed
 
-    embed(encoder, source, out, device=device, restart=restart, shard=shard, **vars(config))
+    embed(
+        encoder,
+        source,
+        out,
+        device=device,
+        restart=restart,
+        shard=shard,
+        senses=senses,
+        **vars(config),
+    )
 
 
 @app.command(epilog=example("predict runs/mine/evaluate/probe /my/videos labels.csv"))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from video_ssl.embed.command import embed as embed_features
@@ -87,6 +87,7 @@ def embed(
     device: str = "auto",
     restart: bool = False,
     shard: str | None = None,
+    senses: str | Sequence[str] | None = None,
     **settings: Any,
 ) -> FeatureFile | None:
     """Returns the features of videos, written to `out`; None where only a shard of them was embedded.
@@ -98,6 +99,7 @@ def embed(
         device: auto, cpu, cuda.
         restart: throw away what is there, complete or not.
         shard: "k/n", only part k of n; then `video-ssl merge`.
+        senses: "sound", "text" or both, embedded into the same file by the encoders of the same run; "all" that it has.
         settings: of `EmbedConfig`, the flags of `video-ssl embed`: per_frame=True, num_clips=4, ...
 
     Raises:
@@ -108,7 +110,14 @@ def embed(
     (6, 32)
     """
     return embed_features(
-        encoder, source, out, device=device, restart=restart, shard=shard, **settings
+        encoder,
+        source,
+        out,
+        device=device,
+        restart=restart,
+        shard=shard,
+        senses=senses,
+        **settings,
     )
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -19,19 +20,20 @@ def embed(
     device: str = "auto",
     restart: bool = False,
     shard: str | None = None,
+    senses: str | Sequence[str] | None = None,
     **settings: Any,
 ) -> FeatureFile | None:
     """Returns the features of a table, written to `out`; or None where only a shard of it was embedded.
 
     Args:
-        encoder, source, out, device, restart: as `embed_table` takes them.
+        encoder, source, out, device, restart, senses: as `embed_table` takes them.
         shard: "k/n", only part k of n; `video-ssl merge` puts them together.
         settings: fields of `EmbedConfig`, the flags of `video-ssl embed`.
 
     Raises:
         EmbeddingError, OutputError, FeatureError: as `embed_table` and `embed_shard`.
     """
-    options = {"device": device, "restart": restart, **settings}
+    options = {"device": device, "restart": restart, "senses": senses, **settings}
     name, place = os.fspath(encoder), Path(out)
     if shard is None:
         return embed_table(name, os.fspath(source), place, **options)

@@ -140,6 +140,20 @@ class EmbedConfig:
         plain["frames"] = MOMENTS in self.names
         return plain | ({"outputs": sorted(self.grids)} if self.grids else {})
 
+    @property
+    def without_frames(self) -> EmbedConfig:
+        """The settings of a sense that has no frames: how it is read and computed, one vector of each kind a clip."""
+        return EmbedConfig(
+            outputs=(CLIP,),
+            frames=False,
+            precision=self.precision,
+            batch_size=self.batch_size,
+            num_workers=self.num_workers,
+            backend=self.backend,
+            video_timeout_sec=self.video_timeout_sec,
+            check=self.check,
+        )
+
     def windows(self, **clip: Any) -> WindowConfig:
         """Returns the windows of these settings; `clip` has what `WindowConfig` needs beside them."""
         covering = self.hop is not None or self.stride_sec is not None or self.per_frame

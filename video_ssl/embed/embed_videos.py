@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +17,7 @@ from video_ssl.embed.features import FeatureError, FeatureFile, open_features
 from video_ssl.embed.jobs import changed_contents, job_changes, listed, make_job
 from video_ssl.embed.open_encoder import open_encoder
 from video_ssl.embed.partial import claim_features, discard
-from video_ssl.pretrain.processes import choose_device
+from video_ssl.embed.senses import SensesEmbedder, make_embedder
 from video_ssl.recipes import known_settings
 
 logger = logging.getLogger(__name__)
@@ -32,6 +32,7 @@ def embed_table(
     *,
     device: str = "auto",
     restart: bool = False,
+    senses: str | Sequence[str] | None = None,
     **settings: Any,
 ) -> FeatureFile:
     """Returns the features of videos named by a text, written to `out`.
@@ -43,23 +44,24 @@ def embed_table(
         table: a video file, or what `open_table` takes.
         out: ends in .arrow.
         restart: write anew what is there, complete or not.
+        senses: "sound", "text", or both: what is heard and told is embedded into the same file by the encoders of the
+            same run; "all": by those that it has.
         settings: fields of `EmbedConfig`.
 
     Raises:
-        EmbeddingError: another name than .arrow, or `out` has features of another job (with `check`: or of other
-            contents).
+        EmbeddingError: another name than .arrow, senses that there are not (see `make_embedder`), or `out` has features
+            of another job (with `check`: or of other contents).
         OutputError: `out` is no feature file, or cannot be written.
 
     >>> features = embed_table("runs/mine", "videos", "clips.arrow", num_clips=2, device="cpu")
     >>> features.features.shape
     (6, 32)
     """
-    config = EmbedConfig(**known_settings(EmbedConfig, settings, "embedding"))
-    out, where = Path(out), choose_device(device)
+    config, out = EmbedConfig(**known_settings(EmbedConfig, settings, "embedding")), Path(out)
     if out.suffix != ".arrow":
         raise EmbeddingError(f"{out} must end in .arrow: that is the only kind that is written.")
     out = claim_features(out, sources=[table])
-    embedder = Embedder(open_encoder(encoder, device), config, device=where, name=encoder)
+    embedder = make_embedder(encoder, config, device, senses)
     videos = open_source(table)
     if out.exists() and not restart:
         found = finished_features(out, embedder, videos)
@@ -79,7 +81,7 @@ def open_source(spec: str) -> Table:
 
 def finished_features(
     out: Path,
-    embedder: Embedder,
+    embedder: Embedder | SensesEmbedder,
     videos: Table,
     *,
     part: Table | None = None,

@@ -19,9 +19,7 @@ from __future__ import annotations
 
 import functools
 import logging
-import resource
 import shutil
-import sys
 import time
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
@@ -39,7 +37,8 @@ from video_ssl.embed.clips_of import clip_shape, windows_for
 from video_ssl.embed.config import EmbedConfig
 from video_ssl.embed.features import FeatureFile, open_features
 from video_ssl.embed.grids import GridColumn
-from video_ssl.embed.jobs import job_key, make_job
+from video_ssl.embed.jobs import job_key, make_job, sense_job
+from video_ssl.embed.meters import Reached, peak_memory_gib
 from video_ssl.embed.partial import PartialFeatures
 from video_ssl.embed.rates import rate_of
 from video_ssl.embed.rows import RowCollector
@@ -49,7 +48,7 @@ from video_ssl.embed.window_workers import Piece, WindowJob, describe, read_wind
 from video_ssl.models.contract import CLIP, COMMON, MOMENTS, Encoder
 from video_ssl.models.networks.layers import spatial_cells
 from video_ssl.models.preprocess_config import described
-from video_ssl.progress import Meter, duration_text, metered
+from video_ssl.progress import duration_text, metered
 from video_ssl.recipes import to_plain
 
 logger = logging.getLogger(__name__)
@@ -131,6 +130,11 @@ class Embedder:
             captions=isinstance(self.windows, TextWindows),
             sound=isinstance(self.windows, SoundWindows),
         )
+
+    def told(self, table: Table) -> dict[str, Any]:
+        """Returns the part of `job` that is not of every encoder of this table."""
+        text, sound = (isinstance(self.windows, kind) for kind in (TextWindows, SoundWindows))
+        return sense_job(self.fingerprint, self.config.content, table, captions=text, sound=sound)
 
     def key(self, table: Table) -> str:
         """Returns 16 hexadecimal digits that change when `job` does."""
@@ -236,8 +240,15 @@ class Embedder:
         elif piece.last:
             rows.drop_record(piece.index, self._unreadable(table, piece))
 
-    def finish(self, partial: PartialFeatures, table: Table, *, may_be_empty: bool) -> None:
-        """Makes the feature file.
+    def finish(
+        self,
+        partial: PartialFeatures,
+        table: Table,
+        *,
+        may_be_empty: bool,
+        tell_skipped: bool = True,
+    ) -> None:
+        """Makes the feature file; says what of the table is not in it, unless others do.
 
         Raises:
             EmbeddingError: no video could be read, unless that may be.
@@ -250,7 +261,7 @@ class Embedder:
                 f"{first['source']}: {first['reason']}."
             )
         partial.finish()
-        if partial.skipped:
+        if partial.skipped and tell_skipped:
             logger.warning(
                 "%s: %d of %d videos could not be read and are not in the features; the first: %s: %s",
                 partial.out,
@@ -414,6 +425,8 @@ def write_side_by_side(
     progress: bool = True,
     restart: bool = False,
     shard: Mapping[str, Any] | None = None,
+    may_be_empty: bool = False,
+    tell_skipped: bool = True,
 ) -> None:
     """Writes the features of a table by several encoders that see the same clips; every video is decoded once.
 
@@ -424,6 +437,8 @@ def write_side_by_side(
             they are several.
         outs: a feature file for each.
         progress, restart, shard: as `Embedder.write` takes them.
+        may_be_empty: where no video can be read there is a file without rows, as of a shard.
+        tell_skipped: warn of videos that are left out.
 
     Raises:
         EmbeddingError, FeatureError: see `Embedder.embed`.
@@ -445,7 +460,7 @@ def write_side_by_side(
         with metered(
             f"embedding with {names}", total=len(table), done=done, show=progress
         ) as meter:
-            reached = _Reached(meter)
+            reached = Reached(meter)
             for piece in read_windows(jobs[0], embedders[0].config.num_workers):
                 for embedder, own in zip(embedders, rows, strict=True):
                     embedder.take(own, piece, table)
@@ -454,9 +469,10 @@ def write_side_by_side(
                 own.finish()
         made = partials[0].num_rows - before
         for embedder, partial in zip(embedders, partials, strict=True):
-            embedder.finish(partial, table, may_be_empty=shard is not None)
+            may_be = may_be_empty or shard is not None
+            embedder.finish(partial, table, may_be_empty=may_be, tell_skipped=tell_skipped)
     seconds = time.perf_counter() - started
-    speed, (peak, decoder) = meter.speed(), _peak_memory_gib()
+    speed, (peak, decoder) = meter.speed(), peak_memory_gib()
     logger.info(
         "%s: %d clips in %s (%s), peak memory %.2f GiB, of a decoding process %.2f GiB",
         ", ".join(str(out) for out in outs),
@@ -466,31 +482,3 @@ def write_side_by_side(
         peak,
         decoder,
     )
-
-
-class _Reached:
-    """Where the reading is within a video, for the meter: its windows tell what they show, and of how much."""
-
-    def __init__(self, meter: Meter) -> None:
-        self._meter = meter
-        self._whole_sec = 0.0
-
-    def note(self, piece: Piece) -> None:
-        for window in piece.windows[-1:]:
-            share = (int(window.indices.max()) + 1) / max(window.num_source, 1)
-            seconds = float(window.times.max())  # NaN of captions, which last no time
-            if np.isfinite(seconds):
-                self._whole_sec = max(self._whole_sec, seconds / share)
-                self._meter.within(piece.index, share, seconds)
-        if piece.last:
-            read_sec = self._whole_sec if piece.reason is None else 0.0
-            self._meter.advance(video_sec=read_sec, key=piece.index)
-            self._whole_sec = 0.0
-
-
-def _peak_memory_gib() -> tuple[float, float]:
-    """Peak memory of this process, and of the largest of its children that have ended."""
-    per_unit = 2**30 if sys.platform == "darwin" else 2**20
-    kinds = (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)
-    own, child = (resource.getrusage(kind).ru_maxrss / per_unit for kind in kinds)
-    return own, child

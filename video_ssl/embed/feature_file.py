@@ -16,6 +16,7 @@ import pyarrow.compute as pc
 from video_ssl.embed.feature_arrays import FeatureError
 from video_ssl.embed.feature_writer import LATER, METADATA_KEY
 from video_ssl.embed.grids import GRID, PLAIN, TIMES, Grid, grid_columns
+from video_ssl.embed.sense_columns import SHARED_METADATA, sense_columns
 from video_ssl.embed.vector_columns import vector_columns
 from video_ssl.models.contract import COMMON
 from video_ssl.recipes import nearest
@@ -145,6 +146,23 @@ class FeatureFile:
                 dtype=column.dtype,
                 per_clip=None if grid is None else int(np.prod(grid)),
                 grid=grid,
+            )
+        return found
+
+    @functools.cached_property
+    def senses(self) -> dict[str, FeatureFile]:
+        """What the file has beside video, by sense: "sound" and "text", as files of their own have it.
+
+        Their rows are those of the videos that have rows here; `skipped` are those of which nothing is heard or told.
+        """
+        found = {}
+        for columns in sense_columns(self.table.schema):
+            about = self.metadata.get("senses", {}).get(columns.sense, {})
+            own = {k: v for k, v in self.metadata.items() if k in SHARED_METADATA} | about
+            table, skipped = columns.read(self.table)
+            table = table.replace_schema_metadata({METADATA_KEY: json.dumps(own)})
+            found[columns.sense] = FeatureFile(
+                table, path=self.path, skipped=skipped, root=self.root
             )
         return found
 

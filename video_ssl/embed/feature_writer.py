@@ -17,7 +17,7 @@ import pyarrow as pa
 from video_ssl.datasets.arrow.checks import remember, seal, sealed
 from video_ssl.embed.feature_arrays import FeatureError, ragged_vectors, vectors
 from video_ssl.embed.grids import grid_bytes
-from video_ssl.embed.vector_columns import Column, output_columns
+from video_ssl.embed.vector_columns import HasFields, output_columns
 from video_ssl.files import MADE_BY, made, written_aside
 
 METADATA_KEY = b"video_ssl.features"
@@ -47,7 +47,7 @@ LATER = {
 
 
 def feature_schema(
-    embed_dim: int, metadata: Mapping[str, Any] | None = None, columns: Sequence[Column] = ()
+    embed_dim: int, metadata: Mapping[str, Any] | None = None, columns: Sequence[HasFields] = ()
 ) -> pa.Schema:
     """Returns the schema of a feature file of width `embed_dim` and other outputs; `metadata` is JSON in it."""
     vector = pa.list_(pa.float32(), embed_dim)
@@ -88,7 +88,7 @@ class FeatureWriter:
         *,
         embed_dim: int,
         metadata: Mapping[str, Any] | None = None,
-        columns: Sequence[Column] = (),
+        columns: Sequence[HasFields] = (),
     ) -> None:
         self.path = Path(path)
         self.schema = feature_schema(embed_dim, metadata, columns)

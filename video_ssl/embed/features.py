@@ -20,7 +20,8 @@ A feature file is an Arrow IPC file with one row a clip, read through a memory m
 
 Outputs have names: `feature` is "clip", `frame_features` is "moments".  Of encoders with spaces that video shares with
 sound and text there are `common_sound` and `common_text`, float32[D] (see `vector_columns.py`).  On request there are
-others, such as "tokens", with columns of their own (see `grids.py`).
+others, such as "tokens", with columns of their own (see `grids.py`).  Of a table that was embedded with several senses
+what is heard and told is beside the clips, `FeatureFile.senses` (see `sense_columns.py`).
 
 The schema carries JSON about encoder, preprocessing, table and versions.  Videos that could not be
 read are not in the rows; they are listed with the reason in `FeatureFile.skipped`.
@@ -66,6 +67,7 @@ from video_ssl.embed.feature_file import FeatureFile as FeatureFile
 from video_ssl.embed.feature_file import Output as Output
 from video_ssl.embed.feature_writer import COLUMNS, METADATA_KEY, SKIPPED_KEY, feature_schema
 from video_ssl.embed.grids import refuse_other_grids
+from video_ssl.embed.sense_columns import refuse_other_senses
 from video_ssl.embed.vector_columns import VectorColumn, refuse_other_vectors
 from video_ssl.models.contract import COMMON
 
@@ -73,11 +75,14 @@ from video_ssl.models.contract import COMMON
 _ALLOWED = (*COLUMNS, "source", "record_start_sec", "record_end_sec", *COMMON)
 
 
-def open_features(path: str | Path, *, root: str | Path | None = None) -> FeatureFile:
+def open_features(
+    path: str | Path, *, root: str | Path | None = None, may_be_empty: bool = False
+) -> FeatureFile:
     """Returns the features of a file: our Arrow files, or `.npz` and `.parquet` of anybody.
 
     Args:
         root: the folder that the videos lie in now, where they were moved since: pictures are taken from there.
+        may_be_empty: a file without rows is no error.
 
     Raises:
         FeatureError: no folder `root`, missing file, unknown kind, missing column (the nearest is named), unequal
@@ -103,7 +108,7 @@ def open_features(path: str | Path, *, root: str | Path | None = None) -> Featur
             f"{path} is of unknown kind {path.suffix!r}: features are read from {list(readers)}."
         )
     opened = readers[path.suffix](path)
-    if len(opened) == 0:
+    if len(opened) == 0 and not may_be_empty:
         raise FeatureError(f"{path} has no rows.")
     opened.root = None if root is None else Path(root)
     return opened
@@ -180,6 +185,7 @@ def _refuse_other_kinds(table: pa.Table, path: Path) -> None:
                 raise FeatureError(f"{path} is damaged: its column {field.name!r} has empty cells.")
     refuse_other_grids(table, str(path))
     refuse_other_vectors(table, str(path))
+    refuse_other_senses(table, str(path))
     try:
         about = json.loads((table.schema.metadata or {})[METADATA_KEY])
     except (ValueError, RecursionError) as err:

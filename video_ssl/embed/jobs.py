@@ -8,6 +8,7 @@
     table.captions       digest of the captions, where these are what is embedded
     short_sound          what a recording shorter than a window is heard as, where sound is embedded: it "loops";
                          features of an earlier version, without this, have silence behind it
+    senses.SENSE         where one file has several: encoder, settings, captions and the like of each beside video
     table.files          digest of sizes, times and places of the videos (`source_states`)
 
 Up to format 3 only the sizes of files were noted: whether such features are those of the videos that are here now,
@@ -53,10 +54,23 @@ def make_job(
     """
     table.refuse_doubled_ids()
     rows, files = _table_digests(table)
-    about = {"records": len(table), "rows": rows, "files": files}
+    own = sense_job(encoder, settings, table, captions=captions, sound=sound)
+    about = {"records": len(table), "rows": rows, "files": files, **own.pop("table", {})}
+    return {"format": FORMAT_VERSION, **own, "table": about}
+
+
+def sense_job(
+    encoder: str,
+    settings: Mapping[str, Any],
+    table: Table,
+    *,
+    captions: bool = False,
+    sound: bool = False,
+) -> dict[str, Any]:
+    """Returns the part of `make_job` that is not the same for every encoder of a table."""
+    job: dict[str, Any] = {"encoder": encoder, "settings": settings}
     if captions:
-        about["captions"] = _captions_digest(table)
-    job = {"format": FORMAT_VERSION, "encoder": encoder, "settings": settings, "table": about}
+        job["table"] = {"captions": _captions_digest(table)}
     if sound:
         job["short_sound"] = "loops"
     return dict(json.loads(json.dumps(job)))
@@ -108,6 +122,11 @@ def _captions_digest(table: Table) -> str:
 def job_changes(before: Mapping[str, Any], now: Mapping[str, Any]) -> dict[str, str]:
     """Returns key -> readable line for everything in which two jobs differ."""
     changes = recipe_changes(before, now)
+    theirs, ours = before.get("senses", {}), now.get("senses", {})
+    for sense in set(theirs) ^ set(ours):  # one line, not one for each of its settings
+        changes = {k: v for k, v in changes.items() if not k.startswith(f"senses.{sense}.")}
+        named = (", ".join(["video", *sorted(own)]) for own in (ours, theirs))
+        changes["senses"] = f"senses: {' <- '.join(named)}"
     if "format" in changes:
         changes = {key: line for key, line in changes.items() if not key.startswith("table.")}
         changes["format"] += (

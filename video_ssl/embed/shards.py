@@ -16,7 +16,7 @@ import json
 import logging
 import re
 import shutil
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -36,10 +36,11 @@ from video_ssl.embed.embedding import Embedder, EmbeddingError
 from video_ssl.embed.feature_writer import METADATA_KEY, SKIPPED_KEY, FeatureWriter, larger_batches
 from video_ssl.embed.features import FeatureError, FeatureFile, open_features
 from video_ssl.embed.jobs import job_changes, listed
-from video_ssl.embed.open_encoder import open_encoder
 from video_ssl.embed.partial import claim_features, discard
+from video_ssl.embed.sense_columns import sense_columns
+from video_ssl.embed.senses import SensesEmbedder, make_embedder
 from video_ssl.embed.vector_columns import output_columns
-from video_ssl.pretrain.processes import Processes, choose_device
+from video_ssl.pretrain.processes import Processes
 from video_ssl.recipes import known_settings
 
 logger = logging.getLogger(__name__)
@@ -84,6 +85,7 @@ def embed_shard(
     *,
     device: str = "auto",
     restart: bool = False,
+    senses: str | Sequence[str] | None = None,
     **settings: Any,
 ) -> Path:
     """Returns the file with the features of one shard; one that is there already is left as it is.
@@ -91,7 +93,7 @@ def embed_shard(
     Where the whole feature file is complete it is returned, and nothing is embedded.
 
     Args:
-        encoder, device, settings: as of `embed_table`.
+        encoder, device, senses, settings: as of `embed_table`.
         videos: the whole table.
         out: the feature file that all shards become.
         shard: `k/n`.
@@ -106,8 +108,7 @@ def embed_shard(
         raise EmbeddingError(
             f"{count} shards of {len(videos)} videos: take at most as many as videos."
         )
-    config = EmbedConfig(**known_settings(EmbedConfig, settings, "embedding"))
-    out, where = Path(out), choose_device(device)
+    config, out = EmbedConfig(**known_settings(EmbedConfig, settings, "embedding")), Path(out)
     if out.suffix != ".arrow":
         raise EmbeddingError(f"{out} must end in .arrow: that is the only kind that is written.")
     out = claim_features(out)
@@ -116,7 +117,7 @@ def embed_shard(
             f"{out} is there already, and --restart makes a shard of it anew, not the file: the merge would keep that "
             "one. Remove it, or give another output file."
         )
-    embedder = Embedder(open_encoder(encoder, device), config, device=where, name=encoder)
+    embedder = make_embedder(encoder, config, device, senses)
     if out.is_file():
         rows = shard_rows(len(videos), index, count)
         part = videos.select(np.arange(rows.start, rows.stop))
@@ -127,7 +128,7 @@ def embed_shard(
 
 
 def write_shard(
-    embedder: Embedder,
+    embedder: Embedder | SensesEmbedder,
     videos: Table,
     out: Path,
     index: int,
@@ -242,7 +243,7 @@ def merge_shards(out: str | Path) -> FeatureFile:
         out,
         embed_dim=schema.field("feature").type.list_size,
         metadata=shards[0][1]["whole"],
-        columns=output_columns(schema),
+        columns=[*output_columns(schema), *sense_columns(schema)],
     ) as writer:
         for batch in larger_batches(_batches(shards, writer.skipped)):
             writer.write_batch(batch.replace_schema_metadata(writer.schema.metadata))

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import pyarrow as pa
@@ -50,6 +50,13 @@ class VectorColumn:
 
 
 Column = GridColumn | VectorColumn
+
+
+class HasFields(Protocol):
+    """Columns that belong together."""
+
+    def fields(self) -> list[pa.Field]:
+        """Returns them."""
 
 
 def vector_columns(schema: pa.Schema) -> list[VectorColumn]:

@@ -14,7 +14,7 @@ from video_ssl.datasets.table import Table
 from video_ssl.embed.config import EmbedConfig
 from video_ssl.embed.features import FeatureError, FeatureFile
 from video_ssl.evaluate.evaluators import Evaluator
-from video_ssl.models.contract import CLIP, COMMON_WITH, TOKENS, Encoder
+from video_ssl.models.contract import COMMON_WITH, TOKENS, Encoder
 from video_ssl.models.preprocess_config import Modality
 
 #: Extra of video_ssl -> (module that is imported, package that brings it).
@@ -42,17 +42,7 @@ def embed_settings(config: EmbedConfig, evaluators: Mapping[str, Evaluator]) -> 
 
 def sense_settings(config: EmbedConfig, sense: Modality) -> EmbedConfig:
     """Returns how the test videos are embedded as they are heard or told: what `config` says of frames is left out."""
-    plain = EmbedConfig(
-        outputs=(CLIP,),
-        frames=False,
-        precision=config.precision,
-        batch_size=config.batch_size,
-        num_workers=config.num_workers,
-        backend=config.backend,
-        video_timeout_sec=config.video_timeout_sec,
-        strict=config.strict,
-        check=config.check,
-    )
+    plain = replace(config.without_frames, strict=config.strict)
     if sense == "text":
         return plain
     return replace(plain, num_clips=config.num_clips, stride_sec=config.stride_sec)

@@ -326,7 +326,7 @@ def is_features(spec: str) -> bool:
 def given_features(spec: str) -> dict[str, FeatureFile]:
     """Returns the feature files of `features:TRAIN,TEST[,text=FILE][,sound=FILE]`, ours or anybody's.
 
-    They are named "train" (unless it is empty), "test", and by their senses.
+    They are named "train" (unless it is empty), "test", and by their senses; those that TEST has itself need no file.
 
     Raises:
         FeatureError: other names than these, or see `open_features`.
@@ -345,7 +345,8 @@ def given_features(spec: str) -> dict[str, FeatureFile]:
         raise FeatureError(
             f"{spec!r} must name two files: features:TRAIN,TEST; TRAIN may be empty where nothing is learned."
         )
-    return {name: open_features(file) for name, file in named.items()}
+    opened = {name: open_features(file) for name, file in named.items()}
+    return {**opened["test"].senses, **opened}
 
 
 def _result(evaluator: Evaluator, context: Context) -> Result:
