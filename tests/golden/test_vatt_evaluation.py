@@ -5,7 +5,6 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from video_ssl.evaluate.multilabel_metrics import average_precisions, d_prime, roc_aucs
 from video_ssl.evaluate.pair_metrics import (
     first_ranks,
     ranked_shares,
@@ -13,6 +12,7 @@ from video_ssl.evaluate.pair_metrics import (
     window_vectors,
 )
 from video_ssl.models.multilabel_loss import balanced_weights, multilabel_loss
+from video_ssl.models.multilabel_metrics import average_precisions, d_prime, roc_aucs
 
 
 @pytest.mark.golden("vatt/misc", cases=lambda settings: "num_windows" in settings)

@@ -23,9 +23,9 @@ from video_ssl.datasets.table import Table
 from video_ssl.embed.features import FeatureError
 from video_ssl.evaluate.context import Context, device_of
 from video_ssl.evaluate.contract import Figure, Needs, Result
-from video_ssl.evaluate.multilabel_metrics import average_precisions, d_prime, roc_aucs
 from video_ssl.evaluate.videos import MATCHED, Videos, shared_notes, videos_of
 from video_ssl.models.multilabel_loss import multilabel_loss
+from video_ssl.models.multilabel_metrics import average_precisions, d_prime, roc_aucs
 
 
 @dataclass(frozen=True, kw_only=True)
