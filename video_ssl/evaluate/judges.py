@@ -32,7 +32,7 @@ from video_ssl.evaluate.predictions import (
     Answer,
     Span,
 )
-from video_ssl.models.classifier_folder import MERGES, Classifier, load_classifier
+from video_ssl.models.classifier_folder import Classifier, load_classifier
 from video_ssl.models.contract import TOKENS
 from video_ssl.models.encoder_folder import CLASSIFIER, EncoderError, find_encoder
 from video_ssl.pretrain.processes import choose_device
@@ -125,7 +125,7 @@ def _fine_tuned_judge(place: Path, config: PredictConfig) -> Judge:
     def answers(found: FeatureFile, table: Table | None) -> tuple[list[Answer], str]:
         _refuse_width(found, classifier.weight.shape[1])
         given = _of_clips(found, _clip_shares(classifier, found.features))
-        if protocol.merge == MERGES["logits"]:  # which is not the mean of what is said of each
+        if protocol.merges_scores:  # which is not the mean of what is said of each
             own = (classifier.shares(found.features[found.ids == answer.id]) for answer in given)
             given = [
                 replace(answer, whole=replace(answer.whole, shares=shares))

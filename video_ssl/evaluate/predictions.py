@@ -41,7 +41,7 @@ class Span:
 
     Attributes:
         start_sec, end_sec: seconds of the source, NaN where unknown.
-        shares: float (K,), adding up to 1.
+        shares: float (K,), adding up to 1 where a video has one class.
     """
 
     start_sec: float

@@ -20,6 +20,12 @@ _CURVES: tuple[tuple[str, tuple[str, ...], str, str], ...] = (
         "percent",
         "of the validation table; of all videos, and the mean of the classes",
     ),
+    (
+        "Classes of other recordings",
+        ("val_map", "val_auc"),
+        "percent",
+        "of the validation table; mean average precision and area under the ROC, means over the classes",
+    ),
     ("Loss on other videos", ("val_loss",), "log", "of the validation table"),
     (
         "Classes of the probe",

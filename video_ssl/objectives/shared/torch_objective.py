@@ -79,8 +79,14 @@ class TorchObjective(nn.Module, ABC):
         """Returns whether that clip feature is scaled to length 1 before the classifier reads it."""
         return False
 
+    def names_several(self) -> bool:
+        """Returns whether a clip may have any number of classes: scores are then read by a sigmoid each, not by a
+        softmax of them all."""
+        return False
+
     def scores(self, video: Tensor) -> Tensor:
-        """Returns (N, K): how much each of N clips, uint8 (N, T, S, S, 3), looks like each class.
+        """Returns (N, K): how much each of N clips, uint8 (N, T, S, S, 3) or of an encoder of sound float32 (N,
+        samples), looks or sounds like each class.
 
         Called in evaluation mode, without gradients."""
         raise NotImplementedError(f"{type(self).__name__} names no classes")

@@ -16,7 +16,12 @@ from video_ssl.datasets import open_table
 from video_ssl.datasets.opening import lacks_tables
 from video_ssl.datasets.table import Table
 from video_ssl.models import architecture_of
-from video_ssl.models.classifier_folder import CLASSIFIER_WEIGHTS, MERGES, Protocol
+from video_ssl.models.classifier_folder import (
+    CLASSIFIER_WEIGHTS,
+    MERGES,
+    SEVERAL_MERGES,
+    Protocol,
+)
 from video_ssl.models.encoder_folder import DECODER
 from video_ssl.models.encoders import save_encoder
 from video_ssl.objectives import OBJECTIVES
@@ -73,7 +78,7 @@ def _check(recipe: PretrainRecipe, *, processes: Processes) -> None:
     if recipe.validation is not None and kind.classifier is TorchObjective.classifier:
         raise RunError(NO_CLASSIFIER)
     if recipe.validation is not None and not lacks_tables(recipe.validation.table):
-        check_labels(recipe.validation)
+        check_labels(recipe.validation, several=getattr(recipe.objective, "several", False))
 
 
 def build_objective(
@@ -153,7 +158,10 @@ def _protocol(recipe: PretrainRecipe, objective: TorchObjective, trained: Table)
         crops=1 if validation is None else validation.num_crops,
         size=None if validation is None else validation.size,
         center_share=1.0 if validation is None else validation.center_share,
-        merge=MERGES["softmax" if validation is None else validation.average],
+        several=objective.names_several(),
+        merge=(SEVERAL_MERGES if objective.names_several() else MERGES)[
+            "softmax" if validation is None else validation.average
+        ],
         pooling=objective.classifier_pooling(),
         unit_length=objective.classifier_unit_length(),
         labels=recipe.data.table,

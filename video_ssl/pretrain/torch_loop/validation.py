@@ -1,7 +1,8 @@
-"""How well a classifier in training names the classes of videos that it does not learn from.
+"""How well a classifier in training names the classes of videos, or of sounds, that it does not learn from.
 
 Every video is read as evaluations read it: clips spread evenly over it, the middle of the picture, or squares along its
-longer side; the softmax of its clips is averaged, or what stands before it.  Weights, optimizer and random numbers of
+longer side; the softmax of its clips is averaged, or what stands before it; where a recording has several classes, the
+sigmoid.  Weights, optimizer and random numbers of
 the training are left as they were: a run with trials ends in the same bits as one without.
 """
 
@@ -20,12 +21,14 @@ from torch import Tensor
 from video_ssl.clips.decoders.reader import BadVideo
 from video_ssl.clips.pipeline import LoaderConfig
 from video_ssl.clips.reading import open_record
+from video_ssl.clips.sound_windows import SoundWindows, iterate_sound_windows
 from video_ssl.clips.windows import WindowConfig, iterate_windows
 from video_ssl.datasets import open_table
 from video_ssl.datasets.class_names import listed, numbers_by_name, used_names
 from video_ssl.datasets.table import Table
+from video_ssl.models.multilabel_metrics import average_precisions, d_prime, roc_aucs
 from video_ssl.models.preprocess import tensor_of
-from video_ssl.models.preprocess_config import VideoPreprocess
+from video_ssl.models.preprocess_config import SoundPreprocess, VideoPreprocess
 from video_ssl.objectives.shared.torch_objective import TorchObjective
 from video_ssl.pretrain.errors import RunError
 from video_ssl.pretrain.processes import Processes
@@ -45,7 +48,7 @@ _UNREAD = -2  # what a video counts as that could not be read
 
 @dataclass(kw_only=True)
 class Validation:
-    """The trials of a run.  Made by `open_validation`.
+    """The trials of a run whose videos have one class each.  Made by `open_validation`.
 
     Attributes:
         table: all of its rows are tried.
@@ -59,7 +62,7 @@ class Validation:
     table: Table
     labels: np.ndarray
     train_labels: np.ndarray
-    windows: WindowConfig
+    windows: WindowConfig | SoundWindows
     loader: LoaderConfig
     precision: str
     processes: Processes
@@ -75,8 +78,10 @@ class Validation:
 
         Called by every process, which divide the videos among them.
         """
-        predicted, losses = self._answers()
-        self._read = read = predicted != _UNREAD
+        answers = self._answers()
+        self._read = read = ~np.isnan(answers[:, 0])
+        predicted = np.where(read, answers[:, 0], _UNREAD).astype(np.int64)
+        losses = answers[:, 1]
         right = predicted == self.labels
         known = np.unique(self.labels[read & (self.labels >= 0)])
         each = [right[read & (self.labels == label)].mean() for label in known]
@@ -106,12 +111,24 @@ class Validation:
 
     # Inside
 
-    def _answers(self) -> tuple[np.ndarray, np.ndarray]:
-        """The class that each video is given (V,), `_UNREAD` where it could not be read, and its loss (V,)."""
+    @property
+    def _width(self) -> int:
+        """How many numbers are kept of a video: its class, and its loss."""
+        return 2
+
+    def _answer(self, row: int, scores: Tensor) -> list[float]:
+        """What is kept of a video, by the scores (N, K) of its clips."""
+        mean = self._merged(scores)
+        label = int(self.labels[row])
+        loss = -np.log(max(float(mean[label]), 1e-12)) if label >= 0 else 0.0
+        return [float(mean.argmax()), float(loss)]
+
+    def _answers(self) -> np.ndarray:
+        """float64 (V, _width): what is kept of each video, NaN where it could not be read."""
         total, world = len(self.table), self.processes.world_size
         own = list(range(self.processes.rank, total, world))
         most = -(-total // world)
-        rows = torch.full((most, 3), -1.0, dtype=torch.float64)
+        rows = torch.full((most, 1 + self._width), -1.0, dtype=torch.float64)
         filled = 0
         training = self.objective.training
         self.objective.eval()
@@ -125,10 +142,9 @@ class Validation:
             self.objective.train(training)
         gathered = self.processes.gather(rows.to(self.processes.device)).cpu().numpy()
         gathered = gathered[gathered[:, 0] >= 0]
-        predicted, losses = np.full(total, _UNREAD), np.zeros(total)
-        places = gathered[:, 0].astype(np.int64)
-        predicted[places], losses[places] = gathered[:, 1].astype(np.int64), gathered[:, 2]
-        return predicted, losses
+        answers = np.full((total, self._width), np.nan)
+        answers[gathered[:, 0].astype(np.int64)] = gathered[:, 1:]
+        return answers
 
     def _parts(self, own: Sequence[int], most: int) -> Iterator[list[int]]:
         """Rows that go through the network together; as many parts in every process, the last may be empty."""
@@ -136,28 +152,27 @@ class Validation:
         for begin in range(0, most, size):
             yield list(own[begin : begin + size])
 
-    def _named(self, rows: list[int]) -> list[tuple[int, int, float]]:
-        """(row, predicted class, loss) of some videos."""
+    def _named(self, rows: list[int]) -> list[list[float]]:
+        """Row and answer of some videos."""
         with ThreadPoolExecutor(max(1, self.loader.workers)) as threads:
             read = list(threads.map(self._clips, rows))
         clips = [found for found in read if found is not None]
         if not clips:  # of a divided network every process must run as often as the others
             if is_sharded(self.objective):
-                c = self.windows
-                self._scores(np.zeros((1, c.num_frames, c.size, c.size, 3), np.uint8))
-            return [(row, _UNREAD, 0.0) for row in rows]
+                self._scores(_no_clip(self.windows))
+            return [self._unanswered(row) for row in rows]
         scores = self._scores(np.concatenate(clips))
         answers, at = [], 0
         for row, found in zip(rows, read, strict=True):
             if found is None:
-                answers.append((row, _UNREAD, 0.0))
+                answers.append(self._unanswered(row))
                 continue
-            mean = self._merged(scores[at : at + len(found)])
+            answers.append([float(row), *self._answer(row, scores[at : at + len(found)])])
             at += len(found)
-            label = int(self.labels[row])
-            loss = -np.log(max(float(mean[label]), 1e-12)) if label >= 0 else 0.0
-            answers.append((row, int(mean.argmax()), float(loss)))
         return answers
+
+    def _unanswered(self, row: int) -> list[float]:
+        return [float(row), *[float("nan")] * self._width]
 
     def _merged(self, scores: Tensor) -> Tensor:
         """float64 (K,): how sure it is of each class, by the scores (N, K) of the clips of one video."""
@@ -166,7 +181,7 @@ class Validation:
         return scores.softmax(1).mean(0)
 
     def _scores(self, clips: np.ndarray) -> Tensor:
-        """float64 (N, K), before the softmax, of clips uint8 (N, T, S, S, 3)."""
+        """float64 (N, K), before the softmax, of clips uint8 (N, T, S, S, 3), or sounds float32 (N, samples)."""
         video = tensor_of(clips).to(self.processes.device)
         enabled = self.precision == "bf16"
         with torch.autocast(video.device.type, torch.bfloat16, enabled=enabled):
@@ -174,7 +189,7 @@ class Validation:
         return scores.double().cpu()
 
     def _clips(self, row: int) -> np.ndarray | None:
-        """The clips of a video, uint8 (N, T, S, S, 3); None if it cannot be read, which is told once."""
+        """The clips of a video, or of its sound; None if it cannot be read, which is told once."""
         if row in self._kept:
             return self._kept[row]
         if row in self._unread:
@@ -183,11 +198,17 @@ class Validation:
         loader = self.loader
         try:
             with open_record(
-                record, loader.backend, timeout_sec=loader.video_timeout_sec
+                record,
+                loader.backend,
+                timeout_sec=loader.video_timeout_sec,
+                sound_alone=isinstance(self.windows, SoundWindows),
             ) as reader:
-                clips = np.concatenate(
-                    [window.clips for window in iterate_windows(record, reader, self.windows)]
+                found = (
+                    iterate_sound_windows(record, reader, self.windows)
+                    if isinstance(self.windows, SoundWindows)
+                    else iterate_windows(record, reader, self.windows)
                 )
+                clips = np.concatenate([window.clips for window in found])
         except BadVideo as err:
             self._unread[row] = err.reason
             logger.warning("validation: left out, as it cannot be read: %s", err)
@@ -196,6 +217,77 @@ class Validation:
             self._kept_bytes += clips.nbytes
             self._kept[row] = clips
         return clips
+
+
+@dataclass(kw_only=True)
+class SeveralValidation(Validation):
+    """The trials of a run whose recordings have any number of classes each.
+
+    Attributes:
+        labels: bool (V, K), as training numbers the classes; those that it does not have are left out.
+    """
+
+    def run(self) -> dict[str, float]:
+        """Returns `val_map`, `val_auc` and `val_d_prime`, means over the classes that some but not all of the
+        recordings have (NaN where there is none, or a class is told apart without a mistake, whose d' is infinite);
+        `val_classes`, how many these are; and `val_videos`, how many recordings were read.
+
+        Called by every process, which divide the recordings among them.
+
+        Source: papers/vatt.md section 6.
+        """
+        answers = self._answers()
+        self._read = read = ~np.isnan(answers[:, 0])
+        means = dict.fromkeys(("val_map", "val_auc", "val_d_prime"), float("nan"))
+        known = np.zeros(0, bool)
+        if read.any():
+            precision = average_precisions(answers[read], self.labels[read])
+            area = roc_aucs(answers[read], self.labels[read])
+            known = ~np.isnan(area)
+        if known.any():
+            prime = float(d_prime(area[known]).mean())
+            means = {
+                "val_map": float(precision[known].mean()),
+                "val_auc": float(area[known].mean()),
+                "val_d_prime": prime if np.isfinite(prime) else float("nan"),
+            }
+        self.found = means | {"val_classes": int(known.sum()), "val_videos": int(read.sum())}
+        return self.found
+
+    def told(self) -> str:
+        """Returns the last trial as a sentence."""
+        return (
+            f"has a mean average precision of {100 * self.found['val_map']:.1f} % over "
+            f"{int(self.found['val_classes'])} classes of {int(self.found['val_videos'])} recordings of "
+            f"{self.config.table}"
+        )
+
+    def yardsticks(self) -> str:
+        """Returns what scores that know nothing reach."""
+        shares = self.labels[self._read].mean(0)
+        chance = float(shares[(shares > 0) & (shares < 1)].mean())
+        return f"guessing gives {100 * chance:.1f} %"
+
+    @property
+    def _width(self) -> int:
+        return int(self.labels.shape[1])
+
+    def _answer(self, row: int, scores: Tensor) -> list[float]:
+        found: list[float] = self._merged(scores).tolist()
+        return found
+
+    def _merged(self, scores: Tensor) -> Tensor:
+        """float64 (K,): how sure it is of each class, by the scores (N, K) of the clips of one recording."""
+        if self.config.average == "logits":
+            return scores.mean(0).sigmoid()
+        return scores.sigmoid().mean(0)
+
+
+def _no_clip(windows: WindowConfig | SoundWindows) -> np.ndarray:
+    """One clip of nothing."""
+    if isinstance(windows, SoundWindows):
+        return np.zeros((1, windows.num_samples), np.float32)
+    return np.zeros((1, windows.num_frames, windows.size, windows.size, 3), np.uint8)
 
 
 def open_validation(
@@ -229,9 +321,42 @@ def open_validation(
         from torch.distributed.fsdp import register_fsdp_forward_method
 
         register_fsdp_forward_method(objective, "scores")
-    preprocess: Any = next(iter(objective.encoders().values())).preprocess
+    several = objective.names_several()
+    settings: dict[str, Any] = {
+        "config": config,
+        "objective": objective,
+        "table": table,
+        "windows": _windows(config, next(iter(objective.encoders().values())).preprocess),
+        "loader": loader,
+        "precision": precision,
+        "processes": processes,
+    }
+    if several:
+        head = objective.classifier()
+        assert head is not None
+        labels = _several_labels(config.table, table, trained, head.out_features)
+        return SeveralValidation(**settings, labels=labels, train_labels=np.zeros(0, np.int64))
+    labels = _labels(config.table, table, trained)
+    return Validation(**settings, labels=labels, train_labels=trained.column("label"))
+
+
+def _windows(config: ValidationConfig, preprocess: Any) -> WindowConfig | SoundWindows:
+    """Which clips of a video are looked at, or listened to.
+
+    Raises:
+        RunError: settings of pictures for an encoder of sound.
+    """
+    if isinstance(preprocess, SoundPreprocess):
+        if config.num_crops != 1 or config.size is not None or config.center_share != 1:
+            raise RunError(
+                "validation.num_crops, size and center_share are settings of pictures, and this encoder hears: leave "
+                "them out."
+            )
+        return SoundWindows(
+            rate=preprocess.rate, num_samples=preprocess.num_samples, num_clips=config.num_clips
+        )
     assert isinstance(preprocess, VideoPreprocess)
-    windows = WindowConfig(
+    return WindowConfig(
         num_frames=preprocess.num_frames,
         frame_stride=preprocess.frame_stride,
         fps=preprocess.fps,
@@ -243,22 +368,22 @@ def open_validation(
         center_share=config.center_share,
         **preprocess.scaling(config.size),
     )
-    return Validation(
-        config=config,
-        objective=objective,
-        table=table,
-        labels=_labels(config.table, table, trained),
-        train_labels=trained.column("label"),
-        windows=windows,
-        loader=loader,
-        precision=precision,
-        processes=processes,
-    )
 
 
-def check_labels(config: ValidationConfig) -> None:
-    """Raises RunError for videos without a label, and TableError for no such table: long before the run is built."""
-    _own_labels(config.table, _videos(config))
+def check_labels(config: ValidationConfig, *, several: bool | None = False) -> None:
+    """Raises RunError for videos without a label, and TableError for no such table: long before the run is built.
+
+    Args:
+        config: of the recipe.
+        several: videos have any number of classes (the column `labels`); None = nobody knows yet, either will do.
+    """
+    table = _videos(config)
+    if several is None:
+        several = "labels" in table.column_names and table.arrow["labels"].null_count < len(table)
+    if several:
+        _own_several_labels(config.table, table)
+    else:
+        _own_labels(config.table, table)
 
 
 def _videos(config: ValidationConfig) -> Table:
@@ -307,3 +432,39 @@ def _labels(spec: str, table: Table, trained: Table) -> np.ndarray:
             listed(sorted(lone)) or "numbers without names",
         )
     return labels.astype(np.int64)
+
+
+def _own_several_labels(spec: str, table: Table) -> list[list[int]]:
+    """The classes of the recordings as their own table numbers them."""
+    column = table.arrow["labels"] if "labels" in table.column_names else None
+    lacking = len(table) if column is None else column.null_count
+    if column is None or lacking:
+        raise RunError(
+            f"validation needs the classes of every recording, but {lacking} of {len(table)} of {spec} have none in "
+            "the column `labels`: one without a class has an empty list."
+        )
+    found: list[list[int]] = column.to_pylist()
+    return found
+
+
+def _several_labels(spec: str, table: Table, trained: Table, count: int) -> np.ndarray:
+    """bool (V, count): the classes of the recordings as `trained` numbers them."""
+    numbers = numbers_by_name(trained.class_names, table.class_names)
+    if numbers is not None:
+        logger.info("%s numbers its classes otherwise: they are matched by name", spec)
+    found, lone = np.zeros((len(table), count), bool), 0
+    for row, own in enumerate(_own_several_labels(spec, table)):
+        for label in own:
+            known = numbers is None or label < len(numbers) - 1
+            number = label if numbers is None else int(numbers[label]) if known else count
+            if number < count:
+                found[row, number] = True
+            else:
+                lone += 1
+    if not found.any():
+        raise RunError(
+            f"no class of {spec} is in the training table: the same names must stand for the same classes."
+        )
+    if lone:
+        logger.info("%d labels of %s are of classes that are not trained: left out", lone, spec)
+    return found
