@@ -108,7 +108,7 @@ def _facts(room: str, name: str) -> Iterator[str]:
 
 
 def _size(objective: Mapping[str, Any]) -> str:
-    """Sides and number of frames that a recipe says, and the preset of its network."""
+    """Sides and number of frames, or seconds of sound, that a recipe says, and the preset of its network."""
     from video_ssl.objectives import OBJECTIVES
 
     settings = {key: value for key, value in objective.items() if key != "name"}
@@ -118,8 +118,11 @@ def _size(objective: Mapping[str, Any]) -> str:
     # None: of an encoder that a fine-tuning starts from.
     encoder = {} if config.encoder is None else to_plain(config.encoder)
     preset = encoder.get("preset") or encoder.get("model")
-    size = (plain["crop"] or {}).get("size")
+    size = (plain.get("crop") or {}).get("size")
     parts = [f"{size} px" if size else "", f"x {frames}" if frames else ""]
+    if "crop" not in plain:
+        rate, count = plain["rate"], plain["num_samples"]
+        parts = [f"{count / rate:g} s of sound" if rate and count else "sound"]
     return " ".join(filter(None, [*parts, f"({preset})" if preset else ""]))
 
 

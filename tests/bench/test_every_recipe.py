@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 from small_recipes import RECIPES, small_recipe
+from sounding_videos import write_sounding_video
 
 from video_ssl.bench.loader import bench_loader
 from video_ssl.bench.step import bench_step
@@ -34,7 +35,13 @@ def small(videos: Path, tmp_path_factory: pytest.TempPathFactory) -> Callable[[s
         {"source": str(file), "label": i} for i, file in enumerate(sorted(videos.iterdir())[:2])
     ]
     table = Table.from_rows(rows, class_names=["a", "b"]).save(folder / "two.arrow")
-    return lambda name: small_recipe(name, folder, str(table.path))
+    for i in range(2):
+        write_sounding_video(folder / f"{i}.mkv", seed=i)
+        rows[i] = {"source": str(folder / f"{i}.mkv"), "label": i}
+    heard = Table.from_rows(rows, class_names=["a", "b"]).save(folder / "heard.arrow")
+    return lambda name: small_recipe(
+        name, folder, str(heard.path if name.startswith("supervised_sound/") else table.path)
+    )
 
 
 @pytest.fixture(scope="module")

@@ -68,6 +68,23 @@ SETTINGS = {
         "encoder": SIZE,
         "label_smoothing": 0.1,
     },
+    "supervised_sound": {
+        "several": False,
+        "num_classes": 4,
+        "rate": 40,
+        "num_samples": 24,
+        "mix": {"alpha": 5.0},
+        "label_smoothing": 0.1,
+        "encoder": {
+            "architecture": "vatt_audio",
+            "preset": None,
+            "embed_dim": 16,
+            "depth": 2,
+            "ffn_dim": 16,
+            "num_heads": 2,
+            "patch_samples": 4,
+        },
+    },
     "carl": {**FRAME_SETS, "negatives": "batch_noself", "temperature": 0.3, "variance": 4.0},
     "tcc": FRAME_SETS,
     "tcn": {
@@ -134,6 +151,7 @@ VARIANTS = {
         "mvd",
         {"visible_weight": 0.5, "visible_by_distance": True, "mask": {"ratio": 0.3}},
     ),
+    "sounds of several classes": ("supervised_sound", {"several": True, "label_smoothing": 0.0}),
     "carl within a video": ("carl", {"negatives": "single_noself"}),
 }
 #: Frames of the videos.  CARL, TCC and TCN take six, so slots of the first one are repeats.
@@ -156,12 +174,16 @@ class NoiseReader:
             duration_sec=num_frames / 10,
             codec="none",
             rotation=0,
-            has_audio=False,
+            has_audio=True,
         )
 
     def frames(self, indices, size=None):
         rngs = [np.random.default_rng([self.seed, int(i)]) for i in indices]
         return np.stack([rng.integers(0, 256, (20, 24, 3), dtype=np.uint8) for rng in rngs])
+
+    def audio(self, start_sec, end_sec, rate):
+        whole = np.random.default_rng([self.seed, 99]).uniform(-1, 1, 3 * rate)
+        return whole[round(start_sec * rate) : round(end_sec * rate)].astype(np.float32)
 
 
 def raw_batch(name, config):
@@ -169,7 +191,7 @@ def raw_batch(name, config):
     plan = OBJECTIVES[name].main_plan(config)
     rows = [
         plan(
-            Record(index=i, id=str(i), source="a.mp4", label=i),
+            Record(index=i, id=str(i), source="a.mp4", label=i, labels=(i, 3)),
             NoiseReader(length, i),
             np.random.default_rng(i),
             0.5,
@@ -345,6 +367,29 @@ def slow_supervised(objective, batch):
     return torch.stack(losses).mean()
 
 
+def slow_supervised_sound(objective, batch):
+    """The sample of the i-th smallest place is the partner of sample i."""
+    several, head, losses = objective.config.several, objective.head, []
+    mates = sorted(range(len(LENGTHS)), key=lambda i: float(batch["mix"][i, 1]))
+    sounds = batch["sound"].double()
+    own = torch.zeros(len(LENGTHS), 4).double()
+    for b in range(len(LENGTHS)):
+        own[b, [b, 3] if several else [b]] = 1
+    share = batch["mix"][:, :1]
+    y = share * own + (1 - share) * own[mates]
+    for b, mate in enumerate(mates):
+        s = share[b]
+        feature = objective.encoder.encoded((s * sounds[b] + (1 - s) * sounds[mate])[None])[0][0]
+        logits = head.weight @ feature + head.bias
+        if several:
+            p = 1 / (1 + (-logits).exp())
+            weight = sum(y[b, c] / y[:, c].sum() for c in range(4) if y[b, c]) / y[b].sum()
+            losses.append(-weight * (y[b] * p.log() + (1 - y[b]) * (1 - p).log()).sum())
+        else:
+            losses.append(-((0.9 * y[b] + 0.1 / 4) * logits.log_softmax(0)).sum())
+    return torch.stack(losses).mean()
+
+
 def slow_features(objective, batch):
     """Frame features float64 (B, V, T, D): frames through the backbone one by one, then a view at a time, where every
     frame looks at the frames that are valid, and at no others."""
@@ -490,6 +535,7 @@ SLOW = {
     "videomae": slow_videomae,
     "mvd": slow_mvd,
     "supervised": slow_supervised,
+    "supervised_sound": slow_supervised_sound,
     "carl": slow_carl,
     "tcc": slow_tcc,
     "tcn": slow_tcn,
@@ -533,7 +579,7 @@ def test_loss_and_gradients_of_raw_batches_are_those_of_a_slow_version(case, tmp
     state = torch.get_rng_state()
     objective, batch = made(*case, tmp_path)
     torch.set_rng_state(state)
-    assert batch["video"].dtype == torch.uint8
+    assert batch["video"].dtype == torch.uint8 if "video" in batch else "sound" in batch
     exact = copy.deepcopy(objective).double()
     loss, gradients = with_gradients(objective, lambda: objective(batch).loss)
     wanted, expected = with_gradients(exact, lambda: SLOW[case[0]](exact, batch))

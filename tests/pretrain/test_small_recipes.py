@@ -25,7 +25,9 @@ from video_ssl.recipes import list_recipes
 SMALL = sorted(name for name in list_recipes("pretrain") if name.endswith("/small"))
 #: hicopp/small is hico/small with more clips.
 TRAINED = sorted(
-    set(SMALL) - {"const_cl/small", "cvrl/small", "teg/small", "vatt/small", "hicopp/small"}
+    set(SMALL)
+    - {"const_cl/small", "cvrl/small", "teg/small", "vatt/small", "hicopp/small"}
+    - {"supervised_sound/small"}  # it goes on from an encoder of sound: test_sound_finetuning.py
 )
 
 
@@ -43,6 +45,8 @@ def test_lengths_are_passes_and_the_batch_shrinks(name: str) -> None:
     assert {parse_duration(length).unit for length in lengths} == {"epochs"}
     assert training.shrink_batch
     # BEVT's tokenizer sees pictures of half the size.
+    if not hasattr(recipe.objective, "crop"):
+        return
     least = 64 if recipe.objective_name == "tokenizer" else 112
     assert least <= recipe.objective.crop.size <= 160
 

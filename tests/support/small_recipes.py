@@ -59,6 +59,9 @@ OBJECTIVE = {
     "videomae": MASKED,
     "mvd": [*MASKED, "image.size=null", "video.size=null"],
     "supervised": ["init=null", "clip.num_frames=4", "num_classes=2"],
+    "supervised_sound": [
+        *("init=null", "rate=160", "num_samples=64", "num_classes=2", "several=false"),
+    ],
     "carl": FRAME_SETS,
     "tcc": FRAME_SETS,
     "tcn": FRAME_SETS,
@@ -114,8 +117,13 @@ def small_recipe(name: str, folder: Path, table: str = "nowhere") -> PretrainRec
     full = load_pretrain_recipe(name)
     encoder = full.objective.encoder
     kind = "ViTConfig" if encoder is None else type(encoder).__name__
-    objective = [f"crop.size={SIZES.get(kind, 32)}", *OBJECTIVE[full.objective_name]]
-    if (
+    objective = list(OBJECTIVE[full.objective_name])
+    if hasattr(full.objective, "crop"):
+        objective.append(f"crop.size={SIZES.get(kind, 32)}")
+    if full.objective_name == "supervised_sound":
+        part = ", ".join(text.replace("=", ": ") for text in VATT_PARTS["audio"])
+        objective.append(f"encoder={{preset: null, {part}}}")
+    elif (
         encoder is None
     ):  # fine-tuning takes it from the run that it goes on from, which is not there
         objective += [f"encoder={{{', '.join(text.replace('=', ': ') for text in VIT)}}}"]

@@ -203,7 +203,13 @@ def random_clips(recipe: PretrainRecipe, batch_size: int) -> np.ndarray:
     """Returns standard normal float32 (B, T, H, W, 3): clips of the size that the recipe's plan shows first."""
     plan = OBJECTIVES[recipe.objective_name].main_plan(recipe.objective)
     sample = {name: array[0] for name, array in random_samples(recipe, 1).items()}
-    shape = (batch_size, *plan.shown(sample)[0].frames.shape)
+    shown = plan.shown(sample)
+    if not shown:
+        raise ValueError(
+            f"{recipe.name} trains an encoder of sound, and encoders are timed on clips of video: bench the whole step "
+            "in place of the encoder (`video-ssl bench step`)."
+        )
+    shape = (batch_size, *shown[0].frames.shape)
     return np.random.default_rng(recipe.seed).standard_normal(shape, np.float32)
 
 

@@ -32,7 +32,10 @@ _HANG_FACTOR = 3
 
 
 class Plan(Protocol):
-    """Says which clips of a record and which views of a clip make a sample.  Must pickle, and be small."""
+    """Says which clips of a record and which views of a clip make a sample.  Must pickle, and be small.
+
+    One that asks for no frames has `sound_alone = True`: files of sound without pictures will do.
+    """
 
     def __call__(
         self, record: Record, reader: Reader, rng: np.random.Generator, progress: float
@@ -128,7 +131,12 @@ class SampleMaker:
         try:
             with (
                 hang_limit(_HANG_FACTOR * self.timeout_sec),
-                open_record(record, self.backend, timeout_sec=self.timeout_sec) as reader,
+                open_record(
+                    record,
+                    self.backend,
+                    timeout_sec=self.timeout_sec,
+                    sound_alone=getattr(self.plan, "sound_alone", False),
+                ) as reader,
             ):
                 sample = self.plan(record, reader, rng, progress)
             return _checked(sample)

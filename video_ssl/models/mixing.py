@@ -55,3 +55,19 @@ def mix_labels(
     own = torch.full((len(label), num_classes), low, device=label.device)
     own.scatter_(1, label[:, None], 1 - label_smoothing + low)
     return own * mix[0].float() + own.flip(0) * (1 - mix[0]).float()
+
+
+def mix_partners(values: Tensor, mix: Tensor) -> Tensor:
+    """Returns samples (N, ...), each mixed with its partner by its own share; the input is left alone.
+
+    The partner of sample i is the one with the i-th smallest place, so some may be their own.
+
+    Args:
+        values: float (N, ...), sounds or the shares of their classes.
+        mix: float64 (N, 2), what `clips.pair_mixing.sample_pair_mix` has drawn for each sample.
+
+    >>> mix_partners(torch.tensor([[0.0], [8.0]]), torch.tensor([[0.75, 0.9], [0.5, 0.1]])).tolist()
+    [[2.0], [4.0]]
+    """
+    share = mix[:, 0].to(values.dtype).reshape(-1, *[1] * (values.dim() - 1))
+    return values * share + values[mix[:, 1].argsort()] * (1 - share)

@@ -50,6 +50,7 @@ OBJECTIVES: dict[str, Entry] = {
     "videomae": Entry("video_ssl.objectives.videomae"),
     "mvd": Entry("video_ssl.objectives.mvd"),
     "supervised": Entry("video_ssl.objectives.supervised"),
+    "supervised_sound": Entry("video_ssl.objectives.supervised_sound"),
     "carl": Entry("video_ssl.objectives.carl"),
     "tcc": Entry("video_ssl.objectives.tcc"),
     "tcn": Entry("video_ssl.objectives.tcn"),

@@ -43,6 +43,7 @@ from video_ssl.pretrain.checkpoint_folders import (
 from video_ssl.pretrain.errors import CheckpointError, RunError
 from video_ssl.pretrain.foresight import held_gib, warnings_before
 from video_ssl.pretrain.lengths import Streams, check_data, lengths_of, lr_schedule
+from video_ssl.pretrain.mute_videos import without_mute
 from video_ssl.pretrain.probe import probe_videos
 from video_ssl.pretrain.recipe import PretrainRecipe, recipe_to_dict, stage_recipe
 from video_ssl.pretrain.reporting import read_metrics
@@ -363,10 +364,11 @@ def open_streams(recipe: PretrainRecipe) -> Streams:
     main, *others = OBJECTIVES[recipe.objective_name].plans(recipe.objective).items()
     data = recipe.data
     least_sec = getattr(recipe.objective, "least_sec", 0.0)
+    needs_sound = getattr(recipe.objective, "needs_sound", False)
     streams = {
         main[0]: Stream(
             tables=[
-                (without_short(table, least_sec), weight)
+                (without_short(without_mute(table) if needs_sound else table, least_sec), weight)
                 for table, weight in _open_all(recipe, data.tables_of())
             ],
             plan=main[1],

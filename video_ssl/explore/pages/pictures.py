@@ -81,6 +81,8 @@ def training_clips(
     """
     made: list[ShownRecord] = []
     lost: list[str] = []
+    if getattr(plan, "sound_alone", False):  # nothing is seen
+        return made, lost
     for index in np.linspace(0, len(table) - 1, min(count, len(table))).round().astype(int):
         record = table.record(int(index))
         rng = np.random.default_rng((seed, int(index)))

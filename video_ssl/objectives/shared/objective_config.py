@@ -19,7 +19,8 @@ class ObjectiveConfig(Protocol):
     An objective that compares records has a method `check_records(count)`: it raises a ValueError if there is nothing
     to compare in a micro-batch of a process, of so many records, or in data that hold no more different ones
     (`refuse_few`).  One that can make nothing of short videos has `least_sec`, seconds: shorter ones are left out
-    before the training where their table knows how long they are, and skipped when they are read otherwise.
+    before the training where their table knows how long they are, and skipped when they are read otherwise.  The same
+    is done with videos without sound for one with `needs_sound = True`.
     """
 
     @property

@@ -117,13 +117,19 @@ class Config:
                 the tables have, or an encoder of other settings than the one it starts from.
             EncoderError: `init.run` has no encoder.
         """
-        found = replace(self, num_classes=_count_classes(tables, self.num_classes))
+        found = replace(self, num_classes=count_classes(tables, self.num_classes))
         if self.init is None or self.init.run is None:
             return found
         if self.encoder is not None and not Path(self.init.run).exists():
             return found  # who needs it says so; a run that is finished does not
         folder = find_encoder(self.init.run)
         content = read_config(folder)
+        if content["modality"] != "video":
+            raise ValueError(
+                f"the encoder of {folder} takes {content['modality']}, and videos are to be classified: name an "
+                "encoder of video, or fine-tune one of sound with the objective supervised_sound (video-ssl pretrain "
+                f"supervised_sound/small objective.init.run={folder})."
+            )
         if self.encoder is not None:
             refuse_other_settings(
                 self.encoder, content["config"], str(folder), free=self.not_compared
@@ -188,7 +194,7 @@ def refuse_other_settings(
         )
 
 
-def _count_classes(tables: Sequence[Table], stated: int | None) -> int:
+def count_classes(tables: Sequence[Table], stated: int | None) -> int:
     """The number of classes, of which every record has one."""
     names, counts = [], []
     for table in tables:
