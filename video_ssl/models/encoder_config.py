@@ -59,7 +59,8 @@ def choosable(modality: Modality) -> dict[str, Any]:
 
 if TYPE_CHECKING:
     EncoderConfig = EncoderSettings
-    SoundEncoderConfig = TextEncoderConfig = NetworkSettings
+    SoundEncoderConfig = NetworkSettings
+    TextEncoderConfig = NetworkSettings
 else:
 
     class EncoderConfig(Choice):

@@ -73,5 +73,5 @@ class Plan:
         if not self.config.several:
             return {"label": np.array(own[0], np.int64)}
         found = np.zeros(count, bool)
-        found[list(own)] = True
+        found[np.array(own, np.int64)] = True
         return {"labels": found}
