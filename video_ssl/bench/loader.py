@@ -110,7 +110,7 @@ def bench_loader(
         json_path: where the figures go as JSON, too.
 
     Raises:
-        ValueError: unknown footage.
+        ValueError: unknown footage; an objective that looks at nothing.
         OutputError: `json_path` is another's file or cannot be written.
     """
     if footage not in (*FOOTAGE, "table"):
@@ -118,6 +118,12 @@ def bench_loader(
     if json_path is not None:
         json_path = claim_file(json_path, "bench loader")
     recipe = settled_recipe(recipe, check=False)
+    plan = OBJECTIVES[recipe.objective_name].main_plan(recipe.objective)
+    if getattr(plan, "sound_alone", False):
+        raise ValueError(
+            f"{recipe.name} reads sound alone, and the yardsticks of `bench loader` decode frames: use `video-ssl bench "
+            "step`, and the share of data waits in the run's progress line."
+        )
     kinds = {kind.name: make_footage(kind, folder) for kind in FOOTAGE.get(footage, [])}
     found = {name: _on_footage(recipe, table) for name, table in kinds.items()}
     found = found or {"table": open_streams(recipe)}
