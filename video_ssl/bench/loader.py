@@ -121,8 +121,8 @@ def bench_loader(
     plan = OBJECTIVES[recipe.objective_name].main_plan(recipe.objective)
     if getattr(plan, "sound_alone", False):
         raise ValueError(
-            f"{recipe.name} reads sound alone, and the yardsticks of `bench loader` decode frames: use `video-ssl bench "
-            "step`, and the share of data waits in the run's progress line."
+            f"{recipe.name} reads sound alone, and the yardsticks of `bench loader` decode frames: use "
+            "`video-ssl bench step`, and the share of data waits in the run's progress line."
         )
     kinds = {kind.name: make_footage(kind, folder) for kind in FOOTAGE.get(footage, [])}
     found = {name: _on_footage(recipe, table) for name, table in kinds.items()}
