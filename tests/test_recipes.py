@@ -545,6 +545,20 @@ def test_null_leaves_out_an_entry_that_the_base_names() -> None:
     )
 
 
+def test_null_stays_a_value_where_anything_may_be_one() -> None:
+    """Settings of others (a model of Hugging Face) may be null."""
+
+    @dataclass(frozen=True, kw_only=True)
+    class Others:
+        settings: dict[str, Any] = field(default_factory=dict)
+        shares: dict[str, float] = field(default_factory=dict)
+
+    given = {"settings": {"rope": None, "depth": 2}, "shares": {"a": None, "b": 1.0}}
+    assert build_config(Others, given) == Others(
+        settings={"rope": None, "depth": 2}, shares={"b": 1.0}
+    )
+
+
 def test_null_is_refused_where_it_leaves_nothing() -> None:
     with pytest.raises(
         ConfigError, match=r"takes the streams \['images'\], but data.streams lacks"

@@ -298,7 +298,7 @@ def _without_left_out(cls: type, content: Mapping[str, Any], where: str) -> dict
             continue
         named = next((k for k in members(hints[key]) if typing.get_origin(k) is dict), None)
         if named is not None:
-            if type(None) not in members(typing.get_args(named)[1]):
+            if not {type(None), Any} & {*members(typing.get_args(named)[1])}:
                 found[key] = {name: item for name, item in value.items() if item is not None}
             continue
         place = _place(where, key)

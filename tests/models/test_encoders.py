@@ -90,7 +90,8 @@ def test_round_trip_gives_the_same_features_configuration_and_preprocessing(toy,
     video = torch.randn(2, 3, 4, 8, 8)
     for spec in (saved, str(saved), saved.parent):
         loaded = load_encoder(spec)
-        assert torch.equal(loaded.frame_features(video), toy.frame_features(video))
+        with torch.no_grad():  # with gradients, some processors compute a layer by another kernel
+            assert torch.equal(loaded.frame_features(video), toy.frame_features(video))
         assert loaded.config == toy.config
         assert loaded.preprocess == PREPROCESS
         assert loaded.source == SOURCE

@@ -212,7 +212,9 @@ def test_a_trial_reads_clips_as_an_evaluation_reads_them(
     encoder: Any = SimpleNamespace(preprocess=preprocess, max_frames=None, frames_stand_alone=False)
     trial = validation.open_validation(
         ValidationConfig(table=str(videos), num_clips=2, num_crops=crops),
-        SimpleNamespace(classifier=object, encoders=lambda: {"e": encoder}),  # type: ignore[arg-type]
+        SimpleNamespace(  # type: ignore[arg-type]
+            classifier=object, encoders=lambda: {"e": encoder}, names_several=lambda: False
+        ),
         SimpleNamespace(column=lambda name: np.zeros(2, np.int64)),  # type: ignore[arg-type]
         loader=SimpleNamespace(),  # type: ignore[arg-type]
         precision="fp32",
