@@ -167,9 +167,9 @@ def test_windows_of_pairs_go_through_the_encoder_in_pieces(run, tables, monkeypa
     windows = Windows(encoder, TrackerConfig(window_px=48, frames=1))
     plain, sizes = encoder.outputs_of_arrays, []
 
-    def noted(clips, *more):
+    def noted(clips, *more, **settings):
         sizes.append(len(clips))
-        return plain(clips, *more)
+        return plain(clips, *more, **settings)
 
     monkeypatch.setattr(encoder, "outputs_of_arrays", noted)
     record = open_table(tables / "test.arrow").record(0)
