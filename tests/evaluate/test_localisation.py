@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -28,6 +30,7 @@ from video_ssl.evaluate.places.localisation import LocalisationConfig
 from video_ssl.evaluate.recipe import EvaluateRecipe
 from video_ssl.evaluate.run import evaluate
 from video_ssl.models.preprocess_config import VideoPreprocess
+from video_ssl.models.torch_encoder import TorchEncoder
 
 
 @pytest.fixture(scope="module")
@@ -295,6 +298,27 @@ def test_key_frames_go_through_the_encoder_together(run, tables, tmp_path, monke
         assert several["details"]["key_frames"] == one["details"]["key_frames"]
         assert several["notes"] == one["notes"]
         assert "2 key frames of test" in several["notes"][0]
+
+
+def test_the_features_of_a_layer_are_those_of_the_layer(run, tables, tmp_path, monkeypatch):
+    """Was wrong: embed.layer was not heard, and actions at boxes were judged by the encoder's output."""
+    asked = []
+    plain = TorchEncoder.outputs_of_arrays
+
+    def noted(self, clips, names, **settings):
+        asked.append(settings.get("layer"))
+        return plain(self, clips, names, **settings)
+
+    monkeypatch.setattr(TorchEncoder, "outputs_of_arrays", noted)
+    told = recipe(run, tables, tmp_path, epochs=1)
+    del told.encoders["pixels"]
+    tracked = {"tracking": {"most_videos": 2, "videos": 0}}
+    told = replace(
+        told, embed=replace(told.embed, layer=0), evaluators={**told.evaluators, **tracked}
+    )
+    evaluate(told, quiet=True)
+    assert set(asked) == {0}
+    assert len(asked) > 5
 
 
 def test_detections_of_the_table_and_lost_key_frames(run, tables, tmp_path):
