@@ -502,6 +502,7 @@ TRIED = {
     "kinetics600:val": 29793,
     "ssv2:val": 24777,
     "diving48:test": 1970,
+    "audioset:test": 20383,
 }
 
 
