@@ -28,7 +28,6 @@ from video_ssl.embed.shards import embed_shard, merge_shards
 from video_ssl.evaluate.recipe import EvaluateRecipe
 from video_ssl.evaluate.run import evaluate, given_features
 from video_ssl.explore.search import search
-from video_ssl.models import NETWORKS
 from video_ssl.recipes import build_config
 
 OF_A_ROW = ("id", "clip", "label", "source", "content", "start_sec", "end_sec", "feature")
@@ -38,8 +37,7 @@ COMMON = {"sound": "common_sound", "text": "common_text"}
 @pytest.fixture(scope="module", autouse=True)
 def registered():
     with pytest.MonkeyPatch.context() as patch:
-        for name, network in toy_common.NETWORKS.items():
-            patch.setitem(NETWORKS, name, network)
+        toy_common.register(patch.setitem)
         yield
 
 

@@ -15,7 +15,6 @@ from video_ssl.evaluate.evaluators import evaluator_class
 from video_ssl.evaluate.pair_metrics import chance_median, first_ranks
 from video_ssl.evaluate.recipe import EvaluateRecipe
 from video_ssl.evaluate.run import evaluate
-from video_ssl.models import NETWORKS
 from video_ssl.models.encoders import EncoderError
 from video_ssl.recipes import ConfigError, build_config
 
@@ -24,8 +23,7 @@ WAYS = ("text_to_video", "video_to_text", "sound_to_video", "video_to_sound")
 
 @pytest.fixture(autouse=True)
 def registered(monkeypatch: pytest.MonkeyPatch) -> None:
-    for name, network in toy_common.NETWORKS.items():
-        monkeypatch.setitem(NETWORKS, name, network)
+    toy_common.register(monkeypatch.setitem)
 
 
 @pytest.fixture

@@ -20,15 +20,13 @@ from video_ssl.embed.embed_videos import embed_table
 from video_ssl.embed.features import FeatureError, features_from_arrays, open_features
 from video_ssl.explore.clip_archive import ClipArchive
 from video_ssl.explore.search import search
-from video_ssl.models import NETWORKS
 from video_ssl.models.encoders import EncoderError
 
 
 @pytest.fixture(scope="module", autouse=True)
 def registered():
     with pytest.MonkeyPatch.context() as patch:
-        for name, network in toy_common.NETWORKS.items():
-            patch.setitem(NETWORKS, name, network)
+        toy_common.register(patch.setitem)
         yield
 
 

@@ -69,7 +69,7 @@ SETTINGS = {
         "label_smoothing": 0.1,
     },
     "supervised_sound": {
-        "several": False,
+        "multilabel": False,
         "num_classes": 4,
         "rate": 40,
         "num_samples": 24,
@@ -151,7 +151,7 @@ VARIANTS = {
         "mvd",
         {"visible_weight": 0.5, "visible_by_distance": True, "mask": {"ratio": 0.3}},
     ),
-    "sounds of several classes": ("supervised_sound", {"several": True, "label_smoothing": 0.0}),
+    "sounds of several classes": ("supervised_sound", {"multilabel": True, "label_smoothing": 0.0}),
     "carl within a video": ("carl", {"negatives": "single_noself"}),
 }
 #: Frames of the videos.  CARL, TCC and TCN take six, so slots of the first one are repeats.
@@ -369,19 +369,19 @@ def slow_supervised(objective, batch):
 
 def slow_supervised_sound(objective, batch):
     """The sample of the i-th smallest place is the partner of sample i."""
-    several, head, losses = objective.config.several, objective.head, []
+    multilabel, head, losses = objective.config.multilabel, objective.head, []
     mates = sorted(range(len(LENGTHS)), key=lambda i: float(batch["mix"][i, 1]))
     sounds = batch["sound"].double()
     own = torch.zeros(len(LENGTHS), 4).double()
     for b in range(len(LENGTHS)):
-        own[b, [b, 3] if several else [b]] = 1
+        own[b, [b, 3] if multilabel else [b]] = 1
     share = batch["mix"][:, :1]
     y = share * own + (1 - share) * own[mates]
     for b, mate in enumerate(mates):
         s = share[b]
         feature = objective.encoder.encoded((s * sounds[b] + (1 - s) * sounds[mate])[None])[0][0]
         logits = head.weight @ feature + head.bias
-        if several:
+        if multilabel:
             p = 1 / (1 + (-logits).exp())
             weight = sum(y[b, c] / y[:, c].sum() for c in range(4) if y[b, c]) / y[b].sum()
             losses.append(-weight * (y[b] * p.log() + (1 - y[b]) * (1 - p).log()).sum())

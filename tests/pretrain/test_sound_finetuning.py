@@ -21,7 +21,7 @@ from video_ssl.clips.reading import open_record
 from video_ssl.datasets.table import Table
 from video_ssl.evaluate.predict import judged
 from video_ssl.evaluate.predict_config import PredictConfig
-from video_ssl.models.classifier_folder import SEVERAL_MERGES, load_classifier
+from video_ssl.models.classifier_folder import MULTILABEL_MERGES, load_classifier
 from video_ssl.models.encoder_folder import EncoderError
 from video_ssl.models.encoders import save_encoder
 from video_ssl.models.mixing import mix_partners
@@ -173,7 +173,7 @@ def several(folder: Path, trained: Path, tmp_path_factory: pytest.TempPathFactor
 
 def test_one_class_each_is_learned_and_tried_on_others(one: Path) -> None:
     settings = load_yaml(one / "recipe.yaml")["objective"]
-    assert (settings["several"], settings["num_classes"]) == (False, 2)
+    assert (settings["multilabel"], settings["num_classes"]) == (False, 2)
     assert (settings["rate"], settings["num_samples"]) == (2000, 200)
     rows = read_metrics(one / "metrics.jsonl")
     assert rows[-1]["loss"] < 0.2 < rows[0]["loss"]
@@ -209,7 +209,7 @@ def test_predict_hears_with_the_classifier(one: Path, folder: Path) -> None:
 
 def test_several_classes_are_learned_with_mixup(several: Path) -> None:
     settings = load_yaml(several / "recipe.yaml")["objective"]
-    assert (settings["several"], settings["num_classes"], settings["mix"]) == (
+    assert (settings["multilabel"], settings["num_classes"], settings["mix"]) == (
         True,
         2,
         {"alpha": 5.0},
@@ -222,10 +222,27 @@ def test_several_classes_are_learned_with_mixup(several: Path) -> None:
     assert (rows[-1]["val_classes"], rows[-1]["val_videos"]) == (2, 6)
 
 
+def test_a_trial_on_recordings_of_the_same_classes_says_so(
+    folder: Path, trained: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Was wrong: it told of a mean average precision of nan %."""
+    caplog.set_level("INFO")
+    table = Table.open(folder / "several_val.arrow")
+    rows = [{"id": r.id, "source": r.source, "labels": [0, 1]} for r in map(table.record, range(3))]
+    Table.from_rows(rows, class_names=table.class_names).save(tmp_path / "alike.arrow")
+    run_torch(
+        several_recipe(
+            folder, trained, tmp_path / "run", f"validation.table={tmp_path / 'alike.arrow'}"
+        )
+    )
+    assert "has no class that some have and others lack" in caplog.text
+    assert "nan %" not in caplog.text
+
+
 def test_predict_gives_every_class_a_share_of_its_own(several: Path, folder: Path) -> None:
     protocol = load_classifier(several).protocol
-    assert protocol.several
-    assert protocol.merge == SEVERAL_MERGES["logits"]
+    assert protocol.multilabel
+    assert protocol.merge == MULTILABEL_MERGES["logits"]
     told = judged(
         several,
         str(folder / "several_val.arrow"),
@@ -268,7 +285,7 @@ def test_a_run_that_goes_on_ends_in_the_same_bits(
 
 
 def config_of(**more) -> Config:
-    shape = {"rate": 1000, "num_samples": 100, "num_classes": 2, "several": False}
+    shape = {"rate": 1000, "num_samples": 100, "num_classes": 2, "multilabel": False}
     encoder = VattAudioConfig(**SMALL, patch_samples=20)
     return Config(**{**shape, "encoder": encoder, **more})
 
@@ -284,7 +301,7 @@ def test_partners_are_mixed_by_their_own_shares() -> None:
 def test_the_loss_of_several_classes_is_that_of_the_mixed_ones_weighted() -> None:
     """A slow version: sigmoid cross-entropy, summed, times the mean rarity of what a mixed sample has."""
     torch.manual_seed(1)
-    objective = Objective(config_of(several=True, num_classes=3, mix=PairMixConfig())).eval()
+    objective = Objective(config_of(multilabel=True, num_classes=3, mix=PairMixConfig())).eval()
     assert objective.head.bias.tolist() == pytest.approx([-np.log(2)] * 3)
     labels = torch.tensor([[True, False, False], [True, True, False], [False, False, False]])
     mix = torch.tensor([[0.5, 0.9], [0.25, 0.1], [0.75, 0.5]], dtype=torch.float64)
@@ -354,16 +371,16 @@ def test_records_without_a_class_or_with_two_kinds_are_refused() -> None:
     def table(**columns) -> Table:
         return Table.from_columns({"id": ["a", "b"], "source": ["/a.wav", "/b.wav"], **columns})
 
-    def asked(*tables: Table, several=None, stated=None):
-        return read_classes(tables, several=several, stated=stated)
+    def asked(*tables: Table, multilabel=None, stated=None):
+        return read_classes(tables, multilabel=multilabel, stated=stated)
 
     one, many = {"label": [0, 1]}, {"labels": [[0, 2], []]}
     assert asked(table(**one)) == (False, 2)
     assert asked(table(**many)) == (True, 3)
-    assert asked(table(**one, **many), several=True) == (True, 3)
+    assert asked(table(**one, **many), multilabel=True) == (True, 3)
     with pytest.raises(ValueError, match=r"has no classes: give a table with the column `label`"):
         asked(table())
-    with pytest.raises(ValueError, match=r"has both `label` .* objective\.several=false or"):
+    with pytest.raises(ValueError, match=r"has both `label` .* objective\.multilabel=false or"):
         asked(table(**one, **many))
     with pytest.raises(ValueError, match=r"some have one class of each record"):
         asked(table(**one), table(**many))
@@ -372,7 +389,7 @@ def test_records_without_a_class_or_with_two_kinds_are_refused() -> None:
     with pytest.raises(ValueError, match=r"1 of 2 of the table have none in the column `labels`"):
         asked(table(labels=[[0], None]))
     with pytest.raises(ValueError, match=r"2 of 2 of the table have none in the column `labels`"):
-        asked(table(**one), several=True)
+        asked(table(**one), multilabel=True)
     with pytest.raises(ValueError, match=r"every list of `labels` is empty"):
         asked(table(labels=[[], []]))
     with pytest.raises(ValueError, match=r"num_classes=2, but the table has 3 classes"):
@@ -385,7 +402,7 @@ def test_a_negative_class_is_named(folder: Path) -> None:
     record = Table.open(folder / "one.arrow").record(0)
     wrong = {"label": -3, "labels": (0, -3)}
     for several in (False, True):
-        plan = Plan(config_of(several=several))
+        plan = Plan(config_of(multilabel=several))
         changed = type(record)(index=0, id=record.id, source=record.source, **wrong)
         with open_record(record, sound_alone=True) as reader:
             with pytest.raises(ValueError, match=r"'r0' .* has the class -3, .* in 0\.\.1"):
@@ -440,7 +457,7 @@ def test_settings_of_pictures_do_not_go_with_sounds(
     [
         (["objective.init=null"], r"encoder, rate, num_samples of null: .*RUN/encoders/sound"),
         (
-            ["objective.several=true", "objective.label_smoothing=0.1"],
+            ["objective.multilabel=true", "objective.label_smoothing=0.1"],
             "label_smoothing=0.1 goes with one class",
         ),
         (["objective.mix={alpha: 0}"], "alpha=0.* must be positive"),

@@ -213,7 +213,7 @@ def test_a_trial_reads_clips_as_an_evaluation_reads_them(
     trial = validation.open_validation(
         ValidationConfig(table=str(videos), num_clips=2, num_crops=crops),
         SimpleNamespace(  # type: ignore[arg-type]
-            classifier=object, encoders=lambda: {"e": encoder}, names_several=lambda: False
+            classifier=object, encoders=lambda: {"e": encoder}, is_multilabel=lambda: False
         ),
         SimpleNamespace(column=lambda name: np.zeros(2, np.int64)),  # type: ignore[arg-type]
         loader=SimpleNamespace(),  # type: ignore[arg-type]

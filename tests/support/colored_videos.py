@@ -15,8 +15,9 @@ from video_ssl.datasets.table import Table
 COLORS = {0: (200, 40, 40), 1: (40, 200, 40), 2: (40, 40, 200)}
 
 
-@pytest.fixture(autouse=True)
+@pytest.fixture(autouse=True, scope="module")
 def one_thread():
+    """Of a whole module: what its fixtures compute has the last bits of what its tests do."""
     before = torch.get_num_threads()
     torch.set_num_threads(1)
     yield

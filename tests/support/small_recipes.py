@@ -60,7 +60,7 @@ OBJECTIVE = {
     "mvd": [*MASKED, "image.size=null", "video.size=null"],
     "supervised": ["init=null", "clip.num_frames=4", "num_classes=2"],
     "supervised_sound": [
-        *("init=null", "rate=160", "num_samples=64", "num_classes=2", "several=false"),
+        *("init=null", "rate=160", "num_samples=64", "num_classes=2", "multilabel=false"),
     ],
     "carl": FRAME_SETS,
     "tcc": FRAME_SETS,

@@ -86,9 +86,10 @@ def tiny_recipe(videos: Path, run: Path, **changes: Any) -> PretrainRecipe:
     return recipe_from_dict(tiny(videos, run, **changes))
 
 
-@pytest.fixture(autouse=True)
+@pytest.fixture(autouse=True, scope="module")
 def one_thread() -> Any:
-    """Tiny tensors on shared cores: more threads only wait for each other."""
+    """Tiny tensors on shared cores: more threads only wait for each other.  Of a whole module, as sums over several
+    threads have other last bits: runs that a fixture of the module trains are compared with those of its tests."""
     import torch
 
     threads = torch.get_num_threads()

@@ -5,7 +5,7 @@
 `norm.weight` and `norm.bias` (D,) too, the feature goes through that LayerNorm (eps 1e-6) first. `classifier.json` says
 which class is which, how a video is read (clips spread evenly over it, `clips`; how each is made stands in the
 encoder's `preprocess`), what the clip feature is (`pooling` of the encoder's outputs: "mean" or "cls") and how its
-clips are put together (`merge`: the mean of their softmax, or with `several` classes of a video of their sigmoids).
+clips are put together (`merge`: the mean of their softmax, or with `multilabel` classes of a video of their sigmoids).
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ _MAX_BYTES = 2**26
 _NORM_EPS = 1e-6
 MERGES = {"softmax": "mean of the softmax", "logits": "softmax of the mean"}
 """`validation.average` -> what `classifier.json` says of it."""
-SEVERAL_MERGES = {"softmax": "mean of the sigmoid", "logits": "sigmoid of the mean"}
+MULTILABEL_MERGES = {"softmax": "mean of the sigmoid", "logits": "sigmoid of the mean"}
 """The same where a video has any number of classes."""
 _LENGTH_EPS = 1e-12
 
@@ -53,8 +53,8 @@ class Protocol:
         pooling: what that feature is made of: "mean" of the tokens, or "cls", the class token.
         unit_length: that feature is scaled to length 1 first.
         center_share: side of the one square in the middle as a share of the short side of the video.
-        several: a video has any number of classes, each with a share of its own.
-        merge: how the clips of a video become one answer, a value of `MERGES`, with `several` of `SEVERAL_MERGES`.
+        multilabel: a video has any number of classes, each with a share of its own.
+        merge: how the clips of a video become one answer, a value of `MERGES`, or of `MULTILABEL_MERGES`.
         labels: the table whose labels were learned.
         validation: accuracy that was found last, and on which table; empty where nothing was.
     """
@@ -68,7 +68,7 @@ class Protocol:
     feature: str = "clip"
     pooling: str = "mean"
     unit_length: bool = False
-    several: bool = False
+    multilabel: bool = False
     merge: str = MERGES["softmax"]
     labels: str = ""
     validation: Mapping[str, Any] = field(default_factory=dict)
@@ -76,7 +76,7 @@ class Protocol:
     @property
     def merges_scores(self) -> bool:
         """Whether the clips are put together before the softmax or the sigmoid, not behind it."""
-        return self.merge in (MERGES["logits"], SEVERAL_MERGES["logits"])
+        return self.merge in (MERGES["logits"], MULTILABEL_MERGES["logits"])
 
     def name(self, label: int) -> str:
         """Returns the name of a class, its number where it has none."""
@@ -109,7 +109,7 @@ class Classifier:
         scores = features @ self.weight.T + self.bias
         if self.protocol.merges_scores:
             scores = scores.mean(axis=0, keepdims=True)
-        if self.protocol.several:
+        if self.protocol.multilabel:
             each: np.ndarray = 0.5 * (1 + np.tanh(scores / 2))  # the sigmoid, which cannot overflow
             return np.asarray(each.mean(axis=0))
         shares = np.exp(scores - scores.max(axis=1, keepdims=True))
@@ -134,7 +134,7 @@ def write_protocol(folder: Path, protocol: Protocol) -> None:
             "feature": protocol.feature,
             "pooling": protocol.pooling,
             "unit_length": protocol.unit_length,
-            "several": protocol.several,
+            "multilabel": protocol.multilabel,
             "merge": protocol.merge,
             "labels": protocol.labels,
             "validation": dict(protocol.validation),
@@ -169,7 +169,7 @@ def load_classifier(path: str | Path) -> Classifier:
             feature=str(content["feature"]),
             pooling=str(content.get("pooling", "mean")),
             unit_length=bool(content.get("unit_length", False)),
-            several=bool(content.get("several", False)),
+            multilabel=bool(content.get("multilabel", False)),
             merge=str(content["merge"]),
             labels=str(content["labels"]),
             validation=dict(content["validation"]),

@@ -79,7 +79,7 @@ class TorchObjective(nn.Module, ABC):
         """Returns whether that clip feature is scaled to length 1 before the classifier reads it."""
         return False
 
-    def names_several(self) -> bool:
+    def is_multilabel(self) -> bool:
         """Returns whether a clip may have any number of classes: scores are then read by a sigmoid each, not by a
         softmax of them all."""
         return False

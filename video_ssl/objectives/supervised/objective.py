@@ -69,7 +69,7 @@ class Objective(TorchObjective):
         encoder: Any = config.encoder
         self.encoder = build_encoder(replace(encoder, final_norm=False) if mean else encoder)
         if config.init is not None:
-            _start_from(self.encoder, (stages or {}).get("init"), free=config.not_compared)
+            start_from(self.encoder, (stages or {}).get("init"), free=config.not_compared)
         self.head = ClassHead(
             config.encoder.width,
             config.num_classes,
@@ -145,7 +145,7 @@ class Objective(TorchObjective):
         return {"encoder": TrainedEncoder(self.encoder, preprocess)}
 
 
-def _start_from(encoder: Any, path: Path | None, *, free: Sequence[str]) -> None:
+def start_from(encoder: Any, path: Path | None, *, free: Sequence[str]) -> None:
     """Fills an encoder with the weights of another one of the same shape, whose settings give them the same meaning;
     `free` are settings that may differ.
 

@@ -15,40 +15,42 @@ logger = logging.getLogger(__name__)
 
 
 def read_classes(
-    tables: Sequence[Table], *, several: bool | None, stated: int | None
+    tables: Sequence[Table], *, multilabel: bool | None, stated: int | None
 ) -> tuple[bool, int]:
     """Returns whether records have any number of classes rather than one, and how many classes there are.
 
     Args:
         tables: of the training.
-        several: what the settings say; None = what the tables have.
+        multilabel: what the settings say; None = what the tables have.
         stated: number of classes that the settings say; None = as many as the tables have.
 
     Raises:
         ValueError: records without classes, tables that have both kinds or different ones, that number their classes
             differently, or another number of classes than stated.
     """
-    if several is None:
-        several = _has_several(tables)
-    return several, _count_several(tables, stated) if several else count_classes(tables, stated)
+    if multilabel is None:
+        multilabel = _has_several(tables)
+    return multilabel, _count_several(tables, stated) if multilabel else count_classes(
+        tables, stated
+    )
 
 
 def _has_several(tables: Sequence[Table]) -> bool:
     """What all tables have."""
     kinds = []
     for table in tables:
-        name, one, several = table.name or "the table", _has_one(table), _filled(table, "labels")
-        if one and several:
+        name, one, multilabel = table.name or "the table", _has_one(table), _filled(table, "labels")
+        if one and multilabel:
             raise ValueError(
                 f"{name} has both `label` (one class of each record) and `labels` (any number of them): say which is "
-                "to be learned, objective.several=false or objective.several=true."
+                "to be learned, objective.multilabel=false or objective.multilabel=true."
             )
-        if not one and not several:
+        if not one and not multilabel:
             raise ValueError(
                 f"{name} has no classes: give a table with the column `label` (one class of each recording) or "
                 "`labels` (any number of them), or sub-folders as classes."
             )
-        kinds.append(several)
+        kinds.append(multilabel)
     if len(set(kinds)) > 1:
         raise ValueError(
             f"of the tables {[table.name for table in tables]} some have one class of each record (`label`) and some "
@@ -74,9 +76,9 @@ def _count_several(tables: Sequence[Table], stated: int | None) -> int:
         lacking = len(table) if column is None else column.null_count
         if lacking:
             raise ValueError(
-                f"objective.several=true needs the classes of every recording, but {lacking} of {len(table)} of {name} "
-                "have none in the column `labels`: fill it (one without a class has an empty list), or set "
-                "objective.several=false to learn from `label`."
+                f"objective.multilabel=true needs the classes of every recording, but {lacking} of {len(table)} of "
+                f"{name} have none in the column `labels`: fill it (one without a class has an empty list), or set "
+                "objective.multilabel=false to learn from `label`."
             )
         classes = pc.list_flatten(column)
         if not len(classes):

@@ -27,13 +27,14 @@ class Config:
     """Settings of classification of sounds.
 
     A batch holds `sound` float32 (B, N) in -1..1 (with noise beyond) with N = num_samples; `label` int64 (B,) in
-    [0, num_classes), or with `several` `labels` bool (B, num_classes); and where `mix` is set `mix` float64 (B, 2).
+    [0, num_classes), or with `multilabel` `labels` bool (B, num_classes); and where `mix` is set `mix` float64 (B, 2).
     A recording without a sound track makes no sample.
 
     Attributes:
         num_classes: K; null = as many as the table names.
-        several: recordings have any number of classes (the column `labels`): sigmoids, and a loss in which rare classes
-            weigh more (`models/multilabel_loss.py`).  False: one each (`label`), a softmax.  Null = what the table has.
+        multilabel: recordings have any number of classes (the column `labels`): sigmoids, and a loss in which rare
+            classes weigh more (`models/multilabel_loss.py`).  False: one each (`label`), a softmax.  Null = what the
+            table has.
         init: an encoder of sound to start from (fine-tuning), RUN/encoders/sound of VATT; null = random weights.
         encoder: of a network that hears; null = as that of `init.run`.
         rate: samples a second, files of other rates are resampled; null = as the encoder of `init.run` hears.
@@ -53,7 +54,7 @@ class Config:
     needs_sound: ClassVar[bool] = True
 
     num_classes: int | None = None
-    several: bool | None = None
+    multilabel: bool | None = None
     init: EncoderSource | None = None
     encoder: SoundEncoderConfig | None = None
     rate: int | None = None
@@ -75,10 +76,10 @@ class Config:
                 raise ValueError(f"{name}={getattr(self, name)} must lie in [0, 1).")
         if not 0 <= self.noise < float("inf"):
             raise ValueError(f"noise={self.noise} must not be negative; 0 = no noise.")
-        if self.several and self.label_smoothing:
+        if self.multilabel and self.label_smoothing:
             raise ValueError(
-                f"label_smoothing={self.label_smoothing} goes with one class of each recording, not with several=true: "
-                "set it to 0."
+                f"label_smoothing={self.label_smoothing} goes with one class of each recording, not with "
+                "multilabel=true: set it to 0."
             )
         if self._run is None:
             lacking = [n for n in ("encoder", "rate", "num_samples") if getattr(self, n) is None]
@@ -115,7 +116,7 @@ class Config:
 
     @property
     def is_settled(self) -> bool:
-        found = (self.num_classes, self.several, self.encoder, self.rate, self.num_samples)
+        found = (self.num_classes, self.multilabel, self.encoder, self.rate, self.num_samples)
         return all(value is not None for value in found)
 
     def settled(self, tables: Sequence[Table]) -> Config:
@@ -128,8 +129,10 @@ class Config:
             ValueError: see `read_classes`; an encoder that does not hear, or one of other settings than `encoder`.
             EncoderError: `init.run` has no encoder.
         """
-        several, count = read_classes(tables, several=self.several, stated=self.num_classes)
-        found = replace(self, several=several, num_classes=count)
+        multilabel, count = read_classes(
+            tables, multilabel=self.multilabel, stated=self.num_classes
+        )
+        found = replace(self, multilabel=multilabel, num_classes=count)
         if self._run is None or (self.encoder is not None and not Path(self._run).exists()):
             return found  # who needs it says so; a run that is finished does not
         folder = find_encoder(self._run)

@@ -13,18 +13,17 @@ from torch import Tensor, nn
 
 from video_ssl.clips.audio import SILENCE
 from video_ssl.models.contract import CLIP
-from video_ssl.models.encoders import build_encoder, load_encoder
+from video_ssl.models.encoder_folder import read_config
+from video_ssl.models.encoders import build_encoder
 from video_ssl.models.mixing import mix_partners
 from video_ssl.models.multilabel_loss import multilabel_loss
-from video_ssl.models.weights import load_weights
 from video_ssl.objectives.shared.torch_objective import (
     StepOutput,
     TorchObjective,
     TrainedEncoder,
 )
-from video_ssl.objectives.supervised.config import refuse_other_settings
+from video_ssl.objectives.supervised.objective import start_from
 from video_ssl.objectives.supervised_sound.config import FROM_SOUNDS, Config, refuse_other_sense
-from video_ssl.recipes import to_plain
 
 
 class SoundHead(nn.Linear):
@@ -34,11 +33,11 @@ class SoundHead(nn.Linear):
     is a sum over them (papers/vatt.md section 5).
     """
 
-    def __init__(self, width: int, num_classes: int, *, dropout: float, several: bool) -> None:
+    def __init__(self, width: int, num_classes: int, *, dropout: float, multilabel: bool) -> None:
         super().__init__(width, num_classes)
         self.dropout = nn.Dropout(dropout)
         nn.init.trunc_normal_(self.weight, std=0.02)  # as the head of video here
-        nn.init.constant_(self.bias, -math.log(num_classes - 1) if several else 0.0)
+        nn.init.constant_(self.bias, -math.log(num_classes - 1) if multilabel else 0.0)
 
     def forward(self, features: Tensor) -> Tensor:
         """Returns (N, K) of (N, D)."""
@@ -56,12 +55,15 @@ class Objective(TorchObjective):
         self.config = config
         self.encoder: Any = build_encoder(config.encoder)
         if config.init is not None:
-            _start_from(self.encoder, (stages or {}).get("init"))
+            place = (stages or {}).get("init")
+            if place is not None:
+                refuse_other_sense(read_config(place)["modality"], place)
+            start_from(self.encoder, place, free=FROM_SOUNDS)
         self.head = SoundHead(
             config.encoder.width,
             config.num_classes,
             dropout=config.dropout,
-            several=bool(config.several),
+            multilabel=bool(config.multilabel),
         )
         if config.learns == "head":
             self.encoder.requires_grad_(False)
@@ -86,7 +88,7 @@ class Objective(TorchObjective):
             logits = logits.float()
             loss = (
                 multilabel_loss(logits, targets)
-                if config.several
+                if config.multilabel
                 else F.cross_entropy(logits, targets, label_smoothing=config.label_smoothing)
             )
         surest = logits.detach().argmax(1, keepdim=True)
@@ -99,7 +101,7 @@ class Objective(TorchObjective):
 
     def _shares(self, batch: Mapping[str, Tensor]) -> Tensor:
         """float32 (B, K): 1 for the own classes of a sample."""
-        if self.config.several:
+        if self.config.multilabel:
             return batch["labels"].float()
         assert self.config.num_classes is not None
         return F.one_hot(batch["label"], self.config.num_classes).float()
@@ -116,23 +118,8 @@ class Objective(TorchObjective):
     def classifier(self) -> nn.Linear:
         return self.head
 
-    def names_several(self) -> bool:
-        return bool(self.config.several)
+    def is_multilabel(self) -> bool:
+        return bool(self.config.multilabel)
 
     def encoders(self) -> dict[str, TrainedEncoder]:
         return {"encoder": TrainedEncoder(self.encoder, self.config.preprocess)}
-
-
-def _start_from(encoder: Any, path: Path | None) -> None:
-    """Fills an encoder with the weights of another one, whose settings give them the same meaning.
-
-    Raises:
-        ValueError: no encoder was given, it does not hear, or it does not fit.
-    """
-    if path is None:
-        raise ValueError("init is set, but no encoder was given for it.")
-    source = load_encoder(path)
-    assert isinstance(source, nn.Module)
-    refuse_other_sense(source.preprocess.modality, path)
-    refuse_other_settings(encoder.config, to_plain(source.config), path, free=FROM_SOUNDS)
-    load_weights(encoder, encoder.weights_from(source), min_share=1.0)

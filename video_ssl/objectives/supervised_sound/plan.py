@@ -58,8 +58,8 @@ class Plan:
         count = self.config.num_classes
         assert count is not None, "the settings are settled"
         allowed = f"0..{count - 1} (num_classes={count})"
-        own = record.labels if self.config.several else (record.label,)
-        column = "labels" if self.config.several else "label"
+        own = record.labels if self.config.multilabel else (record.label,)
+        column = "labels" if self.config.multilabel else "label"
         if own is None or None in own:
             raise ValueError(
                 f"record {record.id!r} ({record.source}) has no `{column}`, but its classes are to be learned: they "
@@ -70,7 +70,7 @@ class Plan:
             raise ValueError(
                 f"record {record.id!r} ({record.source}) has the class {wrong[0]}, but classes must lie in {allowed}."
             )
-        if not self.config.several:
+        if not self.config.multilabel:
             return {"label": np.array(own[0], np.int64)}
         found = np.zeros(count, bool)
         found[np.array(own, np.int64)] = True

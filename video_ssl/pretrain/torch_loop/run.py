@@ -19,7 +19,7 @@ from video_ssl.models import architecture_of
 from video_ssl.models.classifier_folder import (
     CLASSIFIER_WEIGHTS,
     MERGES,
-    SEVERAL_MERGES,
+    MULTILABEL_MERGES,
     Protocol,
 )
 from video_ssl.models.encoder_folder import DECODER
@@ -78,7 +78,7 @@ def _check(recipe: PretrainRecipe, *, processes: Processes) -> None:
     if recipe.validation is not None and kind.classifier is TorchObjective.classifier:
         raise RunError(NO_CLASSIFIER)
     if recipe.validation is not None and not lacks_tables(recipe.validation.table):
-        check_labels(recipe.validation, several=getattr(recipe.objective, "several", False))
+        check_labels(recipe.validation, multilabel=getattr(recipe.objective, "multilabel", False))
 
 
 def build_objective(
@@ -158,8 +158,8 @@ def _protocol(recipe: PretrainRecipe, objective: TorchObjective, trained: Table)
         crops=1 if validation is None else validation.num_crops,
         size=None if validation is None else validation.size,
         center_share=1.0 if validation is None else validation.center_share,
-        several=objective.names_several(),
-        merge=(SEVERAL_MERGES if objective.names_several() else MERGES)[
+        multilabel=objective.is_multilabel(),
+        merge=(MULTILABEL_MERGES if objective.is_multilabel() else MERGES)[
             "softmax" if validation is None else validation.average
         ],
         pooling=objective.classifier_pooling(),

@@ -220,7 +220,7 @@ class Validation:
 
 
 @dataclass(kw_only=True)
-class SeveralValidation(Validation):
+class MultilabelValidation(Validation):
     """The trials of a run whose recordings have any number of classes each.
 
     Attributes:
@@ -256,6 +256,8 @@ class SeveralValidation(Validation):
 
     def told(self) -> str:
         """Returns the last trial as a sentence."""
+        if not self.found["val_classes"]:
+            return f"cannot be judged on {self.config.table}: it has no class that some have and others lack"
         return (
             f"has a mean average precision of {100 * self.found['val_map']:.1f} % over "
             f"{int(self.found['val_classes'])} classes of {int(self.found['val_videos'])} recordings of "
@@ -265,7 +267,10 @@ class SeveralValidation(Validation):
     def yardsticks(self) -> str:
         """Returns what scores that know nothing reach."""
         shares = self.labels[self._read].mean(0)
-        chance = float(shares[(shares > 0) & (shares < 1)].mean())
+        known = shares[(shares > 0) & (shares < 1)]
+        if not len(known):
+            return "guessing is as good where nothing can be told apart"
+        chance = float(known.mean())
         return f"guessing gives {100 * chance:.1f} %"
 
     @property
@@ -321,7 +326,7 @@ def open_validation(
         from torch.distributed.fsdp import register_fsdp_forward_method
 
         register_fsdp_forward_method(objective, "scores")
-    several = objective.names_several()
+    multilabel = objective.is_multilabel()
     settings: dict[str, Any] = {
         "config": config,
         "objective": objective,
@@ -331,11 +336,11 @@ def open_validation(
         "precision": precision,
         "processes": processes,
     }
-    if several:
+    if multilabel:
         head = objective.classifier()
         assert head is not None
-        labels = _several_labels(config.table, table, trained, head.out_features)
-        return SeveralValidation(**settings, labels=labels, train_labels=np.zeros(0, np.int64))
+        labels = _label_sets(config.table, table, trained, head.out_features)
+        return MultilabelValidation(**settings, labels=labels, train_labels=np.zeros(0, np.int64))
     labels = _labels(config.table, table, trained)
     return Validation(**settings, labels=labels, train_labels=trained.column("label"))
 
@@ -370,18 +375,20 @@ def _windows(config: ValidationConfig, preprocess: Any) -> WindowConfig | SoundW
     )
 
 
-def check_labels(config: ValidationConfig, *, several: bool | None = False) -> None:
+def check_labels(config: ValidationConfig, *, multilabel: bool | None = False) -> None:
     """Raises RunError for videos without a label, and TableError for no such table: long before the run is built.
 
     Args:
         config: of the recipe.
-        several: videos have any number of classes (the column `labels`); None = nobody knows yet, either will do.
+        multilabel: videos have any number of classes (the column `labels`); None = nobody knows yet, either will do.
     """
     table = _videos(config)
-    if several is None:
-        several = "labels" in table.column_names and table.arrow["labels"].null_count < len(table)
-    if several:
-        _own_several_labels(config.table, table)
+    if multilabel is None:
+        multilabel = "labels" in table.column_names and table.arrow["labels"].null_count < len(
+            table
+        )
+    if multilabel:
+        _own_label_sets(config.table, table)
     else:
         _own_labels(config.table, table)
 
@@ -434,7 +441,7 @@ def _labels(spec: str, table: Table, trained: Table) -> np.ndarray:
     return labels.astype(np.int64)
 
 
-def _own_several_labels(spec: str, table: Table) -> list[list[int]]:
+def _own_label_sets(spec: str, table: Table) -> list[list[int]]:
     """The classes of the recordings as their own table numbers them."""
     column = table.arrow["labels"] if "labels" in table.column_names else None
     lacking = len(table) if column is None else column.null_count
@@ -447,13 +454,13 @@ def _own_several_labels(spec: str, table: Table) -> list[list[int]]:
     return found
 
 
-def _several_labels(spec: str, table: Table, trained: Table, count: int) -> np.ndarray:
+def _label_sets(spec: str, table: Table, trained: Table, count: int) -> np.ndarray:
     """bool (V, count): the classes of the recordings as `trained` numbers them."""
     numbers = numbers_by_name(trained.class_names, table.class_names)
     if numbers is not None:
         logger.info("%s numbers its classes otherwise: they are matched by name", spec)
     found, lone = np.zeros((len(table), count), bool), 0
-    for row, own in enumerate(_own_several_labels(spec, table)):
+    for row, own in enumerate(_own_label_sets(spec, table)):
         for label in own:
             known = numbers is None or label < len(numbers) - 1
             number = label if numbers is None else int(numbers[label]) if known else count
