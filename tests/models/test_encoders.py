@@ -90,8 +90,10 @@ def test_round_trip_gives_the_same_features_configuration_and_preprocessing(toy,
     video = torch.randn(2, 3, 4, 8, 8)
     for spec in (saved, str(saved), saved.parent):
         loaded = load_encoder(spec)
-        with torch.no_grad():  # with gradients, some processors compute a layer by another kernel
-            assert torch.equal(loaded.frame_features(video), toy.frame_features(video))
+        for name, value in toy.state_dict().items():
+            assert torch.equal(loaded.state_dict()[name], value), name
+        # To rounding: some processors take another kernel for weights that learn, or that lie elsewhere in memory.
+        torch.testing.assert_close(loaded.frame_features(video), toy.frame_features(video))
         assert loaded.config == toy.config
         assert loaded.preprocess == PREPROCESS
         assert loaded.source == SOURCE
@@ -221,7 +223,7 @@ def test_an_encoder_with_a_stem_of_convolutions_is_saved_and_loaded(tmp_path):
     loaded = load_encoder(folder)
     video = torch.randn(2, 3, 2, 8, 8)
     assert loaded.config == config
-    assert torch.equal(loaded.tokens(video), module.tokens(video))
+    torch.testing.assert_close(loaded.tokens(video), module.tokens(video))
     assert loaded.layer_of("patch_embed.convs.0.weight") == 0
     model = read_folder(folder)
     for write in (original_state, lambda m: write_hugging_face(tmp_path / "hub", m, preprocess)):
