@@ -134,6 +134,12 @@ def test_override_without_value(tmp_path):
 def test_unknown_recipe_names_the_nearest():
     with pytest.raises(ConfigError, match=r"no recipe 'mvd/dmeo'.*Did you mean 'mvd/demo'"):
         find_recipe("mvd/dmeo", "pretrain")
+    # Was wrong: the name of a recipe that its folder lacks was answered with a hundred others.
+    with pytest.raises(ConfigError, match=r"There are tcc/[a-z0-9_]+, [^.]*\.$") as caught:
+        find_recipe("tcc/demo", "pretrain")
+    assert "mvd" not in str(caught.value)
+    with pytest.raises(ConfigError, match=r"folders of them, bevt, carl,.*`video-ssl recipes` lists"):
+        find_recipe("sound", "pretrain")
     assert find_recipe("mvd/demo", "pretrain") == list_recipes("pretrain")["mvd/demo"]
     assert find_recipe("pretrain/mvd/demo.yaml", "pretrain").name == "demo.yaml"
 

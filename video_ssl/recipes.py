@@ -120,9 +120,14 @@ def find_recipe(name: str, room: str) -> Path:
     key = name.removeprefix(f"{room}/").removesuffix(".yaml")
     if key in known:
         return known[key]
+    folder = key.rpartition("/")[0]
+    beside = [other for other in sorted(known) if other.startswith(f"{folder}/")]
+    there = f"There are {', '.join(beside or sorted(known))}."
+    if not beside and any("/" in other for other in known):
+        folders = dict.fromkeys(other.partition("/")[0] for other in sorted(known))
+        there = f"There are folders of them, {', '.join(folders)}: `video-ssl recipes` lists all."
     raise ConfigError(
-        f"no recipe {name!r}, neither a file nor a name of the room {room}.{nearest(key, known)} "
-        f"There are {', '.join(sorted(known))}."
+        f"no recipe {name!r}, neither a file nor a name of the room {room}.{nearest(key, known)} {there}"
     )
 
 
