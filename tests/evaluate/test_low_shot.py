@@ -14,7 +14,14 @@ from untrained_run import untrained_run
 from video_ssl.embed.features import FeatureError, FeatureFile, features_from_arrays
 from video_ssl.evaluate.contract import Given
 from video_ssl.evaluate.knn import KNNConfig, NearestNeighbours
-from video_ssl.evaluate.label_curve import budgets, drawn_parts, shuffled_by_class
+from video_ssl.evaluate.label_curve import (
+    Budget,
+    budgets,
+    curve_point,
+    curve_result,
+    drawn_parts,
+    shuffled_by_class,
+)
 from video_ssl.evaluate.low_shot import LowShot, LowShotConfig
 from video_ssl.evaluate.metrics import t_half_width, wilson_interval
 from video_ssl.evaluate.probe import LinearProbe, ProbeConfig
@@ -248,6 +255,15 @@ def test_the_demo_recipe_from_videos_to_the_table(videos, tmp_path, capsys):
     assert "names, from 3 and from 12 labels, the class of" in printed
     assert "raw pixels 100.0 and 100.0 %" in printed
     assert "guessing gives 33.3 %" in printed
+
+
+def test_one_share_is_said_once():
+    """Was wrong: "from 88 and from 88 labels, the class of 11.3 and 11.3 %"."""
+    draws = [{"top1": 0.25, "correct": 1, "labels": 88}]
+    point = curve_point("probe", Budget(0.1, each=False), draws, 4)
+    found = curve_result([point], num_classes=14, total=4, notes=(), details={})
+    assert found.statement == "names, from 88 labels, the class of 25.0 % of the test videos"
+    assert found.details["headline"]["found"] == "25.0 %"
 
 
 def test_a_share_that_cannot_be_is_told_with_its_place():

@@ -158,7 +158,9 @@ def curve_result(
     details["chance"] = dict.fromkeys(found, 1 / num_classes)
     own = [point for point in curve if point["head"] == heads[0]]
     low, high = min(own, key=_labels), max(own, key=_labels)
-    shares = " and ".join(Figure().written(p["mean"]) for p in (low, high))
+    ends = [low] if low is high else [low, high]
+    shares = " and ".join(Figure().written(p["mean"]) for p in ends)
+    labels = " and ".join(f"from {p['labels']}" for p in ends)
     details["headline"] = {
         "metric": f"{low['head']} {low['budget']}",
         "found": f"{shares} %",
@@ -172,7 +174,7 @@ def curve_result(
         chance=1 / num_classes,
         details=details,
         notes=list(dict.fromkeys(notes)),
-        statement=f"names, from {low['labels']} and from {high['labels']} labels, the class of {shares} % of the test "
+        statement=f"names, {labels} labels, the class of {shares} % of the test "
         f"videos{f', mean of {several} draws' if several > 1 else ''}",
     )
 
