@@ -202,6 +202,8 @@ GROUPS: dict[str, list[Measurement]] = {
                 seed,
                 words=(
                     "objective.crop.size=96",
+                    "objective.num_frames=8",
+                    "objective.frame_stride=4",
                     "training.duration=400 steps",
                     "training.checkpoint_every=100 steps",
                     "optimizer.warmup=50 steps",
