@@ -138,7 +138,9 @@ def test_unknown_recipe_names_the_nearest():
     with pytest.raises(ConfigError, match=r"There are tcc/[a-z0-9_]+, [^.]*\.$") as caught:
         find_recipe("tcc/demo", "pretrain")
     assert "mvd" not in str(caught.value)
-    with pytest.raises(ConfigError, match=r"folders of them, bevt, carl,.*`video-ssl recipes` lists"):
+    with pytest.raises(
+        ConfigError, match=r"folders of them, bevt, carl,.*`video-ssl recipes` lists"
+    ):
         find_recipe("sound", "pretrain")
     assert find_recipe("mvd/demo", "pretrain") == list_recipes("pretrain")["mvd/demo"]
     assert find_recipe("pretrain/mvd/demo.yaml", "pretrain").name == "demo.yaml"

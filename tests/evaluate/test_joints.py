@@ -17,6 +17,7 @@ from video_ssl.embed.config import EmbedConfig
 from video_ssl.embed.features import FeatureError
 from video_ssl.evaluate.dense import joint_propagation, poses
 from video_ssl.evaluate.dense.joint_propagation import JointPropagationConfig, joints_beside
+from video_ssl.evaluate.dense.propagation import PropagationConfig
 from video_ssl.evaluate.recipe import EvaluateRecipe
 from video_ssl.evaluate.run import evaluate
 
@@ -108,6 +109,27 @@ def test_corners_of_a_box_that_moves_are_followed(run, jhmdb, tmp_path):
     assert [path.name for path in drawn] == ["000000_0.mp4", "000001_1.mp4", "000002_2.mp4"]
     with open_video(drawn[0]) as reader:
         assert reader.info.num_frames == FRAMES
+
+
+def test_joints_by_the_rule_of_older_tables(run, jhmdb, tmp_path):
+    words = {"preset": "crw", "rule": None, "videos": 0}
+    result = result_of(evaluate(recipe(run, jhmdb, tmp_path, **words), quiet=True))
+    assert result["details"]["preset"] == "crw"
+    assert result["metrics"]["pck_50"] > result["details"]["stays_where_it_is"]["pck_50"] + 0.1
+
+
+@pytest.mark.parametrize(
+    ("settings", "topk", "radius", "places"),
+    [
+        ({}, 7, 20.0, 5),
+        ({"preset": "crw"}, 10, 12.0, 3),
+        ({"preset": "crw", "topk": 4}, 10, 12.0, 4),
+        ({"preset": "crw", "rule": PropagationConfig()}, 7, 20.0, 3),
+    ],
+)
+def test_presets_have_the_published_settings(settings, topk, radius, places):
+    config = JointPropagationConfig(**settings)
+    assert (config.settings.topk, config.settings.radius, config.places) == (topk, radius, places)
 
 
 def test_the_layer_of_the_evaluation_is_that_of_the_maps(run, jhmdb, tmp_path, monkeypatch):

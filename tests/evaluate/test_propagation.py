@@ -24,7 +24,12 @@ from video_ssl.evaluate.dense.frame_maps import FrameMaps
 from video_ssl.evaluate.dense.label_propagation import LabelPropagationConfig
 from video_ssl.evaluate.dense.mask_metrics import boundary_accuracy
 from video_ssl.evaluate.dense.masks import masks_of_boxes
-from video_ssl.evaluate.dense.propagation import DINO, PropagationConfig, propagate
+from video_ssl.evaluate.dense.propagation import (
+    CRW,
+    DINO,
+    PropagationConfig,
+    propagate,
+)
 from video_ssl.evaluate.leftovers import name_of_row
 from video_ssl.evaluate.recipe import EvaluateRecipe
 from video_ssl.evaluate.run import evaluate
@@ -45,7 +50,7 @@ def moving(frames=6, h=5, w=9):
     return features, truth
 
 
-@pytest.mark.parametrize("rule", ["notebook", "dino"])
+@pytest.mark.parametrize("rule", ["notebook", "crw", "dino"])
 def test_labels_follow_what_looks_alike(rule):
     features, truth = moving()
     config = PropagationConfig(rule=rule, context=2, topk=3, radius=2, temperature=0.01)
@@ -62,6 +67,36 @@ def test_what_is_out_of_reach_does_not_count():
     assert propagate(features, truth[0], near)[1, :, 8, 1].max() < 0.5
     far = PropagationConfig(rule="dino", context=1, topk=2, radius=None, temperature=0.01)
     assert propagate(features, truth[0], far)[1, :, 8, 1].min() > 0.99
+
+
+def test_the_rule_of_crw_place_by_place():
+    """Slowly, a place at a time: the video with its first frame repeated before it, whose labels are the given ones."""
+    random = torch.Generator().manual_seed(0)
+    frames, h, w, context = 5, 4, 6, 3
+    features = torch.randn(frames, h, w, 8, generator=random)
+    first = torch.rand(h, w, 3, generator=random)
+    config = replace(CRW, context=context, topk=5, radius=2.5)
+    found = propagate(features, first, config)
+    assert torch.equal(found[0], first)
+    unit = features / features.norm(dim=-1, keepdim=True)
+    shown = [unit[0]] * (context + 1) + list(unit[1:])
+    labels = [first] * (context + 1)
+    for t in range(context + 1, len(shown)):
+        now = torch.zeros(h, w, 3)
+        for y in range(h):
+            for x in range(w):
+                votes = []
+                for s in (0, *range(t - context, t)):
+                    for v in range(h):
+                        for u in range(w):
+                            if s == 0 or (y - v) ** 2 + (x - u) ** 2 < 2.5**2:
+                                alike = float(shown[t][y, x] @ shown[s][v, u]) / 0.05
+                                votes.append((alike, labels[s][v, u]))
+                best = sorted(votes, key=lambda vote: -vote[0])[:5]
+                shares = torch.tensor([vote[0] for vote in best]).softmax(0)
+                now[y, x] = sum(p * vote[1] for p, vote in zip(shares, best, strict=True))
+        labels.append(now)
+    torch.testing.assert_close(found[1:], torch.stack(labels[context + 1 :]), rtol=1e-4, atol=1e-5)
 
 
 def test_pieces_of_the_table_change_nothing(monkeypatch):
@@ -227,6 +262,14 @@ def test_the_preset_of_dino_and_classes(run, boxed, tmp_path):
     two = result_of(evaluate(recipe(run, boxed, tmp_path / "two", **classes), quiet=True))
     assert set(two["metrics"]) == {"miou"}
     assert two["metrics"]["miou"] > two["details"]["stays_where_it_is"]["miou"]
+
+
+def test_the_preset_of_older_tables(run, boxed, tmp_path):
+    crw = {"preset": "crw", "rule": None, "size": [64, 96]}
+    found = result_of(evaluate(recipe(run, boxed, tmp_path, **crw), quiet=True))
+    assert found["details"]["preset"] == "crw"
+    assert found["metrics"]["j"] > found["details"]["stays_where_it_is"]["j"]
+    assert LabelPropagationConfig(preset="crw").settings == CRW
 
 
 def test_maps_of_frames_are_those_of_windows(run, boxed):

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import ClassVar
+from typing import ClassVar, Literal
 
 import numpy as np
 import torch
@@ -23,7 +23,7 @@ from video_ssl.evaluate.contract import Figure, Needs, Result
 from video_ssl.evaluate.dense import poses
 from video_ssl.evaluate.dense.carried_video import write_joints_video
 from video_ssl.evaluate.dense.frame_maps import FrameMaps
-from video_ssl.evaluate.dense.propagation import PropagationConfig, propagate
+from video_ssl.evaluate.dense.propagation import PRESETS, PropagationConfig, propagate
 from video_ssl.evaluate.leftovers import forget_others, name_of_row
 
 _NAMED = 3
@@ -35,22 +35,24 @@ class JointPropagationConfig:
     """Settings of the propagation of joints; the defaults are the notebook's on JHMDB.
 
     Attributes:
-        rule: see `PropagationConfig`.
+        preset: "notebook", or "crw" (older tables; the notebook's sizes, ours).
+        rule: settings in place of those of the preset, see `PropagationConfig`.
         size: (height, width) that frames are scaled to; null = the encoder's own square.
         cubic: features between the moments of a tubelet by a cubic (4DS) in place of a line.
         joints: part of the path of a folder of frames -> what stands there for the folder of `joint_positions.mat`.
-        topk: places that a joint is the mean of.
+        topk: places that a joint is the mean of; null = 5, of "crw" 3.
         most_videos: of the table, evenly spread; null = all.
         device: where labels travel; auto = that of the evaluation.
         videos: so many are drawn into the folder of the evaluation, as mp4s with the true joints on the left and those
             that were found on the right.
     """
 
-    rule: PropagationConfig = field(default_factory=PropagationConfig)
+    preset: Literal["notebook", "crw"] = "notebook"
+    rule: PropagationConfig | None = None
     size: tuple[int, int] | None = (320, 320)
     cubic: bool = False
     joints: dict[str, str] = field(default_factory=lambda: {"Rename_Images": "joint_positions"})
-    topk: int = 5
+    topk: int | None = None
     most_videos: int | None = None
     device: str = "auto"
     videos: int = 4
@@ -60,10 +62,22 @@ class JointPropagationConfig:
             raise ValueError(f"size={self.size} must be (height, width) of at least 1 pixel.")
         if self.videos < 0:
             raise ValueError(f"videos={self.videos} must not be negative.")
-        if self.topk < 1 or (self.most_videos is not None and self.most_videos < 1):
+        if (self.topk is not None and self.topk < 1) or (
+            self.most_videos is not None and self.most_videos < 1
+        ):
             raise ValueError(
                 f"topk={self.topk} must be at least 1, and most_videos={self.most_videos} too, or null."
             )
+
+    @property
+    def settings(self) -> PropagationConfig:
+        """Those of the rule, or of the preset."""
+        return self.rule or PRESETS[self.preset]
+
+    @property
+    def places(self) -> int:
+        """That a joint is the mean of."""
+        return self.topk or (3 if self.preset == "crw" else 5)
 
 
 class JointPropagation:
@@ -137,9 +151,9 @@ class JointPropagation:
         maps = propagate(
             torch.from_numpy(features).to(device),
             torch.from_numpy(first).to(device),
-            config.rule,
+            config.settings,
         )
-        found, there = poses.poses_of_maps(maps.cpu().numpy(), size, topk=config.topk)
+        found, there = poses.poses_of_maps(maps.cpu().numpy(), size, topk=config.places)
         return truth, found, there
 
     def _draw(
@@ -179,6 +193,7 @@ class JointPropagation:
             details={
                 "stays_where_it_is": beside,
                 "found_share": seen,
+                "preset": self.config.preset,
                 "videos": len(own),
                 "headline": {
                     "metric": "pck_10",

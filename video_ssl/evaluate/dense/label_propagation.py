@@ -26,7 +26,7 @@ from video_ssl.evaluate.dense.carried_video import write_masks_video
 from video_ssl.evaluate.dense.frame_maps import FrameMaps
 from video_ssl.evaluate.dense.mask_metrics import Statistics
 from video_ssl.evaluate.dense.masks import Masks, masks_beside, masks_of_boxes
-from video_ssl.evaluate.dense.propagation import DINO, PropagationConfig, propagate
+from video_ssl.evaluate.dense.propagation import PRESETS, PropagationConfig, Rule, propagate
 from video_ssl.evaluate.leftovers import forget_others, name_of_row
 
 logger = logging.getLogger(__name__)
@@ -39,7 +39,8 @@ class LabelPropagationConfig:
     """Settings of the propagation of labels.
 
     Attributes:
-        preset: "notebook" or "dino" with its own settings, sizes and way back from maps to masks.
+        preset: "notebook"; "crw", its settings with the notebook's sizes and masks (ours: only the rule is known); or
+            "dino" with its own settings, sizes and way back from maps to masks.
         rule: settings in place of those of the preset, see `PropagationConfig`.
         size: (height, width) that frames are scaled to; null = the encoder's own square, of "dino" the short side 480.
             The notebook has 480 x 880 for DAVIS, 448 x 880 for VIP.
@@ -55,7 +56,7 @@ class LabelPropagationConfig:
         videos: so many are drawn there, as mp4s with the true masks on the left and those that were found on the right.
     """
 
-    preset: Literal["notebook", "dino"] = "notebook"
+    preset: Rule = "notebook"
     rule: PropagationConfig | None = None
     size: tuple[int, int] | None = None
     cubic: bool = False
@@ -81,7 +82,7 @@ class LabelPropagationConfig:
     @property
     def settings(self) -> PropagationConfig:
         """Those of the rule, or of the preset."""
-        return self.rule or (DINO if self.preset == "dino" else PropagationConfig())
+        return self.rule or PRESETS[self.preset]
 
 
 class LabelPropagation:

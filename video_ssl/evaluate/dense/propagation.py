@@ -7,6 +7,7 @@ similarity over the temperature.  The published rules differ:
     notebook    (RVM, 4DS) the queue of sources begins full of copies of the first frame, which is predicted too;
                 places in the queue must be nearer than `radius` cells, in the first frame any counts; of equal
                 similarities at the end of the `topk` some are left out
+    crw         as the notebook's, but the labels of the first frame stay as they were given
     dino        the queue begins empty, the first frame is not predicted; places of every source must lie in a square
                 of 2 * radius + 1 cells; of equal similarities all count
 
@@ -23,7 +24,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-Rule = Literal["notebook", "dino"]
+Rule = Literal["notebook", "crw", "dino"]
 
 #: Similarity of a place that does not count.
 _FAR = -1e10
@@ -36,7 +37,7 @@ class PropagationConfig:
     """How labels travel.  The defaults are those of the notebook on DAVIS and JHMDB; VIP has topk 10.
 
     Attributes:
-        rule: see the head of this file; `DINO` has that project's settings.
+        rule: see the head of this file; `PRESETS` has the settings of each project.
         context: frames in the queue.
         topk: places that count.
         radius: in cells; null = anywhere.
@@ -59,7 +60,12 @@ class PropagationConfig:
 
 
 DINO = PropagationConfig(rule="dino", context=7, topk=5, radius=12.0, temperature=0.1)
-PRESETS = {"notebook": PropagationConfig(), "dino": DINO}
+CRW = PropagationConfig(rule="crw", context=20, topk=10, radius=12.0, temperature=0.05)
+PRESETS: dict[Rule, PropagationConfig] = {
+    "notebook": PropagationConfig(),
+    "crw": CRW,
+    "dino": DINO,
+}
 
 
 def propagate(features: Tensor, first: Tensor, config: PropagationConfig) -> Tensor:
@@ -71,7 +77,7 @@ def propagate(features: Tensor, first: Tensor, config: PropagationConfig) -> Ten
         config: the rule.
 
     Returns:
-        (T, h, w, K): of "dino" the first is `first` itself.  Not divided by anything: of "dino" too they are as the
+        (T, h, w, K): of "dino" and "crw" the first is `first` itself.  Not divided by anything: of "dino" too they are as the
         queue holds them.
 
     Raises:
@@ -83,10 +89,10 @@ def propagate(features: Tensor, first: Tensor, config: PropagationConfig) -> Ten
     own = first.float().flatten(0, 1)
     queue: deque[tuple[Tensor, Tensor]] = deque(maxlen=config.context)
     found = []
-    if config.rule == "notebook":
+    if config.rule != "dino":
         queue.extend([(unit[0], own)] * config.context)
     for t in range(len(features)):
-        if t == 0 and config.rule == "dino":
+        if t == 0 and config.rule != "notebook":
             found.append(own)
             continue
         labels = _carried(unit[t], [(unit[0], own), *queue], allowed, config)
@@ -128,7 +134,7 @@ def _carried(
     """The labels (h w, K) of the places of a frame, (h w, C)."""
     keys = torch.cat([key for key, _ in sources])
     labels = torch.cat([label for _, label in sources])
-    everywhere = config.rule == "notebook"  # the first source has no radius
+    everywhere = config.rule != "dino"  # the first source has no radius
     step = max(1, _TABLE // len(keys))
     parts = []
     for begin in range(0, len(query), step):
