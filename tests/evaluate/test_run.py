@@ -144,6 +144,22 @@ def test_sentence():
     )
 
 
+def test_what_learns_on_is_not_called_frozen():
+    """Was wrong: "the frozen mvd encoder" of fine-tuning, "above the best without learning"."""
+    encoders = {
+        "a": entry("runs/a", 61, {"objective": "mvd"}),
+        "b": entry("untrained:runs/a", 34, {}),
+    }
+    for one in encoders.values():
+        one["results"]["finetune"] = one["results"].pop("probe")
+    assert summary({"encoders": encoders}) == (
+        "The fine-tuned mvd encoder names the class of 61 of 100 test videos (fine-tuning); the same network from "
+        "scratch of 34; guessing gives 10.\n"
+        "Fine-tuning: the fine-tuned mvd encoder is 27.0 points above the best without pretraining (the same network "
+        "from scratch, 34.0)."
+    )
+
+
 @pytest.mark.parametrize(
     ("correct", "words"),
     [

@@ -91,6 +91,11 @@ def title_of(evaluator: str) -> str:
     return evaluator_class(evaluator).title if evaluator in EVALUATORS else evaluator
 
 
+def learns_on(evaluator: str) -> bool:
+    """Whether encoders learn on in an evaluator, by its name, in place of being frozen."""
+    return evaluator in EVALUATORS and getattr(evaluator_class(evaluator), "learns_on", False)
+
+
 def figure_of(evaluator: str, metric: str) -> Figure:
     """Returns how a number of an evaluator is written, its title filled in; `R2@50%` as `R2` where it has no own."""
     figures = evaluator_class(evaluator).figures if evaluator in EVALUATORS else {}

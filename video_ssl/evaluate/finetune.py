@@ -18,7 +18,7 @@ from collections.abc import Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 from torch import nn
@@ -88,6 +88,7 @@ class Finetune:
 
     Config = FinetuneConfig
     title = "fine-tuning"
+    learns_on: ClassVar[bool] = True
     figures = {"finetune area": Figure(title="finetune, mean over log labels")}  # noqa: RUF012
 
     def __init__(self, config: FinetuneConfig) -> None:

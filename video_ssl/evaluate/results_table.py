@@ -86,13 +86,13 @@ def summary(results: Mapping[str, Any]) -> str:
             lines.append(_statements(evaluator, found, encoders))
             continue
         text = (
-            f"{sentence_start(called(name, encoders[name]))} names the class of {first['correct']} "
+            f"{sentence_start(called(name, encoders[name], evaluator))} names the class of {first['correct']} "
             f"of {first['total']} test videos ({title_of(evaluator)})"
         )
         for place, (other, result) in enumerate(others):
             # Totals are equal unless a video could be read for one encoder only.
             total = f" of {result['total']}" if result["total"] != first["total"] else ""
-            who = called(other, encoders[other])
+            who = called(other, encoders[other], evaluator)
             text += f"{', ' if place else '; '}{who} of {result['correct']}{total}"
         lines.append(f"{text}; guessing gives {round(first['chance'] * first['total'])}.")
     lines += _warnings(encoders)
@@ -106,7 +106,10 @@ def _statements(
     """For example "The frozen carl encoder names the phase of 93.1 % of the test frames; raw pixels
     40.2 %, position alone 61.0 % (phase classification, mean over 13 classes)."."""
     (name, first), *others = found.items()
-    more = [f"{called(n, encoders[n])} {r['details']['headline']['found']}" for n, r in others]
+    more = [
+        f"{called(n, encoders[n], evaluator)} {r['details']['headline']['found']}"
+        for n, r in others
+    ]
     headline = first["details"]["headline"]
     if (alone := headline.get("position_only")) is not None:
         more.append(f"position alone {alone}")
@@ -114,7 +117,7 @@ def _statements(
         more.append(f"guessing gives {guessed}")
     title, count = title_of(evaluator), first["details"].get("num_classes", 1)
     mean = f", mean over {count} classes" if count > 1 else ""
-    start = sentence_start(called(name, encoders[name]))
+    start = sentence_start(called(name, encoders[name], evaluator))
     beside = f"; {', '.join(more)}" if more else ""
     return f"{start} {first['statement']}{beside} ({title}{mean})."
 

@@ -6,7 +6,7 @@ import math
 from collections.abc import Mapping
 from typing import Any
 
-from video_ssl.evaluate.evaluators import title_of
+from video_ssl.evaluate.evaluators import learns_on, title_of
 from video_ssl.models.baselines import BASELINES
 
 _TWO_SIDED_95 = 1.96  # deviations of a normal distribution
@@ -26,7 +26,7 @@ def verdict(evaluator: str, encoders: Mapping[str, Any]) -> str:
         return ""
     found = lead(first["results"][evaluator])
     rivals = [
-        (called(other, entry), value)
+        (called(other, entry, evaluator), value)
         for other, entry in others
         if not _has_learned(entry) and (value := lead(entry["results"].get(evaluator))) is not None
     ]
@@ -39,7 +39,8 @@ def verdict(evaluator: str, encoders: Mapping[str, Any]) -> str:
     if min(found, value) < -1:
         return ""
     points = 100 * (found - value)
-    place = f"the best without learning ({best}, {100 * value:.1f})"
+    before = "pretraining" if learns_on(evaluator) else "learning"
+    place = f"the best without {before} ({best}, {100 * value:.1f})"
     text = f"is {abs(points):.1f} points {'above' if points > 0 else 'below'} {place}"
     result = first["results"][evaluator]
     total = result["details"].get("headline", result).get("total")  # None: no share of videos
@@ -47,20 +48,22 @@ def verdict(evaluator: str, encoders: Mapping[str, Any]) -> str:
         text = f"is level with {place}"
     elif total and abs(found - value) < _noise(found, value, total):
         text += f", no more than chance may give with {total} test videos"
-    return f"{sentence_start(title_of(evaluator))}: {called(name, first)} {text}."
+    return f"{sentence_start(title_of(evaluator))}: {called(name, first, evaluator)} {text}."
 
 
-def called(name: str, entry: Mapping[str, Any]) -> str:
-    """Returns what an encoder is called in a sentence; `name` is that of its row."""
+def called(name: str, entry: Mapping[str, Any], evaluator: str = "") -> str:
+    """Returns what an encoder is called in a sentence about an evaluator; `name` is that of its row."""
     kind = entry["spec"].partition(":")[0]
+    tuned = learns_on(evaluator)
     if kind == "untrained":
-        return "the same network untrained"
+        return f"the same network {'from scratch' if tuned else 'untrained'}"
     if kind in BASELINES:
         return BASELINES[kind]
     if kind == "features":
         return "an encoder with the given features"
     objective = entry["source"].get("objective")
-    return f"the frozen {objective if isinstance(objective, str) else name} encoder"
+    state = "fine-tuned" if tuned else "frozen"
+    return f"the {state} {objective if isinstance(objective, str) else name} encoder"
 
 
 def sentence_start(text: str) -> str:

@@ -77,8 +77,8 @@ def propagate(features: Tensor, first: Tensor, config: PropagationConfig) -> Ten
         config: the rule.
 
     Returns:
-        (T, h, w, K): of "dino" and "crw" the first is `first` itself.  Not divided by anything: of "dino" too they are as the
-        queue holds them.
+        (T, h, w, K): of "dino" and "crw" the first is `first` itself.  Not divided by anything: of "dino" too they are
+        as the queue holds them.
 
     Raises:
         ValueError: shapes that do not belong together, or fewer places than `topk`.
