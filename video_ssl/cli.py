@@ -151,6 +151,12 @@ def compare(
         bool,
         typer.Option("--page", help="Of objectives: the page of what is there; train nothing."),
     ] = False,
+    at_once: Annotated[
+        int,
+        typer.Option(
+            help="Of objectives: so many trainings side by side, each on its share of the cores and a GPU of its own."
+        ),
+    ] = 1,
 ) -> None:
     """Compare encoders, or objectives with the same budget.  Intervals, differences; JSON, Markdown and a page."""
     from video_ssl.compare.recipe import is_comparison, load_comparison
@@ -161,13 +167,17 @@ def compare(
         recipe = load_comparison(words[0], words[1:])
         if page and (dry_run or profile is not None):
             raise typer.BadParameter("--page trains nothing: leave out --profile and --dry-run.")
-        typer.echo(compare_objectives(recipe, profile=profile, dry_run=dry_run, page=page))
+        if at_once != 1 and profile is not None:
+            raise typer.BadParameter("--at-once is for trainings here: leave out --profile.")
+        settings: dict[str, Any] = {"dry_run": dry_run, "page": page, "at_once": at_once}
+        typer.echo(compare_objectives(recipe, profile=profile, **settings))
         return
     from video_ssl.compare.encoders import compare as run
 
-    if profile is not None or dry_run or page:
+    if profile is not None or dry_run or page or at_once != 1:
         raise typer.BadParameter(
-            "--profile, --dry-run and --page are for a comparison of objectives, by its recipe: compare demo."
+            "--profile, --dry-run, --page and --at-once are for a comparison of objectives, by its recipe: "
+            "compare demo."
         )
     typer.echo(run(words))
 

@@ -9,6 +9,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 from types import SimpleNamespace
@@ -19,11 +20,12 @@ from browser import Browser, needs_browser
 from typer.testing import CliRunner
 
 from video_ssl.cli import app
-from video_ssl.compare import costs, objectives, running
+from video_ssl.compare import costs, objectives, running, shares
 from video_ssl.compare.cells import Cell, costs_of
 from video_ssl.compare.costs import Cost, clips_of, cost_of, operations_of, planned
 from video_ssl.compare.objectives import _scales, compare_objectives
 from video_ssl.compare.recipe import is_comparison, load_comparison
+from video_ssl.compare.shares import Share, shares_of_machine
 from video_ssl.errors import AlreadyReported
 from video_ssl.launch.errors import LaunchError
 from video_ssl.locks import alone
@@ -111,7 +113,8 @@ def compared(videos, tmp_path_factory):
         path: path.stat().st_mtime_ns
         for path in (folder / "the comparison").rglob("seed_0/run/encoder/*")
     }
-    second = CliRunner().invoke(app, ["compare", str(file), "seeds=[0, 1]"])
+    at_once = ["--at-once", str(min(2, len(os.sched_getaffinity(0))))]
+    second = CliRunner().invoke(app, ["compare", str(file), "seeds=[0, 1]", *at_once])
     assert second.exit_code == 0, second.output
     return file, folder / "the comparison", made, second.output
 
@@ -253,30 +256,36 @@ def test_an_evaluation_may_be_added(compared, tmp_path):
 
 
 @pytest.mark.slow
-def test_a_comparison_that_is_stopped_stops_its_training_too_and_goes_on(videos, tmp_path):
+@pytest.mark.parametrize("at_once", [1, 2])
+def test_a_comparison_that_is_stopped_stops_its_training_too_and_goes_on(videos, tmp_path, at_once):
     """Was wrong in the first draft: the training went on without anybody, and a second call met its lock."""
-    file = recipe_file(tmp_path, videos, budget={"kind": "clips", "amounts": [16000]})
+    if at_once > len(os.sched_getaffinity(0)):
+        pytest.skip("one core")
+    budget, seeds = {"kind": "clips", "amounts": [16000]}, list(range(at_once))
+    file = recipe_file(tmp_path, videos, budget=budget, seeds=seeds)
     content = yaml.safe_load(file.read_text())
     content["objectives"] = {"video": content["objectives"]["video"]}
     file.write_text(to_yaml(content))
     slow = yaml.safe_load((tmp_path / "videomae.yaml").read_text())
     slow["training"]["duration"] = "4000 steps"
     (tmp_path / "videomae.yaml").write_text(to_yaml(slow))
-    command = [sys.executable, "-m", "video_ssl", "compare", str(file)]
+    command = [sys.executable, "-m", "video_ssl", "compare", str(file), "--at-once", str(at_once)]
     process = subprocess.Popen(
         command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True
     )
-    run = tmp_path / "the comparison/cells/video/16000/seed_0/run"
+    cells = tmp_path / "the comparison/cells/video/16000"
+    runs = [cells / f"seed_{seed}" / "run" for seed in seeds]
     deadline = time.monotonic() + 300
-    while not (run / "metrics.jsonl").is_file() and time.monotonic() < deadline:
+    while not all((run / "metrics.jsonl").is_file() for run in runs):
+        assert time.monotonic() < deadline
         time.sleep(0.1)
     process.send_signal(signal.SIGTERM)
     _, said = process.communicate(timeout=600)
     assert process.returncode == 128 + signal.SIGTERM
-    assert "goes on where it was" in said
-    left = subprocess.run(["pgrep", "-f", str(run)], capture_output=True, text=True).stdout.split()
-    assert [pid for pid in left if int(pid) != os.getpid()] == []
-    assert not (run / "encoder").exists()
+    assert said.count("goes on where it was") == 1
+    told = subprocess.run(["pgrep", "-f", str(cells)], capture_output=True, text=True)
+    assert [pid for pid in told.stdout.split() if int(pid) != os.getpid()] == []
+    assert not any((run / "encoder").exists() for run in runs)
 
 
 @pytest.mark.slow
@@ -308,11 +317,11 @@ def begun(videos, tmp_path, monkeypatch):
     file = recipe_file(tmp_path, videos, budget={"kind": "clips", "amounts": [8]})
     ran = []
 
-    def run(cell):
+    def run(cell, *_):
         ran.append(cell.name)
         cell.keep(error="left out")
 
-    monkeypatch.setattr(objectives, "run_cell", run)
+    monkeypatch.setattr(running, "run_cell", run)
     compare_objectives(load_comparison(file))
     return file, tmp_path / "the comparison", ran
 
@@ -458,9 +467,9 @@ def test_what_a_training_took_is_kept_however_it_ended(tmp_path, monkeypatch):
     assert once > 0
     really = running._wait_for
 
-    def stopped(process, signals):
-        signals.append(signal.SIGTERM)
-        really(process, signals)
+    def stopped(process, commands):
+        commands.stop(signal.SIGTERM, send=False)
+        really(process, commands)
 
     monkeypatch.setattr(running, "_wait_for", stopped)
     with pytest.raises(AlreadyReported):
@@ -470,6 +479,75 @@ def test_what_a_training_took_is_kept_however_it_ended(tmp_path, monkeypatch):
     (cell.run / "encoder").mkdir(parents=True)
     (cell.run / "encoder" / "config.json").write_text("{}")
     assert costs_of([cell])["a"][0].processor_sec == cell.state()["training"]["processor_sec"]
+
+
+def test_cells_side_by_side_have_cores_of_their_own(tmp_path, monkeypatch):
+    """Two meet, so they run at the same time; what a cell is given is confined to its share."""
+    if len(os.sched_getaffinity(0)) < 2:
+        pytest.skip("one core")
+    met, seen, written = threading.Barrier(2, timeout=60), {}, []
+
+    def run(cell, commands, env):
+        assert commands.stopped is None
+        met.wait()
+        seen[cell.objective] = os.sched_getaffinity(0)
+
+    monkeypatch.setattr(running, "run_cell", run)
+    cells = [Cell(name, 8.0, 0, tmp_path / name, ()) for name in "abcd"]
+    before = os.sched_getaffinity(0)
+    running.run_side_by_side(cells, shares_of_machine(2), done=lambda: written.append(1))
+    assert os.sched_getaffinity(0) == before
+    assert sorted(seen) == list("abcd")
+    assert len(written) == 4
+    assert len(set(map(frozenset, seen.values()))) == 2
+    first, second = set(map(frozenset, seen.values()))
+    assert not first & second
+    assert len(first) == len(second) == len(before) // 2
+
+
+def test_what_breaks_beside_others_is_heard_of(tmp_path, monkeypatch):
+    """A full disk, say: nothing hangs, and no further cell is begun."""
+    begun = []
+
+    def run(cell, *_):
+        begun.append(cell.objective)
+        raise OSError("no space left")
+
+    monkeypatch.setattr(running, "run_cell", run)
+    cells = [Cell(name, 8.0, 0, tmp_path / name, ()) for name in "abcd"]
+    with pytest.raises(OSError, match="no space left"):
+        running.run_side_by_side(cells, shares_of_machine(1), done=lambda: None)
+    assert begun == ["a"]
+
+
+def test_shares_of_cores_and_of_gpus(tmp_path, monkeypatch):
+    cores = sorted(os.sched_getaffinity(0))
+    with pytest.raises(ConfigError, match=rf"--at-once {len(cores) + 1}: give 1 to {len(cores)}"):
+        shares_of_machine(len(cores) + 1)
+    with pytest.raises(ConfigError, match="--at-once 0"):
+        shares_of_machine(0)
+    monkeypatch.setattr(shares, "_cores", lambda: (0, 1, 2, 3, 5))
+    monkeypatch.setenv("PATH", str(tmp_path))
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    assert shares_of_machine(2) == [Share((0, 1)), Share((2, 3))]
+    assert shares_of_machine(1)[0].environment() is None
+    listing = tmp_path / "nvidia-smi"
+    listing.write_text("#!/bin/sh\necho 'GPU 0: one (UUID: x)'\necho 'GPU 1: another (UUID: y)'\n")
+    listing.chmod(0o755)
+    assert [share.gpu for share in shares_of_machine(3)] == ["0", "1", "0"]
+    assert shares_of_machine(2)[1].environment()["CUDA_VISIBLE_DEVICES"] == "1"
+    assert shares_of_machine(1) == [Share((0, 1, 2, 3, 5))]
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "4, GPU-7")
+    assert [share.gpu for share in shares_of_machine(2)] == ["4", "GPU-7"]
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
+    assert shares_of_machine(2)[0].gpu is None
+
+
+def test_at_once_goes_with_trainings_here():
+    for words in (["demo", "--profile", "local"], ["runs/a", "runs/b"]):
+        told = CliRunner().invoke(app, ["compare", *words, "--at-once", "2"])
+        assert told.exit_code == 2
+        assert "--at-once" in told.output
 
 
 def test_every_recipe_at_its_own_length(videos, tmp_path):

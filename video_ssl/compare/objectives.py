@@ -19,7 +19,8 @@ from video_ssl.compare.forecast import describe_cells, job_of
 from video_ssl.compare.kept import RECIPE, Kept
 from video_ssl.compare.page import NAMES, write_outcome
 from video_ssl.compare.recipe import ComparisonRecipe
-from video_ssl.compare.running import run_cell
+from video_ssl.compare.running import run_side_by_side
+from video_ssl.compare.shares import shares_of_machine
 from video_ssl.evaluate.recipe import load_evaluate_recipe
 from video_ssl.files import claim_folder
 from video_ssl.launch.errors import LaunchError
@@ -39,6 +40,7 @@ def compare_objectives(
     profile: str | None = None,
     dry_run: bool = False,
     page: bool = False,
+    at_once: int = 1,
 ) -> str:
     """Returns the page, or with `dry_run` what would be done.
 
@@ -48,13 +50,15 @@ def compare_objectives(
         profile: of `video-ssl launch`: cells are jobs of it, the page is written by a later call; null = here, one
             after the other, but those that were handed to a profile.
         page: write the page of what is there, also while another call is at work; train and measure nothing.
+        at_once: cells that are run side by side here, each on its share of the cores, see `shares.py`.
 
     Raises:
-        ConfigError: the folder holds a comparison with other words, a recipe cannot be read, or a page of nothing.
+        ConfigError: the folder holds a comparison with other words, a recipe cannot be read, a page of nothing, or
+            more `at_once` than there are cores.
         OutputError: the folder is somebody else's.
         LaunchError: another call is at work in it.
     """
-    folder = recipe.folder
+    folder, shares = recipe.folder, shares_of_machine(at_once)
     kept = Kept(recipe)  # a wrong name ends here, before anything is written or trained
     for name in recipe.evaluations:
         load_evaluate_recipe(name)
@@ -67,16 +71,14 @@ def compare_objectives(
     with alone(folder / ".lock", lambda: _busy(folder)):
         kept.keep()
         write_evaluations(recipe)
-        costs, failed = _costs(kept)
+        with shares[0].taken():  # as the cells, so that they cost the same
+            costs, failed = _costs(kept)
         scales = _scales(recipe, costs, failed)
         cells = list(cells_of(recipe, scales))
         if profile is not None:
             return _launched(cells, profile)
-        for number, cell in enumerate(cells, 1):
-            if cell.missing() and cell.profile is None:
-                logger.info("%d of %d: %s", number, len(cells), cell.name)
-                run_cell(cell)
-                write_outcome(recipe, cells, failed)
+        todo = [cell for cell in cells if cell.missing() and cell.profile is None]
+        run_side_by_side(todo, shares, done=lambda: write_outcome(recipe, cells, failed))
         _tell_missing(cells, failed)
         return str(write_outcome(recipe, cells, failed))
 
