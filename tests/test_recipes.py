@@ -11,6 +11,7 @@ from typing import Any, Literal
 
 import pytest
 
+from video_ssl.compare.recipe import load_comparison
 from video_ssl.evaluate.recipe import load_evaluate_recipe
 from video_ssl.launch.profile import load_profile
 from video_ssl.pretrain.recipe import load_pretrain_recipe, recipe_from_dict, recipe_to_dict
@@ -131,7 +132,7 @@ def test_override_without_value(tmp_path):
         read_recipe(path, ["fast"])
 
 
-def test_unknown_recipe_names_the_nearest():
+def test_unknown_recipe_names_the_nearest(tmp_path):
     with pytest.raises(ConfigError, match=r"no recipe 'mvd/dmeo'.*Did you mean 'mvd/demo'"):
         find_recipe("mvd/dmeo", "pretrain")
     # Was wrong: the name of a recipe that its folder lacks was answered with a hundred others.
@@ -142,6 +143,17 @@ def test_unknown_recipe_names_the_nearest():
         ConfigError, match=r"folders of them, bevt, carl,.*`video-ssl recipes` lists"
     ):
         find_recipe("sound", "pretrain")
+    # Was wrong: "Did you mean 'retrieval'?"
+    with pytest.raises(
+        ConfigError, match="'vatt/demo' is a recipe of pretrain, and one of evaluate"
+    ):
+        find_recipe("vatt/demo", "evaluate")
+    (tmp_path / "my run").mkdir()
+    (tmp_path / "my run" / "recipe.yaml").write_text("name: x")
+    with pytest.raises(
+        ConfigError, match=r"is the folder of a run.*evaluate RECIPE encoder='.*my run'"
+    ):
+        find_recipe(str(tmp_path / "my run"), "evaluate")
     assert find_recipe("mvd/demo", "pretrain") == list_recipes("pretrain")["mvd/demo"]
     assert find_recipe("pretrain/mvd/demo.yaml", "pretrain").name == "demo.yaml"
 
@@ -552,6 +564,44 @@ def test_null_leaves_out_an_entry_that_the_base_names() -> None:
         load_evaluate_recipe("demo", ["encoder=pixels", "evaluators.knn=null"]).evaluators["knn"]
         is None
     )
+
+
+@pytest.mark.parametrize(
+    ("load", "recipe", "word", "text"),
+    [
+        (load_comparison, "bevt", "objectives.clisp=null", "but there are clips, .*mean 'clips'"),
+        (load_evaluate_recipe, "demo", "encoders.pixles=null", "mean 'pixels'"),
+        (load_pretrain_recipe, "bevt/demo", "data.streams.image=~", "there are images.*'images'"),
+        (load_pretrain_recipe, "mvd/demo", "data.mix.typo=null", "mix, but there is nothing"),
+        (
+            load_pretrain_recipe,
+            "bevt/demo",
+            "data.streams={image: null}",
+            "would leave out 'image'",
+        ),
+    ],
+)
+def test_a_null_that_leaves_out_nothing_is_refused(load, recipe, word, text):
+    """Was wrong: a misspelt name was passed over without a word, and hours went into what was to be left out."""
+    with pytest.raises(ConfigError, match=text):
+        load(recipe, [word])
+
+
+def test_an_evaluator_of_the_base_can_be_left_out():
+    """Was wrong: null is an evaluator with its own settings, and nothing left one out."""
+    words = ["encoder=pixels", "evaluators.knn=false"]
+    assert list(load_evaluate_recipe("demo", words).evaluators) == ["probe"]
+    with pytest.raises(ConfigError, match="must both name at least one"):
+        load_evaluate_recipe("demo", [*words, "evaluators.probe=false"])
+
+
+def test_features_of_others_take_the_place_of_the_encoder():
+    """Was wrong: docs gave the first word alone, which the rows of the recipe itself refuse without saying how."""
+    words = ['encoders={theirs: "features:a.arrow,b.arrow"}']
+    with pytest.raises(ConfigError, match=r"encoders.encoder=null encoders.untrained=null\."):
+        load_evaluate_recipe("attentive", words)
+    words += ["encoders.encoder=null", "encoders.untrained=null"]
+    assert list(load_evaluate_recipe("attentive", words).encoders) == ["theirs"]
 
 
 def test_null_stays_a_value_where_anything_may_be_one() -> None:

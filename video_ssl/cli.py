@@ -161,7 +161,8 @@ def compare(
     """Compare encoders, or objectives with the same budget.  Intervals, differences; JSON, Markdown and a page."""
     from video_ssl.compare.recipe import is_comparison, load_comparison
 
-    if is_comparison(words):
+    asked = profile is not None or dry_run or page or at_once != 1
+    if is_comparison(words, asked=asked):
         from video_ssl.compare.objectives import compare_objectives
 
         recipe = load_comparison(words[0], words[1:])
@@ -174,7 +175,7 @@ def compare(
         return
     from video_ssl.compare.encoders import compare as run
 
-    if profile is not None or dry_run or page or at_once != 1:
+    if asked:
         raise typer.BadParameter(
             "--profile, --dry-run, --page and --at-once are for a comparison of objectives, by its recipe: "
             "compare demo."

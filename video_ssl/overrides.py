@@ -37,6 +37,22 @@ class Typed(str):
     __slots__ = ()
 
 
+class IdleNull(Typed):
+    """A null where the recipe has no such key: it leaves out nothing, if that is what a null does there.
+
+    Attributes:
+        beside: the keys that the recipe has there.
+    """
+
+    beside: tuple[str, ...] = ()
+
+    def __new__(cls, text: str, beside: Iterable[object] = ()) -> IdleNull:
+        """Returns the text as it was typed, with the keys."""
+        found = super().__new__(cls, text)
+        found.beside = tuple(str(key) for key in beside)
+        return found
+
+
 def split_override(override: str) -> tuple[list[str], Typed]:
     """Returns the parts of the key, and the value.
 
@@ -76,8 +92,15 @@ def apply_override(content: dict[Any, Any], override: str) -> None:
     if isinstance(before, Mapping):  # as with a base: what is not named stays
         given = _yaml_or_none(value)
         if isinstance(given, Mapping):
-            _put(node, last, {**before, **given})
+            idle = {
+                k: IdleNull("null", before)
+                for k, v in given.items()
+                if v is None and k not in before
+            }
+            _put(node, last, {**before, **given, **idle})
             return
+    if value in _NULL and isinstance(node, dict) and last not in node:
+        value = IdleNull(value, node)
     _put(node, last, value)
 
 

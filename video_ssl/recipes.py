@@ -12,6 +12,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import math
+import shlex
 import typing
 from collections.abc import Iterator, Mapping, Sequence
 from importlib import resources
@@ -22,6 +23,7 @@ from pydantic import TypeAdapter, ValidationError
 
 from video_ssl.limits import check_sizes
 from video_ssl.overrides import (
+    IdleNull,
     apply_override,
     dataclasses_in,
     hints_of_keys,
@@ -120,6 +122,7 @@ def find_recipe(name: str, room: str) -> Path:
     key = name.removeprefix(f"{room}/").removesuffix(".yaml")
     if key in known:
         return known[key]
+    refuse_other_rooms(name, room)
     folder = key.rpartition("/")[0]
     beside = [other for other in sorted(known) if other.startswith(f"{folder}/")]
     there = f"There are {', '.join(beside or sorted(known))}."
@@ -129,6 +132,21 @@ def find_recipe(name: str, room: str) -> Path:
     raise ConfigError(
         f"no recipe {name!r}, neither a file nor a name of the room {room}.{nearest(key, known)} {there}"
     )
+
+
+def refuse_other_rooms(name: str, room: str) -> None:
+    """Raises ConfigError for the name of a recipe of another room, or a run in place of a recipe."""
+    for other in ROOMS:
+        key = name.removeprefix(f"{other}/").removesuffix(".yaml")
+        if other != room and key in list_recipes(other):
+            raise ConfigError(f"{name!r} is a recipe of {other}, and one of {room} is meant here.")
+    if (Path(name) / "recipe.yaml").is_file():
+        way = (
+            f": video-ssl evaluate RECIPE encoder={shlex.quote(name)}"
+            if room == "evaluate"
+            else "."
+        )
+        raise ConfigError(f"{name!r} is the folder of a run, and a recipe is meant here{way}")
 
 
 def read_recipe(
@@ -242,7 +260,7 @@ def build_config(
     if mapping is not None and not isinstance(mapping, Mapping):
         raise ConfigError(f"{where or cls.__name__}={mapping!r:.80} must be keys and values.")
     content = over_own_defaults(cls, read_typed(cls, dict(mapping or {}), where))
-    content = _without_left_out(cls, content, where)
+    content = _without_left_out(cls, content, where, idle=_idle_nulls(mapping or {}, where))
     _refuse_unknown_keys(cls, content, where, root=(cls, where))
     _refuse_truth_values(cls, content, where)
     # Before any check of a range, whose sentence would mislead.
@@ -293,24 +311,56 @@ def over_own_defaults(cls: type, content: Mapping[str, Any]) -> dict[str, Any]:
     return found
 
 
-def _without_left_out(cls: type, content: Mapping[str, Any], where: str) -> dict[str, Any]:
+def _without_left_out(
+    cls: type, content: Mapping[str, Any], where: str, *, idle: Mapping[str, IdleNull]
+) -> dict[str, Any]:
     """Returns the settings without the entries of name -> value that are null, which is how an override or a recipe
-    leaves out what its base names; where null is a value of such an entry, it stays."""
+    leaves out what its base names; where null is a value of such an entry, it stays.
+
+    Raises:
+        ConfigError: an override leaves out what is not there.
+    """
     hints = typing.get_type_hints(cls)
     found = dict(content)
     for key, value in content.items():
         if key not in hints or not isinstance(value, Mapping):
             continue
+        place = _place(where, key)
         named = next((k for k in members(hints[key]) if typing.get_origin(k) is dict), None)
         if named is not None:
             if not {type(None), Any} & {*members(typing.get_args(named)[1])}:
+                _refuse_idle_nulls(value, place, idle)
                 found[key] = {name: item for name, item in value.items() if item is not None}
             continue
-        place = _place(where, key)
         inner = variant(dataclasses_in(hints[key]), value, place)
         if inner is not None:
-            found[key] = _without_left_out(inner, value, place)
+            found[key] = _without_left_out(inner, value, place, idle=idle)
     return found
+
+
+def _idle_nulls(content: Mapping[Any, Any], where: str) -> dict[str, IdleNull]:
+    """Dotted place -> the null of an override that takes the place of nothing."""
+    found = {}
+    for key, value in content.items():
+        place = _place(where, key)
+        if isinstance(value, IdleNull):
+            found[place] = value
+        elif isinstance(value, Mapping):
+            found |= _idle_nulls(value, place)
+    return found
+
+
+def _refuse_idle_nulls(
+    content: Mapping[str, Any], where: str, idle: Mapping[str, IdleNull]
+) -> None:
+    for name, value in content.items():
+        null = idle.get(_place(where, name))
+        if value is None and null is not None:
+            there = f"there are {', '.join(null.beside)}" if null.beside else "there is nothing"
+            raise ConfigError(
+                f"{_place(where, name)}=null would leave out {name!r} of {where}, but {there}."
+                f"{nearest(name, null.beside)}"
+            )
 
 
 def _own_defaults(default: Any) -> dict[str, Any]:

@@ -21,7 +21,7 @@ from typer.testing import CliRunner
 
 from video_ssl.cli import app
 from video_ssl.compare import costs, objectives, running, shares
-from video_ssl.compare.cells import Cell, costs_of
+from video_ssl.compare.cells import Cell, cells_of, costs_of
 from video_ssl.compare.costs import Cost, clips_of, cost_of, operations_of, planned
 from video_ssl.compare.objectives import _scales, compare_objectives
 from video_ssl.compare.recipe import is_comparison, load_comparison
@@ -550,6 +550,25 @@ def test_at_once_goes_with_trainings_here():
         assert "--at-once" in told.output
 
 
+def test_a_misspelt_comparison_is_no_encoder():
+    """Was wrong: "takes two encoders or more", or that --dry-run is for comparisons."""
+    for words in (["bvet", "seeds=[0]"], ["bvet", "--dry-run"]):
+        told = CliRunner().invoke(app, ["compare", *words])
+        assert told.exit_code
+        assert "Did you mean 'bevt'?" in f"{told.output}{told.exception}"
+        assert "protocols" in f"{told.output}{told.exception}"
+
+
+def test_amounts_that_agree_in_six_digits_are_two(videos, tmp_path):
+    """Was wrong: both in one folder, so that the second counted as finished when the first was."""
+    budget = {"kind": "clips", "amounts": [1234567, 1234568]}
+    file = recipe_file(tmp_path, videos, budget=budget)
+    recipe = load_comparison(file)
+    scales = {("video", amount): 1.0 for amount in recipe.budget.amounts}
+    cells = list(cells_of(recipe, scales))
+    assert len({cell.folder for cell in cells}) == len({cell.name for cell in cells}) == 2
+
+
 def test_every_recipe_at_its_own_length(videos, tmp_path):
     """Nothing is run or counted for that: the shares are the amounts."""
     budget = {"kind": "lengths", "amounts": [1, 0.25]}
@@ -674,5 +693,6 @@ def test_encoders_are_still_compared_by_the_same_verb():
     told = CliRunner().invoke(app, ["compare", "runs/nowhere"])
     assert told.exit_code != 0
     assert "two encoders or more" in told.output
+    assert is_comparison(["demoo"], asked=True)
     assert not is_comparison(["demo", "runs/a", "train=a.csv"])  # a run that is called so
     assert is_comparison(["demo", "seeds=[0]"])

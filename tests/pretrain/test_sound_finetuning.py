@@ -207,6 +207,25 @@ def test_predict_hears_with_the_classifier(one: Path, folder: Path) -> None:
     assert [(e["id"], e["reason"]) for e in told.unreadable] == [("mute", "it has no sound")]
 
 
+def test_predict_takes_a_folder_of_recordings_and_a_single_one(one: Path, tmp_path: Path) -> None:
+    """Was wrong: "holds no video", and "a file must end in .arrow, .csv, ..."."""
+    place = tmp_path / "my sounds"
+    place.mkdir()
+    files = [write_wave(place / f"{i}.wav", (0.5, -0.5)[i % 2], seed=20 + i) for i in range(3)]
+    for source, count in ((place, 3), (files[0], 1)):
+        told = judged(one, str(source), device="cpu", config=PredictConfig(num_workers=0))
+        assert [answer.id for answer in told.answers] == [f"{i}.wav" for i in range(count)]
+        assert told.unreadable == []
+
+
+def test_one_class_is_nothing_to_tell_apart(folder: Path) -> None:
+    """Was wrong: "num_classes=1 must be at least 2", a key that nobody had set."""
+    rows = [{"id": str(i), "source": str(folder / f"{i}.wav"), "label": 0} for i in range(3)]
+    for names, text in (([], "is of one class: two"), (["hum"], r"is of one class \(hum\): two")):
+        with pytest.raises(ValueError, match=text):
+            read_classes([Table.from_rows(rows, class_names=names)], multilabel=False, stated=None)
+
+
 def test_several_classes_are_learned_with_mixup(several: Path) -> None:
     settings = load_yaml(several / "recipe.yaml")["objective"]
     assert (settings["multilabel"], settings["num_classes"], settings["mix"]) == (

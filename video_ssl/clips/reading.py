@@ -12,6 +12,7 @@ import numpy as np
 
 from video_ssl.clips.crops import ViewRequest
 from video_ssl.clips.decoders.reader import (
+    ONLY_SOUND,
     READERS,
     BadVideo,
     NotExact,
@@ -131,7 +132,7 @@ def open_record(
     reader = open_whole(record, backend, timeout_sec=timeout_sec)
     if reader.info.width < 1 and not sound_alone:
         reader.close()
-        raise BadVideo(record.source, "has no pictures, only sound.")
+        raise BadVideo(record.source, ONLY_SOUND)
     if record.start_sec is None and record.end_sec is None:
         return reader
     try:

@@ -51,7 +51,7 @@ class Cell:
 
     @property
     def name(self) -> str:
-        return f"{self.objective}, {self.amount:g}, seed {self.seed}"
+        return f"{self.objective}, {amount_text(self.amount)}, seed {self.seed}"
 
     def results_of(self, evaluation: str) -> Path:
         """Returns the file in which the results of an evaluation are, once it has ended."""
@@ -92,6 +92,16 @@ class Cell:
         write_json(self.folder / CELL, content)
 
 
+def amount_text(amount: float) -> str:
+    """Returns an amount in six digits, or in as many as tell it from every other: folders are called so.
+
+    >>> amount_text(720.0), amount_text(1e13), amount_text(1234567.0)
+    ('720', '1e+13', '1234567.0')
+    """
+    short = f"{amount:g}"
+    return short if float(short) == amount else repr(float(amount))
+
+
 def cells_of(recipe: ComparisonRecipe, scales: Mapping[tuple[str, float], float]) -> Iterator[Cell]:
     """Yields every cell whose scale is known: small budgets first, then seed by seed, so that a comparison that is
     stopped has all objectives.
@@ -104,7 +114,7 @@ def cells_of(recipe: ComparisonRecipe, scales: Mapping[tuple[str, float], float]
             for name, entry in recipe.objectives.items():
                 if (name, amount) not in scales:
                     continue
-                folder = recipe.folder / "cells" / name / f"{amount:g}" / f"seed_{seed}"
+                folder = recipe.folder / "cells" / name / amount_text(amount) / f"seed_{seed}"
                 words = (
                     *recipe.words_of(name),
                     f"seed={seed}",

@@ -17,6 +17,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from video_ssl.compare.recipe import ROOM
 from video_ssl.datasets.paths import at_home
 from video_ssl.evaluate.comparison import compared, markdown, verdicts
 from video_ssl.evaluate.recipe import load_evaluate_recipe
@@ -28,7 +29,7 @@ from video_ssl.models.encoder_folder import find_encoder, named_step
 from video_ssl.models.exchange.convert import convert
 from video_ssl.models.hub.kinds import HUB
 from video_ssl.models.hub.processing import PROCESSORS
-from video_ssl.recipes import ConfigError
+from video_ssl.recipes import ConfigError, list_recipes, nearest
 
 logger = logging.getLogger(__name__)
 
@@ -62,6 +63,7 @@ def compare(words: Sequence[str], *, recipe: str = "probe") -> Path:
         raise ConfigError(
             f"compare takes two encoders or more, and got {specs or 'none'}: video-ssl compare runs/a runs/b "
             "train=TABLE test=TABLE. Nothing to compare with? Say pixels: or untrained:."
+            f"{_meant_as_recipe(specs)}"
         )
     named = _named(_with_first(specs))
     settings = load_evaluate_recipe(recipe, overrides)
@@ -108,6 +110,17 @@ def _by_folder(first: str, plain: str) -> str:
     if first.partition(":")[0] in (*BASELINES, "untrained"):
         return plain if Path(at_home(plain)).exists() else _BEHIND.sub("", plain)
     return plain if named_step(plain) is None else str(find_encoder(plain))
+
+
+def _meant_as_recipe(specs: Sequence[str]) -> str:
+    """A sentence for one word that is no encoder: which comparisons of objectives there are."""
+    if len(specs) != 1 or Path(at_home(specs[0])).exists() or ":" in specs[0]:
+        return ""
+    known = list_recipes(ROOM)
+    return (
+        f" Nor is {specs[0]!r} a comparison of objectives.{nearest(specs[0], known)} There are "
+        f"{', '.join(known)}."
+    )
 
 
 def _named(specs: Sequence[str]) -> dict[str, str]:

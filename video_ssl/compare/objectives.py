@@ -13,7 +13,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 from video_ssl.code_state import code_folder, git_state
-from video_ssl.compare.cells import CELL, Cell, cells_of, write_evaluations
+from video_ssl.compare.cells import CELL, Cell, amount_text, cells_of, write_evaluations
 from video_ssl.compare.costs import Cost, cost_of
 from video_ssl.compare.forecast import describe_cells, job_of
 from video_ssl.compare.kept import RECIPE, Kept
@@ -158,7 +158,7 @@ def _scales(
             try:
                 scales[name, amount] = cost.scale_for(amount)
             except ValueError as err:
-                failed[f"{name} {amount:g}"] = f"{name}: {err}"
+                failed[f"{name} {amount_text(amount)}"] = f"{name}: {err}"
     return scales
 
 
@@ -189,7 +189,7 @@ def _described(kept: Kept, profile: str | None) -> Iterator[str]:
     """Lines of what a call would do."""
     recipe = kept.recipe
     budget, folder = recipe.budget, recipe.folder
-    amounts = ", ".join(f"{amount:g}" for amount in sorted(budget.amounts))
+    amounts = ", ".join(amount_text(amount) for amount in sorted(budget.amounts))
     count = len(recipe.objectives) * len(recipe.seeds) * len(budget.amounts)
     yield (
         f"{folder}: {len(recipe.objectives)} objectives x {len(recipe.seeds)} seeds x {len(budget.amounts)} budgets "

@@ -19,7 +19,7 @@ from typing import Any
 import numpy as np
 from markupsafe import Markup
 
-from video_ssl.compare.cells import Cell, costs_of
+from video_ssl.compare.cells import Cell, amount_text, costs_of
 from video_ssl.compare.recipe import ComparisonRecipe
 from video_ssl.compare.standings import Ability, Row, abilities_of, most_confused
 from video_ssl.evaluate.contract import Figure
@@ -159,7 +159,7 @@ def as_csv(outcome: Outcome) -> str:
                             ability.key,
                             ability.metric,
                             name,
-                            f"{amount:g}",
+                            amount_text(amount),
                             outcome.recipe.budget.kind,
                             seed,
                         )
@@ -220,7 +220,7 @@ def summary(outcome: Outcome) -> str:
     recipe = outcome.recipe
     unfinished = len(outcome.cells) - outcome.done
     text = (
-        f"{len(_names(outcome))} objectives, {outcome.amount:g} {_BUDGETS[recipe.budget.kind]} each, seeds "
+        f"{len(_names(outcome))} objectives, {amount_text(outcome.amount)} {_BUDGETS[recipe.budget.kind]} each, seeds "
         f"{', '.join(map(str, recipe.seeds))}, trained on {recipe.table}; every number is of a frozen encoder. "
         f"Written {time.strftime('%Y-%m-%d')}."
     )

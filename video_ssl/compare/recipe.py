@@ -129,12 +129,19 @@ def evaluation_key(name: str) -> str:
     return Path(name).stem if name.endswith((".yaml", ".yml")) else name.replace("/", "-")
 
 
-def is_comparison(words: Sequence[str]) -> bool:
+def is_comparison(words: Sequence[str], *, asked: bool = False) -> bool:
     """Returns whether the words of `compare` name the recipe of a comparison, by name or as a YAML file, and then only
-    keys of it; several encoders, one of them in a folder of that name, are no such thing."""
+    keys of it; several encoders, one of them in a folder of that name, are no such thing.
+
+    Args:
+        words: what follows `compare`.
+        asked: with an option that only a comparison of objectives has; then one name is that of a recipe.
+    """
     first, *others = words
     if any("=" not in word for word in others):
         return False
+    if asked and not Path(first).is_dir():
+        return True
     plain = first.removeprefix(f"{ROOM}/").removesuffix(".yaml")
     return plain in list_recipes(ROOM) or (
         Path(first).suffix in (".yaml", ".yml") and Path(first).is_file()

@@ -16,6 +16,7 @@ from video_ssl.datasets.left_out import (
     HIDDEN,
     OTHER,
     PICTURES,
+    RECORDINGS,
     SPECIAL,
     TARS,
     TRANSCODED,
@@ -24,6 +25,7 @@ from video_ssl.datasets.left_out import (
 )
 from video_ssl.datasets.paths import (
     PICTURE_SUFFIXES,
+    SOUND_SUFFIXES,
     TRANSCODE_JOURNAL,
     VIDEO_SUFFIXES,
     is_hidden,
@@ -46,7 +48,8 @@ def read_folder(
     """Returns the table of all videos below `folder`, sorted by path; `id` is the path relative to it.
 
     Where there is none, every folder with pictures in it is a video of frames; where there are no pictures either, the
-    tars are read (`video_ssl.datasets.archives.tar_shards`).
+    tars are read (`video_ssl.datasets.archives.tar_shards`); and where there is nothing of that, recordings of sound
+    alone are what the table is of.
 
     Labels are set if every video lies in a sub-folder and there are at least two of them: the class is the first
     sub-folder on the way to the video, and labels number the class names in sorted order.  Captions are set where there
@@ -65,6 +68,7 @@ def read_folder(
     left_out = LeftOut()
     videos: list[str] = []
     tars: list[str] = []
+    sounds: list[str] = []
     subtitles: list[str] = []
     pictures: dict[str, tuple[str, int]] = {}
     for parent, name in walk(root, left_out):
@@ -78,9 +82,15 @@ def read_folder(
             tars.append(path)
         elif lower.endswith(SUBTITLE_SUFFIXES):
             subtitles.append(path)
+        elif lower.endswith(SOUND_SUFFIXES):
+            sounds.append(path)
         else:
             suffix = os.path.splitext(lower)[1]
             left_out.add(OTHER, _below(root, path), kind=suffix or "no suffix")
+    if not videos and not pictures and not tars:
+        videos, sounds = sounds, []
+    for sound in sounds:
+        left_out.add(RECORDINGS, _below(root, sound))
     if not videos and not pictures and tars:
         from video_ssl.datasets.archives.tar_shards import open_shards
 
@@ -90,7 +100,8 @@ def read_folder(
         found = "".join(f" Found: {line}." for line in left_out.lines())
         raise TableError(
             f"{folder} holds no video: a file counts as one if it ends in {', '.join(wanted)}, "
-            f"a folder if it holds pictures ({', '.join(PICTURE_SUFFIXES)}).{found}"
+            f"a folder if it holds pictures ({', '.join(PICTURE_SUFFIXES)}). Nor recordings of sound "
+            f"({', '.join(SOUND_SUFFIXES)}).{found}"
         )
     if videos:
         _leave_out_pictures(root, videos, pictures, left_out)

@@ -18,6 +18,10 @@ BESIDE_VIDEOS = (
     "folders of pictures, which are taken as videos only where there are no video files (name them by themselves, "
     "or write a list or table of all)"
 )
+RECORDINGS = (
+    "recordings of sound alone, which are taken only where there are no videos, pictures or tars (name them by "
+    "themselves, or write a list or table of all)"
+)
 TRANSCODED = "folders that transcode has made (name the table in them, or the folder by itself)"
 TARS = "tars, which are read only where there are no videos and pictures (name them by themselves)"
 DOUBLED = "members of a tar with the name of a later one, which is taken, as tar does"

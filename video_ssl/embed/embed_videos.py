@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from video_ssl.datasets import open_table
-from video_ssl.datasets.paths import VIDEO_SUFFIXES, at_home
+from video_ssl.datasets.paths import SOUND_SUFFIXES, VIDEO_SUFFIXES, at_home
 from video_ssl.datasets.table import Table
 from video_ssl.embed.config import EmbedConfig
 from video_ssl.embed.embedding import Embedder, EmbeddingError
@@ -72,9 +72,9 @@ def embed_table(
 
 
 def open_source(spec: str) -> Table:
-    """Returns the table of a single video file, or whatever `open_table` understands."""
+    """Returns the table of a single file of a video or of sound, or whatever `open_table` understands."""
     path = Path(at_home(spec))
-    if path.is_file() and path.suffix.lower() in VIDEO_SUFFIXES:
+    if path.is_file() and path.suffix.lower() in (*VIDEO_SUFFIXES, *SOUND_SUFFIXES):
         return Table.from_rows([{"id": path.name, "source": os.path.abspath(path)}])
     return open_table(spec)
 

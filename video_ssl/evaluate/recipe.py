@@ -28,7 +28,8 @@ class EvaluateRecipe:
         train: the table that evaluators learn from, as `open_table` understands it; null where none does.
         test: the table they are tested on.
         embed: how videos become features.
-        evaluators: name in the table of evaluators -> its settings.
+        evaluators: name in the table of evaluators -> its settings; null = its own; false leaves out one that a base
+            names.
         out: folder for features and results; null: RUN/evaluate/NAME of the encoder's run, or
             runs/evaluate/NAME; NAME_flax for flax:RUN, NAME_ENCODER for
             RUN/encoders/ENCODER, NAME_step_N for RUN@N.
@@ -82,10 +83,14 @@ class EvaluateRecipe:
         Raises:
             ValueError: `encoder` is needed but not set.
         """
-        if self.encoder is None and any("{encoder}" in spec for spec in self.encoders.values()):
+        waiting = [name for name, spec in self.encoders.items() if "{encoder}" in spec]
+        if self.encoder is None and waiting:
+            more = ""
+            if len(waiting) < len(self.encoders):
+                more = f" Or leave out its rows: {' '.join(f'encoders.{name}=null' for name in waiting)}."
             raise ValueError(
                 f"the evaluation {self.name!r} needs an encoder: add encoder=RUN, the folder of a "
-                "pretraining run or of an encoder."
+                f"pretraining run or of an encoder.{more}"
             )
         given = self._encoder_by_folder()
         return {name: spec.replace("{encoder}", given) for name, spec in self.encoders.items()}
@@ -128,6 +133,7 @@ def load_evaluate_recipe(name: str | Path, overrides: Sequence[str] = ()) -> Eva
             if isinstance(settings, Mapping)
             else settings
             for key, settings in chosen.items()
+            if settings is not False and str(settings).lower() != "false"  # as an override says it
         }
     return build_config(EvaluateRecipe, content)
 

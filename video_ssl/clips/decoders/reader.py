@@ -32,6 +32,10 @@ READERS: dict[str, str] = {
 }
 
 
+#: Why a recording of sound alone is no video.
+ONLY_SOUND = "has no pictures, only sound."
+
+
 class BadVideo(ValueError):
     """A video that cannot be read.  `path` is the file, `reason` the rest of the sentence."""
 

@@ -17,7 +17,13 @@ from av.error import FFmpegError
 
 from video_ssl.clips.decoders.files.checks import ffmpeg_address, refuse_unreadable_file
 from video_ssl.clips.decoders.pyav.audio import Sound
-from video_ssl.clips.decoders.reader import BadVideo, SlowVideo, VideoInfo, check_indices
+from video_ssl.clips.decoders.reader import (
+    ONLY_SOUND,
+    BadVideo,
+    SlowVideo,
+    VideoInfo,
+    check_indices,
+)
 
 #: Ticks of the clock in a second.
 CLOCK = 100
@@ -122,7 +128,7 @@ class SoundFileReader:
         self, indices: Sequence[int] | np.ndarray, size: tuple[int, int] | None = None
     ) -> np.ndarray:
         """Raises BadVideo: there are none."""
-        raise BadVideo(self.path, "has no pictures, only sound.")
+        raise BadVideo(self.path, ONLY_SOUND)
 
     def times(self, indices: Sequence[int] | np.ndarray) -> np.ndarray:
         return np.asarray(check_indices(indices, self.info) / CLOCK)

@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 
 from video_ssl.clips.decoders.backends import OPTIONAL, missing
-from video_ssl.clips.decoders.reader import StatedCount
+from video_ssl.clips.decoders.reader import ONLY_SOUND, StatedCount
 from video_ssl.clips.upkeep.config import ScanConfig
 from video_ssl.clips.upkeep.isolated import Failure, refuse_away, run_isolated
 from video_ssl.clips.upkeep.journal import Journal, is_list
@@ -321,8 +321,11 @@ def _with_columns(
     usable = np.flatnonzero([frames is not None for frames in values["num_frames"]])
     if not len(usable):
         first = _skip_list(table, files, journal)[0]
+        more = ""
+        if first["reason"] == ONLY_SOUND:
+            more = " A scan looks at pictures: recordings of sound alone are used as the table has them."
         raise TableError(
-            f"not one of {count} records can be used; the first: {first['source']} {first['reason']}"
+            f"not one of {count} records can be used; the first: {first['source']} {first['reason']}{more}"
         )
     return _replaced(table, values).select(usable)
 

@@ -18,6 +18,7 @@ from typing import Any
 
 import numpy as np
 
+from video_ssl.clips.decoders.reader import ONLY_SOUND
 from video_ssl.clips.fingerprints import copies, tied, video_fingerprint
 from video_ssl.clips.reading import open_record
 from video_ssl.clips.upkeep.config import SplitConfig
@@ -299,13 +300,19 @@ def _doubt_lines(together: list[list[str]], table: Table, labels: np.ndarray) ->
 
 
 def _unread_lines(unread: dict[str, str]) -> list[str]:
-    if not unread:
-        return []
-    first, reason = next(iter(unread.items()))
-    return [
-        f"{len(unread)} videos could not be read, so that copies of them are not known (the first: {first} "
-        f"{reason.rstrip('.')}); video-ssl scan leaves such videos out"
-    ]
+    said = []
+    broken = {name: reason for name, reason in unread.items() if reason != ONLY_SOUND}
+    if len(broken) < len(unread):
+        said.append(
+            f"{len(unread) - len(broken)} recordings of sound alone: copies of them are not looked for"
+        )
+    if broken:
+        first, reason = next(iter(broken.items()))
+        said.append(
+            f"{len(broken)} videos could not be read, so that copies of them are not known (the first: {first} "
+            f"{reason.rstrip('.')}); video-ssl scan leaves such videos out"
+        )
+    return said
 
 
 def split_from_command(spec: str, table: Table, out: Path | None, config: SplitConfig) -> list[str]:

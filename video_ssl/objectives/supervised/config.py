@@ -214,6 +214,11 @@ def count_classes(tables: Sequence[Table], stated: int | None) -> int:
             "table."
         )
     count = max(len(names[0]), *counts)
+    if count < 2:
+        raise ValueError(
+            f"all of {tables[0].name or 'the table'} is of one class{f' ({names[0][0]})' if names[0] else ''}: two are "
+            "needed to tell apart."
+        )
     if stated is None:
         return count
     named = f" ({listed(names[0])})" if names[0] else ""
