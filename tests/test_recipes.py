@@ -598,8 +598,8 @@ def test_an_evaluator_of_the_base_can_be_left_out():
 def test_features_of_others_take_the_place_of_the_encoder():
     """Was wrong: docs gave the first word alone, which the rows of the recipe itself refuse without saying how."""
     words = ['encoders={theirs: "features:a.arrow,b.arrow"}']
-    with pytest.raises(ConfigError, match=r"encoders.encoder=null encoders.untrained=null\."):
-        load_evaluate_recipe("attentive", words)
+    with pytest.raises(ValueError, match=r"encoders.encoder=null encoders.untrained=null\."):
+        load_evaluate_recipe("attentive", words).encoder_specs()
     words += ["encoders.encoder=null", "encoders.untrained=null"]
     assert list(load_evaluate_recipe("attentive", words).encoders) == ["theirs"]
 
