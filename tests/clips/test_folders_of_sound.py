@@ -9,13 +9,16 @@ from pathlib import Path
 import numpy as np
 import pytest
 from sounding_videos import write_sounding_video
+from untrained_run import untrained_run
 
+import video_ssl
 from video_ssl.clips.upkeep.config import ScanConfig, SplitConfig
 from video_ssl.clips.upkeep.scan import scan_table
 from video_ssl.clips.upkeep.split import split_table
 from video_ssl.datasets import open_table
 from video_ssl.datasets.table import TableError
 from video_ssl.embed.embed_videos import open_source
+from video_ssl.embed.embedding import EmbeddingError
 
 
 def write_wave(path: Path, seed: int) -> None:
@@ -76,6 +79,15 @@ def test_recordings_are_divided_and_nobody_calls_them_broken(folder: Path, tmp_p
     assert "6 recordings of sound alone: copies of them are not looked for" in told
     assert "could not be read" not in told
     assert "bell: 2 + 1, hum: 2 + 1" in told
+
+
+def test_an_encoder_of_video_is_not_for_them(folder: Path, tmp_path: Path) -> None:
+    """Was wrong: "only sound..", and nothing of which encoder would do."""
+    encoder = untrained_run(tmp_path / "toy")
+    with pytest.raises(
+        EmbeddingError, match=r"only sound\. Recordings need an encoder of sound, such as"
+    ):
+        video_ssl.embed(str(encoder), str(folder), tmp_path / "f.arrow", num_workers=0)
 
 
 def test_a_scan_says_that_it_is_not_for_them(folder: Path, tmp_path: Path) -> None:

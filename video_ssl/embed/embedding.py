@@ -30,6 +30,7 @@ import numpy as np
 import torch
 
 from video_ssl import __version__
+from video_ssl.clips.decoders.reader import ONLY_SOUND
 from video_ssl.clips.sound_windows import SoundWindows
 from video_ssl.clips.windows import WindowConfig
 from video_ssl.datasets.table import Table
@@ -256,9 +257,12 @@ class Embedder:
         if partial.num_rows == 0 and not may_be_empty:
             first = partial.skipped[0]
             partial.discard()
+            more = ""
+            if first["reason"] == ONLY_SOUND:
+                more = " Recordings need an encoder of sound, such as RUN/encoders/sound of VATT."
             raise EmbeddingError(
                 f"none of the {len(table)} videos could be read; the first: "
-                f"{first['source']}: {first['reason']}."
+                f"{first['source']}: {first['reason'].rstrip('.')}.{more}"
             )
         partial.finish()
         if partial.skipped and tell_skipped:
@@ -275,8 +279,8 @@ class Embedder:
         entry = describe(table.record(piece.index), piece)
         if self.config.strict:
             raise EmbeddingError(
-                f"{entry['source']} cannot be read: {piece.reason}. With strict=false it would be left "
-                "out and listed."
+                f"{entry['source']} cannot be read: {(piece.reason or '').rstrip('.')}. With strict=false it would be "
+                "left out and listed."
             )
         return entry
 

@@ -249,7 +249,8 @@ def merge_shards(out: str | Path) -> FeatureFile:
             writer.write_batch(batch.replace_schema_metadata(writer.schema.metadata))
         if writer.num_rows == 0:
             raise EmbeddingError(
-                f"none of the {len(writer.skipped)} videos could be read; the first: {writer.skipped[0]['reason']}."
+                f"none of the {len(writer.skipped)} videos could be read; the first: "
+                f"{writer.skipped[0]['reason'].rstrip('.')}."
             )
     _remove_shards(folder, there)
     logger.info("%s: %d clips of %d shards", out, writer.num_rows, len(shards))
