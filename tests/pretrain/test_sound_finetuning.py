@@ -7,6 +7,7 @@ import json
 import shutil
 import wave
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -41,6 +42,7 @@ from video_ssl.pretrain.mute_videos import without_mute
 from video_ssl.pretrain.recipe import load_pretrain_recipe
 from video_ssl.pretrain.reporting import read_metrics
 from video_ssl.pretrain.torch_loop.run import run_torch
+from video_ssl.pretrain.torch_loop.validation import MultilabelValidation
 from video_ssl.recipes import ConfigError, build_config, load_yaml
 
 NAMES = ["above", "below"]
@@ -339,6 +341,33 @@ def test_the_loss_of_several_classes_is_that_of_the_mixed_ones_weighted() -> Non
     assert float(found.figures["accuracy"]) == pytest.approx(
         np.mean([labels[i, surest[i]].item() for i in range(3)])
     )
+
+
+@pytest.mark.parametrize("learns", ["all", "head"])
+def test_an_encoder_that_stays_as_it_is_learns_nothing(learns: str) -> None:
+    objective = Objective(config_of(multilabel=False, num_classes=3, learns=learns)).train()
+    before = {key: value.clone() for key, value in objective.encoder.state_dict().items()}
+    optimizer = torch.optim.SGD([p for p in objective.parameters() if p.requires_grad], lr=1.0)
+    objective({"sound": torch.randn(4, 100), "label": torch.tensor([0, 1, 2, 0])}).loss.backward()
+    optimizer.step()
+    changed = any(
+        not torch.equal(value, before[key]) for key, value in objective.encoder.state_dict().items()
+    )
+    assert changed == (learns == "all")
+    assert objective.head.weight.grad.abs().max() > 0
+    assert objective.encoder.training == (learns == "all")
+
+
+def test_stretches_of_a_recording_are_averaged_as_the_recipe_says() -> None:
+    scores = torch.tensor([[4.0, -1.0], [-2.0, -1.0]], dtype=torch.float64)
+    shares = 1 / (1 + np.exp(-scores.numpy()))
+    for average, expected in (
+        ("softmax", shares.mean(0)),
+        ("logits", 1 / (1 + np.exp(-scores.numpy().mean(0)))),
+    ):
+        trial = SimpleNamespace(config=SimpleNamespace(average=average))
+        found = MultilabelValidation._merged(trial, scores)  # type: ignore[arg-type]
+        np.testing.assert_allclose(found.numpy(), expected, rtol=1e-12)
 
 
 def test_a_sample_is_a_stretch_of_its_recording(folder: Path) -> None:
