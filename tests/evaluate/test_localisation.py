@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -17,7 +18,7 @@ from video_ssl.embed.config import EmbedConfig
 from video_ssl.embed.features import FeatureError
 from video_ssl.evaluate.places import localisation
 from video_ssl.evaluate.places.frame_map import KeyFrame, average_precisions, mean_average_precision
-from video_ssl.evaluate.places.heads import action_loss
+from video_ssl.evaluate.places.heads import RoIPoolHead, action_loss
 from video_ssl.evaluate.places.key_frames import (
     KeyFrameError,
     frame_of,
@@ -394,3 +395,49 @@ def test_tables_and_encoders_that_lack_something_are_refused_before_anything_is_
 def test_settings_that_cannot_be_are_refused(settings, text):
     with pytest.raises(ValueError, match=text):
         LocalisationConfig(**settings)
+
+
+def test_a_head_is_trained_to_its_end_with_the_usual_settings():
+    """Was wrong: it began at a half for every class and was still unlearning that after its passes, so that every
+    encoder was at chance: of 14 classes, what does nothing was named sooner than what does something."""
+    random, side, width = np.random.default_rng(0), 200, 64
+    boxes = torch.tensor([[[0.0, 0.0, 0.5, 1.0], [0.5, 0.0, 1.0, 1.0]]])
+    targets = np.zeros((side, 2, 14), bool)
+    targets[np.arange(side), 0, random.integers(0, 14, side)] = True
+    maps = torch.from_numpy(random.normal(size=(side, 1, 4, 4, width)).astype(np.float32))
+    maps[:, :, :, :2, 0] += 3  # what does something
+
+    def batches(order, size, boxes_of, *, with_maps):
+        for start in range(0, len(order), size):
+            rows = order[start : start + size]
+            told = [targets[row] for row in rows]
+            yield (
+                maps[rows],
+                boxes.expand(len(rows), -1, -1),
+                torch.ones(len(rows), 2, dtype=bool),
+                told,
+            )
+
+    frames = [SimpleNamespace(targets=own) for own in targets]
+    clips = SimpleNamespace(frames=frames, batches=batches)
+    torch.manual_seed(0)
+    model = localisation._Standard(
+        RoIPoolHead(width, 14), np.zeros(width, np.float32), np.ones(width, np.float32)
+    )
+    localisation._begin_at_shares(localisation._last_layer(model), frames)
+    shares = torch.sigmoid(model.head.classifier.bias).detach().numpy()
+    np.testing.assert_allclose(shares, targets.mean((0, 1)).clip(1e-4), rtol=1e-5)
+    localisation._fit(model, clips, LocalisationConfig(), 0)
+    with torch.no_grad():
+        found = torch.sigmoid(model(maps, boxes.expand(side, -1, -1))).mean((0, 2))
+    assert found[0] == pytest.approx(1 / 14, rel=0.3)
+    assert found[1] < 0.02
+
+
+def test_rates_of_heads():
+    config = LocalisationConfig
+    assert config().learning_rate == 1e-2
+    assert config(head="transformer").learning_rate == 1e-3
+    assert config(lr=0.5).learning_rate == 0.5
+    with pytest.raises(ValueError, match=r"lr=0\.0 must be positive"):
+        config(lr=0.0)
