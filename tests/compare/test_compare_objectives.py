@@ -520,6 +520,24 @@ def test_what_breaks_beside_others_is_heard_of(tmp_path, monkeypatch):
     assert begun == ["a"]
 
 
+@pytest.mark.parametrize("error", [OSError("no space left"), IndexError("out of range")])
+def test_a_page_or_a_cell_that_breaks_ends_the_others(tmp_path, monkeypatch, error):
+    """Was wrong in the first draft: of a page that could not be written nobody heard before all cells had ended, and
+    an IndexError was taken for an empty list of cells."""
+    begun = []
+    monkeypatch.setattr(running, "run_cell", lambda cell, *_: begun.append(cell.objective))
+    cells = [Cell(name, 8.0, 0, tmp_path / name, ()) for name in "abcdefgh"]
+
+    def breaks(*_):
+        raise error
+
+    with pytest.raises(type(error), match=str(error)):
+        running.run_side_by_side(cells, shares_of_machine(1), done=breaks)
+    monkeypatch.setattr(running, "run_cell", breaks)
+    with pytest.raises(type(error), match=str(error)):
+        running.run_side_by_side(cells, shares_of_machine(1), done=lambda: None)
+
+
 def test_shares_of_cores_and_of_gpus(tmp_path, monkeypatch):
     cores = sorted(os.sched_getaffinity(0))
     with pytest.raises(ConfigError, match=rf"--at-once {len(cores) + 1}: give 1 to {len(cores)}"):

@@ -91,7 +91,7 @@ class Commands:
             with self._lock:
                 self._running.discard(process)
 
-    def refuse_to_go_on(self) -> AlreadyReported:
+    def as_error(self) -> AlreadyReported:
         """Says that the comparison was stopped; returns the error that ends it."""
         text = "the comparison was stopped; the same command goes on where it was"
         logger.warning("%s", text)
@@ -136,19 +136,17 @@ def run_side_by_side(
         AlreadyReported: it was stopped, see `run_command`.
     """
     commands, waiting = Commands(), deque(enumerate(cells, 1))
-    ended: queue.SimpleQueue[BaseException | bool] = (
-        queue.SimpleQueue()
-    )  # True: a cell, False: a share
+    #: True: a cell has ended, False: a share has nothing more to do.
+    ended: queue.SimpleQueue[BaseException | bool] = queue.SimpleQueue()
 
     def work(share: Share) -> None:
         try:
             share.take()
-            while waiting and commands.stopped is None:
-                with contextlib.suppress(IndexError):  # another share was quicker
-                    number, cell = waiting.popleft()
-                    logger.info("%d of %d: %s", number, len(cells), cell.name)
-                    run_cell(cell, commands, share.environment())
-                    ended.put(True)
+            while commands.stopped is None and (following := _next(waiting)) is not None:
+                number, cell = following
+                logger.info("%d of %d: %s", number, len(cells), cell.name)
+                run_cell(cell, commands, share.environment())
+                ended.put(True)
         except Stopped:
             pass
         except BaseException as err:  # whatever it is, nobody else would hear of it
@@ -164,20 +162,30 @@ def run_side_by_side(
         while at_work:
             try:
                 found = ended.get()
+                if isinstance(found, BaseException):
+                    raise found
+                if found:
+                    done()
+                else:
+                    at_work -= 1
             except KeyboardInterrupt:  # that of the terminal has reached the commands too
                 commands.stop(signal.SIGINT, send=False)
-                continue
-            if isinstance(found, BaseException):
-                failed = failed or found
+            except (
+                BaseException
+            ) as err:  # of a share or of `done`: the others must not go on without this thread
+                failed = failed or err
                 commands.stop(signal.SIGTERM)
-            elif found:
-                done()
-            else:
-                at_work -= 1
     if failed is not None:
         raise failed
     if commands.stopped is not None:
-        raise commands.refuse_to_go_on()
+        raise commands.as_error()
+
+
+def _next(waiting: deque[tuple[int, Cell]]) -> tuple[int, Cell] | None:
+    try:
+        return waiting.popleft()
+    except IndexError:  # another share was quicker
+        return None
 
 
 def run_command(
@@ -206,7 +214,7 @@ def run_command(
             with alone.listening():
                 return run_command(words, log, keep=keep, commands=alone, env=env)
         except Stopped:
-            raise alone.refuse_to_go_on() from None
+            raise alone.as_error() from None
     log.parent.mkdir(parents=True, exist_ok=True)
     with temporary_folder("compare") as folder, open(log, "a", encoding="utf-8") as file:
         file.write(f"$ {shlex.join(['video-ssl', *words])}\n")
