@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -114,6 +115,16 @@ def test_the_second_stage_begins_with_what_the_reference_takes_along(
     assert anew
     for name, value in anew.items():
         assert torch.equal(begun.state_dict()[name], value), name
+
+
+@pytest.mark.parametrize("other", [{"embed_dim": 8}, {"depths": (2, 1, 1, 1)}, {"mlp_ratio": 2.0}])
+def test_a_first_stage_of_another_network_is_refused(
+    trained: PretrainRecipe, other: dict[str, Any]
+) -> None:
+    """Which would leave most of it fresh, without a word."""
+    config = replace(trained.objective, encoder=replace(trained.objective.encoder, **other))
+    with pytest.raises(ValueError, match=r"stages/init.* is no Swin of the widths .* first stage"):
+        Objective(config, stages=existing_stages(trained))
 
 
 def test_the_tokenizer_is_trained_once(trained: PretrainRecipe) -> None:

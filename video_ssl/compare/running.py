@@ -170,9 +170,8 @@ def run_side_by_side(
                     at_work -= 1
             except KeyboardInterrupt:  # that of the terminal has reached the commands too
                 commands.stop(signal.SIGINT, send=False)
-            except (
-                BaseException
-            ) as err:  # of a share or of `done`: the others must not go on without this thread
+            except BaseException as err:
+                # Of a share or of `done`: the others must not go on without this thread.
                 failed = failed or err
                 commands.stop(signal.SIGTERM)
     if failed is not None:
@@ -237,9 +236,7 @@ def _wait_for(process: subprocess.Popen[bytes], commands: Commands) -> None:
     while process.returncode is None:
         try:
             process.wait()
-        except (
-            KeyboardInterrupt
-        ):  # of the main thread; that of the terminal has reached the process too
+        except KeyboardInterrupt:  # that of the terminal has reached the process too
             commands.stop(signal.SIGINT, send=False)
 
 

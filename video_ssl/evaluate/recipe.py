@@ -133,7 +133,7 @@ def load_evaluate_recipe(name: str | Path, overrides: Sequence[str] = ()) -> Eva
             if isinstance(settings, Mapping)
             else settings
             for key, settings in chosen.items()
-            if settings is not False and str(settings).lower() != "false"  # as an override says it
+            if settings not in (False, "false", "False")  # the words are those of an override
         }
     return build_config(EvaluateRecipe, content)
 
