@@ -434,6 +434,24 @@ def test_a_head_is_trained_to_its_end_with_the_usual_settings():
     assert found[1] < 0.02
 
 
+def test_an_evaluation_begins_so(run, tables, tmp_path, monkeypatch):
+    """The wiring of the above."""
+    begun, plain = [], localisation._fit
+
+    def noted(model, clips, config, seed):
+        if isinstance(model, localisation._Standard):
+            share = torch.sigmoid(localisation._last_layer(model).bias).detach().numpy()
+            targets = np.concatenate([frame.targets for frame in clips.frames])
+            begun.append((share, targets.mean(0)))
+        plain(model, clips, config, seed)
+
+    monkeypatch.setattr(localisation, "_fit", noted)
+    evaluate(recipe(run, tables, tmp_path, epochs=1), quiet=True)
+    assert len(begun) == 2  # encoder, pixels
+    for share, expected in begun:
+        np.testing.assert_allclose(share, expected.clip(1e-4, 1 - 1e-4), rtol=1e-4)
+
+
 def test_rates_of_heads():
     config = LocalisationConfig
     assert config().learning_rate == 1e-2
