@@ -1,10 +1,11 @@
 """Color changes on the device: the parameters of `video_ssl.clips.color_changes`, applied in jax; torch's beside it.
 
-All frames of a view change alike.  All views go through all operations, each kept where the parameters ask for it, so
-that one program serves every batch and every device has only its own views.  Everything is float32.
+All frames of a view change alike.  Everything is float32.
 """
 
 from __future__ import annotations
+
+import functools
 
 import jax
 import jax.numpy as jnp
@@ -36,7 +37,7 @@ def augmented_input(
 ) -> Array:
     """Returns float32 (B, V, T, H, W, 3), normalised, with the colors changed where `color` is set.
 
-    Which operations can happen at all is read off `color`, so that no others are computed.
+    Whether views are blurred at all is read off `color`, so that no blur is computed that nobody sees.
 
     Args:
         video: uint8 (B, V, T, H, W, 3).
@@ -51,14 +52,25 @@ def augmented_input(
     if color is not None:
         flat = pixels.reshape(-1, *pixels.shape[2:])
         rows = changes_of(parameters).reshape(-1, NUM_PARAMETERS)
-        pixels = apply_color(
-            flat, rows, color.law, blur_each=color.setting("blur_each_probability") > 0
-        ).reshape(pixels.shape)
+        changed = apply_color(
+            flat,
+            rows,
+            color.law,
+            blur_each=color.setting("blur_each_probability") > 0,
+            blur_last=color.setting("blur_probability") > 0,
+        )
+        pixels = changed.reshape(pixels.shape)
     return (pixels - jnp.asarray(normalization.mean)) / jnp.asarray(normalization.std)
 
 
 def apply_color(
-    pixels: Array, parameters: Array, law: str | ColorLaw, *, blur_each: bool = True
+    pixels: Array,
+    parameters: Array,
+    law: str | ColorLaw,
+    *,
+    blur_each: bool = True,
+    blur_last: bool = True,
+    one_by_one: bool | None = None,
 ) -> Array:
     """Returns pixels with their colors changed, float32 (N, T, H, W, 3) in [0, 1].
 
@@ -67,6 +79,10 @@ def apply_color(
         parameters: float (N, NUM_PARAMETERS), a row per view.
         law: a key of `LAWS`, or a law.
         blur_each: False promises that no view has a blur after each jitter, which spares four blurs.
+        blur_last: False promises that no view has a blur at the end.
+        one_by_one: views go one after the other, each through its own operations; by default where jax has a CPU as
+            its only device.  Elsewhere all views go through all operations, each kept where the parameters ask for
+            it, so that every device has only its own views and none waits for a choice.  Results agree up to rounding.
 
     Raises:
         ValueError: shapes that do not belong together.
@@ -78,14 +94,68 @@ def apply_color(
         )
     rules = LAWS[law] if isinstance(law, str) else law
     x, parameters = pixels.astype(jnp.float32), parameters.astype(jnp.float32)
-    value = [column[:, None, None, None, None] for column in parameters.T]
-    x = jnp.where(value[GREY_FIRST] > 0, grey(x, rules), x)
-    for op in value[ORDER]:
-        x = _jitter(x, op, value, rules)
+    if one_by_one is None:
+        one_by_one = jax.default_backend() == "cpu" and jax.device_count() == 1
+    change = functools.partial(
+        _one_view if one_by_one else _all_views,
+        law=rules,
+        blur_each=blur_each,
+        blur_last=blur_last,
+    )
+    if one_by_one:
+        return jax.lax.map(lambda view: change(*view), (x, parameters))
+    return change(x, parameters)
+
+
+def _one_view(x: Array, row: Array, law: ColorLaw, *, blur_each: bool, blur_last: bool) -> Array:
+    """(T, H, W, 3) through the operations that its parameters ask for, and no others."""
+    where = jax.lax.cond
+
+    def same(x: Array) -> Array:
+        return x
+
+    def blurred(x: Array, place: int) -> Array:
+        sigma = row[place]
+        return where(sigma > 0, lambda x: blur(x[None], sigma[None], law)[0], same, x)
+
+    def greyed(x: Array) -> Array:
+        return jnp.broadcast_to(grey(x, law), x.shape)
+
+    jitters = (
+        lambda x: _cut(x * row[BRIGHTNESS] + row[OFFSET], law),
+        lambda x: where(
+            row[CONTRAST] != 1, lambda x: adjust_contrast(x, row[CONTRAST], law), same, x
+        ),
+        lambda x: where(
+            row[SATURATION] != 1, lambda x: adjust_saturation(x, row[SATURATION], law), same, x
+        ),
+        lambda x: where(row[HUE] != 0, lambda x: shift_hue(x, row[HUE]), same, x),
+    )
+    x = where(row[GREY_FIRST] > 0, greyed, same, x)
+    for op in row[ORDER]:
+        x = jax.lax.switch(op.astype(jnp.int32), jitters, x)
         if blur_each:
-            x = jnp.where(value[BLUR_EACH] > 0, blur(x, parameters[:, BLUR_EACH], rules), x)
-    x = jnp.where(value[GREY] > 0, grey(x, rules), x)
-    x = jnp.where(value[BLUR] > 0, blur(x, parameters[:, BLUR], rules), x)
+            x = blurred(x, BLUR_EACH)
+    x = where(row[GREY] > 0, greyed, same, x)
+    if blur_last:
+        x = blurred(x, BLUR)
+    x = where(row[SOLARIZE] > 0, lambda x: jnp.where(x >= 0.5, 1 - x, x), same, x)
+    return x.clip(0, 1)
+
+
+def _all_views(
+    x: Array, parameters: Array, law: ColorLaw, *, blur_each: bool, blur_last: bool
+) -> Array:
+    """(N, T, H, W, 3) through all operations, each kept where the parameters ask for it."""
+    value = [column[:, None, None, None, None] for column in parameters.T]
+    x = jnp.where(value[GREY_FIRST] > 0, grey(x, law), x)
+    for op in value[ORDER]:
+        x = _jitter(x, op, value, law)
+        if blur_each:
+            x = jnp.where(value[BLUR_EACH] > 0, blur(x, parameters[:, BLUR_EACH], law), x)
+    x = jnp.where(value[GREY] > 0, grey(x, law), x)
+    if blur_last:
+        x = jnp.where(value[BLUR] > 0, blur(x, parameters[:, BLUR], law), x)
     x = jnp.where((value[SOLARIZE] > 0) & (x >= 0.5), 1 - x, x)
     return x.clip(0, 1)
 
@@ -145,9 +215,14 @@ def shift_hue(x: Array, turns: float | Array) -> Array:
         (green - blue) / safe,
         jnp.where(top == green, 2 + (blue - red) / safe, 4 + (red - green) / safe),
     )
-    # The color with offset n at hue h is top - span * clip(min(k, 4 - k), 0, 1), k = (n + h) mod 6.
-    k = jnp.remainder(sector + 6 * turns + jnp.array([5.0, 3.0, 1.0]), 6)
-    return top - span * jnp.minimum(k, 4 - k).clip(0, 1)
+    # The color with offset n at hue h is top - span * clip(min(k, 4 - k), 0, 1), k = (n + h) mod 6.  Colors go one by
+    # one, and the remainder by `floor`: a CPU does neither three lanes at a time nor `remainder` at speed.
+    channels = []
+    for offset in (5.0, 3.0, 1.0):
+        k = sector + 6 * turns + offset
+        k = k - 6 * jnp.floor(k / 6)
+        channels.append(top - span * jnp.minimum(k, 4 - k).clip(0, 1))
+    return jnp.concatenate(channels, -1)
 
 
 def blur(x: Array, sigma: Array, law: ColorLaw, radius: int | None = None) -> Array:
