@@ -345,6 +345,19 @@ def test_a_training_recipe_that_was_edited_is_refused(begun):
         compare_objectives(load_comparison(file))
 
 
+def test_how_soon_batches_come_is_no_edit(begun):
+    """Was wrong: a demo that took more loader processes could not be added to a comparison that had begun, though the
+    batches are the same to the bit."""
+    file, out, _ = begun
+    own = file.parent / "mae.yaml"
+    content = yaml.safe_load(own.read_text())
+    own.write_text(to_yaml(content | {"loader": {"num_workers": "auto", "prefetch_batches": 4}}))
+    compare_objectives(load_comparison(file))
+    own.write_text(to_yaml(content | {"loader": {"max_bad_share": 0.5}}))
+    with pytest.raises(ConfigError, match=r"objectives\.image \(words, or a recipe"):
+        compare_objectives(load_comparison(file))
+
+
 def test_an_objective_that_comes_back_is_the_one_that_it_was(begun):
     """Was wrong: left out for one call, an objective was forgotten, and came back with other words."""
     file, _, _ = begun

@@ -28,8 +28,9 @@ from video_ssl.recipe_text import load_yaml
 from video_ssl.recipes import ConfigError, to_plain, to_yaml
 
 RECIPE, TRAININGS, COSTS = "comparison.yaml", "trainings.json", "costs.json"
-#: Settings of a training recipe that change nothing of the encoder.
+#: Settings of a training recipe that change nothing of the encoder; of `loader` those by which batches come sooner.
 _BESIDE = ("name", "run", "evaluate")
+_BESIDE_OF_LOADER = ("num_workers", "prefetch_batches")
 
 
 class Kept:
@@ -131,8 +132,11 @@ class Kept:
 
 
 def _whole(part: PretrainRecipe) -> dict[str, Any]:
-    content = recipe_to_dict(part)
-    return _as_read({key: value for key, value in content.items() if key not in _BESIDE})
+    content = {key: value for key, value in recipe_to_dict(part).items() if key not in _BESIDE}
+    loader = {
+        key: value for key, value in content["loader"].items() if key not in _BESIDE_OF_LOADER
+    }
+    return _as_read(content | {"loader": loader})
 
 
 def _read_again(parts: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]] | None:
