@@ -494,6 +494,7 @@ class _Outer:
     count: int = 0
     either: bool | int = 0
     inner: _Inner = field(default_factory=_Inner)
+    sides: tuple[int, int] = (1, 2)
 
 
 @pytest.mark.parametrize(
@@ -505,6 +506,21 @@ def test_a_truth_value_is_no_number(content, place):
     with pytest.raises(
         ConfigError, match=f"{place}=(True|False) is a truth value, but must be a number"
     ):
+        build_config(_Outer, content, "x")
+
+
+@pytest.mark.parametrize(
+    ("content", "sentence"),
+    [
+        ({"inner": None}, r"x\.inner=null must be keys and values, \{key: value\}; leave it out"),
+        ({"inner": 7}, r"x\.inner=7 must be keys and values"),
+        ({"count": None}, r"x\.count=null: Input should be a valid integer"),
+        ({"sides": 3}, r"x\.sides=3 must be a list, \[a, b\]"),
+    ],
+)
+def test_errors_speak_of_recipes_and_not_of_python(content, sentence):
+    """Was wrong: `budget=null` was "budget=None: Input should be a dictionary or an instance of BudgetConfig"."""
+    with pytest.raises(ConfigError, match=sentence):
         build_config(_Outer, content, "x")
 
 

@@ -390,6 +390,15 @@ def known_settings(cls: type[T], settings: Mapping[str, Any], what: str) -> dict
     return dict(settings)
 
 
+#: What pydantic says in Python's words -> in those of a recipe.
+_IN_RECIPES = {
+    "dataclass_type": "must be keys and values, {key: value}; leave it out for the defaults.",
+    "dict_type": "must be keys and values, {key: value}.",
+    "tuple_type": "must be a list, [a, b].",
+    "list_type": "must be a list, [a, b].",
+}
+
+
 def _explain(error: Any, where: str) -> str:
     key = ".".join(str(part) for part in (where, *error["loc"]) if part != "")
     given = error.get("input")
@@ -401,7 +410,11 @@ def _explain(error: Any, where: str) -> str:
     if error["type"] == "string_type" and isinstance(given, (int, float)):
         kind = "a truth value" if isinstance(given, bool) else "a number"
         return f"{key}={given!r} is {kind} for YAML, but must be text: write it in quotes."
-    return f"{key}={given!r}: {message}"
+    written = {None: "null", True: "true", False: "false"}
+    shown = written[given] if given is None or isinstance(given, bool) else repr(given)
+    if error["type"] in _IN_RECIPES:
+        return f"{key}={shown} {_IN_RECIPES[error['type']]}"
+    return f"{key}={shown}: {message}"
 
 
 def _refuse_unprintable(value: Any, place: str) -> None:
