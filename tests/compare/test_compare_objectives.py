@@ -348,7 +348,7 @@ def test_a_training_recipe_that_was_edited_is_refused(begun):
 def test_how_soon_batches_come_is_no_edit(begun):
     """Was wrong: a demo that took more loader processes could not be added to a comparison that had begun, though the
     batches are the same to the bit."""
-    file, out, _ = begun
+    file, _, _ = begun
     own = file.parent / "mae.yaml"
     content = yaml.safe_load(own.read_text())
     own.write_text(to_yaml(content | {"loader": {"num_workers": "auto", "prefetch_batches": 4}}))
