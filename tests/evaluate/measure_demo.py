@@ -15,7 +15,8 @@ sqrt(p (1 - p) / n).
     hico_tuned   HiCo's fine-tunings as published on the actions within sessions, of these three seeds and of untrained
                  networks: all weights, the head and the statistics ("linear"), the head of a frozen encoder
     places       `const_cl/demo` and CVRL on the same frames, three seeds: recognition, actions at boxes, tracking
-    vatt         `vatt/demo`, three seeds: recognition, and words and sounds that find their videos
+    vatt         `vatt/demo`, three seeds: recognition, and words and sounds that find their videos; with one
+                 transformer for all three senses, and without dropping tokens
     again        `mvd/demo` of seed 0 once more: numbers and weights must be the same to the bit
 """
 
@@ -36,6 +37,16 @@ from pathlib import Path
 from typing import Any
 
 COMMAND = [sys.executable, "-m", "video_ssl"]
+
+
+#: One transformer in place of the three of `vatt/demo`, of the size of its video transformer.
+VATT_AGNOSTIC = (
+    "objective.video=null",
+    "objective.audio=null",
+    "objective.text=null",
+    "objective.shared={preset: null, embed_dim: 96, depth: 3, ffn_dim: 384, num_heads: 3, projection_dim: 96, "
+    "tubelet_size: 2, patch_size: 16, patch_samples: 512, word_dim: 64, freeze_words: false, dropout: 0.0}",
+)
 
 
 @dataclass(frozen=True)
@@ -214,8 +225,15 @@ GROUPS: dict[str, list[Measurement]] = {
         ),
     ],
     "vatt": [
-        Measurement(f"vatt-{seed}", "vatt/demo", seed, evaluations=("demo", "demo_text"))
+        Measurement(
+            f"vatt{name}-{seed}", "vatt/demo", seed, words, evaluations=("demo", "demo_text")
+        )
         for seed in range(3)
+        for name, words in (
+            ("", ()),
+            ("-agnostic", VATT_AGNOSTIC),
+            ("-all_tokens", ("objective.drop_token=0",)),
+        )
     ],
     "again": [Measurement("mvd-0-again", "mvd/demo")],
 }
