@@ -30,6 +30,7 @@ from video_ssl.evaluate.places.key_frames import (
 from video_ssl.evaluate.places.localisation import LocalisationConfig
 from video_ssl.evaluate.recipe import EvaluateRecipe
 from video_ssl.evaluate.run import evaluate
+from video_ssl.models.contract import TOKENS
 from video_ssl.models.preprocess_config import VideoPreprocess
 from video_ssl.models.torch_encoder import TorchEncoder
 
@@ -322,6 +323,31 @@ def test_the_features_of_a_layer_are_those_of_the_layer(run, tables, tmp_path, m
     assert len(asked) > 5
 
 
+def test_clips_are_as_large_as_asked(run, tables, tmp_path, monkeypatch):
+    """Clips had the size of the encoder's training: a map of 2 x 2 cells for a network that was made for 64 px."""
+    sides, boxes = set(), []
+    plain, read = TorchEncoder.outputs_of_arrays, localisation.read_key_clip
+
+    def noted(self, clips, names, **settings):
+        if names == [TOKENS]:
+            sides.add(clips.shape[2:4])
+        return plain(self, clips, names, **settings)
+
+    def placed(*given):
+        clip, geometry = read(*given)
+        boxes.append(geometry.target)
+        return clip, geometry
+
+    monkeypatch.setattr(TorchEncoder, "outputs_of_arrays", noted)
+    monkeypatch.setattr(localisation, "read_key_clip", placed)
+    told = recipe(run, tables, tmp_path, epochs=1, clip_px=80)
+    del told.encoders["encoder"]
+    found = evaluate(told, quiet=True)
+    assert sides == {(80, 80)}
+    assert set(boxes) == {(80, 80)}
+    assert found["encoders"]["pixels"]["results"]["localisation"]["metrics"]["true_boxes"] > 0
+
+
 def test_detections_of_the_table_and_lost_key_frames(run, tables, tmp_path):
     """Detected boxes are tried where the table has them, and what cannot be read is named and never replaced."""
     rows = []
@@ -390,6 +416,7 @@ def test_tables_and_encoders_that_lack_something_are_refused_before_anything_is_
         ({"jitter": 1.0}, "jitter=1.0 must lie in"),
         ({"iou": 0.0}, "iou=0.0"),
         ({"lr": 0.0}, "lr=0.0 must be positive"),
+        ({"clip_px": 0}, "clip_px=0 must be at least 1, or null"),
     ],
 )
 def test_settings_that_cannot_be_are_refused(settings, text):

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, ClassVar, Literal
 
 import numpy as np
@@ -60,6 +60,8 @@ class LocalisationConfig:
             boxes attend to the whole clip.
         decoder: of the transformer.
         crop_size: samples of a box along each side.
+        clip_px: side of the square that clips are scaled to; null = that of the encoder's clips.  Networks that take
+            frames of any size have finer maps with larger ones.
         dropout: before the classifier of the transformer.
         per_video: key frames of each video, evenly spread; null = all that have boxes.
         jitter: boxes are tried a second time, moved and scaled by up to so much of their sides; null = not.
@@ -76,6 +78,7 @@ class LocalisationConfig:
     head: Head = "pool"
     decoder: DecoderConfig = field(default_factory=DecoderConfig)
     crop_size: int = 4
+    clip_px: int | None = None
     dropout: float = 0.0
     per_video: int | None = 2
     jitter: float | None = 0.15
@@ -94,6 +97,8 @@ class LocalisationConfig:
         for name in ("crop_size", "most_boxes", "epochs", "batch_size", "clips_per_pass"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name}={getattr(self, name)} must be at least 1.")
+        if self.clip_px is not None and self.clip_px < 1:
+            raise ValueError(f"clip_px={self.clip_px} must be at least 1, or null.")
         if self.per_video is not None and self.per_video < 1:
             raise ValueError(f"per_video={self.per_video} must be at least 1, or null for all.")
         if self.false_boxes < 0 or (self.jitter is not None and not 0 <= self.jitter < 1):
@@ -276,6 +281,8 @@ class _Clips:
         preprocess = given.encoder.preprocess
         if not isinstance(preprocess, VideoPreprocess):
             raise FeatureError("action localisation needs an encoder of videos.")
+        if config.clip_px is not None:
+            preprocess = replace(preprocess, size=config.clip_px)
         self.given, self.frames, self.preprocess = given, frames, preprocess
         self.table = given.tables[split]
         self.encoder = given.encoder
