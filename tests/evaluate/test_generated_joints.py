@@ -1,4 +1,4 @@
-"""Joints of the figure that travel through generated videos, whose truth is known exactly."""
+"""Joints and masks of the figure that travel through generated videos, whose truth is known exactly."""
 
 from __future__ import annotations
 
@@ -9,16 +9,20 @@ import numpy as np
 import pytest
 import torch
 from boxed_videos import boxed_table
-from generated_videos import generated_table
+from generated_videos import generated_table, settings_of
 from PIL import Image
 from untrained_run import untrained_run
 
 from video_ssl.clips.reading import open_record, open_video
-from video_ssl.datasets.demo.truth import figure_joints
+from video_ssl.datasets.demo.rows import clip_row
+from video_ssl.datasets.demo.truth import figure_joints, figure_masks
+from video_ssl.datasets.demo.worlds import plan_of, world_of
 from video_ssl.datasets.table import Table, TableError
 from video_ssl.embed.config import EmbedConfig
 from video_ssl.embed.features import FeatureError
 from video_ssl.evaluate.dense import joint_propagation, poses
+from video_ssl.evaluate.dense.label_propagation import LabelPropagationConfig
+from video_ssl.evaluate.dense.masks import masks_of_figure
 from video_ssl.evaluate.dense.true_joints import joint_source
 from video_ssl.evaluate.recipe import EvaluateRecipe
 from video_ssl.evaluate.run import evaluate
@@ -227,14 +231,18 @@ def test_another_number_of_frames_is_an_error_that_names_the_video(run, clips, t
         evaluate(recipe(run, tmp_path / "swapped.arrow", tmp_path / "out"), quiet=True)
 
 
-def test_tables_without_joints_are_refused_before_anything_is_embedded(run, tmp_path):
-    text = (
-        r"evaluators\.joints cannot judge videos of test: there are no joints of .*test0\.mp4\. Take generated videos "
-        r"\(`video-ssl data demo`\), or folders of frames with a joint_positions\.mat"
-    )
+@pytest.mark.parametrize("name", ["joints", "figure"])
+def test_tables_without_a_truth_are_refused_before_anything_is_embedded(run, tmp_path, name):
+    asked = {"joints": ("joints", {}), "figure": ("propagation", {"figure": True})}[name]
+    text = {
+        "joints": r"evaluators\.joints cannot judge videos of test: there are no joints of .*test0\.mp4\. Take "
+        r"generated videos \(`video-ssl data demo`\), or folders of frames with a joint_positions\.mat",
+        "figure": r"evaluators\.propagation cannot judge videos of test: .*test\.arrow is not of generated videos",
+    }[name]
     test = boxed_table(tmp_path, "test", 2, seed=1)
     with pytest.raises(FeatureError, match=text):
-        evaluate(recipe(run, test, tmp_path / "out"), quiet=True)
+        evaluate(recipe(run, test, tmp_path / "out", asked[0], **asked[1]), quiet=True)
+    assert not list((tmp_path / "out").rglob("*.npy"))
     assert not (tmp_path / "out" / "features").exists()
 
 
@@ -256,3 +264,57 @@ def test_videos_of_one_frame_are_left_out_and_told(run, clips, tmp_path):
     result = result_of(found)
     assert result["details"]["videos"] == 2
     assert "val-00001 has no joint to judge behind its first frame" in result["notes"][-1]
+
+
+# Masks of the figure ------------------------------------------------------------------------------
+
+
+def test_masks_of_the_figure_travel(run, clips, tmp_path):
+    asked = recipe(run, clips, tmp_path, "propagation", figure=True, keep=True, videos=1)
+    result = result_of(evaluate(asked, quiet=True), "propagation")
+    assert (result["details"]["videos"], result["details"]["objects"]) == (3, 3)
+    table, overlaps = Table.open(clips), []
+    for row in range(3):
+        masks = figure_masks(table, row, visible=True)
+        judged = masks[1:-1]
+        union = (judged | masks[0]).sum((1, 2))
+        overlaps.append(((judged & masks[0]).sum((1, 2)) / union).mean())
+        files = sorted((tmp_path / f"files/a/propagation/{row:06d}_val-{row:05d}").glob("*.png"))
+        assert len(files) == len(masks)
+        assert np.array_equal(np.asarray(Image.open(files[0])), masks[0])
+    still = result["details"]["stays_where_it_is"]
+    assert still["j"] == pytest.approx(np.mean(overlaps))
+    assert result["metrics"]["j"] > still["j"]
+
+
+def test_masks_of_the_figure_are_of_what_is_seen():
+    """The other object is drawn before some figures, and those masks are smaller than the figures."""
+    settings, hidden = settings_of(distractor=3.0), 0
+    plans = [plan_of(settings, "val", index) for index in range(4)]
+    rows = [clip_row(world_of("demo"), plan) for plan in plans]
+    table = Table.from_rows(rows, generator=settings)
+    for row in range(len(table)):
+        whole, seen = (figure_masks(table, row, visible=visible) for visible in (False, True))
+        found = masks_of_figure(table, row, len(seen), SIDE, SIDE)
+        assert np.array_equal(found, seen)
+        hidden += (whole & ~seen).sum()
+    assert hidden > 50
+
+
+def test_masks_of_files_and_of_the_figure_exclude_each_other():
+    with pytest.raises(ValueError, match=r"figure=true takes .* give one"):
+        LabelPropagationConfig(figure=True, masks={"a": "b"})
+
+
+def test_masks_of_another_video_are_refused(run, clips, tmp_path):
+    rows, about = rows_of(clips)
+    lengths = [len(xy) for xy in truths(clips)]
+    other = next(row for row in (1, 2) if lengths[row] != lengths[0])
+    rows[0]["source"] = rows[other]["source"]
+    Table.from_rows(rows, **about).save(tmp_path / "other.arrow")
+    asked = recipe(run, tmp_path / "other.arrow", tmp_path / "out", "propagation", figure=True)
+    text = (
+        rf"val-00000 is 96 x 96 px x {lengths[other]} frames in .*but 96 x 96 x {lengths[0]} were"
+    )
+    with pytest.raises(FeatureError, match=text):
+        evaluate(asked, quiet=True)
