@@ -6,19 +6,14 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from generated_videos import settings_of
 
+from video_ssl.clips.reading import segment_frames
 from video_ssl.datasets.demo.figure import JOINT_INDEX
 from video_ssl.datasets.demo.rows import SYNC, clip_row, segment_rows
-from video_ssl.datasets.demo.scene import NuisanceConfig
-from video_ssl.datasets.demo.truth import figure_joints, figure_masks
+from video_ssl.datasets.demo.truth import figure_joints, figure_masks, frame_px, is_generated
 from video_ssl.datasets.demo.worlds import WORLDS, plan_of, world_of
 from video_ssl.datasets.table import Table, TableError
-from video_ssl.recipes import to_plain
-
-
-def settings_of(world: str, **nuisances: float) -> dict[str, object]:
-    config = to_plain(NuisanceConfig(**nuisances))
-    return {"format": world_of(world).format, "size": "tiny", "seed": 3, "nuisances": config}
 
 
 def table_of(world: str, split: str, indices: range, **nuisances: float) -> Table:
@@ -111,6 +106,48 @@ def test_two_cameras_see_one_performance() -> None:
             errors.append(epipolar_error(*seen))
         assert errors[0] < 1e-8, errors
         assert min(errors[1:]) > 1e-5, errors
+
+
+def test_a_segment_is_the_same_frames_wherever_its_table_went(tmp_path: Path) -> None:
+    """Was wrong: the joints of a segment that is a file of its own were those of the beginning of the session."""
+    table = table_of("demo", "sessions_val", range(1))
+    rows = [{"id": r.id, "source": r.source} for r in map(table.record, range(len(table)))]
+    cut = Table.from_rows(rows, root=tmp_path, generator=table.metadata["generator"])
+    counted = [{**row, "num_frames": 999} for row in rows]
+    for index, row in enumerate(counted):
+        row |= {key: getattr(table.record(index), key) for key in ("start_sec", "end_sec")}
+    scanned = Table.from_rows(counted, root=tmp_path, generator=table.metadata["generator"])
+    assert len(table) > 1
+    for index in range(len(table)):
+        truth = figure_joints(table, index)
+        assert len(truth) == table.record(index).num_frames
+        np.testing.assert_array_equal(figure_joints(cut, index), truth)
+        np.testing.assert_array_equal(figure_joints(scanned, index), truth)
+
+
+@pytest.mark.parametrize("start_sec", [0.0, 0.03, 1 / 12, 0.0831, 0.5, None])
+@pytest.mark.parametrize("end_sec", [0.9, 1.0, 1.04, None])
+def test_a_stretch_is_cut_as_readers_cut_it(start_sec: float | None, end_sec: float | None) -> None:
+    """Was wrong: by rounding, so that the joints of a stretch that begins between two frames were a frame early."""
+    table = table_of("demo", "val", range(1))
+    whole, record = figure_joints(table, 0), table.record(0)
+    first, last = segment_frames(np.arange(len(whole)) / record.fps, start_sec, end_sec)
+    row = {"id": record.id, "source": "a.mp4", "start_sec": start_sec, "end_sec": end_sec}
+    own = Table.from_rows([row], root=Path("/nowhere"), generator=table.metadata["generator"])
+    np.testing.assert_array_equal(figure_joints(own, 0), whole[first:last])
+
+
+def test_frames_have_the_size_that_the_table_tells() -> None:
+    table = table_of("demo", "val", range(1))
+    assert is_generated(table)
+    assert frame_px(table) == figure_masks(table, 0).shape[1]
+    other = Table.from_rows([{"id": "a", "source": "a.mp4"}], root=Path("/nowhere"))
+    assert not is_generated(other)
+    with pytest.raises(TableError, match="the table is not of generated videos: `video-ssl data"):
+        frame_px(other)
+    old = {**settings_of("demo"), "size": "huge"}
+    with pytest.raises(TableError, match=r"nothing here generates format=\d, size='huge'"):
+        frame_px(Table.from_rows([{"source": "a.mp4"}], root=Path("/nowhere"), generator=old))
 
 
 def test_other_tables_are_refused() -> None:

@@ -16,8 +16,9 @@ from video_ssl.datasets.table import Table
 from video_ssl.embed.config import EmbedConfig
 from video_ssl.embed.features import FeatureError
 from video_ssl.evaluate.dense import joint_propagation, poses
-from video_ssl.evaluate.dense.joint_propagation import JointPropagationConfig, joints_beside
+from video_ssl.evaluate.dense.joint_propagation import JointPropagationConfig
 from video_ssl.evaluate.dense.propagation import PropagationConfig
+from video_ssl.evaluate.dense.true_joints import joints_beside
 from video_ssl.evaluate.recipe import EvaluateRecipe
 from video_ssl.evaluate.run import evaluate
 

@@ -7,12 +7,13 @@ it, see `context.py`), and gives a `Result`, whose numbers are written as it dec
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
 
+from video_ssl.datasets.table import Table
 from video_ssl.embed.features import FeatureFile
 from video_ssl.evaluate import metrics
 from video_ssl.evaluate.heads import ChosenHead
@@ -36,6 +37,8 @@ class Needs:
         tokens: tokens of the clips: of feature files those that they hold, otherwise they are not embedded, and the
             evaluator makes them itself, with `Context.encoder`, `Context.tables` and `Context.open`.
         boxes: some videos of both tables have boxes.
+        truth: looks whether a table has what results are compared with, where that is in no column; raises TableError
+            with what it lacks.
         visual_words: the encoder is a tokenizer; it tells every cell of a picture by a word.
         encoder: `Context.encoder`.
         reader: `Context.tables` and `Context.open`.
@@ -53,6 +56,7 @@ class Needs:
     maps: bool = False
     tokens: bool = False
     boxes: bool = False
+    truth: Callable[[Table], object] | None = None
     visual_words: bool = False
     encoder: bool = False
     reader: bool = False

@@ -10,7 +10,7 @@ import numpy as np
 import pyarrow.compute as pc
 
 from video_ssl.datasets.class_names import listed, numbers_by_name, used_names
-from video_ssl.datasets.table import Table
+from video_ssl.datasets.table import Table, TableError
 from video_ssl.embed.config import EmbedConfig
 from video_ssl.embed.features import FeatureError, FeatureFile
 from video_ssl.evaluate.evaluators import Evaluator
@@ -145,7 +145,7 @@ def check_packages(evaluators: Mapping[str, Evaluator]) -> None:
 
 
 def check_tables(tables: Mapping[str, Table], evaluators: Mapping[str, Evaluator]) -> None:
-    """Raises FeatureError where a table lacks the labels that an evaluator needs, or no class is in both tables."""
+    """Raises FeatureError where a table lacks the labels, or the truth, that an evaluator needs, or has one class."""
     for title, evaluator in evaluators.items():
         told = "text" not in evaluator.needs.senses or all(
             _has_captions(table) for split, table in tables.items() if split == "test"
@@ -176,6 +176,13 @@ def check_tables(tables: Mapping[str, Table], evaluators: Mapping[str, Evaluator
                     f"evaluators.{title} needs boxes, but {split} has no column boxes. Use a table with them "
                     "(docs/data.md)."
                 )
+            if evaluator.needs.truth is not None:
+                try:
+                    evaluator.needs.truth(table)
+                except TableError as err:
+                    raise FeatureError(
+                        f"evaluators.{title} cannot judge videos of {split}: {err}"
+                    ) from err
 
 
 def _refuse_one_class(title: str, table: Table) -> None:

@@ -1,12 +1,15 @@
 """How far what a frozen encoder says about places carries the joints of a first frame through its video.
 
+The true joints are those of files (JHMDB), or of the generated videos; see `true_joints`.
+
 Source: papers/frozen_protocols.md section 3 (JHMDB; the notebook of RVM and 4DS).
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import ClassVar, Literal
 
@@ -15,7 +18,6 @@ import torch
 from numpy.typing import NDArray
 
 from video_ssl.clips.decoders.reader import BadVideo, stream_frames
-from video_ssl.datasets.public.mat_files import read_mat_arrays
 from video_ssl.datasets.table import Record, TableError
 from video_ssl.embed.features import FeatureError
 from video_ssl.evaluate.context import Context, device_of
@@ -24,10 +26,16 @@ from video_ssl.evaluate.dense import poses
 from video_ssl.evaluate.dense.carried_video import write_joints_video
 from video_ssl.evaluate.dense.frame_maps import FrameMaps
 from video_ssl.evaluate.dense.propagation import PRESETS, PropagationConfig, propagate
+from video_ssl.evaluate.dense.true_joints import Joints, JointSource, joint_source
 from video_ssl.evaluate.leftovers import forget_others, name_of_row
 
 _NAMED = 3
-_FILE, _ARRAY = "joint_positions.mat", "pos_img"
+#: PCK@0.1 of the true joints on a grid that needs no warning.
+_FINE_GRID = 0.9
+#: Of each video, for each joint.
+Distances = Sequence[Sequence[NDArray[np.float64]]]
+#: Places (T, J, 2) in pixels, and whether each joint is there, (T, J).
+Poses = tuple[NDArray[np.float64], NDArray[np.bool_]]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -40,6 +48,7 @@ class JointPropagationConfig:
         size: (height, width) that frames are scaled to; null = the encoder's own square.
         cubic: features between the moments of a tubelet by a cubic (4DS) in place of a line.
         joints: part of the path of a folder of frames -> what stands there for the folder of `joint_positions.mat`.
+            Not asked of generated videos.
         topk: places that a joint is the mean of; null = 5, of "crw" 3.
         most_videos: of the table, evenly spread; null = all.
         device: where labels travel; auto = that of the evaluation.
@@ -97,12 +106,21 @@ class JointPropagation:
 
     @property
     def needs(self) -> Needs:
-        return Needs(labels=False, train=False, encoder=True, reader=True, maps=True)
+        return Needs(
+            labels=False,
+            train=False,
+            encoder=True,
+            reader=True,
+            maps=True,
+            truth=partial(joint_source, places=self.config.joints),
+        )
 
     def evaluate(self, given: Context) -> Result:
         """Returns the share of joints near their true places, and beside it that of joints that stay where they are.
 
-        Only joints that were found count, as in the references: their share is told.
+        A third share is that of the true joints of every frame, put on the grid of places and read back: how near the
+        grid lets them be.  Only joints that were found count, as in the references: their share is told.  Joints that
+        are not judged (see `true_joints`) count nowhere, a video without any behind its first frame is left out.
 
         Raises:
             FeatureError: an encoder or a size that does not do, joints that do not fit their video, or no video.
@@ -110,51 +128,60 @@ class JointPropagation:
         config, table = self.config, given.tables["test"]
         assert given.encoder is not None
         maker = FrameMaps(given.encoder, config.size, cubic=config.cubic, settings=given.settings)
+        source = joint_source(table, config.joints)
         count = min(config.most_videos or len(table), len(table))
-        own, still, lost, seen = [], [], [], []
+        own: list[list[NDArray[np.float64]]] = []
+        still: list[list[NDArray[np.float64]]] = []
+        rounded: list[list[NDArray[np.float64]]] = []
+        lost, seen = [], []
         drawn: list[Path] = []
         for row in ((np.arange(count) + 0.5) * len(table) / max(count, 1)).astype(int):
             record = table.record(int(row))
             try:
-                truth, found, there = self._carried(given, maker, record)
+                truth, carried, on_grid = self._carried(given, maker, source, record)
             except BadVideo as err:
                 lost.append(str(err))
                 continue
             except (ValueError, TableError) as err:
                 raise FeatureError(str(err)) from err
-            own.append(poses.joint_distances(found, truth, there))
+            if not truth.judged[1:].any():
+                lost.append(f"{record.id} has no joint to judge behind its first frame")
+                continue
+            stays = np.repeat(truth.places[:1], len(truth.places), 0), np.ones_like(truth.judged)
+            for distances, (places, there) in ((own, carried), (still, stays), (rounded, on_grid)):
+                distances.append(poses.joint_distances(places, truth.places, there, truth.judged))
+            found, there = carried
+            seen.append(there[1:][truth.judged[1:]].mean())
             if given.folder is not None and len(own) <= config.videos:
                 shown = np.where(there[..., None], found, np.nan)
-                drawn.append(self._draw(given, record, truth, shown))
-            stays = np.repeat(truth[:1], len(truth), 0)
-            still.append(poses.joint_distances(stays, truth, np.ones_like(there)))
-            seen.append(there[1:].mean())
+                drawn.append(self._draw(given, record, truth.places, shown))
         if not own:
             raise FeatureError(
                 f"joints of no video could be carried: {'; '.join(lost[:_NAMED]) or 'test is empty'}."
             )
         if given.folder is not None:
             forget_others(given.folder / "joints", drawn)
-        return self._result(own, still, float(np.mean(seen)), lost)
+        return self._result(own, still, rounded, float(np.mean(seen)), lost)
 
     def _carried(
-        self, given: Context, maker: FrameMaps, record: Record
-    ) -> tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.bool_]]:
-        """True joints (T, J, 2) in pixels, those that were found, and whether each was, (T, J)."""
+        self, given: Context, maker: FrameMaps, source: JointSource, record: Record
+    ) -> tuple[Joints, Poses, Poses]:
+        """True joints, those that were found, and the true ones as near as the grid of places lets them be."""
         config, device = self.config, device_of(self.config.device, given)
         with given.open(record) as reader:
             info = reader.info
-            truth = joints_beside(record.source, config.joints, info.num_frames)
-            features = maker.of_video(reader)[: len(truth)]
-        size = (info.height, info.width)
-        first = poses.map_of_pose(truth[0], size, features.shape[1:3])
+            truth = source.of_video(record.index, info)
+            features = maker.of_video(reader)[: len(truth.places)]
+        size, grid = (info.height, info.width), features.shape[1:3]
+        first = poses.map_of_pose(truth.places[0], size, grid, given=truth.judged[0])
         maps = propagate(
             torch.from_numpy(features).to(device),
             torch.from_numpy(first).to(device),
             config.settings,
         )
-        found, there = poses.poses_of_maps(maps.cpu().numpy(), size, topk=config.places)
-        return truth, found, there
+        carried = poses.poses_of_maps(maps.cpu().numpy(), size, topk=config.places)
+        each = np.stack([poses.map_of_pose(pose, size, grid) for pose in truth.places])
+        return truth, carried, poses.poses_of_maps(each, size, topk=config.places)
 
     def _draw(
         self,
@@ -175,14 +202,20 @@ class JointPropagation:
 
     def _result(
         self,
-        own: list[list[NDArray[np.float64]]],
-        still: list[list[NDArray[np.float64]]],
+        own: Distances,
+        still: Distances,
+        rounded: Distances,
         seen: float,
         lost: list[str],
     ) -> Result:
-        metrics, beside = self._shares(own), self._shares(still)
+        metrics, beside, on_grid = (self._shares(each) for each in (own, still, rounded))
         figure = self.figures["pck_10"]
         notes = [f"{100 * seen:.1f} % of the joints were found; the others do not count"]
+        if on_grid["pck_10"] < _FINE_GRID:
+            notes.append(
+                f"the grid of places is coarse: the true joints, rounded to it, have {figure.title} of "
+                f"{figure.written(on_grid['pck_10'])} %. A larger size has a finer one"
+            )
         if lost:
             notes.append(f"{len(lost)} videos are left out: {'; '.join(lost[:_NAMED])}")
         return Result(
@@ -192,6 +225,7 @@ class JointPropagation:
             chance=float("nan"),
             details={
                 "stays_where_it_is": beside,
+                "true_on_the_grid": on_grid,
                 "found_share": seen,
                 "preset": self.config.preset,
                 "videos": len(own),
@@ -208,7 +242,7 @@ class JointPropagation:
             ),
         )
 
-    def _shares(self, distances: list[list[NDArray[np.float64]]]) -> dict[str, float]:
+    def _shares(self, distances: Distances) -> dict[str, float]:
         """Mean over joints of the share within each threshold, over all videos."""
         joints = [np.concatenate(each) for each in zip(*distances, strict=True)]
         shares = np.nanmean(poses.correct_joints(joints, self.thresholds), axis=1)
@@ -216,23 +250,3 @@ class JointPropagation:
             f"pck_{round(100 * t)}": float(share)
             for t, share in zip(self.thresholds, shares, strict=True)
         }
-
-
-def joints_beside(source: str, places: Mapping[str, str], num_frames: int) -> NDArray[np.float64]:
-    """Returns float64 (T, J, 2), x and y in pixels that count from 0, of the file beside a folder of frames.
-
-    T is the number of frames with joints, at most `num_frames`.
-
-    Raises:
-        TableError: the file is not there, damaged, or holds no array pos_img of (2, J, T).
-    """
-    file = Path(*(places.get(part, part) for part in Path(source).parts)) / _FILE
-    arrays = read_mat_arrays(file)
-    found = arrays.get(_ARRAY)
-    if found is None or found.ndim != 3 or found.shape[0] != 2 or not found.size:
-        shape = None if found is None else found.shape
-        raise TableError(f"{file} must hold {_ARRAY} of (2, joints, frames), but has {shape}.")
-    joints = found.astype(np.float64).transpose(2, 1, 0) - 1
-    if not np.isfinite(joints).all():
-        raise TableError(f"{file} has joints that are no numbers.")
-    return joints[:num_frames]

@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from video_ssl.clips.decoders.reader import BadVideo, stream_frames
+from video_ssl.datasets.demo.truth import frame_px
 from video_ssl.datasets.table import Record
 from video_ssl.embed.features import FeatureError
 from video_ssl.evaluate.context import Context, device_of
@@ -25,7 +26,7 @@ from video_ssl.evaluate.dense import label_maps, mask_metrics
 from video_ssl.evaluate.dense.carried_video import write_masks_video
 from video_ssl.evaluate.dense.frame_maps import FrameMaps
 from video_ssl.evaluate.dense.mask_metrics import Statistics
-from video_ssl.evaluate.dense.masks import Masks, masks_beside, masks_of_boxes
+from video_ssl.evaluate.dense.masks import Masks, masks_beside, masks_of_boxes, masks_of_figure
 from video_ssl.evaluate.dense.propagation import PRESETS, PropagationConfig, Rule, propagate
 from video_ssl.evaluate.leftovers import forget_others, name_of_row
 
@@ -47,6 +48,7 @@ class LabelPropagationConfig:
         cubic: features between the moments of a tubelet by a cubic (4DS) in place of a line.
         masks: part of the path of a folder of frames -> what stands there for its masks; empty = boxes of every
             frame, painted.
+        figure: the masks are those of the figure of generated videos.
         score: "objects" as DAVIS does, each mask by itself, without the first and last frame; "classes" as VIP does,
             all frames in one count.
         num_classes: of "classes", the background included.
@@ -61,6 +63,7 @@ class LabelPropagationConfig:
     size: tuple[int, int] | None = None
     cubic: bool = False
     masks: dict[str, str] = field(default_factory=dict)
+    figure: bool = False
     score: Literal["objects", "classes"] = "objects"
     num_classes: int = 20
     most_videos: int | None = None
@@ -73,6 +76,10 @@ class LabelPropagationConfig:
             raise ValueError(f"size={self.size} must be (height, width) of at least 1 pixel.")
         if self.videos < 0:
             raise ValueError(f"videos={self.videos} must not be negative.")
+        if self.figure and self.masks:
+            raise ValueError(
+                f"figure=true takes the masks of generated videos, and masks={self.masks} those of files: give one."
+            )
         if self.num_classes < 2 or (self.most_videos is not None and self.most_videos < 1):
             raise ValueError(
                 f"num_classes={self.num_classes} must be at least 2, and most_videos={self.most_videos} at least 1, or "
@@ -108,7 +115,8 @@ class LabelPropagation:
             encoder=True,
             reader=True,
             maps=True,
-            boxes=not self.config.masks,
+            boxes=not self.config.masks and not self.config.figure,
+            truth=frame_px if self.config.figure else None,
         )
 
     def evaluate(self, given: Context) -> Result:
@@ -159,6 +167,11 @@ class LabelPropagation:
             info = reader.info
             if config.masks:
                 truth = masks_beside(record.source, config.masks, info.num_frames)
+            elif config.figure:
+                table = given.tables["test"]
+                truth = masks_of_figure(
+                    table, record.index, info.num_frames, info.height, info.width
+                )
             else:
                 truth = masks_of_boxes(record, info.num_frames, info.height, info.width)
             size = config.size

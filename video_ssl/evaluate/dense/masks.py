@@ -1,4 +1,4 @@
-"""The true masks of a video: pictures beside its frames, or its boxes, painted."""
+"""The true masks of a video: pictures beside its frames, its boxes, painted, or those of a generated figure."""
 
 from __future__ import annotations
 
@@ -9,8 +9,9 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, UnidentifiedImageError
 
+from video_ssl.datasets.demo.truth import figure_masks
 from video_ssl.datasets.paths import natural_key
-from video_ssl.datasets.table import Record
+from video_ssl.datasets.table import Record, Table, TableError
 
 Masks = NDArray[np.int64]
 
@@ -83,3 +84,25 @@ def masks_of_boxes(record: Record, num_frames: int, height: int, width: int) -> 
             left, top, right, bottom = np.round(box * [width, height, width, height]).astype(int)
             out[t, max(top, 0) : max(bottom, 0), max(left, 0) : max(right, 0)] = k + 1
     return out
+
+
+def masks_of_figure(table: Table, row: int, num_frames: int, height: int, width: int) -> Masks:
+    """Returns int64 (T, H, W): 1 where a frame of a generated video shows the figure, 0 elsewhere.
+
+    Pixels that the other object hides are 0, as in DAVIS.
+
+    Raises:
+        MaskError: the video cannot be generated again, or is not as it was generated, in frames or in size.
+    """
+    record = table.record(row)
+    try:
+        masks = figure_masks(table, row, visible=True)
+    except TableError as err:
+        raise MaskError(str(err)) from err
+    if masks.shape != (num_frames, height, width):
+        made = " x ".join(map(str, masks.shape[::-1]))
+        raise MaskError(
+            f"{record.id} is {width} x {height} px x {num_frames} frames in {record.source}, but {made} were "
+            "generated: masks are known of what `video-ssl data demo` makes, as it is."
+        )
+    return masks.astype(np.int64)

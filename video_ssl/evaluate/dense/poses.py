@@ -19,7 +19,11 @@ _SHARE = 0.6
 
 
 def map_of_pose(
-    joints: ArrayLike, size: tuple[int, int], grid: tuple[int, int]
+    joints: ArrayLike,
+    size: tuple[int, int],
+    grid: tuple[int, int],
+    *,
+    given: ArrayLike | None = None,
 ) -> NDArray[np.float32]:
     """Returns float32 (h, w, 1 + J): a Gaussian of sigma half a cell for each joint; channel 0 is 1 where no joint is.
 
@@ -30,13 +34,16 @@ def map_of_pose(
         joints: float (J, 2), x and y in pixels.
         size: (H, W) of the frame in pixels.
         grid: (h, w).
+        given: bool (J,), joints whose place is told; the map of any other is 0 everywhere.  None = all.
     """
-    given, (h, w) = np.asarray(joints, np.float64), grid
+    places, (h, w) = np.asarray(joints, np.float64), grid
+    told = np.ones(len(places), bool) if given is None else np.asarray(given, bool)
     scale = np.array([w / size[1], h / size[0]])
     square = (np.arange(_PATCH) - 2.0) ** 2
     patch = np.exp(-(square[:, None] + square[None]) / (2 * _SIGMA**2))
-    out = np.zeros((h, w, 1 + len(given)), np.float32)
-    for j, (x, y) in enumerate(given * scale):
+    out = np.zeros((h, w, 1 + len(places)), np.float32)
+    for j in np.flatnonzero(told):
+        x, y = places[j] * scale
         columns, rows = _cells(x, w), _cells(y, h)
         out[rows[0] : rows[1], columns[0] : columns[1], 1 + j] = patch[
             rows[0] - int(y - 1.5) : rows[1] - int(y - 1.5),
@@ -86,7 +93,9 @@ def box_size(joints: ArrayLike, there: ArrayLike) -> Floats:
     return _SHARE * np.hypot(sides[..., 0], sides[..., 1])
 
 
-def joint_distances(found: ArrayLike, truth: ArrayLike, there: ArrayLike) -> list[Floats]:
+def joint_distances(
+    found: ArrayLike, truth: ArrayLike, there: ArrayLike, judged: ArrayLike | None = None
+) -> list[Floats]:
     """Returns for each joint its distances from the true place, in sizes of the box, where it was found.
 
     The first frame, whose joints were given, is left out.
@@ -94,15 +103,17 @@ def joint_distances(found: ArrayLike, truth: ArrayLike, there: ArrayLike) -> lis
     Args:
         found, truth: float (T, J, 2).
         there: bool (T, J), joints that were found; only these count, for the box too.
+        judged: bool (T, J), those of which distances are told; the others count for the box alone.  None = all.
     """
     a, b, known = (
         np.asarray(found, np.float64),
         np.asarray(truth, np.float64),
         np.asarray(there, bool),
     )
+    asked = known if judged is None else known & np.asarray(judged, bool)
     scale = np.maximum(box_size(b, known), 1e-12)[:, None]
     apart = np.hypot(*np.moveaxis(a - b, -1, 0)) / scale
-    return [apart[1:, j][known[1:, j]] for j in range(apart.shape[1])]
+    return [apart[1:, j][asked[1:, j]] for j in range(apart.shape[1])]
 
 
 def correct_joints(distances: Sequence[ArrayLike], thresholds: ArrayLike) -> Floats:
