@@ -14,7 +14,7 @@ sqrt(p (1 - p) / n).
     hico         HiCo on sessions, three seeds; SimCLR on the same clips; either term alone; a constant distance
     hico_tuned   HiCo's fine-tunings as published on the actions within sessions, of these three seeds and of untrained
                  networks: all weights, the head and the statistics ("linear"), the head of a frozen encoder
-    places       `const_cl/demo` and CVRL on the same frames, three seeds: recognition, actions at boxes, tracking
+    places       `const_cl/demo` and `cvrl/demo` on the same clips, three seeds: recognition, actions at boxes, tracking
     vatt         `vatt/demo`, three seeds: recognition, and words and sounds that find their videos; with one
                  transformer for all three senses, and without dropping tokens
     again        `mvd/demo` of seed 0 once more: numbers and weights must be the same to the bit
@@ -202,25 +202,16 @@ GROUPS: dict[str, list[Measurement]] = {
     "places": [
         *(
             Measurement(
-                f"const_cl-{seed}", "const_cl/demo", seed, evaluations=("demo", "demo_boxes")
+                f"const_cl-{seed}",
+                "const_cl/demo",
+                seed,
+                evaluations=("demo", "demo_boxes"),
+                evaluate_words=("encoders.regions={encoder}/encoders/local",),
             )
             for seed in range(3)
         ),
         *(
-            Measurement(
-                f"cvrl_places-{seed}",
-                "cvrl/demo",
-                seed,
-                words=(
-                    "objective.crop.size=96",
-                    "objective.num_frames=8",
-                    "objective.frame_stride=4",
-                    "training.duration=400 steps",
-                    "training.checkpoint_every=100 steps",
-                    "optimizer.warmup=50 steps",
-                ),
-                evaluations=("demo", "demo_boxes"),
-            )
+            Measurement(f"cvrl-{seed}", "cvrl/demo", seed, evaluations=("demo", "demo_boxes"))
             for seed in range(3)
         ),
     ],
