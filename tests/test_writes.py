@@ -301,6 +301,7 @@ VERBS = {
         ("b.json",),
         again=False,
     ),
+    "bench evaluate": Verb("bench evaluate --out {out}/e.json", ("e.json",), again=False),
     "bench readers": Verb(
         "bench readers {out} --out {out}/r.json",
         ("r.json", "speed_340x256_gop12.mp4", "bench-readers.json"),

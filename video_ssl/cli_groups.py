@@ -11,6 +11,7 @@ import typer
 
 from video_ssl.bench.config import (
     EmbedBench,
+    EvaluateBench,
     LoaderBench,
     ReadersBench,
     RetrieveBench,
@@ -30,7 +31,7 @@ data_app = typer.Typer(
     rich_markup_mode=None,
 )
 bench_app = typer.Typer(
-    help="Measure the training step, the loader or the decoders.",
+    help="Measure steps, the loader, decoders or evaluators.",
     epilog=example("bench step mvd/demo"),
     no_args_is_help=True,
     rich_markup_mode=None,
@@ -222,6 +223,20 @@ def bench_embedding(
     from video_ssl.bench.embedding import bench_embed
 
     bench_embed(config, json_path=out)
+
+
+@bench_app.command("evaluate", epilog=example("bench evaluate --rows 600 --repeats 3"))
+@with_flags
+def bench_evaluators(
+    config: EvaluateBench,
+    out: Annotated[
+        Path | None, typer.Option("--out", "--json", help="JSON file with the numbers.")
+    ] = None,
+) -> None:
+    """Probes and nearest neighbours.  Beside scikit-learn and numpy; how often videos are decoded."""
+    from video_ssl.bench.evaluation import bench_evaluate
+
+    bench_evaluate(config, json_path=out)
 
 
 @jobs_app.command(epilog=example("jobs status runs/mine"))
