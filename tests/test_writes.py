@@ -301,6 +301,7 @@ VERBS = {
         ("b.json",),
         again=False,
     ),
+    "bench step": Verb("bench step videomae/demo --out {out}/s.json", ("s.json",), again=False),
     "bench evaluate": Verb("bench evaluate --out {out}/e.json", ("e.json",), again=False),
     "bench readers": Verb(
         "bench readers {out} --out {out}/r.json",

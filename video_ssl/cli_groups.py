@@ -148,6 +148,7 @@ def step(
     twins: Annotated[
         bool, typer.Option("--twins", help="Instead: the encoder alone, in flax and in torch.")
     ] = False,
+    out: Annotated[Path | None, typer.Option(help="JSON file with the numbers.")] = None,
 ) -> None:
     """Time of a training step.  Share of the frozen networks, memory, share of the chip's rate."""
     from video_ssl.bench.step import bench_step, bench_twins
@@ -155,9 +156,9 @@ def step(
 
     loaded = load_pretrain_recipe(recipe, overrides or [])
     if twins:
-        bench_twins(loaded, batch_size=config.batch_size, steps=config.steps)
+        bench_twins(loaded, batch_size=config.batch_size, steps=config.steps, json_path=out)
     else:
-        bench_step(loaded, **vars(config))
+        bench_step(loaded, **vars(config), json_path=out)
 
 
 @bench_app.command(epilog=example("bench loader mvd/demo --footage easy"))
