@@ -10,6 +10,7 @@ from typing import Annotated
 import typer
 
 from video_ssl.bench.config import (
+    AllBench,
     EmbedBench,
     EvaluateBench,
     LoaderBench,
@@ -238,6 +239,23 @@ def bench_evaluators(
     from video_ssl.bench.evaluation import bench_evaluate
 
     bench_evaluate(config, json_path=out)
+
+
+@bench_app.command("all", epilog=example("bench all --steps mvd/demo,carl/demo --out figures.md"))
+@with_flags
+def every_bench(
+    config: AllBench,
+    steps: Annotated[
+        str | None, typer.Option(help="Time a step of these recipes too, with commas between.")
+    ] = None,
+    out: Annotated[Path | None, typer.Option(help="Markdown file with the table.")] = None,
+) -> None:
+    """One table of all benches, as Markdown.  Ratios to floors and peers; exit code 1 if a bench fails."""
+    from video_ssl.bench.whole_table import bench_all
+
+    recipes = [name.strip() for name in (steps or "").split(",") if name.strip()]
+    outcome = bench_all(config, steps=recipes, markdown_path=out)
+    raise typer.Exit(1 if outcome.failed else 0)
 
 
 @jobs_app.command(epilog=example("jobs status runs/mine"))

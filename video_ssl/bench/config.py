@@ -165,3 +165,20 @@ class EvaluateBench:
                 f"rows={self.rows} must be at least 2 for each of classes={self.classes}: one to learn from and one "
                 "that decides the choice."
             )
+
+
+@dataclass(frozen=True, kw_only=True)
+class AllBench:
+    """How the benches are run of which `bench all` makes a table.
+
+    Attributes:
+        repeats: turns of each; medians are shown.
+        folder: where the footage is kept.
+    """
+
+    repeats: int = 3
+    folder: Path = Path("data/bench-footage")
+
+    def __post_init__(self) -> None:
+        if self.repeats < 1:
+            raise ValueError(f"repeats={self.repeats} must be at least 1.")
