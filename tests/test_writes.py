@@ -301,6 +301,9 @@ VERBS = {
         ("b.json",),
         again=False,
     ),
+    "bench step": Verb("bench step videomae/demo --out {out}/s.json", ("s.json",), again=False),
+    "bench evaluate": Verb("bench evaluate --out {out}/e.json", ("e.json",), again=False),
+    "bench all": Verb("bench all --out {out}/all.md", ("all.md",), again=False),
     "bench readers": Verb(
         "bench readers {out} --out {out}/r.json",
         ("r.json", "speed_340x256_gop12.mp4", "bench-readers.json"),

@@ -10,7 +10,9 @@ from typing import Annotated
 import typer
 
 from video_ssl.bench.config import (
+    AllBench,
     EmbedBench,
+    EvaluateBench,
     LoaderBench,
     ReadersBench,
     RetrieveBench,
@@ -30,7 +32,7 @@ data_app = typer.Typer(
     rich_markup_mode=None,
 )
 bench_app = typer.Typer(
-    help="Measure the training step, the loader or the decoders.",
+    help="Measure steps, the loader, decoders or evaluators.",
     epilog=example("bench step mvd/demo"),
     no_args_is_help=True,
     rich_markup_mode=None,
@@ -147,6 +149,7 @@ def step(
     twins: Annotated[
         bool, typer.Option("--twins", help="Instead: the encoder alone, in flax and in torch.")
     ] = False,
+    out: Annotated[Path | None, typer.Option(help="JSON file with the numbers.")] = None,
 ) -> None:
     """Time of a training step.  Share of the frozen networks, memory, share of the chip's rate."""
     from video_ssl.bench.step import bench_step, bench_twins
@@ -154,9 +157,9 @@ def step(
 
     loaded = load_pretrain_recipe(recipe, overrides or [])
     if twins:
-        bench_twins(loaded, batch_size=config.batch_size, steps=config.steps)
+        bench_twins(loaded, batch_size=config.batch_size, steps=config.steps, json_path=out)
     else:
-        bench_step(loaded, **vars(config))
+        bench_step(loaded, **vars(config), json_path=out)
 
 
 @bench_app.command(epilog=example("bench loader mvd/demo --footage easy"))
@@ -222,6 +225,37 @@ def bench_embedding(
     from video_ssl.bench.embedding import bench_embed
 
     bench_embed(config, json_path=out)
+
+
+@bench_app.command("evaluate", epilog=example("bench evaluate --rows 600 --repeats 3"))
+@with_flags
+def bench_evaluators(
+    config: EvaluateBench,
+    out: Annotated[
+        Path | None, typer.Option("--out", "--json", help="JSON file with the numbers.")
+    ] = None,
+) -> None:
+    """Probes and nearest neighbours.  Beside scikit-learn and numpy; how often videos are decoded."""
+    from video_ssl.bench.evaluation import bench_evaluate
+
+    bench_evaluate(config, json_path=out)
+
+
+@bench_app.command("all", epilog=example("bench all --steps mvd/demo,carl/demo --out figures.md"))
+@with_flags
+def every_bench(
+    config: AllBench,
+    steps: Annotated[
+        str | None, typer.Option(help="Time a step of these recipes too, with commas between.")
+    ] = None,
+    out: Annotated[Path | None, typer.Option(help="Markdown file with the table.")] = None,
+) -> None:
+    """One table of all benches, as Markdown.  Ratios to floors and peers; exit code 1 if a bench fails."""
+    from video_ssl.bench.whole_table import bench_all
+
+    recipes = [name.strip() for name in (steps or "").split(",") if name.strip()]
+    outcome = bench_all(config, steps=recipes, markdown_path=out)
+    raise typer.Exit(1 if outcome.failed else 0)
 
 
 @jobs_app.command(epilog=example("jobs status runs/mine"))

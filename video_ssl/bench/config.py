@@ -130,3 +130,55 @@ class EmbedBench:
         for name in ("size", "num_frames", "num_records", "repeats"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name}={getattr(self, name)} must be at least 1.")
+
+
+@dataclass(frozen=True, kw_only=True)
+class EvaluateBench:
+    """What the evaluators are measured on, and how often.
+
+    Attributes:
+        rows: features to learn from, one a video, in clusters by class.
+        dim: numbers of a feature.
+        classes: of the features.
+        test_rows: features to be judged by.
+        heads: of the attentive probe's grid.
+        repeats: turns; medians are shown.
+        folder: where the footage is kept that three encoders read.
+    """
+
+    rows: int = 1200
+    dim: int = 512
+    classes: int = 14
+    test_rows: int = 300
+    heads: int = 20
+    repeats: int = 5
+    folder: Path = Path("data/bench-footage")
+
+    def __post_init__(self) -> None:
+        for name in ("dim", "test_rows", "heads", "repeats"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name}={getattr(self, name)} must be at least 1.")
+        if self.classes < 2:
+            raise ValueError(f"classes={self.classes} must be at least 2: nothing to tell apart.")
+        if self.rows < 2 * self.classes:
+            raise ValueError(
+                f"rows={self.rows} must be at least 2 for each of classes={self.classes}: one to learn from and one "
+                "that decides the choice."
+            )
+
+
+@dataclass(frozen=True, kw_only=True)
+class AllBench:
+    """How the benches are run of which `bench all` makes a table.
+
+    Attributes:
+        repeats: turns of each; medians are shown.
+        folder: where the footage is kept.
+    """
+
+    repeats: int = 3
+    folder: Path = Path("data/bench-footage")
+
+    def __post_init__(self) -> None:
+        if self.repeats < 1:
+            raise ValueError(f"repeats={self.repeats} must be at least 1.")

@@ -105,7 +105,7 @@ def bench_start(config: StartBench, *, json_path: Path | None = None) -> list[Pr
             "and takes one AdamW step": [sys.executable, "-c", _STEP],
             "video-ssl --version": [*ours, "--version"],
             "a training of three small steps, no workers": [*train, "loader.num_workers=0"],
-            "the same with a worker": [*train, "loader.num_workers=1"],
+            "a training of three small steps, one worker": [*train, "loader.num_workers=1"],
         }
         figures = _measured(commands, config.repeats, folder)
     return _told(figures, "From the command to the end", place, "bench start")

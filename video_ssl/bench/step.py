@@ -8,15 +8,17 @@ is made is in `step_torch.py` and `step_flax.py`; each measures in a process of 
 from __future__ import annotations
 
 from concurrent.futures import ProcessPoolExecutor
-from dataclasses import replace
+from dataclasses import asdict, replace
 from importlib import import_module
 from multiprocessing import get_context
+from pathlib import Path
 from typing import Any
 
 from video_ssl.bench.config import StepBench
 from video_ssl.bench.figures import StepFigures, Timing, print_figures
 from video_ssl.bench.neighbours import busy_processes
 from video_ssl.child_signals import deaf_children, end_in_silence
+from video_ssl.files import MADE_BY, claim_file, made, write_json
 from video_ssl.models import architecture_of, with_flax
 from video_ssl.objectives import OBJECTIVES
 from video_ssl.objectives.shared.objective_config import ObjectiveConfig
@@ -37,6 +39,7 @@ def bench_step(
     warmup: int = StepBench.warmup,
     compile_too: bool = StepBench.compile_too,
     busy: int = StepBench.busy,
+    json_path: Path | None = None,
 ) -> list[StepFigures]:
     """Times training steps of a recipe and prints a table; returns its rows.
 
@@ -47,10 +50,13 @@ def bench_step(
         warmup: steps before them.
         compile_too: time the step under torch.compile as well; flax compiles every step.
         busy: all of it once more beside so many busy processes, for what a shared machine makes of it.
+        json_path: where the figures go as JSON, too.
 
     Raises:
         RunError: the batch does not fit the devices; or the framework is not installed.
+        OutputError: `json_path` is another's file or cannot be written.
     """
+    place = None if json_path is None else claim_file(json_path, "bench step")
     recipe = settled_recipe(recipe, check=False)
     framework = OBJECTIVES[recipe.objective_name].framework
     measure = framework_bench(framework, recipe).measure_step
@@ -60,7 +66,7 @@ def bench_step(
         with busy_processes(busy):
             beside = measure(recipe, batch_size, timing, compile_too=compile_too)
         rows += [replace(row, variant=f"{row.variant} +{busy} busy") for row in beside]
-    _print(f"{recipe.name}: one step", recipe, rows)
+    _tell(f"{recipe.name}: one step", recipe, rows, place)
     return rows
 
 
@@ -70,6 +76,7 @@ def bench_twins(
     batch_size: int = StepBench.batch_size,
     steps: int = StepBench.steps,
     warmup: int = StepBench.warmup,
+    json_path: Path | None = None,
 ) -> list[StepFigures]:
     """Times the encoder of a recipe alone, forward and backward, in flax and in torch; prints and returns two rows.
 
@@ -79,7 +86,9 @@ def bench_twins(
     Raises:
         ConfigError: the encoder has no twin.
         RunError: jax is not installed.
+        OutputError: `json_path` is another's file or cannot be written.
     """
+    place = None if json_path is None else claim_file(json_path, "bench step")
     recipe = settled_recipe(recipe, check=False)
     objective: ObjectiveConfig = recipe.objective
     architecture = None if objective.encoder is None else architecture_of(objective.encoder)
@@ -97,7 +106,7 @@ def bench_twins(
             with deaf_children():
                 measured = alone.submit(_measure_encoder, framework, content, batch_size, timing)
             rows.append(measured.result())
-    _print(f"encoder of {recipe.name}, forward and backward", recipe, rows)
+    _tell(f"encoder of {recipe.name}, forward and backward", recipe, rows, place)
     return rows
 
 
@@ -121,6 +130,13 @@ def framework_bench(framework: str, recipe: PretrainRecipe) -> Any:
         return import_module(BENCHES[framework])
 
 
-def _print(what: str, recipe: PretrainRecipe, rows: list[StepFigures]) -> None:
+def _tell(what: str, recipe: PretrainRecipe, rows: list[StepFigures], place: Path | None) -> None:
     chips = " and ".join(dict.fromkeys(row.chip for row in rows))
     print_figures(f"{what}, {recipe.training.precision}, {chips}", rows)
+    if place is not None:
+        steps = [
+            {**asdict(row), "clips_per_sec": row.clips_per_sec, "chip_share": row.chip_share}
+            for row in rows
+        ]
+        place.parent.mkdir(parents=True, exist_ok=True)
+        write_json(place, {MADE_BY: made("bench step"), "recipe": recipe.name, "steps": steps})

@@ -87,7 +87,8 @@ class LinearHeads:
             for number, rows in enumerate(order.split(fit.batch_size)):
                 done = (epoch * num_batches + number) / (fit.epochs * num_batches)
                 mine = share.local(rows)
-                batch = self._standardise(x[mine])
+                # index_select picks rows several times as fast as x[mine]
+                batch = self._standardise(x.index_select(0, mine))
                 error = self._probabilities(batch)
                 picked = y[mine].to(self.device)[:, None, None].expand(-1, len(self.heads), 1)
                 error.scatter_add_(2, picked, torch.full_like(error[:, :, :1], -1.0))

@@ -78,5 +78,7 @@ def unit_rows(x: np.ndarray) -> np.ndarray:
         part = x[begin : begin + _ROWS]
         length = np.linalg.norm(part, axis=1, keepdims=True)
         good = np.isfinite(length) & (length > 0)
-        found[begin : begin + _ROWS] = np.where(good, part, 0) / np.where(good, length, 1)
+        if not good.all():  # otherwise no copy is made
+            part, length = np.where(good, part, 0), np.where(good, length, 1)
+        np.divide(part, length, out=found[begin : begin + _ROWS], casting="same_kind")
     return found
