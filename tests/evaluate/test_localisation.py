@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import torch
 from boxed_videos import HEIGHT, WIDTH, boxed_table
+from PIL import Image
 from untrained_run import untrained_run
 
 from video_ssl.clips.reading import open_record
@@ -348,6 +349,40 @@ def test_clips_are_as_large_as_asked(run, tables, tmp_path, monkeypatch):
     assert found["encoders"]["pixels"]["results"]["localisation"]["metrics"]["true_boxes"] > 0
 
 
+def test_key_frames_are_drawn_with_what_the_head_says(run, tables, tmp_path, monkeypatch):
+    seen = []
+    plain = localisation.write_boxes_sheet
+
+    def noted(path, shown):
+        seen.append((path, shown))
+        plain(path, shown)
+
+    monkeypatch.setattr(localisation, "write_boxes_sheet", noted)
+    told = recipe(run, tables, tmp_path, pictures=5)
+    del told.encoders["encoder"]
+    evaluate(told, quiet=True)
+    ((path, shown),) = seen
+    assert path == tmp_path / "files" / "pixels" / "boxes.png"
+    table = open_table(tables / "test.arrow")
+    right = 0
+    for one in shown:
+        assert one.picture.shape == (HEIGHT, WIDTH, 3)
+        done, _, said = one.lines[0].partition(": ")
+        right += said.startswith(f"{done} ")
+        # What is done shows in the color of the first box: its place fits the picture.
+        left, top, end, bottom = np.round(one.boxes[0] * [WIDTH, HEIGHT, WIDTH, HEIGHT]).astype(int)
+        inside = one.picture[top + 2 : bottom - 2, left + 2 : end - 2].reshape(-1, 3).mean(0)
+        assert table.class_names[int(inside.argmax())] == done
+    assert len(shown) == 5
+    assert right >= 4
+    with Image.open(path) as sheet:
+        assert sheet.width == 4 * (240 + 6) + 6
+    again = recipe(run, tables, tmp_path, pictures=0, epochs=1)
+    del again.encoders["encoder"]
+    evaluate(again, quiet=True)
+    assert not path.exists()
+
+
 def test_detections_of_the_table_and_lost_key_frames(run, tables, tmp_path):
     """Detected boxes are tried where the table has them, and what cannot be read is named and never replaced."""
     rows = []
@@ -416,6 +451,7 @@ def test_tables_and_encoders_that_lack_something_are_refused_before_anything_is_
         ({"jitter": 1.0}, "jitter=1.0 must lie in"),
         ({"iou": 0.0}, "iou=0.0"),
         ({"lr": 0.0}, "lr=0.0 must be positive"),
+        ({"pictures": -1}, "pictures=-1 must not be negative"),
         ({"clip_px": 0}, "clip_px=0 must be at least 1, or null"),
     ],
 )

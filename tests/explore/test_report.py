@@ -28,6 +28,7 @@ from video_ssl.evaluate.recipe import EvaluateRecipe
 from video_ssl.evaluate.run import evaluate
 from video_ssl.evaluate.videos import videos_of
 from video_ssl.explore.config import ReportConfig
+from video_ssl.explore.pages import rendering
 from video_ssl.explore.pages.charts import confusion_chart, line_chart
 from video_ssl.explore.pages.neighbours_section import _chosen
 from video_ssl.explore.pages.pictures import hide, outline
@@ -227,6 +228,33 @@ def test_numbers_stand_in_the_units_of_their_evaluator(monkeypatch):
     assert offset.rows[0].cells == [("0.50", "0.25–1.00"), ("-", "10–90")]
     assert offset.rows[0].bar == ""
     assert tau.rows[0].cells == [("-", "")]
+
+
+def test_what_an_evaluation_has_drawn_is_on_the_page(tmp_path):
+    """Tracks and boxes lay in a folder that nobody was told of."""
+    own = tmp_path / "files" / "encoder"
+    (own / "tracks").mkdir(parents=True)
+    Image.new("RGB", (80, 64)).save(own / "boxes.png")
+    for number in range(6):
+        (own / "tracks" / f"00000{number}_figure.mp4").write_bytes(b"film %d" % number)
+    (own / "tracks" / "000000_figure.mp4").write_bytes(bytes(2 * 2**20))
+    (own / "tracks" / "000001_figure.txt").write_text("0,0,1,1")
+    entry = {"results": {"knn": {"metrics": {"top1": 0.9}, "details": {}}}}
+    results = {"name": "n", "encoders": {"pixels": entry, "encoder": entry}}
+    (found,) = evaluations_of(SimpleNamespace(evaluations=[{**results, "folder": tmp_path}]))
+    assert found.seen.encoder == "encoder"
+    (sheet,) = found.seen.sheets
+    assert base64.b64decode(sheet.partition(",")[2]) == (own / "boxes.png").read_bytes()
+    # A film of two MiB is left where it is, and so are those behind the fourth.
+    titles = [f"tracks: 00000{number}_figure" for number in range(1, 5)]
+    assert [title for title, _ in found.seen.films] == titles
+    assert base64.b64decode(found.seen.films[0][1].partition(",")[2]) == b"film 1"
+    template = rendering._environment().get_template("report_parts.html.j2")
+    page = str(template.module.evaluation_part(found))
+    assert page.count('<video src="data:video/mp4;base64,') == 4
+    assert f'<img src="{sheet}"' in page
+    (nothing,) = evaluations_of(SimpleNamespace(evaluations=[{**results, "folder": own}]))
+    assert nothing.seen is None
 
 
 def test_the_cells_of_a_confusion_have_the_names_of_its_own_encoder():

@@ -22,6 +22,7 @@ from video_ssl.datasets.class_names import numbers_by_name
 from video_ssl.embed.features import FeatureError
 from video_ssl.evaluate.context import Context
 from video_ssl.evaluate.contract import Figure, Needs, Result
+from video_ssl.evaluate.places.boxes_picture import ShownBoxes, lines_of, write_boxes_sheet
 from video_ssl.evaluate.places.frame_map import (
     KeyFrame as Judged,
 )
@@ -47,6 +48,8 @@ from video_ssl.models.preprocess_config import VideoPreprocess
 logger = logging.getLogger(__name__)
 
 Head = Literal["pool", "transformer"]
+#: In the folder of the evaluation: key frames with their boxes.
+SHEET = "boxes.png"
 #: Names of lost key frames that stand in a note.
 _NAMED = 3
 
@@ -73,6 +76,8 @@ class LocalisationConfig:
             the classes have in training.  `lr` null = 0.01 of "pool", 0.001 of "transformer".
         clips_per_pass: key frames whose clips go through the encoder together.
         memory_gib: feature maps beyond that are computed again whenever they are needed.
+        pictures: so many key frames of test are drawn into the folder of the evaluation, evenly spread, with true
+            boxes, what is done there and what the head says.
     """
 
     head: Head = "pool"
@@ -92,6 +97,7 @@ class LocalisationConfig:
     weight_decay: float = 1e-4
     clips_per_pass: int = 8
     memory_gib: float = 4.0
+    pictures: int = 12
 
     def __post_init__(self) -> None:
         for name in ("crop_size", "most_boxes", "epochs", "batch_size", "clips_per_pass"):
@@ -101,6 +107,8 @@ class LocalisationConfig:
             raise ValueError(f"clip_px={self.clip_px} must be at least 1, or null.")
         if self.per_video is not None and self.per_video < 1:
             raise ValueError(f"per_video={self.per_video} must be at least 1, or null for all.")
+        if self.pictures < 0:
+            raise ValueError(f"pictures={self.pictures} must not be negative.")
         if self.false_boxes < 0 or (self.jitter is not None and not 0 <= self.jitter < 1):
             raise ValueError(
                 f"jitter={self.jitter} must lie in [0, 1), and false_boxes={self.false_boxes} must not be negative."
@@ -196,6 +204,8 @@ class ActionLocalisation:
                 }
                 means = {key: mean_average_precision(values) for key, values in own.items()}
                 if name == "features":
+                    if source == "true_boxes":
+                        self._draw(given, test, found)
                     metrics |= means
                     classes |= {key: values.tolist() for key, values in own.items()}
                 else:
@@ -204,6 +214,31 @@ class ActionLocalisation:
         if numbers is not None:
             result.notes.append(MATCHED)
         return result
+
+    def _draw(self, given: Context, test: _Clips, found: Sequence[Judged]) -> None:
+        """Draws some key frames with what was found at their true boxes; those of an earlier evaluation go."""
+        if given.folder is None:
+            return
+        path = given.folder / SHEET
+        path.unlink(missing_ok=True)
+        boxed = [i for i, frame in enumerate(test.frames) if len(frame.boxes)]
+        count = min(self.config.pictures, len(boxed))
+        if not count:
+            return
+        names = list(given.tables["train"].class_names)
+        shown = []
+        for place in ((np.arange(count) + 0.5) * len(boxed) / count).astype(int):
+            frame, judged = test.frames[boxed[place]], found[boxed[place]]
+            record = test.table.record(frame.row)
+            try:
+                with given.open(record) as reader:
+                    picture = reader.frames([frame_of(record, frame.moment, reader)])[0]
+            except (BadVideo, KeyFrameError, OSError):
+                continue  # it was there a minute ago, and nothing but its picture is missing
+            lines = lines_of(frame.targets, judged.scores, names)
+            shown.append(ShownBoxes(picture=picture, boxes=frame.boxes, lines=lines))
+        if shown:
+            write_boxes_sheet(path, shown)
 
     def _head(self, width: int, num_classes: int) -> nn.Module:
         config = self.config

@@ -2,16 +2,22 @@
 
 from __future__ import annotations
 
+import base64
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from markupsafe import Markup
 
 from video_ssl.evaluate.contract import Figure
 from video_ssl.evaluate.evaluators import figure_of
+from video_ssl.evaluate.leftovers import safe_name
 from video_ssl.explore.pages.charts import confusion_chart, share_bar
 from video_ssl.explore.run_data import RunData, class_name
+
+#: Films of a kind, and bytes of each, that a page carries with it.
+_FILMS, _MOST_BYTES = 4, 2**20
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -55,6 +61,20 @@ class Confusion:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Seen:
+    """What an evaluation has drawn of the first encoder that it has drawings of.
+
+    Attributes:
+        sheets: data URIs of pictures.
+        films: (what it is of, data URI), the first ones of each kind.
+    """
+
+    encoder: str
+    sheets: Sequence[str]
+    films: Sequence[tuple[str, str]]
+
+
+@dataclass(frozen=True, kw_only=True)
 class Evaluation:
     """One evaluation of a run, as the report shows it."""
 
@@ -66,6 +86,7 @@ class Evaluation:
     summary: str
     tables: Sequence[ResultTable]
     confusion: Confusion | None
+    seen: Seen | None
 
 
 def evaluations_of(data: RunData) -> list[Evaluation]:
@@ -85,7 +106,31 @@ def _evaluation(data: RunData, results: Mapping[str, Any]) -> Evaluation:
         summary=results.get("summary", ""),
         tables=[_table(encoders, name) for name in next(iter(encoders.values()))["results"]],
         confusion=_confusion(data, results),
+        seen=_seen(results.get("folder"), list(encoders)),
     )
+
+
+def _seen(folder: Path | None, encoders: Sequence[str]) -> Seen | None:
+    """Drawings in OUT/files/ENCODER: pictures, and films in its folders; large ones are left where they are."""
+    for name in encoders if folder is not None else ():
+        assert folder is not None
+        own = folder / "files" / safe_name(name)
+        sheets = [_uri(path, "image/png") for path in sorted(own.glob("*.png")) if _is_small(path)]
+        films = []
+        for kind in sorted(path for path in own.glob("*") if path.is_dir()):
+            some = [path for path in sorted(kind.glob("*.mp4")) if _is_small(path)][:_FILMS]
+            films += [(f"{kind.name}: {path.stem}", _uri(path, "video/mp4")) for path in some]
+        if sheets or films:
+            return Seen(encoder=name, sheets=sheets, films=films)
+    return None
+
+
+def _is_small(path: Path) -> bool:
+    return path.is_file() and 0 < path.stat().st_size <= _MOST_BYTES
+
+
+def _uri(path: Path, kind: str) -> str:
+    return f"data:{kind};base64,{base64.b64encode(path.read_bytes()).decode()}"
 
 
 def _table(encoders: Mapping[str, Any], evaluator: str) -> ResultTable:
