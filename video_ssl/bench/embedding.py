@@ -20,6 +20,7 @@ from rich.table import Table as ScreenTable
 
 from video_ssl.bench.config import EmbedBench
 from video_ssl.bench.footage import FOOTAGE, make_footage
+from video_ssl.bench.turns import cpu_medians
 from video_ssl.bench.yardsticks import Files, Floor, Shown, plain_decoder, plain_loop
 from video_ssl.clips.crops import Region
 from video_ssl.clips.reading import open_video
@@ -128,14 +129,8 @@ def _measured(name: str, table: Table, config: EmbedBench) -> ReadingFigures:
         "apart again": (lambda: _drain(again, 1), total),
         "normalise": (lambda: _normalise(clips, total), total),
     }
-    turns: dict[str, list[float]] = {way: [] for way in ways}
-    for turn in range(config.repeats + 1):
-        for way, (act, count) in ways.items():
-            before = _cpu_sec()
-            act()
-            if turn:  # the first one warms up
-                turns[way].append(1e3 * (_cpu_sec() - before) / count)
-    medians = {way: float(np.median(took)) for way, took in turns.items()}
+    took = cpu_medians({way: act for way, (act, _) in ways.items()}, config.repeats, _cpu_sec)
+    medians = {way: took[way] / count for way, (_, count) in ways.items()}
     # What a process takes to begin is in both, so it goes out with the difference.
     medians["apart"] = (medians.pop("apart again") - medians["apart"]) / (_AGAIN - 1)
     return ReadingFigures(footage=name, frames=total, cpu_ms=medians, plain_decoder=plain_decoder())

@@ -6,6 +6,7 @@ All frames of a view change alike.  Everything is float32.
 from __future__ import annotations
 
 import functools
+from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
@@ -30,6 +31,8 @@ from video_ssl.clips.color_changes import (
 )
 from video_ssl.clips.config import ColorConfig
 from video_ssl.models.config import Normalization
+
+Change = Callable[[Array], Array]
 
 
 def augmented_input(
@@ -96,50 +99,37 @@ def apply_color(
     x, parameters = pixels.astype(jnp.float32), parameters.astype(jnp.float32)
     if one_by_one is None:
         one_by_one = jax.default_backend() == "cpu" and jax.device_count() == 1
-    change = functools.partial(
-        _one_view if one_by_one else _all_views,
-        law=rules,
-        blur_each=blur_each,
-        blur_last=blur_last,
-    )
+    blurs = {"blur_each": blur_each, "blur_last": blur_last}
     if one_by_one:
-        return jax.lax.map(lambda view: change(*view), (x, parameters))
-    return change(x, parameters)
+        return jax.lax.map(
+            lambda view: _one_view(view[0], view[1], rules, **blurs), (x, parameters)
+        )
+    return _all_views(x, parameters, rules, **blurs)
 
 
 def _one_view(x: Array, row: Array, law: ColorLaw, *, blur_each: bool, blur_last: bool) -> Array:
     """(T, H, W, 3) through the operations that its parameters ask for, and no others."""
-    where = jax.lax.cond
 
-    def same(x: Array) -> Array:
-        return x
+    def asked(condition: Array, change: Change, x: Array) -> Array:
+        return jax.lax.cond(condition, change, lambda x: x, x)
 
     def blurred(x: Array, place: int) -> Array:
         sigma = row[place]
-        return where(sigma > 0, lambda x: blur(x[None], sigma[None], law)[0], same, x)
+        return asked(sigma > 0, lambda x: blur(x[None], sigma[None], law)[0], x)
 
     def greyed(x: Array) -> Array:
         return jnp.broadcast_to(grey(x, law), x.shape)
 
-    jitters = (
-        lambda x: _cut(x * row[BRIGHTNESS] + row[OFFSET], law),
-        lambda x: where(
-            row[CONTRAST] != 1, lambda x: adjust_contrast(x, row[CONTRAST], law), same, x
-        ),
-        lambda x: where(
-            row[SATURATION] != 1, lambda x: adjust_saturation(x, row[SATURATION], law), same, x
-        ),
-        lambda x: where(row[HUE] != 0, lambda x: shift_hue(x, row[HUE]), same, x),
-    )
-    x = where(row[GREY_FIRST] > 0, greyed, same, x)
+    jitters = [functools.partial(asked, *jitter) for jitter in _jitters(row, law)]
+    x = asked(row[GREY_FIRST] > 0, greyed, x)
     for op in row[ORDER]:
         x = jax.lax.switch(op.astype(jnp.int32), jitters, x)
         if blur_each:
             x = blurred(x, BLUR_EACH)
-    x = where(row[GREY] > 0, greyed, same, x)
+    x = asked(row[GREY] > 0, greyed, x)
     if blur_last:
         x = blurred(x, BLUR)
-    x = where(row[SOLARIZE] > 0, lambda x: jnp.where(x >= 0.5, 1 - x, x), same, x)
+    x = asked(row[SOLARIZE] > 0, lambda x: jnp.where(x >= 0.5, 1 - x, x), x)
     return x.clip(0, 1)
 
 
@@ -150,7 +140,9 @@ def _all_views(
     value = [column[:, None, None, None, None] for column in parameters.T]
     x = jnp.where(value[GREY_FIRST] > 0, grey(x, law), x)
     for op in value[ORDER]:
-        x = _jitter(x, op, value, law)
+        before = x
+        for number, (asked, change) in enumerate(_jitters(value, law)):
+            x = jnp.where((op == number) & asked, change(before), x)
         if blur_each:
             x = jnp.where(value[BLUR_EACH] > 0, blur(x, parameters[:, BLUR_EACH], law), x)
     x = jnp.where(value[GREY] > 0, grey(x, law), x)
@@ -160,17 +152,17 @@ def _all_views(
     return x.clip(0, 1)
 
 
-def _jitter(x: Array, op: Array, value: list[Array], law: ColorLaw) -> Array:
-    """The jitter that `op` names, of each view."""
-    changes = (
-        (op == 0, _cut(x * value[BRIGHTNESS] + value[OFFSET], law)),
-        ((op == 1) & (value[CONTRAST] != 1), adjust_contrast(x, value[CONTRAST], law)),
-        ((op == 2) & (value[SATURATION] != 1), adjust_saturation(x, value[SATURATION], law)),
-        ((op == 3) & (value[HUE] != 0), shift_hue(x, value[HUE])),
-    )
-    for asked, changed in changes:
-        x = jnp.where(asked, changed, x)
-    return x
+def _jitters(value: Array | list[Array], law: ColorLaw) -> list[tuple[Array, Change]]:
+    """Whether each jitter changes anything, and what it does, in the order of their numbers."""
+    return [
+        (
+            (value[BRIGHTNESS] != 1) | (value[OFFSET] != 0),
+            lambda x: _cut(x * value[BRIGHTNESS] + value[OFFSET], law),
+        ),
+        (value[CONTRAST] != 1, lambda x: adjust_contrast(x, value[CONTRAST], law)),
+        (value[SATURATION] != 1, lambda x: adjust_saturation(x, value[SATURATION], law)),
+        (value[HUE] != 0, lambda x: shift_hue(x, value[HUE])),
+    ]
 
 
 # Operations: x is (..., T, H, W, 3), factors are numbers or broadcast against x ------------------
