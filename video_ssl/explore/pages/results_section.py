@@ -112,8 +112,9 @@ def _evaluation(data: RunData, results: Mapping[str, Any]) -> Evaluation:
 
 def _seen(folder: Path | None, encoders: Sequence[str]) -> Seen | None:
     """Drawings in OUT/files/ENCODER: pictures, and films in its folders; large ones are left where they are."""
-    for name in encoders if folder is not None else ():
-        assert folder is not None
+    if folder is None:
+        return None
+    for name in encoders:
         own = folder / "files" / safe_name(name)
         sheets = [_uri(path, "image/png") for path in sorted(own.glob("*.png")) if _is_small(path)]
         films = []
